@@ -1,0 +1,42 @@
+PYTHON ?= python3
+ARGS ?=
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup train test lint format benchmark constraints
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(INSTALLED) ## install everything into .venv
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 setup")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "Installing into .venv (several GB, once)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+train: setup ## train a small network on handwritten digits, or with ARGS="--config FILE ..." anything else
+	@$(BIN)/python scripts/train.py fit $(ARGS)
+
+test: lint ## lint, types and tests
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: setup ## style and types
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check --quiet
+	@$(BIN)/mypy --no-error-summary
+
+format: setup ## rewrite the sources in the project's style
+	@$(BIN)/ruff check --fix --quiet
+	@$(BIN)/ruff format --quiet
+
+benchmark: setup ## speed of the whole program against the bare training step; ARGS="--config FILE"
+	@$(BIN)/python scripts/benchmark.py $(ARGS)
+
+constraints: setup ## pin the newest versions of everything in constraints.txt
+	@$(BIN)/python -m pip install --quiet --dry-run --ignore-installed --report .venv/report.json '.[dev]'
+	@$(BIN)/python -c 'import json; names = (i["metadata"] for i in json.load(open(".venv/report.json"))["install"]); print(*sorted("{}=={}".format(m["name"].lower(), m["version"]) for m in names if m["name"] != "kindling"), sep="\n")' > .venv/constraints.txt
+	@mv .venv/constraints.txt constraints.txt

@@ -1,0 +1,53 @@
+"""The best and the last checkpoint of a run."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_only
+
+
+class Checkpoint(ModelCheckpoint):
+    """Keeps `best.ckpt`, by a monitored figure, and `last.ckpt`, written after every validation.
+
+    A run that starts from another's checkpoint takes over that run's best, so that the best of both is tested in the
+    end and the new folder is complete by itself. Lightning's `ModelCheckpoint` forgets it when the folder changes.
+
+    Args:
+        monitor: The figure that decides.
+        mode: Whether it is to be `max` or `min`.
+        dirpath: The folder; on the command line always that of the run.
+    """
+
+    def __init__(self, monitor: str = "val/accuracy", mode: str = "max", dirpath: Path | None = None) -> None:
+        super().__init__(
+            dirpath=dirpath, filename="best", monitor=monitor, mode=mode, save_last=True, enable_version_counter=False
+        )
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Find the folder, and note whether anything will be trained."""
+        super().setup(trainer, pl_module, stage)
+        self._training = stage == "fit"
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the other run's best; without its file, the best is looked for from here on."""
+        theirs, ours = Path(state_dict["best_model_path"]), os.path.join(self.dirpath or "", "best.ckpt")  # noqa: PTH118
+        if not self._training or not theirs.is_file():
+            return
+        if rank_zero_only.rank == 0 and not (Path(ours).exists() and theirs.samefile(ours)):
+            Path(ours).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(theirs, ours)
+        score = state_dict["best_model_score"]
+        super().load_state_dict(
+            state_dict
+            | {
+                "dirpath": self.dirpath,
+                "best_model_path": ours,
+                "kth_best_model_path": ours,
+                "best_k_models": {ours: score},
+                "last_model_path": "",
+            }
+        )

@@ -1,0 +1,62 @@
+"""Progress on the terminal, or in a log file."""
+
+import time
+from datetime import timedelta
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import RichProgressBar
+from rich import get_console
+
+WIDE = 100
+"""Columns of a terminal that has room for two figures."""
+
+Metrics = dict[str, int | str | float | dict[str, float]]
+
+
+class ProgressBar(RichProgressBar):
+    """A bar with rate and time left on a terminal; where there is none, a line for each epoch.
+
+    Args:
+        refresh_rate: Redraws of the bar per second.
+    """
+
+    def __init__(self, refresh_rate: int = 5) -> None:
+        self._lines = not get_console().is_terminal
+        self._started = (0.0, 0)
+        super().__init__(refresh_rate=0 if self._lines else refresh_rate)
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> Metrics:
+        """The figures beside the bar, without the logger's version: the run's folder is told once, at the end."""
+        metrics = super().get_metrics(trainer, pl_module)
+        metrics.pop("v_num", None)
+        if get_console().width < WIDE:
+            metrics.pop("train/loss", None)
+        return metrics
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note when and where training began."""
+        super().on_train_start(trainer, pl_module)
+        self._started = time.perf_counter(), trainer.current_epoch
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Open the epoch's bar; write the line of the one before, whose figures are complete now."""
+        super().on_train_epoch_start(trainer, pl_module)
+        self._write_line(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Close the bar; write the line of the last epoch."""
+        super().on_train_end(trainer, pl_module)
+        self._write_line(trainer)
+
+    def _write_line(self, trainer: Trainer) -> None:
+        start, first_epoch = self._started
+        done = trainer.current_epoch
+        if not self._lines or not trainer.is_global_zero or done == first_epoch:
+            return
+        seconds = (time.perf_counter() - start) / (done - first_epoch)
+        figures = (f"{name} {float(value):.4f}" for name, value in sorted(trainer.progress_bar_metrics.items()))
+        line = [f"epoch {done}", *figures, f"{self.total_train_batches / seconds:.1f} batches/s"]
+        if trainer.max_epochs and trainer.max_epochs > 0:
+            line[0] += f"/{trainer.max_epochs}"
+            line.append(f"at most {timedelta(seconds=round(seconds * (trainer.max_epochs - done)))} left")
+        print("  ".join(line), flush=True)

@@ -1,0 +1,170 @@
+"""What stays of a run besides its weights and curves."""
+
+import json
+import os
+import subprocess
+import time
+from datetime import datetime
+from importlib.metadata import version
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "kornia")
+"""The packages whose versions decide what a run computes."""
+
+
+def make_run_folder(experiment: Path) -> Path:
+    """Make the folder `experiment/<date-time>` for one run alone, even when two start in the same second.
+
+    Args:
+        experiment: The folder of all runs of the experiment.
+
+    Returns:
+        The new, empty folder.
+
+    Raises:
+        MisconfigurationException: If it cannot be made.
+    """
+    started = f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
+    for number in count(1):
+        folder = experiment / (started if number == 1 else f"{started}_{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            if not folder.is_dir():
+                raise MisconfigurationException(
+                    f"The run folder {folder} cannot be made: a file is in its way; choose another place with --runs."
+                ) from None
+        except OSError as error:
+            raise MisconfigurationException(
+                f"The run folder {folder} cannot be made: {error.strerror}; choose another place with --runs."
+            ) from error
+        else:
+            return folder
+    raise AssertionError("count never ends")
+
+
+def git_commit() -> str | None:
+    """The commit of these sources, with `-dirty` if they were changed since, or None outside a repository."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        found = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip()
+
+
+class RunRecord(Callback):
+    """Keeps the configuration, and the figures when they are known.
+
+    Writes `config.yaml` at the start and `results.json` at the end of training and again after the test. Adds `config`,
+    `versions`, `git_commit` and `data_fingerprint` to every checkpoint, in plain types.
+
+    Args:
+        folder: The run's folder.
+        experiment: The name under which runs are compared.
+        config: The resolved configuration as YAML.
+    """
+
+    def __init__(self, folder: Path, experiment: str, config: str) -> None:
+        self.folder = folder
+        self.results: dict[str, Any] = {"experiment": experiment}
+        """What `results.json` holds."""
+        self._config = config
+        self._versions = {name: version(name) for name in PACKAGES}
+        self._commit = git_commit()
+        self._seconds = 0.0
+        self._training_seconds = 0.0
+        self._resumed_at: float | None = None
+        self._images = 0
+
+    @rank_zero_only
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write the configuration before anything is trained with it."""
+        (self.folder / "config.yaml").write_text(self._config)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Add where the weights come from."""
+        checkpoint["config"] = yaml.safe_load(self._config)
+        checkpoint["versions"] = self._versions
+        checkpoint["git_commit"] = self._commit
+        datamodule = getattr(trainer, "datamodule", None)
+        checkpoint["data_fingerprint"] = datamodule.fingerprint() if datamodule else None
+
+    # Time spent in training batches, without validation and checkpoints.
+
+    def _start_clock(self) -> None:
+        self._resumed_at = time.perf_counter()
+
+    def _stop_clock(self) -> None:
+        if self._resumed_at is not None:
+            self._training_seconds += time.perf_counter() - self._resumed_at
+            self._resumed_at = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin to measure; images that a resumed epoch has already counted are not this process's work."""
+        self._seconds = -time.perf_counter()
+        self._images = -int(pl_module.train_metrics.total)
+        self._start_clock()
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Go on measuring."""
+        self._start_clock()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Pause."""
+        self._stop_clock()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Go on, if this is a training's validation."""
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._start_clock()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Count the epoch's images."""
+        self._stop_clock()
+        self._images += int(pl_module.train_metrics.total)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write what training has given."""
+        checkpoint = trainer.checkpoint_callback
+        best = getattr(checkpoint, "best_model_score", None)
+        self._seconds += time.perf_counter()
+        self.results |= {
+            "seed": trainer.datamodule.seed if trainer.datamodule else None,
+            "epochs": trainer.current_epoch,
+            "steps": trainer.global_step,
+            "seconds": round(self._seconds, 3),
+            "images_per_second": round(self._images * trainer.world_size / max(self._training_seconds, 1e-9), 1),
+            "parameters": sum(parameter.numel() for parameter in pl_module.network.parameters()),
+            "checkpoint": os.path.relpath(getattr(checkpoint, "best_model_path", "") or self.folder, self.folder),
+            "monitor": getattr(checkpoint, "monitor", None),
+            "best": None if best is None else float(best),
+            "metrics": {},
+            "precision": str(trainer.precision),
+            "device": str(pl_module.device),
+            "processes": trainer.world_size,
+            "versions": self._versions,
+            "git_commit": self._commit,
+        }
+        self._write(trainer)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Add the test's figures."""
+        self._write(trainer)
+
+    @rank_zero_only
+    def _write(self, trainer: Trainer) -> None:
+        figures = {name: float(value) for name, value in trainer.callback_metrics.items() if "/" in name}
+        self.results.setdefault("metrics", {}).update(figures)
+        target = self.folder / "results.json"
+        part = target.with_suffix(".part")
+        part.write_text(json.dumps(self.results, indent=2) + "\n")
+        part.replace(target)

@@ -1,0 +1,74 @@
+"""Which images make which batch."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.utils.data import Sampler
+
+from datamodules.randomness import random_key
+
+
+class KeyedBatchSampler(Sampler[Tensor]):
+    """Yields index tensors whose order is a function of (seed, epoch), from any batch of the epoch on.
+
+    With `shuffle`, every process draws the same permutation and takes its share of each global batch, so that
+    `world_size` processes see together what one process with the global batch size sees. Without, image `i` goes to
+    process `i % world_size` and none is repeated, so that an evaluation counts every image exactly once.
+
+    Args:
+        indices: The images to draw from, int64 `[N]`.
+        batch_size: Images per batch and process.
+        shuffle: Whether to permute the images anew in every epoch.
+        seed: The seed of the permutations.
+        drop_last: Whether to leave out a last batch that is not full.
+        rank: This process's number.
+        world_size: The number of processes.
+    """
+
+    def __init__(
+        self,
+        indices: Tensor,
+        batch_size: int,
+        *,
+        shuffle: bool = False,
+        seed: int = 0,
+        drop_last: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.indices = indices
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.seed = seed
+        self.drop_last = drop_last
+        self.rank = rank
+        self.world_size = world_size
+        self.epoch = 0
+        self.batches_done = 0
+
+    def resume(self, epoch: int, batches_done: int) -> None:
+        """Continue `epoch` behind its first `batches_done` batches."""
+        self.epoch, self.batches_done = epoch, batches_done
+
+    def set_epoch(self, epoch: int) -> None:
+        """Start `epoch`; called by the Trainer, also for the epoch that `resume` has placed us in."""
+        if epoch != self.epoch:
+            self.resume(epoch, 0)
+
+    def __len__(self) -> int:
+        """The batches of a whole epoch, wherever this one was resumed."""
+        if not self.shuffle:
+            return -(-len(self.indices[self.rank :: self.world_size]) // self.batch_size)
+        full, rest = divmod(len(self.indices), self.batch_size * self.world_size)
+        # A rest that cannot give every process an image would leave one of them waiting for the others.
+        return full + (not self.drop_last and rest >= self.world_size)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        if not self.shuffle:
+            yield from self.indices[self.rank :: self.world_size].split(self.batch_size)[self.batches_done :]
+            return
+        generator = torch.Generator().manual_seed(random_key(self.seed, self.epoch))
+        order = self.indices[torch.randperm(len(self.indices), generator=generator)]
+        for batch in order.split(self.batch_size * self.world_size)[self.batches_done : len(self)]:
+            yield batch.tensor_split(self.world_size)[self.rank]

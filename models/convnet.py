@@ -1,0 +1,100 @@
+"""Plain convolutional network."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+
+class ConvNet(nn.Module):
+    """Convolution stages and a fully connected head (LeCun, Bottou, Bengio and Haffner, 1998).
+
+    A stage is convolution, batch norm, activation, 2x2 max pooling and dropout of whole channels, each but the first
+    and the activation where asked for; a layer of the head is linear, batch norm, activation and dropout likewise.
+
+    Args:
+        in_channels: Channels of the images, C.
+        image_size: Height and width of the images in pixels.
+        num_classes: Classes, K.
+        channels: Output channels of each stage.
+        kernel_size: Height and width of the kernels in pixels.
+        padding: Pixels added on each side; by default half the kernel, which keeps the size for odd kernels.
+        activation: The non-linearity of stages and head.
+        pooled_stages: How many stages, from the first on, end in pooling; by default all.
+        global_pool: Whether each channel is averaged to one number before the head.
+        batch_norm: Whether each stage normalises its channels (Ioffe and Szegedy, 2015).
+        dropout: Probability that a channel is zeroed in training (Tompson et al., 2015), for all stages or for each.
+        head_sizes: Width of each hidden layer of the head.
+        head_batch_norm: Whether each hidden layer of the head normalises its units.
+        head_dropout: Probability that a hidden unit of the head is zeroed in training.
+
+    Shape:
+        float `[B, C, H, W]` to logits float `[B, K]`.
+
+    Raises:
+        ValueError: If a stage would leave no pixel of the image, or `dropout` has not one number for each stage.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        image_size: tuple[int, int],
+        num_classes: int,
+        channels: Sequence[int] = (32, 64),
+        kernel_size: int = 3,
+        padding: int | None = None,
+        activation: type[nn.Module] = nn.ReLU,
+        pooled_stages: int | None = None,
+        global_pool: bool = False,
+        batch_norm: bool = True,
+        dropout: float | Sequence[float] = 0.0,
+        head_sizes: Sequence[int] = (128,),
+        head_batch_norm: bool = False,
+        head_dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        padding = kernel_size // 2 if padding is None else padding
+        pooled_stages = len(channels) if pooled_stages is None else pooled_stages
+        dropouts = [dropout] * len(channels) if isinstance(dropout, int | float) else list(dropout)
+        if len(dropouts) != len(channels):
+            raise ValueError(f"dropout has {len(dropouts)} numbers for {len(channels)} stages; give one for each")
+
+        stages: list[nn.Module] = []
+        height, width = image_size
+        for stage, (fan_in, fan_out) in enumerate(pairwise((in_channels, *channels))):
+            stages.append(nn.Conv2d(fan_in, fan_out, kernel_size, padding=padding, bias=not batch_norm))
+            if batch_norm:
+                stages.append(nn.BatchNorm2d(fan_out))
+            stages.append(activation())
+            height, width = (side + 2 * padding - kernel_size + 1 for side in (height, width))
+            if stage < pooled_stages:
+                stages.append(nn.MaxPool2d(2))
+                height, width = height // 2, width // 2
+            if dropouts[stage]:
+                stages.append(nn.Dropout2d(dropouts[stage]))
+            if min(height, width) < 1:
+                raise ValueError(
+                    f"stage {stage + 1} of {len(channels)} leaves no pixel of images of {image_size[0]}x{image_size[1]}; "
+                    "use fewer channels, pooled_stages or a smaller kernel_size"
+                )
+        if global_pool:
+            stages.append(nn.AdaptiveAvgPool2d(1))
+            height = width = 1
+        self.stages = nn.Sequential(*stages)
+
+        sizes = ((in_channels, *channels)[-1] * height * width, *head_sizes)
+        head: list[nn.Module] = [nn.Flatten()]
+        for fan_in, fan_out in pairwise(sizes):
+            head.append(nn.Linear(fan_in, fan_out, bias=not head_batch_norm))
+            if head_batch_norm:
+                head.append(nn.BatchNorm1d(fan_out))
+            head.append(activation())
+            if head_dropout:
+                head.append(nn.Dropout(head_dropout))
+        head.append(nn.Linear(sizes[-1], num_classes))
+        self.head = nn.Sequential(*head)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits of each class."""
+        logits: Tensor = self.head(self.stages(images))
+        return logits

@@ -1,0 +1,54 @@
+"""The figures of an epoch."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+
+class ClassificationMetrics(Metric):
+    """Loss and accuracy as exact means over images, whatever the sizes of the batches and the number of processes.
+
+    One metric for all figures, because each update of a metric costs a noticeable part of a small network's step. The
+    state is part of a checkpoint, so that an epoch that was interrupted ends with the figures of the whole.
+
+    Args:
+        num_classes: Classes, K; with more than 10, top-5 accuracy is counted as well.
+    """
+
+    full_state_update = False
+    loss_sum: Tensor
+    correct: Tensor
+    top5_correct: Tensor
+    total: Tensor
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.top5 = num_classes > 10
+        # Apple's GPUs have no float64.
+        precise = torch.float32 if torch.backends.mps.is_available() else torch.float64
+        self.add_state("loss_sum", torch.zeros((), dtype=precise), dist_reduce_fx="sum", persistent=True)
+        for name in ("correct", "top5_correct", "total"):
+            self.add_state(name, torch.zeros((), dtype=torch.long), dist_reduce_fx="sum", persistent=True)
+
+    def update(self, logits: Tensor, labels: Tensor, loss: Tensor) -> None:
+        """Count a batch.
+
+        Args:
+            logits: float `[B, K]`.
+            labels: int64 `[B]`.
+            loss: The batch's mean loss, a scalar.
+        """
+        self.loss_sum += loss.to(self.loss_sum.dtype) * len(labels)
+        self.correct += (logits.argmax(dim=1) == labels).sum()
+        if self.top5:
+            self.top5_correct += (logits.topk(5, dim=1).indices == labels[:, None]).sum()
+        self.total += len(labels)
+
+    def compute(self) -> Mapping[str, Tensor]:
+        """Mean `loss`, `accuracy` and, where counted, `top5_accuracy` in [0, 1]; NaN when nothing was counted."""
+        figures = {"loss": self.loss_sum / self.total, "accuracy": self.correct / self.total}
+        if self.top5:
+            figures["top5_accuracy"] = self.top5_correct / self.total
+        return figures

@@ -1,0 +1,43 @@
+"""Multilayer perceptron."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+
+class MLP(nn.Module):
+    """Fully connected layers on flattened images (Rumelhart, Hinton and Williams, 1986).
+
+    Args:
+        in_features: Numbers per image, C * H * W.
+        num_classes: Classes, K.
+        hidden_sizes: Width of each hidden layer; none makes it multinomial logistic regression.
+        activation: The non-linearity after each hidden layer.
+        dropout: Probability that a hidden unit is zeroed in training.
+
+    Shape:
+        float `[B, C, H, W]` to logits float `[B, K]`.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        hidden_sizes: Sequence[int] = (128,),
+        activation: type[nn.Module] = nn.ReLU,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Flatten()]
+        for fan_in, fan_out in pairwise((in_features, *hidden_sizes)):
+            layers += [nn.Linear(fan_in, fan_out), activation()]
+            if dropout:
+                layers.append(nn.Dropout(dropout))
+        layers.append(nn.Linear((in_features, *hidden_sizes)[-1], num_classes))
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits of each class."""
+        logits: Tensor = self.layers(images)
+        return logits

@@ -1,0 +1,52 @@
+"""The number format that a network trains fastest in."""
+
+import copy
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+MIN_FLOPS = 3_000_000
+"""Floating-point operations per image above which bfloat16 outweighs its conversions on a CPU.
+
+On 2 cores with AVX512-BF16 a training step at batch 64 took in float32 and in bf16-mixed, in ms: MLP of 0.13 MFLOP 0.4
+and 0.4, ConvNet of 1 MFLOP 2.1 and 1.9, MLP of 3.1 MFLOP 2.3 and 1.0, ConvNet of 12 MFLOP 10.7 and 6.9.
+"""
+
+
+def choose_precision(network: nn.Module, image_shape: tuple[int, int, int], device: torch.device) -> tuple[str, str]:
+    """Choose between `bf16-mixed` and `32-true`.
+
+    Args:
+        network: The network, which is left as it is.
+        image_shape: (C, H, W) of the images.
+        device: Where it will be trained.
+
+    Returns:
+        The Trainer's `precision`, and the reason in a few words.
+    """
+    if device.type == "cuda":
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return "bf16-mixed", "this GPU computes in bfloat16"
+        return "32-true", "this GPU does not compute in bfloat16"
+    if device.type != "cpu":
+        return "32-true", "bfloat16 is not used on this accelerator"
+    features = torch.cpu.get_capabilities()
+    if not (features.get("avx512_bf16") or features.get("amx_bf16")):
+        return "32-true", "this CPU does not compute in bfloat16"
+    if count_flops(network, image_shape) < MIN_FLOPS:
+        return "32-true", "the network is too small to gain from bfloat16"
+    return "bf16-mixed", "this CPU computes in bfloat16"
+
+
+def count_flops(network: nn.Module, image_shape: tuple[int, int, int]) -> int:
+    """Floating-point operations of one image's forward pass, a multiplication and an addition counted as two.
+
+    Args:
+        network: The network, which is left as it is.
+        image_shape: (C, H, W) of the image.
+    """
+    sketch = copy.deepcopy(network).to("meta").eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        sketch(torch.empty(1, *image_shape, device="meta"))
+    return int(counter.get_total_flops())

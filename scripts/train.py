@@ -1,0 +1,254 @@
+"""Train, validate, test or predict: the constructors' signatures are the configuration.
+
+python scripts/train.py fit [--config FILE] [--data.batch_size 128 ...]
+python scripts/train.py test --ckpt_path runs/EXPERIMENT/DATE-TIME/checkpoints/best.ckpt
+"""
+
+import argparse
+import csv
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from jsonargparse import Namespace
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.trainer import Trainer
+from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from rich import get_console
+from rich.table import Table
+
+from callbacks.run_record import RunRecord, make_run_folder
+from datamodules.base import ImageDataModule
+from models.checkpoint import read_checkpoint
+from models.classifier import Classifier
+from models.precision import choose_precision
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+FOLDER_VARIABLE = "KINDLING_RUN_FOLDER"
+"""Tells the folder of the run to the processes that the first one starts."""
+
+
+class Parser(LightningArgumentParser):
+    """Says what is wrong with the configuration in one sentence."""
+
+    def error(self, message: str, ex: Exception | None = None) -> None:  # type: ignore[override]
+        """Raise the sentence that the user is to see."""
+        lines = (line.strip(" -\t") for line in message.splitlines())
+        noise = (
+            "Does not validate against any",
+            "Subtypes:",
+            "Errors:",
+            "Expected a <class 'NoneType'>",
+            "Given value",
+        )
+        sentence = " ".join(line for line in lines if line and not line.startswith(noise)).rstrip(".")
+        raise MisconfigurationException(f"{sentence}. See: {self.prog} --help.") from ex
+
+
+class TrainCLI(LightningCLI):
+    """Lightning's command line with a run's folder, a precision that suits the hardware and a test at the end."""
+
+    def __init__(self, args: ArgsType = None) -> None:
+        subcommand = {"default_config_files": [str(CONFIGS / "default.yaml")]}
+        super().__init__(
+            Classifier,
+            ImageDataModule,
+            subclass_mode_data=True,
+            save_config_callback=None,
+            auto_configure_optimizers=False,
+            parser_class=Parser,
+            # The batch sampler knows of processes; Lightning's would repeat images to even out their shares.
+            trainer_defaults={"use_distributed_sampler": False},
+            parser_kwargs=dict.fromkeys(self.subcommands(), subcommand),
+            args=args,
+        )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Lightning's subcommands, less the arguments that are decided here."""
+        return {name: skip | {"weights_only", "verbose"} for name, skip in LightningCLI.subcommands().items()}
+
+    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """The seed: always a number, so that every run can be run again."""
+        parser.add_argument("--seed_everything", type=int, default=0, help="Seed of everything random in the run.")
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """The callbacks that are there by default, and what data and network are told rather than asked."""
+        parser.add_argument("--experiment", type=str | None, help="Name of the runs' folder; by default the config's.")
+        parser.add_argument("--runs", type=Path, default=Path("runs"), help="The folder of all experiments.")
+        for key in ("checkpoint", "early_stopping", "learning_rate_monitor", "progress_bar"):
+            parser.add_lightning_class_args(Callback, key, subclass_mode=True, required=False)
+        parser.link_arguments("seed_everything", "data.init_args.seed")
+        parser.link_arguments("data.num_classes", "model.num_classes", apply_on="instantiate")
+        network = "model.network.init_args"
+        parser.link_arguments("data.num_classes", f"{network}.num_classes", apply_on="instantiate")
+        for source, name, derive in (
+            ("data.image_shape", "in_channels", lambda shape: shape[0]),
+            ("data.image_shape", "image_size", lambda shape: shape[1:]),
+            ("data.image_shape", "in_features", lambda shape: shape[0] * shape[1] * shape[2]),
+        ):
+            parser.link_arguments(source, f"{network}.{name}", compute_fn=derive, apply_on="instantiate")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Read the defaults, the configuration in the checkpoint if one is given, --config and the flags, in turn."""
+        args = list(sys.argv[1:] if args is None else args)
+        known = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        known.add_argument("--ckpt_path")
+        known.add_argument("-c", "--config", action="append", default=[])
+        given, _ = known.parse_known_args(args)
+        self.config_files: list[str] = given.config
+        if given.ckpt_path:
+            config = read_checkpoint(given.ckpt_path).get("config", {})
+            args[1:1] = ["--config", yaml.safe_dump(config)]
+        self.config = parser.parse_args(args)
+
+    def _parse_ckpt_path(self) -> None:
+        """Leave out Lightning's reading of hyperparameters, which would overrule the flags."""
+
+    def before_instantiate_classes(self) -> None:
+        """Give the run its folder and the data the run's seed."""
+        config = self.config[self.subcommand]
+        if not config.ckpt_path and self.subcommand != "fit":
+            raise MisconfigurationException(
+                f"{self.subcommand} needs the weights of a run; give --ckpt_path runs/EXPERIMENT/DATE-TIME/"
+                "checkpoints/best.ckpt."
+            )
+        if config.ckpt_path:
+            read_checkpoint(config.ckpt_path)
+        config.experiment = self.experiment = config.experiment or self._experiment_name(config)
+        self.config_text = self._parser(self.subcommand).dump(config, skip_unset=False)
+        if self.subcommand in ("validate", "test"):
+            config.trainer.logger = False
+            return
+        if rank_zero_only.rank == 0:
+            os.environ[FOLDER_VARIABLE] = str(make_run_folder(config.runs / self.experiment))
+        self.folder = Path(os.environ[FOLDER_VARIABLE])
+        config.trainer.default_root_dir = str(self.folder)
+        if self.subcommand == "predict":
+            config.trainer.logger = False
+            config.trainer.devices = 1
+        for logger in config.trainer.logger if isinstance(config.trainer.logger, list) else []:
+            logger.init_args.save_dir = str(self.folder)
+        if config.checkpoint and self.subcommand == "fit":
+            config.checkpoint.init_args.dirpath = str(self.folder / "checkpoints")
+
+    def _experiment_name(self, config: Namespace) -> str:
+        """The last --config's place under configs/, or what is trained on what."""
+        if not self.config_files:
+            return "-".join(part.class_path.rsplit(".")[-1].lower() for part in (config.data, config.model.network))
+        path = Path(self.config_files[-1]).resolve().with_suffix("")
+        return str(path.relative_to(CONFIGS)) if path.is_relative_to(CONFIGS) else path.name
+
+    def instantiate_classes(self) -> None:
+        """Build data, model and Trainer; what a constructor refuses is the user's to change."""
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            raise MisconfigurationException(f"{error}.") from error
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """The Trainer with the record of the run, and with a precision for the hardware where none is given."""
+        parser, init = self._parser(self.subcommand), self.config_init[self.subcommand]
+        parser.callback_keys = [key for key in parser.callback_keys if init.get(key) is not None]
+        callbacks = list(init.trainer.callbacks or [])
+        if self.subcommand == "fit":
+            self.record = RunRecord(self.folder, self.experiment, self.config_text)
+            callbacks.append(self.record)
+        precision, reason = init.trainer.precision, "as given"
+        if precision is None:
+            device = torch.accelerator.current_accelerator(check_available=True)
+            if device is None or init.trainer.accelerator == "cpu":
+                device = torch.device("cpu")
+            precision, reason = choose_precision(self.model.network, self.datamodule.image_shape, device)
+        trainer = super().instantiate_trainer(callbacks=callbacks, precision=precision, **kwargs)
+        if trainer.is_global_zero:
+            parameters = sum(parameter.numel() for parameter in self.model.network.parameters())
+            print(
+                f"{type(self.model.network).__name__} with {parameters:,} parameters on "
+                f"{type(self.datamodule).__name__}, {trainer.strategy.root_device.type}, {precision} ({reason})"
+            )
+        return trainer
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        kwargs = super()._prepare_subcommand_kwargs(subcommand) | {"weights_only": True}
+        return kwargs | ({"verbose": False} if subcommand in ("validate", "test") else {})
+
+    def after_fit(self) -> None:
+        """Test the best checkpoint and say what has come out and where it is."""
+        best = getattr(self.trainer.checkpoint_callback, "best_model_path", "") or None
+        self.trainer.test(self.model, self.datamodule, ckpt_path=best, verbose=False, weights_only=True)
+        if self.trainer.is_global_zero:
+            results = self.record.results
+            facts = {name: results[name] for name in ("epochs", "seconds", "images_per_second")}
+            self._print_table(results["metrics"] | facts)
+            tensorboard = Path(sys.executable).with_name("tensorboard")
+            print(f"checkpoint  {os.path.relpath(best) if best else 'none'}")
+            print(f"curves      {os.path.relpath(tensorboard)} --logdir {self.config.fit.runs}")
+
+    def after_validate(self) -> None:
+        """Print the figures."""
+        self._print_table(self.trainer.callback_metrics)
+
+    after_test = after_validate
+
+    def predict(self, **kwargs: Any) -> None:
+        """Write the predictions for the test images as `predictions.csv` into a run's folder."""
+        logits = torch.cat(self.trainer.predict(**kwargs))
+        probabilities, classes = logits.softmax(dim=1).max(dim=1)
+        indices = self.datamodule.splits["test"]
+        names = self.datamodule.class_names
+        target = self.folder / "predictions.csv"
+        with target.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["image", "label", "prediction", "probability"])
+            for image, label, predicted, probability in zip(
+                indices.tolist(),
+                self.datamodule.pack.labels[indices].tolist(),
+                classes.tolist(),
+                probabilities.tolist(),
+                strict=False,  # --trainer.limit_predict_batches leaves images out
+            ):
+                writer.writerow([image, names[label], names[predicted], f"{probability:.6f}"])
+        print(f"predictions  {target}")
+
+    def _print_table(self, figures: Mapping[str, Any]) -> None:
+        if self.trainer.is_global_zero:
+            table = Table(show_header=False)
+            for name, value in sorted(figures.items()):
+                table.add_row(name, f"{float(value):,.4f}" if "/" in name else f"{value:,}")
+            get_console().print(table)
+
+
+def silence_libraries() -> None:
+    """Keep a normal run free of what libraries say besides what is wrong."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)  # tips and a list of accelerators
+    for message in (
+        "The number of training batches .* is smaller than the logging interval",  # each epoch is logged all the same
+        "The '.*_dataloader' does not have many workers",  # packed data wants none
+        "skip_none parameter was deprecated",  # Lightning's call of jsonargparse
+        "`isinstance\\(treespec, LeafSpec\\)` is deprecated",  # Lightning's call of torch
+    ):
+        warnings.filterwarnings("ignore", f"\\s*{message}")
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command line; a user's mistake ends in one sentence and exit status 2."""
+    silence_libraries()
+    try:
+        TrainCLI(args)
+    except MisconfigurationException as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
