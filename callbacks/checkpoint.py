@@ -7,7 +7,6 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.utilities import rank_zero_only
 
 
 class Checkpoint(ModelCheckpoint):
@@ -31,13 +30,14 @@ class Checkpoint(ModelCheckpoint):
         """Find the folder, and note whether anything will be trained."""
         super().setup(trainer, pl_module, stage)
         self._training = stage == "fit"
+        self._copies = trainer.is_global_zero
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the other run's best; without its file, the best is looked for from here on."""
         theirs, ours = Path(state_dict["best_model_path"]), os.path.join(self.dirpath or "", "best.ckpt")  # noqa: PTH118
         if not self._training or not theirs.is_file():
             return
-        if rank_zero_only.rank == 0 and not (Path(ours).exists() and theirs.samefile(ours)):
+        if self._copies and not (Path(ours).exists() and theirs.samefile(ours)):
             Path(ours).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(theirs, ours)
         score = state_dict["best_model_score"]

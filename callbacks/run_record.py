@@ -8,13 +8,15 @@ from datetime import datetime
 from importlib.metadata import version
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from models.classifier import Classifier
 
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "kornia")
 """The packages whose versions decide what a run computes."""
@@ -111,7 +113,7 @@ class RunRecord(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to measure; images that a resumed epoch has already counted are not this process's work."""
         self._seconds = -time.perf_counter()
-        self._images = -int(pl_module.train_metrics.total)
+        self._images = -int(cast(Classifier, pl_module).train_metrics.total)
         self._start_clock()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -130,7 +132,7 @@ class RunRecord(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count the epoch's images."""
         self._stop_clock()
-        self._images += int(pl_module.train_metrics.total)
+        self._images += int(cast(Classifier, pl_module).train_metrics.total)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write what training has given."""
@@ -138,12 +140,12 @@ class RunRecord(Callback):
         best = getattr(checkpoint, "best_model_score", None)
         self._seconds += time.perf_counter()
         self.results |= {
-            "seed": trainer.datamodule.seed if trainer.datamodule else None,
+            "seed": getattr(getattr(trainer, "datamodule", None), "seed", None),
             "epochs": trainer.current_epoch,
             "steps": trainer.global_step,
             "seconds": round(self._seconds, 3),
             "images_per_second": round(self._images * trainer.world_size / max(self._training_seconds, 1e-9), 1),
-            "parameters": sum(parameter.numel() for parameter in pl_module.network.parameters()),
+            "parameters": sum(parameter.numel() for parameter in cast(Classifier, pl_module).network.parameters()),
             "checkpoint": os.path.relpath(getattr(checkpoint, "best_model_path", "") or self.folder, self.folder),
             "monitor": getattr(checkpoint, "monitor", None),
             "best": None if best is None else float(best),

@@ -7,13 +7,14 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from filelock import FileLock
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.loops.progress import _ProcessedTracker
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -273,8 +274,8 @@ class ImageDataModule(LightningDataModule, ABC):
         """Epoch and batches done in it, and the numbers that the images are normalised by."""
         state: dict[str, Any] = {"mean": self.mean, "std": self.std}
         if self.trainer is not None and self.trainer.state.fn is TrainerFn.FITTING:
-            epochs = self.trainer.fit_loop.epoch_progress.current
-            batches = self.trainer.fit_loop.epoch_loop.batch_progress.current
+            epochs = cast(_ProcessedTracker, self.trainer.fit_loop.epoch_progress.current)
+            batches = cast(_ProcessedTracker, self.trainer.fit_loop.epoch_loop.batch_progress.current)
             state["epoch"] = epochs.processed
             state["batches_done"] = batches.processed if epochs.processed < epochs.ready else 0
         return state

@@ -66,9 +66,9 @@ class KeyedBatchSampler(Sampler[Tensor]):
 
     def __iter__(self) -> Iterator[Tensor]:
         if not self.shuffle:
-            yield from self.indices[self.rank :: self.world_size].split(self.batch_size)[self.batches_done :]
+            yield from torch.split(self.indices[self.rank :: self.world_size], self.batch_size)[self.batches_done :]
             return
         generator = torch.Generator().manual_seed(random_key(self.seed, self.epoch))
         order = self.indices[torch.randperm(len(self.indices), generator=generator)]
-        for batch in order.split(self.batch_size * self.world_size)[self.batches_done : len(self)]:
+        for batch in torch.split(order, self.batch_size * self.world_size)[self.batches_done : len(self)]:
             yield batch.tensor_split(self.world_size)[self.rank]

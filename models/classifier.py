@@ -5,15 +5,16 @@ Shapes: a batch of `B` images with `C` channels, `H` rows and `W` columns; `K` c
 
 import inspect
 import warnings
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from lightning.pytorch.utilities.types import LRSchedulerConfigType, OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import ConstantLR
@@ -146,22 +147,18 @@ class Classifier(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer over all trainable parameters and its schedule, which is logged as `lr`."""
-        optimizer = self._make_optimizer(parameter for parameter in self.parameters() if parameter.requires_grad)
         # A constant rate is a schedule too, so that it is logged under the same name.
-        make_scheduler = self._make_scheduler or partial(ConstantLR, factor=1.0, total_iters=0)
-        arguments = {
-            **inspect.signature(make_scheduler).parameters,
-            **getattr(make_scheduler, "keywords", {}),
-        }
+        make_scheduler: Callable[..., Any] = self._make_scheduler or partial(ConstantLR, factor=1.0, total_iters=0)
+        arguments = {**inspect.signature(make_scheduler).parameters, **getattr(make_scheduler, "keywords", {})}
         per_step = "total_steps" in arguments
         if per_step and not isinstance(arguments["total_steps"], int):
             make_scheduler = partial(make_scheduler, total_steps=int(self.trainer.estimated_stepping_batches))
-        scheduler = make_scheduler(optimizer)
-        config: dict[str, Any] = {
-            "scheduler": scheduler,
-            "interval": "step" if per_step else "epoch",
-            "name": "lr",
-        }
+        try:
+            optimizer = self._make_optimizer(parameter for parameter in self.parameters() if parameter.requires_grad)
+            scheduler = make_scheduler(optimizer)
+        except ValueError as error:
+            raise MisconfigurationException(f"model.optimizer or model.scheduler: {error}.") from error
+        config = LRSchedulerConfigType(scheduler=scheduler, interval="step" if per_step else "epoch", name="lr")
         if isinstance(scheduler, ReduceLROnPlateau):
             config["monitor"] = scheduler.monitor
         return {"optimizer": optimizer, "lr_scheduler": config}

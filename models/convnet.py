@@ -74,7 +74,7 @@ class ConvNet(nn.Module):
                 stages.append(nn.Dropout2d(dropouts[stage]))
             if min(height, width) < 1:
                 raise ValueError(
-                    f"stage {stage + 1} of {len(channels)} leaves no pixel of images of {image_size[0]}x{image_size[1]}; "
+                    f"stage {stage + 1} of {len(channels)} leaves no pixel of {image_size[0]}x{image_size[1]} images; "
                     "use fewer channels, pooled_stages or a smaller kernel_size"
                 )
         if global_pool:

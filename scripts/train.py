@@ -11,17 +11,18 @@ import os
 import sys
 import warnings
 from collections.abc import Mapping
+from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import yaml
 from jsonargparse import Namespace
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.fabric.utilities.rank_zero import _get_rank
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.trainer import Trainer
-from lightning.pytorch.utilities import rank_zero_only
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from rich import get_console
 from rich.table import Table
 
@@ -30,6 +31,7 @@ from datamodules.base import ImageDataModule
 from models.checkpoint import read_checkpoint
 from models.classifier import Classifier
 from models.precision import choose_precision
+from scripts.configuration import merge, read_config, switch_classes
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 FOLDER_VARIABLE = "KINDLING_RUN_FOLDER"
@@ -57,7 +59,6 @@ class TrainCLI(LightningCLI):
     """Lightning's command line with a run's folder, a precision that suits the hardware and a test at the end."""
 
     def __init__(self, args: ArgsType = None) -> None:
-        subcommand = {"default_config_files": [str(CONFIGS / "default.yaml")]}
         super().__init__(
             Classifier,
             ImageDataModule,
@@ -67,7 +68,6 @@ class TrainCLI(LightningCLI):
             parser_class=Parser,
             # The batch sampler knows of processes; Lightning's would repeat images to even out their shares.
             trainer_defaults={"use_distributed_sampler": False},
-            parser_kwargs=dict.fromkeys(self.subcommands(), subcommand),
             args=args,
         )
 
@@ -100,14 +100,19 @@ class TrainCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Read the defaults, the configuration in the checkpoint if one is given, --config and the flags, in turn."""
         args = list(sys.argv[1:] if args is None else args)
-        known = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-        known.add_argument("--ckpt_path")
-        known.add_argument("-c", "--config", action="append", default=[])
-        given, _ = known.parse_known_args(args)
-        self.config_files: list[str] = given.config
-        if given.ckpt_path:
-            config = read_checkpoint(given.ckpt_path).get("config", {})
-            args[1:1] = ["--config", yaml.safe_dump(config)]
+        self.config_files: list[str] = []
+        if args and args[0] in self.subcommands():
+            files = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+            files.add_argument("-c", "--config", action="append", default=[])
+            files.add_argument("--ckpt_path")
+            given, flags = files.parse_known_args(args[1:])
+            self.config_files = given.config
+            layers = [read_config(CONFIGS / "default.yaml")]
+            if given.ckpt_path:
+                layers.append(read_checkpoint(given.ckpt_path).get("config", {}))
+                flags += ["--ckpt_path", given.ckpt_path]
+            layers += map(read_config, given.config)
+            args = [args[0], "--config", yaml.safe_dump(switch_classes(reduce(merge, layers), flags)), *flags]
         self.config = parser.parse_args(args)
 
     def _parse_ckpt_path(self) -> None:
@@ -128,7 +133,7 @@ class TrainCLI(LightningCLI):
         if self.subcommand in ("validate", "test"):
             config.trainer.logger = False
             return
-        if rank_zero_only.rank == 0:
+        if _get_rank() in (None, 0):
             os.environ[FOLDER_VARIABLE] = str(make_run_folder(config.runs / self.experiment))
         self.folder = Path(os.environ[FOLDER_VARIABLE])
         config.trainer.default_root_dir = str(self.folder)
@@ -201,7 +206,7 @@ class TrainCLI(LightningCLI):
 
     def predict(self, **kwargs: Any) -> None:
         """Write the predictions for the test images as `predictions.csv` into a run's folder."""
-        logits = torch.cat(self.trainer.predict(**kwargs))
+        logits = torch.cat(cast(list[torch.Tensor], self.trainer.predict(**kwargs)))
         probabilities, classes = logits.softmax(dim=1).max(dim=1)
         indices = self.datamodule.splits["test"]
         names = self.datamodule.class_names

@@ -1,0 +1,94 @@
+"""The layers of a configuration: files, each over the one before, and flags over all of them.
+
+A class named anew starts from its own defaults: nothing that was set for the class it replaces is handed on to it.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+Config = dict[str, Any]
+
+
+def read_config(path: str | Path) -> Config:
+    """Read a YAML file.
+
+    Args:
+        path: The file.
+
+    Raises:
+        MisconfigurationException: If it is not there, is not YAML or is no mapping of keys to values.
+    """
+    try:
+        config = yaml.safe_load(Path(path).read_text())
+    except OSError as error:
+        raise MisconfigurationException(
+            f"The configuration file {path} cannot be read: {error.strerror}; give a file such as those in configs/."
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise MisconfigurationException(f"The configuration file {path} is not YAML: {reason}; correct it.") from error
+    if not isinstance(config, dict | None):
+        raise MisconfigurationException(
+            f"The configuration file {path} holds a {type(config).__name__}; expected keys and values such as "
+            "`trainer: {max_epochs: 3}`."
+        )
+    return config or {}
+
+
+def merge(base: Config, over: Config) -> Config:
+    """Lay one configuration over another.
+
+    Args:
+        base: The lower layer.
+        over: The upper layer, whose values win; mappings are merged unless they name another class, and lists under a
+            key such as `callbacks+` are appended.
+
+    Returns:
+        A new mapping; neither layer is changed.
+
+    Example:
+        >>> merge({"lr": 1, "net": {"class_path": "A", "init_args": {"x": 1}}}, {"net": {"class_path": "B"}})
+        {'lr': 1, 'net': {'class_path': 'B'}}
+    """
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        if isinstance(below, dict) and isinstance(value, dict):
+            same_class = value.get("class_path", below.get("class_path")) == below.get("class_path")
+            merged[key] = merge(below, value) if same_class else value
+        elif key.endswith("+") and isinstance(below, list) and isinstance(value, list):
+            merged[key] = below + value
+        else:
+            merged[key] = value
+    return merged
+
+
+def switch_classes(config: Config, flags: Sequence[str]) -> Config:
+    """Clear what belongs to the classes that flags such as `--model.optimizer torch.optim.SGD` replace.
+
+    Args:
+        config: The merged files.
+        flags: The command line's arguments.
+
+    Returns:
+        The configuration that the flags may be laid over.
+    """
+    for flag, following in zip(flags, [*flags[1:], ""], strict=True):
+        name, _, value = flag.partition("=")
+        value = value or following
+        if not name.startswith("--") or value == "null" or not re.fullmatch(r"[A-Za-z_][\w.]*", value):
+            continue
+        layer: Config = {"class_path": value}
+        node: Any = config
+        for part in reversed(name[2:].removesuffix(".class_path").split(".")):
+            layer = {part: layer}
+        for part in name[2:].removesuffix(".class_path").split("."):
+            node = node.get(part) if isinstance(node, dict) else None
+        if isinstance(node, dict) and "class_path" in node:
+            config = merge(config, layer)
+    return config
