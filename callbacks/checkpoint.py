@@ -26,6 +26,11 @@ class Checkpoint(ModelCheckpoint):
             dirpath=dirpath, filename="best", monitor=monitor, mode=mode, save_last=True, enable_version_counter=False
         )
 
+    @property
+    def state_key(self) -> str:
+        """A constant, because Lightning asks for it around each hook of each batch; a run has one such callback."""
+        return type(self).__qualname__
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the folder, and note whether anything will be trained."""
         super().setup(trainer, pl_module, stage)

@@ -260,13 +260,12 @@ class ImageDataModule(LightningDataModule, ABC):
             mean = torch.tensor(self.mean, device=images.device).view(1, -1, 1, 1)
             # A channel that is the same everywhere has no spread to divide by.
             std = torch.tensor(self.std, device=images.device).clamp(min=1 / 255).view(1, -1, 1, 1)
-            self._affine = 1 / std, -mean / std
+            self._affine = 1 / (255 * std), -mean / std
         scale, shift = self._affine
-        images = images.float().div_(255)
         if self.trainer is not None and self.trainer.training and len(self.augmentation):
             with torch.no_grad():
-                images = self.augmentation(images)
-        return images.mul_(scale).add_(shift), labels
+                images = self.augmentation(images / 255) * 255
+        return images.float().mul_(scale).add_(shift), labels
 
     # The place in a run, kept here because state on the loader is not restored before it is iterated.
 

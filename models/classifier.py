@@ -72,7 +72,7 @@ class Classifier(LightningModule):
         self.train_metrics = ClassificationMetrics(num_classes)
         self.val_metrics = ClassificationMetrics(num_classes)
         self.test_metrics = ClassificationMetrics(num_classes)
-        self._make_optimizer = optimizer
+        self.make_optimizer = optimizer
         self._make_scheduler = scheduler
         self._memory_format = torch.channels_last if channels_last else torch.preserve_format
         network.to(memory_format=self._memory_format)
@@ -154,7 +154,7 @@ class Classifier(LightningModule):
         if per_step and not isinstance(arguments["total_steps"], int):
             make_scheduler = partial(make_scheduler, total_steps=int(self.trainer.estimated_stepping_batches))
         try:
-            optimizer = self._make_optimizer(parameter for parameter in self.parameters() if parameter.requires_grad)
+            optimizer = self.make_optimizer(parameter for parameter in self.parameters() if parameter.requires_grad)
             scheduler = make_scheduler(optimizer)
         except ValueError as error:
             raise MisconfigurationException(f"model.optimizer or model.scheduler: {error}.") from error

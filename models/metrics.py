@@ -40,11 +40,12 @@ class ClassificationMetrics(Metric):
             labels: int64 `[B]`.
             loss: The batch's mean loss, a scalar.
         """
-        self.loss_sum += loss.to(self.loss_sum.dtype) * len(labels)
-        self.correct += (logits.argmax(dim=1) == labels).sum()
+        # In place: an assignment to a module's attribute takes longer than the sum.
+        self.loss_sum.add_(loss, alpha=len(labels))
+        self.correct.add_((logits.argmax(dim=1) == labels).sum())
         if self.top5:
-            self.top5_correct += (logits.topk(5, dim=1).indices == labels[:, None]).sum()
-        self.total += len(labels)
+            self.top5_correct.add_((logits.topk(5, dim=1).indices == labels[:, None]).sum())
+        self.total.add_(len(labels))
 
     def compute(self) -> Mapping[str, Tensor]:
         """Mean `loss`, `accuracy` and, where counted, `top5_accuracy` in [0, 1]; NaN when nothing was counted."""
