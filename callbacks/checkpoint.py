@@ -10,7 +10,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 
 class Checkpoint(ModelCheckpoint):
-    """Keeps `best.ckpt`, by a monitored figure, and `last.ckpt`, written after every validation.
+    """Keeps `best.ckpt`, by a monitored figure, and `last.ckpt`, written after every epoch.
+
+    Lightning's `save_last` writes nothing in an epoch that is not among the best.
 
     A run that starts from another's checkpoint takes over that run's best, so that the best of both is tested in the
     end and the new folder is complete by itself. Lightning's `ModelCheckpoint` forgets it when the folder changes.
@@ -22,9 +24,7 @@ class Checkpoint(ModelCheckpoint):
     """
 
     def __init__(self, monitor: str = "val/accuracy", mode: str = "max", dirpath: Path | None = None) -> None:
-        super().__init__(
-            dirpath=dirpath, filename="best", monitor=monitor, mode=mode, save_last=True, enable_version_counter=False
-        )
+        super().__init__(dirpath=dirpath, filename="best", monitor=monitor, mode=mode, enable_version_counter=False)
 
     @property
     def state_key(self) -> str:
@@ -36,6 +36,11 @@ class Checkpoint(ModelCheckpoint):
         super().setup(trainer, pl_module, stage)
         self._training = stage == "fit"
         self._copies = trainer.is_global_zero
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the last checkpoint, now that all figures of the epoch are known."""
+        super().on_train_epoch_end(trainer, pl_module)
+        trainer.save_checkpoint(Path(self.dirpath or "") / "last.ckpt")
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the other run's best; without its file, the best is looked for from here on."""

@@ -67,7 +67,8 @@ class RunRecord(Callback):
     """Keeps the configuration, and the figures when they are known.
 
     Writes `config.yaml` at the start and `results.json` at the end of training and again after the test. Adds `config`,
-    `versions`, `git_commit` and `data_fingerprint` to every checkpoint, in plain types.
+    `versions`, `git_commit`, `data_fingerprint` and `progress` to every checkpoint, in plain types; a resumed run counts
+    on from `progress`.
 
     Args:
         folder: The run's folder.
@@ -80,12 +81,11 @@ class RunRecord(Callback):
         self.results: dict[str, Any] = {"experiment": experiment}
         """What `results.json` holds."""
         self._config = config
-        self._versions = {name: version(name) for name in PACKAGES}
-        self._commit = git_commit()
-        self._seconds = 0.0
-        self._training_seconds = 0.0
-        self._resumed_at: float | None = None
+        self._origin = {"versions": {name: version(name) for name in PACKAGES}, "git_commit": git_commit()}
         self._images = 0
+        self._metrics: dict[str, float] = {}
+        self._run_clock = Stopwatch()
+        self._training_clock = Stopwatch()
 
     @rank_zero_only
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -93,68 +93,68 @@ class RunRecord(Callback):
         (self.folder / "config.yaml").write_text(self._config)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Add where the weights come from."""
-        checkpoint["config"] = yaml.safe_load(self._config)
-        checkpoint["versions"] = self._versions
-        checkpoint["git_commit"] = self._commit
+        """Add where the weights come from, and how far the run is."""
         datamodule = getattr(trainer, "datamodule", None)
+        checkpoint["config"] = yaml.safe_load(self._config)
         checkpoint["data_fingerprint"] = datamodule.fingerprint() if datamodule else None
+        checkpoint["progress"] = {
+            "images": self._images,
+            "metrics": self._metrics | _figures(trainer),
+            "run_seconds": self._run_clock.seconds,
+            "training_seconds": self._training_clock.seconds,
+        }
+        checkpoint.update(self._origin)
 
-    # Time spent in training batches, without validation and checkpoints.
-
-    def _start_clock(self) -> None:
-        self._resumed_at = time.perf_counter()
-
-    def _stop_clock(self) -> None:
-        if self._resumed_at is not None:
-            self._training_seconds += time.perf_counter() - self._resumed_at
-            self._resumed_at = None
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Count on from there."""
+        if trainer.state.fn == "fit" and (progress := checkpoint.get("progress")):
+            self._images, self._metrics = progress["images"], progress["metrics"]
+            self._run_clock = Stopwatch(progress["run_seconds"])
+            self._training_clock = Stopwatch(progress["training_seconds"])
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin to measure; images that a resumed epoch has already counted are not this process's work."""
-        self._seconds = -time.perf_counter()
-        self._images = -int(cast(Classifier, pl_module).train_metrics.total)
-        self._start_clock()
+        """Begin to measure; the images of an epoch taken up in its middle are counted when it ends."""
+        self._run_clock.start()
+        self._training_clock.start()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Go on measuring."""
-        self._start_clock()
+        """Measure the time spent in training batches."""
+        self._training_clock.start()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Pause."""
-        self._stop_clock()
+        self._training_clock.stop()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Go on, if this is a training's validation."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
-            self._start_clock()
+            self._training_clock.start()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Count the epoch's images."""
-        self._stop_clock()
-        self._images += int(cast(Classifier, pl_module).train_metrics.total)
+        """Pause, and count the epoch's images."""
+        self._training_clock.stop()
+        self._images += int(cast(Classifier, pl_module).train_metrics.total) * trainer.world_size
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write what training has given."""
+        self._run_clock.stop()
         checkpoint = trainer.checkpoint_callback
         best = getattr(checkpoint, "best_model_score", None)
-        self._seconds += time.perf_counter()
         self.results |= {
             "seed": getattr(getattr(trainer, "datamodule", None), "seed", None),
             "epochs": trainer.current_epoch,
             "steps": trainer.global_step,
-            "seconds": round(self._seconds, 3),
-            "images_per_second": round(self._images * trainer.world_size / max(self._training_seconds, 1e-9), 1),
+            "seconds": round(self._run_clock.seconds, 3),
+            "images_per_second": round(self._images / max(self._training_clock.seconds, 1e-9), 1),
             "parameters": sum(parameter.numel() for parameter in cast(Classifier, pl_module).network.parameters()),
             "checkpoint": os.path.relpath(getattr(checkpoint, "best_model_path", "") or self.folder, self.folder),
             "monitor": getattr(checkpoint, "monitor", None),
             "best": None if best is None else float(best),
-            "metrics": {},
+            "metrics": self._metrics,
             "precision": str(trainer.precision),
-            "device": str(pl_module.device),
+            "device": str(trainer.strategy.root_device),
             "processes": trainer.world_size,
-            "versions": self._versions,
-            "git_commit": self._commit,
+            **self._origin,
         }
         self._write(trainer)
 
@@ -162,11 +162,40 @@ class RunRecord(Callback):
         """Add the test's figures."""
         self._write(trainer)
 
-    @rank_zero_only
     def _write(self, trainer: Trainer) -> None:
-        figures = {name: float(value) for name, value in trainer.callback_metrics.items() if "/" in name}
-        self.results.setdefault("metrics", {}).update(figures)
-        target = self.folder / "results.json"
-        part = target.with_suffix(".part")
-        part.write_text(json.dumps(self.results, indent=2) + "\n")
-        part.replace(target)
+        self.results.setdefault("metrics", {}).update(_figures(trainer))
+        if trainer.is_global_zero:
+            target = self.folder / "results.json"
+            part = target.with_suffix(".part")
+            part.write_text(json.dumps(self.results, indent=2) + "\n")
+            part.replace(target)
+
+
+class Stopwatch:
+    """Seconds between each start and the stop that follows it, summed.
+
+    Args:
+        seconds: The sum so far.
+    """
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self._sum = seconds
+        self._started: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """The sum, up to this moment while running."""
+        return self._sum + (time.perf_counter() - self._started if self._started is not None else 0.0)
+
+    def start(self) -> None:
+        """Run; again from here if running already."""
+        self.stop()
+        self._started = time.perf_counter()
+
+    def stop(self) -> None:
+        """Stand still."""
+        self._sum, self._started = self.seconds, None
+
+
+def _figures(trainer: Trainer) -> dict[str, float]:
+    return {name: float(value) for name, value in trainer.callback_metrics.items() if "/" in name}

@@ -2,8 +2,8 @@
 
     python scripts/benchmark.py [--config FILE ...] [--epochs 15] [any flag of scripts/train.py]
 
-Each configuration is trained by scripts/train.py as a user would, with all default callbacks, loggers and metrics; every
-epoch is timed right after as many bare steps, so that both see the machine in the same state.
+Each configuration is trained by scripts/train.py as a user would, with all default callbacks, loggers and metrics;
+every epoch is timed right after as many bare steps, so that both see the machine in the same state.
 """
 
 import argparse

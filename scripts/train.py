@@ -161,9 +161,10 @@ class TrainCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The Trainer with the record of the run, and with a precision for the hardware where none is given."""
-        parser, init = self._parser(self.subcommand), self.config_init[self.subcommand]
-        parser.callback_keys = [key for key in parser.callback_keys if init.get(key) is not None]
-        callbacks = list(init.trainer.callbacks or [])
+        init, keys = self.config_init[self.subcommand], self._parser(self.subcommand).callback_keys
+        # The defaults come first, so that the Trainer's checkpoint callback is the one whose best is tested.
+        callbacks = [init[key] for key in keys if init.get(key) is not None] + list(init.trainer.callbacks or [])
+        keys.clear()
         if self.subcommand == "fit":
             self.record = RunRecord(self.folder, self.experiment, self.config_text)
             callbacks.append(self.record)
@@ -239,6 +240,8 @@ def silence_libraries() -> None:
     for message in (
         "The number of training batches .* is smaller than the logging interval",  # each epoch is logged all the same
         "The '.*_dataloader' does not have many workers",  # packed data wants none
+        "You're resuming from a checkpoint that ended before the epoch ended",  # the data module is resumable instead
+        "Be aware that when using `ckpt_path`, callbacks",  # one that was left out on purpose has nothing to restore
         "skip_none parameter was deprecated",  # Lightning's call of jsonargparse
         "`isinstance\\(treespec, LeafSpec\\)` is deprecated",  # Lightning's call of torch
     ):
