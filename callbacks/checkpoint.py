@@ -42,12 +42,19 @@ class Checkpoint(ModelCheckpoint):
         super().on_train_epoch_end(trainer, pl_module)
         trainer.save_checkpoint(Path(self.dirpath or "") / "last.ckpt")
 
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Keep what a resumed run starts from as its own last checkpoint, until it has got further."""
+        target = Path(self.dirpath or "") / "last.ckpt"
+        if self._training and self._copies and trainer.ckpt_path and not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(trainer.ckpt_path, target)
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the other run's best; without its file, the best is looked for from here on."""
         theirs, ours = Path(state_dict["best_model_path"]), os.path.join(self.dirpath or "", "best.ckpt")  # noqa: PTH118
         if not self._training or not theirs.is_file():
             return
-        if self._copies and not (Path(ours).exists() and theirs.samefile(ours)):
+        if self._copies and not Path(ours).exists():
             Path(ours).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(theirs, ours)
         score = state_dict["best_model_score"]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import time
 from datetime import datetime
@@ -67,8 +68,8 @@ class RunRecord(Callback):
     """Keeps the configuration, and the figures when they are known.
 
     Writes `config.yaml` at the start and `results.json` at the end of training and again after the test. Adds `config`,
-    `versions`, `git_commit`, `data_fingerprint` and `progress` to every checkpoint, in plain types; a resumed run counts
-    on from `progress`.
+    `versions`, `git_commit`, `data_fingerprint` and `progress` to every checkpoint, in plain types; a resumed run
+    counts on from `progress`.
 
     Args:
         folder: The run's folder.
@@ -161,6 +162,11 @@ class RunRecord(Callback):
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add the test's figures."""
         self._write(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave no folder behind when a mistake in the configuration came to light before anything was trained."""
+        if isinstance(exception, MisconfigurationException) and not self._run_clock.seconds:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def _write(self, trainer: Trainer) -> None:
         self.results.setdefault("metrics", {}).update(_figures(trainer))

@@ -5,6 +5,7 @@ A class named anew starts from its own defaults: nothing that was set for the cl
 
 import re
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def switch_classes(config: Config, flags: Sequence[str]) -> Config:
     Returns:
         The configuration that the flags may be laid over.
     """
-    for flag, following in zip(flags, [*flags[1:], ""], strict=True):
+    for flag, following in zip_longest(flags, flags[1:], fillvalue=""):
         name, _, value = flag.partition("=")
         value = value or following
         if not name.startswith("--") or value == "null" or not re.fullmatch(r"[A-Za-z_][\w.]*", value):

@@ -8,12 +8,13 @@ import argparse
 import csv
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Mapping
 from functools import reduce
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import torch
 import yaml
@@ -41,18 +42,23 @@ FOLDER_VARIABLE = "KINDLING_RUN_FOLDER"
 class Parser(LightningArgumentParser):
     """Says what is wrong with the configuration in one sentence."""
 
-    def error(self, message: str, ex: Exception | None = None) -> None:  # type: ignore[override]
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise the sentence that the user is to see."""
-        lines = (line.strip(" -\t") for line in message.splitlines())
-        noise = (
-            "Does not validate against any",
-            "Subtypes:",
-            "Errors:",
-            "Expected a <class 'NoneType'>",
-            "Given value",
-        )
-        sentence = " ".join(line for line in lines if line and not line.startswith(noise)).rstrip(".")
-        raise MisconfigurationException(f"{sentence}. See: {self.prog} --help.") from ex
+        raise MisconfigurationException(f"{one_sentence(message)}. See: scripts/train.py fit --help.") from ex
+
+
+def one_sentence(message: str) -> str:
+    """Make one line of a parser's message, without the alternatives that the user could not have meant."""
+    noise = (
+        "Does not validate against",
+        "Subtypes:",
+        "Errors:",
+        "Expected a <class 'NoneType'>",
+        "Given value",
+        "See:",
+    )
+    lines = (line.strip(" -\t") for line in re.sub(r"See: [\w./ \[\]]+--help\.?", "", message).splitlines())
+    return " ".join(line for line in lines if line.strip(". ") and not line.startswith(noise)).rstrip(". ")
 
 
 class TrainCLI(LightningCLI):
@@ -66,6 +72,7 @@ class TrainCLI(LightningCLI):
             save_config_callback=None,
             auto_configure_optimizers=False,
             parser_class=Parser,
+            parser_kwargs={"allow_abbrev": False},
             # The batch sampler knows of processes; Lightning's would repeat images to even out their shares.
             trainer_defaults={"use_distributed_sampler": False},
             args=args,
@@ -156,8 +163,10 @@ class TrainCLI(LightningCLI):
         """Build data, model and Trainer; what a constructor refuses is the user's to change."""
         try:
             super().instantiate_classes()
-        except ValueError as error:
-            raise MisconfigurationException(f"{error}.") from error
+        except (ValueError, MisconfigurationException) as error:
+            if hasattr(self, "folder"):
+                self.folder.rmdir()
+            raise MisconfigurationException(f"{one_sentence(str(error))}.") from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The Trainer with the record of the run, and with a precision for the hardware where none is given."""
