@@ -7,10 +7,11 @@ import re
 from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.cli import LightningArgumentParser
 
 Config = dict[str, Any]
 
@@ -93,3 +94,25 @@ def switch_classes(config: Config, flags: Sequence[str]) -> Config:
         if isinstance(node, dict) and "class_path" in node:
             config = merge(config, layer)
     return config
+
+
+class Parser(LightningArgumentParser):
+    """Says what is wrong with the configuration in one sentence."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise the sentence that the user is to see."""
+        raise MisconfigurationException(f"{one_sentence(message)}. See: scripts/train.py fit --help.") from ex
+
+
+def one_sentence(message: str) -> str:
+    """Make one line of a parser's message, without the alternatives that the user could not have meant."""
+    noise = (
+        "Does not validate against",
+        "Subtypes:",
+        "Errors:",
+        "Expected a <class 'NoneType'>",
+        "Given value",
+        "See:",
+    )
+    lines = (line.strip(" -\t") for line in re.sub(r"See: [\w./ \[\]]+--help\.?", "", message).splitlines())
+    return " ".join(line for line in lines if line.strip(". ") and not line.startswith(noise)).rstrip(". ")

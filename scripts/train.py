@@ -5,16 +5,14 @@ python scripts/train.py test --ckpt_path runs/EXPERIMENT/DATE-TIME/checkpoints/b
 """
 
 import argparse
-import csv
 import logging
 import os
-import re
 import sys
 import warnings
 from collections.abc import Mapping
 from functools import reduce
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any
 
 import torch
 import yaml
@@ -27,38 +25,18 @@ from lightning.pytorch.trainer import Trainer
 from rich import get_console
 from rich.table import Table
 
+from callbacks.prediction_file import PredictionFile
 from callbacks.run_record import RunRecord, make_run_folder
 from datamodules.base import ImageDataModule
 from models.checkpoint import read_checkpoint
 from models.classifier import Classifier
 from models.precision import choose_precision
-from scripts.configuration import merge, read_config, switch_classes
+from scripts.configuration import Parser, merge, one_sentence, read_config, switch_classes
 
 CONFIGS = Path(__file__).parent.parent / "configs"
+PREDICTIONS = "predictions.csv"
 FOLDER_VARIABLE = "KINDLING_RUN_FOLDER"
 """Tells the folder of the run to the processes that the first one starts."""
-
-
-class Parser(LightningArgumentParser):
-    """Says what is wrong with the configuration in one sentence."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise the sentence that the user is to see."""
-        raise MisconfigurationException(f"{one_sentence(message)}. See: scripts/train.py fit --help.") from ex
-
-
-def one_sentence(message: str) -> str:
-    """Make one line of a parser's message, without the alternatives that the user could not have meant."""
-    noise = (
-        "Does not validate against",
-        "Subtypes:",
-        "Errors:",
-        "Expected a <class 'NoneType'>",
-        "Given value",
-        "See:",
-    )
-    lines = (line.strip(" -\t") for line in re.sub(r"See: [\w./ \[\]]+--help\.?", "", message).splitlines())
-    return " ".join(line for line in lines if line.strip(". ") and not line.startswith(noise)).rstrip(". ")
 
 
 class TrainCLI(LightningCLI):
@@ -81,7 +59,10 @@ class TrainCLI(LightningCLI):
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """Lightning's subcommands, less the arguments that are decided here."""
-        return {name: skip | {"weights_only", "verbose"} for name, skip in LightningCLI.subcommands().items()}
+        return {
+            name: skip | {"weights_only", "verbose", "return_predictions"}
+            for name, skip in LightningCLI.subcommands().items()
+        }
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """The seed: always a number, so that every run can be run again."""
@@ -177,6 +158,8 @@ class TrainCLI(LightningCLI):
         if self.subcommand == "fit":
             self.record = RunRecord(self.folder, self.experiment, self.config_text)
             callbacks.append(self.record)
+        if self.subcommand == "predict":
+            callbacks.append(PredictionFile(self.folder / PREDICTIONS))
         precision, reason = init.trainer.precision, "as given"
         if precision is None:
             device = torch.accelerator.current_accelerator(check_available=True)
@@ -194,7 +177,9 @@ class TrainCLI(LightningCLI):
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs = super()._prepare_subcommand_kwargs(subcommand) | {"weights_only": True}
-        return kwargs | ({"verbose": False} if subcommand in ("validate", "test") else {})
+        if subcommand == "predict":
+            return kwargs | {"return_predictions": False}
+        return kwargs | ({"verbose": False} if subcommand != "fit" else {})
 
     def after_fit(self) -> None:
         """Test the best checkpoint and say what has come out and where it is."""
@@ -214,25 +199,9 @@ class TrainCLI(LightningCLI):
 
     after_test = after_validate
 
-    def predict(self, **kwargs: Any) -> None:
-        """Write the predictions for the test images as `predictions.csv` into a run's folder."""
-        logits = torch.cat(cast(list[torch.Tensor], self.trainer.predict(**kwargs)))
-        probabilities, classes = logits.softmax(dim=1).max(dim=1)
-        indices = self.datamodule.splits["test"]
-        names = self.datamodule.class_names
-        target = self.folder / "predictions.csv"
-        with target.open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["image", "label", "prediction", "probability"])
-            for image, label, predicted, probability in zip(
-                indices.tolist(),
-                self.datamodule.pack.labels[indices].tolist(),
-                classes.tolist(),
-                probabilities.tolist(),
-                strict=False,  # --trainer.limit_predict_batches leaves images out
-            ):
-                writer.writerow([image, names[label], names[predicted], f"{probability:.6f}"])
-        print(f"predictions  {target}")
+    def after_predict(self) -> None:
+        """Say where the predictions are."""
+        print(f"predictions  {self.folder / PREDICTIONS}")
 
     def _print_table(self, figures: Mapping[str, Any]) -> None:
         if self.trainer.is_global_zero:
