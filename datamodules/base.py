@@ -5,7 +5,8 @@ Shapes: a batch of `B` images with `C` channels, `H` rows and `W` columns.
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -131,8 +132,13 @@ class ImageDataModule(LightningDataModule, ABC):
 
     @property
     def pack_folder(self) -> Path:
-        """Where the pack of this source is or will be; another source has another folder."""
-        identity = repr((FORMAT_VERSION, self.fingerprint(), list(self.class_names), self.image_shape))
+        """Where the pack of this source is or will be; another source has another folder.
+
+        Raises:
+            MisconfigurationException: If the source is not there.
+        """
+        with self._reading():
+            identity = repr((FORMAT_VERSION, self.fingerprint(), list(self.class_names), self.image_shape))
         digest = hashlib.sha256(identity.encode()).hexdigest()[:12]
         return self.root / "packs" / f"{type(self).__name__.lower()}-{digest}"
 
@@ -140,27 +146,39 @@ class ImageDataModule(LightningDataModule, ABC):
         """Pack the data set unless that has been done; of several processes, one packs and the others wait.
 
         Raises:
-            MisconfigurationException: If the source is empty or has labels outside the classes, or the pack cannot be
-                written.
+            MisconfigurationException: If the source is not there, is empty or has labels outside the classes, or the
+                pack cannot be written.
         """
         folder = self.pack_folder
-        if folder.is_dir() and self._is_whole(folder):
+        if self._is_whole(folder):
             return
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(folder.with_suffix(".lock")):
                 if not self._is_whole(folder):
-                    write_pack(folder, self.read(), self.class_names)
+                    with self._reading():
+                        source = self.read()
+                    write_pack(folder, source, self.class_names)
         except OSError as error:
             raise MisconfigurationException(
                 f"The data set cannot be packed in {folder.parent}: {error}; choose another folder with --data.root."
+            ) from error
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise MisconfigurationException(
+                f"{type(self).__name__} cannot be read from {error.filename}: {error.strerror}; put it there or give "
+                "the folder it is in with --data.root."
             ) from error
 
     @staticmethod
     def _is_whole(folder: Path) -> bool:
         try:
             Pack(folder)
-        except (ValueError, KeyError):
+        except ValueError:
             return False
         return True
 

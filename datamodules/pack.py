@@ -50,9 +50,10 @@ class Pack(Dataset[tuple[Tensor, Tensor]]):
                 np.load(folder / f"{name}.npy", mmap_mode="c", allow_pickle=False)
                 for name in ("images", "labels", "sums")
             )
-        except OSError as error:
-            raise ValueError(f"{folder} cannot be read: {error}") from error
-        if facts["version"] != FORMAT_VERSION or not len(images) == len(labels) == len(sums) == facts["images"]:
+            whole = facts["version"] == FORMAT_VERSION and {len(images), len(labels), len(sums)} == {facts["images"]}
+        except (OSError, ValueError, KeyError, EOFError) as error:
+            raise ValueError(f"{folder} is no whole pack: {error}") from error
+        if not whole:
             raise ValueError(f"{folder} is no whole pack of version {FORMAT_VERSION}")
         self.images: Tensor = torch.from_numpy(images)
         self.labels: Tensor = torch.from_numpy(labels)

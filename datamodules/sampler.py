@@ -59,16 +59,22 @@ class KeyedBatchSampler(Sampler[Tensor]):
     def __len__(self) -> int:
         """The batches of a whole epoch, wherever this one was resumed."""
         if not self.shuffle:
-            return -(-len(self.indices[self.rank :: self.world_size]) // self.batch_size)
+            return -(-len(self._share()) // self.batch_size)
         full, rest = divmod(len(self.indices), self.batch_size * self.world_size)
         # A rest that cannot give every process an image would leave one of them waiting for the others.
         return full + (not self.drop_last and rest >= self.world_size)
 
     def __iter__(self) -> Iterator[Tensor]:
+        rest = range(self.batches_done, len(self))
         if not self.shuffle:
-            yield from torch.split(self.indices[self.rank :: self.world_size], self.batch_size)[self.batches_done :]
+            share, size = self._share(), self.batch_size
+            yield from (share[number * size : (number + 1) * size] for number in rest)
             return
         generator = torch.Generator().manual_seed(random_key(self.seed, self.epoch))
         order = self.indices[torch.randperm(len(self.indices), generator=generator)]
-        for batch in torch.split(order, self.batch_size * self.world_size)[self.batches_done : len(self)]:
-            yield batch.tensor_split(self.world_size)[self.rank]
+        size = self.batch_size * self.world_size
+        for number in rest:
+            yield order[number * size : (number + 1) * size].tensor_split(self.world_size)[self.rank]
+
+    def _share(self) -> Tensor:
+        return self.indices[self.rank :: self.world_size]

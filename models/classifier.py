@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
+from jsonargparse import ArgumentParser
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
@@ -61,8 +62,13 @@ class Classifier(LightningModule):
             # Built in Python, the network is saved as weights only; built from a configuration, as its arguments.
             warnings.filterwarnings("ignore", "Attribute 'network' is an instance of `nn.Module`")
             self.save_hyperparameters(logger=False)
-        if isinstance(self.hparams["network"], nn.Module):
+        saved = self.hparams["network"]
+        if isinstance(saved, nn.Module):
             self.remove_ignored_hparams(["network", "optimizer", "scheduler"])
+        elif "init_args" in saved:
+            # The command line offers what the data knows to every network; keep what this one takes.
+            taken = ArgumentParser().add_class_arguments(type(network), fail_untyped=False)
+            saved["init_args"] = {name: value for name, value in saved["init_args"].items() if name in taken}
         self.network = network
         self.num_classes = num_classes
         self.class_names: list[str] = []

@@ -1,6 +1,7 @@
 """The figures of an epoch."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,6 +32,11 @@ class ClassificationMetrics(Metric):
         self.add_state("loss_sum", torch.zeros((), dtype=precise), dist_reduce_fx="sum", persistent=True)
         for name in ("correct", "top5_correct", "total"):
             self.add_state(name, torch.zeros((), dtype=torch.long), dist_reduce_fx="sum", persistent=True)
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        super()._load_from_state_dict(*args)
+        # Counted before the checkpoint is counted too: no warning that there was nothing.
+        self._update_count = int(self.total > 0)
 
     def update(self, logits: Tensor, labels: Tensor, loss: Tensor) -> None:
         """Count a batch.

@@ -220,7 +220,8 @@ def silence_libraries() -> None:
         "The '.*_dataloader' does not have many workers",  # packed data wants none
         "You're resuming from a checkpoint that ended before the epoch ended",  # the data module is resumable instead
         "Be aware that when using `ckpt_path`, callbacks",  # one that was left out on purpose has nothing to restore
-        "skip_none parameter was deprecated",  # Lightning's call of jsonargparse
+        ".* was deprecated in v4.49.0",  # Lightning's calls of jsonargparse
+        "By default only one JsonargparseDeprecationWarning",  # likewise
         "`isinstance\\(treespec, LeafSpec\\)` is deprecated",  # Lightning's call of torch
     ):
         warnings.filterwarnings("ignore", f"\\s*{message}")

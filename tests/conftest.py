@@ -1,0 +1,108 @@
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+from datamodules.base import ImageDataModule
+from datamodules.digits import Digits
+from datamodules.pack import Source
+from models.checkpoint import read_checkpoint
+from scripts.train import main
+
+torch.set_num_threads(1)  # the tests share the cores
+
+
+@dataclass
+class Run:
+    folder: Path
+
+    @property
+    def best(self) -> Path:
+        return self.folder / "checkpoints" / "best.ckpt"
+
+    @property
+    def last(self) -> Path:
+        return self.folder / "checkpoints" / "last.ckpt"
+
+    @cached_property
+    def checkpoint(self) -> dict[str, Any]:
+        return read_checkpoint(self.last)
+
+    @cached_property
+    def results(self) -> dict[str, Any]:
+        results: dict[str, Any] = json.loads((self.folder / "results.json").read_text())
+        return results
+
+
+@pytest.fixture(scope="session")
+def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    Digits(root=root).prepare_data()
+    return root
+
+
+@pytest.fixture
+def digits(data_root: Path) -> Digits:
+    data = Digits(root=data_root)
+    data.setup("fit")
+    return data
+
+
+@pytest.fixture
+def train(tmp_path: Path, data_root: Path) -> Callable[..., Run]:
+    """Runs `fit` as a user would, and gives the folder it has made."""
+
+    def fit(*flags: str) -> Run:
+        before = set(tmp_path.glob("runs/**/config.yaml"))
+        main(["fit", *flags, "--runs", str(tmp_path / "runs"), "--data.root", str(data_root)])
+        (made,) = set(tmp_path.glob("runs/**/config.yaml")) - before
+        return Run(made.parent)
+
+    return fit
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs the command line on a user's mistake, and gives the one sentence that it answers."""
+
+    def run(*args: str | Path) -> str:
+        with pytest.raises(SystemExit) as exit_:
+            main([str(arg) for arg in args])
+        assert exit_.value.code == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: ")
+        assert error.count("\n") == 1
+        assert "Traceback" not in error
+        return error
+
+    return run
+
+
+@pytest.fixture
+def any_source(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[type[ImageDataModule]], None]:
+    """Gives a data module whose source is not at hand real images in the shape and classes that it declares."""
+
+    def ensure(data_class: type[ImageDataModule]) -> None:
+        def read(self: ImageDataModule) -> Source:
+            from sklearn.datasets import load_digits
+
+            scans = torch.from_numpy(load_digits().images[:400, None]).float() * (255 / 16)
+            channels, *size = self.image_shape
+            images = torch.nn.functional.interpolate(scans, size).expand(-1, channels, -1, -1)
+            labels = np.arange(len(images)) % self.num_classes
+            return {"train": (images.round().byte().numpy(), labels)}
+
+        try:
+            data_class(root=tmp_path).prepare_data()
+        except MisconfigurationException:
+            monkeypatch.setattr(data_class, "read", read)
+            monkeypatch.setattr(data_class, "fingerprint", lambda self: "digits")
+
+    return ensure

@@ -1,0 +1,194 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import kornia.augmentation as K
+import numpy as np
+import pytest
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+from datamodules.base import ImageDataModule
+from datamodules.digits import Digits
+from datamodules.pack import Source
+from tests.conftest import Run
+
+
+def prepared(root: Path, **arguments: Any) -> Digits:
+    data = Digits(root=root, **arguments)
+    data.prepare_data()
+    data.setup("fit")
+    return data
+
+
+def test_reads_the_source_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = prepared(tmp_path)
+    monkeypatch.setattr(Digits, "read", lambda self: pytest.fail("read again"))
+    assert torch.equal(prepared(tmp_path).pack.images, first.pack.images)  # type: ignore[union-attr]
+
+
+def test_another_source_makes_another_pack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = prepared(tmp_path).pack_folder
+    monkeypatch.setattr(Digits, "fingerprint", lambda self: "another")
+    assert prepared(tmp_path).pack_folder != first
+
+
+def test_a_damaged_pack_is_made_again(tmp_path: Path) -> None:
+    folder = prepared(tmp_path).pack_folder
+    (folder / "images.npy").write_bytes(b"\x93NUMPY")
+    assert len(prepared(tmp_path).pack.images) == 1797  # type: ignore[union-attr]
+
+
+def test_drawn_splits_follow_their_own_seed(data_root: Path) -> None:
+    first, same, other = (
+        prepared(data_root, split_seed=split_seed, seed=seed).splits["test"].tolist()
+        for split_seed, seed in ((0, 0), (0, 1), (1, 0))
+    )
+    assert first == same != other
+
+
+def test_splits_of_the_source_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(self: Digits) -> Source:
+        images, labels = whole(self)["train"]
+        return {"train": (images[:1000], labels[:1000]), "test": (images[1000:], labels[1000:])}
+
+    whole = Digits.read
+    monkeypatch.setattr(Digits, "read", read)
+    data = prepared(tmp_path, val_size=100)
+    assert data.splits["test"].tolist() == list(range(1000, 1797))
+    assert len(data.splits["val"]) == 100
+    assert set(data.splits["val"].tolist()) < set(range(1000))
+
+
+def test_normalises_by_the_training_split_unless_told(digits: Digits, data_root: Path) -> None:
+    batch = digits.pack[digits.splits["train"]]  # type: ignore[index]
+    images, _ = digits.on_after_batch_transfer(batch, 0)
+    assert float(images.mean()) == pytest.approx(0, abs=1e-5)
+    assert float(images.std()) == pytest.approx(1, abs=1e-4)
+    told = prepared(data_root, mean=[0.5], std=[0.25])
+    images, _ = told.on_after_batch_transfer(batch, 0)
+    assert torch.allclose(images, (batch[0] / 255 - 0.5) / 0.25, atol=1e-6)
+    assert told.preprocessing == {"channels": 1, "image_size": [8, 8], "mean": [0.5], "std": [0.25]}
+
+
+def test_a_channel_without_contrast_does_no_harm(data_root: Path) -> None:
+    data = prepared(data_root, mean=[0.5], std=[0.0])
+    images, _ = data.on_after_batch_transfer(next(iter(data.val_dataloader())), 0)
+    assert images.isfinite().all()
+
+
+def test_workers_give_the_same_batches(data_root: Path) -> None:
+    alone, workers = prepared(data_root), prepared(data_root, num_workers=2)
+    for mine, theirs in zip(alone.train_dataloader(), workers.train_dataloader(), strict=True):
+        assert torch.equal(mine[0], theirs[0])
+
+
+class Spy(torch.nn.Module):
+    """Notes what passes through it."""
+
+    seen: list[torch.Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = []
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.seen.append(images)
+        return images
+
+
+def test_augments_training_images_alone_each_in_its_own_way(data_root: Path) -> None:
+    from lightning.pytorch import Trainer
+
+    from models.classifier import Classifier
+    from models.mlp import MLP
+
+    before, after = Spy(), Spy()
+    data = Digits(root=data_root, batch_size=100, augmentation=[before, K.RandomAffine(30.0, p=1.0), after])
+    classifier = Classifier(MLP(64, 10), 10, torch.optim.SGD)
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False}
+    Trainer(max_epochs=1, enable_model_summary=False, **quiet).fit(classifier, data)  # type: ignore[arg-type]
+
+    assert sum(map(len, before.seen)) == 1294
+    first, turned = before.seen[0], after.seen[0]
+    assert first.dtype == torch.float32
+    assert 0 <= first.min() <= first.max() == 1
+    changes = {tuple((turned[i] - first[i]).flatten().tolist()) for i in range(len(first))}
+    assert len(changes) == len(first)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"batch_size": 0}, "data.batch_size is 0"),
+        ({"num_workers": -1}, "data.num_workers is -1"),
+        ({"val_size": 1.5}, "data.val_size is 1.5"),
+        ({"test_size": 0}, "data.test_size is 0"),
+        ({"mean": [0.5]}, "data.mean and data.std go together"),
+        ({"mean": [0.5] * 3, "std": [0.5] * 3}, "the images have 1 channels"),
+        ({"val_size": 1439}, "data.val_size: size=1439 asks for 1439 of 1438 images"),
+        ({"val_size": 1438}, "The train split has none"),
+        ({"val_size": 0.0001}, "The val split has none"),
+    ],
+)
+def test_refuses_arguments_that_make_no_sense(data_root: Path, arguments: dict[str, Any], words: str) -> None:
+    with pytest.raises(MisconfigurationException, match=words):
+        prepared(data_root, **arguments)
+
+
+def test_refuses_a_batch_larger_than_the_training_split(data_root: Path) -> None:
+    data = prepared(data_root, batch_size=2000, drop_last=True)
+    with pytest.raises(MisconfigurationException, match="too few for one batch"):
+        data.train_dataloader()
+
+
+def test_says_where_a_missing_source_belongs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Digits, "read", lambda self: np.load(self.root / "digits.npz"))
+    with pytest.raises(MisconfigurationException, match=r"Digits cannot be read from .*digits\.npz: No such file"):
+        Digits(root=tmp_path).prepare_data()
+
+
+def test_refuses_a_root_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(MisconfigurationException, match=r"cannot be packed in .*choose another folder"):
+        Digits(root=tmp_path / "file").prepare_data()
+
+
+def test_every_place_in_a_run_resumes_bit_for_bit(train: Callable[..., Run], tmp_path: Path) -> None:
+    """Dropout, augmentation, batch norm, accumulation and a schedule by step, taken up within and between epochs."""
+    steps = tmp_path / "steps"
+    saver = "lightning.pytorch.callbacks.ModelCheckpoint"
+    whole = train(
+        *("--trainer.max_epochs=3", "--trainer.accumulate_grad_batches=2", "--data.batch_size=128"),
+        *("--model.network.dropout=0.1", "--model.network.head_dropout=0.2", "--data.num_workers=0"),
+        "--data.augmentation=[{class_path: kornia.augmentation.RandomAffine, init_args: {degrees: 10.0}}]",
+        f"--trainer.callbacks+={{class_path: {saver}, "
+        f"init_args: {{every_n_train_steps: 2, save_top_k: -1, dirpath: {steps}}}}}",
+    )
+    places = sorted(steps.glob("*.ckpt"))
+    assert len(places) == 9
+    for place in [places[0], places[3], places[7], whole.best, whole.last]:
+        resumed = train("--ckpt_path", str(place), "--trainer.callbacks=null")
+        for part in ("state_dict", "optimizer_states", "lr_schedulers"):
+            assert_equal(resumed.checkpoint[part], whole.checkpoint[part], f"{place.name}: {part}")
+        assert resumed.results["metrics"] == whole.results["metrics"]
+        assert resumed.results["best"] == whole.results["best"]
+
+
+def assert_equal(one: Any, other: Any, place: str) -> None:
+    if isinstance(one, dict):
+        assert one.keys() == other.keys(), place
+        for key in one:
+            assert_equal(one[key], other[key], f"{place}.{key}")
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other), place
+        for number, (mine, theirs) in enumerate(zip(one, other, strict=True)):
+            assert_equal(mine, theirs, f"{place}.{number}")
+    elif isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), place
+    else:
+        assert one == other, place
+
+
+def test_declares_what_a_data_set_must_say() -> None:
+    assert ImageDataModule.__abstractmethods__ == {"fingerprint", "read"}

@@ -1,0 +1,99 @@
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from sklearn.datasets import load_digits
+
+from datamodules.pack import Pack, Source, write_pack
+
+NAMES = [str(digit) for digit in range(10)]
+
+
+@pytest.fixture(scope="module")
+def source() -> Source:
+    """Real scans in three colours, so that channels can be told apart, in two splits."""
+    digits = load_digits()
+    images = (digits.images[:, None] * np.array([15, 10, 5])[:, None, None]).astype(np.uint8)
+    return {"train": (images[:1500], digits.target[:1500]), "test": (images[1500:], digits.target[1500:])}
+
+
+def test_gives_back_what_was_read(tmp_path: Path, source: Source) -> None:
+    write_pack(tmp_path / "pack", source, NAMES)
+    pack = Pack(tmp_path / "pack")
+    assert len(pack) == 1797
+    assert pack.splits == {"train": range(1500), "test": range(1500, 1797)}
+    indices = torch.tensor([1796, 3, 3, 1500])
+    images, labels = pack[indices]
+    everything, answers = (np.concatenate([part[i] for part in source.values()]) for i in (0, 1))
+    assert np.array_equal(images.numpy(), everything[indices])
+    assert labels.tolist() == answers[indices].tolist()
+    assert images.dtype == torch.uint8
+    assert labels.dtype == torch.int64
+
+
+def test_mean_and_std_are_those_of_all_pixels(tmp_path: Path, source: Source) -> None:
+    write_pack(tmp_path / "pack", source, NAMES)
+    indices = torch.arange(0, 1500, 7)
+    mean, std = Pack(tmp_path / "pack").mean_and_std(indices)
+    pixels = source["train"][0][indices].astype(np.float64) / 255
+    assert mean == pytest.approx(pixels.mean(axis=(0, 2, 3)), rel=1e-12)
+    assert std == pytest.approx(pixels.std(axis=(0, 2, 3)), rel=1e-12)
+
+
+def test_writing_to_a_batch_leaves_the_file_alone(tmp_path: Path, source: Source) -> None:
+    write_pack(tmp_path / "pack", source, NAMES)
+    pack = Pack(tmp_path / "pack")
+    before = pack.images.clone()
+    pack[torch.arange(4)][0].zero_()
+    assert torch.equal(Pack(tmp_path / "pack").images, before)
+
+
+def test_travels_to_a_worker_as_a_path(tmp_path: Path, source: Source) -> None:
+    write_pack(tmp_path / "pack", source, NAMES)
+    sent = pickle.dumps(Pack(tmp_path / "pack"))
+    assert len(sent) < 1000
+    assert len(pickle.loads(sent)) == 1797
+
+
+def test_nothing_is_left_of_a_pack_that_could_not_be_written(
+    tmp_path: Path, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_pack(tmp_path / "pack", source, NAMES)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["images.npy", "labels.npy", "sums.npy", "facts.json"])
+@pytest.mark.parametrize("share", [0, 0.5])
+def test_a_damaged_pack_is_refused(tmp_path: Path, source: Source, name: str, share: float) -> None:
+    write_pack(tmp_path / "pack", source, NAMES)
+    file = tmp_path / "pack" / name
+    file.write_bytes(file.read_bytes()[: int(share * file.stat().st_size)])
+    with pytest.raises(ValueError, match="pack"):
+        Pack(tmp_path / "pack")
+
+
+def test_refuses_a_label_outside_the_classes(tmp_path: Path, source: Source) -> None:
+    with pytest.raises(
+        MisconfigurationException, match="Label 9 of image 9 in the train split is outside the 9 classes"
+    ):
+        write_pack(tmp_path / "pack", source, NAMES[:9])
+
+
+def test_refuses_labels_that_do_not_match_the_images(tmp_path: Path, source: Source) -> None:
+    images, labels = source["train"]
+    with pytest.raises(MisconfigurationException, match="1500 images but 1499 labels"):
+        write_pack(tmp_path / "pack", {"train": (images, labels[1:])}, NAMES)
+
+
+def test_refuses_an_empty_data_set(tmp_path: Path, source: Source) -> None:
+    images, labels = source["train"]
+    with pytest.raises(MisconfigurationException, match="has no images"):
+        write_pack(tmp_path / "pack", {"train": (images[:0], labels[:0])}, NAMES)

@@ -1,0 +1,70 @@
+from itertools import chain
+
+import pytest
+import torch
+
+from datamodules.sampler import KeyedBatchSampler
+
+INDICES = torch.arange(100, 203)
+
+
+def batches(sampler: KeyedBatchSampler) -> list[list[int]]:
+    return [batch.tolist() for batch in sampler]
+
+
+def test_every_image_comes_once_an_epoch_in_another_order() -> None:
+    sampler = KeyedBatchSampler(INDICES, 10, shuffle=True)
+    first = batches(sampler)
+    sampler.set_epoch(1)
+    second = batches(sampler)
+    for epoch in (first, second):
+        assert [len(batch) for batch in epoch] == [10] * 10 + [3]
+        assert sorted(chain(*epoch)) == INDICES.tolist()
+    assert len(sampler) == 11
+    assert first != second
+
+
+def test_order_is_a_function_of_seed_and_epoch() -> None:
+    torch.manual_seed(1)
+    first = batches(KeyedBatchSampler(INDICES, 10, shuffle=True, seed=3))
+    torch.manual_seed(2)
+    assert first == batches(KeyedBatchSampler(INDICES, 10, shuffle=True, seed=3))
+    assert first != batches(KeyedBatchSampler(INDICES, 10, shuffle=True, seed=4))
+
+
+@pytest.mark.parametrize("done", [0, 1, 7, 11])
+def test_resumes_behind_the_batches_done(done: int) -> None:
+    whole = KeyedBatchSampler(INDICES, 10, shuffle=True)
+    whole.set_epoch(5)
+    resumed = KeyedBatchSampler(INDICES, 10, shuffle=True)
+    resumed.resume(5, done)
+    resumed.set_epoch(5)
+    assert batches(resumed) == batches(whole)[done:]
+    assert len(resumed) == len(whole)
+    resumed.set_epoch(6)
+    assert len(batches(resumed)) == 11
+
+
+def test_drops_a_last_batch_that_is_not_full() -> None:
+    sampler = KeyedBatchSampler(INDICES, 10, shuffle=True, drop_last=True)
+    assert [len(batch) for batch in batches(sampler)] == [10] * 10 == [10] * len(sampler)
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 8])
+def test_processes_see_together_what_one_sees_with_the_global_batch(world_size: int) -> None:
+    ranks = [
+        batches(KeyedBatchSampler(INDICES, 4, shuffle=True, rank=rank, world_size=world_size))
+        for rank in range(world_size)
+    ]
+    alone = batches(KeyedBatchSampler(INDICES, 4 * world_size, shuffle=True))
+    assert len({len(rank) for rank in ranks}) == 1
+    together = [list(chain(*parts)) for parts in zip(*ranks, strict=True)]
+    assert together == alone[: len(together)]
+    assert len(INDICES) - sum(map(len, together)) < world_size
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 4, 200])
+def test_evaluation_counts_every_image_once(world_size: int) -> None:
+    ranks = [KeyedBatchSampler(INDICES, 10, rank=rank, world_size=world_size) for rank in range(world_size)]
+    assert sorted(chain(*(chain(*batches(rank)) for rank in ranks))) == INDICES.tolist()
+    assert all(len(batches(rank)) == len(rank) for rank in ranks)

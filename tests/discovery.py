@@ -1,0 +1,66 @@
+"""Finds every network, data module, callback and configuration, so that what is added is tested without a test."""
+
+import inspect
+import pkgutil
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+import yaml
+from lightning.pytorch import LightningModule
+from lightning.pytorch.callbacks import Callback
+from torch import nn
+
+import callbacks
+import datamodules
+import models
+from datamodules.base import ImageDataModule
+
+ROOT = Path(__file__).parent.parent
+CONFIGS = ROOT / "configs"
+
+
+def classes(package: ModuleType, base: type) -> list[type]:
+    found = []
+    for info in pkgutil.iter_modules(package.__path__):
+        module = import_module(f"{package.__name__}.{info.name}")
+        for _, member in inspect.getmembers(module, inspect.isclass):
+            if issubclass(member, base) and member.__module__ == module.__name__ and not inspect.isabstract(member):
+                found.append(member)
+    return found
+
+
+def networks() -> list[type]:
+    """A network is what is told the number of classes and trains nothing by itself."""
+    return [
+        network
+        for network in classes(models, nn.Module)
+        if "num_classes" in inspect.signature(network).parameters
+        and not issubclass(network, LightningModule)
+        and not hasattr(network, "compute")
+    ]
+
+
+def data_modules() -> list[type]:
+    return classes(datamodules, ImageDataModule)
+
+
+def callback_classes() -> list[type]:
+    return classes(callbacks, Callback)
+
+
+def configs() -> list[Path]:
+    return sorted(CONFIGS.rglob("*.yaml"))
+
+
+def class_paths(node: object) -> set[str]:
+    if isinstance(node, dict):
+        own = {node["class_path"]} if "class_path" in node else set()
+        return own.union(*(class_paths(value) for value in node.values()))
+    if isinstance(node, list):
+        return set().union(*(class_paths(value) for value in node))
+    return set()
+
+
+def configured_classes() -> set[str]:
+    return set().union(*(class_paths(yaml.safe_load(config.read_text())) for config in configs()))

@@ -1,0 +1,44 @@
+import pytest
+import torch
+from torch import nn
+
+from models.convnet import ConvNet
+from models.mlp import MLP
+from models.precision import choose_precision, count_flops
+
+CPU = torch.device("cpu")
+
+
+def test_counts_two_operations_for_each_weight_of_a_linear_layer() -> None:
+    network = MLP(in_features=64, num_classes=10, hidden_sizes=())
+    assert count_flops(network, (1, 8, 8)) == 2 * 64 * 10
+
+
+def test_counting_leaves_the_network_as_it_is() -> None:
+    network = ConvNet(1, (8, 8), 10).train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    count_flops(network, (1, 8, 8))
+    assert network.training
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("features", "network", "precision"),
+    [
+        ({"avx512_bf16": True}, MLP(3072, 10, (1024,)), "bf16-mixed"),
+        ({"amx_bf16": True}, MLP(3072, 10, (1024,)), "bf16-mixed"),
+        ({"avx512_bf16": True}, MLP(3072, 10, (16,)), "32-true"),
+        ({"avx512_bf16": False}, MLP(3072, 10, (1024,)), "32-true"),
+    ],
+)
+def test_cpu_takes_bfloat16_where_it_gains(
+    monkeypatch: pytest.MonkeyPatch, features: dict[str, bool], network: nn.Module, precision: str
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: features)
+    assert choose_precision(network, (3, 32, 32), CPU)[0] == precision
+
+
+@pytest.mark.parametrize(("supported", "precision"), [(True, "bf16-mixed"), (False, "32-true")])
+def test_gpu_takes_bfloat16_where_it_has_it(monkeypatch: pytest.MonkeyPatch, supported: bool, precision: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: supported)
+    assert choose_precision(MLP(4, 2), (1, 2, 2), torch.device("cuda"))[0] == precision

@@ -1,0 +1,104 @@
+"""What every configuration, network and data module keeps, found by discovery."""
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from torch.nn import functional as F
+
+from datamodules.base import ImageDataModule
+from models.classifier import Classifier
+from scripts.configuration import merge
+from tests.conftest import Run
+from tests.discovery import CONFIGS, callback_classes, configs, configured_classes, data_modules, networks
+
+TINY = (
+    *("--trainer.max_epochs=1", "--data.batch_size=4", "--model.compile=false"),
+    *(f"--trainer.limit_{stage}_batches=2" for stage in ("train", "val", "test")),
+)
+
+
+def path_of(class_: type) -> str:
+    return f"{class_.__module__}.{class_.__qualname__}"
+
+
+@pytest.mark.parametrize("config", configs(), ids=lambda config: str(config.relative_to(CONFIGS)))
+def test_config_trains_and_its_network_keeps_the_contract(
+    config: Path, train: Callable[..., Run], any_source: Callable[[type[ImageDataModule]], None]
+) -> None:
+    default, own = (yaml.safe_load(file.read_text()) for file in (CONFIGS / "default.yaml", config))
+    module, _, name = merge(default, own or {})["data"]["class_path"].rpartition(".")
+    any_source(getattr(import_module(module), name))
+
+    run = train("--config", str(config), *TINY)
+
+    assert {f"{stage}/{name}" for stage in ("train", "val", "test") for name in ("loss", "accuracy")} <= set(
+        run.results["metrics"]
+    )
+    classifier = Classifier.load_from_checkpoint(run.last)
+    weights = run.checkpoint["state_dict"]
+    assert all(torch.equal(value, weights[name]) for name, value in classifier.state_dict().items())
+
+    preprocessing = classifier.preprocessing
+    images = torch.randn(3, preprocessing["channels"], *preprocessing["image_size"])
+    logits = classifier(images)
+    assert logits.shape == (3, len(classifier.class_names))
+    F.cross_entropy(logits, torch.tensor([0, 1, 0])).backward()  # type: ignore[no-untyped-call]
+    without = [
+        name for name, parameter in classifier.named_parameters() if parameter.requires_grad and parameter.grad is None
+    ]
+    assert not without, f"the loss does not reach {without}"
+
+
+@pytest.mark.parametrize("data_class", data_modules(), ids=path_of)
+def test_data_module_keeps_the_contract(
+    data_class: type[ImageDataModule], tmp_path: Path, any_source: Callable[[type[ImageDataModule]], None]
+) -> None:
+    any_source(data_class)
+
+    def prepare(**arguments: Any) -> ImageDataModule:
+        data = data_class(root=tmp_path, batch_size=16, **arguments)
+        data.prepare_data()
+        data.setup("fit")
+        return data
+
+    data, again, other = prepare(), prepare(), prepare(seed=1)
+
+    indices = [set(data.splits[split].tolist()) for split in ("train", "val", "test")]
+    assert all(indices)
+    assert sum(map(len, indices)) == len(set.union(*indices))
+
+    batch = next(iter(data.train_dataloader()))
+    images, labels = batch
+    assert images.shape == (16, *data.image_shape)
+    assert images.dtype == torch.uint8
+    assert labels.dtype == torch.int64
+    assert 0 <= int(labels.min()) <= int(labels.max()) < data.num_classes
+    normalised, _ = data.on_after_batch_transfer(batch, 0)
+    assert normalised.dtype == torch.float32
+    whole, _ = data.on_after_batch_transfer(data.pack[data.splits["train"]], 0)  # type: ignore[index]
+    assert whole.mean(dim=(0, 2, 3)).abs().max() < 1e-3
+
+    order, same, another = ([b[1].tolist() for b in d.train_dataloader()] for d in (data, again, other))
+    assert order == same
+    assert order != another
+
+
+@pytest.mark.parametrize("network", networks(), ids=path_of)
+def test_network_is_in_a_config_that_is_tested(network: type) -> None:
+    assert path_of(network) in configured_classes(), f"add a YAML to configs/ that trains {path_of(network)}"
+
+
+@pytest.mark.parametrize("data_class", data_modules(), ids=path_of)
+def test_data_module_is_in_a_config_that_is_tested(data_class: type) -> None:
+    assert path_of(data_class) in configured_classes(), f"add a YAML to configs/ that trains on {path_of(data_class)}"
+
+
+@pytest.mark.parametrize("callback", callback_classes(), ids=path_of)
+def test_callback_is_in_a_config_or_has_a_test(callback: type) -> None:
+    test = Path(__file__).parent / "callbacks" / f"test_{callback.__module__.rpartition('.')[2]}.py"
+    assert path_of(callback) in configured_classes() or test.exists(), f"add {test}"
