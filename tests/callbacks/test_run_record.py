@@ -1,1 +1,94 @@
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
 
+import pytest
+import torch
+import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+from callbacks import run_record
+from callbacks.run_record import Stopwatch, make_run_folder
+from models.classifier import Classifier
+from tests.conftest import Run
+
+
+@pytest.fixture(scope="module")
+def names() -> set[str]:
+    return {f"{stage}/{name}" for stage in ("train", "val", "test") for name in ("loss", "accuracy")}
+
+
+def test_keeps_configuration_curves_and_figures(train: Callable[..., Run], names: set[str]) -> None:
+    run = train("--trainer.max_epochs=2", "--seed_everything=3")
+    files = {file.name.split(".tfevents")[0] for file in run.folder.iterdir()}
+    assert {"config.yaml", "checkpoints", "metrics.csv", "events.out", "results.json"} <= files
+
+    results = json.loads((run.folder / "results.json").read_text())
+    assert results["metrics"].keys() == names
+    assert results["seed"] == 3
+    assert results["epochs"] == 2
+    assert results["seconds"] > 0
+    assert results["images_per_second"] > 0
+    network = Classifier.load_from_checkpoint(run.last).network
+    assert results["parameters"] == sum(parameter.numel() for parameter in network.parameters())
+    assert (run.folder / results["checkpoint"]).samefile(run.best)
+    assert results["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert "lightning" in results["versions"]
+    assert "git_commit" in results
+
+
+def test_the_configuration_trains_the_same_again(train: Callable[..., Run]) -> None:
+    first = train("--trainer.max_epochs=2", "--model.optimizer.lr=0.01", "--early_stopping=null")
+    again = train("--config", str(first.folder / "config.yaml"))
+    assert again.folder.parent == first.folder.parent
+    assert again.results["metrics"] == first.results["metrics"]
+    assert all(
+        torch.equal(value, again.checkpoint["state_dict"][name])
+        for name, value in first.checkpoint["state_dict"].items()
+    )
+
+
+def test_a_checkpoint_says_where_it_comes_from(train: Callable[..., Run]) -> None:
+    run = train("--trainer.max_epochs=1")
+    assert run.checkpoint["config"] == yaml.safe_load((run.folder / "config.yaml").read_text())
+    assert run.checkpoint["data_fingerprint"].startswith("scikit-learn ")
+    assert run.checkpoint["versions"].keys() == set(run_record.PACKAGES)
+    assert "git_commit" in run.checkpoint
+
+
+def test_no_two_runs_share_a_folder(tmp_path: Path) -> None:
+    folders = [make_run_folder(tmp_path / "experiment") for _ in range(5)]
+    assert len(set(folders)) == 5
+    assert all(folder.is_dir() for folder in folders)
+
+
+def test_refuses_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        MisconfigurationException, match=r"file/a/.* cannot be made: .*choose another place with --runs"
+    ):
+        make_run_folder(tmp_path / "file" / "a")
+
+
+def test_nothing_is_left_of_a_run_that_could_not_begin(
+    refused: Callable[..., str], tmp_path: Path, data_root: Path
+) -> None:
+    for mistake in ("--data.val_size=5000", "--model.optimizer.lr=-1", "--data.batch_size=0"):
+        refused("fit", mistake, "--runs", tmp_path / "runs", "--data.root", data_root)
+    assert not list(tmp_path.glob("runs/*/*"))
+
+
+def test_stopwatch_counts_only_while_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    watch = Stopwatch(10.0)
+    watch.start()
+    now = 2.0
+    assert watch.seconds == 12
+    watch.stop()
+    now = 5.0
+    watch.start()
+    now = 6.0
+    watch.stop()
+    assert watch.seconds == 13

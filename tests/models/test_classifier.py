@@ -1,0 +1,130 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Trainer
+from sklearn.metrics import accuracy_score, log_loss
+from torch import Tensor, nn
+
+from datamodules.digits import Digits
+from models.classifier import Classifier
+from models.convnet import ConvNet
+from models.mlp import MLP
+from tests.conftest import Run
+
+SCHEDULERS = "torch.optim.lr_scheduler"
+
+
+def sgd(parameters: Any) -> torch.optim.Optimizer:
+    return torch.optim.SGD(parameters, lr=0.1)
+
+
+def trainer(folder: Path) -> Trainer:
+    return Trainer(
+        default_root_dir=folder,
+        max_epochs=1,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+    )
+
+
+def test_figures_are_those_of_the_predictions(digits: Digits, tmp_path: Path) -> None:
+    classifier = Classifier(MLP(64, 10), 10, sgd)
+    fitted = trainer(tmp_path)
+    fitted.fit(classifier, digits)
+    (figures,) = fitted.test(classifier, digits, verbose=False)
+
+    batches = fitted.predict(classifier, digits)
+    assert batches is not None
+    probabilities = torch.cat(batches).double().softmax(dim=1)  # type: ignore[arg-type]
+    labels = digits.pack.labels[digits.splits["test"]]  # type: ignore[union-attr]
+    assert figures["test/accuracy"] == pytest.approx(accuracy_score(labels, probabilities.argmax(dim=1)), abs=1e-7)
+    assert figures["test/loss"] == pytest.approx(log_loss(labels, probabilities), rel=1e-6)
+
+
+def test_loads_from_a_checkpoint_alone(train: Callable[..., Run], digits: Digits) -> None:
+    run = train("--trainer.max_epochs=2", "--model.network.activation=torch.nn.Tanh")
+    classifier = Classifier.load_from_checkpoint(run.best).eval()
+    assert classifier.class_names == list("0123456789")
+    assert classifier.preprocessing == {
+        "channels": 1,
+        "image_size": [8, 8],
+        "mean": pytest.approx([0.305], abs=0.01),
+        "std": pytest.approx([0.376], abs=0.01),
+    }
+    assert isinstance(classifier.network, ConvNet)
+    assert any(isinstance(layer, nn.Tanh) for layer in classifier.network.modules())
+    images, labels = digits.on_after_batch_transfer(digits.pack[digits.splits["test"]], 0)  # type: ignore[index]
+    accuracy = (classifier(images).argmax(dim=1) == labels).float().mean()
+    assert float(accuracy) == pytest.approx(run.results["metrics"]["test/accuracy"], abs=1e-6)
+
+
+def test_built_in_python_loads_around_the_network_given_again(digits: Digits, tmp_path: Path) -> None:
+    classifier = Classifier(MLP(64, 10), 10, sgd)
+    fitted = trainer(tmp_path)
+    fitted.fit(classifier, digits)
+    fitted.save_checkpoint(tmp_path / "python.ckpt")
+    with pytest.raises(MisconfigurationException, match="give the network again"):
+        Classifier.load_from_checkpoint(tmp_path / "python.ckpt")
+    loaded = Classifier.load_from_checkpoint(tmp_path / "python.ckpt", network=MLP(64, 10), optimizer=sgd)
+    assert all(torch.equal(value, classifier.state_dict()[name]) for name, value in loaded.state_dict().items())
+
+
+def test_refuses_data_with_other_classes(train: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    run = train("--trainer.max_epochs=1")
+    monkeypatch.setattr(Digits, "class_names", tuple("abcdefghij"))
+    with pytest.raises(SystemExit):
+        train("--ckpt_path", str(run.last))
+
+
+def test_refuses_a_network_of_another_shape(digits: Digits, tmp_path: Path) -> None:
+    with pytest.raises(MisconfigurationException, match=r"MLP gives \[64, 7\] for 64 images; expected .*\[64, 10\]"):
+        trainer(tmp_path).fit(Classifier(MLP(64, 7), 10, sgd), digits)
+
+
+@pytest.mark.parametrize(
+    ("flags", "interval"),
+    [
+        (["--model.scheduler=models.schedule.WarmupCosine"], "step"),
+        ([f"--model.scheduler={SCHEDULERS}.OneCycleLR", "--model.scheduler.max_lr=0.1"], "step"),
+        ([f"--model.scheduler={SCHEDULERS}.StepLR", "--model.scheduler.step_size=1"], "epoch"),
+        (["--model.scheduler=lightning.pytorch.cli.ReduceLROnPlateau", "--model.scheduler.monitor=val/loss"], "epoch"),
+        (["--model.scheduler=null"], "epoch"),
+    ],
+)
+def test_schedules_step_as_they_need(train: Callable[..., Run], flags: list[str], interval: str) -> None:
+    run = train(*flags, "--trainer.max_epochs=2", "--data.batch_size=256", "--trainer.log_every_n_steps=1")
+    loops = run.checkpoint["loops"]["fit_loop"]
+    steps = loops["epoch_loop.scheduler_progress"]["total"]["completed"]
+    assert steps == (12 if interval == "step" else steps)
+    assert steps >= (12 if interval == "step" else 1)
+    assert steps <= 12 if interval == "step" else steps <= 2
+    header = (run.folder / "metrics.csv").read_text().splitlines()[0].split(",")
+    assert "lr" in header
+
+
+def test_compiled_keys_are_those_of_the_plain_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[nn.Module] = []
+    monkeypatch.setattr(nn.Module, "compile", lambda network: compiled.append(network))
+    plain, other = (Classifier(MLP(64, 10), 10, sgd, compile=compile_) for compile_ in (False, True))
+    assert compiled == [other.network]
+    assert plain.state_dict().keys() == other.state_dict().keys()
+
+
+def test_channels_last_changes_nothing_but_the_memory_format() -> None:
+    network, images = ConvNet(3, (8, 8), 10).eval(), torch.randn(4, 3, 8, 8)
+    plain = network(images)
+    formats: list[bool] = []
+
+    def spy(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        formats.append(inputs[0].is_contiguous(memory_format=torch.channels_last))
+
+    network.stages[0].register_forward_pre_hook(spy)
+    classifier = Classifier(network, 10, sgd, channels_last=True)
+    assert torch.allclose(classifier(images), plain, atol=1e-5)
+    assert formats == [True]

@@ -1,0 +1,90 @@
+"""The README's network and data set, dropped into a copy of the project with nothing else edited."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from tests.discovery import ROOT
+
+README = (ROOT / "README.md").read_text()
+FOLDERS = ("callbacks", "configs", "datamodules", "models", "scripts", "tests")
+
+
+def shown(path: str, language: str) -> str:
+    """The code block that follows the first mention of its file."""
+    found = re.search(rf"`{re.escape(path)}`.*?```{language}\n(.*?)```", README, re.DOTALL)
+    assert found, f"README.md shows no {path}"
+    return found[1]
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    for folder in FOLDERS:
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    for path, language in (
+        ("models/patches.py", "python"),
+        ("configs/digits/patches.yaml", "yaml"),
+        ("datamodules/scans.py", "python"),
+        ("configs/scans/convnet.yaml", "yaml"),
+    ):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text(shown(path, language))
+    return tmp_path
+
+
+def python(copy: Path, *args: str) -> None:
+    """Run in the copy, whose packages come before those that are installed."""
+    done = subprocess.run(
+        [sys.executable, *args],
+        cwd=copy,
+        env=os.environ | {"PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_examples_are_short() -> None:
+    for path in ("models/patches.py", "datamodules/scans.py"):
+        assert len(shown(path, "python").splitlines()) < 20
+
+
+def test_examples_train(copy: Path) -> None:
+    digits = load_digits()
+    (copy / "data").mkdir()
+    images = (digits.images[:, None] * 15).astype(np.uint8)
+    np.savez(copy / "data" / "scans.npz", images=images, labels=digits.target)
+    for config in ("digits/patches", "scans/convnet"):
+        python(copy, "scripts/train.py", "fit", "--config", f"configs/{config}.yaml", "--trainer.max_epochs", "2")
+        assert list(copy.glob(f"runs/{config}/*/results.json"))
+
+
+def test_examples_keep_the_contracts(copy: Path) -> None:
+    options = ("-p", "no:cacheprovider", "--numprocesses=0")
+    python(copy, "-m", "pytest", *options, "tests/test_contracts.py", "-k", "patches or Patches or scans or Scans")
+
+
+def test_flags_shown_exist() -> None:
+    known = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "train.py"), "fit", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    for flag in set(re.findall(r"--(?:trainer|checkpoint|early_stopping)[\w.]*", README)):
+        assert flag.split(".patience")[0] in known
+
+
+def test_files_mentioned_exist() -> None:
+    for path in re.findall(r"`((?:configs|datamodules|models|scripts|callbacks)/[\w/.]+)`", README):
+        shown_there = path in ("models/patches.py", "datamodules/scans.py", "configs/digits/patches.yaml")
+        assert shown_there or path == "configs/scans/convnet.yaml" or (ROOT / path).exists(), path

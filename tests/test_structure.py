@@ -1,0 +1,69 @@
+"""The rules of the house: who may know whom, and what must have a test."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.discovery import ROOT, configs
+
+ALLOWED = {
+    "models": {"models"},
+    "datamodules": {"datamodules"},
+    "callbacks": {"callbacks", "models", "datamodules"},
+    "scripts": {"callbacks", "models", "datamodules", "scripts"},
+}
+SOURCES = [file for package in ALLOWED for file in sorted((ROOT / package).glob("*.py"))]
+
+
+def name(file: Path) -> str:
+    return str(file.relative_to(ROOT))
+
+
+def imported(file: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file} imports relatively"
+            found.add((node.module or "").partition(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("file", SOURCES, ids=name)
+def test_imports_only_what_it_may_know(file: Path) -> None:
+    ours = imported(file) & {*ALLOWED, "tests"}
+    assert ours <= ALLOWED[file.parent.name]
+
+
+@pytest.mark.parametrize("file", SOURCES, ids=name)
+def test_has_a_test_of_the_same_stem_or_is_found_by_a_contract(file: Path) -> None:
+    from tests.discovery import data_modules, networks
+
+    contracts = {f"{class_.__module__.replace('.', '/')}.py" for class_ in networks() + data_modules()}
+    test = ROOT / "tests" / file.parent.name / f"test_{file.name}"
+    assert file.stem == "__init__" or name(file) in contracts or test.exists(), f"add {name(test)}"
+
+
+@pytest.mark.parametrize("file", SOURCES, ids=name)
+def test_is_named_after_its_idea(file: Path) -> None:
+    assert file.stem not in {"utils", "util", "helpers", "helper", "common", "misc"}
+
+
+@pytest.mark.parametrize("config", configs(), ids=name)
+def test_config_opens_with_what_it_is(config: Path) -> None:
+    assert config.read_text().startswith("# ") or config.read_text().startswith("model:") is False
+
+
+def test_dependencies_have_reasons_and_pins() -> None:
+    text = (ROOT / "pyproject.toml").read_text()
+    bounds = re.findall(r'^ {4}"([\w.-]+)[^"]*",(.*)$', text, re.MULTILINE)
+    assert bounds
+    pinned = {line.partition("==")[0] for line in (ROOT / "constraints.txt").read_text().splitlines()}
+    for package, reason in bounds:
+        assert "#" in reason, f"{package} has no reason for its bound"
+        assert package.lower() in {pin.replace("_", "-") for pin in pinned} | pinned, (
+            f"{package} is not in constraints.txt"
+        )
