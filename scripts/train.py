@@ -128,6 +128,10 @@ class TrainCLI(LightningCLI):
         if self.subcommand == "predict":
             config.trainer.logger = False
             config.trainer.devices = 1
+        if config.checkpoint is None and not config.trainer.callbacks:
+            config.trainer.enable_checkpointing = False
+        if config.trainer.logger is False:
+            config.learning_rate_monitor = None
         for logger in config.trainer.logger if isinstance(config.trainer.logger, list) else []:
             logger.init_args.save_dir = str(self.folder)
         if config.checkpoint and self.subcommand == "fit":

@@ -1,0 +1,85 @@
+from pathlib import Path
+
+import pytest
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+from scripts.configuration import merge, one_sentence, read_config, switch_classes
+
+ADAM = {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.1, "weight_decay": 0.5}}
+
+
+def test_upper_layer_wins_key_by_key() -> None:
+    merged = merge({"trainer": {"max_epochs": 1, "precision": 32}}, {"trainer": {"max_epochs": 2}, "runs": "elsewhere"})
+    assert merged == {"trainer": {"max_epochs": 2, "precision": 32}, "runs": "elsewhere"}
+
+
+def test_arguments_stay_with_their_class() -> None:
+    assert merge({"optimizer": ADAM}, {"optimizer": {"init_args": {"lr": 1}}})["optimizer"]["init_args"] == {
+        "lr": 1,
+        "weight_decay": 0.5,
+    }
+    assert merge({"optimizer": ADAM}, {"optimizer": {"class_path": "torch.optim.SGD"}}) == {
+        "optimizer": {"class_path": "torch.optim.SGD"}
+    }
+
+
+def test_layers_are_left_as_they_are() -> None:
+    base = {"model": {"optimizer": dict(ADAM)}}
+    merge(base, {"model": {"optimizer": {"init_args": {"lr": 2}}}})
+    assert base == {"model": {"optimizer": ADAM}}
+
+
+def test_lists_are_replaced_or_appended_as_written() -> None:
+    assert merge({"callbacks": [1]}, {"callbacks": [2]}) == {"callbacks": [2]}
+    assert merge({"callbacks+": [1]}, {"callbacks+": [2]}) == {"callbacks+": [1, 2]}
+
+
+def test_null_takes_away() -> None:
+    assert merge({"early_stopping": ADAM}, {"early_stopping": None}) == {"early_stopping": None}
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--model.optimizer", "torch.optim.SGD"],
+        ["--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=1"],
+        ["--runs", "here", "--model.optimizer.class_path", "torch.optim.SGD"],
+    ],
+)
+def test_a_flag_that_names_a_class_clears_the_others_arguments(flags: list[str]) -> None:
+    assert switch_classes({"model": {"optimizer": ADAM}}, flags) == {
+        "model": {"optimizer": {"class_path": "torch.optim.SGD"}}
+    }
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [[], ["--model.optimizer.lr", "1"], ["--model.optimizer", "torch.optim.Adam"], ["--model.optimizer", "null"]],
+)
+def test_other_flags_clear_nothing(flags: list[str]) -> None:
+    assert switch_classes({"model": {"optimizer": ADAM}}, flags) == {"model": {"optimizer": ADAM}}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("[1, 2]", "holds a list"), ("a: [", "is not YAML"), ("7", "holds a int"), ("a: \x00", "is not YAML")],
+)
+def test_refuses_what_is_no_configuration(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "bad.yaml").write_text(text)
+    with pytest.raises(MisconfigurationException, match=rf"bad\.yaml {words}"):
+        read_config(tmp_path / "bad.yaml")
+
+
+def test_refuses_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(MisconfigurationException, match=r"none\.yaml cannot be read: No such file"):
+        read_config(tmp_path / "none.yaml")
+
+
+def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "empty.yaml").write_text("# nothing\n")
+    assert read_config(tmp_path / "empty.yaml") == {}
+
+
+def test_a_parsers_message_becomes_one_line() -> None:
+    message = "Parser key \"data\":\n  Does not validate against any\n  Errors:\n    - Option 'x' is not accepted\n"
+    assert one_sentence(message) == "Parser key \"data\": Option 'x' is not accepted"

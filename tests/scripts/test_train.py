@@ -1,0 +1,209 @@
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from datamodules.digits import Digits
+from datamodules.pack import Source
+from models.checkpoint import read_checkpoint
+from scripts.train import main
+from tests.conftest import Run
+from tests.discovery import ROOT
+
+TRAIN = [sys.executable, str(ROOT / "scripts" / "train.py")]
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+def test_alone_it_trains_the_digits_well_and_says_nothing_but_what_it_did(tmp_path: Path) -> None:
+    done = subprocess.run([*TRAIN, "fit"], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    for line in done.stdout.splitlines():
+        assert re.match(r"ConvNet with |epoch |[┌│└]|checkpoint  |curves  ", line), line
+    (accuracy,) = re.findall(r"test/accuracy +│ ([\d.]+)", done.stdout)
+    assert float(accuracy) >= 0.97
+    (checkpoint,) = re.findall(r"checkpoint  (\S+)", done.stdout)
+    assert (tmp_path / checkpoint).is_file()
+    assert (tmp_path / "data").is_dir()
+    (curves,) = tmp_path.glob("runs/digits-convnet/*")
+    tags: set[str] = set()
+    for events in curves.glob("*tfevents*"):
+        accumulator = EventAccumulator(str(events)).Reload()
+        tags |= set(accumulator.Tags()["scalars"])
+    stages = {f"{stage}/{name}" for stage in ("train", "val", "test") for name in ("loss", "accuracy")}
+    assert tags == stages | {"lr", "epoch"}
+
+
+def test_killed_at_a_random_step_and_resumed_ends_bit_for_bit_as_unbroken(
+    train: Callable[..., Run], tmp_path: Path
+) -> None:
+    flags = ("--trainer.max_epochs=12", "--early_stopping=null", "--data.batch_size=16", "--model.network.dropout=0.1")
+    whole = train(*flags, "--experiment=whole")
+    data_root = whole.checkpoint["config"]["data"]["init_args"]["root"]
+    command = [*TRAIN, "fit", *flags, "--experiment", "killed", "--runs", str(tmp_path), "--data.root", data_root]
+    with subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL) as process:
+        while not (checkpoints := list(tmp_path.glob("killed/*/checkpoints/last.ckpt"))):
+            assert process.poll() is None
+            time.sleep(0.01)
+        time.sleep(random.uniform(0, 1))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    (last,) = checkpoints
+    assert read_checkpoint(last)["epoch"] < 12
+
+    resumed = train("--ckpt_path", str(last))
+
+    for name, value in whole.checkpoint["state_dict"].items():
+        assert torch.equal(value, resumed.checkpoint["state_dict"][name]), name
+    assert resumed.results["metrics"] == whole.results["metrics"]
+
+
+def test_layers_are_read_in_turn(train: Callable[..., Run], tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(
+        "trainer: {max_epochs: 3, log_every_n_steps: 5}\ndata: {init_args: {batch_size: 200}}"
+    )
+    (tmp_path / "b.yaml").write_text("trainer: {max_epochs: 2}")
+    run = train("--config", str(tmp_path / "a.yaml"), "--config", str(tmp_path / "b.yaml"), "--data.batch_size=300")
+    config = run.checkpoint["config"]
+    assert config["trainer"]["max_epochs"] == 2
+    assert config["trainer"]["log_every_n_steps"] == 5
+    assert config["data"]["init_args"]["batch_size"] == 300
+    assert run.folder.parent.name == "b"
+
+
+def test_a_class_named_anew_starts_from_its_own_defaults(train: Callable[..., Run]) -> None:
+    run = train("--trainer.max_epochs=1", "--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=0.1")
+    assert run.checkpoint["config"]["model"]["optimizer"]["init_args"]["weight_decay"] == 0
+    assert run.checkpoint["optimizer_states"][0]["param_groups"][0]["weight_decay"] == 0
+
+
+def test_the_seed_decides_everything(train: Callable[..., Run]) -> None:
+    flags = ("--trainer.max_epochs=1", "--model.network.dropout=0.2")
+    first, again, other = (train(*flags, f"--seed_everything={seed}").checkpoint["state_dict"] for seed in (1, 1, 2))
+    weights = "network.head.1.weight"
+    assert torch.equal(first[weights], again[weights])
+    assert not torch.equal(first[weights], other[weights])
+
+
+@pytest.mark.parametrize("subcommand", ["validate", "test"])
+def test_evaluation_needs_the_checkpoint_alone(
+    train: Callable[..., Run], tmp_path: Path, capsys: pytest.CaptureFixture[str], subcommand: str
+) -> None:
+    run = train("--trainer.max_epochs=2", "--data.test_size=0.3", "--trainer.callbacks=[]")
+    before = set(tmp_path.rglob("*"))
+    capsys.readouterr()
+    main([subcommand, "--ckpt_path", str(run.best)])
+    stage = "val" if subcommand == "validate" else "test"
+    (printed,) = re.findall(rf"{stage}/accuracy +│ ([\d.]+)", capsys.readouterr().out)
+    expected = run.results["best"] if stage == "val" else run.results["metrics"]["test/accuracy"]
+    assert float(printed) == pytest.approx(expected, abs=1e-4)
+    assert set(tmp_path.rglob("*")) == before
+
+
+def test_accumulation_top5_and_no_logger_work_together(
+    train: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Digits, "class_names", tuple(f"class {number}" for number in range(12)))
+    run = train("--trainer.max_epochs=1", "--trainer.accumulate_grad_batches=4", "--trainer.logger=false")
+    assert run.checkpoint["global_step"] == 6
+    assert "test/top5_accuracy" in run.results["metrics"]
+
+
+MISTAKES = {
+    "unknown flag": (["--trainer.max_epoch=3"], "--trainer.max_epoch=3"),
+    "unknown argument": (["--data.batch_sise=3"], "Option 'batch_sise' is not accepted"),
+    "wrong type": (["--data.batch_size=many"], "Expected a <class 'int'>. Got value: many"),
+    "no such class": (["--model.network=models.convnet.ConvNit"], "has no attribute 'ConvNit'"),
+    "no such module": (["--model.network=models.nothing.Net"], "'models.nothing.Net'"),
+    "no class at all": (["--model.optimizer=Foo"], "model.optimizer"),
+    "another kind of class": (["--data=torch.nn.Linear"], "does not correspond to a subclass of ImageDataModule"),
+    "argument of another class": (["--model.network.hidden_sizes=[3]"], "Option 'hidden_sizes' is not accepted"),
+    "batch size 0": (["--data.batch_size=0"], "data.batch_size is 0; give a whole number of at least 1."),
+    "too much pooling": (["--model.network.channels=[4,4,4,4,4]"], "leaves no pixel of 8x8 images"),
+    "negative learning rate": (
+        ["--model.optimizer.lr=-1"],
+        "model.optimizer or model.scheduler: Invalid learning rate",
+    ),
+    "missing argument": (["--model.scheduler=torch.optim.lr_scheduler.StepLR"], "step_size"),
+    "more validation than images": (["--data.val_size=5000"], "data.val_size: size=5000 asks for 5000 of 1438 images"),
+    "unknown precision": (["--trainer.precision=foo"], "trainer.precision"),
+    "no configuration file": (["--config=none.yaml"], "The configuration file none.yaml cannot be read"),
+    "no checkpoint": (["--ckpt_path=none.ckpt"], "There is no checkpoint none.ckpt"),
+}
+
+
+@pytest.mark.parametrize(("flags", "words"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_is_answered_in_one_sentence(
+    refused: Callable[..., str], tmp_path: Path, data_root: Path, flags: list[str], words: str
+) -> None:
+    places = () if "--data=torch.nn.Linear" in flags else ("--data.root", data_root)
+    error = refused("fit", *flags, "--runs", tmp_path / "runs", *places)
+    assert words in error
+    assert not list(tmp_path.rglob("*.*"))
+
+
+@pytest.mark.parametrize("args", [[], ["fot"], ["test"], ["predict"], ["validate", "--trainer.max_epochs=3"]])
+def test_a_mistaken_command_is_answered_in_one_sentence(refused: Callable[..., str], args: list[str]) -> None:
+    refused(*args)
+
+
+def test_an_unknown_key_in_a_file_is_named(refused: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "typo.yaml").write_text("modle: {network: {class_path: models.mlp.MLP}}")
+    assert "modle" in refused("fit", "--config", tmp_path / "typo.yaml")
+
+
+@pytest.mark.parametrize("content", ["truncated", "empty", "another program's"])
+def test_a_broken_checkpoint_is_named(
+    train: Callable[..., Run], refused: Callable[..., str], tmp_path: Path, content: str
+) -> None:
+    broken = tmp_path / "broken.ckpt"
+    if content == "truncated":
+        broken.write_bytes(train("--trainer.max_epochs=1").last.read_bytes()[:9000])
+    elif content == "empty":
+        broken.touch()
+    else:
+        torch.save({"epoch": 3, "model": {}}, broken)
+    for subcommand in ("fit", "test"):
+        assert f"{broken} " in refused(subcommand, "--ckpt_path", broken)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "words"),
+    [
+        (5, [0, 1, 2, 10, 3], "Label 10 of image 3 in the train split is outside the 10 classes, 0 to 9"),
+        (5, [0, -1, 2, 3, 4], "Label -1 of image 1"),
+        (5, [0, 1], "5 images but 2 labels"),
+        (0, [], "has no images"),
+    ],
+)
+def test_broken_data_is_named(
+    refused: Callable[..., str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    images: int,
+    labels: list[int],
+    words: str,
+) -> None:
+    def read(_: Any) -> Source:
+        return {"train": (np.zeros((images, 1, 8, 8), np.uint8), np.array(labels, np.int64))}
+
+    monkeypatch.setattr(Digits, "read", read)
+    assert words in refused("fit", "--runs", tmp_path / "runs", "--data.root", tmp_path / "data")
+
+
+def test_an_unwritable_place_is_named(refused: Callable[..., str], tmp_path: Path, data_root: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    assert "choose another place with --runs" in refused("fit", "--runs", file, "--data.root", data_root)
+    assert "choose another folder with --data.root" in refused("fit", "--runs", tmp_path / "runs", "--data.root", file)
