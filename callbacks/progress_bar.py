@@ -2,9 +2,11 @@
 
 import time
 from datetime import timedelta
+from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 from rich import get_console
 
 WIDE = 100
@@ -23,6 +25,7 @@ class ProgressBar(RichProgressBar):
     def __init__(self, refresh_rate: int = 5) -> None:
         self._lines = not get_console().is_terminal
         self._started = (0.0, 0)
+        self._next_redraw = 0.0
         super().__init__(refresh_rate=0 if self._lines else refresh_rate)
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> Metrics:
@@ -37,6 +40,20 @@ class ProgressBar(RichProgressBar):
         """Note when and where training began."""
         super().on_train_start(trainer, pl_module)
         self._started = time.perf_counter(), trainer.current_epoch
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: Any, batch_idx: int
+    ) -> None:
+        """Move the bar, unless that would not be seen: it costs more than a small network's forward pass."""
+        if self._is_due(last=batch_idx + 1 >= trainer.num_training_batches):
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def _is_due(self, last: bool) -> bool:
+        now = time.perf_counter()
+        if self.is_disabled or not (last or now >= self._next_redraw):
+            return False
+        self._next_redraw = now + 1 / self.refresh_rate
+        return True
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the epoch's bar; write the line of the one before, whose figures are complete now."""

@@ -53,7 +53,7 @@ def measure(config: str | None, epochs: int, flags: list[str]) -> dict[str, floa
     limit, program = median(figures["limit_ms"]), median(figures["program_ms"])
     pairs = list(zip(figures["limit_ms"], figures["program_ms"], strict=True))
     return {
-        "config": config or "default",
+        "config": Path(config).stem if config else "default",
         "device": f"{figures['device']}, {figures['precision']}",
         "batch_size": figures["batch_size"],
         "limit_ms": limit,
@@ -71,8 +71,8 @@ def main() -> None:
     parser.add_argument("-c", "--config", action="append", help="a file in configs/; may be given several times")
     parser.add_argument("--epochs", type=int, default=15, help="epochs whose median is taken")
     options, flags = parser.parse_known_args()
-    table = Table("configuration", "batch")
-    for heading in ("bare\nms/step", "program\nms/step", "bare\nimages/s", "program\nimages/s", "ratio", "added\nms"):
+    table = Table("configuration", "batch", show_lines=True)
+    for heading in ("bare\nms", "program\nms", "bare\nimages/s", "program\nimages/s", "ratio", "added\nms"):
         table.add_column(heading, justify="right")
     for config in options.config or [None, "configs/digits/mlp.yaml"]:
         row = measure(config, options.epochs, flags)
