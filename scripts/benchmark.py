@@ -1,6 +1,6 @@
 """Speed of the whole program against the bare training step.
 
-    python scripts/benchmark.py [--config FILE ...] [--epochs 15] [any flag of scripts/train.py]
+    python scripts/benchmark.py [--config FILE ...] [--epochs 30] [any flag of scripts/train.py]
 
 Each configuration is trained by scripts/train.py as a user would, with all default callbacks, loggers and metrics;
 every epoch is timed right after as many bare steps, so that both see the machine in the same state.
@@ -69,7 +69,7 @@ def main() -> None:
     """Measure each configuration and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-c", "--config", action="append", help="a file in configs/; may be given several times")
-    parser.add_argument("--epochs", type=int, default=15, help="epochs whose median is taken")
+    parser.add_argument("--epochs", type=int, default=30, help="epochs whose median is taken")
     options, flags = parser.parse_known_args()
     table = Table("configuration", "batch", show_lines=True)
     for heading in ("bare\nms", "program\nms", "bare\nimages/s", "program\nimages/s", "ratio", "added\nms"):
