@@ -5,9 +5,7 @@ import os
 import shutil
 import subprocess
 import time
-from datetime import datetime
 from importlib.metadata import version
-from itertools import count
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,37 +19,6 @@ from models.classifier import Classifier
 
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "kornia")
 """The packages whose versions decide what a run computes."""
-
-
-def make_run_folder(experiment: Path) -> Path:
-    """Make the folder `experiment/<date-time>` for one run alone, even when two start in the same second.
-
-    Args:
-        experiment: The folder of all runs of the experiment.
-
-    Returns:
-        The new, empty folder.
-
-    Raises:
-        MisconfigurationException: If it cannot be made.
-    """
-    started = f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
-    for number in count(1):
-        folder = experiment / (started if number == 1 else f"{started}_{number}")
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            if not folder.is_dir():
-                raise MisconfigurationException(
-                    f"The run folder {folder} cannot be made: a file is in its way; choose another place with --runs."
-                ) from None
-        except OSError as error:
-            raise MisconfigurationException(
-                f"The run folder {folder} cannot be made: {error.strerror}; choose another place with --runs."
-            ) from error
-        else:
-            return folder
-    raise AssertionError("count never ends")
 
 
 def git_commit() -> str | None:

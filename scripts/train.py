@@ -19,7 +19,6 @@ import torch
 import yaml
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.fabric.utilities.rank_zero import _get_rank
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.profilers import PassThroughProfiler
@@ -28,7 +27,8 @@ from rich import get_console
 from rich.table import Table
 
 from callbacks.prediction_file import PredictionFile
-from callbacks.run_record import RunRecord, make_run_folder
+from callbacks.run_folder import agree_on_run_folder
+from callbacks.run_record import RunRecord
 from datamodules.base import ImageDataModule
 from models.checkpoint import read_checkpoint
 from models.classifier import Classifier
@@ -37,8 +37,6 @@ from scripts.configuration import Parser, merge, one_sentence, read_config, swit
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 PREDICTIONS = "predictions.csv"
-FOLDER_VARIABLE = "KINDLING_RUN_FOLDER"
-"""Tells the folder of the run to the processes that the first one starts."""
 
 
 class NoProfiler(PassThroughProfiler):
@@ -131,9 +129,7 @@ class TrainCLI(LightningCLI):
         if self.subcommand in ("validate", "test"):
             config.trainer.logger = False
             return
-        if _get_rank() in (None, 0):
-            os.environ[FOLDER_VARIABLE] = str(make_run_folder(config.runs / self.experiment))
-        self.folder = Path(os.environ[FOLDER_VARIABLE])
+        self.folder = agree_on_run_folder(config.runs / self.experiment)
         config.trainer.default_root_dir = str(self.folder)
         if self.subcommand == "predict":
             config.trainer.logger = False
@@ -235,6 +231,7 @@ def silence_libraries() -> None:
         "The '.*_dataloader' does not have many workers",  # packed data wants none
         "You're resuming from a checkpoint that ended before the epoch ended",  # the data module is resumable instead
         "Be aware that when using `ckpt_path`, callbacks",  # one that was left out on purpose has nothing to restore
+        "It is recommended to use .*sync_dist=True",  # figures are summed over processes before they are logged
         ".* was deprecated in v4.49.0",  # Lightning's calls of jsonargparse
         "By default only one JsonargparseDeprecationWarning",  # likewise
         "`isinstance\\(treespec, LeafSpec\\)` is deprecated",  # Lightning's call of torch

@@ -6,10 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from callbacks import run_record
-from callbacks.run_record import Stopwatch, make_run_folder
+from callbacks.run_record import Stopwatch
 from models.classifier import Classifier
 from tests.conftest import Run
 
@@ -55,20 +54,6 @@ def test_a_checkpoint_says_where_it_comes_from(train: Callable[..., Run]) -> Non
     assert run.checkpoint["data_fingerprint"].startswith("scikit-learn ")
     assert run.checkpoint["versions"].keys() == set(run_record.PACKAGES)
     assert "git_commit" in run.checkpoint
-
-
-def test_no_two_runs_share_a_folder(tmp_path: Path) -> None:
-    folders = [make_run_folder(tmp_path / "experiment") for _ in range(5)]
-    assert len(set(folders)) == 5
-    assert all(folder.is_dir() for folder in folders)
-
-
-def test_refuses_a_place_that_cannot_be_written(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(
-        MisconfigurationException, match=r"file/a/.* cannot be made: .*choose another place with --runs"
-    ):
-        make_run_folder(tmp_path / "file" / "a")
 
 
 def test_nothing_is_left_of_a_run_that_could_not_begin(
