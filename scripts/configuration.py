@@ -101,7 +101,7 @@ class Parser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise the sentence that the user is to see."""
-        raise MisconfigurationException(f"{one_sentence(message)}. See: scripts/train.py fit --help.") from ex
+        raise MisconfigurationException(f"{one_sentence(message)} See: scripts/train.py fit --help.") from ex
 
 
 def one_sentence(message: str) -> str:
@@ -115,4 +115,5 @@ def one_sentence(message: str) -> str:
         "See:",
     )
     lines = (line.strip(" -\t") for line in re.sub(r"See: [\w./ \[\]]+--help\.?", "", message).splitlines())
-    return " ".join(line for line in lines if line.strip(". ") and not line.startswith(noise)).rstrip(". ")
+    sentence = " ".join(line for line in lines if line.strip(". ") and not line.startswith(noise)).rstrip(". ")
+    return sentence if sentence.endswith(("!", "?")) else f"{sentence}."

@@ -10,7 +10,7 @@ import os
 import sys
 import warnings
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -108,8 +108,13 @@ class TrainCLI(LightningCLI):
                 layers.append(read_checkpoint(given.ckpt_path).get("config", {}))
                 flags += ["--ckpt_path", given.ckpt_path]
             layers += map(read_config, given.config)
-            args = [args[0], "--config", yaml.safe_dump(switch_classes(reduce(merge, layers), flags)), *flags]
+            config = switch_classes(reduce(merge, layers), flags)
+            if not given.ckpt_path and config.get("ckpt_path"):
+                read_checkpoint(config["ckpt_path"])
+            args = [args[0], "--config", yaml.safe_dump(config), *flags]
         self.config = parser.parse_args(args)
+        if not 0 <= (seed := self.config[self.config.subcommand].seed_everything) < 2**32:
+            raise MisconfigurationException(f"seed_everything is {seed}; give a whole number from 0 to {2**32 - 1}.")
 
     def _parse_ckpt_path(self) -> None:
         """Leave out Lightning's reading of hyperparameters, which would overrule the flags."""
@@ -122,8 +127,6 @@ class TrainCLI(LightningCLI):
                 f"{self.subcommand} needs the weights of a run; give --ckpt_path runs/EXPERIMENT/DATE-TIME/"
                 "checkpoints/best.ckpt."
             )
-        if config.ckpt_path:
-            read_checkpoint(config.ckpt_path)
         config.experiment = self.experiment = config.experiment or self._experiment_name(config)
         self.config_text = self._parser(self.subcommand).dump(config, skip_unset=False)
         if self.subcommand in ("validate", "test"):
@@ -139,7 +142,8 @@ class TrainCLI(LightningCLI):
         if config.trainer.logger is False:
             config.learning_rate_monitor = None
         for logger in config.trainer.logger if isinstance(config.trainer.logger, list) else []:
-            logger.init_args.save_dir = str(self.folder)
+            if "save_dir" in logger.init_args:
+                logger.init_args.save_dir = str(self.folder)
         if config.checkpoint and self.subcommand == "fit":
             config.checkpoint.init_args.dirpath = str(self.folder / "checkpoints")
 
@@ -154,10 +158,11 @@ class TrainCLI(LightningCLI):
         """Build data, model and Trainer; what a constructor refuses is the user's to change."""
         try:
             super().instantiate_classes()
-        except (ValueError, MisconfigurationException) as error:
+        except (ValueError, ModuleNotFoundError, MisconfigurationException) as error:
             if hasattr(self, "folder"):
-                self.folder.rmdir()
-            raise MisconfigurationException(f"{one_sentence(str(error))}.") from error
+                with suppress(OSError):  # another process of the run was faster, or has written there
+                    self.folder.rmdir()
+            raise MisconfigurationException(one_sentence(str(error))) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The Trainer with the record of the run, and with a precision for the hardware where none is given."""

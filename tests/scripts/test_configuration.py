@@ -82,4 +82,4 @@ def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
 
 def test_a_parsers_message_becomes_one_line() -> None:
     message = "Parser key \"data\":\n  Does not validate against any\n  Errors:\n    - Option 'x' is not accepted\n"
-    assert one_sentence(message) == "Parser key \"data\": Option 'x' is not accepted"
+    assert one_sentence(message) == "Parser key \"data\": Option 'x' is not accepted."

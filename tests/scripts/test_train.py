@@ -137,6 +137,8 @@ MISTAKES = {
     ),
     "missing argument": (["--model.scheduler=torch.optim.lr_scheduler.StepLR"], "step_size"),
     "more validation than images": (["--data.val_size=5000"], "data.val_size: size=5000 asks for 5000 of 1438 images"),
+    "negative seed": (["--seed_everything=-1"], "seed_everything is -1; give a whole number from 0"),
+    "accelerator that is not there": (["--trainer.accelerator=tpu"], "torch_xla"),
     "unknown precision": (["--trainer.precision=foo"], "trainer.precision"),
     "no configuration file": (["--config=none.yaml"], "The configuration file none.yaml cannot be read"),
     "no checkpoint": (["--ckpt_path=none.ckpt"], "There is no checkpoint none.ckpt"),
