@@ -8,9 +8,11 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from rich import get_console
+from rich.progress import BarColumn, ProgressColumn
 
-WIDE = 100
-"""Columns of a terminal that has room for two figures."""
+TEXTS, FIGURE, WIDE = 76, 20, 104
+"""Columns of a terminal: that the texts around the bar and one figure take, that each further figure takes, and from
+which on there is room for two."""
 
 Metrics = dict[str, int | str | float | dict[str, float]]
 
@@ -27,6 +29,15 @@ class ProgressBar(RichProgressBar):
         self._started = (0.0, 0)
         self._next_redraw = 0.0
         super().__init__(refresh_rate=0 if self._lines else refresh_rate)
+
+    def configure_columns(self, trainer: Trainer) -> list[ProgressColumn]:
+        """Lightning's columns, with a bar that leaves room for the texts, so that nothing is wrapped."""
+        columns: list[ProgressColumn] = super().configure_columns(trainer)
+        room = get_console().width - (TEXTS if get_console().width < WIDE else TEXTS + FIGURE)
+        for column in columns:
+            if isinstance(column, BarColumn):
+                column.bar_width = min(40, max(4, room))
+        return columns
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> Metrics:
         """The figures beside the bar, without the logger's version: the run's folder is told once, at the end."""
@@ -58,6 +69,7 @@ class ProgressBar(RichProgressBar):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the epoch's bar; write the line of the one before, whose figures are complete now."""
         super().on_train_epoch_start(trainer, pl_module)
+        self._next_redraw = 0.0  # the first batch moves the bar, so that the last can tell the rate
         self._write_line(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
