@@ -1,10 +1,51 @@
-"""Reading a checkpoint."""
+"""Writing and reading a checkpoint."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+
+class DurableCheckpointIO(TorchCheckpointIO):
+    """Replaces a checkpoint whole or not at all, whenever the process or the machine dies.
+
+    The file is written beside its target, forced to the disk and renamed. Lightning writes to the system's folder for
+    temporary files, which may be on another disk, so that the last step is a copy that a kill can cut short.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        """Write a checkpoint; at a remote address, such as `s3://...`, as Lightning does.
+
+        Args:
+            checkpoint: What to write.
+            path: The file.
+            storage_options: Not used.
+
+        Raises:
+            OSError: If it cannot be written; a file that was there before is kept.
+        """
+        if "://" in str(path):
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(f".{target.name}.{os.getpid()}")
+        try:
+            with part.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
+        folder = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from callbacks.prediction_file import PredictionFile
 from callbacks.run_folder import agree_on_run_folder
 from callbacks.run_record import RunRecord
 from datamodules.base import ImageDataModule
-from models.checkpoint import read_checkpoint
+from models.checkpoint import DurableCheckpointIO, read_checkpoint
 from models.classifier import Classifier
 from models.precision import choose_precision
 from scripts.configuration import Parser, merge, one_sentence, read_config, switch_classes
@@ -181,8 +181,13 @@ class TrainCLI(LightningCLI):
             if device is None or init.trainer.accelerator == "cpu":
                 device = torch.device("cpu")
             precision, reason = choose_precision(self.model.network, self.datamodule.image_shape, device)
-        profiler = init.trainer.profiler or NoProfiler()
-        trainer = super().instantiate_trainer(callbacks=callbacks, precision=precision, profiler=profiler, **kwargs)
+        trainer = super().instantiate_trainer(
+            callbacks=callbacks,
+            precision=precision,
+            profiler=init.trainer.profiler or NoProfiler(),
+            plugins=init.trainer.plugins or DurableCheckpointIO(),
+            **kwargs,
+        )
         if trainer.is_global_zero:
             parameters = sum(parameter.numel() for parameter in self.model.network.parameters())
             print(
