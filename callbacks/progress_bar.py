@@ -10,15 +10,19 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from rich import get_console
 from rich.progress import BarColumn, ProgressColumn
 
-TEXTS, FIGURE, WIDE = 76, 20, 104
-"""Columns of a terminal: that the texts around the bar and one figure take, that each further figure takes, and from
-which on there is room for two."""
+TEXTS = 76
+"""Columns of a terminal that the texts around the bar and one figure take."""
+
+FIGURE = 20
+"""Columns that each further figure takes."""
 
 Metrics = dict[str, int | str | float | dict[str, float]]
 
 
 class ProgressBar(RichProgressBar):
     """A bar with rate and time left on a terminal; where there is none, a line for each epoch.
+
+    The bar tells the time left of the epoch, `left` that of the whole training, should it run to its last epoch.
 
     Args:
         refresh_rate: Redraws of the bar per second.
@@ -33,19 +37,19 @@ class ProgressBar(RichProgressBar):
     def configure_columns(self, trainer: Trainer) -> list[ProgressColumn]:
         """Lightning's columns, with a bar that leaves room for the texts, so that nothing is wrapped."""
         columns: list[ProgressColumn] = super().configure_columns(trainer)
-        room = get_console().width - (TEXTS if get_console().width < WIDE else TEXTS + FIGURE)
+        room = get_console().width - TEXTS - FIGURE * (_figures_that_fit() - 1)
         for column in columns:
             if isinstance(column, BarColumn):
                 column.bar_width = min(40, max(4, room))
         return columns
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> Metrics:
-        """The figures beside the bar, without the logger's version: the run's folder is told once, at the end."""
+        """The figures beside the bar, as many as fit, without the logger's version: the folder is told at the end."""
         metrics = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)
-        if get_console().width < WIDE:
-            metrics.pop("train/loss", None)
-        return metrics
+        if left := self._time_left(trainer):
+            metrics["left"] = left
+        return dict(list(metrics.items())[: _figures_that_fit()])
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note when and where training began."""
@@ -77,6 +81,14 @@ class ProgressBar(RichProgressBar):
         super().on_train_end(trainer, pl_module)
         self._write_line(trainer)
 
+    def _time_left(self, trainer: Trainer) -> str | None:
+        start, first_epoch = self._started
+        done, total = trainer.current_epoch - first_epoch, trainer.max_epochs
+        if not done or not total or total < 0:
+            return None
+        seconds = (time.perf_counter() - start) / done * (total - trainer.current_epoch)
+        return str(timedelta(seconds=round(seconds)))
+
     def _write_line(self, trainer: Trainer) -> None:
         start, first_epoch = self._started
         done = trainer.current_epoch
@@ -85,7 +97,11 @@ class ProgressBar(RichProgressBar):
         seconds = (time.perf_counter() - start) / (done - first_epoch)
         figures = (f"{name} {float(value):.4f}" for name, value in sorted(trainer.progress_bar_metrics.items()))
         line = [f"epoch {done}", *figures, f"{self.total_train_batches / seconds:.1f} batches/s"]
-        if trainer.max_epochs and trainer.max_epochs > 0:
+        if left := self._time_left(trainer):
             line[0] += f"/{trainer.max_epochs}"
-            line.append(f"at most {timedelta(seconds=round(seconds * (trainer.max_epochs - done)))} left")
+            line.append(f"at most {left} left")
         print("  ".join(line), flush=True)
+
+
+def _figures_that_fit() -> int:
+    return max(1, 1 + (get_console().width - TEXTS - 8) // FIGURE)

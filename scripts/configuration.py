@@ -5,6 +5,7 @@ A class named anew starts from its own defaults: nothing that was set for the cl
 
 import re
 from collections.abc import Sequence
+from difflib import get_close_matches
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NoReturn
@@ -101,7 +102,17 @@ class Parser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise the sentence that the user is to see."""
-        raise MisconfigurationException(f"{one_sentence(message)} See: scripts/train.py fit --help.") from ex
+        if not self.exit_on_error:
+            super().error(message, ex)  # a parser within another, which adds the key
+        sentence = one_sentence(message)
+        key, flag = (
+            re.match(r'Parser key "([\w.]+)"', sentence),
+            re.match(r"unrecognized arguments: (--[\w.]+)", sentence),
+        )
+        help_ = f"--{key[1]}.help CLASS" if key and re.search(r"Option '|: Parser key", sentence) else "--help"
+        near = get_close_matches(flag[1], self._option_string_actions, n=1) if flag else []
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise MisconfigurationException(f"{sentence}{hint} See: scripts/train.py fit {help_}.") from ex
 
 
 def one_sentence(message: str) -> str:

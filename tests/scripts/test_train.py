@@ -121,8 +121,11 @@ def test_accumulation_top5_and_no_logger_work_together(
 
 
 MISTAKES = {
-    "unknown flag": (["--trainer.max_epoch=3"], "--trainer.max_epoch=3"),
-    "unknown argument": (["--data.batch_sise=3"], "Option 'batch_sise' is not accepted"),
+    "unknown flag": (["--trainer.max_epoch=3"], "--trainer.max_epoch=3. Did you mean --trainer.max_epochs?"),
+    "unknown argument": (
+        ["--data.batch_sise=3"],
+        "Option 'batch_sise' is not accepted. See: scripts/train.py fit --data.help CLASS.",
+    ),
     "wrong type": (["--data.batch_size=many"], "Expected a <class 'int'>. Got value: many"),
     "no such class": (["--model.network=models.convnet.ConvNit"], "has no attribute 'ConvNit'"),
     "no such module": (["--model.network=models.nothing.Net"], "'models.nothing.Net'"),
