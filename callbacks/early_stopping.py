@@ -2,7 +2,7 @@
 
 import lightning.pytorch.callbacks
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
 
 
 class EarlyStopping(lightning.pytorch.callbacks.EarlyStopping):
@@ -13,6 +13,9 @@ class EarlyStopping(lightning.pytorch.callbacks.EarlyStopping):
         mode: Whether it is to be `max` or `min`.
         patience: Validations without anything better after which training stops.
         min_delta: The least change that counts as better.
+
+    Raises:
+        MisconfigurationException: When the figure is asked for and nothing of that name was logged.
     """
 
     def __init__(
@@ -20,15 +23,10 @@ class EarlyStopping(lightning.pytorch.callbacks.EarlyStopping):
     ) -> None:
         super().__init__(monitor=monitor, mode=mode, patience=patience, min_delta=min_delta)
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Compare.
-
-        Raises:
-            MisconfigurationException: If nothing of that name was logged.
-        """
-        if not trainer.sanity_checking and self.monitor not in trainer.callback_metrics:
+    def _validate_condition_metric(self, logs: dict[str, Tensor]) -> bool:
+        if self.monitor not in logs:
             raise MisconfigurationException(
                 f"early_stopping.monitor is {self.monitor}, which is not logged; choose from "
-                f"{', '.join(sorted(name for name in trainer.callback_metrics if '/' in name))}."
+                f"{', '.join(sorted(name for name in logs if '/' in name))}."
             )
-        super().on_validation_end(trainer, pl_module)
+        return super()._validate_condition_metric(logs)

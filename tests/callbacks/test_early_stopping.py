@@ -16,4 +16,13 @@ def test_can_be_left_out(train: Callable[..., Run]) -> None:
 
 def test_says_which_figures_there_are(refused: Callable[..., str], tmp_path: Path, data_root: Path) -> None:
     error = refused("fit", "--early_stopping.monitor=val/f1", "--runs", tmp_path, "--data.root", data_root)
-    assert "early_stopping.monitor is val/f1, which is not logged; choose from val/accuracy, val/loss." in error
+    figures = "train/accuracy, train/loss, val/accuracy, val/loss"
+    assert f"early_stopping.monitor is val/f1, which is not logged; choose from {figures}." in error
+
+
+def test_can_watch_any_figure_of_the_epoch(train: Callable[..., Run]) -> None:
+    run = train(
+        *("--early_stopping.monitor=train/loss", "--early_stopping.mode=min", "--early_stopping.patience=1"),
+        *("--early_stopping.min_delta=100", "--trainer.max_epochs=5"),
+    )
+    assert run.results["epochs"] == 2
