@@ -81,22 +81,23 @@ class ProgressBar(RichProgressBar):
         super().on_train_end(trainer, pl_module)
         self._write_line(trainer)
 
-    def _time_left(self, trainer: Trainer) -> str | None:
+    def _seconds_per_epoch(self, trainer: Trainer) -> float | None:
         start, first_epoch = self._started
-        done, total = trainer.current_epoch - first_epoch, trainer.max_epochs
-        if not done or not total or total < 0:
+        done = trainer.current_epoch - first_epoch
+        return (time.perf_counter() - start) / done if done else None
+
+    def _time_left(self, trainer: Trainer) -> str | None:
+        seconds, total = self._seconds_per_epoch(trainer), trainer.max_epochs
+        if seconds is None or not total or total < 0:
             return None
-        seconds = (time.perf_counter() - start) / done * (total - trainer.current_epoch)
-        return str(timedelta(seconds=round(seconds)))
+        return str(timedelta(seconds=round(seconds * (total - trainer.current_epoch))))
 
     def _write_line(self, trainer: Trainer) -> None:
-        start, first_epoch = self._started
-        done = trainer.current_epoch
-        if not self._lines or not trainer.is_global_zero or done == first_epoch:
+        seconds = self._seconds_per_epoch(trainer)
+        if not self._lines or not trainer.is_global_zero or seconds is None:
             return
-        seconds = (time.perf_counter() - start) / (done - first_epoch)
         figures = (f"{name} {float(value):.4f}" for name, value in sorted(trainer.progress_bar_metrics.items()))
-        line = [f"epoch {done}", *figures, f"{self.total_train_batches / seconds:.1f} batches/s"]
+        line = [f"epoch {trainer.current_epoch}", *figures, f"{self.total_train_batches / seconds:.1f} batches/s"]
         if left := self._time_left(trainer):
             line[0] += f"/{trainer.max_epochs}"
             line.append(f"at most {left} left")

@@ -13,7 +13,6 @@ import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.utilities import rank_zero_only
 
 from models.classifier import Classifier
 
@@ -48,23 +47,28 @@ class RunRecord(Callback):
         self.folder = folder
         self.results: dict[str, Any] = {"experiment": experiment}
         """What `results.json` holds."""
-        self._config = config
+        self._text = config
+        self._config = yaml.safe_load(config)
+        self._fingerprint: str | None = None
         self._origin = {"versions": {name: version(name) for name in PACKAGES}, "git_commit": git_commit()}
         self._images = 0
         self._metrics: dict[str, float] = {}
         self._run_clock = Stopwatch()
         self._training_clock = Stopwatch()
 
-    @rank_zero_only
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write the configuration before anything is trained with it."""
-        (self.folder / "config.yaml").write_text(self._config)
+        if stage != "fit":
+            return
+        if trainer.is_global_zero:
+            (self.folder / "config.yaml").write_text(self._text)
+        datamodule = getattr(trainer, "datamodule", None)
+        self._fingerprint = datamodule.fingerprint() if datamodule else None
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add where the weights come from, and how far the run is."""
-        datamodule = getattr(trainer, "datamodule", None)
-        checkpoint["config"] = yaml.safe_load(self._config)
-        checkpoint["data_fingerprint"] = datamodule.fingerprint() if datamodule else None
+        checkpoint["config"] = self._config
+        checkpoint["data_fingerprint"] = self._fingerprint
         checkpoint["progress"] = {
             "images": self._images,
             "metrics": self._metrics | _figures(trainer),
@@ -114,7 +118,7 @@ class RunRecord(Callback):
             "steps": trainer.global_step,
             "seconds": round(self._run_clock.seconds, 3),
             "images_per_second": round(self._images / max(self._training_clock.seconds, 1e-9), 1),
-            "parameters": sum(parameter.numel() for parameter in cast(Classifier, pl_module).network.parameters()),
+            "parameters": cast(Classifier, pl_module).num_parameters,
             "checkpoint": os.path.relpath(getattr(checkpoint, "best_model_path", "") or self.folder, self.folder),
             "monitor": getattr(checkpoint, "monitor", None),
             "best": None if best is None else float(best),

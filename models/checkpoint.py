@@ -49,7 +49,7 @@ class DurableCheckpointIO(TorchCheckpointIO):
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint of a Classifier into memory; no code in it is run.
+    """Read a checkpoint of a Classifier; no code in it is run, and weights are read from the file when they are used.
 
     Args:
         path: The file.
@@ -66,7 +66,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             f"There is no checkpoint {path}; give a file such as runs/EXPERIMENT/DATE-TIME/checkpoints/best.ckpt."
         )
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:
         raise MisconfigurationException(
             f"The checkpoint {path} cannot be read: it is truncated, damaged or holds code; use another checkpoint of "

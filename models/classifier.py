@@ -85,6 +85,11 @@ class Classifier(LightningModule):
         if compile:
             network.compile()
 
+    @property
+    def num_parameters(self) -> int:
+        """Numbers that the network has learnt or could learn, frozen ones included."""
+        return sum(parameter.numel() for parameter in self.network.parameters())
+
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images, float `[B, C, H, W]`, to logits, float `[B, K]`.
 

@@ -46,7 +46,7 @@ def count_flops(network: nn.Module, image_shape: tuple[int, int, int]) -> int:
         network: The network, which is left as it is.
         image_shape: (C, H, W) of the image.
     """
-    sketch = copy.deepcopy(network).to("meta").eval()
+    sketch = copy.deepcopy(network).eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        sketch(torch.empty(1, *image_shape, device="meta"))
+        sketch(torch.zeros(1, *image_shape))
     return int(counter.get_total_flops())

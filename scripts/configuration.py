@@ -6,6 +6,7 @@ A class named anew starts from its own defaults: nothing that was set for the cl
 import re
 from collections.abc import Sequence
 from difflib import get_close_matches
+from functools import reduce
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NoReturn
@@ -86,14 +87,13 @@ def switch_classes(config: Config, flags: Sequence[str]) -> Config:
         value = value or following
         if not name.startswith("--") or value == "null" or not re.fullmatch(r"[A-Za-z_][\w.]*", value):
             continue
-        layer: Config = {"class_path": value}
+        parts = name[2:].removesuffix(".class_path").split(".")
         node: Any = config
-        for part in reversed(name[2:].removesuffix(".class_path").split(".")):
-            layer = {part: layer}
-        for part in name[2:].removesuffix(".class_path").split("."):
+        for part in parts:
             node = node.get(part) if isinstance(node, dict) else None
         if isinstance(node, dict) and "class_path" in node:
-            config = merge(config, layer)
+            named = reduce(lambda inner, part: {part: inner}, reversed(parts), Config(class_path=value))
+            config = merge(config, named)
     return config
 
 
@@ -105,10 +105,8 @@ class Parser(LightningArgumentParser):
         if not self.exit_on_error:
             super().error(message, ex)  # a parser within another, which adds the key
         sentence = one_sentence(message)
-        key, flag = (
-            re.match(r'Parser key "([\w.]+)"', sentence),
-            re.match(r"unrecognized arguments: (--[\w.]+)", sentence),
-        )
+        key = re.match(r'Parser key "([\w.]+)"', sentence)
+        flag = re.match(r"unrecognized arguments: (--[\w.]+)", sentence)
         help_ = f"--{key[1]}.help CLASS" if key and re.search(r"Option '|: Parser key", sentence) else "--help"
         near = get_close_matches(flag[1], self._option_string_actions, n=1) if flag else []
         hint = f" Did you mean {near[0]}?" if near else ""
@@ -123,8 +121,7 @@ def one_sentence(message: str) -> str:
         "Errors:",
         "Expected a <class 'NoneType'>",
         "Given value",
-        "See:",
     )
-    lines = (line.strip(" -\t") for line in re.sub(r"See: [\w./ \[\]]+--help\.?", "", message).splitlines())
+    lines = (line.strip(" -\t") for line in message.splitlines())
     sentence = " ".join(line for line in lines if line.strip(". ") and not line.startswith(noise)).rstrip(". ")
     return sentence if sentence.endswith(("!", "?")) else f"{sentence}."

@@ -120,7 +120,7 @@ class TrainCLI(LightningCLI):
         """Leave out Lightning's reading of hyperparameters, which would overrule the flags."""
 
     def before_instantiate_classes(self) -> None:
-        """Give the run its folder and the data the run's seed."""
+        """Refuse what cannot begin, keep the configuration as it was asked for, and give the run its folder."""
         config = self.config[self.subcommand]
         if not config.ckpt_path and self.subcommand != "fit":
             raise MisconfigurationException(
@@ -189,9 +189,8 @@ class TrainCLI(LightningCLI):
             **kwargs,
         )
         if trainer.is_global_zero:
-            parameters = sum(parameter.numel() for parameter in self.model.network.parameters())
             print(
-                f"{type(self.model.network).__name__} with {parameters:,} parameters on "
+                f"{type(self.model.network).__name__} with {self.model.num_parameters:,} parameters on "
                 f"{type(self.datamodule).__name__}, {trainer.strategy.root_device.type}, {precision} ({reason})"
             )
         return trainer

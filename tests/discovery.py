@@ -10,6 +10,7 @@ import yaml
 from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import Callback
 from torch import nn
+from torchmetrics import Metric
 
 import callbacks
 import datamodules
@@ -31,13 +32,13 @@ def classes(package: ModuleType, base: type) -> list[type]:
 
 
 def networks() -> list[type]:
-    """A network is what is told the number of classes and trains nothing by itself."""
+    """A network is what is told the number of classes, and neither trains nor counts."""
     return [
         network
         for network in classes(models, nn.Module)
         if "num_classes" in inspect.signature(network).parameters
         and not issubclass(network, LightningModule)
-        and not hasattr(network, "compute")
+        and not issubclass(network, Metric)
     ]
 
 
