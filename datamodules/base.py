@@ -1,31 +1,46 @@
 """The way of every image from its source to a normalised batch on the device.
 
-Shapes: a batch of `B` images with `C` channels, `H` rows and `W` columns.
+Shapes: a batch of `B` images with `C` channels, `H` rows and `W` columns; `K` classes.
 """
 
 import hashlib
+import os
+import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 from filelock import FileLock
+from kornia.augmentation.auto import PolicyAugmentBase
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.loops.progress import _ProcessedTracker
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.nn import functional as F
 
-from datamodules.pack import FORMAT_VERSION, Pack, Source, write_pack
+from datamodules.cores import available_cores
+from datamodules.image_file import Resize
+from datamodules.image_files import ImageFiles
+from datamodules.loader import TimedLoader
+from datamodules.normalization import NORMALIZATIONS, Normalization
+from datamodules.pack import Pack, Source, write_pack
+from datamodules.per_image import PerImage
 from datamodules.randomness import random_key, seed_generators
-from datamodules.sampler import KeyedBatchSampler
+from datamodules.sampler import KeyedBatchSampler, balanced_counts
 from datamodules.split import stratified_split
 
+T = TypeVar("T")
+
 Batch = tuple[Tensor, Tensor]
-"""Images, uint8 or float32 `[B, C, H, W]`, and labels, int64 `[B]`."""
+"""Images, uint8 or float32 `[B, C, H, W]`, and labels, int64 `[B]` or, of mixed images, probabilities `[B, K]`."""
+
+SPLITS = ("train", "val", "test")
 
 
 class ImageDataModule(LightningDataModule, ABC):
@@ -37,7 +52,15 @@ class ImageDataModule(LightningDataModule, ABC):
     A split that the source does not come with is drawn from its training images, every class in its proportion.
 
     Args:
-        root: The folder of downloaded data sets and of the packs made from them.
+        root: The folder of downloaded data sets.
+        packs: The folder of the packs made from them, where training is fed from; by default `packs` in `root`.
+        download: Whether to fetch the data set if it is not there.
+        storage: `packed`, as one array that is mapped into memory, or `files`, decoded by workers for each batch; both
+            give the same batches. By default packed if that takes at most half of memory and of the free disk.
+        on_corrupt: Whether files that give no image are an `error`, or left out (`skip`) and listed in the run's
+            folder.
+        classes: The classes to use, in the order of their labels; by default all.
+        limit: How many images to use: a number or a fraction; every split and class keeps its share.
         batch_size: Images per batch and process.
         val_size: The validation split where the source has none: a number of images or a fraction of those at hand.
         test_size: The test split where the source has none: likewise, drawn before validation.
@@ -45,10 +68,13 @@ class ImageDataModule(LightningDataModule, ABC):
         seed: The seed of order and augmentation; on the command line that of the whole run.
         augmentation: Modules that map float32 images `[B, C, H, W]` in [0, 1] to such images, applied in turn to
             training batches; kornia's draw anew for each image.
-        mean: Mean of each channel on the scale [0, 1]; by default computed from the training split.
-        std: Standard deviation of each channel, likewise.
+        mixing: Modules that mix the images of a training batch and their labels, such as
+            `datamodules.mixing.MixUp`; one of them is drawn for each batch.
+        normalization: `computed` from the training split, the name of a known one such as `imagenet`, `none` for
+            scaling to [0, 1] alone, or mean and std.
+        balanced: Whether every class has the same share of each epoch's training images, however many it has.
         drop_last: Whether training leaves out a last batch that is not full.
-        num_workers: Processes that gather batches; 0 is the fastest for packed images that fit in memory.
+        num_workers: Processes that gather batches; by default none for packed images and one per core for files.
 
     Raises:
         MisconfigurationException: If an argument is out of its range.
@@ -60,47 +86,120 @@ class ImageDataModule(LightningDataModule, ABC):
     image_shape: tuple[int, int, int]
     """The images' shape (C, H, W)."""
 
+    resize: Resize = "crop"
+    """How an image of another shape is fitted."""
+
+    origin = ""
+    """Where the source can be had, for those who do not have it."""
+
+    tests_on_validation = False
+    """Whether the source's validation images are its test images too, because labels of others are not public."""
+
+    known_files: Sequence[str] = ()
+    """Glob patterns, relative to the source's folder, of files that belong there but are no labelled images."""
+
     def __init__(
         self,
         root: Path = Path("data"),
+        packs: Path | None = None,
+        download: bool = False,
+        storage: Literal["packed", "files"] | None = None,
+        on_corrupt: Literal["error", "skip"] = "error",
+        classes: Sequence[str] | None = None,
+        limit: int | float | None = None,
         batch_size: int = 64,
         val_size: int | float = 0.1,
         test_size: int | float = 0.2,
         split_seed: int = 0,
         seed: int = 0,
         augmentation: Sequence[nn.Module] = (),
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
+        mixing: Sequence[nn.Module] = (),
+        normalization: str | Normalization = "computed",
+        balanced: bool = False,
         drop_last: bool = False,
-        num_workers: int = 0,
+        num_workers: int | None = None,
     ) -> None:
         super().__init__()
         if batch_size < 1:
             raise MisconfigurationException(f"data.batch_size is {batch_size}; give a whole number of at least 1.")
-        if num_workers < 0:
+        if num_workers is not None and num_workers < 0:
             raise MisconfigurationException(f"data.num_workers is {num_workers}; give 0 or a positive number.")
-        for name, size in (("val_size", val_size), ("test_size", test_size)):
-            if size <= 0 or (isinstance(size, float) and size >= 1):
+        for name, size in (("val_size", val_size), ("test_size", test_size), ("limit", limit)):
+            if size is not None and (size <= 0 or (isinstance(size, float) and size >= 1)):
                 raise MisconfigurationException(
                     f"data.{name} is {size}; give a fraction between 0 and 1 or a whole number of images."
                 )
-        if (mean is None) != (std is None):
-            raise MisconfigurationException("data.mean and data.std go together; give both or neither.")
         self.root = root
+        self.packs = packs or root / "packs"
+        self.download = download
+        self.storage = storage
+        self.on_corrupt = on_corrupt
+        self.limit = limit
         self.batch_size = batch_size
         self.val_size = val_size
         self.test_size = test_size
         self.split_seed = split_seed
         self.seed = seed
-        self.augmentation = nn.Sequential(*augmentation)
-        self.mean = list(mean) if mean is not None else None
-        self.std = list(std) if std is not None else None
+        self.augmentation = nn.Sequential(
+            *(PerImage(module) if isinstance(module, PolicyAugmentBase) else module for module in augmentation)
+        )
+        self.mixing = list(mixing)
+        self.mean: list[float] | None = None
+        self.std: list[float] | None = None
+        self._set_normalization(normalization)
+        self.balanced = balanced
         self.drop_last = drop_last
         self.num_workers = num_workers
         self.pack: Pack | None = None
         self.splits: dict[str, Tensor] = {}
         self._position = (0, 0)
         self._affine: tuple[Tensor, Tensor] | None = None
+        self._label_map: Tensor | None = None
+        self.source_class_names = list(self.class_names)
+        """The classes of the source, of which `class_names` may be a selection."""
+        if classes is not None:
+            self._select(classes)
+        if len(self.class_names) < 2:
+            raise MisconfigurationException(
+                f"{type(self).__name__} has only the class {self.class_names[0]}; classification needs at least two."
+                if self.class_names
+                else "data.classes is empty; name at least two classes."
+            )
+
+    def _set_normalization(self, normalization: str | Normalization) -> None:
+        if isinstance(normalization, str):
+            if normalization == "computed":
+                return
+            if normalization not in NORMALIZATIONS:
+                raise MisconfigurationException(
+                    f"data.normalization is {normalization}; give computed, {', '.join(NORMALIZATIONS)}, or mean "
+                    "and std."
+                )
+            known = NORMALIZATIONS[normalization]
+            if normalization == "none":
+                known = Normalization(*([number[0]] * self.image_shape[0] for number in (known.mean, known.std)))
+            normalization = known
+        self.mean, self.std = list(normalization.mean), list(normalization.std)
+        if len(self.mean) != self.image_shape[0]:
+            raise MisconfigurationException(
+                f"data.normalization has {len(self.mean)} means; the images have {self.image_shape[0]} channels, so "
+                f"give {self.image_shape[0]} of each."
+            )
+
+    def _select(self, classes: Sequence[str]) -> None:
+        names = self.source_class_names
+        for name in classes:
+            if name not in names:
+                near = get_close_matches(name, names, n=3, cutoff=0.5)
+                raise MisconfigurationException(
+                    f"data.classes names {name}, which {type(self).__name__} does not have; "
+                    f"{'did you mean' if near else 'it has'} {', '.join(near or names[:10])}?"
+                )
+        if len(set(classes)) < len(classes):
+            raise MisconfigurationException(f"data.classes names a class twice: {', '.join(classes)}.")
+        label_of = {name: label for label, name in enumerate(classes)}
+        self._label_map = torch.tensor([label_of.get(name, -1) for name in names])
+        self.class_names = list(classes)
 
     # What a data set says.
 
@@ -112,8 +211,24 @@ class ImageDataModule(LightningDataModule, ABC):
     def read(self) -> Source:
         """Read the images, uint8 `[N, C, H, W]`, and labels, int64 `[N]`, of each split that the source comes with.
 
-        The splits are named `train`, `val` and `test`; `train` must be there.
+        The splits are named `train`, `val` and `test`; `train` must be there. Images may also be an `ImageFiles`, to be
+        decoded by all cores.
         """
+
+    @property
+    def source_folder(self) -> Path:
+        """The folder that the source's files are in."""
+        return self.root
+
+    def fetch(self) -> None:
+        """Download the source; only for sets that can be.
+
+        Raises:
+            MisconfigurationException: Always, in a data set that does not say how.
+        """
+        raise MisconfigurationException(
+            f"{type(self).__name__} cannot be downloaded by a program; get it from {self.origin or 'its makers'}."
+        )
 
     # What others may ask.
 
@@ -126,105 +241,245 @@ class ImageDataModule(LightningDataModule, ABC):
     def preprocessing(self) -> dict[str, Any]:
         """What was done to an image before the network saw it, in plain types; known after `setup`."""
         channels, height, width = self.image_shape
-        return {"channels": channels, "image_size": [height, width], "mean": self.mean, "std": self.std}
+        return {
+            "channels": channels,
+            "image_size": [height, width],
+            "resize": self.resize,
+            "mean": self.mean,
+            "std": self.std,
+        }
+
+    @cached_property
+    def data_fingerprint(self) -> str:
+        """The source's fingerprint.
+
+        Raises:
+            MisconfigurationException: If the source is not there.
+        """
+        return self.from_source(self.fingerprint)
+
+    @property
+    def class_counts(self) -> list[int]:
+        """The training images of each class, `K` numbers; known after `setup`."""
+        assert self.pack is not None, "setup comes before"
+        return torch.bincount(self.pack.labels[self.splits["train"]], minlength=self.num_classes).tolist()
+
+    @property
+    def epoch_counts(self) -> list[int]:
+        """The images of each class that an epoch of training shows, `K` numbers; known after `setup`."""
+        counts = self.class_counts
+        return balanced_counts(sum(counts), len(counts)) if self.balanced else counts
 
     # The way of an image.
 
-    @property
+    @cached_property
     def pack_folder(self) -> Path:
         """Where the pack of this source is or will be; another source has another folder.
 
         Raises:
             MisconfigurationException: If the source is not there.
         """
-        with self._reading():
-            identity = repr((FORMAT_VERSION, self.fingerprint(), list(self.class_names), self.image_shape))
-        digest = hashlib.sha256(identity.encode()).hexdigest()[:12]
-        return self.root / "packs" / f"{type(self).__name__.lower()}-{digest}"
+        identity = repr((self.data_fingerprint, self.source_class_names, self.image_shape, self.resize))
+        digest = hashlib.sha256(identity.encode(errors="surrogateescape")).hexdigest()[:12]
+        return self.packs / f"{type(self).__name__.lower()}-{digest}"
 
     def prepare_data(self) -> None:
-        """Pack the data set unless that has been done; of several processes, one packs and the others wait.
+        """Read the data set unless that has been done; of several processes, one reads and the others wait.
 
         Raises:
             MisconfigurationException: If the source is not there, is empty or has labels outside the classes, or the
                 pack cannot be written.
         """
         folder = self.pack_folder
-        if self._is_whole(folder):
+        if self._open() is not None:
             return
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(folder.with_suffix(".lock")):
-                if not self._is_whole(folder):
-                    with self._reading():
-                        source = self.read()
-                    write_pack(folder, source, self.class_names)
+                if self._open(say_why_not=True) is None:
+                    source = self.from_source(self.read)
+                    write_pack(folder, source, self.source_class_names, packed=self._is_to_be_packed(source))
         except OSError as error:
             raise MisconfigurationException(
-                f"The data set cannot be packed in {folder.parent}: {error}; choose another folder with --data.root."
+                f"The data set cannot be packed in {folder.parent}: {error.strerror or error}; choose another folder "
+                "with --data.packs, or --data.storage files."
             ) from error
 
-    @contextmanager
-    def _reading(self) -> Iterator[None]:
+    def from_source(self, read: Callable[[], T]) -> T:
+        """Give what `read` reads from the source, which is downloaded before if asked for.
+
+        Raises:
+            MisconfigurationException: If the source is not there.
+        """
         try:
-            yield
+            try:
+                return read()
+            except FileNotFoundError:
+                if not self.download:
+                    raise
+            return self._download(read)
         except OSError as error:
+            hint = f"get it from {self.origin}, or " if self.origin else ""
+            by_itself = type(self).fetch is not ImageDataModule.fetch and not self.download
             raise MisconfigurationException(
-                f"{type(self).__name__} cannot be read from {error.filename}: {error.strerror}; put it there or give "
-                "the folder it is in with --data.root."
+                f"{type(self).__name__} cannot be read from {error.filename}: {error.strerror}; {hint}"
+                f"{'have it fetched with --data.download true, or ' if by_itself else ''}"
+                "say with --data.root in which folder it is."
             ) from error
 
-    @staticmethod
-    def _is_whole(folder: Path) -> bool:
+    def _download(self, read: Callable[[], T]) -> T:
+        self.root.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.root / f".{type(self).__name__.lower()}.lock"):
+            try:
+                return read()  # another process has fetched it
+            except FileNotFoundError as missing:
+                try:
+                    self.fetch()
+                except (OSError, RuntimeError) as error:
+                    raise MisconfigurationException(
+                        f"{type(self).__name__} could not be downloaded ({' '.join(str(error).split())}); get it from "
+                        f"{self.origin} with another machine and put it where it is looked for: {missing.filename}."
+                    ) from error
+            return read()
+
+    def _is_to_be_packed(self, source: Source) -> bool:
+        lazy = all(isinstance(images, ImageFiles) for images, _ in source.values())
+        if self.storage == "files" and not lazy:
+            raise MisconfigurationException(
+                f"data.storage is files, but {type(self).__name__} does not come as image files; use packed."
+            )
+        if self.storage is not None or not lazy:
+            return self.storage != "files"
+        size = sum(torch.Size(images.shape).numel() for images, _ in source.values())
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return size <= min(memory, shutil.disk_usage(self.packs).free) // 2
+
+    def _open(self, say_why_not: bool = False) -> Pack | None:
+        """The pack, if it is there, whole, and of the storage asked for."""
+        folder = self.pack_folder
         try:
-            Pack(folder)
-        except ValueError:
-            return False
-        return True
+            pack = Pack(folder, label_map=self._label_map)
+            if pack.is_packed and self.storage != "files":
+                return pack
+            if self.storage == "packed":
+                return None
+            return Pack(folder, self.source_folder, self._label_map)
+        except ValueError as error:
+            if say_why_not and folder.exists():
+                print(f"{error}; reading the data set again")
+            return None
 
     def setup(self, stage: str) -> None:
         """Map the pack, draw the splits, and compute mean and std unless they are given or restored.
 
         Raises:
-            MisconfigurationException: If a split is left without images, or mean and std have not one number for
-                each channel.
+            MisconfigurationException: If a file could not be read and is not to be skipped, or a split is left without
+                images.
         """
         if self.pack is None:
-            self.pack = Pack(self.pack_folder)
-            self.splits = self._draw_splits(self.pack)
+            self.pack = self._open()
+            if self.pack is None:
+                raise MisconfigurationException(f"The pack in {self.pack_folder} is not whole; start again.")
+            self._refuse_skipped(self.pack)
+            splits = {name: torch.arange(ends.start, ends.stop) for name, ends in self.pack.splits.items()}
+            self.splits = self.draw_splits(splits, self.pack.labels)
+            if stage == "fit":
+                self._tell()
         if self.mean is None or self.std is None:
             self.mean, self.std = self.pack.mean_and_std(self.splits["train"])
-        channels = self.image_shape[0]
-        if not len(self.mean) == len(self.std) == channels:
+        if len(self.mean) != self.image_shape[0]:
             raise MisconfigurationException(
-                f"data.mean has {len(self.mean)} and data.std {len(self.std)} numbers; the images have "
-                f"{channels} channels, so give {channels} of each."
+                f"The checkpoint normalises {len(self.mean)} channels; the images have {self.image_shape[0]}."
             )
 
-    def _draw_splits(self, pack: Pack) -> dict[str, Tensor]:
-        splits = {name: torch.arange(ends.start, ends.stop) for name, ends in pack.splits.items()}
+    def _refuse_skipped(self, pack: Pack) -> None:
+        if pack.skipped and self.on_corrupt == "error":
+            shown = ", ".join(f"{self.source_folder / name} ({reason})" for name, reason in pack.skipped[:3])
+            more = f" and {len(pack.skipped) - 3} more" if len(pack.skipped) > 3 else ""
+            raise MisconfigurationException(
+                f"{len(pack.skipped)} of {len(pack.skipped) + len(pack)} files give no image: {shown}{more}; replace "
+                "or remove them, or leave them out with --data.on_corrupt skip."
+            )
+
+    def draw_splits(self, splits: dict[str, Tensor], labels: Tensor) -> dict[str, Tensor]:
+        """Choose the images of each split: those of the classes asked for, drawn where the source has none, limited.
+
+        Args:
+            splits: The places of the images of each split that the source comes with, int64.
+            labels: The labels of all images, int64 `[N]`; -1 for a class that is not asked for.
+
+        Raises:
+            MisconfigurationException: If a split is left without images.
+        """
+        splits = {name: indices[labels[indices] >= 0] for name, indices in splits.items()}
+        if self.tests_on_validation:
+            splits.pop("test", None)
         for number, (name, size) in enumerate((("test", self.test_size), ("val", self.val_size))):
-            if name not in splits:
+            if name not in splits and not (name == "test" and self.tests_on_validation):
                 train = splits["train"]
                 try:
-                    rest, drawn = stratified_split(pack.labels[train], size, random_key(self.split_seed, number))
+                    rest, drawn = stratified_split(labels[train], size, random_key(self.split_seed, number))
                 except ValueError as error:
                     raise MisconfigurationException(f"data.{name}_size: {error}; give a smaller one.") from error
                 splits["train"], splits[name] = train[rest], train[drawn]
-        for name, indices in splits.items():
-            if not len(indices):
+        if self.limit is not None:
+            splits = self._limited(splits, labels, self.limit)
+        if self.tests_on_validation:
+            splits["test"] = splits["val"]
+        for name in SPLITS:
+            if not len(splits[name]):
                 raise MisconfigurationException(
-                    f"The {name} split has none of the {len(pack)} images; change data.val_size or data.test_size."
+                    f"The {name} split has none of the {len(labels)} images; change data.val_size, data.test_size, "
+                    "data.limit or data.classes."
                 )
         return splits
 
-    def _loader(self, split: str, *, shuffle: bool = False) -> DataLoader[Any]:
+    def _limited(self, splits: dict[str, Tensor], labels: Tensor, limit: int | float) -> dict[str, Tensor]:
+        everything = torch.cat(list(splits.values()))
+        split_of = torch.arange(len(splits)).repeat_interleave(torch.tensor([len(part) for part in splits.values()]))
+        try:
+            _, kept = stratified_split(
+                split_of * self.num_classes + labels[everything], limit, random_key(self.split_seed, 2)
+            )
+        except ValueError as error:
+            raise MisconfigurationException(f"data.limit: {error}; give a smaller one.") from error
+        return {name: everything[kept[split_of[kept] == number]] for number, name in enumerate(splits)}
+
+    @rank_zero_only
+    def _tell(self) -> None:
+        assert self.pack is not None
+        channels, height, width = self.image_shape
+        counts = ", ".join(f"{len(self.splits[name]):,} {name}" for name in SPLITS)
+        if self.tests_on_validation:
+            counts += " (the same: labels of others are not public)"
+        if self.pack.files is None:
+            how = f"packed in {self.pack.folder}"
+        else:
+            how = f"decoded by {self._workers()} workers from {self.source_folder}"
+        line = f"{type(self).__name__}: {counts} images of {channels}x{height}x{width}, {how}"
+        if self.balanced:
+            most, least = max(self.class_counts), min(self.class_counts)
+            line += f"; balanced, {min(self.epoch_counts):,} of each class an epoch instead of {least:,} to {most:,}"
+        if self.pack.skipped:
+            line += f"; {len(self.pack.skipped)} files that give no image left out"
+        print(line)
+
+    def _workers(self) -> int:
+        if self.num_workers is not None:
+            return self.num_workers
+        assert self.pack is not None
+        if self.pack.files is None:
+            return 0
+        return max(1, available_cores() // (self.trainer.num_devices if self.trainer else 1))
+
+    def _loader(self, split: str, *, shuffle: bool = False) -> TimedLoader:
         assert self.pack is not None, "setup comes before the loaders"
         trainer = self.trainer
         sampler = KeyedBatchSampler(
             self.splits[split],
             self.batch_size,
             shuffle=shuffle,
+            balance=self.pack.labels[self.splits[split]] if shuffle and self.balanced else None,
             seed=self.seed,
             drop_last=shuffle and self.drop_last,
             rank=trainer.global_rank if trainer else 0,
@@ -237,28 +492,29 @@ class ImageDataModule(LightningDataModule, ABC):
                     "for one batch; give a smaller batch size."
                 )
             sampler.resume(*self._position)
-        return DataLoader(
+        workers = self._workers()
+        return TimedLoader(
             self.pack,
             batch_size=None,
             sampler=sampler,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
+            num_workers=workers,
+            persistent_workers=workers > 0,
             pin_memory=trainer is not None and trainer.strategy.root_device.type == "cuda",
         )
 
-    def train_dataloader(self) -> DataLoader[Any]:
+    def train_dataloader(self) -> TimedLoader:
         """Batches of the training split, shuffled anew in every epoch."""
         return self._loader("train", shuffle=True)
 
-    def val_dataloader(self) -> DataLoader[Any]:
+    def val_dataloader(self) -> TimedLoader:
         """Batches of the validation split, in order."""
         return self._loader("val")
 
-    def test_dataloader(self) -> DataLoader[Any]:
+    def test_dataloader(self) -> TimedLoader:
         """Batches of the test split, in order."""
         return self._loader("test")
 
-    def predict_dataloader(self) -> DataLoader[Any]:
+    def predict_dataloader(self) -> TimedLoader:
         """The test split again: predictions are for images never trained on."""
         return self._loader("test")
 
@@ -272,18 +528,43 @@ class ImageDataModule(LightningDataModule, ABC):
         return batch
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """On the device: uint8 to float32, augmentation (training only), normalisation to `(x - mean) / std`."""
+        """On the device: augment if in training, and normalise."""
+        return self.transform(batch, training=self.trainer is not None and self.trainer.training)
+
+    @torch.no_grad()
+    def transform(self, batch: Batch, *, training: bool) -> Batch:
+        """Make of a batch as it was read what the network sees.
+
+        Args:
+            batch: Images uint8 `[B, C, H, W]` and labels int64 `[B]`.
+            training: Whether to augment and to mix.
+
+        Returns:
+            Images float32 `[B, C, H, W]`, normalised, and labels int64 `[B]` or, when mixed, float32 `[B, K]`.
+        """
         images, labels = batch
         if self._affine is None or self._affine[0].device != images.device:
             mean = torch.tensor(self.mean, device=images.device).view(1, -1, 1, 1)
-            # A channel that is the same everywhere has no spread to divide by.
+            # A channel that is the same everywhere has no spread to divide by; neither has one given as 0.
             std = torch.tensor(self.std, device=images.device).clamp(min=1 / 255).view(1, -1, 1, 1)
             self._affine = 1 / (255 * std), -mean / std
         scale, shift = self._affine
-        if self.trainer is not None and self.trainer.training and len(self.augmentation):
-            with torch.no_grad():
-                images = self.augmentation(images / 255) * 255
-        return images.float().mul_(scale).add_(shift), labels
+        if training and len(self.augmentation):
+            images = self._augmented(images)
+        images = images.float().mul_(scale).add_(shift)
+        if training and self.mixing:
+            number = int(torch.randint(len(self.mixing), ())) if len(self.mixing) > 1 else 0
+            images, labels = self.mixing[number](images, F.one_hot(labels, self.num_classes).float())
+        return images, labels
+
+    def _augmented(self, images: Tensor) -> Tensor:
+        augmented: Tensor = self.augmentation(images / 255)
+        if augmented.shape != images.shape:
+            raise MisconfigurationException(
+                f"data.augmentation makes images of {list(augmented.shape[1:])} from {list(images.shape[1:])}; give it "
+                f"the size of the images, {list(images.shape[2:])}."
+            )
+        return augmented * 255
 
     # The place in a run, kept here because state on the loader is not restored before it is iterated.
 

@@ -6,70 +6,129 @@ Shapes: `N` images of `C` channels, `H` rows and `W` columns.
 import json
 import os
 import shutil
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
-FORMAT_VERSION = 1
+from datamodules.cores import available_cores
+from datamodules.image_file import UnreadableImageError
+from datamodules.image_files import ImageFiles
+from datamodules.progress import progress
+
+FORMAT_VERSION = 2
 """Raised whenever the files below change their meaning; packs of another version are made again."""
 
-CHUNK = 4096
-"""Images that are copied or summed at a time, so that packing needs little memory."""
+CHUNK_BYTES = 2**22
+"""Bytes of images that are decoded, copied or summed at a time, so that packing needs little memory."""
 
-Source = Mapping[str, tuple[NDArray[np.uint8], NDArray[np.int64]]]
-"""What a data set reads: images uint8 `[N, C, H, W]` and labels int64 `[N]` for each split that it comes with."""
+CHECKED_IMAGES = 32
+"""Images whose sums are compared when a pack is opened."""
+
+Images = NDArray[np.uint8] | ImageFiles
+"""Images as an array uint8 `[N, C, H, W]`, or as files that are decoded to one."""
+
+Source = Mapping[str, tuple[Images, NDArray[np.int64]]]
+"""What a data set reads: images and labels int64 `[N]` for each split that it comes with."""
 
 
 class Pack(Dataset[tuple[Tensor, Tensor]]):
-    """The images and labels of a packed data set.
+    """The images and labels of a data set that has been read once.
 
-    A folder holds `images.npy` (uint8 `[N, C, H, W]`), `labels.npy` (int64 `[N]`), `sums.npy` (int64 `[N, 2, C]`: the
-    sum and the sum of squares of each image's pixels, from which mean and standard deviation of any split follow
-    exactly and at once) and `facts.json` (class names, the range of images of each split, format version).
+    A folder holds `images.npy` (uint8 `[N, C, H, W]`; absent when images are decoded from their files each time),
+    `labels.npy` (int64 `[N]`), `sums.npy` (int64 `[N, 2, C]`: the sum and the sum of squares of each image's pixels,
+    from which mean and standard deviation of any split follow exactly and at once), `names.npy` (bytes `[N]`: paths
+    relative to the source's folder; absent when the source has no files) and `facts.json` (class names, the range of
+    images of each split, files that could not be read, format version).
 
     Args:
         folder: A folder that `write_pack` has made.
+        files: The source's folder, to decode images from their files instead of taking them from `images.npy`.
+        label_map: The label to give for each label of the source, int64 `[K]`.
 
     Raises:
         ValueError: If the folder holds no whole pack of this version.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, files: Path | None = None, label_map: Tensor | None = None) -> None:
         self.folder = folder
+        self.label_map = label_map
         try:
             facts = json.loads((folder / "facts.json").read_text())
-            images, labels, sums = (
-                # Copy-on-write: pages stay shared between processes, and torch has a writable array as it wants.
-                np.load(folder / f"{name}.npy", mmap_mode="c", allow_pickle=False)
-                for name in ("images", "labels", "sums")
-            )
-            whole = facts["version"] == FORMAT_VERSION and {len(images), len(labels), len(sums)} == {facts["images"]}
-        except (OSError, ValueError, KeyError, EOFError) as error:
+            if facts["version"] != FORMAT_VERSION:
+                raise ValueError(f"it was written by version {facts['version']}, this is {FORMAT_VERSION}")
+            self.is_packed: bool = facts["packed"]
+            images = self._map("images") if self.is_packed else None
+            labels, sums = self._map("labels"), self._map("sums")
+            self.names: NDArray[np.bytes_] | None = self._map("names") if facts["files"] else None
+            parts = [part for part in (images, labels, sums, self.names) if part is not None]
+            if {len(part) for part in parts} != {facts["images"]}:
+                raise ValueError("its files do not fit each other")
+        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
             raise ValueError(f"{folder} is no whole pack: {error}") from error
-        if not whole:
-            raise ValueError(f"{folder} is no whole pack of version {FORMAT_VERSION}")
-        self.images: Tensor = torch.from_numpy(images)
-        self.labels: Tensor = torch.from_numpy(labels)
+        self.images: Tensor | None = None if images is None else torch.from_numpy(images)
+        self.source_labels: Tensor = torch.from_numpy(labels)
         self.sums: Tensor = torch.from_numpy(sums)
+        self.shape: tuple[int, int, int] = tuple(facts["shape"])
+        """(C, H, W) of the images."""
         self.splits: dict[str, range] = {name: range(*ends) for name, ends in facts["splits"].items()}
+        self.skipped: list[tuple[str, str]] = [(name, reason) for name, reason in facts["skipped"]]
+        """Path and reason of each file that could not be read and is not in the pack."""
+        self.files: ImageFiles | None = None
+        if files is not None:
+            if self.names is None:
+                raise ValueError(f"{folder} was not read from image files")
+            self.files = ImageFiles(files, self.names, self.shape, facts["resize"])
+        self._check_some()
+
+    def _map(self, name: str) -> NDArray[Any]:
+        # Copy-on-write: pages stay shared between processes, and torch has a writable array as it wants.
+        mapped: NDArray[Any] = np.load(self.folder / f"{name}.npy", mmap_mode="c", allow_pickle=False)
+        return mapped
+
+    def _check_some(self) -> None:
+        """A disk that lost power may keep a file's length and lose its content."""
+        if self.images is not None and len(self):
+            some = torch.linspace(0, len(self) - 1, min(CHECKED_IMAGES, len(self))).long()
+            if not np.array_equal(image_sums(self.images[some].numpy()), self.sums[some]):
+                raise ValueError(f"{self.folder} is no whole pack: its images are not those that were written")
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.source_labels)
+
+    @property
+    def labels(self) -> Tensor:
+        """All labels, int64 `[N]`."""
+        return self.source_labels if self.label_map is None else self.label_map[self.source_labels]
 
     def __getitem__(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Gather a batch: indices int64 `[B]` to images uint8 `[B, C, H, W]` and labels int64 `[B]`."""
-        return self.images.index_select(0, indices), self.labels.index_select(0, indices)
+        """Gather a batch: indices int64 `[B]` to images uint8 `[B, C, H, W]` and labels int64 `[B]`.
 
-    def __reduce__(self) -> tuple[type["Pack"], tuple[Path]]:
+        Raises:
+            MisconfigurationException: If a file that was readable when the data set was read no longer is.
+        """
+        labels = self.source_labels.index_select(0, indices)
+        if self.label_map is not None:
+            labels = self.label_map.index_select(0, labels)
+        if self.files is None:
+            assert self.images is not None, "a pack without images is opened with their files"
+            return self.images.index_select(0, indices), labels
+        try:
+            return torch.from_numpy(self.files[indices.numpy()]), labels
+        except UnreadableImageError as error:
+            raise MisconfigurationException(
+                f"{error}, though it could be read before; restore the file and go on from the last checkpoint."
+            ) from error
+
+    def __reduce__(self) -> tuple[type["Pack"], tuple[Path, Path | None, Tensor | None]]:
         """Travel to a worker process as a path; the mapping is opened again there."""
-        return Pack, (self.folder,)
+        return Pack, (self.folder, self.files.folder if self.files else None, self.label_map)
 
     def mean_and_std(self, indices: Tensor) -> tuple[list[float], list[float]]:
         """Mean and standard deviation of each channel over the pixels of some images, on the scale [0, 1].
@@ -80,7 +139,7 @@ class Pack(Dataset[tuple[Tensor, Tensor]]):
         Returns:
             Two lists of `C` numbers, exact but for the last rounding.
         """
-        pixels = len(indices) * self.images.shape[2] * self.images.shape[3]
+        pixels = len(indices) * self.shape[1] * self.shape[2]
         means, stds = [], []
         for total, squares in self.sums[indices].sum(dim=0).T.tolist():
             means.append(total / pixels / 255)
@@ -88,18 +147,52 @@ class Pack(Dataset[tuple[Tensor, Tensor]]):
         return means, stds
 
 
-def write_pack(folder: Path, source: Source, class_names: Sequence[str]) -> None:
-    """Write a pack so that the folder appears whole or not at all.
+def image_sums(images: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Sum and sum of squares of each channel of images uint8 `[N, C, H, W]`, int64 `[N, 2, C]`, exactly."""
+    sums = np.empty((len(images), 2, images.shape[1]), np.int64)
+    for row, image in enumerate(images.reshape(*images.shape[:2], -1)):  # an image at a time stays in the cache
+        values = image.astype(np.float64)  # exact up to 2**53, and summed faster than integers
+        sums[row] = values.sum(axis=1), np.einsum("cp,cp->c", values, values)
+    return sums
+
+
+def write_pack(folder: Path, source: Source, class_names: Sequence[str], *, packed: bool = True) -> None:
+    """Read every image and write a pack so that the folder appears whole or not at all.
+
+    Image files are decoded by all cores. Those that cannot be read are left out and listed with the reason. Only one
+    process may write the same pack at a time; what one that was killed has left is removed.
 
     Args:
         folder: Where the pack is to be; anything there is replaced.
         source: Images and labels by split.
         class_names: One name for each label.
+        packed: Whether to keep the pixels, or of files only what is known about them.
 
     Raises:
-        MisconfigurationException: If there is no image, or a label is outside the classes.
+        MisconfigurationException: If there is no image, labels and images do not match, or a label is outside the
+            classes.
         OSError: If the folder cannot be written.
     """
+    _check_labels(source, class_names)
+    total = sum(len(labels) for _, labels in source.values())
+    if not total:
+        raise MisconfigurationException(f"The data set for {folder.name} has no images; check where it is read from.")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir()
+    try:
+        _write_parts(part, source, class_names, total, packed)
+        for file in part.iterdir():
+            with file.open("rb") as opened:
+                os.fsync(opened.fileno())
+        shutil.rmtree(folder, ignore_errors=True)
+        part.rename(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _check_labels(source: Source, class_names: Sequence[str]) -> None:
     for split, (images, labels) in source.items():
         if len(images) != len(labels):
             raise MisconfigurationException(
@@ -110,41 +203,104 @@ def write_pack(folder: Path, source: Source, class_names: Sequence[str]) -> None
                 f"Label {labels[outside[0]]} of image {outside[0]} in the {split} split is outside the "
                 f"{len(class_names)} classes, 0 to {len(class_names) - 1}; correct the label or add the class's name."
             )
-    total = sum(len(labels) for _, labels in source.values())
-    if not total:
-        raise MisconfigurationException(f"The data set for {folder.name} has no images; check where it is read from.")
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        shape = next(images.shape[1:] for images, _ in source.values())
-        packed = np.lib.format.open_memmap(part / "images.npy", "w+", np.uint8, (total, *shape))
-        sums = np.empty((total, 2, shape[0]), np.int64)
-        splits, end = {}, 0
-        for split, (images, _) in source.items():
-            start, end = end, end + len(images)
+
+def _write_parts(part: Path, source: Source, class_names: Sequence[str], total: int, packed: bool) -> None:
+    some = next(images for images, _ in source.values())
+    shape = tuple(some.shape[1:])
+    pixels = _Array(part / "images.npy", total, shape, np.uint8) if packed else None
+    sums = _Array(part / "sums.npy", total, (2, shape[0]), np.int64)
+    kept_labels, kept_names, skipped, splits, end = [], [], [], {}, 0
+    with progress(f"Reading {len(class_names)} classes", total) as advance:
+        for split, (images, labels) in source.items():
+            start, seen = end, 0
+            for chunk, errors in _chunks(images):
+                rows = np.arange(seen, seen + len(chunk))
+                seen += len(chunk)
+                if errors:
+                    assert isinstance(images, ImageFiles)
+                    skipped += [(os.fsdecode(images.names[rows[row]]), reason) for row, reason in errors.items()]
+                    whole = np.setdiff1d(np.arange(len(rows)), list(errors))
+                    chunk, rows = chunk[whole], rows[whole]
+                if pixels is not None:
+                    pixels.append(chunk)
+                sums.append(image_sums(chunk))
+                kept_labels.append(labels[rows])
+                if isinstance(images, ImageFiles):
+                    kept_names.append(images.names[rows])
+                end += len(rows)
+                advance(len(rows) + len(errors))
             splits[split] = (start, end)
-            for i in range(start, end, CHUNK):
-                rows = slice(i, min(i + CHUNK, end))
-                packed[rows] = images[i - start : rows.stop - start]
-                chunk = packed[rows].astype(np.int64)
-                sums[rows, 0] = chunk.sum(axis=(2, 3))
-                sums[rows, 1] = (chunk**2).sum(axis=(2, 3))
-        packed.flush()
-        del packed
-        np.save(part / "labels.npy", np.concatenate([labels for _, labels in source.values()]).astype(np.int64))
-        np.save(part / "sums.npy", sums)
-        facts = {
-            "version": FORMAT_VERSION,
-            "images": total,
-            "splits": splits,
-            "class_names": list(class_names),
-        }
-        (part / "facts.json").write_text(json.dumps(facts, indent=2))
-        for file in part.iterdir():
-            with file.open("rb") as opened:
-                os.fsync(opened.fileno())
-        shutil.rmtree(folder, ignore_errors=True)
-        part.rename(folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    for array in (pixels, sums):
+        if array is not None:
+            array.close(end)
+    np.save(part / "labels.npy", np.concatenate(kept_labels).astype(np.int64))
+    if kept_names:
+        np.save(part / "names.npy", np.concatenate(kept_names))
+    facts = {
+        "version": FORMAT_VERSION,
+        "images": end,
+        "packed": packed,
+        "files": bool(kept_names),
+        "shape": shape,
+        "resize": some.resize if isinstance(some, ImageFiles) else None,
+        "splits": splits,
+        "skipped": skipped,
+        "class_names": list(class_names),
+    }
+    (part / "facts.json").write_text(json.dumps(facts, indent=2))
+
+
+class _Array:
+    """An array file that grows by rows, up to a number of them."""
+
+    def __init__(self, path: Path, most: int, shape: Sequence[int], dtype: type[np.generic]) -> None:
+        self._path = path
+        self._header = (shape, np.dtype(dtype))
+        self._file = path.open("wb")
+        self._write_header(most)
+        self._space = self._file.tell()
+
+    def _write_header(self, rows: int) -> None:
+        shape, dtype = self._header
+        header = {"descr": dtype.str, "fortran_order": False, "shape": (rows, *shape)}
+        np.lib.format.write_array_header_1_0(self._file, header)
+
+    def append(self, rows: NDArray[Any]) -> None:
+        self._file.write(np.ascontiguousarray(rows).data)
+
+    def close(self, rows: int) -> None:
+        """Write the number of rows that there are now; NumPy leaves room for a shorter number in the header."""
+        self._file.seek(0)
+        self._write_header(rows)
+        assert self._file.tell() == self._space
+        self._file.close()
+
+
+class _Attempts(Dataset[tuple[NDArray[np.uint8], dict[int, str]]]):
+    """Decodes what can be decoded, and says why the rest cannot."""
+
+    def __init__(self, images: ImageFiles) -> None:
+        self.images = images
+
+    def __getitem__(self, indices: range) -> tuple[NDArray[np.uint8], dict[int, str]]:
+        chunk = np.zeros((len(indices), *self.images.shape[1:]), np.uint8)
+        errors = {}
+        for row, index in enumerate(indices):
+            try:
+                chunk[row] = self.images.read(index)
+            except UnreadableImageError as error:
+                errors[row] = str(error)
+        return chunk, errors
+
+
+def _chunks(images: Images) -> Iterator[tuple[NDArray[np.uint8], dict[int, str]]]:
+    """The images in order, some at a time, with the reasons for those that cannot be read."""
+    size = max(1, CHUNK_BYTES // int(np.prod(images.shape[1:])))
+    ranges = [range(start, min(start + size, len(images))) for start in range(0, len(images), size)]
+    if not isinstance(images, ImageFiles):
+        yield from ((np.asarray(images[rows.start : rows.stop]), {}) for rows in ranges)
+        return
+    workers = min(available_cores(), len(ranges))
+    for chunk, errors in DataLoader(_Attempts(images), batch_size=None, sampler=ranges, num_workers=workers):
+        yield chunk.numpy(), errors

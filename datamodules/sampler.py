@@ -20,6 +20,8 @@ class KeyedBatchSampler(Sampler[Tensor]):
         indices: The images to draw from, int64 `[N]`.
         batch_size: Images per batch and process.
         shuffle: Whether to permute the images anew in every epoch.
+        balance: The class of each of `indices`, int64 `[N]`, to give every class the same share of an epoch: images of
+            a rare class come several times, of a frequent one some, others in each epoch. Only with `shuffle`.
         seed: The seed of the permutations.
         drop_last: Whether to leave out a last batch that is not full.
         rank: This process's number.
@@ -32,6 +34,7 @@ class KeyedBatchSampler(Sampler[Tensor]):
         batch_size: int,
         *,
         shuffle: bool = False,
+        balance: Tensor | None = None,
         seed: int = 0,
         drop_last: bool = False,
         rank: int = 0,
@@ -40,6 +43,7 @@ class KeyedBatchSampler(Sampler[Tensor]):
         self.indices = indices
         self.batch_size = batch_size
         self.shuffle = shuffle
+        self._by_class = None if balance is None else [indices[balance == label] for label in torch.unique(balance)]
         self.seed = seed
         self.drop_last = drop_last
         self.rank = rank
@@ -71,10 +75,30 @@ class KeyedBatchSampler(Sampler[Tensor]):
             yield from (share[number * size : (number + 1) * size] for number in rest)
             return
         generator = torch.Generator().manual_seed(random_key(self.seed, self.epoch))
-        order = self.indices[torch.randperm(len(self.indices), generator=generator)]
+        indices = self.indices if self._by_class is None else self._balanced(self._by_class, generator)
+        order = indices[torch.randperm(len(indices), generator=generator)]
         size = self.batch_size * self.world_size
         for number in rest:
             yield order[number * size : (number + 1) * size].tensor_split(self.world_size)[self.rank]
 
+    def _balanced(self, by_class: list[Tensor], generator: torch.Generator) -> Tensor:
+        drawn = []
+        for members, count in zip(by_class, balanced_counts(len(self.indices), len(by_class)), strict=True):
+            rounds = -(-count // len(members))
+            orders = [torch.randperm(len(members), generator=generator) for _ in range(rounds)]
+            drawn.append(members[torch.cat(orders)[:count]])
+        return torch.cat(drawn)
+
     def _share(self) -> Tensor:
         return self.indices[self.rank :: self.world_size]
+
+
+def balanced_counts(total: int, num_classes: int) -> list[int]:
+    """The images of each class in a balanced epoch of `total` images.
+
+    Example:
+        >>> balanced_counts(11, 3)
+        [4, 4, 3]
+    """
+    share, rest = divmod(total, num_classes)
+    return [share + (label < rest) for label in range(num_classes)]

@@ -5,10 +5,10 @@ Shapes: a batch of `B` images with `C` channels, `H` rows and `W` columns; `K` c
 
 import inspect
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 from jsonargparse import ArgumentParser
@@ -22,16 +22,18 @@ from torch.optim.lr_scheduler import ConstantLR
 
 from models.checkpoint import read_checkpoint
 from models.metrics import ClassificationMetrics
+from models.views import Views, average_logits
 
 Batch = tuple[Tensor, Tensor]
-"""Normalised images, float `[B, C, H, W]`, and labels, int64 `[B]`."""
+"""Normalised images, float `[B, C, H, W]`, and labels, int64 `[B]` or, of mixed images, probabilities `[B, K]`."""
 
 
 class Classifier(LightningModule):
     """Cross-entropy and accuracy around any network that maps images `[B, C, H, W]` to logits `[B, K]`.
 
     Logs `train/loss`, `train/accuracy`, the same under `val/` and `test/`, and with more than 10 classes
-    `.../top5_accuracy`: once per epoch, as exact means over its images.
+    `.../top5_accuracy`: once per epoch, as exact means over its images. `class_weights` are part of `train/loss` alone,
+    so that validation and test compare between runs with and without them.
 
     A checkpoint holds, besides the weights, the constructor's arguments, `class_names` and `preprocessing`, all in
     plain types: `Classifier.load_from_checkpoint(path)` needs nothing else. (Built in Python around a ready network,
@@ -43,10 +45,17 @@ class Classifier(LightningModule):
         optimizer: Makes the optimizer from the parameters, such as `torch.optim.AdamW`.
         scheduler: Makes the learning-rate schedule from the optimizer. One that has an argument `total_steps` is
             given the Trainer's number of optimizer steps and steps after each; any other steps after each epoch.
+        class_weights: What an image of each class counts in the training loss, `K` numbers, or `balanced`: inversely
+            proportional to the class's training images, 1 on average over them. The loss is the weighted sum divided
+            by the number of images.
+        test_time_augmentation: Further views of each image that test and predict average over: `flip`, `crops` or
+            `crops+flip`.
         compile: Whether to compile the network (`torch.compile`); the weights keep their names.
         channels_last: Whether images and weights lie in memory pixel by pixel, which convolutions on GPUs with tensor
             cores and on CPUs with bfloat16 units prefer.
     """
+
+    _weight: Tensor | None
 
     def __init__(
         self,
@@ -54,6 +63,8 @@ class Classifier(LightningModule):
         num_classes: int,
         optimizer: OptimizerCallable,
         scheduler: LRSchedulerCallable | None = None,
+        class_weights: Literal["balanced"] | Sequence[float] | None = None,
+        test_time_augmentation: Views | None = None,
         compile: bool = False,
         channels_last: bool = False,
     ) -> None:
@@ -78,6 +89,15 @@ class Classifier(LightningModule):
         self.train_metrics = ClassificationMetrics(num_classes)
         self.val_metrics = ClassificationMetrics(num_classes)
         self.test_metrics = ClassificationMetrics(num_classes)
+        given = class_weights not in (None, "balanced")
+        if given and (len(class_weights or ()) != num_classes or min(map(float, class_weights or ())) < 0):
+            raise MisconfigurationException(
+                f"model.class_weights is {class_weights}; give {num_classes} numbers of at least 0, one for each "
+                "class, or balanced."
+            )
+        self.class_weights = class_weights
+        self.test_time_augmentation = test_time_augmentation
+        self.register_buffer("_weight", None, persistent=False)
         self.make_optimizer = optimizer
         self._make_scheduler = scheduler
         self._memory_format = torch.channels_last if channels_last else torch.preserve_format
@@ -104,29 +124,42 @@ class Classifier(LightningModule):
             )
         return logits
 
-    def _step(self, batch: Batch, metrics: ClassificationMetrics) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The batch's mean loss, classes weighted."""
         images, labels = batch
         logits = self(images)
-        loss = F.cross_entropy(logits.float(), labels)
-        metrics.update(logits.detach(), labels, loss.detach())
+        if self._weight is None:
+            loss = F.cross_entropy(logits.float(), labels)
+        else:
+            # Divided by the images, not by their weights: then every batch counts alike, whatever is in it.
+            loss = F.cross_entropy(logits.float(), labels, self._weight, reduction="sum") / len(labels)
+        self.train_metrics.update(logits.detach(), labels, loss.detach())
         return loss
-
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The batch's mean loss."""
-        return self._step(batch, self.train_metrics)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count the batch."""
-        self._step(batch, self.val_metrics)
+        images, labels = batch
+        self._count(self(images), labels, self.val_metrics)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Count the batch."""
-        self._step(batch, self.test_metrics)
+        images, labels = batch
+        self._count(self.predict_logits(images), labels, self.test_metrics)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Logits, float32 `[B, K]`."""
-        logits: Tensor = self(batch[0])
-        return logits.float()
+        return self.predict_logits(batch[0]).float()
+
+    def predict_logits(self, images: Tensor) -> Tensor:
+        """Logits, float `[B, K]`, averaged over the views of `test_time_augmentation`."""
+        if self.test_time_augmentation:
+            return average_logits(self, images, self.test_time_augmentation)
+        logits: Tensor = self(images)
+        return logits
+
+    @staticmethod
+    def _count(logits: Tensor, labels: Tensor, metrics: ClassificationMetrics) -> None:
+        metrics.update(logits, labels, F.cross_entropy(logits.float(), labels))
 
     def on_train_epoch_start(self) -> None:
         """Count anew; not called when an epoch is taken up in its middle, whose count goes on."""
@@ -180,6 +213,18 @@ class Classifier(LightningModule):
         if datamodule is not None:
             self.class_names = list(datamodule.class_names)
             self.preprocessing = dict(datamodule.preprocessing)
+        if stage == "fit" and self.class_weights is not None:
+            self._weight = torch.tensor(self._balanced_weights())
+
+    def _balanced_weights(self) -> list[float]:
+        if self.class_weights != "balanced":
+            return [float(weight) for weight in self.class_weights or ()]
+        counts = getattr(getattr(self.trainer, "datamodule", None), "class_counts", None)
+        if counts is None:
+            raise MisconfigurationException(
+                "model.class_weights is balanced, but what is trained on does not say its class_counts; give numbers."
+            )
+        return [sum(counts) / (len(counts) * count) if count else 0.0 for count in counts]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what the weights mean."""

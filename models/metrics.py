@@ -11,6 +11,9 @@ from torchmetrics import Metric
 class ClassificationMetrics(Metric):
     """Loss and accuracy as exact means over images, whatever the sizes of the batches and the number of processes.
 
+    Of images that are mixed of several classes, a prediction is right by the share of the class predicted, as the
+    authors of mixup count (Zhang et al., 2018).
+
     One metric for all figures, because each update of a metric costs a noticeable part of a small network's step. The
     state is part of a checkpoint, so that an epoch that was interrupted ends with the figures of the whole.
 
@@ -29,9 +32,9 @@ class ClassificationMetrics(Metric):
         self.top5 = num_classes > 10
         # Apple's GPUs have no float64.
         precise = torch.float32 if torch.backends.mps.is_available() else torch.float64
-        self.add_state("loss_sum", torch.zeros((), dtype=precise), dist_reduce_fx="sum", persistent=True)
-        for name in ("correct", "top5_correct", "total"):
-            self.add_state(name, torch.zeros((), dtype=torch.long), dist_reduce_fx="sum", persistent=True)
+        for name in ("loss_sum", "correct", "top5_correct"):
+            self.add_state(name, torch.zeros((), dtype=precise), dist_reduce_fx="sum", persistent=True)
+        self.add_state("total", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum", persistent=True)
 
     def _load_from_state_dict(self, *args: Any) -> None:
         super()._load_from_state_dict(*args)
@@ -43,14 +46,14 @@ class ClassificationMetrics(Metric):
 
         Args:
             logits: float `[B, K]`.
-            labels: int64 `[B]`.
+            labels: int64 `[B]`, or probabilities float `[B, K]`.
             loss: The batch's mean loss, a scalar.
         """
         # In place: an assignment to a module's attribute takes longer than the sum.
         self.loss_sum.add_(loss, alpha=len(labels))
-        self.correct.add_((logits.argmax(dim=1) == labels).sum())
+        self.correct.add_(_right(logits.argmax(dim=1, keepdim=True), labels))
         if self.top5:
-            self.top5_correct.add_((logits.topk(5, dim=1).indices == labels[:, None]).sum())
+            self.top5_correct.add_(_right(logits.topk(5, dim=1).indices, labels))
         self.total.add_(len(labels))
 
     def compute(self) -> Mapping[str, Tensor]:
@@ -59,3 +62,8 @@ class ClassificationMetrics(Metric):
         if self.top5:
             figures["top5_accuracy"] = self.top5_correct / self.total
         return figures
+
+
+def _right(predictions: Tensor, labels: Tensor) -> Tensor:
+    """How many of predictions int64 `[B, n]` are right, a scalar."""
+    return (predictions == labels[:, None]).sum() if labels.ndim == 1 else labels.gather(1, predictions).sum()

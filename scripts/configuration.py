@@ -3,6 +3,7 @@
 A class named anew starts from its own defaults: nothing that was set for the class it replaces is handed on to it.
 """
 
+import argparse
 import re
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -14,6 +15,10 @@ from typing import Any, NoReturn
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser
+
+from models.checkpoint import read_checkpoint
+
+CONFIGS = Path(__file__).parent.parent / "configs"
 
 Config = dict[str, Any]
 
@@ -70,6 +75,33 @@ def merge(base: Config, over: Config) -> Config:
         else:
             merged[key] = value
     return merged
+
+
+def read_layers(args: Sequence[str]) -> tuple[Config, list[str], list[str]]:
+    """Read the default configuration, that in the checkpoint if one is given, and each --config, in turn.
+
+    Args:
+        args: The command line's arguments.
+
+    Returns:
+        The configuration that the flags may be laid over, those flags, and the files given.
+
+    Raises:
+        MisconfigurationException: If a file cannot be read.
+    """
+    files = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    files.add_argument("-c", "--config", action="append", default=[])
+    files.add_argument("--ckpt_path")
+    given, flags = files.parse_known_args(args)
+    layers = [read_config(CONFIGS / "default.yaml")]
+    if given.ckpt_path:
+        layers.append(read_checkpoint(given.ckpt_path).get("config", {}))
+        flags += ["--ckpt_path", given.ckpt_path]
+    layers += map(read_config, given.config)
+    config = switch_classes(reduce(merge, layers), flags)
+    if not given.ckpt_path and config.get("ckpt_path"):
+        read_checkpoint(config["ckpt_path"])
+    return config, flags, given.config
 
 
 def switch_classes(config: Config, flags: Sequence[str]) -> Config:

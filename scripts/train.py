@@ -4,14 +4,12 @@ python scripts/train.py fit [--config FILE] [--data.batch_size 128 ...]
 python scripts/train.py test --ckpt_path runs/EXPERIMENT/DATE-TIME/checkpoints/best.ckpt
 """
 
-import argparse
 import logging
 import os
 import sys
 import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext, suppress
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +28,11 @@ from callbacks.prediction_file import PredictionFile
 from callbacks.run_folder import agree_on_run_folder
 from callbacks.run_record import RunRecord
 from datamodules.base import ImageDataModule
-from models.checkpoint import DurableCheckpointIO, read_checkpoint
+from models.checkpoint import DurableCheckpointIO
 from models.classifier import Classifier
 from models.precision import choose_precision
-from scripts.configuration import Parser, merge, one_sentence, read_config, switch_classes
+from scripts.configuration import CONFIGS, Parser, one_sentence, read_layers
 
-CONFIGS = Path(__file__).parent.parent / "configs"
 PREDICTIONS = "predictions.csv"
 
 
@@ -98,19 +95,7 @@ class TrainCLI(LightningCLI):
         args = list(sys.argv[1:] if args is None else args)
         self.config_files: list[str] = []
         if args and args[0] in self.subcommands():
-            files = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-            files.add_argument("-c", "--config", action="append", default=[])
-            files.add_argument("--ckpt_path")
-            given, flags = files.parse_known_args(args[1:])
-            self.config_files = given.config
-            layers = [read_config(CONFIGS / "default.yaml")]
-            if given.ckpt_path:
-                layers.append(read_checkpoint(given.ckpt_path).get("config", {}))
-                flags += ["--ckpt_path", given.ckpt_path]
-            layers += map(read_config, given.config)
-            config = switch_classes(reduce(merge, layers), flags)
-            if not given.ckpt_path and config.get("ckpt_path"):
-                read_checkpoint(config["ckpt_path"])
+            config, flags, self.config_files = read_layers(args[1:])
             args = [args[0], "--config", yaml.safe_dump(config), *flags]
         self.config = parser.parse_args(args)
         if not 0 <= (seed := self.config[self.config.subcommand].seed_everything) < 2**32:

@@ -1,0 +1,46 @@
+"""The IDX format that MNIST is distributed in."""
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from numpy.typing import NDArray
+
+
+def find_idx(folder: Path, name: str) -> Path:
+    """The file of this name, plain or with `.gz` behind it; where there is neither, the plain one's path."""
+    packed = folder / f"{name}.gz"
+    return packed if packed.exists() and not (folder / name).exists() else folder / name
+
+
+def read_idx(path: Path) -> NDArray[np.uint8]:
+    """Read an array of bytes.
+
+    Two zero bytes, a type (8 for unsigned bytes), the number of dimensions, each dimension as a big-endian 32-bit
+    number, and the values (LeCun, Cortes and Burges, "The MNIST database", 1998).
+
+    Args:
+        path: The file; gzip if it ends in `.gz`.
+
+    Returns:
+        uint8, in the shape that the file declares.
+
+    Raises:
+        OSError: If it cannot be read.
+        MisconfigurationException: If it is not such a file, or is truncated.
+    """
+    try:
+        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (EOFError, gzip.BadGzipFile) as error:
+        raise MisconfigurationException(f"{path} is damaged: {error}; fetch it again.") from error
+    if data[:3] != b"\0\0\x08" or len(data) < 4 + 4 * data[3]:
+        raise MisconfigurationException(f"{path} is no IDX file of unsigned bytes; fetch it again.")
+    start = 4 + 4 * data[3]
+    shape = tuple(int(size) for size in np.frombuffer(data[4:start], ">u4"))
+    values = np.frombuffer(data, np.uint8, offset=start)
+    if len(values) != np.prod(shape):
+        raise MisconfigurationException(
+            f"{path} is damaged: it holds {len(values):,} bytes, but declares {np.prod(shape):,}; fetch it again."
+        )
+    return values.reshape(shape)

@@ -1,0 +1,86 @@
+"""Training images that are two at once, with labels to match.
+
+Shapes: a batch of `B` images with `C` channels, `H` rows and `W` columns; `K` classes.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Beta
+
+
+class MixUp(nn.Module):
+    """Each image becomes `weight * image + (1 - weight) * another` (Zhang, Cissé, Dauphin and Lopez-Paz, 2018).
+
+    The weight is drawn for each image, the other image from the same batch.
+
+    Args:
+        alpha: The weight's distribution, Beta(alpha, alpha): near 0 or 1 for a small alpha, uniform for 1.
+
+    Shape:
+        Images float `[B, C, H, W]` and class probabilities float `[B, K]` to the same.
+
+    Raises:
+        ValueError: If alpha is not positive.
+    """
+
+    def __init__(self, alpha: float = 0.2) -> None:
+        super().__init__()
+        self.beta = _beta(alpha)
+
+    def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Mix a batch."""
+        weight = self.beta.sample((len(images),)).to(images.device)
+        other = torch.randperm(len(images)).to(images.device)
+        return (
+            torch.lerp(images[other], images, weight.view(-1, 1, 1, 1)),
+            torch.lerp(labels[other], labels, weight.view(-1, 1)),
+        )
+
+
+class CutMix(nn.Module):
+    """A box of each image is replaced by that part of another (Yun et al., 2019).
+
+    The box is drawn for each image, the other image from the same batch; a label's weight is the share of pixels that
+    is really there, boxes that reach over the edge included.
+
+    Args:
+        alpha: The distribution, Beta(alpha, alpha), of the share of pixels that stay.
+
+    Shape:
+        Images float `[B, C, H, W]` and class probabilities float `[B, K]` to the same.
+
+    Raises:
+        ValueError: If alpha is not positive.
+    """
+
+    def __init__(self, alpha: float = 1.0) -> None:
+        super().__init__()
+        self.beta = _beta(alpha)
+
+    def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Mix a batch."""
+        count, _, height, width = images.shape
+        side = (1 - self.beta.sample((count,))).sqrt()
+        inside = _interval(height, side)[:, :, None] & _interval(width, side)[:, None, :]
+        weight = 1 - inside.flatten(1).float().mean(dim=1)
+        inside, weight = inside.to(images.device), weight.to(images.device)
+        other = torch.randperm(count).to(images.device)
+        return (
+            torch.where(inside[:, None], images[other], images),
+            torch.lerp(labels[other], labels, weight.view(-1, 1)),
+        )
+
+
+def _beta(alpha: float) -> Beta:
+    if alpha <= 0:
+        raise ValueError(f"alpha is {alpha}; give a positive number")
+    return Beta(alpha, alpha, validate_args=False)
+
+
+def _interval(length: int, side: Tensor) -> Tensor:
+    """Places, bool `[B, length]`, within `side * length` of each other around a random centre."""
+    centre = torch.randint(length, side.shape)
+    half = (side * length).round().int()
+    start = (centre - half // 2).view(-1, 1)
+    places = torch.arange(length)
+    return (places >= start) & (places < start + half.view(-1, 1))

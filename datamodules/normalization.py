@@ -1,0 +1,44 @@
+"""What images are normalised by."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """`(x - mean) / std` for each channel.
+
+    Args:
+        mean: Mean of each channel on the scale [0, 1].
+        std: Standard deviation of each channel, likewise.
+
+    Raises:
+        ValueError: If there is not one of each for every channel, or a deviation is negative.
+    """
+
+    mean: Sequence[float]
+    std: Sequence[float]
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"mean has {len(self.mean)} numbers and std {len(self.std)}; give one of each per channel")
+        if min(self.std, default=0) < 0:
+            raise ValueError(f"std is {list(self.std)}; no standard deviation is negative")
+
+
+NORMALIZATIONS = {
+    # The training images of ILSVRC 2012, as torchvision's pretrained weights expect them.
+    "imagenet": Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    # To [-1, 1], as Inception (Szegedy et al., 2015) and vision transformers of the original release expect.
+    "inception": Normalization((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    # The 400 million pairs of Radford et al., 2021.
+    "clip": Normalization((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+    # The 50,000 training images, each.
+    "cifar10": Normalization((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar100": Normalization((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+    # The 60,000 training images.
+    "mnist": Normalization((0.1307,), (0.3081,)),
+    # Only scaled to [0, 1].
+    "none": Normalization((0.0,), (1.0,)),
+}
+"""Known normalisations by name; each number is that of the set's own training images unless said otherwise."""

@@ -1,0 +1,62 @@
+"""How far a long piece of work is."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Protocol
+
+from rich import get_console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+SECONDS_BETWEEN_LINES = 30.0
+"""How often a line is written where there is no terminal to draw a bar on."""
+
+
+class Advance(Protocol):
+    """Tells that `number` more have been done."""
+
+    def __call__(self, number: int = 1) -> None:
+        """Tell it."""
+
+
+class RateColumn(ProgressColumn):
+    """Images per second."""
+
+    def render(self, task: Task) -> Text:
+        """The rate, once it is known."""
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:,.0f}/s" if speed else "")
+
+
+@contextmanager
+def progress(title: str, total: int) -> Iterator[Advance]:
+    """Show rate and time left: a bar on a terminal, else a line every half minute.
+
+    Args:
+        title: What is being done.
+        total: How many there are to do.
+    """
+    console = get_console()
+    if console.is_terminal:
+        columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), RateColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=console) as bar:
+            task = bar.add_task(title, total=total)
+            yield lambda number=1: bar.advance(task, number)
+        return
+
+    start = next_line = time.monotonic()
+    next_line += SECONDS_BETWEEN_LINES
+    done = 0
+
+    def advance(number: int = 1) -> None:
+        nonlocal done, next_line
+        done += number
+        if (now := time.monotonic()) >= next_line:
+            next_line = now + SECONDS_BETWEEN_LINES
+            rate = done / (now - start)
+            left = timedelta(seconds=round((total - done) / rate))
+            print(f"{title}  {done:,}/{total:,}  {rate:,.0f}/s  {left} left", flush=True)
+
+    yield advance

@@ -1,0 +1,70 @@
+"""Tiny ImageNet: 200 classes of ImageNet in small."""
+
+from functools import cached_property
+from pathlib import Path
+
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from torchvision.datasets.utils import download_and_extract_archive
+
+from datamodules.base import ImageDataModule
+from datamodules.image_files import fingerprint_files, images_in, listed
+from datamodules.pack import Source
+
+
+class TinyImageNet(ImageDataModule):
+    """100,000 training and 10,000 validation images of 64x64 pixels, 200 classes, in `tiny-imagenet-200`.
+
+    Laid out as distributed: `train/<wnid>/images`, `val/val_annotations.txt`; `wnids.txt` decides which classes there
+    are and `words.txt` has their names, of which the first is taken. Labels for test are not public.
+
+    Source: Y. Le and X. Yang, "Tiny ImageNet Visual Recognition Challenge", Stanford CS231n, 2015, who chose the
+    splits.
+    """
+
+    image_shape = (3, 64, 64)
+    origin = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
+    tests_on_validation = True
+    known_files = ("wnids.txt", "words.txt", "train/*/*_boxes.txt", "val/val_annotations.txt", "test/images/*.JPEG")
+
+    @property
+    def source_folder(self) -> Path:
+        """The folder of the distributed archive."""
+        return self.root / "tiny-imagenet-200"
+
+    @cached_property
+    def wnids(self) -> list[str]:
+        """The classes' numbers in WordNet, in the order of their labels."""
+        return self.from_source((self.source_folder / "wnids.txt").read_text).split()
+
+    @cached_property
+    def class_names(self) -> list[str]:  # type: ignore[override]  # others declare theirs, these are in a file
+        """The first name of each class; its number where no name is known."""
+        lines = self.from_source((self.source_folder / "words.txt").read_text).splitlines()
+        words = {wnid: names.split(",")[0] for wnid, _, names in (line.partition("\t") for line in lines)}
+        return [words.get(wnid, wnid) for wnid in self.wnids]
+
+    def fingerprint(self) -> str:
+        """Sizes and times of all files."""
+        return fingerprint_files(self.source_folder)
+
+    def read(self) -> Source:
+        """The images of the classes in `wnids.txt`; other folders and files are left alone."""
+        folder = self.source_folder
+        train = [
+            (f"train/{wnid}/images/{name}", label)
+            for label, wnid in enumerate(self.wnids)
+            for name in images_in(folder / "train" / wnid / "images")
+        ]
+        label_of = {wnid: label for label, wnid in enumerate(self.wnids)}
+        annotations = folder / "val" / "val_annotations.txt"
+        rows = [line.split("\t") for line in annotations.read_text().splitlines() if line]
+        if broken := [row for row in rows if len(row) < 2]:
+            raise MisconfigurationException(
+                f"{annotations} has the line {broken[0][0]!r}; expected the name of a file, a tab and a class."
+            )
+        val = [(f"val/images/{name}", label_of[wnid]) for name, wnid, *_ in rows if wnid in label_of]
+        return listed(folder, {"train": train, "val": val}, self.image_shape)
+
+    def fetch(self) -> None:
+        """Download and unpack the archive."""
+        download_and_extract_archive(self.origin, str(self.root), md5="90528d7ca1a48142e341f4ef8d21d0de")

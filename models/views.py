@@ -1,0 +1,56 @@
+"""Several views of an image, whose predictions are averaged.
+
+Shapes: a batch of `B` images with `C` channels, `H` rows and `W` columns; `K` classes.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Views = Literal["flip", "crops", "crops+flip"]
+"""The image and its mirror image; the image, its corners and its centre; both."""
+
+CROP = 0.875
+"""The share of each side that a crop keeps, as 224 of 256 pixels (Krizhevsky, Sutskever and Hinton, 2012)."""
+
+
+def views(images: Tensor, kind: Views) -> Iterator[Tensor]:
+    """The images themselves, then their other views, each in the size of the images.
+
+    Args:
+        images: float `[B, C, H, W]`.
+        kind: Which views.
+    """
+    for view in (images, *crops(images)) if "crops" in kind else (images,):
+        yield view
+        if "flip" in kind:
+            yield view.flip(3)
+
+
+def crops(images: Tensor) -> Iterator[Tensor]:
+    """The four corners and the centre, resized to the size of the images."""
+    height, width = images.shape[2:]
+    rows, columns = max(1, round(CROP * height)), max(1, round(CROP * width))
+    bottom, right = height - rows, width - columns
+    for top, left in ((0, 0), (0, right), (bottom, 0), (bottom, right), (bottom // 2, right // 2)):
+        crop = images[:, :, top : top + rows, left : left + columns]
+        yield F.interpolate(crop, (height, width), mode="bilinear", align_corners=False)
+
+
+def average_logits(network: Callable[[Tensor], Tensor], images: Tensor, kind: Views) -> Tensor:
+    """Predict each view and average the probabilities.
+
+    Args:
+        network: Maps images to logits `[B, K]`.
+        images: float `[B, C, H, W]`.
+        kind: Which views.
+
+    Returns:
+        The logarithm of the mean probabilities, float32 `[B, K]`: logits of which softmax gives them back.
+    """
+    each = [network(view).float().log_softmax(dim=1) for view in views(images, kind)]
+    mean: Tensor = torch.stack(each).logsumexp(dim=0) - torch.tensor(len(each)).log()
+    return mean
