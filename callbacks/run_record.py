@@ -1,5 +1,6 @@
 """What stays of a run besides its weights and curves."""
 
+import csv
 import json
 import os
 import shutil
@@ -33,9 +34,10 @@ def git_commit() -> str | None:
 class RunRecord(Callback):
     """Keeps the configuration, and the figures when they are known.
 
-    Writes `config.yaml` at the start and `results.json` at the end of training and again after the test. Adds `config`,
-    `versions`, `git_commit`, `data_fingerprint` and `progress` to every checkpoint, in plain types; a resumed run
-    counts on from `progress`.
+    Writes at the start `config.yaml`, `classes.csv` (how many training images of each class there are, how many an
+    epoch shows, and what each counts in the loss) and `skipped_files.txt`, if files of the data set give no image; at
+    the end of training and again after the test `results.json`. Adds `config`, `versions`, `git_commit`,
+    `data_fingerprint` and `progress` to every checkpoint, in plain types; a resumed run counts on from `progress`.
 
     Args:
         folder: The run's folder.
@@ -52,6 +54,7 @@ class RunRecord(Callback):
         self._fingerprint: str | None = None
         self._origin = {"versions": {name: version(name) for name in PACKAGES}, "git_commit": git_commit()}
         self._images = 0
+        self._waited_before = 0.0
         self._metrics: dict[str, float] = {}
         self._run_clock = Stopwatch()
         self._training_clock = Stopwatch()
@@ -63,7 +66,23 @@ class RunRecord(Callback):
         if trainer.is_global_zero:
             (self.folder / "config.yaml").write_text(self._text)
         datamodule = getattr(trainer, "datamodule", None)
-        self._fingerprint = datamodule.fingerprint() if datamodule else None
+        self._fingerprint = getattr(datamodule, "data_fingerprint", None)
+        skipped = getattr(getattr(datamodule, "pack", None), "skipped", None)
+        if skipped and trainer.is_global_zero:
+            lines = (f"{name}\t{reason}\n" for name, reason in skipped)
+            (self.folder / "skipped_files.txt").write_text("".join(lines), errors="surrogateescape")
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write what each class counts."""
+        datamodule = getattr(trainer, "datamodule", None)
+        if not trainer.is_global_zero or datamodule is None or not hasattr(datamodule, "epoch_counts"):
+            return
+        weights = cast(Classifier, pl_module).loss_weights
+        rows = zip(datamodule.class_names, datamodule.class_counts, datamodule.epoch_counts, weights, strict=True)
+        with (self.folder / "classes.csv").open("w", newline="", errors="surrogateescape") as file:
+            writer = csv.writer(file)
+            writer.writerow(("class", "train_images", "images_per_epoch", "loss_weight"))
+            writer.writerows(rows)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add where the weights come from, and how far the run is."""
@@ -72,6 +91,7 @@ class RunRecord(Callback):
         checkpoint["progress"] = {
             "images": self._images,
             "metrics": self._metrics | _figures(trainer),
+            "waiting_seconds": self._waited(trainer),
             "run_seconds": self._run_clock.seconds,
             "training_seconds": self._training_clock.seconds,
         }
@@ -81,6 +101,7 @@ class RunRecord(Callback):
         """Count on from there."""
         if trainer.state.fn == "fit" and (progress := checkpoint.get("progress")):
             self._images, self._metrics = progress["images"], progress["metrics"]
+            self._waited_before = progress["waiting_seconds"]
             self._run_clock = Stopwatch(progress["run_seconds"])
             self._training_clock = Stopwatch(progress["training_seconds"])
 
@@ -112,12 +133,14 @@ class RunRecord(Callback):
         self._run_clock.stop()
         checkpoint = trainer.checkpoint_callback
         best = getattr(checkpoint, "best_model_score", None)
+        datamodule = getattr(trainer, "datamodule", None)
         self.results |= {
-            "seed": getattr(getattr(trainer, "datamodule", None), "seed", None),
+            "seed": getattr(datamodule, "seed", None),
             "epochs": trainer.current_epoch,
             "steps": trainer.global_step,
             "seconds": round(self._run_clock.seconds, 3),
             "images_per_second": round(self._images / max(self._training_clock.seconds, 1e-9), 1),
+            "waiting_for_data": round(self._waited(trainer) / max(self._training_clock.seconds, 1e-9), 4),
             "parameters": cast(Classifier, pl_module).num_parameters,
             "checkpoint": os.path.relpath(getattr(checkpoint, "best_model_path", "") or self.folder, self.folder),
             "monitor": getattr(checkpoint, "monitor", None),
@@ -138,6 +161,9 @@ class RunRecord(Callback):
         """Leave no folder behind when a mistake in the configuration came to light before anything was trained."""
         if isinstance(exception, MisconfigurationException) and not self._run_clock.seconds:
             shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _waited(self, trainer: Trainer) -> float:
+        return self._waited_before + float(getattr(trainer.train_dataloader, "seconds_waited", 0.0))
 
     def _write(self, trainer: Trainer) -> None:
         self.results.setdefault("metrics", {}).update(_figures(trainer))

@@ -110,6 +110,11 @@ class Classifier(LightningModule):
         """Numbers that the network has learnt or could learn, frozen ones included."""
         return sum(parameter.numel() for parameter in self.network.parameters())
 
+    @property
+    def loss_weights(self) -> list[float]:
+        """What an image of each class counts in the training loss, `K` numbers; known once training has begun."""
+        return [1.0] * self.num_classes if self._weight is None else self._weight.tolist()
+
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images, float `[B, C, H, W]`, to logits, float `[B, K]`.
 

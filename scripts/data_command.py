@@ -10,6 +10,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from datamodules.base import ImageDataModule
 from scripts.configuration import Parser, one_sentence, read_layers
+from scripts.silence import silence_libraries
 
 
 def build_data(flags: Sequence[str]) -> ImageDataModule:
@@ -21,6 +22,7 @@ def build_data(flags: Sequence[str]) -> ImageDataModule:
     Raises:
         MisconfigurationException: If a configuration or a value in it makes no sense, or the source is not there.
     """
+    silence_libraries()
     config, flags, _ = read_layers(flags)
     parser = Parser(allow_abbrev=False)
     parser.add_argument("-c", "--config", action="config")

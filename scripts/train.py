@@ -4,10 +4,8 @@ python scripts/train.py fit [--config FILE] [--data.batch_size 128 ...]
 python scripts/train.py test --ckpt_path runs/EXPERIMENT/DATE-TIME/checkpoints/best.ckpt
 """
 
-import logging
 import os
 import sys
-import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -32,8 +30,12 @@ from models.checkpoint import DurableCheckpointIO
 from models.classifier import Classifier
 from models.precision import choose_precision
 from scripts.configuration import CONFIGS, Parser, one_sentence, read_layers
+from scripts.silence import silence_libraries
 
 PREDICTIONS = "predictions.csv"
+
+MOST_WAITING = 0.05
+"""The share of training time spent waiting for data above which a run says so."""
 
 
 class NoProfiler(PassThroughProfiler):
@@ -77,7 +79,7 @@ class TrainCLI(LightningCLI):
         """The callbacks that are there by default, and what data and network are told rather than asked."""
         parser.add_argument("--experiment", type=str | None, help="Name of the runs' folder; by default the config's.")
         parser.add_argument("--runs", type=Path, default=Path("runs"), help="The folder of all experiments.")
-        for key in ("checkpoint", "early_stopping", "learning_rate_monitor", "progress_bar"):
+        for key in ("checkpoint", "early_stopping", "learning_rate_monitor", "progress_bar", "preview"):
             parser.add_lightning_class_args(Callback, key, subclass_mode=True, required=False)
         parser.link_arguments("seed_everything", "data.init_args.seed")
         parser.link_arguments("data.num_classes", "model.num_classes", apply_on="instantiate")
@@ -195,6 +197,8 @@ class TrainCLI(LightningCLI):
             facts = {name: results[name] for name in ("epochs", "seconds", "images_per_second")}
             self._print_table(results["metrics"] | facts)
             tensorboard = Path(sys.executable).with_name("tensorboard")
+            if (share := results["waiting_for_data"]) > MOST_WAITING:
+                print(f"{share:.0%} of training was waiting for data: {self.datamodule.remedy_for_waiting}")
             print(f"checkpoint  {os.path.relpath(best) if best else 'none'}")
             print(f"curves      {os.path.relpath(tensorboard)} --logdir {self.config.fit.runs}")
 
@@ -214,23 +218,6 @@ class TrainCLI(LightningCLI):
             for name, value in sorted(figures.items()):
                 table.add_row(name, f"{float(value):,.4f}" if "/" in name else f"{value:,}")
             get_console().print(table)
-
-
-def silence_libraries() -> None:
-    """Keep a normal run free of what libraries say besides what is wrong."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)  # tips and a list of accelerators
-    for message in (
-        "The number of training batches .* is smaller than the logging interval",  # each epoch is logged all the same
-        "The '.*_dataloader' does not have many workers",  # packed data wants none
-        "You're resuming from a checkpoint that ended before the epoch ended",  # the data module is resumable instead
-        "Be aware that when using `ckpt_path`, callbacks",  # one that was left out on purpose has nothing to restore
-        "It is recommended to use .*sync_dist=True",  # figures are summed over processes before they are logged
-        ".* was deprecated in v4.49.0",  # Lightning's calls of jsonargparse
-        "By default only one JsonargparseDeprecationWarning",  # likewise
-        "`isinstance\\(treespec, LeafSpec\\)` is deprecated",  # Lightning's call of torch
-    ):
-        warnings.filterwarnings("ignore", f"\\s*{message}")
 
 
 def main(args: list[str] | None = None) -> None:

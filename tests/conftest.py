@@ -2,6 +2,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,8 @@ def train(tmp_path: Path, data_root: Path) -> Callable[..., Run]:
 
     def fit(*flags: str) -> Run:
         before = set(tmp_path.glob("runs/**/config.yaml"))
-        main(["fit", *flags, "--runs", str(tmp_path / "runs"), "--data.root", str(data_root)])
+        root = [] if "--data.root" in flags else ["--data.root", str(data_root)]
+        main(["fit", *flags, "--runs", str(tmp_path / "runs"), *root])
         (made,) = set(tmp_path.glob("runs/**/config.yaml")) - before
         return Run(made.parent)
 
@@ -86,10 +88,21 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
 
 
 @pytest.fixture
-def any_source(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[type[ImageDataModule]], None]:
-    """Gives a data module whose source is not at hand real images in the shape and classes that it declares."""
+def any_source(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Gives a data module a source to read in some folder.
 
-    def ensure(data_class: type[ImageDataModule]) -> None:
+    That is what `write_source` in its test writes, in the real layout; or real images in the shape and classes that it
+    declares, if it has no such test and its source is not at hand.
+    """
+
+    def ensure(data_class: type[ImageDataModule], root: Path, **init_args: Any) -> None:
+        test = f"datamodules/test_{data_class.__module__.rpartition('.')[2]}"
+        if (Path(__file__).parent / f"{test}.py").exists():
+            write_source = getattr(import_module(f"tests.{test.replace('/', '.')}"), "write_source", None)
+            if write_source:
+                write_source(root, **init_args)
+                return
+
         def read(self: ImageDataModule) -> Source:
             from sklearn.datasets import load_digits
 
@@ -100,7 +113,7 @@ def any_source(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[typ
             return {"train": (images.round().byte().numpy(), labels)}
 
         try:
-            data_class(root=tmp_path).prepare_data()
+            data_class(root=root).prepare_data()
         except MisconfigurationException:
             monkeypatch.setattr(data_class, "read", read)
             monkeypatch.setattr(data_class, "fingerprint", lambda self: "digits")

@@ -28,13 +28,14 @@ def path_of(class_: type) -> str:
 
 @pytest.mark.parametrize("config", configs(), ids=lambda config: str(config.relative_to(CONFIGS)))
 def test_config_trains_and_its_network_keeps_the_contract(
-    config: Path, train: Callable[..., Run], any_source: Callable[[type[ImageDataModule]], None]
+    config: Path, train: Callable[..., Run], any_source: Callable[..., None], tmp_path: Path
 ) -> None:
     default, own = (yaml.safe_load(file.read_text()) for file in (CONFIGS / "default.yaml", config))
-    module, _, name = merge(default, own or {})["data"]["class_path"].rpartition(".")
-    any_source(getattr(import_module(module), name))
+    data = merge(default, own or {})["data"]
+    module, _, name = data["class_path"].rpartition(".")
+    any_source(getattr(import_module(module), name), tmp_path, **data.get("init_args", {}))
 
-    run = train("--config", str(config), *TINY)
+    run = train("--config", str(config), *TINY, "--data.root", str(tmp_path))
 
     assert {f"{stage}/{name}" for stage in ("train", "val", "test") for name in ("loss", "accuracy")} <= set(
         run.results["metrics"]
@@ -56,9 +57,9 @@ def test_config_trains_and_its_network_keeps_the_contract(
 
 @pytest.mark.parametrize("data_class", data_modules(), ids=path_of)
 def test_data_module_keeps_the_contract(
-    data_class: type[ImageDataModule], tmp_path: Path, any_source: Callable[[type[ImageDataModule]], None]
+    data_class: type[ImageDataModule], tmp_path: Path, any_source: Callable[..., None]
 ) -> None:
-    any_source(data_class)
+    any_source(data_class, tmp_path)
 
     def prepare(**arguments: Any) -> ImageDataModule:
         data = data_class(root=tmp_path, batch_size=16, **arguments)
@@ -68,9 +69,11 @@ def test_data_module_keeps_the_contract(
 
     data, again, other = prepare(), prepare(), prepare(seed=1)
 
-    indices = [set(data.splits[split].tolist()) for split in ("train", "val", "test")]
-    assert all(indices)
-    assert sum(map(len, indices)) == len(set.union(*indices))
+    indices = {split: set(data.splits[split].tolist()) for split in ("train", "val", "test")}
+    assert all(indices.values())
+    if data.tests_on_validation:
+        assert indices.pop("test") == indices["val"]
+    assert sum(map(len, indices.values())) == len(set.union(*indices.values()))
 
     batch = next(iter(data.train_dataloader()))
     images, labels = batch

@@ -1,3 +1,4 @@
+import csv
 import json
 import time
 from collections.abc import Callable
@@ -11,6 +12,8 @@ from callbacks import run_record
 from callbacks.run_record import Stopwatch
 from models.classifier import Classifier
 from tests.conftest import Run
+from tests.datamodules.test_image_folder import write_source
+from tests.discovery import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -77,3 +80,25 @@ def test_stopwatch_counts_only_while_it_runs(monkeypatch: pytest.MonkeyPatch) ->
     now = 6.0
     watch.stop()
     assert watch.seconds == 13
+
+
+def test_says_what_each_class_counts(train: Callable[..., Run]) -> None:
+    run = train("--trainer.max_epochs=1", "--data.balanced=true", "--model.class_weights=balanced")
+    with (run.folder / "classes.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["class"] for row in rows] == list("0123456789")
+    counts = [int(row["train_images"]) for row in rows]
+    assert sum(counts) == 1294
+    assert {int(row["images_per_epoch"]) for row in rows} == {129, 130}
+    assert [float(row["loss_weight"]) for row in rows] == pytest.approx([129.4 / count for count in counts])
+
+
+def test_lists_the_files_that_were_left_out(train: Callable[..., Run], tmp_path: Path) -> None:
+    folder = write_source(tmp_path)
+    (folder / "train" / "china" / "broken.jpg").write_bytes(b"no image")
+    run = train(
+        *("--config", str(ROOT / "configs" / "dogs-vs-cats" / "convnet.yaml"), "--data.root", str(tmp_path)),
+        *("--data.folder=images", "--data.image_size=32", "--data.on_corrupt=skip", "--trainer.max_epochs=1"),
+    )
+    assert (run.folder / "skipped_files.txt").read_text() == "train/china/broken.jpg\tit is no image\n"
+    assert 0 <= run.results["waiting_for_data"] <= 1

@@ -1,3 +1,6 @@
+import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,8 +13,10 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from datamodules.base import ImageDataModule
 from datamodules.digits import Digits
+from datamodules.normalization import Normalization
 from datamodules.pack import Source
 from tests.conftest import Run
+from tests.discovery import ROOT
 
 
 def prepared(root: Path, **arguments: Any) -> Digits:
@@ -24,7 +29,9 @@ def prepared(root: Path, **arguments: Any) -> Digits:
 def test_reads_the_source_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = prepared(tmp_path)
     monkeypatch.setattr(Digits, "read", lambda self: pytest.fail("read again"))
-    assert torch.equal(prepared(tmp_path).pack.images, first.pack.images)  # type: ignore[union-attr]
+    again = prepared(tmp_path)
+    assert again.pack_folder == first.pack_folder
+    assert len(again.splits["train"]) == 1294
 
 
 def test_another_source_makes_another_pack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,10 +40,38 @@ def test_another_source_makes_another_pack(tmp_path: Path, monkeypatch: pytest.M
     assert prepared(tmp_path).pack_folder != first
 
 
-def test_a_damaged_pack_is_made_again(tmp_path: Path) -> None:
+def change_version(folder: Path) -> None:
+    facts = json.loads((folder / "facts.json").read_text())
+    (folder / "facts.json").write_text(json.dumps(facts | {"version": 1}))
+
+
+def zero_images(folder: Path) -> None:
+    images = np.load(folder / "images.npy", mmap_mode="r+")
+    images[-1] = 0
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda folder: (folder / "images.npy").write_bytes(b"\x93NUMPY"), ""),
+        (lambda folder: (folder / "facts.json").unlink(), "No such file"),
+        (change_version, "it was written by version 1"),
+        (zero_images, "its images are not those that were written"),
+    ],
+)
+def test_a_damaged_pack_is_made_again_and_that_is_said(
+    tmp_path: Path, damage: Callable[[Path], None], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = prepared(tmp_path).pack_folder
-    (folder / "images.npy").write_bytes(b"\x93NUMPY")
-    assert len(prepared(tmp_path).pack.images) == 1797  # type: ignore[union-attr]
+    damage(folder)
+    capsys.readouterr()
+    again = prepared(tmp_path).pack
+    assert again is not None
+    assert np.array_equal(again[torch.arange(1797)][0].numpy(), np.asarray(Digits(root=tmp_path).read()["train"][0]))
+    said = capsys.readouterr().out
+    assert f"{folder} is no whole pack: " in said
+    assert words in said
+    assert "reading the data set again" in said
 
 
 def test_drawn_splits_follow_their_own_seed(data_root: Path) -> None:
@@ -50,6 +85,7 @@ def test_drawn_splits_follow_their_own_seed(data_root: Path) -> None:
 def test_splits_of_the_source_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def read(self: Digits) -> Source:
         images, labels = whole(self)["train"]
+        assert isinstance(images, np.ndarray)
         return {"train": (images[:1000], labels[:1000]), "test": (images[1000:], labels[1000:])}
 
     whole = Digits.read
@@ -65,14 +101,24 @@ def test_normalises_by_the_training_split_unless_told(digits: Digits, data_root:
     images, _ = digits.on_after_batch_transfer(batch, 0)
     assert float(images.mean()) == pytest.approx(0, abs=1e-5)
     assert float(images.std()) == pytest.approx(1, abs=1e-4)
-    told = prepared(data_root, mean=[0.5], std=[0.25])
+    told = prepared(data_root, normalization=Normalization([0.5], [0.25]))
     images, _ = told.on_after_batch_transfer(batch, 0)
     assert torch.allclose(images, (batch[0] / 255 - 0.5) / 0.25, atol=1e-6)
-    assert told.preprocessing == {"channels": 1, "image_size": [8, 8], "mean": [0.5], "std": [0.25]}
+    assert told.preprocessing == {
+        "channels": 1,
+        "image_size": [8, 8],
+        "resize": "crop",
+        "mean": [0.5],
+        "std": [0.25],
+    }
+    assert (prepared(data_root, normalization="mnist").mean, prepared(data_root, normalization="none").std) == (
+        [0.1307],
+        [1.0],
+    )
 
 
 def test_a_channel_without_contrast_does_no_harm(data_root: Path) -> None:
-    data = prepared(data_root, mean=[0.5], std=[0.0])
+    data = prepared(data_root, normalization=Normalization([0.5], [0.0]))
     images, _ = data.on_after_batch_transfer(next(iter(data.val_dataloader())), 0)
     assert images.isfinite().all()
 
@@ -81,6 +127,9 @@ def test_workers_give_the_same_batches(data_root: Path) -> None:
     alone, workers = prepared(data_root), prepared(data_root, num_workers=2)
     for mine, theirs in zip(alone.train_dataloader(), workers.train_dataloader(), strict=True):
         assert torch.equal(mine[0], theirs[0])
+
+
+MIXING = "[{class_path: datamodules.mixing.MixUp}, {class_path: datamodules.mixing.CutMix}]"
 
 
 class Spy(torch.nn.Module):
@@ -124,8 +173,17 @@ def test_augments_training_images_alone_each_in_its_own_way(data_root: Path) -> 
         ({"num_workers": -1}, "data.num_workers is -1"),
         ({"val_size": 1.5}, "data.val_size is 1.5"),
         ({"test_size": 0}, "data.test_size is 0"),
-        ({"mean": [0.5]}, "data.mean and data.std go together"),
-        ({"mean": [0.5] * 3, "std": [0.5] * 3}, "the images have 1 channels"),
+        ({"normalization": "imagenet"}, "data.normalization has 3 means; the images have 1 channels"),
+        ({"normalization": "imagnet"}, "data.normalization is imagnet; give computed, imagenet"),
+        ({"classes": ["1", "tow"]}, "data.classes names tow, which Digits does not have"),
+        ({"classes": ["1"]}, "only the class 1; classification needs at least two"),
+        ({"classes": []}, "data.classes is empty"),
+        ({"classes": ["1", "2", "1"]}, "names a class twice"),
+        ({"limit": 0}, "data.limit is 0"),
+        ({"limit": 1798}, "data.limit: size=1798 asks for 1798 of 1797 images"),
+        ({"limit": 3}, "The (val|test) split has none"),
+        ({"storage": "files"}, "data.storage is files, but Digits does not come as image files"),
+        ({"download": True, "root": Path("/proc/none")}, "cannot be packed"),
         ({"val_size": 1439}, "data.val_size: size=1439 asks for 1439 of 1438 images"),
         ({"val_size": 1438}, "The train split has none"),
         ({"val_size": 0.0001}, "The val split has none"),
@@ -133,7 +191,81 @@ def test_augments_training_images_alone_each_in_its_own_way(data_root: Path) -> 
 )
 def test_refuses_arguments_that_make_no_sense(data_root: Path, arguments: dict[str, Any], words: str) -> None:
     with pytest.raises(MisconfigurationException, match=words):
-        prepared(data_root, **arguments)
+        prepared(**{"root": data_root} | arguments)
+
+
+@pytest.mark.parametrize("limit", [300, 0.25])
+def test_a_limit_keeps_the_share_of_each_split_and_class(data_root: Path, limit: int | float) -> None:
+    whole, some = prepared(data_root), prepared(data_root, limit=limit)
+    total = round(limit * 1797) if isinstance(limit, float) else limit
+    assert sum(map(len, some.splits.values())) == total
+    for name, indices in some.splits.items():
+        assert set(indices.tolist()) < set(whole.splits[name].tolist())
+        counts, all_counts = (
+            torch.bincount(data.pack.labels[data.splits[name]])  # type: ignore[union-attr]
+            for data in (some, whole)
+        )
+        assert (counts - all_counts * total / 1797).abs().max() <= 1
+
+
+def test_a_selection_of_classes_is_labelled_in_its_order(data_root: Path) -> None:
+    data = prepared(data_root, classes=["7", "3"])
+    assert data.pack is not None
+    assert data.num_classes == 2
+    real = Digits(root=data_root).read()["train"][1]
+    for indices in data.splits.values():
+        assert np.array_equal(data.pack[indices][1].numpy(), np.where(real[indices] == 7, 0, 1))
+        assert set(real[indices].tolist()) == {3, 7}
+    assert sum(map(len, data.splits.values())) == np.isin(real, (3, 7)).sum()
+
+
+def test_balanced_sampling_shows_every_class_alike(data_root: Path) -> None:
+    data = prepared(data_root, balanced=True, batch_size=100)
+    seen = torch.cat([labels for _, labels in data.train_dataloader()])
+    assert torch.bincount(seen).tolist() == data.epoch_counts
+    assert max(data.epoch_counts) - min(data.epoch_counts) <= 1
+    assert sum(data.epoch_counts) == sum(data.class_counts) == 1294
+    assert len(set(data.class_counts)) > 1
+
+
+def test_says_what_it_feeds(data_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = prepared(data_root, balanced=True)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("Digits: 1,294 train, 144 val, 359 test images of 1x8x8, packed in ")
+    assert str(data.pack_folder) in line
+    assert (
+        f"balanced, 129 of each class an epoch instead of {min(data.class_counts)} to {max(data.class_counts)}" in line
+    )
+
+
+def test_packs_may_lie_elsewhere(tmp_path: Path) -> None:
+    data = prepared(tmp_path / "read-only", packs=tmp_path / "scratch")
+    assert data.pack_folder.parent == tmp_path / "scratch"
+    assert not (tmp_path / "read-only").exists()
+
+
+def test_two_processes_read_the_source_once(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from datamodules.digits import Digits; read = Digits.read\n"
+        "def counted(self): print('read'); return read(self)\n"
+        f"Digits.read = counted; Digits(root=Path({str(tmp_path)!r})).prepare_data()"
+    )
+    both = [subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE) for _ in range(2)]
+    said = [process.communicate()[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert b"".join(said) == b"read\n"
+
+
+def test_a_full_disk_leaves_nothing_half_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    with pytest.raises(
+        MisconfigurationException, match=r"No space left on device; choose another folder with --data\.packs"
+    ):
+        prepared(tmp_path)
+    assert not [path for path in (tmp_path / "packs").iterdir() if path.suffix != ".lock"]
 
 
 def test_refuses_a_batch_larger_than_the_training_split(data_root: Path) -> None:
@@ -154,13 +286,23 @@ def test_refuses_a_root_that_cannot_be_written(tmp_path: Path) -> None:
         Digits(root=tmp_path / "file").prepare_data()
 
 
-def test_every_place_in_a_run_resumes_bit_for_bit(train: Callable[..., Run], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--data.num_workers=0",),
+        ("--data.num_workers=1", "--data.balanced=true", "--data.mixing", MIXING, "--model.class_weights=balanced"),
+    ],
+    ids=["plain", "mixed and balanced"],
+)
+def test_every_place_in_a_run_resumes_bit_for_bit(
+    train: Callable[..., Run], tmp_path: Path, flags: tuple[str, ...]
+) -> None:
     """Dropout, augmentation, batch norm, accumulation and a schedule by step, taken up within and between epochs."""
     steps = tmp_path / "steps"
     saver = "lightning.pytorch.callbacks.ModelCheckpoint"
     whole = train(
         *("--trainer.max_epochs=3", "--trainer.accumulate_grad_batches=2", "--data.batch_size=128"),
-        *("--model.network.dropout=0.1", "--model.network.head_dropout=0.2", "--data.num_workers=0"),
+        *("--model.network.dropout=0.1", "--model.network.head_dropout=0.2", *flags),
         "--data.augmentation=[{class_path: kornia.augmentation.RandomAffine, init_args: {degrees: 10.0}}]",
         f"--trainer.callbacks+={{class_path: {saver}, "
         f"init_args: {{every_n_train_steps: 2, save_top_k: -1, dirpath: {steps}}}}}",

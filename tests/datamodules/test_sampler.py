@@ -1,9 +1,10 @@
 from itertools import chain
+from typing import Any
 
 import pytest
 import torch
 
-from datamodules.sampler import KeyedBatchSampler
+from datamodules.sampler import KeyedBatchSampler, balanced_counts
 
 INDICES = torch.arange(100, 203)
 
@@ -68,3 +69,37 @@ def test_evaluation_counts_every_image_once(world_size: int) -> None:
     ranks = [KeyedBatchSampler(INDICES, 10, rank=rank, world_size=world_size) for rank in range(world_size)]
     assert sorted(chain(*(chain(*batches(rank)) for rank in ranks))) == INDICES.tolist()
     assert all(len(batches(rank)) == len(rank) for rank in ranks)
+
+
+@pytest.fixture
+def classes() -> torch.Tensor:
+    """A class of 90 images, one of 10 and one of 3."""
+    return torch.arange(3).repeat_interleave(torch.tensor([90, 10, 3]))
+
+
+def test_balanced_gives_each_class_the_same_share(classes: torch.Tensor) -> None:
+    sampler = KeyedBatchSampler(INDICES, 10, shuffle=True, balance=classes)
+    epochs = []
+    for epoch in range(2):
+        sampler.set_epoch(epoch)
+        epochs.append(torch.tensor(list(chain(*batches(sampler)))) - 100)
+    for drawn in epochs:
+        assert torch.bincount(classes[drawn]).tolist() == balanced_counts(103, 3) == [35, 34, 34]
+        times = torch.bincount(drawn, minlength=103)
+        for label in range(3):
+            of_class = times[classes == label]
+            assert of_class.max() - of_class.min() <= 1, "no image comes twice before all of its class came once"
+    assert len(set(epochs[0].tolist()) ^ set(epochs[1].tolist())) > 10, "other images of the large class"
+
+
+def test_balanced_resumes_and_is_shared_by_processes(classes: torch.Tensor) -> None:
+    def sampler(**arguments: Any) -> KeyedBatchSampler:
+        return KeyedBatchSampler(INDICES, shuffle=True, balance=classes, **({"batch_size": 5} | arguments))
+
+    resumed = sampler()
+    resumed.resume(4, 7)
+    whole = sampler()
+    whole.set_epoch(4)
+    assert batches(resumed) == batches(whole)[7:]
+    ranks = [batches(sampler(rank=rank, world_size=2)) for rank in range(2)]
+    assert [list(chain(*parts)) for parts in zip(*ranks, strict=True)] == batches(sampler(batch_size=10))

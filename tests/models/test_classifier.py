@@ -8,6 +8,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from sklearn.metrics import accuracy_score, log_loss
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from datamodules.digits import Digits
 from models.classifier import Classifier
@@ -54,6 +55,7 @@ def test_loads_from_a_checkpoint_alone(train: Callable[..., Run], digits: Digits
     assert classifier.preprocessing == {
         "channels": 1,
         "image_size": [8, 8],
+        "resize": "crop",
         "mean": pytest.approx([0.305], abs=0.01),
         "std": pytest.approx([0.376], abs=0.01),
     }
@@ -126,3 +128,63 @@ def test_channels_last_changes_nothing_but_the_memory_format() -> None:
     classifier = Classifier(network, 10, sgd, channels_last=True)
     assert torch.allclose(classifier(images), plain, atol=1e-5)
     assert formats == [True]
+
+
+def one_step_loss(digits: Digits, **arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """The loss of one batch, its logits and labels."""
+    torch.manual_seed(0)
+    classifier = Classifier(MLP(64, 10), 10, sgd, **arguments)
+    classifier.trainer = Trainer(logger=False, enable_checkpointing=False, enable_model_summary=False)
+    classifier.trainer.datamodule = digits  # type: ignore[attr-defined]
+    classifier.setup("fit")
+    assert digits.pack is not None
+    images, labels = digits.transform(digits.pack[digits.splits["train"]], training=False)
+    return classifier.training_step((images, labels), 0).detach(), classifier(images).detach(), labels
+
+
+def test_balanced_weights_give_every_class_the_same_say(digits: Digits) -> None:
+    loss, logits, labels = one_step_loss(digits, class_weights="balanced")
+    each = nn.functional.cross_entropy(logits, labels, reduction="none")
+    of_classes = [each[labels == label].mean() for label in range(10)]
+    assert float(loss) == pytest.approx(float(torch.stack(of_classes).mean()), rel=1e-5)
+
+
+def test_given_weights_count_as_they_are(digits: Digits) -> None:
+    weights = [float(label) for label in range(10)]
+    loss, logits, labels = one_step_loss(digits, class_weights=weights)
+    each = nn.functional.cross_entropy(logits, labels, reduction="none")
+    assert float(loss) == pytest.approx(float((each * labels).mean()), rel=1e-5)
+
+
+@pytest.mark.parametrize("weights", [[1.0] * 9, [-1.0] + [1.0] * 9, []])
+def test_refuses_weights_that_are_not_one_for_each_class(weights: list[float]) -> None:
+    with pytest.raises(MisconfigurationException, match=r"model\.class_weights is .*; give 10 numbers of at least 0"):
+        Classifier(MLP(64, 10), 10, sgd, class_weights=weights)
+
+
+def test_balanced_weights_need_data_that_know_their_counts(tmp_path: Path) -> None:
+    loader = DataLoader(TensorDataset(torch.rand(4, 1, 8, 8), torch.arange(4)))
+    with pytest.raises(MisconfigurationException, match=r"does not say its class_counts; give numbers"):
+        trainer(tmp_path).fit(Classifier(MLP(64, 10), 10, sgd, class_weights="balanced"), loader, loader)
+
+
+def test_views_are_averaged_in_test_and_predict_alone(
+    train: Callable[..., Run], digits: Digits, tmp_path: Path
+) -> None:
+    run = train("--trainer.max_epochs=2", "--model.test_time_augmentation=flip")
+    classifier = Classifier.load_from_checkpoint(run.best)
+    plain = Classifier.load_from_checkpoint(run.best, test_time_augmentation=None)
+    labels = digits.pack.labels[digits.splits["test"]]  # type: ignore[union-attr]
+    batches = trainer(tmp_path).predict(plain, digits)
+    assert batches is not None
+    alone: Tensor = torch.cat(batches)  # type: ignore[arg-type]
+    batches = trainer(tmp_path).predict(classifier, digits)
+    assert batches is not None
+    both: Tensor = torch.cat(batches)  # type: ignore[arg-type]
+    assert not torch.equal(alone, both)
+    (validated,), (again,) = (trainer(tmp_path).validate(model, digits, verbose=False) for model in (plain, classifier))
+    assert validated == again
+    assert run.results["metrics"]["test/accuracy"] == pytest.approx(
+        accuracy_score(labels, both.argmax(dim=1)), abs=1e-7
+    )
+    assert torch.allclose(both.exp().sum(dim=1), torch.ones(len(both)), atol=1e-5)

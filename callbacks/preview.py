@@ -1,0 +1,131 @@
+"""A look at what the network is about to be trained on."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
+from PIL import Image
+from torch import Tensor
+
+from callbacks.image_grid import image_grid, printable
+from datamodules.base import Batch, ImageDataModule
+
+LONGEST_TABLE = 50
+"""Classes up to which all are listed."""
+
+ENDS = 10
+"""Classes listed of the largest and of the smallest where there are more."""
+
+
+class Preview(Callback):
+    """Puts the first batch of a run into TensorBoard, as the network sees it, and the number of images of each class.
+
+    Writes the image `preview/train` and the text `preview/classes` at step 0 of every TensorBoard logger; nothing when
+    a run is taken up in its middle, and nothing without an `ImageDataModule`. Draws no random numbers: training with
+    and without it is the same.
+
+    Args:
+        max_images: Images to show, of those in the batch.
+
+    Raises:
+        ValueError: If `max_images` is not positive.
+    """
+
+    def __init__(self, max_images: int = 32) -> None:
+        if max_images < 1:
+            raise ValueError(f"preview.max_images is {max_images}; give a whole number of at least 1")
+        self.max_images = max_images
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Show the batch if it is the run's first."""
+        if batch_idx or trainer.global_step or trainer.current_epoch or not trainer.is_global_zero:
+            return
+        data = getattr(trainer, "datamodule", None)
+        loggers = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+        if not loggers or not isinstance(data, ImageDataModule):
+            return
+        grid = np.asarray(batch_picture(batch, data, self.max_images))
+        table = class_table(data.class_names, data.class_counts, data.epoch_counts)
+        for logger in loggers:
+            logger.experiment.add_image("preview/train", grid, 0, dataformats="HWC")
+            logger.experiment.add_text("preview/classes", table, 0)
+
+
+def batch_picture(batch: Batch, data: ImageDataModule, max_images: int) -> Image.Image:
+    """Draw a batch as the network sees it, with class names.
+
+    Args:
+        batch: Normalised images, float `[B, C, H, W]`, and labels, int64 `[B]` or, of mixed images, probabilities
+            `[B, K]`.
+        data: Whose batch it is.
+        max_images: Images to show, of those in the batch.
+
+    Returns:
+        The picture, RGB.
+    """
+    images, labels = (part[:max_images].detach().cpu() for part in batch)
+    assert data.mean is not None, "setup comes before"
+    assert data.std is not None, "setup comes before"
+    return image_grid(unnormalised(images, data.mean, data.std), captions(labels, data.class_names))
+
+
+def unnormalised(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Undo the normalisation.
+
+    Args:
+        images: Normalised images, float `[B, C, H, W]`.
+        mean: The mean of each channel, `C` numbers, on the scale of [0, 1].
+        std: Likewise the standard deviation.
+
+    Returns:
+        Images, float32 `[B, C, H, W]`, cut off at 0 and 1.
+    """
+    shift = torch.tensor(mean, device=images.device).view(1, -1, 1, 1)
+    # A channel without spread was divided by this instead.
+    scale = torch.tensor(std, device=images.device).clamp(min=1 / 255).view(1, -1, 1, 1)
+    return (images.float() * scale + shift).clamp(0, 1)
+
+
+def captions(labels: Tensor, class_names: Sequence[str]) -> list[str]:
+    r"""Name the class of each image, or the two largest parts of a mixed one, on two lines.
+
+    Args:
+        labels: int64 `[B]`, or probabilities, float `[B, K]`.
+        class_names: `K` names.
+
+    Example:
+        >>> captions(torch.tensor([[0.3, 0.7], [1.0, 0.0]]), ["dog", "cat"])
+        ['cat 0.70\n+ dog 0.30', 'dog']
+    """
+    if labels.ndim == 1:
+        return [class_names[label] for label in labels.tolist()]
+    texts = []
+    for row in labels:
+        weights, classes = row.topk(2)
+        (first, second), (weight, rest) = ([class_names[label] for label in classes.tolist()], weights.tolist())
+        texts.append(f"{first} {weight:.2f}\n+ {second} {rest:.2f}" if rest >= 0.005 else first)
+    return texts
+
+
+def class_table(class_names: Sequence[str], counts: Sequence[int], epoch_counts: Sequence[int]) -> str:
+    """List the images of each class, in Markdown; of many classes, the largest and the smallest.
+
+    Args:
+        class_names: `K` names.
+        counts: The training images of each class, `K` numbers.
+        epoch_counts: The images of each class that an epoch shows, `K` numbers.
+    """
+    labels = list(range(len(class_names)))
+    lines = ["| class | training images | images an epoch |", "|---|---:|---:|"]
+    if len(labels) > LONGEST_TABLE:
+        labels.sort(key=lambda label: -counts[label])
+        labels = labels[:ENDS] + labels[-ENDS:]
+        lines[:0] = [f"The {ENDS} largest and the {ENDS} smallest of {len(class_names)} classes.", ""]
+    for label in labels:
+        name = printable(class_names[label]).replace("|", "\\|")
+        lines.append(f"| {name} | {counts[label]:,} | {epoch_counts[label]:,} |")
+    return "\n".join(lines)

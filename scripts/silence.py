@@ -1,0 +1,21 @@
+"""What libraries say in a normal run, unsaid."""
+
+import logging
+import warnings
+
+
+def silence_libraries() -> None:
+    """Keep a normal run free of what libraries say besides what is wrong."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)  # tips and a list of accelerators
+    for message in (
+        "The number of training batches .* is smaller than the logging interval",  # each epoch is logged all the same
+        "The '.*_dataloader' does not have many workers",  # packed data wants none
+        "You're resuming from a checkpoint that ended before the epoch ended",  # the data module is resumable instead
+        "Be aware that when using `ckpt_path`, callbacks",  # one that was left out on purpose has nothing to restore
+        "It is recommended to use .*sync_dist=True",  # figures are summed over processes before they are logged
+        ".* was deprecated in v4.49.0",  # Lightning's calls of jsonargparse
+        "By default only one JsonargparseDeprecationWarning",  # likewise
+        "`isinstance\\(treespec, LeafSpec\\)` is deprecated",  # Lightning's call of torch
+    ):
+        warnings.filterwarnings("ignore", f"\\s*{message}")

@@ -1,0 +1,202 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from PIL import Image
+from sklearn.datasets import load_digits, load_sample_images
+
+from datamodules.image_folder import ImageFolder
+
+SCANS = (load_digits().images * 15).astype(np.uint8)
+LABELS = load_digits().target
+
+
+def write_source(root: Path, folder: str = "images", per_class: int = 20, **_: Any) -> Path:
+    """Cuttings of two real photographs, in class folders."""
+    for name, photo in zip(("china", "flower"), load_sample_images().images, strict=True):
+        for row in range(per_class):
+            file = root / folder / ("val" if row % 5 == 0 else "train") / name / f"{row}.jpg"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(photo[5 * row : 5 * row + 90, :120]).save(file)
+    return root / folder
+
+
+def write_scans(folder: Path, where: Callable[[int, int], str], count: int = 60) -> Path:
+    for row in range(count):
+        file = folder / where(row, LABELS[row] % 3)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(SCANS[row]).save(file)
+    return folder
+
+
+def prepared(root: Path, **arguments: Any) -> ImageFolder:
+    data = ImageFolder(root=root, **({"image_size": 8, "channels": 1} | arguments))
+    data.prepare_data()
+    data.setup("fit")
+    return data
+
+
+def contents(data: ImageFolder, split: str) -> dict[bytes, str]:
+    assert data.pack is not None
+    images, labels = data.pack[data.splits[split]]
+    names = [data.class_names[label] for label in labels.tolist()]
+    return {image.numpy().tobytes(): name for image, name in zip(images, names, strict=True)}
+
+
+def expected(rows: range) -> dict[bytes, str]:
+    return {SCANS[row].tobytes(): f"class {LABELS[row] % 3}" for row in rows}
+
+
+def test_keeps_the_splits_that_are_there_and_draws_the_others(tmp_path: Path) -> None:
+    write_scans(tmp_path / "images", lambda row, label: f"{'train' if row < 40 else 'valid'}/class {label}/{row}.png")
+    data = prepared(tmp_path, test_size=10)
+    assert list(data.class_names) == ["class 0", "class 1", "class 2"]
+    assert contents(data, "val") == expected(range(40, 60))
+    assert contents(data, "train") | contents(data, "test") == expected(range(40))
+    assert len(data.splits["test"]) == 10
+
+
+def test_splits_one_folder_of_class_folders(tmp_path: Path) -> None:
+    write_scans(tmp_path / "images", lambda row, label: f"class {label}/{row}.png")
+    data = prepared(tmp_path, val_size=0.25, test_size=0.2)
+    assert {name: len(indices) for name, indices in data.splits.items()} == {"train": 36, "val": 12, "test": 12}
+    assert contents(data, "train") | contents(data, "val") | contents(data, "test") == expected(range(60))
+
+
+def test_reads_images_that_are_named_after_their_class(tmp_path: Path) -> None:
+    """As the competition Dogs vs. Cats lays them out, with a folder of images to be predicted beside them."""
+    write_scans(
+        tmp_path / "images", lambda row, label: f"train/class {label}.{row}.png" if row < 50 else f"test/{row}.png"
+    )
+    data = prepared(tmp_path, val_size=5, test_size=5)
+    parts = (contents(data, split) for split in ("train", "val", "test"))
+    assert next(parts) | next(parts) | next(parts) == expected(range(50))
+
+
+def test_images_may_lie_deeper_and_junk_is_no_class(tmp_path: Path) -> None:
+    folder = write_scans(tmp_path / "images", lambda row, label: f"train/class {label}/{row % 4}/{row}.png")
+    for junk in ("train/__MACOSX", "train/.git", "train/@eaDir", "__MACOSX", ".ipynb_checkpoints"):
+        (folder / junk).mkdir()
+        (folder / junk / "a.png").write_bytes(b"junk")
+    (folder / "train" / "class 0" / "notes.txt").write_text("not an image")
+    (folder / "train" / "class 0" / "._1.png").write_bytes(b"junk")
+    data = prepared(tmp_path)
+    assert list(data.class_names) == ["class 0", "class 1", "class 2"]
+    assert data.pack is not None
+    assert len(data.pack) == 60
+
+
+def test_brings_images_to_the_size_asked_for(tmp_path: Path) -> None:
+    folder = write_source(tmp_path)
+    cropped, squashed, wide = (
+        prepared(tmp_path, channels=3, image_size=size, resize=resize)
+        for size, resize in ((32, "crop"), (32, "squash"), ((16, 48), "crop"))
+    )
+    assert len({data.pack_folder for data in (cropped, squashed, wide)}) == 3
+    assert wide.image_shape == (3, 16, 48)
+    assert squashed.preprocessing["resize"] == "squash"
+    assert squashed.pack is not None
+    assert squashed.pack.names is not None
+    with Image.open(folder / squashed.pack.names[3].decode()) as image:
+        whole = np.asarray(image.resize((32, 32), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+    assert squashed.pack.images is not None
+    assert np.array_equal(squashed.pack.images[3].numpy(), whole)
+
+
+def test_a_selection_of_classes(tmp_path: Path) -> None:
+    write_scans(tmp_path / "images", lambda row, label: f"class {label}/{row}.png")
+    data = prepared(tmp_path, classes=["class 2", "class 0"])
+    everything = contents(data, "train") | contents(data, "val") | contents(data, "test")
+    assert everything == {image: name for image, name in expected(range(60)).items() if name != "class 1"}
+
+
+def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
+    folder = write_scans(tmp_path / "images", lambda row, label: f"class {label}/{row}.png")
+    before = prepared(tmp_path).pack_folder
+    write_scans(folder, lambda row, label: f"class {label}/{row}.png", count=1)
+    assert prepared(tmp_path).pack_folder != before
+
+
+def scan_folders(root: Path) -> Path:
+    return write_scans(root / "images", lambda row, label: f"{'train' if row < 40 else 'val'}/class {label}/{row}.png")
+
+
+def test_refuses_a_class_that_training_lacks(tmp_path: Path) -> None:
+    folder = scan_folders(tmp_path)
+    (folder / "val" / "class 7").mkdir()
+    with pytest.raises(MisconfigurationException, match=r"val has the class class 7, which training lacks"):
+        prepared(tmp_path)
+
+
+def test_refuses_an_empty_class_folder(tmp_path: Path) -> None:
+    folder = scan_folders(tmp_path)
+    (folder / "train" / "empty").mkdir()
+    with pytest.raises(MisconfigurationException, match=r"The class folder .*train/empty has no image"):
+        prepared(tmp_path)
+
+
+def test_refuses_one_class_only(tmp_path: Path) -> None:
+    write_scans(tmp_path / "images", lambda row, label: f"train/all/{row}.png")
+    with pytest.raises(MisconfigurationException, match="only the class all; classification needs at least two"):
+        prepared(tmp_path)
+
+
+def test_refuses_a_folder_without_class_folders(tmp_path: Path) -> None:
+    write_scans(tmp_path / "images", lambda row, label: f"{row}.png")
+    with pytest.raises(MisconfigurationException, match="has no class folders; expected images in folders such as"):
+        prepared(tmp_path)
+
+
+def test_says_what_was_looked_for_where(tmp_path: Path) -> None:
+    with pytest.raises(MisconfigurationException, match=rf"cannot be read from {tmp_path}/photos: No such file"):
+        prepared(tmp_path, folder=Path("photos"))
+
+
+@pytest.mark.parametrize("storage", ["packed", "files"])
+def test_files_that_give_no_image_are_named_or_skipped(tmp_path: Path, storage: str) -> None:
+    folder = scan_folders(tmp_path)
+    truncated = sorted((folder / "train" / "class 0").iterdir())[0]
+    truncated.write_bytes(truncated.read_bytes()[:60])
+    (folder / "val" / "class 1" / "text.jpg").write_text("not an image")
+    with pytest.raises(MisconfigurationException) as error:
+        prepared(tmp_path, storage=storage)
+    for words in ("2 of 61 files give no image", str(truncated), "text.jpg (it is no image)", "--data.on_corrupt skip"):
+        assert words in str(error.value)
+    data = prepared(tmp_path, storage=storage, on_corrupt="skip")
+    assert data.pack is not None
+    assert {name for name, _ in data.pack.skipped} == {
+        str(truncated.relative_to(folder)),
+        "val/class 1/text.jpg",
+    }
+    assert len(data.pack) == 59
+    assert contents(data, "val") == expected(range(40, 60))
+
+
+def test_packed_and_decoded_by_workers_are_the_same(tmp_path: Path) -> None:
+    write_source(tmp_path)
+    packed = prepared(tmp_path, channels=3, image_size=32, storage="packed", num_workers=0)
+    files = prepared(tmp_path, channels=3, image_size=32, storage="files", num_workers=2)
+    assert packed.pack is not None
+    assert files.pack is not None
+    assert packed.pack.files is None
+    assert files.pack.files is not None
+    assert (packed.mean, packed.std) == (files.mean, files.std)
+    for mine, theirs in zip(packed.train_dataloader(), files.train_dataloader(), strict=True):
+        assert torch.equal(mine[0], theirs[0])
+        assert torch.equal(mine[1], theirs[1])
+
+
+def test_a_file_that_vanishes_is_told_from_the_worker_in_one_sentence(tmp_path: Path) -> None:
+    folder = scan_folders(tmp_path)
+    data = prepared(tmp_path, storage="files", num_workers=1)
+    for file in (folder / "train" / "class 0").iterdir():
+        file.unlink()
+    with pytest.raises(
+        MisconfigurationException, match=r"^\S.*class 0/\d+\.png: the file is not there, though"
+    ) as error:
+        list(data.train_dataloader())
+    assert "\n" not in str(error.value)

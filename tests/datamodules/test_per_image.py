@@ -1,0 +1,50 @@
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from kornia.augmentation.auto import AutoAugment, PolicyAugmentBase, RandAugment, TrivialAugment
+
+from datamodules.digits import Digits
+from datamodules.per_image import PerImage
+
+
+@pytest.mark.parametrize("policy", [RandAugment(2, 10), TrivialAugment(), AutoAugment("cifar10")])
+def test_each_image_goes_its_own_way(digits: Digits, policy: PolicyAugmentBase) -> None:
+    assert digits.pack is not None
+    scan = digits.pack[torch.tensor([3])][0].float().div(255).expand(64, 3, 8, 8)
+    torch.manual_seed(0)
+    augmented = PerImage(policy)(scan)
+    assert augmented.shape == scan.shape
+    assert augmented.isfinite().all()
+    assert len({tuple(image.flatten().tolist()) for image in augmented}) > 16
+    assert (augmented != scan).any()
+    torch.manual_seed(0)
+    assert torch.equal(PerImage(policy)(scan), augmented)
+
+
+def test_images_of_one_operation_go_through_it_together(digits: Digits) -> None:
+    class Ways(RandAugment):
+        """Nothing for the first image, two operations for the second, and so on."""
+
+        def get_forward_sequence(self, params: Any = None) -> Iterator[tuple[str, Any]]:
+            self.row = getattr(self, "row", -1) + 1
+            return iter([("first", self.doubled), ("second", self.shifted)] if self.row % 2 else [])
+
+    calls: list[int] = []
+
+    def counted(images: torch.Tensor) -> torch.Tensor:
+        calls.append(len(images))
+        return images * 2
+
+    policy = Ways(1, 10)
+    policy.doubled, policy.shifted = counted, lambda images: images + 1  # type: ignore[assignment]
+    images = torch.arange(6.0).view(6, 1, 1, 1).expand(6, 1, 2, 2)
+    augmented = PerImage(policy)(images)[:, 0, 0, 0].tolist()
+    assert augmented == [0, 3, 2, 7, 4, 11]
+    assert calls == [3]
+
+
+def test_a_policy_in_the_list_is_drawn_per_image(digits: Digits) -> None:
+    data = Digits(root=digits.root, augmentation=[TrivialAugment()])
+    assert isinstance(data.augmentation[0], PerImage)
