@@ -39,7 +39,11 @@ class Checkpoint(ModelCheckpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the last checkpoint, now that all figures of the epoch are known."""
-        super().on_train_epoch_end(trainer, pl_module)
+        started = not str(self.monitor).startswith("val/") or any(
+            name.startswith("val/") for name in trainer.callback_metrics
+        )
+        if started:  # else training ended before the first validation
+            super().on_train_epoch_end(trainer, pl_module)
         trainer.save_checkpoint(Path(self.dirpath or "") / "last.ckpt")
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:

@@ -24,6 +24,8 @@ class EarlyStopping(lightning.pytorch.callbacks.EarlyStopping):
         super().__init__(monitor=monitor, mode=mode, patience=patience, min_delta=min_delta)
 
     def _validate_condition_metric(self, logs: dict[str, Tensor]) -> bool:
+        if self.monitor.startswith("val/") and not any(name.startswith("val/") for name in logs):
+            return False  # training ended before the first validation
         if self.monitor not in logs:
             raise MisconfigurationException(
                 f"early_stopping.monitor is {self.monitor}, which is not logged; choose from "

@@ -1,9 +1,7 @@
 """What a training step costs beyond its arithmetic."""
 
 import copy
-import json
 import time
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -16,6 +14,9 @@ from models.classifier import Classifier
 WARMUP_STEPS = 5
 """Steps of the bare loop before each measurement, in which caches and allocators settle."""
 
+FEWEST_EPOCHS = 3
+"""Epochs that are kept at least, for a median."""
+
 
 class StepBenchmark(Callback):
     """Times the running program against the bare training step, in turn, epoch by epoch.
@@ -26,19 +27,25 @@ class StepBenchmark(Callback):
     callbacks. The first epoch warms up and is not kept.
 
     Args:
-        file: Where the milliseconds per step of each epoch are written at the end, as JSON.
+        seconds: Training stops with the first epoch that ends later than this, when enough epochs were measured.
     """
 
-    def __init__(self, file: Path) -> None:
-        self.file = file
-        self._limit: list[float] = []
-        self._program: list[float] = []
-        self._ends: list[float] = []
+    def __init__(self, seconds: float = 20.0) -> None:
+        self.seconds = seconds
+        self.limit_ms: list[float] = []
+        """Milliseconds of a bare step, for each epoch."""
+        self.program_ms: list[float] = []
+        """Milliseconds of a step of the program, likewise."""
+        self.waiting: list[float] = []
+        """The share of these that was spent waiting for data."""
+        self._is_warm = False
+        self._started = time.perf_counter()
+        self._marks: list[tuple[float, float]] = []
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure the bare step."""
-        self._limit.append(self._time_bare_step(trainer, cast(Classifier, pl_module)))
-        self._ends = []
+        self.limit_ms.append(self._time_bare_step(trainer, cast(Classifier, pl_module)))
+        self._marks = []
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -46,23 +53,18 @@ class StepBenchmark(Callback):
         """Note the end of the first batch and of the last."""
         if batch_idx in (0, trainer.num_training_batches - 1):
             _synchronize(pl_module.device)
-            self._ends.append(time.perf_counter())
+            waited = float(getattr(trainer.train_dataloader, "seconds_waited", 0.0))
+            self._marks.append((time.perf_counter(), waited))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the program's mean over the epoch."""
-        first, last = self._ends
-        self._program.append(1000 * (last - first) / (int(trainer.num_training_batches) - 1))
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the figures."""
-        figures = {
-            "limit_ms": self._limit[1:],
-            "program_ms": self._program[1:],
-            "batch_size": getattr(trainer, "datamodule").batch_size,  # noqa: B009 - the Trainer declares none
-            "device": str(pl_module.device),
-            "precision": str(trainer.precision),
-        }
-        self.file.write_text(json.dumps(figures))
+        (first, waited_before), (last, waited) = self._marks
+        self.program_ms.append(1000 * (last - first) / (int(trainer.num_training_batches) - 1))
+        self.waiting.append((waited - waited_before) / (last - first))
+        if not self._is_warm:
+            self.limit_ms, self.program_ms, self.waiting, self._is_warm = [], [], [], True
+        if len(self.limit_ms) >= FEWEST_EPOCHS and time.perf_counter() - self._started > self.seconds:
+            trainer.should_stop = True
 
     def _time_bare_step(self, trainer: Trainer, classifier: Classifier) -> float:
         data: Any = getattr(trainer, "datamodule")  # noqa: B009 - the Trainer declares none

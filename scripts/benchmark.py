@@ -1,89 +1,250 @@
-"""Speed of the whole program against the bare training step.
+"""Speed of the whole program: of a training step, and of what data go through before.
 
-    python scripts/benchmark.py [--config FILE ...] [--epochs 30] [any flag of scripts/train.py]
+    python scripts/benchmark.py [--config FILE ...] [--seconds 20] [--steps 20] [any flag of scripts/train.py]
 
-Each configuration is trained by scripts/train.py as a user would, with all default callbacks, loggers and metrics;
-every epoch is timed right after as many bare steps, so that both see the machine in the same state.
+Each configuration is trained by scripts/train.py as a user would, with all default callbacks, loggers and metrics. An
+epoch of --steps steps is timed right after as many bare steps (forward, loss, backward, update on a batch that is on
+the device already), so that both see the machine in the same state; then the program that is commonly written for the
+task (`scripts/standard_program.py`) is timed in the same process, with no workers and with one per core, and the
+faster one is shown. Of image files it is measured how fast they are packed, and how fast Pillow alone decodes them.
 """
 
 import argparse
+import copy
 import json
 import os
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from statistics import median
+from typing import Any
 
-import yaml
+import numpy as np
+from PIL import Image
 from rich import get_console
 from rich.table import Table
+from torchvision import transforms
 
-TRAIN = Path(__file__).with_name("train.py")
+from callbacks.step_benchmark import StepBenchmark
+from datamodules.base import ImageDataModule
+from datamodules.cores import available_cores
+from datamodules.image_files import ImageFiles
+from scripts.configuration import mistakes_in_one_sentence
+from scripts.silence import silence_libraries
+from scripts.standard_program import time_standard_program
+from scripts.train import TrainCLI
+
+TABLE_WIDTH = 110
+"""Columns of text that a table needs."""
+
+PILLOW_IMAGES = 3000
+"""Images that Pillow decodes to be compared with."""
 
 
-def measure(config: str | None, epochs: int, flags: list[str]) -> dict[str, float | str]:
-    """Train one configuration.
+def measure(flags: list[str], steps: int, seconds: float, standard: bool) -> dict[str, Any]:
+    """Train one configuration in this process.
 
     Args:
-        config: The file, or None for the default configuration.
-        epochs: Epochs to keep.
-        flags: Further flags of scripts/train.py.
+        flags: Those of scripts/train.py.
+        steps: Training batches per epoch, at most.
+        seconds: Time for the measurement of steps, roughly.
+        standard: Whether to time the standard program too.
 
     Returns:
-        Milliseconds per step and images per second of the limit and of the program, and what they were measured with.
+        What was measured.
+    """
+    clock = StepBenchmark(seconds)
+    with tempfile.TemporaryDirectory() as folder:
+        quick = [f"--trainer.limit_train_batches={steps}", "--trainer.limit_val_batches=1"]
+        own = ["--runs", folder, "--early_stopping=null", "--data.drop_last=true", "--trainer.max_epochs=1000", *quick]
+        cli = TrainCLI(["fit", *flags, *own], callbacks=[clock])
+        data, model, trainer = cli.datamodule, cli.model, cli.trainer
+        row: dict[str, Any] = {
+            "experiment": cli.experiment,
+            "device": f"{trainer.strategy.root_device}, {trainer.precision}",
+            "batch": data.batch_size,
+            "limit_ms": median(clock.limit_ms),
+            "program_ms": median(clock.program_ms),
+            "ratio": median(bare / whole for bare, whole in zip(clock.limit_ms, clock.program_ms, strict=True)),
+            "added_ms": median(whole - bare for bare, whole in zip(clock.limit_ms, clock.program_ms, strict=True)),
+            "waiting": median(clock.waiting),
+        }
+        if standard:
+            epochs = len(clock.program_ms) if row["program_ms"] < 100 else 1
+            row["standard_ms"] = min(
+                median(
+                    time_standard_program(
+                        data,
+                        copy.deepcopy(model.network),
+                        model.make_optimizer,
+                        augmentation=_counterparts(cli.config.fit.data.init_args.get("augmentation") or []),
+                        folder=folder,
+                        precision=trainer.precision,
+                        steps=min(steps, int(trainer.num_training_batches)),
+                        epochs=epochs,
+                        num_workers=workers,
+                    )
+                )
+                for workers in (0, available_cores())
+            )
+        row["data"] = measure_data(data, Path(folder))
+    return row
+
+
+def _counterparts(augmentation: list[Any]) -> list[Any]:
+    """Transforms of torchvision of the same names and values."""
+    taken = {"RandomAffine": ("degrees", "translate", "scale", "shear"), "RandomHorizontalFlip": ("p",)}
+    made = []
+    for module in augmentation:
+        name = module.class_path.rpartition(".")[2]
+        arguments = {key: value for key in taken[name] if (value := module.init_args.get(key)) is not None}
+        made.append(getattr(transforms, name)(**arguments))
+    return made
+
+
+def measure_data(data: ImageDataModule, folder: Path) -> dict[str, Any]:
+    """Measure the way of a data set's images to the first batch.
+
+    Args:
+        data: The data set, packed and set up.
+        folder: Where it is packed anew.
+    """
+    source = data.from_source(data.read)
+    row: dict[str, Any] = {"images": sum(len(labels) for _, labels in source.values())}
+
+    start = time.perf_counter()
+    data = _as_new(data)
+    data.prepare_data()
+    data.setup("validate")
+    next(iter(data.train_dataloader()))
+    row["start_seconds"] = time.perf_counter() - start
+
+    before = _own_memory()
+    for _ in data.train_dataloader():
+        pass
+    row["grown_mb"] = (_own_memory() - before) / 1e6
+    row["pack_mb"] = data.pack.images.numel() / 1e6 if data.pack is not None and data.pack.images is not None else 0.0
+
+    images, _ = source["train"]
+    if isinstance(images, ImageFiles):
+        some = np.random.default_rng(0).permutation(len(images))[:PILLOW_IMAGES]
+        start = time.perf_counter()
+        for index in some:
+            with Image.open(images.path(index)) as file:
+                np.asarray(file.convert("RGB"))
+        row["pillow_rate"] = len(some) / (time.perf_counter() - start)
+        data = _as_new(data)
+        data.packs, data.storage = folder / "packs", "packed"
+        start = time.perf_counter()
+        data.prepare_data()
+        row["packing_rate"] = row["images"] / (time.perf_counter() - start)
+    return row
+
+
+def _as_new(data: ImageDataModule) -> ImageDataModule:
+    """The same data module before it has looked for anything."""
+    new = copy.copy(data)
+    new.pack = None
+    for found in ("data_fingerprint", "pack_folder"):
+        vars(new).pop(found, None)
+    return new
+
+
+def _own_memory() -> int:
+    """Bytes of this process that no file backs."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
+
+
+def run_alone(arguments: list[str]) -> dict[str, Any]:
+    """Measure in a process of its own, which writes what a user would see to nowhere.
+
+    Args:
+        arguments: Those of this script, with one configuration at most.
 
     Raises:
         SystemExit: If training fails; it has said why.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "steps.json"
-        benchmark = yaml.safe_dump(
-            {"class_path": "callbacks.step_benchmark.StepBenchmark", "init_args": {"file": str(file)}}
-        )
-        command = [sys.executable, str(TRAIN), "fit", *(["--config", config] if config else [])]
-        command += ["--runs", folder, "--early_stopping", "null", "--data.drop_last", "true"]
-        command += [f"--trainer.max_epochs={epochs + 1}", f"--trainer.callbacks+={benchmark}", *flags]
+    with tempfile.NamedTemporaryFile() as file:
         # The bar is drawn as on a terminal: it is part of what a user's run costs.
         environment = os.environ | {"TTY_COMPATIBLE": "1", "TTY_INTERACTIVE": "1"}
+        command = [sys.executable, __file__, "--into", file.name, *arguments]
         done = subprocess.run(command, stdout=subprocess.DEVNULL, env=environment, check=False)
         if done.returncode:
             sys.exit(done.returncode)
-        figures = json.loads(file.read_text())
-    limit, program = median(figures["limit_ms"]), median(figures["program_ms"])
-    pairs = list(zip(figures["limit_ms"], figures["program_ms"], strict=True))
-    return {
-        "config": Path(config).stem if config else "default",
-        "device": f"{figures['device']}, {figures['precision']}",
-        "batch_size": figures["batch_size"],
-        "limit_ms": limit,
-        "program_ms": program,
-        "limit_images": 1000 * figures["batch_size"] / limit,
-        "program_images": 1000 * figures["batch_size"] / program,
-        "ratio": median(bare / whole for bare, whole in pairs),
-        "added_ms": median(whole - bare for bare, whole in pairs),
-    }
+        row: dict[str, Any] = json.loads(Path(file.name).read_text())
+        return row
 
 
-def main() -> None:
-    """Measure each configuration and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-c", "--config", action="append", help="a file in configs/; may be given several times")
-    parser.add_argument("--epochs", type=int, default=30, help="epochs whose median is taken")
-    options, flags = parser.parse_known_args()
-    table = Table("configuration", "batch", show_lines=True)
-    for heading in ("bare\nms", "program\nms", "bare\nimages/s", "program\nimages/s", "ratio", "added\nms"):
+def print_steps(rows: list[dict[str, Any]]) -> None:
+    """The table of training steps."""
+    table = Table("training step", "batch", show_lines=True)
+    for heading in ("bare\nms", "program\nms", "ratio", "added\nms", "images/s", "waiting\nfor data", "standard\nms"):
         table.add_column(heading, justify="right")
-    for config in options.config or [None, "configs/digits/mlp.yaml"]:
-        row = measure(config, options.epochs, flags)
+    table.add_column("times\nfaster", justify="right")
+    for row in rows:
+        standard = row.get("standard_ms")
         table.add_row(
-            f"{row['config']}\n{row['device']}",
-            str(row["batch_size"]),
-            *(f"{row[name]:,.2f}" for name in ("limit_ms", "program_ms")),
-            *(f"{row[name]:,.0f}" for name in ("limit_images", "program_images")),
-            *(f"{row[name]:.2f}" for name in ("ratio", "added_ms")),
+            f"{row['experiment']}\n{row['device']}",
+            str(row["batch"]),
+            *(f"{row[name]:,.2f}" for name in ("limit_ms", "program_ms", "ratio", "added_ms")),
+            f"{1000 * row['batch'] / row['program_ms']:,.0f}",
+            f"{row['waiting']:.1%}",
+            f"{standard:,.2f}" if standard else "",
+            f"{standard / row['program_ms']:.2f}" if standard else "",
         )
-    get_console().print(table)
+    _print_whole(table)
+
+
+def print_data(rows: list[dict[str, Any]]) -> None:
+    """The table of data sets."""
+    table = Table("data", show_lines=True)
+    for heading in (
+        *("images", "packing\nimages/s", "Pillow, one core\nimages/s", "times\nfaster"),
+        *("to first batch\nwhen packed, s", "memory\ngrown, MB", "pack\nMB"),
+    ):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        packing, pillow = (row["data"].get(f"{name}_rate") for name in ("packing", "pillow"))
+        table.add_row(
+            row["experiment"],
+            f"{row['data']['images']:,}",
+            *(f"{rate:,.0f}" if rate else "" for rate in (packing, pillow)),
+            f"{packing / pillow:.2f}" if packing else "",
+            *(f"{row['data'][name]:,.2f}" for name in ("start_seconds", "grown_mb", "pack_mb")),
+        )
+    _print_whole(table)
+
+
+def _print_whole(table: Table) -> None:
+    get_console().print(table, width=max(TABLE_WIDTH, get_console().width), crop=False)
+
+
+def main(args: list[str] | None = None) -> None:
+    """Measure each configuration and print the tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("-c", "--config", action="append", help="a file in configs/; may be given several times")
+    parser.add_argument("--seconds", type=float, default=20.0, help="time for each configuration's steps, roughly")
+    parser.add_argument("--steps", type=int, default=20, help="training batches per epoch, at most")
+    parser.add_argument("--no-standard", action="store_true", help="leave the standard program out")
+    parser.add_argument("--into", help=argparse.SUPPRESS)
+    options, flags = parser.parse_known_args(args)
+    settings = [f"--seconds={options.seconds}", f"--steps={options.steps}"] + ["--no-standard"] * options.no_standard
+    if options.into:
+        config = ["--config", options.config[0]] if options.config else []
+        silence_libraries()
+        with mistakes_in_one_sentence():
+            row = measure([*config, *flags], options.steps, options.seconds, not options.no_standard)
+        Path(options.into).write_text(json.dumps(row))
+        return
+    configs = [["--config", config] for config in options.config or ["configs/digits/mlp.yaml"]]
+    rows = [run_alone([*settings, *config, *flags]) for config in (configs if options.config else [[], *configs])]
+    print_steps(rows)
+    print_data(rows)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,9 @@ A class named anew starts from its own defaults: nothing that was set for the cl
 
 import argparse
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import reduce
 from itertools import zip_longest
@@ -143,6 +145,16 @@ class Parser(LightningArgumentParser):
         near = get_close_matches(flag[1], self._option_string_actions, n=1) if flag else []
         hint = f" Did you mean {near[0]}?" if near else ""
         raise MisconfigurationException(f"{sentence}{hint} See: scripts/train.py fit {help_}.") from ex
+
+
+@contextmanager
+def mistakes_in_one_sentence() -> Iterator[None]:
+    """Let a user's mistake end the process with one sentence and exit status 2."""
+    try:
+        yield
+    except MisconfigurationException as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 def one_sentence(message: str) -> str:

@@ -9,7 +9,7 @@ import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from datamodules.base import ImageDataModule
-from scripts.configuration import Parser, one_sentence, read_layers
+from scripts.configuration import Parser, mistakes_in_one_sentence, one_sentence, read_layers
 from scripts.silence import silence_libraries
 
 
@@ -48,10 +48,6 @@ def run_on_data(
         command: Is given the options and the data module, and returns the exit status.
         args: The command line's arguments; by default those of the process.
     """
-    try:
+    with mistakes_in_one_sentence():
         options, flags = parser.parse_known_args(args)
-        status = command(options, build_data(flags))
-    except MisconfigurationException as error:
-        print(f"error: {error}", file=sys.stderr)
-        status = 2
-    sys.exit(status)
+        sys.exit(command(options, build_data(flags)))

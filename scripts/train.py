@@ -6,7 +6,7 @@ python scripts/train.py test --ckpt_path runs/EXPERIMENT/DATE-TIME/checkpoints/b
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from datamodules.base import ImageDataModule
 from models.checkpoint import DurableCheckpointIO
 from models.classifier import Classifier
 from models.precision import choose_precision
-from scripts.configuration import CONFIGS, Parser, one_sentence, read_layers
+from scripts.configuration import CONFIGS, Parser, mistakes_in_one_sentence, one_sentence, read_layers
 from scripts.silence import silence_libraries
 
 PREDICTIONS = "predictions.csv"
@@ -47,9 +47,15 @@ class NoProfiler(PassThroughProfiler):
 
 
 class TrainCLI(LightningCLI):
-    """Lightning's command line with a run's folder, a precision that suits the hardware and a test at the end."""
+    """Lightning's command line with a run's folder, a precision that suits the hardware and a test at the end.
 
-    def __init__(self, args: ArgsType = None) -> None:
+    Args:
+        args: The arguments; by default those of the process.
+        callbacks: Further callbacks of `fit`.
+    """
+
+    def __init__(self, args: ArgsType = None, callbacks: Sequence[Callback] = ()) -> None:
+        self.more_callbacks = callbacks
         super().__init__(
             Classifier,
             ImageDataModule,
@@ -159,7 +165,7 @@ class TrainCLI(LightningCLI):
         keys.clear()
         if self.subcommand == "fit":
             self.record = RunRecord(self.folder, self.experiment, self.config_text)
-            callbacks.append(self.record)
+            callbacks += [self.record, *self.more_callbacks]
         if self.subcommand == "predict":
             callbacks.append(PredictionFile(self.folder / PREDICTIONS))
         precision, reason = init.trainer.precision, "as given"
@@ -223,11 +229,8 @@ class TrainCLI(LightningCLI):
 def main(args: list[str] | None = None) -> None:
     """Run the command line; a user's mistake ends in one sentence and exit status 2."""
     silence_libraries()
-    try:
+    with mistakes_in_one_sentence():
         TrainCLI(args)
-    except MisconfigurationException as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,10 @@ def test_stops_when_nothing_gets_better(train: Callable[..., Run]) -> None:
     assert run.results["epochs"] == 3
 
 
+def test_has_nothing_to_say_before_the_first_validation(train: Callable[..., Run]) -> None:
+    assert train("--trainer.max_steps=1").results["steps"] == 1
+
+
 def test_can_be_left_out(train: Callable[..., Run]) -> None:
     run = train("--early_stopping=null", "--model.optimizer.lr=0", "--trainer.max_epochs=12", "--data.batch_size=512")
     assert run.results["epochs"] == 12

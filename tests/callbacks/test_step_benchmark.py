@@ -1,23 +1,22 @@
-import json
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
-from tests.conftest import Run
+from callbacks.step_benchmark import FEWEST_EPOCHS, StepBenchmark
+from models.checkpoint import read_checkpoint
+from scripts.train import TrainCLI
 
 
-def test_measures_each_epoch_and_leaves_the_training_as_it_is(train: Callable[..., Run], tmp_path: Path) -> None:
-    flags = ("--trainer.max_epochs=3", "--data.batch_size=128", "--data.drop_last=true", "--early_stopping=null")
-    file = tmp_path / "steps.json"
-    benchmark = f"{{class_path: callbacks.step_benchmark.StepBenchmark, init_args: {{file: {file}}}}}"
-    plain, timed = train(*flags), train(*flags, f"--trainer.callbacks+={benchmark}")
-
-    figures = json.loads(file.read_text())
-    assert len(figures["limit_ms"]) == len(figures["program_ms"]) == 2
-    assert min(figures["limit_ms"] + figures["program_ms"]) > 0
-    assert figures["batch_size"] == 128
-    assert all(
-        torch.equal(value, timed.checkpoint["state_dict"][name])
-        for name, value in plain.checkpoint["state_dict"].items()
-    )
+def test_measures_until_its_time_is_over_and_leaves_the_training_as_it_is(tmp_path: Path, data_root: Path) -> None:
+    clock = StepBenchmark(seconds=0)
+    states = []
+    for epochs, callbacks in ((100, [clock]), (FEWEST_EPOCHS + 1, [])):
+        flags = [f"--trainer.max_epochs={epochs}", "--early_stopping=null", "--model.scheduler=null"]
+        flags += ["--data.batch_size=128", "--data.drop_last=true"]
+        flags += ["--runs", str(tmp_path / str(epochs)), "--data.root", str(data_root)]
+        cli = TrainCLI(["fit", *flags], callbacks=callbacks)
+        states.append(read_checkpoint(cli.folder / "checkpoints" / "last.ckpt")["state_dict"])
+    assert len(clock.limit_ms) == len(clock.program_ms) == len(clock.waiting) == FEWEST_EPOCHS
+    assert min(clock.limit_ms + clock.program_ms) > 0
+    assert all(0 <= share < 1 for share in clock.waiting)
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())

@@ -30,7 +30,7 @@ def test_alone_it_trains_the_digits_well_and_says_nothing_but_what_it_did(tmp_pa
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     for line in done.stdout.splitlines():
-        assert re.match(r"ConvNet with |epoch |[┌│└]|checkpoint  |curves  ", line), line
+        assert re.match(r"ConvNet with |Digits: |epoch |[┌│└]|checkpoint  |curves  ", line), line
     (accuracy,) = re.findall(r"test/accuracy +│ ([\d.]+)", done.stdout)
     assert float(accuracy) >= 0.97
     (checkpoint,) = re.findall(r"checkpoint  (\S+)", done.stdout)
@@ -211,4 +211,4 @@ def test_an_unwritable_place_is_named(refused: Callable[..., str], tmp_path: Pat
     file = tmp_path / "file"
     file.touch()
     assert "choose another place with --runs" in refused("fit", "--runs", file, "--data.root", data_root)
-    assert "choose another folder with --data.root" in refused("fit", "--runs", tmp_path / "runs", "--data.root", file)
+    assert "choose another folder with --data.packs" in refused("fit", "--runs", tmp_path / "runs", "--data.root", file)

@@ -1,0 +1,394 @@
+"""Look at a data set before training: what is unreadable, stray, there twice, or in two splits or classes at once.
+
+python scripts/audit.py [--config FILE] [--data.root FOLDER ...] [--json FILE] [--html FILE]
+
+Exit status: 0 clean, 1 findings, 2 the data cannot be read.
+"""
+
+import argparse
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from numpy.typing import NDArray
+from PIL import Image
+from rich import box, get_console
+from rich.markup import escape
+from rich.table import Table
+
+from datamodules.base import SPLITS, ImageDataModule
+from datamodules.image_files import ImageFiles
+from datamodules.pack import Images, Source
+from datamodules.progress import progress
+from scripts.audit_page import Shown, ShownPair, readable, write_page
+from scripts.data_command import run_on_data
+from scripts.duplicates import Fingerprints, joined, look_at, near_pairs, view
+from scripts.stray_files import stray_files
+
+EXAMPLES = 4
+"""Findings of each kind that the table shows."""
+
+MOST_CLASSES = 20
+"""Classes up to which the table has a row for each."""
+
+
+class Listing:
+    """The images of the classes asked for, in the order of the source.
+
+    Args:
+        data: The data module.
+        source: What it reads.
+
+    Raises:
+        MisconfigurationException: If images and labels do not match, or a label is outside the classes.
+    """
+
+    def __init__(self, data: ImageDataModule, source: Source) -> None:
+        names = data.source_class_names
+        label_of = {name: label for label, name in enumerate(data.class_names)}
+        all_asked_for = list(data.class_names) == names  # names may then be there twice
+        label_map = np.arange(len(names)) if all_asked_for else np.array([label_of.get(name, -1) for name in names])
+        self.class_names = list(data.class_names)
+        self.parts: dict[str, Images] = {}
+        rows, labels = [], []
+        for split, (images, given) in source.items():
+            if split == "test" and data.tests_on_validation:
+                continue
+            if len(images) != len(given) or (len(given) and not 0 <= given.min() <= given.max() < len(names)):
+                raise MisconfigurationException(
+                    f"The {split} split has {len(images)} images and {len(given)} labels; expected a label from 0 to "
+                    f"{len(names) - 1} for each image."
+                )
+            rows.append(np.flatnonzero(label_map[given] >= 0))
+            labels.append(label_map[given][rows[-1]])
+            self.parts[split] = images if len(rows[-1]) == len(images) else _selected(images, rows[-1])
+        self.rows = np.concatenate(rows)
+        """The place of each image in its part of the source, int64 `[N]`."""
+        self.labels = np.concatenate(labels)
+        """int64 `[N]`."""
+        self.ends = np.cumsum([len(images) for images in self.parts.values()])
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def find(self, place: int) -> tuple[str, Images, int]:
+        """The source's split, its images, and the place there of the image at a place in all."""
+        number = int(np.searchsorted(self.ends, place, side="right"))
+        split, images = list(self.parts.items())[number]
+        return split, images, place - int(self.ends[number]) + len(images)
+
+    def name(self, place: int) -> str:
+        """The path of an image in the source's folder, or its split and place there, as in `train[123]`."""
+        split, images, index = self.find(place)
+        return os.fsdecode(images.names[index]) if isinstance(images, ImageFiles) else f"{split}[{self.rows[place]}]"
+
+    def picture(self, place: int) -> Image.Image:
+        """The image as a viewer shows it."""
+        _, images, index = self.find(place)
+        return view(images, index)[0]
+
+
+def _selected(images: Images, rows: NDArray[np.int64]) -> Images:
+    if isinstance(images, ImageFiles):
+        return ImageFiles(images.folder, images.names[rows], images.shape[1:], images.resize)
+    return images[rows]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two images that are one picture.
+
+    Args:
+        first: The place of one image; it is in training if one of the two is.
+        second: The place of the other.
+        note: How alike they are.
+        facts: The same in figures.
+    """
+
+    first: int
+    second: int
+    note: str
+    facts: dict[str, Any]
+
+
+class Audit:
+    """Everything that is to be found out about a data set.
+
+    Args:
+        data: The data module.
+
+    Raises:
+        MisconfigurationException: If the data set cannot be read.
+    """
+
+    def __init__(self, data: ImageDataModule) -> None:
+        self.data = data
+        source = data.from_source(data.read)
+        self.listing = Listing(data, source)
+        if not len(self.listing):
+            raise MisconfigurationException(
+                f"{type(data).__name__} has no images in {data.source_folder}; check data.root and data.classes."
+            )
+        self.stray, self.stray_lines = data.from_source(lambda: stray_files(data, source))
+        with progress("Looking at images", len(self.listing)) as advance:
+            chunks = []
+            for images in self.listing.parts.values():
+                for chunk in look_at(images):
+                    chunks.append(chunk)
+                    advance(len(chunk.modes))
+        self.prints: Fingerprints = joined(chunks)
+        self.readable = np.setdiff1d(np.arange(len(self.listing)), list(self.prints.errors))
+        self.splits, self.problem = self._drawn()
+        self.split_of = np.full(len(self.listing), len(self.splits))
+        for number, places in enumerate(self.splits.values()):
+            self.split_of[places] = number
+        self.exact, representatives = self._exact()
+        near = near_pairs(self.prints, representatives)
+        self.near = [
+            self._ordered(
+                first, second, f"hash {bits} of 64 bits apart, details {alike:.3f} alike", bits, round(alike, 4)
+            )
+            for (first, second), bits, alike in zip(
+                near.places.tolist(), near.distances.tolist(), near.likenesses.tolist(), strict=True
+            )
+        ]
+        pairs = self.exact + self.near
+        unused = len(self.splits)
+        splits, labels = self.split_of, self.listing.labels
+        self.leaks = [
+            pair for pair in pairs if splits[pair.first] != splits[pair.second] and splits[pair.second] != unused
+        ]
+        self.conflicts = [pair for pair in pairs if labels[pair.first] != labels[pair.second]]
+
+    def _drawn(self) -> tuple[dict[str, NDArray[np.int64]], str | None]:
+        """The splits that training uses, or else those of the source and why training has none."""
+        ends = [0, *self.listing.ends.tolist()]
+        # As in training, images are left out before splits are drawn from the others.
+        ranges = [np.searchsorted(self.readable, [start, end]) for start, end in pairwise(ends)]
+        whole = {name: torch.arange(*place) for name, place in zip(self.listing.parts, ranges, strict=True)}
+        problem = None
+        try:
+            drawn = self.data.draw_splits(dict(whole), torch.from_numpy(self.listing.labels[self.readable]))
+        except MisconfigurationException as error:
+            drawn, problem = whole, str(error)
+        known = [name for name in SPLITS if name in drawn and not (name == "test" and self.data.tests_on_validation)]
+        return {name: self.readable[drawn[name].numpy()] for name in known}, problem
+
+    def _exact(self) -> tuple[list[Pair], NDArray[np.int64]]:
+        """Each copy with the first of its images, and one place for every picture."""
+        order = self.readable[np.lexsort((self.split_of[self.readable], self.prints.digests[self.readable]))]
+        digests = self.prints.digests[order]
+        new = np.r_[True, digests[1:] != digests[:-1]] if len(order) else np.zeros(0, np.bool_)
+        first_of = order[new][np.cumsum(new) - 1]
+        pairs = zip(first_of[~new].tolist(), order[~new].tolist(), strict=True)
+        return [self._ordered(*pair, "the same pixels", 0, 1.0) for pair in sorted(pairs)], np.sort(order[new])
+
+    def _ordered(self, first: int, second: int, note: str, bits: int, alike: float) -> Pair:
+        if self.split_of[second] < self.split_of[first]:
+            first, second = second, first
+        return Pair(first, second, note, {"exact": note == "the same pixels", "hash_distance": bits, "likeness": alike})
+
+    @property
+    def pairs(self) -> dict[str, list[Pair]]:
+        """The pairs found, by kind."""
+        return {
+            "leakage between splits": self.leaks,
+            "one image under two labels": self.conflicts,
+            "exact duplicates": self.exact,
+            "near duplicates": self.near,
+        }
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether there is nothing to look into."""
+        return not (self.stray or self.prints.errors or self.exact or self.near or self.problem)
+
+    @property
+    def sizes(self) -> Counter[str]:
+        """Images by width and height."""
+        sizes, counts = np.unique(self.prints.sizes[self.readable], axis=0, return_counts=True)
+        return Counter({f"{w}x{h}": number for (w, h), number in zip(sizes.tolist(), counts.tolist(), strict=True)})
+
+    @property
+    def modes(self) -> Counter[str]:
+        """Images by the kind of their pixels."""
+        return Counter(mode for mode in self.prints.modes if mode)
+
+    @property
+    def counts(self) -> dict[str, list[int]]:
+        """Images of each class, `K` numbers for each split."""
+        labels, classes = self.listing.labels, len(self.listing.class_names)
+        return {name: np.bincount(labels[places], minlength=classes).tolist() for name, places in self.splits.items()}
+
+    def split(self, place: int) -> str:
+        """The split that an image is used in; `unused` if the configuration leaves it out."""
+        return [*self.splits, "unused"][int(self.split_of[place])]
+
+    def class_name(self, place: int) -> str:
+        """The class of an image."""
+        return str(self.listing.class_names[self.listing.labels[place]])
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything found, in plain types."""
+
+        def image(place: int) -> dict[str, str]:
+            return {"name": self.listing.name(place), "split": self.split(place), "class": self.class_name(place)}
+
+        kinds = ("leakage", "label_conflicts", "exact_duplicates", "near_duplicates")
+        return {
+            "data": type(self.data).__name__,
+            "folder": str(self.data.source_folder),
+            "clean": self.is_clean,
+            "images": len(self.listing),
+            "splits_problem": self.problem,
+            "unreadable": [image(place) | {"reason": reason} for place, reason in self.prints.errors.items()],
+            "stray_files": self.stray,
+            **{
+                kind: [{"images": [image(pair.first), image(pair.second)], **pair.facts} for pair in pairs]
+                for kind, pairs in zip(kinds, self.pairs.values(), strict=True)
+            },
+            "sizes": self.sizes,
+            "modes": self.modes,
+            "class_names": self.listing.class_names,
+            "images_per_class": self.counts,
+        }
+
+    def rows(self) -> Iterator[tuple[str, int, list[str]]]:
+        """What was looked for, how many were found, and some of them."""
+        name, errors = self.listing.name, self.prints.errors
+        yield "unreadable files", len(errors), _some([f"{name(place)}: {reason}" for place, reason in errors.items()])
+        yield "stray files", len(self.stray), _some(self.stray_lines)
+        for kind, pairs in self.pairs.items():
+            ends = [(self._described(pair.first), self._described(pair.second)) for pair in pairs]
+            yield kind, len(pairs), _some([f"{first}\n  = {second}" for first, second in ends])
+        if self.problem:
+            yield "splits that cannot be drawn", 1, [self.problem]
+        for what, found in (("sizes", self.sizes), ("modes", self.modes)):
+            yield what, len(found), _some([f"{kind}: {number:,}" for kind, number in found.most_common()])
+
+    def _described(self, place: int) -> str:
+        return f"{self.listing.name(place)} ({self.split(place)}, {self.class_name(place)})"
+
+
+def _some(lines: Sequence[str]) -> list[str]:
+    return [*lines[:EXAMPLES], *([f"and {len(lines) - EXAMPLES:,} more"] if len(lines) > EXAMPLES else [])]
+
+
+def class_table(audit: Audit) -> Table:
+    """Images per class and split: a row for each class, or what is typical where there are many."""
+    counts, names = audit.counts, [readable(str(name)) for name in audit.listing.class_names]
+    table = Table(box=box.SIMPLE_HEAD)
+    if len(names) <= MOST_CLASSES:
+        table.add_column("class")
+        for split in counts:
+            table.add_column(split, justify="right")
+        for name, *numbers in zip(names, *counts.values(), strict=True):
+            table.add_row(escape(name), *(f"{number:,}" for number in numbers))
+        table.add_section()
+        table.add_row("all", *(f"{sum(numbers):,}" for numbers in counts.values()))
+        return table
+    for heading in ("split", "images", "classes", "fewest", "median", "most"):
+        table.add_column(heading, justify="left" if heading == "split" else "right")
+    for heading in ("smallest", "largest"):
+        table.add_column(heading)
+    for split, numbers in counts.items():
+        least, most = int(np.argmin(numbers)), int(np.argmax(numbers))
+        figures = (sum(numbers), np.count_nonzero(numbers), min(numbers), int(np.median(numbers)), max(numbers))
+        equal = numbers[least] == numbers[most]
+        table.add_row(
+            split, *(f"{number:,}" for number in figures), *("" if equal else escape(names[n]) for n in (least, most))
+        )
+    return table
+
+
+def show(audit: Audit) -> None:
+    """Print the tables."""
+    table = Table(box=box.SIMPLE_HEAD, title=f"{len(audit.listing):,} images of {type(audit.data).__name__}")
+    table.add_column("what", no_wrap=True)
+    table.add_column("found", justify="right", no_wrap=True)
+    table.add_column("such as", overflow="fold")
+    for what, found, examples in audit.rows():
+        table.add_row(what, f"{found:,}", escape(readable("\n".join(examples))))
+    get_console().print(table)
+    get_console().print(class_table(audit))
+    if audit.data.tests_on_validation:
+        print("test is val: labels of others are not public")
+
+
+def refuse_unwritable(path: Path) -> None:
+    """See that a file can be written, before the work that it is to hold.
+
+    Raises:
+        MisconfigurationException: If it cannot.
+    """
+    was_there = path.exists()
+    try:
+        path.open("ab").close()
+    except OSError as error:
+        raise MisconfigurationException(
+            f"{path} cannot be written: {error.strerror}; give a file in a folder that is there and yours."
+        ) from error
+    if not was_there:
+        path.unlink()
+
+
+def audit(options: argparse.Namespace, data: ImageDataModule) -> int:
+    """Look at a data set, and say and write what was found.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        MisconfigurationException: If the data set cannot be read or a file cannot be written.
+    """
+    outputs = [path for path in (options.json, options.html) if path is not None]
+    for path in outputs:
+        refuse_unwritable(path)
+    found = Audit(data)
+    show(found)
+    try:
+        if options.json is not None:
+            options.json.write_text(json.dumps(found.as_json(), indent=2) + "\n")
+        if options.html is not None:
+            rows = [(what, f"{number:,}{': ' if some else ''}{'; '.join(some)}") for what, number, some in found.rows()]
+            kinds = {kind: [_shown(found, pair) for pair in pairs] for kind, pairs in found.pairs.items()}
+            title = f"{len(found.listing):,} images of {type(data).__name__}"
+            write_page(options.html, title, rows, kinds, found.listing.picture)
+    except OSError as error:
+        raise MisconfigurationException(
+            f"{error.filename or outputs[-1]} cannot be written: {error.strerror or error}."
+        ) from error
+    for path in outputs:
+        print(path)
+    return 0 if found.is_clean else 1
+
+
+def _shown(found: Audit, pair: Pair) -> ShownPair:
+    left, right = (
+        Shown(place, found.listing.name(place), found.split(place), found.class_name(place))
+        for place in (pair.first, pair.second)
+    )
+    return ShownPair(left, right, pair.note)
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line; a user's mistake ends in one sentence and exit status 2."""
+    parser = argparse.ArgumentParser(
+        description="Look at a data set before training. Other flags are those of scripts/train.py about data.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything found")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page of the pairs found")
+    run_on_data(parser, audit, args)
+
+
+if __name__ == "__main__":
+    main()
