@@ -95,6 +95,9 @@ class ImageDataModule(LightningDataModule, ABC):
     origin = ""
     """Where the source can be had, for those who do not have it."""
 
+    whereabouts = "say with --data.root in which folder it is"
+    """What to do for those who have it."""
+
     tests_on_validation = False
     """Whether the source's validation images are its test images too, because labels of others are not public."""
 
@@ -108,7 +111,7 @@ class ImageDataModule(LightningDataModule, ABC):
         download: bool = False,
         storage: Literal["packed", "files"] | None = None,
         on_corrupt: Literal["error", "skip"] = "error",
-        classes: Sequence[str] | None = None,
+        classes: Sequence[str | int] | None = None,
         limit: int | float | None = None,
         batch_size: int = 64,
         val_size: int | float = 0.1,
@@ -161,7 +164,7 @@ class ImageDataModule(LightningDataModule, ABC):
         self.source_class_names = list(self.class_names)
         """The classes of the source, of which `class_names` may be a selection."""
         if classes is not None:
-            self._select(classes)
+            self._select([str(name) for name in classes])
         if len(self.class_names) < 2:
             raise MisconfigurationException(
                 f"{type(self).__name__} has only the class {self.class_names[0]}; classification needs at least two."
@@ -224,14 +227,12 @@ class ImageDataModule(LightningDataModule, ABC):
         return self.root
 
     def fetch(self) -> None:
-        """Download the source; only for sets that can be.
+        """Download the source, in a data set that can be downloaded.
 
         Raises:
-            MisconfigurationException: Always, in a data set that does not say how.
+            OSError: If it could not be; a RuntimeError likewise.
         """
-        raise MisconfigurationException(
-            f"{type(self).__name__} cannot be downloaded by a program; get it from {self.origin or 'its makers'}."
-        )
+        raise NotImplementedError
 
     # What others may ask.
 
@@ -327,20 +328,20 @@ class ImageDataModule(LightningDataModule, ABC):
         Raises:
             MisconfigurationException: If the source is not there.
         """
+        can_fetch = type(self).fetch is not ImageDataModule.fetch
         try:
             try:
                 return read()
             except FileNotFoundError:
-                if not self.download:
+                if not (self.download and can_fetch):
                     raise
             return self._download(read)
         except OSError as error:
-            hint = f"get it from {self.origin}, or " if self.origin else ""
-            by_itself = type(self).fetch is not ImageDataModule.fetch and not self.download
+            remedies = [f"get it from {self.origin}"] if self.origin else []
+            remedies += ["have it fetched with --data.download true"] if can_fetch and not self.download else []
             raise MisconfigurationException(
-                f"{type(self).__name__} cannot be read from {error.filename}: {error.strerror}; {hint}"
-                f"{'have it fetched with --data.download true, or ' if by_itself else ''}"
-                "say with --data.root in which folder it is."
+                f"{type(self).__name__} cannot be read from {error.filename}: {error.strerror}; "
+                f"{', or '.join((*remedies, self.whereabouts))}."
             ) from error
 
     def _download(self, read: Callable[[], T]) -> T:

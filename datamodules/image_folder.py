@@ -35,6 +35,8 @@ class ImageFolder(ImageDataModule):
         arguments: Those of `ImageDataModule`.
     """
 
+    whereabouts = "say with --data.folder where the images are; a relative path begins in --data.root"
+
     def __init__(
         self,
         folder: Path = Path("images"),

@@ -33,7 +33,7 @@ from scripts.data_command import run_on_data
 from scripts.duplicates import Fingerprints, joined, look_at, near_pairs, view
 from scripts.stray_files import stray_files
 
-EXAMPLES = 4
+EXAMPLES = 3
 """Findings of each kind that the table shows."""
 
 MOST_CLASSES = 20
@@ -268,7 +268,7 @@ class Audit:
         yield "stray files", len(self.stray), _some(self.stray_lines)
         for kind, pairs in self.pairs.items():
             ends = [(self._described(pair.first), self._described(pair.second)) for pair in pairs]
-            yield kind, len(pairs), _some([f"{first}\n  = {second}" for first, second in ends])
+            yield kind, len(pairs), _some([f"{first}\n= {second}" for first, second in ends])
         if self.problem:
             yield "splits that cannot be drawn", 1, [self.problem]
         for what, found in (("sizes", self.sizes), ("modes", self.modes)):

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 from rich import get_console
+from rich.console import Console
 from rich.table import Table
 from torchvision import transforms
 
@@ -219,7 +220,7 @@ def print_data(rows: list[dict[str, Any]]) -> None:
 
 
 def _print_whole(table: Table) -> None:
-    get_console().print(table, width=max(TABLE_WIDTH, get_console().width), crop=False)
+    Console(width=max(TABLE_WIDTH, get_console().width)).print(table)
 
 
 def main(args: list[str] | None = None) -> None:

@@ -40,8 +40,8 @@ distance above, the three that are one to the eye have 0.90 and more, the first 
 as above, 99% in their worst combination are above it."""
 
 SURE_LIKENESS = 0.99
-"""The same where other images are alike by nature: pairs of Fashion-MNIST from here on show one garment, and MNIST,
-whose ones are alike up to 0.989, has none."""
+"""The same where other images are alike by nature: pairs of Fashion-MNIST from here on show one garment, a few of them
+in another print, and MNIST, whose ones are alike up to 0.989, has none."""
 
 LOOKALIKES = 4
 """How many other pictures an image may have within the hash's distance before it counts as alike by nature."""

@@ -175,7 +175,7 @@ def test_augments_training_images_alone_each_in_its_own_way(data_root: Path) -> 
         ({"test_size": 0}, "data.test_size is 0"),
         ({"normalization": "imagenet"}, "data.normalization has 3 means; the images have 1 channels"),
         ({"normalization": "imagnet"}, "data.normalization is imagnet; give computed, imagenet"),
-        ({"classes": ["1", "tow"]}, "data.classes names tow, which Digits does not have"),
+        ({"classes": [1, "tow"]}, "data.classes names tow, which Digits does not have"),
         ({"classes": ["1"]}, "only the class 1; classification needs at least two"),
         ({"classes": []}, "data.classes is empty"),
         ({"classes": ["1", "2", "1"]}, "names a class twice"),

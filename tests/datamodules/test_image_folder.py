@@ -152,8 +152,9 @@ def test_refuses_a_folder_without_class_folders(tmp_path: Path) -> None:
 
 
 def test_says_what_was_looked_for_where(tmp_path: Path) -> None:
-    with pytest.raises(MisconfigurationException, match=rf"cannot be read from {tmp_path}/photos: No such file"):
-        prepared(tmp_path, folder=Path("photos"))
+    for download in (False, True):
+        with pytest.raises(MisconfigurationException, match=rf"from {tmp_path}/photos: No such file.*--data\.folder"):
+            prepared(tmp_path, folder=Path("photos"), download=download)
 
 
 @pytest.mark.parametrize("storage", ["packed", "files"])

@@ -1,4 +1,6 @@
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from sklearn.datasets import load_digits
 
 from datamodules.pack import Pack, Source, write_pack
+from tests.discovery import ROOT
 
 NAMES = [str(digit) for digit in range(10)]
 
@@ -99,3 +102,32 @@ def test_refuses_an_empty_data_set(tmp_path: Path, source: Source) -> None:
     images, labels = source["train"]
     with pytest.raises(MisconfigurationException, match="has no images"):
         write_pack(tmp_path / "pack", {"train": (np.asarray(images)[:0], labels[:0])}, NAMES)
+
+
+def test_what_a_killed_packing_has_left_is_removed(tmp_path: Path, source: Source) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; import numpy as np; from datamodules import pack\n"
+        "pack.image_sums = lambda images: os.kill(os.getpid(), 9)\n"
+        f"pack.write_pack(Path({str(tmp_path / 'pack')!r}), "
+        "{'train': (np.zeros((9, 1, 8, 8), np.uint8), np.zeros(9, np.int64))}, ['a', 'b'])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == -9
+    assert len(list(tmp_path.iterdir())) == 1
+    assert not (tmp_path / "pack").exists()
+    write_pack(tmp_path / "pack", source, NAMES)
+    assert list(tmp_path.iterdir()) == [tmp_path / "pack"]
+    assert len(Pack(tmp_path / "pack")) == 1797
+
+
+def test_private_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
+    images = np.zeros((4000, 3, 64, 64), np.uint8)
+    write_pack(tmp_path / "pack", {"train": (images, np.zeros(4000, np.int64))}, ["a", "b"])
+    code = (
+        "import torch; from pathlib import Path; from datamodules.pack import Pack\n"
+        "def own(): return next(int(line.split()[1]) for line in open('/proc/self/status') if 'RssAnon' in line)\n"
+        f"pack = Pack(Path({str(tmp_path / 'pack')!r})); pack[torch.arange(64)]; before = own()\n"
+        "for rows in torch.arange(4000).split(64): pack[rows]\n"
+        "print(own() - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert int(done.stdout) < images.nbytes / 1024 / 8
