@@ -12,7 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from callbacks.image_grid import image_grid, printable
-from datamodules.base import Batch, ImageDataModule
+from datamodules.base import ImageDataModule
+from datamodules.transform import Batch
 
 LONGEST_TABLE = 50
 """Classes up to which all are listed."""

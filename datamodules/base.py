@@ -15,14 +15,12 @@ from typing import Any, Literal, TypeVar, cast
 
 import torch
 from filelock import FileLock
-from kornia.augmentation.auto import PolicyAugmentBase
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.loops.progress import _ProcessedTracker
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from datamodules.cores import available_cores
 from datamodules.image_file import Resize
@@ -30,17 +28,12 @@ from datamodules.image_files import ImageFiles
 from datamodules.loader import TimedLoader
 from datamodules.normalization import NORMALIZATIONS, Normalization
 from datamodules.pack import Pack, Source, write_pack
-from datamodules.per_image import PerImage
 from datamodules.randomness import random_key, seed_generators
 from datamodules.sampler import KeyedBatchSampler, balanced_counts
-from datamodules.split import stratified_split
+from datamodules.split import SPLITS, draw_splits
+from datamodules.transform import Batch, BatchTransform
 
 T = TypeVar("T")
-
-Batch = tuple[Tensor, Tensor]
-"""Images, uint8 or float32 `[B, C, H, W]`, and labels, int64 `[B]` or, of mixed images, probabilities `[B, K]`."""
-
-SPLITS = ("train", "val", "test")
 
 LARGE_BATCH_BYTES = 2**22
 """From this size on, copying a batch takes longer than what is spent on a batch of any size, some 0.1 ms."""
@@ -146,9 +139,7 @@ class ImageDataModule(LightningDataModule, ABC):
         self.test_size = test_size
         self.split_seed = split_seed
         self.seed = seed
-        self.augmentation = nn.Sequential(
-            *(PerImage(module) if isinstance(module, PolicyAugmentBase) else module for module in augmentation)
-        )
+        self.augmentation = list(augmentation)
         self.mixing = list(mixing)
         self.mean: list[float] | None = None
         self.std: list[float] | None = None
@@ -159,7 +150,7 @@ class ImageDataModule(LightningDataModule, ABC):
         self.pack: Pack | None = None
         self.splits: dict[str, Tensor] = {}
         self._position = (0, 0)
-        self._affine: tuple[Tensor, Tensor] | None = None
+        self._transform: BatchTransform | None = None
         self._label_map: Tensor | None = None
         self.source_class_names = list(self.class_names)
         """The classes of the source, of which `class_names` may be a selection."""
@@ -419,7 +410,7 @@ class ImageDataModule(LightningDataModule, ABC):
             )
 
     def draw_splits(self, splits: dict[str, Tensor], labels: Tensor) -> dict[str, Tensor]:
-        """Choose the images of each split: those of the classes asked for, drawn where the source has none, limited.
+        """Choose the images of each split, as `datamodules.split.draw_splits` does with the sizes asked for.
 
         Args:
             splits: The places of the images of each split that the source comes with, int64.
@@ -428,39 +419,18 @@ class ImageDataModule(LightningDataModule, ABC):
         Raises:
             MisconfigurationException: If a split is left without images.
         """
-        splits = {name: indices[labels[indices] >= 0] for name, indices in splits.items()}
-        if self.tests_on_validation:
-            splits.pop("test", None)
-        for number, (name, size) in enumerate((("test", self.test_size), ("val", self.val_size))):
-            if name not in splits and not (name == "test" and self.tests_on_validation):
-                train = splits["train"]
-                try:
-                    rest, drawn = stratified_split(labels[train], size, random_key(self.split_seed, number))
-                except ValueError as error:
-                    raise MisconfigurationException(f"data.{name}_size: {error}; give a smaller one.") from error
-                splits["train"], splits[name] = train[rest], train[drawn]
-        if self.limit is not None:
-            splits = self._limited(splits, labels, self.limit)
-        if self.tests_on_validation:
-            splits["test"] = splits["val"]
-        for name in SPLITS:
-            if not len(splits[name]):
-                raise MisconfigurationException(
-                    f"The {name} split has none of the {len(labels)} images; change data.val_size, data.test_size, "
-                    "data.limit or data.classes."
-                )
-        return splits
-
-    def _limited(self, splits: dict[str, Tensor], labels: Tensor, limit: int | float) -> dict[str, Tensor]:
-        everything = torch.cat(list(splits.values()))
-        split_of = torch.arange(len(splits)).repeat_interleave(torch.tensor([len(part) for part in splits.values()]))
         try:
-            _, kept = stratified_split(
-                split_of * self.num_classes + labels[everything], limit, random_key(self.split_seed, 2)
+            return draw_splits(
+                splits,
+                labels,
+                val_size=self.val_size,
+                test_size=self.test_size,
+                limit=self.limit,
+                seed=self.split_seed,
+                tests_on_validation=self.tests_on_validation,
             )
         except ValueError as error:
-            raise MisconfigurationException(f"data.limit: {error}; give a smaller one.") from error
-        return {name: everything[kept[split_of[kept] == number]] for number, name in enumerate(splits)}
+            raise MisconfigurationException(f"data.{error}.") from error
 
     @rank_zero_only
     def _tell(self) -> None:
@@ -548,7 +518,6 @@ class ImageDataModule(LightningDataModule, ABC):
         """On the device: augment if in training, and normalise."""
         return self.transform(batch, training=self.trainer is not None and self.trainer.training)
 
-    @torch.no_grad()
     def transform(self, batch: Batch, *, training: bool) -> Batch:
         """Make of a batch as it was read what the network sees.
 
@@ -559,29 +528,10 @@ class ImageDataModule(LightningDataModule, ABC):
         Returns:
             Images float32 `[B, C, H, W]`, normalised, and labels int64 `[B]` or, when mixed, float32 `[B, K]`.
         """
-        images, labels = batch
-        if self._affine is None or self._affine[0].device != images.device:
-            mean = torch.tensor(self.mean, device=images.device).view(1, -1, 1, 1)
-            # A channel that is the same everywhere has no spread to divide by; neither has one given as 0.
-            std = torch.tensor(self.std, device=images.device).clamp(min=1 / 255).view(1, -1, 1, 1)
-            self._affine = 1 / (255 * std), -mean / std
-        scale, shift = self._affine
-        if training and len(self.augmentation):
-            images = self._augmented(images)
-        images = images.float().mul_(scale).add_(shift)
-        if training and self.mixing:
-            number = int(torch.randint(len(self.mixing), ())) if len(self.mixing) > 1 else 0
-            images, labels = self.mixing[number](images, F.one_hot(labels, self.num_classes).float())
-        return images, labels
-
-    def _augmented(self, images: Tensor) -> Tensor:
-        augmented: Tensor = self.augmentation(images / 255)
-        if augmented.shape != images.shape:
-            raise MisconfigurationException(
-                f"data.augmentation makes images of {list(augmented.shape[1:])} from {list(images.shape[1:])}; give it "
-                f"the size of the images, {list(images.shape[2:])}."
-            )
-        return augmented * 255
+        if self._transform is None:
+            assert self.mean is not None and self.std is not None, "setup comes before"  # noqa: PT018
+            self._transform = BatchTransform(self.mean, self.std, self.augmentation, self.mixing, self.num_classes)
+        return self._transform(batch, training=training)
 
     # The place in a run, kept here because state on the loader is not restored before it is iterated.
 
@@ -597,5 +547,5 @@ class ImageDataModule(LightningDataModule, ABC):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the place and the normalisation of a checkpoint."""
-        self.mean, self.std, self._affine = state_dict["mean"], state_dict["std"], None
+        self.mean, self.std, self._transform = state_dict["mean"], state_dict["std"], None
         self._position = state_dict.get("epoch", 0), state_dict.get("batches_done", 0)

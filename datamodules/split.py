@@ -1,9 +1,11 @@
-"""A seeded, stratified split of a data set in two."""
+"""Which images are trained on, and which are not."""
 
 import torch
 from torch import Tensor
 
 from datamodules.randomness import random_key
+
+SPLITS = ("train", "val", "test")
 
 
 def stratified_split(labels: Tensor, size: int | float, seed: int) -> tuple[Tensor, Tensor]:
@@ -37,3 +39,65 @@ def stratified_split(labels: Tensor, size: int | float, seed: int) -> tuple[Tens
     drawn = torch.zeros(total, dtype=torch.bool)
     drawn[by_class[(2 * torch.arange(count) + 1) * total // max(2 * count, 1)]] = True
     return torch.nonzero(~drawn).flatten(), torch.nonzero(drawn).flatten()
+
+
+def draw_splits(
+    splits: dict[str, Tensor],
+    labels: Tensor,
+    *,
+    val_size: int | float,
+    test_size: int | float,
+    limit: int | float | None = None,
+    seed: int = 0,
+    tests_on_validation: bool = False,
+) -> dict[str, Tensor]:
+    """Choose the images of each split: drawn from train where there is none, limited, of the classes asked for.
+
+    Args:
+        splits: The places of the images of each split that there is, int64; `train` must be there.
+        labels: The labels of all images, int64 `[N]`; -1 for a class that is not asked for.
+        val_size: The size of a validation split that is drawn: images, or a fraction of those at hand.
+        test_size: Likewise of a test split, which is drawn first.
+        limit: How many images to keep, or which fraction; every split and class keeps its share.
+        seed: The draws.
+        tests_on_validation: Whether test is validation.
+
+    Returns:
+        The places of the images of `train`, `val` and `test`, int64.
+
+    Raises:
+        ValueError: If a size is more than there is, or a split is left without images.
+    """
+    splits = {name: indices[labels[indices] >= 0] for name, indices in splits.items()}
+    drawn_sizes = {"val": val_size} if tests_on_validation else {"test": test_size, "val": val_size}
+    if tests_on_validation:
+        splits.pop("test", None)
+    for name, size in drawn_sizes.items():
+        if name not in splits:
+            train = splits["train"]
+            try:
+                rest, drawn = stratified_split(labels[train], size, random_key(seed, ("test", "val").index(name)))
+            except ValueError as error:
+                raise ValueError(f"{name}_size: {error}; give a smaller one") from error
+            splits["train"], splits[name] = train[rest], train[drawn]
+    if limit is not None:
+        splits = _limited(splits, labels, limit, random_key(seed, 2))
+    if tests_on_validation:
+        splits["test"] = splits["val"]
+    for name in SPLITS:
+        if not len(splits[name]):
+            raise ValueError(
+                f"{name}_size, limit or classes: the {name} split has none of the {len(labels)} images; change them"
+            )
+    return splits
+
+
+def _limited(splits: dict[str, Tensor], labels: Tensor, limit: int | float, seed: int) -> dict[str, Tensor]:
+    everything = torch.cat(list(splits.values()))
+    split_of = torch.arange(len(splits)).repeat_interleave(torch.tensor([len(part) for part in splits.values()]))
+    strata = split_of * (int(labels.max()) + 1) + labels[everything]
+    try:
+        _, kept = stratified_split(strata, limit, seed)
+    except ValueError as error:
+        raise ValueError(f"limit: {error}; give a smaller one") from error
+    return {name: everything[kept[split_of[kept] == number]] for number, name in enumerate(splits)}

@@ -24,10 +24,11 @@ from rich import box, get_console
 from rich.markup import escape
 from rich.table import Table
 
-from datamodules.base import SPLITS, ImageDataModule
+from datamodules.base import ImageDataModule
 from datamodules.image_files import ImageFiles
 from datamodules.pack import Images, Source
 from datamodules.progress import progress
+from datamodules.split import SPLITS
 from scripts.audit_page import Shown, ShownPair, readable, write_page
 from scripts.data_command import run_on_data
 from scripts.duplicates import Fingerprints, joined, look_at, near_pairs, view

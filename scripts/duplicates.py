@@ -36,19 +36,20 @@ AREA = 8
 
 LIKENESS = 0.85
 """Correlation of the details of two images from which they are one picture: of the pairs in Tiny ImageNet within the
-distance above, the three that are one to the eye have 0.90 and more, the first that is none 0.84; of images saved anew
-as above, 99% in their worst combination are above it."""
+distance above, the three that are one to the eye have 0.90 and more, the first that is none 0.84; of its images saved
+at three quarters of their size, 10% brighter, as JPEG of quality 40, 99% are above it."""
 
 SURE_LIKENESS = 0.99
 """The same where other images are alike by nature: pairs of Fashion-MNIST from here on show one garment, a few of them
-in another print, and MNIST, whose ones are alike up to 0.989, has none."""
+in another print, and MNIST, whose ones are alike up to 0.989, has none. What it costs: of 28x28 images saved as JPEG of
+quality 40 it finds one in four (MNIST) or twelve (Fashion-MNIST), of those resized none."""
 
 LOOKALIKES = 4
 """How many other pictures an image may have within the hash's distance before it counts as alike by nature."""
 
 SMALLEST = 16
-"""The side, in pixels, below which images are not compared but for the same pixels: what is left of a picture there is
-too little to tell it from others."""
+"""The side, in pixels, below which images are not compared but for the same pixels: of two digits of 8x8 pixels, a few
+levels apart, nobody can say whether they are one."""
 
 FLAT = 4.0
 """Levels of grey that an image must depart from the means of its areas, somewhere, to be compared at all."""

@@ -16,8 +16,9 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from PIL import Image
 
 from callbacks.preview import batch_picture
-from datamodules.base import Batch, ImageDataModule
+from datamodules.base import ImageDataModule
 from datamodules.randomness import random_key, seed_generators
+from datamodules.transform import Batch
 from scripts.data_command import run_on_data
 
 

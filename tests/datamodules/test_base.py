@@ -181,12 +181,12 @@ def test_augments_training_images_alone_each_in_its_own_way(data_root: Path) -> 
         ({"classes": ["1", "2", "1"]}, "names a class twice"),
         ({"limit": 0}, "data.limit is 0"),
         ({"limit": 1798}, "data.limit: size=1798 asks for 1798 of 1797 images"),
-        ({"limit": 3}, "The (val|test) split has none"),
+        ({"limit": 3}, "the (val|test) split has none"),
         ({"storage": "files"}, "data.storage is files, but Digits does not come as image files"),
         ({"download": True, "root": Path("/proc/none")}, "cannot be packed"),
         ({"val_size": 1439}, "data.val_size: size=1439 asks for 1439 of 1438 images"),
-        ({"val_size": 1438}, "The train split has none"),
-        ({"val_size": 0.0001}, "The val split has none"),
+        ({"val_size": 1438}, "the train split has none"),
+        ({"val_size": 0.0001}, "the val split has none"),
     ],
 )
 def test_refuses_arguments_that_make_no_sense(data_root: Path, arguments: dict[str, Any], words: str) -> None:

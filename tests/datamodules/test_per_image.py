@@ -43,8 +43,3 @@ def test_images_of_one_operation_go_through_it_together(digits: Digits) -> None:
     augmented = PerImage(policy)(images)[:, 0, 0, 0].tolist()
     assert augmented == [0, 3, 2, 7, 4, 11]
     assert calls == [3]
-
-
-def test_a_policy_in_the_list_is_drawn_per_image(digits: Digits) -> None:
-    data = Digits(root=digits.root, augmentation=[TrivialAugment()])
-    assert isinstance(data.augmentation[0], PerImage)

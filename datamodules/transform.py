@@ -1,0 +1,84 @@
+"""What happens to a batch on the device, before the network sees it.
+
+Shapes: a batch of `B` images with `C` channels, `H` rows and `W` columns; `K` classes.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from kornia.augmentation.auto import PolicyAugmentBase
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from datamodules.per_image import PerImage
+
+Batch = tuple[Tensor, Tensor]
+"""Images, uint8 or float32 `[B, C, H, W]`, and labels, int64 `[B]` or, of mixed images, probabilities `[B, K]`."""
+
+
+class BatchTransform:
+    """Turns uint8 to float32, augments and mixes in training, and normalises to `(x - mean) / std`.
+
+    Args:
+        mean: Mean of each channel on the scale [0, 1].
+        std: Standard deviation of each channel, likewise.
+        augmentation: Modules that map float32 images `[B, C, H, W]` in [0, 1] to such images, applied in turn.
+        mixing: Modules that mix images and their labels; one of them is drawn for each batch.
+        num_classes: Classes, K.
+    """
+
+    def __init__(
+        self,
+        mean: Sequence[float],
+        std: Sequence[float],
+        augmentation: Sequence[nn.Module],
+        mixing: Sequence[nn.Module],
+        num_classes: int,
+    ) -> None:
+        self.augmentation = [
+            PerImage(module) if isinstance(module, PolicyAugmentBase) else module for module in augmentation
+        ]
+        self.mixing = mixing
+        self.num_classes = num_classes
+        shift = torch.tensor(mean).view(1, -1, 1, 1)
+        # A channel that is the same everywhere has no spread to divide by.
+        spread = torch.tensor(std).clamp(min=1 / 255).view(1, -1, 1, 1)
+        self._affine = 1 / (255 * spread), -shift / spread
+
+    @torch.no_grad()
+    def __call__(self, batch: Batch, *, training: bool) -> Batch:
+        """Transform a batch.
+
+        Args:
+            batch: Images uint8 `[B, C, H, W]` and labels int64 `[B]`.
+            training: Whether to augment and to mix.
+
+        Returns:
+            Images float32 `[B, C, H, W]` and labels int64 `[B]` or, when mixed, float32 `[B, K]`.
+
+        Raises:
+            MisconfigurationException: If augmentation changes the images' shape.
+        """
+        images, labels = batch
+        if self._affine[0].device != images.device:
+            self._affine = self._affine[0].to(images.device), self._affine[1].to(images.device)
+        scale, shift = self._affine
+        if training and self.augmentation:
+            images = self._augmented(images)
+        images = images.float().mul_(scale).add_(shift)
+        if training and self.mixing:
+            number = int(torch.randint(len(self.mixing), ())) if len(self.mixing) > 1 else 0
+            images, labels = self.mixing[number](images, F.one_hot(labels, self.num_classes).float())
+        return images, labels
+
+    def _augmented(self, images: Tensor) -> Tensor:
+        augmented = images / 255
+        for module in self.augmentation:
+            augmented = module(augmented)
+        if augmented.shape != images.shape:
+            raise MisconfigurationException(
+                f"data.augmentation makes images of {list(augmented.shape[1:])} from {list(images.shape[1:])}; give it "
+                f"the size of the images, {list(images.shape[2:])}."
+            )
+        return augmented * 255
