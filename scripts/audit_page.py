@@ -21,6 +21,7 @@ STYLE = """
 body { font: 16px/1.4 system-ui, sans-serif; max-width: 72rem; margin: 0 auto; padding: 1rem; }
 table { border-collapse: collapse; }
 td, th { text-align: left; padding: .25rem .75rem .25rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
+td { overflow-wrap: anywhere; }
 .pairs { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 20rem), 1fr)); gap: 1rem; }
 .pair { border: 1px solid var(--line); border-radius: .5rem; padding: .75rem; min-width: 0; }
 .two { display: grid; grid-template-columns: 1fr 1fr; gap: .75rem; }

@@ -19,9 +19,11 @@ from datamodules.pack import Source
 from models.checkpoint import read_checkpoint
 from scripts.train import main
 from tests.conftest import Run
+from tests.datamodules.test_image_folder import write_source
 from tests.discovery import ROOT
 
 TRAIN = [sys.executable, str(ROOT / "scripts" / "train.py")]
+AFFINE = "[{class_path: kornia.augmentation.RandomAffine, init_args: {degrees: 10.0}}]"
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 
 
@@ -212,3 +214,37 @@ def test_an_unwritable_place_is_named(refused: Callable[..., str], tmp_path: Pat
     file.touch()
     assert "choose another place with --runs" in refused("fit", "--runs", file, "--data.root", data_root)
     assert "choose another folder with --data.packs" in refused("fit", "--runs", tmp_path / "runs", "--data.root", file)
+
+
+def test_says_when_training_waits_for_data_and_what_helps(
+    train: Callable[..., Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_source(tmp_path)
+    flags = ("--data", "datamodules.image_folder.ImageFolder", "--data.root", str(tmp_path), "--data.image_size=32")
+    slow = ("--data.storage=files", "--data.num_workers=0", "--model.network.channels=[4]", "--trainer.max_epochs=2")
+    run = train(*flags, *slow)
+    assert run.results["waiting_for_data"] > 0.05
+    assert re.search(
+        r"\d+% of training was waiting for data: decode with --data.num_workers \d", capsys.readouterr().out
+    )
+
+
+def test_files_and_pack_train_to_the_same_weights(train: Callable[..., Run], tmp_path: Path) -> None:
+    write_source(tmp_path)
+    flags = ("--data", "datamodules.image_folder.ImageFolder", "--data.root", str(tmp_path), "--data.image_size=32")
+    quick = ("--model.network.channels=[4]", "--trainer.max_epochs=2", "--data.augmentation", AFFINE)
+    packed, files = (train(*flags, *quick, f"--data.storage={storage}") for storage in ("packed", "files"))
+    assert files.results["metrics"] == packed.results["metrics"]
+    weights = packed.checkpoint["state_dict"]
+    assert all(torch.equal(value, weights[name]) for name, value in files.checkpoint["state_dict"].items())
+
+
+def test_views_can_be_asked_for_when_testing(train: Callable[..., Run], capsys: pytest.CaptureFixture[str]) -> None:
+    run = train("--trainer.max_epochs=2")
+    accuracies = []
+    for flags in ([], ["--model.test_time_augmentation=flip"]):
+        capsys.readouterr()
+        main(["test", "--ckpt_path", str(run.best), *flags])
+        accuracies.append(re.search(r"test/accuracy\D+([\d.]+)", capsys.readouterr().out)[1])  # type: ignore[index]
+    assert float(accuracies[0]) == pytest.approx(run.results["metrics"]["test/accuracy"], abs=1e-4)
+    assert accuracies[0] != accuracies[1], "digits are not alike from both sides"
