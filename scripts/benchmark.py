@@ -32,8 +32,8 @@ from callbacks.step_benchmark import StepBenchmark
 from datamodules.base import ImageDataModule
 from datamodules.cores import available_cores
 from datamodules.image_files import ImageFiles
-from scripts.allocator import keep_freed_memory
 from scripts.configuration import mistakes_in_one_sentence
+from scripts.process import prepare_process
 from scripts.silence import silence_libraries
 from scripts.standard_program import time_standard_program
 from scripts.train import TrainCLI
@@ -239,7 +239,7 @@ def main(args: list[str] | None = None) -> None:
     if options.into:
         config = ["--config", options.config[0]] if options.config else []
         silence_libraries()
-        keep_freed_memory()
+        prepare_process()
         with mistakes_in_one_sentence():
             row = measure([*config, *flags], options.steps, options.seconds, not options.no_standard)
         Path(options.into).write_text(json.dumps(row))
