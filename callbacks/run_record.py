@@ -3,18 +3,22 @@
 import csv
 import json
 import os
+import platform
 import shutil
 import subprocess
 import time
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
+from datamodules.cores import available_cores
 from models.classifier import Classifier
 
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "kornia")
@@ -29,6 +33,17 @@ def git_commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return found.stdout.strip()
+
+
+def hardware(device: torch.device) -> str:
+    """The name of the GPU, or of the processor and how many of its cores this process may use."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    name = platform.processor() or platform.machine()
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), name)
+    return f"{name}, {available_cores()} cores"
 
 
 class RunRecord(Callback):
@@ -148,6 +163,7 @@ class RunRecord(Callback):
             "metrics": self._metrics,
             "precision": str(trainer.precision),
             "device": str(trainer.strategy.root_device),
+            "hardware": hardware(trainer.strategy.root_device),
             "processes": trainer.world_size,
             **self._origin,
         }

@@ -1,0 +1,103 @@
+import json
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import pytest
+
+from scripts import reproduce
+from scripts.reproduce import EXPERIMENTS, Experiment, Ledger, main, spread
+from tests.discovery import ROOT
+
+FLAGS = ["--trainer.max_epochs=2", "--trainer.logger=false"]
+
+
+@pytest.fixture
+def run(tmp_path: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Runs the command with experiments on the digits, and gives the rows of the table by name."""
+    experiments = (
+        Experiment("digits/mlp", "test 0.1", at_least=0.1),
+        Experiment("mnist/convnet", "test 0.989", at_least=0.989),
+        Experiment("digits/none", "test 1.0"),
+    )
+    monkeypatch.setattr(reproduce, "EXPERIMENTS", experiments)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+    def command(*args: str, status: int = 0) -> dict[str, list[str]]:
+        paths = ["--runs", str(tmp_path / "runs"), "--output", str(tmp_path / "RESULTS.md")]
+        with pytest.raises(SystemExit) as exit_:
+            main([*args, *paths, *FLAGS, "--data.root", str(data_root)])
+        assert exit_.value.code == status
+        lines = (tmp_path / "RESULTS.md").read_text().splitlines()
+        cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines if line.startswith("| ")]
+        return {row[0]: row for row in cells[1:]}
+
+    return command
+
+
+def figures(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(file.read_text()) for file in sorted(folder.glob("runs/digits/mlp/*/results.json"))]
+
+
+def test_writes_what_runs_gave_and_does_none_twice(run: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    rows = run("--only", "digits/mlp", "--seeds", "2")
+    done = figures(tmp_path)
+    assert [results["seed"] for results in done] == [0, 1]
+    accuracies = [results["metrics"]["test/accuracy"] for results in done]
+    cells = rows["digits/mlp"]
+    assert cells[2].startswith(f"test {mean(accuracies):.4f} ± {stdev(accuracies):.4f} (reached), train ")
+    assert cells[2].endswith("2 seeds")
+    assert cells[3] == f"{done[0]['parameters']:,}"
+    assert done[0]["hardware"] in cells[6]
+    assert "--config configs/digits/mlp.yaml --trainer.max_epochs=2" in cells[7]
+    assert "not asked for yet" in rows["mnist/convnet"][2]
+
+    capfd.readouterr()
+    assert run("--only", "digits/mlp", "--seeds", "2") == rows
+    assert "epoch" not in capfd.readouterr().out
+    assert len(figures(tmp_path)) == 2
+
+
+def test_goes_on_after_a_failure_and_says_why(run: Any, tmp_path: Path) -> None:
+    rows = run("--only", "mnist/convnet", "digits/none", "digits/mlp", status=1)
+    assert "not run: MNIST cannot be read from" in rows["mnist/convnet"][2]
+    assert rows["digits/none"][2] == "not run: there is no configs/digits/none.yaml"
+    assert rows["digits/mlp"][2].startswith(f"test {figures(tmp_path)[0]['metrics']['test/accuracy']:.4f} (reached)")
+
+
+def test_a_run_that_was_removed_is_done_again(run: Any, tmp_path: Path) -> None:
+    run("--only", "digits/mlp")
+    (file,) = tmp_path.glob("runs/digits/mlp/*/results.json")
+    file.unlink()
+    (tmp_path / "runs" / "reproduced.json").write_text("{")
+    assert Ledger(tmp_path / "runs").find("digits/mlp", 0) is None
+    assert run("--only", "digits/mlp")["digits/mlp"][2].startswith("test ")
+
+
+def test_says_when_a_figure_is_not_reached(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reproduce, "EXPERIMENTS", (Experiment("digits/mlp", "test 1.1", at_least=1.1),))
+    assert "(**below**)" in run("--only", "digits/mlp")["digits/mlp"][2]
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--only", "mnist/convnot"], "There is no experiment mnist/convnot; there are mnist/convnet"),
+        (["--seeds", "0"], "--seeds is 0"),
+    ],
+)
+def test_refuses_what_is_not_there(args: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(args)
+    assert exit_.value.code == 2
+    assert words in capsys.readouterr().err
+
+
+def test_spread_is_told_of_several_runs_alone() -> None:
+    assert spread([0.5]) == "0.5000"
+    assert spread([1, 2, 3], digits=1) == "2.0 ± 1.0"
+
+
+def test_each_experiment_is_named_after_its_file() -> None:
+    assert len({experiment.name for experiment in EXPERIMENTS}) == len(EXPERIMENTS) == 14
+    assert (ROOT / "configs" / "mnist" / "convnet.yaml").exists()
