@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from torch.optim.lr_scheduler import ConstantLR
 
 from models.checkpoint import read_checkpoint
+from models.freezing import Freezing
 from models.metrics import ClassificationMetrics
 from models.views import Views, average_logits
 
@@ -48,6 +49,9 @@ class Classifier(LightningModule):
         class_weights: What an image of each class counts in the training loss, `K` numbers, or `balanced`: inversely
             proportional to the class's training images, 1 on average over them. The loss is the weighted sum divided
             by the number of images.
+        freeze: Names of the network's submodules that are not trained, such as `[backbone]`; their batch norm stays
+            in evaluation mode.
+        unfreeze: For an epoch, the names of submodules that are trained from there on: `{5: [backbone]}`.
         test_time_augmentation: Further views of each image that test and predict average over: `flip`, `crops` or
             `crops+flip`.
         compile: Whether to compile the network (`torch.compile`); the weights keep their names.
@@ -64,6 +68,8 @@ class Classifier(LightningModule):
         optimizer: OptimizerCallable,
         scheduler: LRSchedulerCallable | None = None,
         class_weights: Literal["balanced"] | Sequence[float] | None = None,
+        freeze: Sequence[str] = (),
+        unfreeze: dict[int, Sequence[str]] | None = None,
         test_time_augmentation: Views | None = None,
         compile: bool = False,
         channels_last: bool = False,
@@ -98,6 +104,8 @@ class Classifier(LightningModule):
         self.class_weights = class_weights
         self.test_time_augmentation = test_time_augmentation
         self.register_buffer("_weight", None, persistent=False)
+        self.freezing = Freezing(network, freeze, unfreeze)
+        self.freezing.apply(epoch=0)
         self.make_optimizer = optimizer
         self._make_scheduler = scheduler
         self._memory_format = torch.channels_last if channels_last else torch.preserve_format
@@ -166,9 +174,30 @@ class Classifier(LightningModule):
     def _count(logits: Tensor, labels: Tensor, metrics: ClassificationMetrics) -> None:
         metrics.update(logits, labels, F.cross_entropy(logits.float(), labels))
 
+    def train(self, mode: bool = True) -> Self:
+        """Put all but what is frozen into training mode."""
+        super().train(mode)
+        self.freezing.keep_in_evaluation()
+        return self
+
+    def on_train_start(self) -> None:
+        """Freeze what is frozen where a run is taken up.
+
+        Raises:
+            MisconfigurationException: If several processes could not agree on what they train.
+        """
+        if self.freezing.changes and self.trainer.world_size > 1:
+            strategy = getattr(self.trainer.strategy, "_ddp_kwargs", {})
+            if not strategy.get("find_unused_parameters"):
+                raise MisconfigurationException(
+                    "model.unfreeze with several processes needs --trainer.strategy ddp_find_unused_parameters_true."
+                )
+        self.freezing.apply(self.current_epoch)
+
     def on_train_epoch_start(self) -> None:
         """Count anew; not called when an epoch is taken up in its middle, whose count goes on."""
         self.train_metrics.reset()
+        self.freezing.apply(self.current_epoch)
 
     def on_validation_epoch_start(self) -> None:
         """Count anew."""
@@ -203,7 +232,12 @@ class Classifier(LightningModule):
         if per_step and not isinstance(arguments["total_steps"], int):
             make_scheduler = partial(make_scheduler, total_steps=int(self.trainer.estimated_stepping_batches))
         try:
-            optimizer = self.make_optimizer(parameter for parameter in self.parameters() if parameter.requires_grad)
+            optimizer = self.make_optimizer(
+                parameter
+                for name, parameter in self.network.named_parameters()
+                # What is unfrozen later is there from the start: without gradients an optimizer passes it over.
+                if self.freezing.is_ever_trained(name)
+            )
             scheduler = make_scheduler(optimizer)
         except ValueError as error:
             raise MisconfigurationException(f"model.optimizer or model.scheduler: {error}.") from error
