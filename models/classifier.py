@@ -21,7 +21,9 @@ from torch.nn import functional as F
 from torch.optim.lr_scheduler import ConstantLR
 
 from models.checkpoint import read_checkpoint
+from models.losses import CrossEntropy, Loss
 from models.metrics import ClassificationMetrics
+from models.parameter_groups import parameter_groups
 from models.views import Views, average_logits
 
 Batch = tuple[Tensor, Tensor]
@@ -29,11 +31,12 @@ Batch = tuple[Tensor, Tensor]
 
 
 class Classifier(LightningModule):
-    """Cross-entropy and accuracy around any network that maps images `[B, C, H, W]` to logits `[B, K]`.
+    """Loss and accuracy around any network that maps images `[B, C, H, W]` to logits `[B, K]`.
 
     Logs `train/loss`, `train/accuracy`, the same under `val/` and `test/`, and with more than 10 classes
-    `.../top5_accuracy`: once per epoch, as exact means over its images. `class_weights` are part of `train/loss` alone,
-    so that validation and test compare between runs with and without them.
+    `.../top5_accuracy`: once per epoch, as exact means over its images. `train/loss` is what training minimises, with
+    `loss` and `class_weights`; `val/loss` and `test/loss` are always the plain cross-entropy, so that they compare
+    between runs whatever these were trained with.
 
     A checkpoint holds, besides the weights, the constructor's arguments, `class_names` and `preprocessing`, all in
     plain types: `Classifier.load_from_checkpoint(path)` needs nothing else. (Built in Python around a ready network,
@@ -45,6 +48,8 @@ class Classifier(LightningModule):
         optimizer: Makes the optimizer from the parameters, such as `torch.optim.AdamW`.
         scheduler: Makes the learning-rate schedule from the optimizer. One that has an argument `total_steps` is
             given the Trainer's number of optimizer steps and steps after each; any other steps after each epoch.
+        loss: What training minimises, one of `models.losses`; by default the cross-entropy.
+        decay_norms_and_biases: Whether the optimizer's `weight_decay` holds for all parameters, or for weights alone.
         class_weights: What an image of each class counts in the training loss, `K` numbers, or `balanced`: inversely
             proportional to the class's training images, 1 on average over them. The loss is the weighted sum divided
             by the number of images.
@@ -63,6 +68,8 @@ class Classifier(LightningModule):
         num_classes: int,
         optimizer: OptimizerCallable,
         scheduler: LRSchedulerCallable | None = None,
+        loss: Loss | None = None,
+        decay_norms_and_biases: bool = True,
         class_weights: Literal["balanced"] | Sequence[float] | None = None,
         test_time_augmentation: Views | None = None,
         compile: bool = False,
@@ -71,9 +78,11 @@ class Classifier(LightningModule):
         super().__init__()
         with warnings.catch_warnings():
             # Built in Python, the network is saved as weights only; built from a configuration, as its arguments.
-            warnings.filterwarnings("ignore", "Attribute 'network' is an instance of `nn.Module`")
+            warnings.filterwarnings("ignore", "Attribute '(network|loss)' is an instance of `nn.Module`")
             self.save_hyperparameters(logger=False)
         saved = self.hparams["network"]
+        if isinstance(self.hparams["loss"], nn.Module):
+            self.remove_ignored_hparams(["loss"])
         if isinstance(saved, nn.Module):
             self.remove_ignored_hparams(["network", "optimizer", "scheduler"])
         elif "init_args" in saved:
@@ -81,6 +90,7 @@ class Classifier(LightningModule):
             taken = ArgumentParser().add_class_arguments(type(network), fail_untyped=False)
             saved["init_args"] = {name: value for name, value in saved["init_args"].items() if name in taken}
         self.network = network
+        self.loss = loss or CrossEntropy()
         self.num_classes = num_classes
         self.class_names: list[str] = []
         """The classes' names; known once data or a checkpoint are attached."""
@@ -99,6 +109,7 @@ class Classifier(LightningModule):
         self.test_time_augmentation = test_time_augmentation
         self.register_buffer("_weight", None, persistent=False)
         self.make_optimizer = optimizer
+        self.decay_norms_and_biases = decay_norms_and_biases
         self._make_scheduler = scheduler
         self._memory_format = torch.channels_last if channels_last else torch.preserve_format
         network.to(memory_format=self._memory_format)
@@ -133,11 +144,7 @@ class Classifier(LightningModule):
         """The batch's mean loss, classes weighted."""
         images, labels = batch
         logits = self(images)
-        if self._weight is None:
-            loss = F.cross_entropy(logits.float(), labels)
-        else:
-            # Divided by the images, not by their weights: then every batch counts alike, whatever is in it.
-            loss = F.cross_entropy(logits.float(), labels, self._weight, reduction="sum") / len(labels)
+        loss: Tensor = self.loss(logits.float(), labels, self._weight)
         self.train_metrics.update(logits.detach(), labels, loss.detach())
         return loss
 
@@ -203,7 +210,8 @@ class Classifier(LightningModule):
         if per_step and not isinstance(arguments["total_steps"], int):
             make_scheduler = partial(make_scheduler, total_steps=int(self.trainer.estimated_stepping_batches))
         try:
-            optimizer = self.make_optimizer(parameter for parameter in self.parameters() if parameter.requires_grad)
+            groups = parameter_groups(self, decay_norms_and_biases=self.decay_norms_and_biases)
+            optimizer = self.make_optimizer(groups)
             scheduler = make_scheduler(optimizer)
         except ValueError as error:
             raise MisconfigurationException(f"model.optimizer or model.scheduler: {error}.") from error
