@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
@@ -30,6 +31,13 @@ class Checkpoint(ModelCheckpoint):
     def state_key(self) -> str:
         """A constant, because Lightning asks for it around each hook of each batch; a run has one such callback."""
         return type(self).__qualname__
+
+    def forget_best(self) -> None:
+        """Look for the best from here on, because what is evaluated is another thing than before."""
+        self.best_k_models.clear()
+        self.best_model_path = self.kth_best_model_path = ""
+        self.best_model_score = None
+        self.kth_value = torch.tensor(-torch.inf if self.mode == "max" else torch.inf)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the folder, and note whether anything will be trained."""

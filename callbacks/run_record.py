@@ -217,4 +217,8 @@ class Stopwatch:
 
 
 def _figures(trainer: Trainer) -> dict[str, float]:
-    return {name: float(value) for name, value in trainer.callback_metrics.items() if "/" in name}
+    return {
+        name: float(value)
+        for name, value in trainer.callback_metrics.items()
+        if name.startswith(("train/", "val/", "test/"))
+    }

@@ -7,7 +7,6 @@ from typing import Any, cast
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
-from torch.nn import functional as F
 
 from models.classifier import Classifier
 
@@ -21,7 +20,7 @@ FEWEST_EPOCHS = 3
 class StepBenchmark(Callback):
     """Times the running program against the bare training step, in turn, epoch by epoch.
 
-    The bare step is forward, cross-entropy, backward and the optimizer's update on one synthetic batch that is on the
+    The bare step is forward, loss, backward and the optimizer's update on one synthetic batch that is on the
     device already, with the same network, optimizer, precision and memory format: the limit. The program's step is all
     that happens from the end of one training batch to the end of the next: data, augmentation, metrics, logging,
     callbacks. The first epoch warms up and is not kept.
@@ -72,7 +71,7 @@ class StepBenchmark(Callback):
         network = copy.deepcopy(classifier.network)
         if classifier.hparams["compile"]:
             network.compile()
-        optimizer = classifier.make_optimizer(network.parameters())
+        optimizer = classifier.make_optimizer(classifier.parameter_groups(network))
         images = torch.randn(data.batch_size, *data.image_shape, device=device).to(
             memory_format=torch.channels_last if classifier.hparams["channels_last"] else torch.contiguous_format
         )
@@ -80,8 +79,8 @@ class StepBenchmark(Callback):
 
         def step() -> None:
             with trainer.precision_plugin.forward_context():
-                loss = F.cross_entropy(network(images).float(), labels)
-            loss.backward()  # type: ignore[no-untyped-call]
+                loss = classifier.loss(network(images).float(), labels)
+            loss.backward()
             optimizer.step()
             optimizer.zero_grad()
 

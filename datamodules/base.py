@@ -7,7 +7,7 @@ import hashlib
 import os
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
@@ -505,14 +505,35 @@ class ImageDataModule(LightningDataModule, ABC):
         """The test split again: predictions are for images never trained on."""
         return self._loader("test")
 
+    def training_batches(self, epoch: int, device: torch.device) -> Iterator[Batch]:
+        """All batches of an epoch as the network sees them in training, augmented and mixed alike.
+
+        The generators are seeded for each of them; a training that is under way stays where it is.
+
+        Args:
+            epoch: The epoch.
+            device: Where the batches are wanted.
+
+        Returns:
+            Images float32 `[B, C, H, W]`, normalised, and labels int64 `[B]` or, when mixed, float32 `[B, K]`.
+        """
+        loader = self.train_dataloader()
+        cast(KeyedBatchSampler, loader.sampler).resume(epoch, 0)
+        for batch_idx, (images, labels) in enumerate(loader):
+            self._seed_batch(epoch, batch_idx, device)
+            yield self.transform((images.to(device), labels.to(device)), training=True)
+
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Seed everything random of the coming training batch by its place: (seed, epoch, batch, rank)."""
         trainer = self.trainer
         if trainer is not None and trainer.training:
             batch_idx = trainer.fit_loop.epoch_loop.batch_progress.current.ready
-            key = random_key(self.seed, trainer.current_epoch, batch_idx, trainer.global_rank)
-            seed_generators(key, trainer.strategy.root_device)
+            self._seed_batch(trainer.current_epoch, batch_idx, trainer.strategy.root_device)
         return batch
+
+    def _seed_batch(self, epoch: int, batch_idx: int, device: torch.device) -> None:
+        rank = self.trainer.global_rank if self.trainer else 0
+        seed_generators(random_key(self.seed, epoch, batch_idx, rank), device)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """On the device: augment if in training, and normalise."""

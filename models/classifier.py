@@ -18,11 +18,13 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, Reduce
 from lightning.pytorch.utilities.types import LRSchedulerConfigType, OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.lr_scheduler import ConstantLR
+from torch.optim.lr_scheduler import ConstantLR, OneCycleLR
 
 from models.checkpoint import read_checkpoint
 from models.freezing import Freezing
+from models.losses import CrossEntropy, Loss
 from models.metrics import ClassificationMetrics
+from models.parameter_groups import parameter_groups
 from models.views import Views, average_logits
 
 Batch = tuple[Tensor, Tensor]
@@ -30,11 +32,12 @@ Batch = tuple[Tensor, Tensor]
 
 
 class Classifier(LightningModule):
-    """Cross-entropy and accuracy around any network that maps images `[B, C, H, W]` to logits `[B, K]`.
+    """Loss and accuracy around any network that maps images `[B, C, H, W]` to logits `[B, K]`.
 
     Logs `train/loss`, `train/accuracy`, the same under `val/` and `test/`, and with more than 10 classes
-    `.../top5_accuracy`: once per epoch, as exact means over its images. `class_weights` are part of `train/loss` alone,
-    so that validation and test compare between runs with and without them.
+    `.../top5_accuracy`: once per epoch, as exact means over its images. `train/loss` is what training minimises, with
+    `loss` and `class_weights`; `val/loss` and `test/loss` are always the plain cross-entropy, so that they compare
+    between runs whatever these were trained with.
 
     A checkpoint holds, besides the weights, the constructor's arguments, `class_names` and `preprocessing`, all in
     plain types: `Classifier.load_from_checkpoint(path)` needs nothing else. (Built in Python around a ready network,
@@ -46,6 +49,9 @@ class Classifier(LightningModule):
         optimizer: Makes the optimizer from the parameters, such as `torch.optim.AdamW`.
         scheduler: Makes the learning-rate schedule from the optimizer. One that has an argument `total_steps` is
             given the Trainer's number of optimizer steps and steps after each; any other steps after each epoch.
+        loss: What training minimises, one of `models.losses`; by default the cross-entropy.
+        decay_norms_and_biases: Whether the optimizer's `weight_decay` holds for all parameters, or for weights alone.
+        layer_decay: By what the learning rate is multiplied for each layer further from the logits.
         class_weights: What an image of each class counts in the training loss, `K` numbers, or `balanced`: inversely
             proportional to the class's training images, 1 on average over them. The loss is the weighted sum divided
             by the number of images.
@@ -67,6 +73,9 @@ class Classifier(LightningModule):
         num_classes: int,
         optimizer: OptimizerCallable,
         scheduler: LRSchedulerCallable | None = None,
+        loss: Loss | None = None,
+        decay_norms_and_biases: bool = True,
+        layer_decay: float = 1.0,
         class_weights: Literal["balanced"] | Sequence[float] | None = None,
         freeze: Sequence[str] = (),
         unfreeze: dict[int, Sequence[str]] | None = None,
@@ -77,9 +86,11 @@ class Classifier(LightningModule):
         super().__init__()
         with warnings.catch_warnings():
             # Built in Python, the network is saved as weights only; built from a configuration, as its arguments.
-            warnings.filterwarnings("ignore", "Attribute 'network' is an instance of `nn.Module`")
+            warnings.filterwarnings("ignore", "Attribute '(network|loss)' is an instance of `nn.Module`")
             self.save_hyperparameters(logger=False)
         saved = self.hparams["network"]
+        if isinstance(self.hparams["loss"], nn.Module):
+            self.remove_ignored_hparams(["loss"])
         if isinstance(saved, nn.Module):
             self.remove_ignored_hparams(["network", "optimizer", "scheduler"])
         elif "init_args" in saved:
@@ -87,6 +98,7 @@ class Classifier(LightningModule):
             taken = ArgumentParser().add_class_arguments(type(network), fail_untyped=False)
             saved["init_args"] = {name: value for name, value in saved["init_args"].items() if name in taken}
         self.network = network
+        self.loss = loss or CrossEntropy()
         self.num_classes = num_classes
         self.class_names: list[str] = []
         """The classes' names; known once data or a checkpoint are attached."""
@@ -107,6 +119,13 @@ class Classifier(LightningModule):
         self.freezing = Freezing(network, freeze, unfreeze)
         self.freezing.apply(epoch=0)
         self.make_optimizer = optimizer
+        self.parameter_groups: Callable[[nn.Module], list[dict[str, Any]]] = partial(
+            parameter_groups,
+            decay_norms_and_biases=decay_norms_and_biases,
+            layer_decay=layer_decay,
+            is_trained=self.freezing.is_ever_trained,
+        )
+        """Lays out the parameters of the network, or of a copy of it, for `make_optimizer`."""
         self._make_scheduler = scheduler
         self._memory_format = torch.channels_last if channels_last else torch.preserve_format
         network.to(memory_format=self._memory_format)
@@ -141,11 +160,7 @@ class Classifier(LightningModule):
         """The batch's mean loss, classes weighted."""
         images, labels = batch
         logits = self(images)
-        if self._weight is None:
-            loss = F.cross_entropy(logits.float(), labels)
-        else:
-            # Divided by the images, not by their weights: then every batch counts alike, whatever is in it.
-            loss = F.cross_entropy(logits.float(), labels, self._weight, reduction="sum") / len(labels)
+        loss: Tensor = self.loss(logits.float(), labels, self._weight)
         self.train_metrics.update(logits.detach(), labels, loss.detach())
         return loss
 
@@ -232,13 +247,14 @@ class Classifier(LightningModule):
         if per_step and not isinstance(arguments["total_steps"], int):
             make_scheduler = partial(make_scheduler, total_steps=int(self.trainer.estimated_stepping_batches))
         try:
-            optimizer = self.make_optimizer(
-                parameter
-                for name, parameter in self.network.named_parameters()
-                # What is unfrozen later is there from the start: without gradients an optimizer passes it over.
-                if self.freezing.is_ever_trained(name)
-            )
+            optimizer = self.make_optimizer(self.parameter_groups(self.network))
+            for group in optimizer.param_groups:
+                group["lr"] *= group.get("lr_scale", 1.0)
             scheduler = make_scheduler(optimizer)
+            if isinstance(scheduler, OneCycleLR):  # which gives all groups the same rates
+                for group in optimizer.param_groups:
+                    for rate in ("lr", "initial_lr", "max_lr", "min_lr"):
+                        group[rate] *= group.get("lr_scale", 1.0)
         except ValueError as error:
             raise MisconfigurationException(f"model.optimizer or model.scheduler: {error}.") from error
         config = LRSchedulerConfigType(scheduler=scheduler, interval="step" if per_step else "epoch", name="lr")

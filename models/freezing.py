@@ -28,6 +28,7 @@ class Freezing:
         self._network = network
         self._freeze = tuple(freeze)
         self._unfreeze = dict(unfreeze or {})
+        self._fixed = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
         names = [name for name, _ in network.named_modules() if name]
         for name in [*self._freeze, *(name for part in self._unfreeze.values() for name in part)]:
             if name not in names:
@@ -48,6 +49,8 @@ class Freezing:
 
     def is_frozen(self, name: str, epoch: int) -> bool:
         """Whether a submodule or parameter of this name is frozen in an epoch."""
+        if name in self._fixed:  # by the network itself
+            return True
         thawed = [part for start, parts in self._unfreeze.items() if start <= epoch for part in parts]
         return any(_is_within(name, part) for part in self._freeze) and not any(
             _is_within(name, part) for part in thawed

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Trainer
 
 from datamodules.base import ImageDataModule
 from datamodules.digits import Digits
@@ -40,6 +41,18 @@ class Run:
     def results(self) -> dict[str, Any]:
         results: dict[str, Any] = json.loads((self.folder / "results.json").read_text())
         return results
+
+
+def quiet_trainer(folder: Path, **options: Any) -> Trainer:
+    """Trains in Python, and leaves nothing behind."""
+    return Trainer(
+        default_root_dir=folder,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **options,
+    )
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,16 @@ import numpy as np
 import pytest
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from torch import Tensor
 
 from datamodules.base import ImageDataModule
 from datamodules.digits import Digits
+from datamodules.mixing import MixUp
 from datamodules.normalization import Normalization
 from datamodules.pack import Source
-from tests.conftest import Run
+from models.classifier import Classifier
+from models.mlp import MLP
+from tests.conftest import Run, quiet_trainer
 from tests.discovery import ROOT
 
 
@@ -291,8 +296,11 @@ def test_refuses_a_root_that_cannot_be_written(tmp_path: Path) -> None:
     [
         ("--data.num_workers=0",),
         ("--data.num_workers=1", "--data.balanced=true", "--data.mixing", MIXING, "--model.class_weights=balanced"),
+        ("--model.loss.label_smoothing=0.1", "--model.decay_norms_and_biases=false", "--trainer.gradient_clip_val=0.5"),
+        ("--model.loss=models.losses.SoftmaxMSE", "--weight_average=callbacks.ema.EMA", "--data.mixing", MIXING),
+        ("--weight_average=callbacks.swa.SWA", "--weight_average.start=1", "--early_stopping=null"),
     ],
-    ids=["plain", "mixed and balanced"],
+    ids=["plain", "mixed and balanced", "smoothed, decay of weights alone, clipped", "softmax MSE, EMA", "SWA"],
 )
 def test_every_place_in_a_run_resumes_bit_for_bit(
     train: Callable[..., Run], tmp_path: Path, flags: tuple[str, ...]
@@ -311,10 +319,27 @@ def test_every_place_in_a_run_resumes_bit_for_bit(
     assert len(places) == 9
     for place in [places[0], places[3], places[7], whole.best, whole.last]:
         resumed = train("--ckpt_path", str(place), "--trainer.callbacks=null")
-        for part in ("state_dict", "optimizer_states", "lr_schedulers"):
-            assert_equal(resumed.checkpoint[part], whole.checkpoint[part], f"{place.name}: {part}")
+        assert ("raw_state_dict" in resumed.checkpoint) == any("weight_average" in flag for flag in flags)
+        for part in ("state_dict", "raw_state_dict", "optimizer_states", "lr_schedulers"):
+            assert_equal(resumed.checkpoint.get(part), whole.checkpoint.get(part), f"{place.name}: {part}")
         assert resumed.results["metrics"] == whole.results["metrics"]
         assert resumed.results["best"] == whole.results["best"]
+
+
+def test_gives_the_batches_of_training_again(data_root: Path, tmp_path: Path) -> None:
+    seen: list[Tensor] = []
+
+    class Watched(Classifier):
+        def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+            seen.append(batch[0])
+            return super().training_step(batch, batch_idx)
+
+    data = prepared(data_root, batch_size=256, augmentation=[K.RandomAffine(degrees=10.0)], mixing=[MixUp()])
+    model = Watched(MLP(64, 10), 10, partial(torch.optim.SGD, lr=0.1))
+    quiet_trainer(tmp_path, max_epochs=2).fit(model, data)
+    again = [images for epoch in range(2) for images, _ in data.training_batches(epoch, torch.device("cpu"))]
+    assert len(again) == 12
+    assert all(torch.equal(one, other) for one, other in zip(seen, again, strict=True))
 
 
 def assert_equal(one: Any, other: Any, place: str) -> None:

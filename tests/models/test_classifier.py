@@ -14,7 +14,8 @@ from datamodules.digits import Digits
 from models.classifier import Classifier
 from models.convnet import ConvNet
 from models.mlp import MLP
-from tests.conftest import Run
+from tests.conftest import Run, quiet_trainer
+from tests.discovery import CONFIGS
 
 SCHEDULERS = "torch.optim.lr_scheduler"
 
@@ -24,14 +25,7 @@ def sgd(parameters: Any) -> torch.optim.Optimizer:
 
 
 def trainer(folder: Path) -> Trainer:
-    return Trainer(
-        default_root_dir=folder,
-        max_epochs=1,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-    )
+    return quiet_trainer(folder, max_epochs=1)
 
 
 def test_figures_are_those_of_the_predictions(digits: Digits, tmp_path: Path) -> None:
@@ -188,3 +182,26 @@ def test_views_are_averaged_in_test_and_predict_alone(
         accuracy_score(labels, both.argmax(dim=1)), abs=1e-7
     )
     assert torch.allclose(both.exp().sum(dim=1), torch.ones(len(both)), atol=1e-5)
+
+
+def parameters_of(run: Run) -> Tensor:
+    state = run.checkpoint["state_dict"]
+    return torch.cat([state[name].flatten() for name in state if name.endswith(("weight", "bias"))])
+
+
+def test_gradients_are_clipped_from_the_command_line(train: Callable[..., Run]) -> None:
+    flags = ["--trainer.max_steps=1", "--model.optimizer=torch.optim.SGD", "--model.scheduler=null"]
+    flags += ["--trainer.gradient_clip_val=0.01", "--trainer.accumulate_grad_batches=2"]
+    before, after = (parameters_of(train(*flags, f"--model.optimizer.lr={lr}")) for lr in (0.0, 1.0))
+    assert float((after - before).norm()) == pytest.approx(0.01, rel=1e-3)
+
+
+def test_accumulated_batches_step_as_one_large_batch(train: Callable[..., Run]) -> None:
+    flags = [f"--config={CONFIGS}/digits/mlp.yaml", "--trainer.max_epochs=2", "--data.drop_last=true"]
+    flags += ["--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=0.1"]
+    large = train(*flags, "--data.batch_size=128")
+    small = train(
+        *flags, "--data.batch_size=32", "--trainer.accumulate_grad_batches=4", "--trainer.limit_train_batches=40"
+    )
+    assert small.checkpoint["global_step"] == large.checkpoint["global_step"] == 20
+    assert torch.allclose(parameters_of(small), parameters_of(large), atol=1e-5)

@@ -1,0 +1,126 @@
+"""Stochastic weight averaging."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import lightning.pytorch.callbacks
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch import Tensor, nn
+
+from callbacks.checkpoint import Checkpoint
+from callbacks.weight_average import WeightAverage
+from datamodules.base import ImageDataModule
+
+
+class SWA(WeightAverage):
+    """Evaluates and stores the equal average of the weights at the ends of the last epochs (Izmailov et al., 2018).
+
+    The running statistics of batch norm are computed anew for the average, from the training images of the epoch that
+    has just ended, augmented as they were: a forward pass over them after each averaged epoch. Validated, tested and
+    stored are, as `callbacks.weight_average.WeightAverage` tells, the weights themselves until the first epoch is
+    averaged, and the average from then on; the best checkpoint is chosen among averages alone.
+
+    The learning rate is the schedule's. Averages gain most where it stays high, as in the paper, such as at a constant
+    rate (`--model.scheduler null`): weights at the end of a schedule that falls to zero hardly differ.
+
+    Args:
+        start: Where averaging begins: a number of epochs before, or a fraction of the Trainer's `max_epochs`.
+
+    Raises:
+        ValueError: If start is negative, or a fraction of 1 or more.
+    """
+
+    def __init__(self, start: int | float = 0.75) -> None:
+        super().__init__()
+        if start < 0 or (isinstance(start, float) and start >= 1):
+            raise ValueError(f"start is {start}; give a number of epochs, or a fraction from 0 to below 1")
+        self.start = start
+        self._first_epoch = 0
+
+    def share(self, updates: int) -> float:
+        """The share in the average of the weights of one epoch more."""
+        return 1 / (updates + 1)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Find the first epoch to average.
+
+        Raises:
+            MisconfigurationException: If there is none, or training may stop before it.
+        """
+        super().setup(trainer, pl_module, stage)
+        if stage != "fit":
+            return
+        epochs = trainer.max_epochs
+        bounded = epochs is not None and epochs > 0
+        if isinstance(self.start, float) and not bounded:
+            raise MisconfigurationException(
+                f"weight_average.start is {self.start}, a fraction of trainer.max_epochs, which is not given; give it, "
+                "or start as a number of epochs."
+            )
+        self._first_epoch = int(self.start * (epochs or 0)) if isinstance(self.start, float) else self.start
+        if bounded and self._first_epoch >= (epochs or 0):
+            raise MisconfigurationException(
+                f"weight_average.start is {self.start}, but training has {epochs} epochs; give fewer."
+            )
+        if any(isinstance(other, lightning.pytorch.callbacks.EarlyStopping) for other in trainer.callbacks):  # type: ignore[attr-defined]
+            raise MisconfigurationException(
+                f"Early stopping may end training before epoch {self._first_epoch}, where averaging begins; leave it "
+                "out with --early_stopping null."
+            )
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Take in the weights at the end of the epoch, before they are validated."""
+        if batch_idx + 1 < trainer.num_training_batches or trainer.current_epoch < self._first_epoch:
+            return
+        self._update()
+        layers = [
+            layer
+            for layer in pl_module.modules()
+            if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.training and layer.track_running_stats
+        ]
+        if layers:
+            self._put_in()
+            self._compute_statistics(trainer, pl_module, layers)
+            self._keep([statistic for layer in layers for statistic in layer.buffers()])
+            self._take_out()
+        if self.updates == 1:
+            for callback in trainer.checkpoint_callbacks:
+                if isinstance(callback, Checkpoint):
+                    callback.forget_best()
+
+    @torch.no_grad()
+    def _compute_statistics(
+        self, trainer: Trainer, pl_module: LightningModule, layers: list[nn.modules.batchnorm._BatchNorm]
+    ) -> None:
+        momenta = [layer.momentum for layer in layers]
+        for layer in layers:
+            layer.reset_running_stats()
+            layer.momentum = None  # the equal average of all batches
+        try:
+            with isolate_rng(), trainer.precision_plugin.forward_context():
+                for images in _training_images(trainer, pl_module):
+                    pl_module(images)
+        finally:
+            for layer, momentum in zip(layers, momenta, strict=True):
+                layer.momentum = momentum
+        for layer in layers:
+            for statistic in (layer.running_mean, layer.running_var):
+                if statistic is not None and trainer.world_size > 1:
+                    statistic.copy_(trainer.strategy.reduce(statistic.clone(), reduce_op="mean"))
+
+
+def _training_images(trainer: Trainer, pl_module: LightningModule) -> Iterable[Tensor]:
+    data = getattr(trainer, "datamodule", None)
+    if not isinstance(data, ImageDataModule):
+        raise MisconfigurationException(
+            "weight_average computes batch norm's statistics from the training images again, which only the project's "
+            "data modules can give; train on one of them."
+        )
+    batches = data.training_batches(trainer.current_epoch, pl_module.device)
+    for _, (images, _) in zip(range(int(trainer.num_training_batches)), batches, strict=False):
+        yield images

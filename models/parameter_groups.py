@@ -1,0 +1,74 @@
+"""Which parameters an optimizer treats alike."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+"""Layers whose parameters, of whatever shape, are scales and shifts."""
+
+
+def parameter_groups(
+    module: nn.Module,
+    *,
+    decay_norms_and_biases: bool = True,
+    layer_decay: float = 1.0,
+    is_trained: Callable[[str], bool] = lambda name: True,
+) -> list[dict[str, Any]]:
+    """The parameters as an optimizer takes them, each once and in the order of the module.
+
+    Args:
+        module: The network.
+        decay_norms_and_biases: Whether the optimizer's weight decay holds for all. Without, it is 0 for parameters of
+            normalisation layers and those of at most one dimension, biases and scales, which decay does not
+            regularise (He et al., 2019, "Bag of Tricks for Image Classification"). Tokens and position embeddings
+            count as weights.
+        layer_decay: By what a layer's learning rate is multiplied for each layer that comes after it (Clark et al.,
+            2020, "ELECTRA"). A layer is a weight matrix or convolution with what follows it up to the next, in the
+            order in which the module has them.
+        is_trained: Whether the parameter of a name is trained at some time; others, such as those that are frozen for
+            good, are left out. A parameter without a gradient is passed over by an optimizer until it has one.
+
+    Returns:
+        One group without a name; or several, named by what is theirs (`weights`, `norms_and_biases`, `layer_3`), those
+        of norms and biases with `weight_decay` 0, those of layers with `lr_scale`, what the learning rate is to be
+        multiplied by. A group without parameters is left out.
+
+    Raises:
+        ValueError: If layer_decay is outside (0, 1].
+    """
+    if not 0 < layer_decay <= 1:
+        raise ValueError(f"layer_decay is {layer_decay}; give a number above 0, up to 1")
+    trained = [parameter for name, parameter in module.named_parameters() if is_trained(name)]
+    if decay_norms_and_biases and layer_decay == 1:
+        return [{"params": trained}]
+    of_norms = {parameter for layer in module.modules() if isinstance(layer, NORMS) for parameter in layer.parameters()}
+    depths = _depths(module)
+    last = max(depths.values(), default=0)
+    groups: dict[str, dict[str, Any]] = {}
+    for parameter in trained:
+        spared = not decay_norms_and_biases and (parameter in of_norms or parameter.ndim <= 1)
+        kind = [] if decay_norms_and_biases else ["norms_and_biases" if spared else "weights"]
+        depth = [] if layer_decay == 1 else [f"layer_{depths[parameter]}"]
+        name = "_".join((*depth, *kind))
+        group = groups.setdefault(name, {"name": name, "params": []})
+        group["params"].append(parameter)
+        if spared:
+            group["weight_decay"] = 0.0
+        if depth:
+            group["lr_scale"] = layer_decay ** (last - depths[parameter])
+    return list(groups.values())
+
+
+def _depths(module: nn.Module) -> dict[nn.Parameter, int]:
+    """How many layers come before each parameter's."""
+    depths: dict[nn.Parameter, int] = {}
+    depth = -1
+    for layer in module.modules():
+        own = list(layer.parameters(recurse=False))
+        if not isinstance(layer, NORMS) and any(parameter.ndim > 1 for parameter in own):
+            depth += 1
+        for parameter in own:
+            depths.setdefault(parameter, max(depth, 0))
+    return depths
