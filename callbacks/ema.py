@@ -14,7 +14,7 @@ class EMA(WeightAverage):
     `average = d * average + (1 - d) * weights` with `d = min(decay, (1 + t) / (10 + t))`: the warm-up of TensorFlow's
     `ExponentialMovingAverage`, by which the random weights at the start are forgotten at once. A step's weights count
     half after `log(0.5) / log(decay)` further steps: 693 for 0.999, 69 for 0.99. With the warm-up, a decay of 0.999 is
-    reached after 8,990 steps; until then the average reaches back over a tenth of training or less.
+    reached after 8,990 steps; until then the average spans about the last ninth of the steps.
 
     What is validated, tested and stored is described in `callbacks.weight_average.WeightAverage`.
 
