@@ -37,6 +37,6 @@ benchmark: setup ## speed of the whole program against the bare training step; A
 	@$(BIN)/python scripts/benchmark.py $(ARGS)
 
 constraints: setup ## pin the newest versions of everything in constraints.txt
-	@$(BIN)/python -m pip install --quiet --dry-run --ignore-installed --report .venv/report.json '.[dev]'
+	@$(BIN)/python -m pip install --quiet --dry-run --ignore-installed --report .venv/report.json '.[dev,timm]'
 	@$(BIN)/python -c 'import json; names = (i["metadata"] for i in json.load(open(".venv/report.json"))["install"]); print(*sorted("{}=={}".format(m["name"].lower(), m["version"]) for m in names if m["name"] != "kindling"), sep="\n")' > .venv/constraints.txt
 	@mv .venv/constraints.txt constraints.txt

@@ -97,6 +97,8 @@ class Classifier(LightningModule):
             # The command line offers what the data knows to every network; keep what this one takes.
             taken = ArgumentParser().add_class_arguments(type(network), fail_untyped=False)
             saved["init_args"] = {name: value for name, value in saved["init_args"].items() if name in taken}
+            # What training began from may be gone when the checkpoint is loaded, and would be overwritten at once.
+            saved["init_args"] |= getattr(network, "rebuilt_with", {})
         self.network = network
         self.loss = loss or CrossEntropy()
         self.num_classes = num_classes

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import torch
@@ -124,6 +125,11 @@ class TrainCLI(LightningCLI):
             )
         config.experiment = self.experiment = config.experiment or self._experiment_name(config)
         self.config_text = self._parser(self.subcommand).dump(config, skip_unset=False)
+        if config.ckpt_path:
+            # What training began from may be gone; the checkpoint's weights follow.
+            network = config.model.network
+            for name, value in getattr(resolve_name(network.class_path), "rebuilt_with", {}).items():
+                network.init_args[name] = value
         if self.subcommand in ("validate", "test"):
             config.trainer.logger = False
             return

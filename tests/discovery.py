@@ -1,7 +1,9 @@
 """Finds every network, data module, callback and configuration, so that what is added is tested without a test."""
 
+import ast
 import inspect
 import pkgutil
+import tomllib
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -19,6 +21,24 @@ from datamodules.base import ImageDataModule
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "configs"
+
+
+def imported(file: Path) -> set[str]:
+    """The packages that a file imports, anywhere in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file} imports relatively"
+            found.add((node.module or "").partition(".")[0])
+    return found
+
+
+def extras() -> set[str]:
+    """The optional packages, each an extra of its own name."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return set(project["optional-dependencies"]) - {"dev"}
 
 
 def classes(package: ModuleType, base: type) -> list[type]:

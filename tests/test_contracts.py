@@ -1,8 +1,10 @@
 """What every configuration, network and data module keeps, found by discovery."""
 
+import inspect
+import json
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import pytest
@@ -14,7 +16,16 @@ from datamodules.base import ImageDataModule
 from models.classifier import Classifier
 from scripts.configuration import merge
 from tests.conftest import Run
-from tests.discovery import CONFIGS, callback_classes, configs, configured_classes, data_modules, networks
+from tests.discovery import (
+    CONFIGS,
+    callback_classes,
+    configs,
+    configured_classes,
+    data_modules,
+    extras,
+    imported,
+    networks,
+)
 
 TINY = (
     *("--trainer.max_epochs=1", "--data.batch_size=4", "--model.compile=false"),
@@ -31,11 +42,15 @@ def test_config_trains_and_its_network_keeps_the_contract(
     config: Path, train: Callable[..., Run], any_source: Callable[..., None], tmp_path: Path
 ) -> None:
     default, own = (yaml.safe_load(file.read_text()) for file in (CONFIGS / "default.yaml", config))
-    data = merge(default, own or {})["data"]
-    module, _, name = data["class_path"].rpartition(".")
-    any_source(getattr(import_module(module), name), tmp_path, **data.get("init_args", {}))
+    merged = merge(default, own or {})
+    data, network = merged["data"], resolve_name(merged["model"]["network"]["class_path"])
+    for package in imported(Path(inspect.getfile(network))) & extras():
+        pytest.importorskip(package, reason=f"{package} is an optional extra")
+    any_source(resolve_name(data["class_path"]), tmp_path, **data.get("init_args", {}))
+    # From scratch: no pretrained weights are at hand.
+    scratch = [f"--model.network.{name}={json.dumps(v)}" for name, v in getattr(network, "rebuilt_with", {}).items()]
 
-    run = train("--config", str(config), *TINY, "--data.root", str(tmp_path))
+    run = train("--config", str(config), *TINY, *scratch, "--data.root", str(tmp_path))
 
     assert {f"{stage}/{name}" for stage in ("train", "val", "test") for name in ("loss", "accuracy")} <= set(
         run.results["metrics"]

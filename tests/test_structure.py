@@ -1,13 +1,12 @@
 """The rules of the house: who may know whom, and what must have a test."""
 
-import ast
 import re
 import tomllib
 from pathlib import Path
 
 import pytest
 
-from tests.discovery import ROOT, configs
+from tests.discovery import ROOT, configs, imported
 
 ALLOWED = {
     "models": {"models"},
@@ -20,17 +19,6 @@ SOURCES = [file for package in ALLOWED for file in sorted((ROOT / package).glob(
 
 def name(file: Path) -> str:
     return str(file.relative_to(ROOT))
-
-
-def imported(file: Path) -> set[str]:
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name.partition(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{file} imports relatively"
-            found.add((node.module or "").partition(".")[0])
-    return found
 
 
 @pytest.mark.parametrize("file", SOURCES, ids=name)
@@ -62,7 +50,7 @@ def test_dependencies_have_reasons_and_pins() -> None:
     text = (ROOT / "pyproject.toml").read_text()
     project = tomllib.loads(text)["project"]
     pins = {pin.partition("==")[0].replace("_", "-") for pin in (ROOT / "constraints.txt").read_text().splitlines()}
-    for requirement in project["dependencies"] + project["optional-dependencies"]["dev"]:
+    for requirement in sum(project["optional-dependencies"].values(), project["dependencies"]):
         (line,) = (line for line in text.splitlines() if f'"{requirement}"' in line)
         assert "#" in line, f"{requirement} has no reason beside it"
         package = re.split(r"[\[<>=]", requirement)[0].lower()

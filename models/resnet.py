@@ -1,0 +1,96 @@
+"""Residual network for small images."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.weights import load_weights, read_weights
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions whose result is added to what came in (He, Zhang, Ren and Sun, 2016, figure 2).
+
+    Args:
+        in_channels: Channels that come in, C.
+        channels: Channels that go out, O.
+        stride: Pixels between the first convolution's outputs.
+
+    Shape:
+        float `[B, C, H, W]` to float `[B, O, ceil(H / stride), ceil(W / stride)]`.
+    """
+
+    def __init__(self, in_channels: int, channels: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride=stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or in_channels != channels:
+            projection = nn.Conv2d(in_channels, channels, 1, stride=stride, bias=False)
+            self.shortcut = nn.Sequential(projection, nn.BatchNorm2d(channels))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features of the block."""
+        residual = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(features)))))
+        return F.relu(residual + self.shortcut(features))
+
+
+class ResNet(nn.Module):
+    """Residual network (He, Zhang, Ren and Sun, 2016) for images of 32x32 or 64x64 pixels: `backbone`, then `head`.
+
+    The stem is one 3x3 convolution that keeps the image's size, where that for ImageNet divides it by four. Stages
+    but the first halve height and width. The scale of the last batch norm of each block begins at zero, so that the
+    network begins as its shortcuts (Goyal et al., 2017, section 5.1). The defaults are ResNet-18.
+
+    Args:
+        num_classes: Classes, K.
+        in_channels: Channels of the images, C.
+        channels: Output channels of each stage.
+        blocks: Blocks of each stage.
+        weights: What training begins from: a checkpoint of the same network, of which the backbone is taken, or a
+            state dict of a backbone; or nothing.
+
+    Shape:
+        float `[B, C, H, W]` to logits float `[B, K]`.
+
+    Raises:
+        ValueError: If `channels` and `blocks` are of different lengths, or the weights do not fit.
+    """
+
+    rebuilt_with: ClassVar[dict[str, Any]] = {"weights": None}
+    """Arguments that only say what training begins from, and their values where a checkpoint's weights follow."""
+
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: int = 3,
+        channels: Sequence[int] = (64, 128, 256, 512),
+        blocks: Sequence[int] = (2, 2, 2, 2),
+        weights: str | None = None,
+    ) -> None:
+        super().__init__()
+        if len(channels) != len(blocks):
+            raise ValueError(f"channels has {len(channels)} numbers and blocks {len(blocks)}; give both for each stage")
+        stem = (nn.Conv2d(in_channels, channels[0], 3, padding=1, bias=False), nn.BatchNorm2d(channels[0]), nn.ReLU())
+        stages: list[nn.Module] = []
+        for stage, (fan_in, fan_out) in enumerate(pairwise((channels[0], *channels))):
+            first = BasicBlock(fan_in, fan_out, stride=2 if stage else 1)
+            stages.append(nn.Sequential(first, *(BasicBlock(fan_out, fan_out) for _ in range(blocks[stage] - 1))))
+        self.backbone = nn.Sequential(*stem, *stages, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.head = nn.Linear(channels[-1], num_classes)
+        for module in self.backbone.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            elif isinstance(module, BasicBlock):
+                nn.init.zeros_(module.bn2.weight)
+        if weights is not None:
+            load_weights(self.backbone, read_weights(weights), type(self).__name__)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits of each class."""
+        logits: Tensor = self.head(self.backbone(images))
+        return logits

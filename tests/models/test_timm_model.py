@@ -1,0 +1,78 @@
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from models.classifier import Classifier
+from models.timm_model import TimmModel
+from tests.conftest import Run
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A cache without weights, and no network to fill it from."""
+    monkeypatch.setattr(pytest.importorskip("huggingface_hub.constants"), "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    return tmp_path
+
+
+def test_says_how_to_install_timm(monkeypatch: pytest.MonkeyPatch, refused: Callable[..., str]) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    answer = refused("fit", "--model.network=models.timm_model.TimmModel", "--model.network.name=resnet18")
+    assert answer.endswith("TimmModel needs timm, which is not installed; run pip install -e '.[timm]'.\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "side"),
+    [("mobilenetv3_small_050", 32), ("resnet18", 32), ("vit_tiny_patch16_224", 48), ("levit_128s", 224)],
+)
+def test_backbone_and_head_give_logits(name: str, side: int) -> None:
+    pytest.importorskip("timm", reason="timm is an optional extra")
+    network = TimmModel(name, 7, in_channels=1, image_size=(side, side), head_sizes=(6,), dropout=0.2)
+    images = torch.randn(2, 1, side, side)
+    features = network.backbone(images)
+    assert features.dim() == 2
+    assert network.head(features).shape == (2, 7)
+    assert [type(layer) for layer in network.head] == [nn.Dropout, nn.Linear, nn.ReLU, nn.Dropout, nn.Linear]
+    network(images).square().sum().backward()
+    assert not [name for name, parameter in network.named_parameters() if parameter.grad is None]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("mobilnetv3_small_100", r"timm has no network mobilnetv3_small_100; did you mean .*mobilenetv3_small_100"),
+        ("?", r"timm has no network \?; timm\.list_models\(\) gives all names"),
+        ("resnet18.a9_in1k", r"timm has no weights resnet18\.a9_in1k; give one of resnet18, resnet18\.a1_in1k"),
+    ],
+)
+def test_a_name_that_is_not_there_is_answered_with_those_near_it(name: str, message: str) -> None:
+    pytest.importorskip("timm", reason="timm is an optional extra")
+    with pytest.raises(ValueError, match=message):
+        TimmModel(name, 7)
+
+
+def test_says_where_to_put_weights_that_cannot_be_downloaded(offline: Path) -> None:
+    pytest.importorskip("timm", reason="timm is an optional extra")
+    with pytest.raises(
+        ValueError, match=rf"hf download timm/resnet18\.a1_in1k` .* at {offline}/models--timm--resnet18"
+    ):
+        TimmModel("resnet18", 7, pretrained=True)
+
+
+def test_a_checkpoint_is_loaded_without_the_weights_that_it_began_from(
+    train: Callable[..., Run], offline: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timm = pytest.importorskip("timm", reason="timm is an optional extra")
+    create = timm.create_model
+    monkeypatch.setattr(timm, "create_model", lambda name, pretrained, **rest: create(name, **rest))
+    run = train(
+        *("--model.network=models.timm_model.TimmModel", "--model.network.name=mobilenetv3_small_050"),
+        *("--model.network.pretrained=true", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1"),
+    )
+    monkeypatch.undo()
+    assert run.checkpoint["config"]["model"]["network"]["init_args"]["pretrained"]
+    assert isinstance(Classifier.load_from_checkpoint(run.last).network, TimmModel)
