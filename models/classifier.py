@@ -4,6 +4,7 @@ Shapes: a batch of `B` images with `C` channels, `H` rows and `W` columns; `K` c
 """
 
 import inspect
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -25,6 +26,7 @@ from models.freezing import Freezing
 from models.losses import CrossEntropy, Loss
 from models.metrics import ClassificationMetrics
 from models.parameter_groups import parameter_groups
+from models.schedule import check_total_steps, length_note
 from models.views import Views, average_logits
 
 Batch = tuple[Tensor, Tensor]
@@ -120,6 +122,7 @@ class Classifier(LightningModule):
         self.register_buffer("_weight", None, persistent=False)
         self.freezing = Freezing(network, freeze, unfreeze)
         self.freezing.apply(epoch=0)
+        self._restored_total_steps: int | None = None
         self.make_optimizer = optimizer
         self.parameter_groups: Callable[[nn.Module], list[dict[str, Any]]] = partial(
             parameter_groups,
@@ -241,14 +244,27 @@ class Classifier(LightningModule):
             self.log(f"{stage}/{name}", value.float(), prog_bar=f"{stage}/{name}" in ("train/loss", "val/accuracy"))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """The optimizer over all trainable parameters and its schedule, which is logged as `lr`."""
+        """The optimizer over all trainable parameters and its schedule, which is logged as `lr`.
+
+        Raises:
+            MisconfigurationException: If either refuses its arguments, or the schedule has an end and the run has
+                none or a later one.
+        """
         # A constant rate is a schedule too, so that it is logged under the same name.
         make_scheduler: Callable[..., Any] = self._make_scheduler or partial(ConstantLR, factor=1.0, total_iters=0)
         arguments = {**inspect.signature(make_scheduler).parameters, **getattr(make_scheduler, "keywords", {})}
         per_step = "total_steps" in arguments
-        if per_step and not isinstance(arguments["total_steps"], int):
-            make_scheduler = partial(make_scheduler, total_steps=int(self.trainer.estimated_stepping_batches))
+        note = ""
         try:
+            if per_step:
+                run_steps = self.trainer.estimated_stepping_batches
+                total_steps = arguments["total_steps"]
+                if not isinstance(total_steps, int):
+                    if math.isinf(run_steps):
+                        raise ValueError("the run has no end for the schedule to come to; give trainer.max_epochs")
+                    total_steps = int(run_steps)
+                    make_scheduler = partial(make_scheduler, total_steps=total_steps)
+                note = check_total_steps(self._restored_total_steps or total_steps, run_steps)
             optimizer = self.make_optimizer(self.parameter_groups(self.network))
             for group in optimizer.param_groups:
                 group["lr"] *= group.get("lr_scale", 1.0)
@@ -262,6 +278,10 @@ class Classifier(LightningModule):
         config = LRSchedulerConfigType(scheduler=scheduler, interval="step" if per_step else "epoch", name="lr")
         if isinstance(scheduler, ReduceLROnPlateau):
             config["monitor"] = scheduler.monitor
+        elif not per_step:
+            note = length_note(scheduler, self.trainer.max_epochs)
+        if note and self.trainer.is_global_zero:
+            print(note)
         return {"optimizer": optimizer, "lr_scheduler": config}
 
     def setup(self, stage: str) -> None:
@@ -301,6 +321,12 @@ class Classifier(LightningModule):
                 f"{', '.join(self.class_names)}; use data with the classes of the checkpoint."
             )
         self.class_names, self.preprocessing = class_names, checkpoint["preprocessing"]
+        if self._trainer is not None and self._trainer.state.fn == "fit":
+            # Of torch's schedules this one alone keeps its length, whatever the run that goes on is given.
+            states = checkpoint["lr_schedulers"]
+            self._restored_total_steps = next(
+                (state["total_steps"] for state in states if "total_steps" in state), None
+            )
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]  # Lightning's is no plain classmethod

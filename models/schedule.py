@@ -1,9 +1,9 @@
-"""Learning-rate schedule over a whole training."""
+"""Learning-rate schedules over a whole training."""
 
 import math
 
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, MultiStepLR, StepLR
 
 
 class WarmupCosine(LambdaLR):
@@ -34,3 +34,63 @@ class WarmupCosine(LambdaLR):
             return 0.5 * (1 + math.cos(math.pi * progress))
 
         super().__init__(optimizer, factor)
+
+
+def length_note(scheduler: LRScheduler, epochs: int | None) -> str:
+    """Say where a schedule that steps after each epoch and the run that it is for end apart.
+
+    Args:
+        scheduler: `MultiStepLR`, `StepLR` or `CosineAnnealingLR`; others have no length.
+        epochs: Epochs of the run, at most; None or -1 if it has no such limit.
+
+    Returns:
+        A sentence for the user, or nothing.
+
+    Example:
+        >>> import torch
+        >>> optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.1)
+        >>> length_note(MultiStepLR(optimizer, milestones=[10, 40, 60]), epochs=30)
+        'MultiStepLR has milestones from 40 on, which a run of 30 epochs does not reach.'
+    """
+    if epochs in (None, -1):
+        return ""
+    assert epochs is not None
+    name, run = type(scheduler).__name__, f"a run of {epochs} epochs"
+    if isinstance(scheduler, MultiStepLR):
+        beyond = [milestone for milestone in sorted(scheduler.milestones) if milestone >= epochs]
+        if beyond:
+            return f"{name} has milestones from {beyond[0]} on, which {run} does not reach."
+    elif isinstance(scheduler, StepLR) and scheduler.step_size >= epochs:
+        return f"{name} has step_size {scheduler.step_size}, which {run} does not reach: the rate is constant."
+    elif isinstance(scheduler, CosineAnnealingLR) and scheduler.T_max != epochs:
+        end = "it rises again in the end" if scheduler.T_max < epochs else "it does not come down to the end"
+        return f"{name} has T_max {scheduler.T_max}, but is for {run}: {end}."
+    return ""
+
+
+def check_total_steps(total_steps: int, run_steps: float) -> str:
+    """Compare a schedule of a given number of optimizer steps with the run that it is for.
+
+    Args:
+        total_steps: Steps of the schedule.
+        run_steps: Optimizer steps of the run, at most; infinite if it has no end.
+
+    Returns:
+        A sentence for the user if the schedule is longer, or nothing.
+
+    Raises:
+        ValueError: If the schedule is over before the run: `OneCycleLR` would end the run with an error then, and
+            `WarmupCosine` go on with a rate of 0.
+
+    Example:
+        >>> check_total_steps(1000, 630)
+        'The schedule has 1,000 steps, the run 630: the rate does not come down to the end.'
+    """
+    if total_steps < run_steps:
+        raise ValueError(
+            f"the schedule is over after {total_steps:,} optimizer steps, but the run has {run_steps:,}; make the run "
+            "as short, or begin one without total_steps, which is then filled in"
+        )
+    if total_steps == run_steps:
+        return ""
+    return f"The schedule has {total_steps:,} steps, the run {run_steps:,}: the rate does not come down to the end."

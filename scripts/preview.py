@@ -8,18 +8,16 @@ augmentation may draw other numbers. What a run really begins with is in its Ten
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
-from tempfile import NamedTemporaryFile
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from PIL import Image
 
 from callbacks.preview import batch_picture
 from datamodules.base import ImageDataModule
 from datamodules.randomness import random_key, seed_generators
 from datamodules.transform import Batch
 from scripts.data_command import run_on_data
+from scripts.picture_file import picture_file, save_picture
 
 
 def first_batch(data: ImageDataModule) -> Batch:
@@ -42,30 +40,6 @@ def first_batch(data: ImageDataModule) -> Batch:
     return data.transform(batch, training=True)
 
 
-def picture_file(name: str) -> Path:
-    """The file of this name, if a picture can be written there; it is left as it is.
-
-    Raises:
-        MisconfigurationException: If it cannot.
-    """
-    path = Path(name)
-    try:
-        if path.exists():
-            path.open("ab").close()
-        with NamedTemporaryFile(dir=path.parent, suffix=path.suffix) as trial:
-            Image.new("RGB", (1, 1)).save(trial.name)
-    except (OSError, ValueError, KeyError) as error:
-        if reason := getattr(error, "strerror", None):
-            raise MisconfigurationException(
-                f"The picture cannot be written to {path}: {reason}; choose another file with --output."
-            ) from error
-        raise MisconfigurationException(
-            f"--output is {path}, but no colour picture can be written in a format of that name; "
-            "give a name that ends in .png or .jpg."
-        ) from error
-    return path
-
-
 def number_of_images(text: str) -> int:
     """The number that the text says, if it is positive.
 
@@ -86,14 +60,7 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--images", type=number_of_images, default=32, help="how many to show, of those in the batch")
 
     def draw(options: argparse.Namespace, data: ImageDataModule) -> int:
-        picture = batch_picture(first_batch(data), data, options.images)
-        try:
-            picture.save(options.output)
-        except OSError as error:
-            raise MisconfigurationException(
-                f"The picture cannot be written to {options.output}: {error.strerror or error}; choose another file "
-                "with --output."
-            ) from error
+        save_picture(batch_picture(first_batch(data), data, options.images), options.output)
         print(options.output)
         return 0
 

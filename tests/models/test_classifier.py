@@ -89,6 +89,7 @@ def test_refuses_a_network_of_another_shape(digits: Digits, tmp_path: Path) -> N
         (["--model.scheduler=models.schedule.WarmupCosine"], "step"),
         ([f"--model.scheduler={SCHEDULERS}.OneCycleLR", "--model.scheduler.max_lr=0.1"], "step"),
         ([f"--model.scheduler={SCHEDULERS}.StepLR", "--model.scheduler.step_size=1"], "epoch"),
+        ([f"--model.scheduler={SCHEDULERS}.MultiStepLR", "--model.scheduler.milestones=[1]"], "epoch"),
         (["--model.scheduler=lightning.pytorch.cli.ReduceLROnPlateau", "--model.scheduler.monitor=val/loss"], "epoch"),
         (["--model.scheduler=null"], "epoch"),
     ],
@@ -100,6 +101,60 @@ def test_schedules_step_as_they_need(train: Callable[..., Run], flags: list[str]
     assert steps == 12 if interval == "step" else 1 <= steps <= 2
     header = (run.folder / "metrics.csv").read_text().splitlines()[0].split(",")
     assert "lr" in header
+
+
+def test_a_plateau_lowers_the_rate(train: Callable[..., Run], tmp_path: Path) -> None:
+    (tmp_path / "plateau.yaml").write_text(
+        "model: {scheduler: {class_path: lightning.pytorch.cli.ReduceLROnPlateau,"
+        " init_args: {monitor: train/loss, mode: max, patience: 0, factor: 0.5}}}"
+    )
+    run = train("--config", str(tmp_path / "plateau.yaml"), "--trainer.max_epochs=3")
+    assert run.checkpoint["optimizer_states"][0]["param_groups"][0]["lr"] == pytest.approx(0.003 / 2)
+
+
+@pytest.mark.parametrize(
+    "scheduler", ["models.schedule.WarmupCosine", f"{SCHEDULERS}.OneCycleLR --model.scheduler.max_lr=0.1"]
+)
+def test_a_schedule_that_is_over_before_the_run_is_refused_and_a_longer_one_noted(
+    train: Callable[..., Run],
+    refused: Callable[..., str],
+    tmp_path: Path,
+    data_root: Path,
+    capsys: pytest.CaptureFixture[str],
+    scheduler: str,
+) -> None:
+    flags = f"--model.scheduler={scheduler} --trainer.max_epochs=1".split()
+    places = ("--runs", tmp_path / "runs", "--data.root", data_root)
+    error = refused("fit", *flags, "--model.scheduler.total_steps=20", *places)
+    assert "the schedule is over after 20 optimizer steps, but the run has 21; make the run as short, or" in error
+    assert not list(tmp_path.rglob("*.*"))
+    train(*flags, "--model.scheduler.total_steps=22")
+    assert "The schedule has 22 steps, the run 21:" in capsys.readouterr().out
+
+
+def test_says_which_milestones_the_run_does_not_reach(
+    train: Callable[..., Run], capsys: pytest.CaptureFixture[str]
+) -> None:
+    schedule = (f"--model.scheduler={SCHEDULERS}.MultiStepLR", "--model.scheduler.milestones=[1, 2, 5]")
+    train(*schedule, "--trainer.max_epochs=2")
+    assert "MultiStepLR has milestones from 2 on, which a run of 2 epochs does not reach.\n" in capsys.readouterr().out
+
+
+def test_one_cycle_ends_where_it_was_begun_to_end(train: Callable[..., Run], refused: Callable[..., str]) -> None:
+    run = train(f"--model.scheduler={SCHEDULERS}.OneCycleLR", "--model.scheduler.max_lr=0.1", "--trainer.max_epochs=2")
+    error = refused("fit", "--ckpt_path", run.last, "--trainer.max_epochs=3")
+    assert "the schedule is over after 42 optimizer steps, but the run has 63" in error
+    Classifier.load_from_checkpoint(run.last)
+    longer = train("--trainer.max_epochs=2")
+    train("--ckpt_path", str(longer.last), "--trainer.max_epochs=3")
+
+
+def test_a_schedule_over_the_run_needs_a_run_that_ends(
+    refused: Callable[..., str], data_root: Path, tmp_path: Path
+) -> None:
+    places = ("--runs", tmp_path / "runs", "--data.root", data_root)
+    error = refused("fit", "--trainer.max_epochs=-1", *places)
+    assert "the run has no end for the schedule to come to; give trainer.max_epochs" in error
 
 
 def test_compiled_keys_are_those_of_the_plain_network(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,10 @@
+from collections.abc import Callable
+
 import pytest
 import torch
+from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LRScheduler, MultiStepLR, StepLR
 
-from models.schedule import WarmupCosine
+from models.schedule import WarmupCosine, check_total_steps, length_note
 
 
 def rates(steps: int, warmup: float) -> list[float]:
@@ -40,3 +43,35 @@ def test_stays_at_zero_when_trained_for_longer_than_told() -> None:
 def test_refuses_what_makes_no_schedule(steps: int | None, warmup: float) -> None:
     with pytest.raises(ValueError, match=r"total_steps is needed|warmup is"):
         WarmupCosine(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))]), steps, warmup)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda optimizer: MultiStepLR(optimizer, [10, 29]), ""),
+        (
+            lambda optimizer: MultiStepLR(optimizer, [10, 30, 40]),
+            "milestones from 30 on, which a run of 30 epochs does",
+        ),
+        (lambda optimizer: StepLR(optimizer, 29), ""),
+        (lambda optimizer: StepLR(optimizer, 30), "step_size 30, which a run of 30 epochs does not reach: the rate is"),
+        (lambda optimizer: CosineAnnealingLR(optimizer, 30), ""),
+        (lambda optimizer: CosineAnnealingLR(optimizer, 20), "T_max 20, but is for a run of 30 epochs: it rises again"),
+        (lambda optimizer: CosineAnnealingLR(optimizer, 630), "T_max 630, but is for a run of 30 epochs: it does not"),
+        (lambda optimizer: ConstantLR(optimizer, total_iters=50), ""),
+    ],
+)
+def test_says_what_a_run_does_not_come_to(make: Callable[[torch.optim.Optimizer], LRScheduler], words: str) -> None:
+    schedule = make(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))]))
+    note = length_note(schedule, 30)
+    assert words in note
+    assert bool(note) == bool(words)
+    assert length_note(schedule, -1) == length_note(schedule, None) == ""
+
+
+def test_a_schedule_may_be_longer_than_the_run_but_not_shorter() -> None:
+    assert check_total_steps(630, 630) == ""
+    assert "has 631 steps, the run 630" in check_total_steps(631, 630)
+    for steps in (631, float("inf")):
+        with pytest.raises(ValueError, match="over after 630 optimizer steps"):
+            check_total_steps(630, steps)

@@ -1,0 +1,27 @@
+"""A diagram as a picture, drawn without a display."""
+
+from io import BytesIO
+
+from matplotlib.figure import Figure
+from PIL import Image
+
+SIZE_INCHES, DOTS_PER_INCH = (8, 5), 120
+
+
+def new_figure() -> Figure:
+    """An empty figure, which no window and no list of open ones holds on to."""
+    return Figure(figsize=SIZE_INCHES, dpi=DOTS_PER_INCH, layout="constrained")
+
+
+def picture_of(figure: Figure) -> Image.Image:
+    """Draw a figure.
+
+    Args:
+        figure: With its curves.
+
+    Returns:
+        The picture, RGB.
+    """
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png")
+    return Image.open(buffer).convert("RGB")

@@ -1,0 +1,173 @@
+"""The learning-rate range test."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+
+SMOOTHING = 0.8
+"""What a mean of the loss keeps from one step to the next: it is over some five to each side."""
+
+DIVERGED = 4.0
+"""How many times its lowest value the running mean of the loss may reach; fastai's rule and Lightning's."""
+
+CEILING = 1.5
+"""Times its value in the beginning above which a loss counts no more, lest the last ones outweigh all others."""
+
+UNSETTLED = 10
+"""Steps in the beginning that tell how much the loss varies by itself; Lightning leaves out as many."""
+
+FEWEST_STEPS = 3 * UNSETTLED
+"""Steps of which enough are left for a curve."""
+
+
+class RangeTest(Callback):
+    """Raises the learning rate from step to step of a training and notes the loss of each (Smith, 2017).
+
+    The rate grows by a constant factor, so that every decade has as many steps (Gugger, 2018). Groups of parameters
+    keep their proportions: the one with the largest rate of its own is given the rate tested, the others their parts of
+    it. Training stops when the running mean of the loss exceeds four times its lowest value, or a loss is not finite.
+    The rates of a schedule are overwritten; train without one. A step's loss is the mean over all batches that are
+    accumulated for it, of all processes.
+
+    Args:
+        min_lr: The learning rate of the first step.
+        max_lr: That of the last.
+        steps: Optimizer steps.
+        advance: Called after each.
+
+    Raises:
+        MisconfigurationException: If these make no range.
+    """
+
+    def __init__(
+        self,
+        min_lr: float = 1e-7,
+        max_lr: float = 10.0,
+        steps: int = 200,
+        advance: Callable[[], None] = lambda: None,
+    ) -> None:
+        if not 0 < min_lr < max_lr < math.inf:
+            raise MisconfigurationException(
+                f"--min_lr is {min_lr:g} and --max_lr {max_lr:g}; give positive numbers, the second larger."
+            )
+        if steps < FEWEST_STEPS:
+            raise MisconfigurationException(f"--steps is {steps}; give a whole number of at least {FEWEST_STEPS}.")
+        self.range = [float(lr) for lr in np.geomspace(min_lr, max_lr, steps)]
+        """The learning rates to test, one for each step."""
+        self.losses: list[float] = []
+        """The training loss of each step done; the last may not be finite."""
+        self.diverged = False
+        """Whether the loss has ended the test."""
+        self._advance = advance
+        self._parts: list[float] = []
+        self._batches: list[float] = []
+        self._sum, self._lowest = 0.0, math.inf
+
+    @property
+    def lrs(self) -> list[float]:
+        """The learning rate of each step done."""
+        return self.range[: len(self.losses)]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note the proportions of the groups."""
+        rates = [float(group["lr"]) for group in trainer.optimizers[0].param_groups]
+        self._parts = [rate / max(rates) if max(rates) else 1.0 for rate in rates]
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Set the learning rate of the step that the batch is for."""
+        for group, part in zip(trainer.optimizers[0].param_groups, self._parts, strict=True):
+            group["lr"] = part * self.range[len(self.losses)]
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Note the loss if that was a step, and stop when it diverges."""
+        # Lightning divides each batch's loss by the number that are accumulated, be they as many or not.
+        self._batches.append(float(trainer.strategy.reduce(outputs["loss"])) * trainer.accumulate_grad_batches)
+        if trainer.global_step == len(self.losses):
+            return
+        self.losses.append(sum(self._batches) / len(self._batches))
+        self._batches.clear()
+        self._advance()
+        self._sum = SMOOTHING * self._sum + self.losses[-1]
+        mean = self._sum * (1 - SMOOTHING) / (1 - SMOOTHING ** len(self.losses))
+        self._lowest = min(self._lowest, mean)
+        self.diverged = not math.isfinite(mean) or mean > DIVERGED * self._lowest
+        trainer.should_stop = self.diverged or len(self.losses) == len(self.range)
+
+
+class Suggestion(NamedTuple):
+    """Learning rates that a range test speaks for, each by a rule."""
+
+    steepest: float
+    """Where the smoothed loss falls fastest for each factor that the learning rate grows by."""
+    minimum_tenth: float
+    """A tenth of the rate at which the smoothed loss is lowest."""
+
+
+def smooth(losses: Sequence[float]) -> list[float]:
+    """Exponential mean to both sides, so that nothing is shifted towards later steps, of the finite losses.
+
+    Weights at the ends, where one side is missing, sum to 1 all the same; a loss above 1.5 times those of the
+    beginning counts as that.
+
+    Args:
+        losses: One for each step, with what is not finite at the end alone.
+
+    Returns:
+        One for each that is finite.
+
+    Example:
+        >>> [round(loss, 3) for loss in smooth([2.0, 2.0, 1.0])]
+        [1.738, 1.692, 1.59]
+    """
+    finite = np.array([loss for loss in losses if math.isfinite(loss)])
+    finite = finite.clip(max=CEILING * finite[:UNSETTLED].mean()) if len(finite) else finite
+    total, weight = np.zeros(len(finite)), np.zeros(len(finite))
+    for side in (slice(None), slice(None, None, -1)):
+        sum_, count = 0.0, 0.0
+        for number, loss in enumerate(finite[side]):
+            total[side][number] += sum_ * SMOOTHING
+            weight[side][number] += count * SMOOTHING
+            sum_, count = SMOOTHING * sum_ + loss, SMOOTHING * count + 1
+    smoothed: list[float] = ((total + finite) / (weight + 1)).tolist()
+    return smoothed
+
+
+def suggest(lrs: Sequence[float], losses: Sequence[float]) -> Suggestion:
+    """Read a range test.
+
+    Args:
+        lrs: The learning rate of each step, growing by a constant factor.
+        losses: The loss of each step.
+
+    Raises:
+        MisconfigurationException: If the loss has diverged or risen from the beginning, or has not fallen by more than
+            it varies from step to step anyway.
+    """
+    if not losses or not math.isfinite(losses[0]):
+        raise MisconfigurationException(
+            f"The loss of the first step is {losses[0] if losses else 'missing'}, before anything was learnt; look at "
+            "the data with scripts/audit.py and scripts/preview.py."
+        )
+    smoothed = np.array(smooth(losses))
+    if len(smoothed) > UNSETTLED:
+        noise = float(np.std(losses[:UNSETTLED]))
+        lowest = UNSETTLED + int(smoothed[UNSETTLED:].argmin())
+        if smoothed[UNSETTLED] - smoothed[lowest] > noise:
+            steepest = UNSETTLED + int(np.gradient(smoothed)[UNSETTLED : lowest + 1].argmin())
+            return Suggestion(lrs[steepest], lrs[lowest] / 10)
+        if smoothed.argmin() > UNSETTLED or smoothed[-1] <= smoothed[0] + noise:
+            raise MisconfigurationException(
+                f"The loss falls at no learning rate from {lrs[0]:.2g} to {lrs[len(losses) - 1]:.2g} by more than the "
+                f"{noise:.2g} that it varies by anyway; give more --steps, or another --min_lr or --max_lr."
+            )
+    raise MisconfigurationException(
+        f"The loss diverges at once: from {losses[0]:.3g} to {losses[-1]:.3g} in {len(losses)} steps from a learning "
+        f"rate of {lrs[0]:.2g} on; give a smaller --min_lr."
+    )

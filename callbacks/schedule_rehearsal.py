@@ -1,0 +1,57 @@
+"""The learning-rate schedule of a run that has not begun."""
+
+import math
+import warnings
+from itertools import count
+
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from torch.optim import Optimizer
+
+
+class ScheduleRehearsal(Callback):
+    """Steps the schedule as often as the run will, and ends the run before its first batch.
+
+    Raises:
+        MisconfigurationException: When the run has no end, or its learning rate depends on what will be measured.
+    """
+
+    def __init__(self) -> None:
+        self.lrs: list[list[float]] = []
+        """The learning rate of each group of parameters in each optimizer step of the run."""
+        self.momenta: list[float] = []
+        """The momentum, or the first of Adam's betas, in each, of the first group; 0 where there is none."""
+        self.steps_per_epoch = 0
+        """Optimizer steps of an epoch; the last may be cut short."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Go through the run's steps."""
+        trainer.should_stop = True
+        (config,) = trainer.lr_scheduler_configs
+        if config.reduce_on_plateau:
+            raise MisconfigurationException(
+                f"{type(config.scheduler).__name__} lowers the learning rate when {config.monitor} gets no better, "
+                "which nobody knows before the run; see lr in TensorBoard while it trains."
+            )
+        steps = trainer.estimated_stepping_batches
+        if math.isinf(steps):
+            raise MisconfigurationException(
+                "The run has no end that its schedule could be drawn to; give --trainer.max_epochs or max_steps."
+            )
+        self.steps_per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
+        (optimizer,) = trainer.optimizers
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step\\(\\)`")  # nothing is optimized
+            for step in count(1):
+                self.lrs.append([float(group["lr"]) for group in optimizer.param_groups])
+                self.momenta.append(_momentum(optimizer))
+                if step >= steps:
+                    return
+                if config.interval == "step" or step % self.steps_per_epoch == 0:
+                    config.scheduler.step()  # type: ignore[call-arg]  # a plateau's alone takes a figure
+
+
+def _momentum(optimizer: Optimizer) -> float:
+    group = optimizer.param_groups[0]
+    return float(group["betas"][0] if "betas" in group else group.get("momentum", 0.0))

@@ -1,0 +1,67 @@
+"""A training that is begun to learn something, and leaves nothing behind."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import Callback
+
+from scripts.train import TrainCLI
+
+
+class Trial(TrainCLI):
+    """`scripts/train.py fit` with the network, data, optimizer and precision of a run, watched by one callback alone.
+
+    There is no validation and no test; nothing is logged, and no other callback, checkpoint or folder is made.
+
+    Args:
+        flags: Those of `scripts/train.py fit`.
+        callback: What watches.
+        trainer: Arguments of the Trainer that are not to be those of the run.
+        scheduled: Whether the learning rate has the run's schedule; else it is constant.
+
+    Raises:
+        MisconfigurationException: If the configuration makes no sense, or asks to go on from a checkpoint.
+    """
+
+    def __init__(
+        self, flags: Sequence[str], callback: Callback, trainer: Mapping[str, Any], *, scheduled: bool
+    ) -> None:
+        self._changes = trainer
+        self._scheduled = scheduled
+        with TemporaryDirectory() as self._nowhere:
+            super().__init__(["fit", *flags], callbacks=[callback])
+
+    def before_instantiate_classes(self) -> None:
+        """Leave out what a trial does without."""
+        config = self.config.fit
+        if config.ckpt_path:
+            raise MisconfigurationException(
+                "--ckpt_path goes on with a run, but this is about how one begins; leave it out, or give that run's "
+                "config.yaml with --config."
+            )
+        self.runs, config.runs = config.runs, Path(self._nowhere)
+        for key in self._parser("fit").callback_keys:
+            config[key] = None
+        if not self._scheduled:
+            config.model.scheduler = None
+        without = {
+            "callbacks": None,
+            "logger": False,
+            "limit_val_batches": 0,
+            "num_sanity_val_steps": 0,
+            "fast_dev_run": False,
+        }
+        endless = {"min_epochs": None, "min_steps": None, "enable_progress_bar": False, "enable_checkpointing": False}
+        for name, value in {**without, **endless, **self._changes}.items():
+            config.trainer[name] = value
+        super().before_instantiate_classes()
+
+    def before_fit(self) -> None:
+        """Keep no record."""
+        self.trainer.callbacks.remove(self.record)  # type: ignore[attr-defined]  # the Trainer declares none
+
+    def after_fit(self) -> None:
+        """Leave out the test."""

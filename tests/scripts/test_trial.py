@@ -1,0 +1,41 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from torch.optim.lr_scheduler import ConstantLR
+
+from scripts.trial import Trial
+
+
+class Watch(Callback):
+    """Notes what else is there."""
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.callbacks = list(trainer.callbacks)  # type: ignore[attr-defined]
+        self.validates = trainer.enable_validation
+        self.scheduler = trainer.lr_scheduler_configs[0].scheduler
+
+
+def test_trains_with_one_callback_and_leaves_nothing(
+    tmp_path: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    watch = Watch()
+    trial = Trial(["--data.root", str(data_root)], watch, {"max_steps": 3}, scheduled=False)
+    assert trial.trainer.global_step == 3
+    assert watch.callbacks == [watch]
+    assert not watch.validates
+    assert isinstance(watch.scheduler, ConstantLR)
+    assert (trial.runs, trial.experiment) == (Path("runs"), "digits-convnet")
+    assert not list(tmp_path.iterdir())
+
+
+def test_begins_anew(tmp_path: Path, data_root: Path, train: Any) -> None:
+    run = train("--trainer.max_epochs=1")
+    with pytest.raises(MisconfigurationException, match=r"leave it out, or give that run's config\.yaml with --config"):
+        Trial(["--ckpt_path", str(run.last)], Watch(), {}, scheduled=True)
