@@ -14,9 +14,9 @@ from PIL import Image
 
 from callbacks.figure import new_figure, picture_of
 from callbacks.schedule_rehearsal import ScheduleRehearsal
-from scripts.allocator import keep_freed_memory
 from scripts.configuration import mistakes_in_one_sentence
 from scripts.picture_file import picture_file, save_picture
+from scripts.process import prepare_process
 from scripts.silence import silence_libraries
 from scripts.trial import Trial
 
@@ -64,7 +64,7 @@ def main(args: Sequence[str] | None = None) -> None:
         "--output", type=picture_file, default="schedule.png", help="the picture; schedule.png if absent"
     )
     silence_libraries()
-    keep_freed_memory()
+    prepare_process()
     with mistakes_in_one_sentence():
         options, flags = parser.parse_known_args(args)
         schedule = ScheduleRehearsal()
