@@ -264,7 +264,12 @@ class Classifier(LightningModule):
                         raise ValueError("the run has no end for the schedule to come to; give trainer.max_epochs")
                     total_steps = int(run_steps)
                     make_scheduler = partial(make_scheduler, total_steps=total_steps)
-                note = check_total_steps(self._restored_total_steps or total_steps, run_steps)
+                note = check_total_steps(total_steps, run_steps)
+                if self._restored_total_steps not in (None, total_steps):
+                    note = (
+                        f"The schedule was made for {self._restored_total_steps:,} steps and now has {total_steps:,}: "
+                        "the rate goes on where the longer or shorter course stands at this step."
+                    )
             optimizer = self.make_optimizer(self.parameter_groups(self.network))
             for group in optimizer.param_groups:
                 group["lr"] *= group.get("lr_scale", 1.0)
@@ -322,11 +327,9 @@ class Classifier(LightningModule):
             )
         self.class_names, self.preprocessing = class_names, checkpoint["preprocessing"]
         if self._trainer is not None and self._trainer.state.fn == "fit":
-            # Of torch's schedules this one alone keeps its length, whatever the run that goes on is given.
-            states = checkpoint["lr_schedulers"]
-            self._restored_total_steps = next(
-                (state["total_steps"] for state in states if "total_steps" in state), None
-            )
+            for state in checkpoint["lr_schedulers"]:
+                self._restored_total_steps = state.pop("total_steps", None)
+                state.pop("_schedule_phases", None)  # which OneCycleLR makes of them
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]  # Lightning's is no plain classmethod

@@ -25,6 +25,7 @@ class WarmupCosine(LambdaLR):
             raise ValueError("total_steps is needed; the Classifier takes it from the Trainer")
         if not 0 <= warmup < 1:
             raise ValueError(f"warmup is {warmup}; give a fraction of the steps, from 0 to below 1")
+        self.total_steps = total_steps
         warmup_steps = warmup * total_steps
 
         def factor(step: int) -> float:

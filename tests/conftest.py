@@ -84,6 +84,17 @@ def train(tmp_path: Path, data_root: Path) -> Callable[..., Run]:
 
 
 @pytest.fixture
+def resume() -> Callable[..., Run]:
+    """Goes on with a run in its folder, as a user would."""
+
+    def fit(run: Run, *flags: str) -> Run:
+        main(["fit", "--resume", str(run.folder), *flags])
+        return Run(run.folder)
+
+    return fit
+
+
+@pytest.fixture
 def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     """Runs the command line on a user's mistake, and gives the one sentence that it answers."""
 

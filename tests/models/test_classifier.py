@@ -109,7 +109,7 @@ def test_a_plateau_lowers_the_rate(train: Callable[..., Run], tmp_path: Path) ->
         " init_args: {monitor: train/loss, mode: max, patience: 0, factor: 0.5}}}"
     )
     run = train("--config", str(tmp_path / "plateau.yaml"), "--trainer.max_epochs=3")
-    assert run.checkpoint["optimizer_states"][0]["param_groups"][0]["lr"] == pytest.approx(0.003 / 2)
+    assert run.checkpoint["optimizer_states"][0]["param_groups"][0]["lr"] == pytest.approx(0.003 / 4)
 
 
 @pytest.mark.parametrize(
@@ -140,13 +140,18 @@ def test_says_which_milestones_the_run_does_not_reach(
     assert "MultiStepLR has milestones from 2 on, which a run of 2 epochs does not reach.\n" in capsys.readouterr().out
 
 
-def test_one_cycle_ends_where_it_was_begun_to_end(train: Callable[..., Run], refused: Callable[..., str]) -> None:
-    run = train(f"--model.scheduler={SCHEDULERS}.OneCycleLR", "--model.scheduler.max_lr=0.1", "--trainer.max_epochs=2")
-    error = refused("fit", "--ckpt_path", run.last, "--trainer.max_epochs=3")
-    assert "the schedule is over after 42 optimizer steps, but the run has 63" in error
-    Classifier.load_from_checkpoint(run.last)
-    longer = train("--trainer.max_epochs=2")
-    train("--ckpt_path", str(longer.last), "--trainer.max_epochs=3")
+@pytest.mark.parametrize("scheduler", ["models.schedule.WarmupCosine", f"{SCHEDULERS}.OneCycleLR"])
+def test_a_resumed_run_may_be_made_longer(
+    train: Callable[..., Run], resume: Callable[..., Run], capsys: pytest.CaptureFixture[str], scheduler: str
+) -> None:
+    peak = ("--model.scheduler.max_lr=0.003",) if "OneCycle" in scheduler else ()
+    whole = train(f"--model.scheduler={scheduler}", *peak, "--trainer.max_epochs=3")
+    run = train(f"--model.scheduler={scheduler}", *peak, "--trainer.max_epochs=2")
+    longer = resume(run, "--trainer.max_epochs=3")
+    assert "The schedule was made for 42 steps and now has 63: the rate goes on" in capsys.readouterr().out
+    assert longer.checkpoint["epoch"] == 3
+    rates = [run.checkpoint["optimizer_states"][0]["param_groups"][0]["lr"] for run in (longer, whole)]
+    assert rates[0] == pytest.approx(rates[1])
 
 
 def test_a_schedule_over_the_run_needs_a_run_that_ends(

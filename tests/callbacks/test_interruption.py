@@ -1,0 +1,95 @@
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+
+from tests.conftest import Run
+from tests.discovery import ROOT
+
+TWO = ("--trainer.max_epochs=2", "--data.batch_size=256")
+
+
+class Sends(Callback):
+    """Sends this process a signal in the nth batch of a stage."""
+
+    def __init__(self, stage: str, number: int, nth: int = 2) -> None:
+        self.stage = stage
+        self.number = number
+        self.nth = nth
+
+    def _send(self, stage: str, batch_idx: int) -> None:
+        if stage == self.stage and batch_idx == self.nth - 1:
+            os.kill(os.getpid(), self.number)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
+        self._send("train", batch_idx)
+
+    def on_validation_batch_start(self, trainer: Trainer, pl_module: LightningModule, *rest: object) -> None:
+        if not trainer.sanity_checking:
+            self._send("validation", int(str(rest[1])))
+
+    def on_test_batch_start(self, trainer: Trainer, pl_module: LightningModule, *rest: object) -> None:
+        self._send("test", int(str(rest[1])))
+
+
+def sends(stage: str, number: int, nth: int = 2) -> str:
+    where = f"{{stage: {stage}, number: {number}, nth: {nth}}}"
+    return f"--trainer.callbacks=[{{class_path: {Sends.__module__}.Sends, init_args: {where}}}]"
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_and_leaves_after_the_batch(
+    train: Callable[..., Run], tmp_path: Path, capsys: pytest.CaptureFixture[str], number: int, status: int
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        train(*TWO, sends("train", number))
+    assert left.value.code == status
+    (folder,) = tmp_path.glob("runs/*/*")
+    assert Run(folder).checkpoint["global_step"] == 2
+    said = capsys.readouterr().out
+    assert f"stopped by {signal.Signals(number).name}; go on with: scripts/train.py fit --resume {folder}" in said
+
+
+@pytest.mark.parametrize(("stage", "step"), [("validation", 4), ("test", 8)])
+def test_a_signal_is_heeded_in_evaluation_too(
+    train: Callable[..., Run], resume: Callable[..., Run], tmp_path: Path, stage: str, step: int
+) -> None:
+    flags = (*TWO, "--data.val_size=0.3")
+    whole = train(*flags, "--experiment=whole")
+    with pytest.raises(SystemExit) as left:
+        train(*flags, sends(stage, signal.SIGTERM, nth=1), "--experiment=stopped")
+    assert left.value.code == 143
+    (folder,) = tmp_path.glob("runs/stopped/*")
+    assert Run(folder).checkpoint["global_step"] == step
+    run = resume(Run(folder), "--trainer.callbacks=null")
+    assert run.results["metrics"] == whole.results["metrics"]
+    assert (folder / "metrics.csv").read_text() == (whole.folder / "metrics.csv").read_text()
+
+
+def test_afterwards_signals_do_what_they_did_before(train: Callable[..., Run]) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)]
+    train(*TWO)
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)] == before
+
+
+def test_a_second_interrupt_leaves_at_once(data_root: Path, tmp_path: Path) -> None:
+    program = (
+        "import os, signal\n"
+        "from models.classifier import Classifier\n"
+        "from scripts.train import main\n"
+        "def step(*_):\n"
+        "    for _ in range(2):\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "    print('went on')\n"
+        "Classifier.training_step = step\n"
+        f"main(['fit', '--data.root', {str(data_root)!r}, '--runs', {str(tmp_path)!r}])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 130, done.stderr
+    assert "went on" not in done.stdout

@@ -1,0 +1,104 @@
+"""Runs that are broken off in every way, and end as if nothing had happened."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.discovery import ROOT
+from tests.faults.case import FEATURES, Case, Laboratory, difference, draw_case
+from tests.faults.fault import PLACES, Fault
+
+KILL, TERM, INT, USR1 = signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1
+FILES = FEATURES[0][3]
+
+CASES = {
+    "killed in a checkpoint's writing": Case((), (Fault("in a checkpoint's writing", 2, KILL, 0.7),)),
+    "killed before a checkpoint's renaming": Case((), (Fault("before a checkpoint's renaming", 3, KILL),)),
+    "killed in packing": Case(("--data.mixing=[datamodules.mixing.MixUp]",), (Fault("in packing", 1, KILL),)),
+    "killed in a batch, then in a validation": Case(
+        ("--checkpoint.every_minutes=0.000001", "--weight_average=callbacks.ema.EMA"),
+        (Fault("in a training batch", 8, KILL), Fault("in a validation batch", 3, KILL)),
+    ),
+    "killed in a table's writing and renewal": Case(
+        (), (Fault("in a table's writing", 5, KILL), Fault("in a table's renewal", 1, KILL))
+    ),
+    "stopped in a batch, then in a validation": Case(
+        (*FILES, "--trainer.accumulate_grad_batches=2"),
+        (Fault("in a training batch", 4, TERM), Fault("in a validation batch", 1, INT)),
+    ),
+    "stopped between batches, in a checkpoint's writing, then in a test": Case(
+        ("--model.scheduler=lightning.pytorch.cli.ReduceLROnPlateau", "--model.scheduler.monitor=val/loss"),
+        (
+            Fault("between batches", 2, USR1),
+            Fault("in a checkpoint's writing", 2, TERM),
+            Fault("in a test batch", 1, USR1),
+        ),
+    ),
+    "killed at some time": Case((), ((0.9, KILL), (0.5, KILL))),
+    "two processes": Case(("--data.balanced=true",), (Fault("in a training batch", 5, TERM),), processes=2),
+}
+
+
+@pytest.fixture(scope="module")
+def laboratory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laboratory]:
+    laboratory = Laboratory(tmp_path_factory.mktemp("laboratory"))
+    yield laboratory
+    laboratory.close()
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_a_broken_run_ends_like_an_unbroken_one(laboratory: Laboratory, case: Case, tmp_path: Path) -> None:
+    assert not laboratory.survives(case, tmp_path / "run")
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="needs another file system")
+def test_so_it_does_with_temporary_files_on_another_file_system(laboratory: Laboratory, tmp_path: Path) -> None:
+    case = Case((), (Fault("in a checkpoint's writing", 3, KILL, 0.9),))
+    assert not laboratory.survives(case, tmp_path / "run", env={"TMPDIR": "/dev/shm"})
+
+
+def test_a_full_disk_ends_no_run_and_loses_none(laboratory: Laboratory, tmp_path: Path) -> None:
+    place = tmp_path / "small"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", place], capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip("this machine allows no mount")
+    try:
+        assert not laboratory.survives(Case((), (Fault("fill the disk", 3, 0),)), place / "run")
+        told = (place / "run" / "log.txt").read_text()
+        assert "last.ckpt could not be written (No space left on device); training goes on" in told
+        assert "error: Training is over, but" in told
+    finally:
+        subprocess.run(["umount", "-l", place], check=True)
+
+
+def test_the_harness_sees_a_difference(laboratory: Laboratory) -> None:
+    runs = [laboratory.unbroken(Case(flags)) for flags in ((), ("--seed_everything=1",))]
+    assert not difference(runs[0], runs[0])
+    assert "state_dict differs" in difference(*runs)
+
+
+def test_a_seed_decides_the_cases_and_they_reach_every_place() -> None:
+    cases = [draw_case(1, number) for number in range(200)]
+    assert cases == [draw_case(1, number) for number in range(200)]
+    assert cases != [draw_case(2, number) for number in range(200)]
+    assert {fault.place for case in cases for fault in case.faults if isinstance(fault, Fault)} == set(PLACES)
+    assert any(case.processes == 2 for case in cases)
+
+
+def test_soak_tells_what_survived(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.faults.soak", "--cases", "1", "--seed", "3", "--keep", tmp_path / "kept"],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1] == "survived 1 / 1 (seed 3)"
