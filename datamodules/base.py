@@ -151,7 +151,8 @@ class ImageDataModule(LightningDataModule, ABC):
         self.splits: dict[str, Tensor] = {}
         self._position = (0, 0)
         self._transform: BatchTransform | None = None
-        self._label_map: Tensor | None = None
+        self.label_map: Tensor | None = None
+        """The label of each class of the source, int64, -1 where it is not asked for; nothing if all keep theirs."""
         self.source_class_names = list(self.class_names)
         """The classes of the source, of which `class_names` may be a selection."""
         if classes is not None:
@@ -195,7 +196,7 @@ class ImageDataModule(LightningDataModule, ABC):
         if len(set(classes)) < len(classes):
             raise MisconfigurationException(f"data.classes names a class twice: {', '.join(classes)}.")
         label_of = {name: label for label, name in enumerate(classes)}
-        self._label_map = torch.tensor([label_of.get(name, -1) for name in names])
+        self.label_map = torch.tensor([label_of.get(name, -1) for name in names])
         self.class_names = list(classes)
 
     # What a data set says.
@@ -366,12 +367,12 @@ class ImageDataModule(LightningDataModule, ABC):
         """The pack, if it is there, whole, and of the storage asked for."""
         folder = self.pack_folder
         try:
-            pack = Pack(folder, label_map=self._label_map)
+            pack = Pack(folder, label_map=self.label_map)
             if pack.is_packed and self.storage != "files":
                 return pack
             if self.storage == "packed":
                 return None
-            return Pack(folder, self.source_folder, self._label_map)
+            return Pack(folder, self.source_folder, self.label_map)
         except ValueError as error:
             if say_why_not and folder.exists():
                 print(f"{error}; reading the data set again")
