@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from callbacks.image_grid import image_grid, printable
 from datamodules.base import ImageDataModule
-from datamodules.transform import Batch
+from datamodules.transform import Batch, unnormalised
 
 LONGEST_TABLE = 50
 """Classes up to which all are listed."""
@@ -74,23 +73,6 @@ def batch_picture(batch: Batch, data: ImageDataModule, max_images: int) -> Image
     return image_grid(unnormalised(images, data.mean, data.std), captions(labels, data.class_names))
 
 
-def unnormalised(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Undo the normalisation.
-
-    Args:
-        images: Normalised images, float `[B, C, H, W]`.
-        mean: The mean of each channel, `C` numbers, on the scale of [0, 1].
-        std: Likewise the standard deviation.
-
-    Returns:
-        Images, float32 `[B, C, H, W]`, cut off at 0 and 1.
-    """
-    shift = torch.tensor(mean, device=images.device).view(1, -1, 1, 1)
-    # A channel without spread was divided by this instead.
-    scale = torch.tensor(std, device=images.device).clamp(min=1 / 255).view(1, -1, 1, 1)
-    return (images.float() * scale + shift).clamp(0, 1)
-
-
 def captions(labels: Tensor, class_names: Sequence[str]) -> list[str]:
     r"""Name the class of each image, or the two largest parts of a mixed one, on two lines.
 
@@ -99,6 +81,7 @@ def captions(labels: Tensor, class_names: Sequence[str]) -> list[str]:
         class_names: `K` names.
 
     Example:
+        >>> import torch
         >>> captions(torch.tensor([[0.3, 0.7], [1.0, 0.0]]), ["dog", "cat"])
         ['cat 0.70\n+ dog 0.30', 'dog']
     """

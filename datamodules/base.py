@@ -1,20 +1,13 @@
-"""The way of every image from its source to a normalised batch on the device.
+"""The way of every image from its pack to a normalised batch on the device.
 
 Shapes: a batch of `B` images with `C` channels, `H` rows and `W` columns; `K` classes.
 """
 
-import hashlib
-import os
-import shutil
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from difflib import get_close_matches
-from functools import cached_property
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, cast
 
 import torch
-from filelock import FileLock
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.loops.progress import _ProcessedTracker
@@ -23,23 +16,20 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 
 from datamodules.cores import available_cores
-from datamodules.image_file import Resize
-from datamodules.image_files import ImageFiles
 from datamodules.loader import TimedLoader
-from datamodules.normalization import NORMALIZATIONS, Normalization
-from datamodules.pack import Pack, Source, write_pack
+from datamodules.normalization import Normalization, chosen_normalization
+from datamodules.pack import Pack
 from datamodules.randomness import random_key, seed_generators
 from datamodules.sampler import KeyedBatchSampler, balanced_counts
+from datamodules.source import ImageSource
 from datamodules.split import SPLITS, draw_splits
 from datamodules.transform import Batch, BatchTransform
-
-T = TypeVar("T")
 
 LARGE_BATCH_BYTES = 2**22
 """From this size on, copying a batch takes longer than what is spent on a batch of any size, some 0.1 ms."""
 
 
-class ImageDataModule(LightningDataModule, ABC):
+class ImageDataModule(ImageSource, LightningDataModule):
     """Reads a data set once, packs it, and feeds it as normalised batches in an order that only the seed decides.
 
     A data set says its `class_names` and `image_shape`, and how to `read` it; the rest is done here. Images travel to
@@ -76,27 +66,6 @@ class ImageDataModule(LightningDataModule, ABC):
         MisconfigurationException: If an argument is out of its range.
     """
 
-    class_names: Sequence[str]
-    """The classes' names; a label is a place in this list."""
-
-    image_shape: tuple[int, int, int]
-    """The images' shape (C, H, W)."""
-
-    resize: Resize = "crop"
-    """How an image of another shape is fitted."""
-
-    origin = ""
-    """Where the source can be had, for those who do not have it."""
-
-    whereabouts = "say with --data.root in which folder it is"
-    """What to do for those who have it."""
-
-    tests_on_validation = False
-    """Whether the source's validation images are its test images too, because labels of others are not public."""
-
-    known_files: Sequence[str] = ()
-    """Glob patterns, relative to the source's folder, of files that belong there but are no labelled images."""
-
     def __init__(
         self,
         root: Path = Path("data"),
@@ -118,7 +87,6 @@ class ImageDataModule(LightningDataModule, ABC):
         drop_last: bool = False,
         num_workers: int | None = None,
     ) -> None:
-        super().__init__()
         if batch_size < 1:
             raise MisconfigurationException(f"data.batch_size is {batch_size}; give a whole number of at least 1.")
         if num_workers is not None and num_workers < 0:
@@ -128,10 +96,7 @@ class ImageDataModule(LightningDataModule, ABC):
                 raise MisconfigurationException(
                     f"data.{name} is {size}; give a fraction between 0 and 1 or a whole number of images."
                 )
-        self.root = root
-        self.packs = packs or root / "packs"
-        self.download = download
-        self.storage = storage
+        super().__init__(root, packs, download, storage, classes)
         self.on_corrupt = on_corrupt
         self.limit = limit
         self.batch_size = batch_size
@@ -141,9 +106,9 @@ class ImageDataModule(LightningDataModule, ABC):
         self.seed = seed
         self.augmentation = list(augmentation)
         self.mixing = list(mixing)
-        self.mean: list[float] | None = None
-        self.std: list[float] | None = None
-        self._set_normalization(normalization)
+        chosen = chosen_normalization(normalization, self.image_shape[0])
+        self.mean = list(chosen.mean) if chosen else None
+        self.std = list(chosen.std) if chosen else None
         self.balanced = balanced
         self.drop_last = drop_last
         self.num_workers = num_workers
@@ -151,79 +116,6 @@ class ImageDataModule(LightningDataModule, ABC):
         self.splits: dict[str, Tensor] = {}
         self._position = (0, 0)
         self._transform: BatchTransform | None = None
-        self._label_map: Tensor | None = None
-        self.source_class_names = list(self.class_names)
-        """The classes of the source, of which `class_names` may be a selection."""
-        if classes is not None:
-            self._select([str(name) for name in classes])
-        if len(self.class_names) < 2:
-            raise MisconfigurationException(
-                f"{type(self).__name__} has only the class {self.class_names[0]}; classification needs at least two."
-                if self.class_names
-                else "data.classes is empty; name at least two classes."
-            )
-
-    def _set_normalization(self, normalization: str | Normalization) -> None:
-        if isinstance(normalization, str):
-            if normalization == "computed":
-                return
-            if normalization not in NORMALIZATIONS:
-                raise MisconfigurationException(
-                    f"data.normalization is {normalization}; give computed, {', '.join(NORMALIZATIONS)}, or mean "
-                    "and std."
-                )
-            known = NORMALIZATIONS[normalization]
-            if normalization == "none":
-                known = Normalization(*([number[0]] * self.image_shape[0] for number in (known.mean, known.std)))
-            normalization = known
-        self.mean, self.std = list(normalization.mean), list(normalization.std)
-        if len(self.mean) != self.image_shape[0]:
-            raise MisconfigurationException(
-                f"data.normalization has {len(self.mean)} means; the images have {self.image_shape[0]} channels, so "
-                f"give {self.image_shape[0]} of each."
-            )
-
-    def _select(self, classes: Sequence[str]) -> None:
-        names = self.source_class_names
-        for name in classes:
-            if name not in names:
-                near = get_close_matches(name, names, n=3, cutoff=0.5)
-                raise MisconfigurationException(
-                    f"data.classes names {name}, which {type(self).__name__} does not have; "
-                    f"{'did you mean' if near else 'it has'} {', '.join(near or names[:10])}?"
-                )
-        if len(set(classes)) < len(classes):
-            raise MisconfigurationException(f"data.classes names a class twice: {', '.join(classes)}.")
-        label_of = {name: label for label, name in enumerate(classes)}
-        self._label_map = torch.tensor([label_of.get(name, -1) for name in names])
-        self.class_names = list(classes)
-
-    # What a data set says.
-
-    @abstractmethod
-    def fingerprint(self) -> str:
-        """Text that changes whenever `read` would give other images; cheap, as every start asks for it."""
-
-    @abstractmethod
-    def read(self) -> Source:
-        """Read the images, uint8 `[N, C, H, W]`, and labels, int64 `[N]`, of each split that the source comes with.
-
-        The splits are named `train`, `val` and `test`; `train` must be there. Images may also be an `ImageFiles`, to be
-        decoded by all cores.
-        """
-
-    @property
-    def source_folder(self) -> Path:
-        """The folder that the source's files are in."""
-        return self.root
-
-    def fetch(self) -> None:
-        """Download the source, in a data set that can be downloaded.
-
-        Raises:
-            OSError: If it could not be; a RuntimeError likewise.
-        """
-        raise NotImplementedError
 
     # What others may ask.
 
@@ -243,15 +135,6 @@ class ImageDataModule(LightningDataModule, ABC):
             "mean": self.mean,
             "std": self.std,
         }
-
-    @cached_property
-    def data_fingerprint(self) -> str:
-        """The source's fingerprint.
-
-        Raises:
-            MisconfigurationException: If the source is not there.
-        """
-        return self.from_source(self.fingerprint)
 
     @property
     def class_counts(self) -> list[int]:
@@ -280,103 +163,6 @@ class ImageDataModule(LightningDataModule, ABC):
 
     # The way of an image.
 
-    @cached_property
-    def pack_folder(self) -> Path:
-        """Where the pack of this source is or will be; another source has another folder.
-
-        Raises:
-            MisconfigurationException: If the source is not there.
-        """
-        identity = repr((self.data_fingerprint, self.source_class_names, self.image_shape, self.resize))
-        digest = hashlib.sha256(identity.encode(errors="surrogateescape")).hexdigest()[:12]
-        return self.packs / f"{type(self).__name__.lower()}-{digest}"
-
-    def prepare_data(self) -> None:
-        """Read the data set unless that has been done; of several processes, one reads and the others wait.
-
-        Raises:
-            MisconfigurationException: If the source is not there, is empty or has labels outside the classes, or the
-                pack cannot be written.
-        """
-        folder = self.pack_folder
-        if self._open() is not None:
-            return
-        try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(folder.with_suffix(".lock")):
-                if self._open(say_why_not=True) is None:
-                    source = self.from_source(self.read)
-                    write_pack(folder, source, self.source_class_names, packed=self._is_to_be_packed(source))
-        except OSError as error:
-            raise MisconfigurationException(
-                f"The data set cannot be packed in {folder.parent}: {error.strerror or error}; choose another folder "
-                "with --data.packs, or --data.storage files."
-            ) from error
-
-    def from_source(self, read: Callable[[], T]) -> T:
-        """Give what `read` reads from the source, which is downloaded before if asked for.
-
-        Raises:
-            MisconfigurationException: If the source is not there.
-        """
-        can_fetch = type(self).fetch is not ImageDataModule.fetch
-        try:
-            try:
-                return read()
-            except FileNotFoundError:
-                if not (self.download and can_fetch):
-                    raise
-            return self._download(read)
-        except OSError as error:
-            remedies = [f"get it from {self.origin}"] if self.origin else []
-            remedies += ["have it fetched with --data.download true"] if can_fetch and not self.download else []
-            raise MisconfigurationException(
-                f"{type(self).__name__} cannot be read from {error.filename}: {error.strerror}; "
-                f"{', or '.join((*remedies, self.whereabouts))}."
-            ) from error
-
-    def _download(self, read: Callable[[], T]) -> T:
-        self.root.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.root / f".{type(self).__name__.lower()}.lock"):
-            try:
-                return read()  # another process has fetched it
-            except FileNotFoundError as missing:
-                try:
-                    self.fetch()
-                except (OSError, RuntimeError) as error:
-                    raise MisconfigurationException(
-                        f"{type(self).__name__} could not be downloaded ({' '.join(str(error).split())}); get it from "
-                        f"{self.origin} with another machine and put it where it is looked for: {missing.filename}."
-                    ) from error
-            return read()
-
-    def _is_to_be_packed(self, source: Source) -> bool:
-        lazy = all(isinstance(images, ImageFiles) for images, _ in source.values())
-        if self.storage == "files" and not lazy:
-            raise MisconfigurationException(
-                f"data.storage is files, but {type(self).__name__} does not come as image files; use packed."
-            )
-        if self.storage is not None or not lazy:
-            return self.storage != "files"
-        size = sum(torch.Size(images.shape).numel() for images, _ in source.values())
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        return size <= min(memory, shutil.disk_usage(self.packs).free) // 2
-
-    def _open(self, say_why_not: bool = False) -> Pack | None:
-        """The pack, if it is there, whole, and of the storage asked for."""
-        folder = self.pack_folder
-        try:
-            pack = Pack(folder, label_map=self._label_map)
-            if pack.is_packed and self.storage != "files":
-                return pack
-            if self.storage == "packed":
-                return None
-            return Pack(folder, self.source_folder, self._label_map)
-        except ValueError as error:
-            if say_why_not and folder.exists():
-                print(f"{error}; reading the data set again")
-            return None
-
     def setup(self, stage: str) -> None:
         """Map the pack, draw the splits, and compute mean and std unless they are given or restored.
 
@@ -385,7 +171,7 @@ class ImageDataModule(LightningDataModule, ABC):
                 images.
         """
         if self.pack is None:
-            self.pack = self._open()
+            self.pack = self.open_pack()
             if self.pack is None:
                 raise MisconfigurationException(f"The pack in {self.pack_folder} is not whole; start again.")
             self._refuse_skipped(self.pack)

@@ -5,6 +5,8 @@ Shapes: an image of `C` channels, `H` rows and `W` columns.
 
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -30,20 +32,25 @@ def is_image_name(name: str) -> bool:
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 - 10x faster
 
 
-def open_image(path: str | Path) -> Image.Image:
-    """Open a file without decoding it.
+@contextmanager
+def open_image(path: str | Path) -> Iterator[Image.Image]:
+    """Open a file, to be decoded within.
 
     Args:
         path: The file.
 
     Raises:
-        UnreadableImageError: If its header is that of no image, or of one larger than Pillow's limit.
+        UnreadableImageError: If its header is that of no image or of one larger than Pillow's limit, or what is done
+            with it within fails.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # large but readable, or with EXIF entries of no concern here
-            return Image.open(path)
-    except Exception as error:  # Pillow's parsers let through whatever they stumble over
+            with Image.open(path) as image:
+                yield image
+    except UnreadableImageError:
+        raise
+    except Exception as error:  # Pillow's parsers and decoders let through whatever they stumble over
         raise UnreadableImageError(_reason(error, path)) from error
 
 
@@ -65,15 +72,8 @@ def read_image(path: str | Path, channels: int, size: tuple[int, int], resize: R
     Raises:
         UnreadableImageError: If the file is no image, is truncated, or has 32-bit pixels, whose scale nobody knows.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with open_image(path) as image:
-                return _pixels(image, channels, size, resize)
-    except UnreadableImageError:
-        raise
-    except Exception as error:
-        raise UnreadableImageError(_reason(error, path)) from error
+    with open_image(path) as image:
+        return _pixels(image, channels, size, resize)
 
 
 def _reason(error: Exception, path: str | Path) -> str:
@@ -94,9 +94,7 @@ def _pixels(image: Image.Image, channels: int, size: tuple[int, int], resize: Re
         # Orientation may turn the image, so that either side may become either.
         side = 2 * max(width, height)
         image.draft(mode, (side, side))
-    upright = to_eight_bits(ImageOps.exif_transpose(image))
-    if upright.has_transparency_data:
-        upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright.convert("RGBA"))
+    upright = as_shown(image)
     if upright.mode != mode:
         upright = upright.convert(mode)
     if upright.size != (width, height):
@@ -110,12 +108,20 @@ def _pixels(image: Image.Image, channels: int, size: tuple[int, int], resize: Re
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 
 
-def to_eight_bits(image: Image.Image) -> Image.Image:
-    """Scale 16-bit levels to 8 bits, which Pillow's own conversion would clip.
+def as_shown(image: Image.Image) -> Image.Image:
+    """An image as a viewer shows it: EXIF orientation applied, 8 bits, transparency laid on white.
 
     Raises:
         UnreadableImageError: If the levels have 32 bits.
     """
+    upright = _to_eight_bits(ImageOps.exif_transpose(image))
+    if upright.has_transparency_data:
+        upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright.convert("RGBA"))
+    return upright
+
+
+def _to_eight_bits(image: Image.Image) -> Image.Image:
+    """Scale 16-bit levels to 8 bits, which Pillow's own conversion would clip."""
     if image.mode.startswith("I;16"):
         levels = np.asarray(image).astype(np.uint16)
         return Image.fromarray(((levels.astype(np.uint32) + 128) // 257).astype(np.uint8))

@@ -8,7 +8,23 @@ from torch import Tensor, nn
 from torch.distributions import Beta
 
 
-class MixUp(nn.Module):
+class _Pairing(nn.Module):
+    """Draws a weight, from Beta(alpha, alpha), and another image of the batch for each."""
+
+    def __init__(self, alpha: float) -> None:
+        super().__init__()
+        if alpha <= 0:
+            raise ValueError(f"alpha is {alpha}; give a positive number")
+        self.beta = Beta(alpha, alpha, validate_args=False)
+
+    @staticmethod
+    def pair(images: Tensor, labels: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """The other images, and the labels of both, of which an image's own count `weight`, float `[B]`."""
+        other = torch.randperm(len(images)).to(images.device)
+        return images[other], torch.lerp(labels[other], labels, weight.view(-1, 1))
+
+
+class MixUp(_Pairing):
     """Each image becomes `weight * image + (1 - weight) * another` (Zhang, Cissé, Dauphin and Lopez-Paz, 2018).
 
     The weight is drawn for each image, the other image from the same batch.
@@ -24,20 +40,16 @@ class MixUp(nn.Module):
     """
 
     def __init__(self, alpha: float = 0.2) -> None:
-        super().__init__()
-        self.beta = _beta(alpha)
+        super().__init__(alpha)
 
     def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Mix a batch."""
         weight = self.beta.sample((len(images),)).to(images.device)
-        other = torch.randperm(len(images)).to(images.device)
-        return (
-            torch.lerp(images[other], images, weight.view(-1, 1, 1, 1)),
-            torch.lerp(labels[other], labels, weight.view(-1, 1)),
-        )
+        others, labels = self.pair(images, labels, weight)
+        return torch.lerp(others, images, weight.view(-1, 1, 1, 1)), labels
 
 
-class CutMix(nn.Module):
+class CutMix(_Pairing):
     """A box of each image is replaced by that part of another (Yun et al., 2019).
 
     The box is drawn for each image, the other image from the same batch; a label's weight is the share of pixels that
@@ -54,8 +66,7 @@ class CutMix(nn.Module):
     """
 
     def __init__(self, alpha: float = 1.0) -> None:
-        super().__init__()
-        self.beta = _beta(alpha)
+        super().__init__(alpha)
 
     def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Mix a batch."""
@@ -64,17 +75,8 @@ class CutMix(nn.Module):
         inside = _interval(height, side)[:, :, None] & _interval(width, side)[:, None, :]
         weight = 1 - inside.flatten(1).float().mean(dim=1)
         inside, weight = inside.to(images.device), weight.to(images.device)
-        other = torch.randperm(count).to(images.device)
-        return (
-            torch.where(inside[:, None], images[other], images),
-            torch.lerp(labels[other], labels, weight.view(-1, 1)),
-        )
-
-
-def _beta(alpha: float) -> Beta:
-    if alpha <= 0:
-        raise ValueError(f"alpha is {alpha}; give a positive number")
-    return Beta(alpha, alpha, validate_args=False)
+        others, labels = self.pair(images, labels, weight)
+        return torch.where(inside[:, None], others, images), labels
 
 
 def _interval(length: int, side: Tensor) -> Tensor:

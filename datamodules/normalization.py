@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
 
 @dataclass(frozen=True)
 class Normalization:
@@ -42,3 +44,35 @@ NORMALIZATIONS = {
     "none": Normalization((0.0,), (1.0,)),
 }
 """Known normalisations by name; each number is that of the set's own training images unless said otherwise."""
+
+
+def chosen_normalization(choice: str | Normalization, channels: int) -> Normalization | None:
+    """What `data.normalization` stands for.
+
+    Args:
+        choice: `computed`, a name in `NORMALIZATIONS`, or mean and std.
+        channels: Channels of the images, C.
+
+    Returns:
+        One that has `C` channels; nothing where it is to be computed.
+
+    Raises:
+        MisconfigurationException: If there is none of this name, or it is for another number of channels.
+    """
+    if isinstance(choice, str):
+        if choice == "computed":
+            return None
+        if choice not in NORMALIZATIONS:
+            raise MisconfigurationException(
+                f"data.normalization is {choice}; give computed, {', '.join(NORMALIZATIONS)}, or mean and std."
+            )
+        known = NORMALIZATIONS[choice]
+        if choice == "none":
+            known = Normalization(*([number[0]] * channels for number in (known.mean, known.std)))
+        choice = known
+    if len(choice.mean) != channels:
+        raise MisconfigurationException(
+            f"data.normalization has {len(choice.mean)} means; the images have {channels} channels, so give {channels} "
+            "of each."
+        )
+    return choice

@@ -173,7 +173,7 @@ def write_pack(folder: Path, source: Source, class_names: Sequence[str], *, pack
             classes.
         OSError: If the folder cannot be written.
     """
-    _check_labels(source, class_names)
+    check_labels(source, class_names)
     total = sum(len(labels) for _, labels in source.values())
     if not total:
         raise MisconfigurationException(f"The data set for {folder.name} has no images; check where it is read from.")
@@ -192,7 +192,16 @@ def write_pack(folder: Path, source: Source, class_names: Sequence[str], *, pack
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _check_labels(source: Source, class_names: Sequence[str]) -> None:
+def check_labels(source: Source, class_names: Sequence[str]) -> None:
+    """See that each image has a label and each label a class.
+
+    Args:
+        source: Images and labels by split.
+        class_names: One name for each label.
+
+    Raises:
+        MisconfigurationException: If it is not so.
+    """
     for split, (images, labels) in source.items():
         if len(images) != len(labels):
             raise MisconfigurationException(

@@ -41,9 +41,7 @@ class BatchTransform:
         ]
         self.mixing = mixing
         self.num_classes = num_classes
-        shift = torch.tensor(mean).view(1, -1, 1, 1)
-        # A channel that is the same everywhere has no spread to divide by.
-        spread = torch.tensor(std).clamp(min=1 / 255).view(1, -1, 1, 1)
+        shift, spread = _shift_and_spread(mean, std)
         self._affine = 1 / (255 * spread), -shift / spread
 
     @torch.no_grad()
@@ -82,3 +80,23 @@ class BatchTransform:
                 f"the size of the images, {list(images.shape[2:])}."
             )
         return augmented * 255
+
+
+def _shift_and_spread(mean: Sequence[float], std: Sequence[float]) -> tuple[Tensor, Tensor]:
+    # A channel that is the same everywhere has no spread to divide by.
+    return torch.tensor(mean).view(1, -1, 1, 1), torch.tensor(std).clamp(min=1 / 255).view(1, -1, 1, 1)
+
+
+def unnormalised(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Undo the normalisation.
+
+    Args:
+        images: Normalised images, float `[B, C, H, W]`.
+        mean: The mean of each channel, `C` numbers, on the scale of [0, 1].
+        std: Likewise the standard deviation.
+
+    Returns:
+        Images, float32 `[B, C, H, W]`, cut off at 0 and 1.
+    """
+    shift, spread = (part.to(images.device) for part in _shift_and_spread(mean, std))
+    return (images.float() * spread + shift).clamp(0, 1)

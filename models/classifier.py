@@ -25,7 +25,7 @@ from models.checkpoint import read_checkpoint
 from models.freezing import Freezing
 from models.losses import CrossEntropy, Loss
 from models.metrics import ClassificationMetrics
-from models.parameter_groups import parameter_groups
+from models.parameter_groups import parameter_groups, scale_rates
 from models.schedule import check_total_steps, length_note
 from models.views import Views, average_logits
 
@@ -271,13 +271,10 @@ class Classifier(LightningModule):
                         "the rate goes on where the longer or shorter course stands at this step."
                     )
             optimizer = self.make_optimizer(self.parameter_groups(self.network))
-            for group in optimizer.param_groups:
-                group["lr"] *= group.get("lr_scale", 1.0)
+            scale_rates(optimizer, "lr")
             scheduler = make_scheduler(optimizer)
             if isinstance(scheduler, OneCycleLR):  # which gives all groups the same rates
-                for group in optimizer.param_groups:
-                    for rate in ("lr", "initial_lr", "max_lr", "min_lr"):
-                        group[rate] *= group.get("lr_scale", 1.0)
+                scale_rates(optimizer, "lr", "initial_lr", "max_lr", "min_lr")
         except ValueError as error:
             raise MisconfigurationException(f"model.optimizer or model.scheduler: {error}.") from error
         config = LRSchedulerConfigType(scheduler=scheduler, interval="step" if per_step else "epoch", name="lr")

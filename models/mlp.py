@@ -1,9 +1,10 @@
 """Multilayer perceptron."""
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 from torch import Tensor, nn
+
+from models.head import head_layers
 
 
 class MLP(nn.Module):
@@ -29,13 +30,9 @@ class MLP(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        layers: list[nn.Module] = [nn.Flatten()]
-        for fan_in, fan_out in pairwise((in_features, *hidden_sizes)):
-            layers += [nn.Linear(fan_in, fan_out), activation()]
-            if dropout:
-                layers.append(nn.Dropout(dropout))
-        layers.append(nn.Linear((in_features, *hidden_sizes)[-1], num_classes))
-        self.layers = nn.Sequential(*layers)
+        self.layers = nn.Sequential(
+            nn.Flatten(), *head_layers(in_features, hidden_sizes, num_classes, activation, dropout)
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of each class."""

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import nn
+from torch.optim import Optimizer
 
 NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 """Layers whose parameters, of whatever shape, are scales and shifts."""
@@ -59,6 +60,18 @@ def parameter_groups(
         if depth:
             group["lr_scale"] = layer_decay ** (last - depths[parameter])
     return list(groups.values())
+
+
+def scale_rates(optimizer: Optimizer, *rates: str) -> None:
+    """Multiply the learning rates of each group by its `lr_scale`, if it has one.
+
+    Args:
+        optimizer: Made from `parameter_groups`.
+        rates: What the rates are called in a group, such as `lr`.
+    """
+    for group in optimizer.param_groups:
+        for rate in rates:
+            group[rate] *= group.get("lr_scale", 1.0)
 
 
 def _depths(module: nn.Module) -> dict[nn.Parameter, int]:

@@ -26,7 +26,7 @@ from rich.table import Table
 
 from datamodules.base import ImageDataModule
 from datamodules.image_files import ImageFiles
-from datamodules.pack import Images, Source
+from datamodules.pack import Images, Source, check_labels
 from datamodules.progress import progress
 from datamodules.split import SPLITS
 from scripts.audit_page import Shown, ShownPair, readable, write_page
@@ -53,23 +53,16 @@ class Listing:
     """
 
     def __init__(self, data: ImageDataModule, source: Source) -> None:
-        names = data.source_class_names
-        label_of = {name: label for label, name in enumerate(data.class_names)}
-        all_asked_for = list(data.class_names) == names  # names may then be there twice
-        label_map = np.arange(len(names)) if all_asked_for else np.array([label_of.get(name, -1) for name in names])
+        check_labels(source, data.source_class_names)
         self.class_names = list(data.class_names)
         self.parts: dict[str, Images] = {}
         rows, labels = [], []
         for split, (images, given) in source.items():
             if split == "test" and data.tests_on_validation:
                 continue
-            if len(images) != len(given) or (len(given) and not 0 <= given.min() <= given.max() < len(names)):
-                raise MisconfigurationException(
-                    f"The {split} split has {len(images)} images and {len(given)} labels; expected a label from 0 to "
-                    f"{len(names) - 1} for each image."
-                )
-            rows.append(np.flatnonzero(label_map[given] >= 0))
-            labels.append(label_map[given][rows[-1]])
+            mapped = given if data.label_map is None else data.label_map.numpy()[given]
+            rows.append(np.flatnonzero(mapped >= 0))
+            labels.append(mapped[rows[-1]])
             self.parts[split] = images if len(rows[-1]) == len(images) else _selected(images, rows[-1])
         self.rows = np.concatenate(rows)
         """The place of each image in its part of the source, int64 `[N]`."""

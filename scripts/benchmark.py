@@ -32,9 +32,7 @@ from callbacks.step_benchmark import StepBenchmark
 from datamodules.base import ImageDataModule
 from datamodules.cores import available_cores
 from datamodules.image_files import ImageFiles
-from scripts.configuration import mistakes_in_one_sentence
-from scripts.process import prepare_process
-from scripts.silence import silence_libraries
+from scripts.process import training_process
 from scripts.standard_program import time_standard_program
 from scripts.train import TrainCLI
 
@@ -238,9 +236,7 @@ def main(args: list[str] | None = None) -> None:
     settings = [f"--seconds={options.seconds}", f"--steps={options.steps}"] + ["--no-standard"] * options.no_standard
     if options.into:
         config = ["--config", options.config[0]] if options.config else []
-        silence_libraries()
-        prepare_process()
-        with mistakes_in_one_sentence():
+        with training_process():
             row = measure([*config, *flags], options.steps, options.seconds, not options.no_standard)
         Path(options.into).write_text(json.dumps(row))
         return

@@ -3,7 +3,6 @@
 Shapes: `N` images; an image of `C` channels, `H` rows and `W` columns; `P` pairs.
 """
 
-import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,11 +12,11 @@ from typing import TypeVar
 import imagehash
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.cores import available_cores
-from datamodules.image_file import UnreadableImageError, open_image, to_eight_bits
+from datamodules.image_file import UnreadableImageError, as_shown, open_image
 from datamodules.image_files import ImageFiles
 from datamodules.pack import Images
 from datamodules.progress import progress
@@ -121,20 +120,9 @@ def view(images: Images, index: int) -> tuple[Image.Image, tuple[int, int], str]
         levels = levels[0] if len(levels) < 3 else np.ascontiguousarray(levels[:3].transpose(1, 2, 0))
         shown = Image.fromarray(levels)
         return shown.convert("RGB"), shown.size, shown.mode
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # large but readable, or with EXIF entries of no concern here
-            with open_image(images.path(index)) as image:
-                stored = image.size, image.mode
-                upright = to_eight_bits(ImageOps.exif_transpose(image))
-                if upright.has_transparency_data:
-                    white = Image.new("RGBA", upright.size, "white")
-                    upright = Image.alpha_composite(white, upright.convert("RGBA"))
-                return upright.convert("RGB"), *stored
-    except UnreadableImageError:
-        raise
-    except Exception as error:  # Pillow's decoders let through whatever they stumble over
-        raise UnreadableImageError(" ".join(str(error).split()) or type(error).__name__) from error
+    with open_image(images.path(index)) as image:
+        stored = image.size, image.mode
+        return as_shown(image).convert("RGB"), *stored
 
 
 def fingerprint(image: Image.Image) -> tuple[int, NDArray[np.int8]]:

@@ -20,10 +20,8 @@ from callbacks.figure import new_figure, picture_of
 from callbacks.range_test import CEILING, UNSETTLED, RangeTest, Suggestion, smooth, suggest
 from callbacks.run_folder import make_run_folder
 from datamodules.progress import progress
-from scripts.configuration import mistakes_in_one_sentence
 from scripts.picture_file import picture_file, save_picture
-from scripts.process import prepare_process
-from scripts.silence import silence_libraries
+from scripts.process import training_process
 from scripts.trial import Trial
 
 
@@ -113,9 +111,7 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--max_lr", type=float, default=10.0, help="learning rate of the last step; 10 if absent")
     parser.add_argument("--steps", type=int, default=200, help="optimizer steps; 200 if absent")
     parser.add_argument("--output", type=picture_file, default="lr.png", help="the picture; lr.png if absent")
-    silence_libraries()
-    prepare_process()
-    with mistakes_in_one_sentence():
+    with training_process():
         options, flags = parser.parse_known_args(args)
         find_lr(flags, options.min_lr, options.max_lr, options.steps, options.output)
 

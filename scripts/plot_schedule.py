@@ -14,10 +14,8 @@ from PIL import Image
 
 from callbacks.figure import new_figure, picture_of
 from callbacks.schedule_rehearsal import ScheduleRehearsal
-from scripts.configuration import mistakes_in_one_sentence
 from scripts.picture_file import picture_file, save_picture
-from scripts.process import prepare_process
-from scripts.silence import silence_libraries
+from scripts.process import training_process
 from scripts.trial import Trial
 
 
@@ -63,9 +61,7 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--output", type=picture_file, default="schedule.png", help="the picture; schedule.png if absent"
     )
-    silence_libraries()
-    prepare_process()
-    with mistakes_in_one_sentence():
+    with training_process():
         options, flags = parser.parse_known_args(args)
         schedule = ScheduleRehearsal()
         trial = Trial(flags, schedule, {}, scheduled=True)

@@ -1,13 +1,27 @@
-"""What a process is set to before it trains, because each step gains from it."""
+"""What a process is set to before it trains: quiet, and with what each step gains from."""
 
 import ctypes
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
+from scripts.configuration import mistakes_in_one_sentence
+from scripts.silence import silence_libraries
+
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 """What glibc's `mallopt` calls its parameters."""
+
+
+@contextmanager
+def training_process() -> Iterator[None]:
+    """Prepare the process, silence libraries, and let a user's mistake end it with one sentence and exit status 2."""
+    silence_libraries()
+    prepare_process()
+    with mistakes_in_one_sentence():
+        yield
 
 
 def prepare_process() -> None:

@@ -38,9 +38,8 @@ from datamodules.base import ImageDataModule
 from models.checkpoint import DurableCheckpointIO, newest_checkpoint, read_checkpoint, remove_leftovers
 from models.classifier import Classifier
 from models.precision import choose_precision
-from scripts.configuration import CONFIGS, Parser, mistakes_in_one_sentence, one_sentence, read_layers
-from scripts.process import prepare_process
-from scripts.silence import silence_libraries
+from scripts.configuration import CONFIGS, Parser, one_sentence, read_layers
+from scripts.process import training_process
 
 CHECKPOINTS = "checkpoints"
 PREDICTIONS = "predictions.csv"
@@ -304,10 +303,8 @@ class TrainCLI(LightningCLI):
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line; a user's mistake ends in one sentence and exit status 2."""
-    silence_libraries()
-    prepare_process()
     try:
-        with mistakes_in_one_sentence():
+        with training_process():
             TrainCLI(args)
     finally:
         release_folders()

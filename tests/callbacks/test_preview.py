@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from callbacks.preview import ENDS, Preview, captions, class_table, unnormalised
+from callbacks.preview import ENDS, Preview, captions, class_table
 from datamodules.digits import Digits
 from datamodules.mixing import MixUp
 from models.classifier import Classifier
@@ -134,25 +134,6 @@ def test_other_processes_leave_it_to_the_first(digits: Digits, tmp_path: Path, m
     trainer.datamodule = digits  # type: ignore[attr-defined]
     Preview().on_train_batch_start(trainer, LightningModule(), None, 0)
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("normalization", ["computed", "none"])
-def test_unnormalised_images_are_the_raw_ones(data_root: Path, normalization: str) -> None:
-    data = Digits(root=data_root, normalization=normalization)
-    data.setup("fit")
-    raw, labels = next(iter(data.train_dataloader()))
-    images, _ = data.transform((raw, labels), training=True)
-    assert data.mean is not None
-    assert data.std is not None
-    levels = unnormalised(images, data.mean, data.std) * 255
-    assert torch.equal(levels.round(), raw.float())
-    assert torch.allclose(levels, raw.float(), atol=1e-3)
-
-
-def test_unnormalised_images_lie_between_0_and_1() -> None:
-    images = unnormalised(torch.tensor([-9.0, 0.0, 9.0]).view(3, 1, 1, 1), [0.5], [0.0])
-    assert images.flatten().tolist() == pytest.approx([0.5 - 9 / 255, 0.5, 0.5 + 9 / 255])
-    assert unnormalised(torch.tensor([-9.0, 9.0]).view(2, 1, 1, 1), [0.5], [1.0]).flatten().tolist() == [0, 1]
 
 
 def test_captions_name_classes_and_the_parts_of_mixed_images() -> None:

@@ -1,4 +1,3 @@
-import time
 from typing import Any
 
 import pytest
@@ -8,29 +7,42 @@ from torch.utils.data import Dataset
 from datamodules.loader import TimedLoader
 
 
+class Clock:
+    """Stands still until somebody takes time."""
+
+    seconds = 0.0
+
+    def perf_counter(self) -> float:
+        return self.seconds
+
+
 class Slow(Dataset[int]):
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+
     def __getitem__(self, index: int) -> int:
-        time.sleep(0.02)
+        self.clock.seconds += 2
         if index == 3:
             raise MisconfigurationException("Image 3 is gone.")
         return index
 
 
-def test_counts_what_its_user_waits_and_not_what_the_user_does() -> None:
-    loader = TimedLoader(Slow(), batch_size=None, sampler=[0, 1, 2])
+def test_counts_what_its_user_waits_and_not_what_the_user_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr("datamodules.loader.time", clock)
+    loader = TimedLoader(Slow(clock), batch_size=None, sampler=[0, 1, 2])
     seen: list[Any] = []
     for index in loader:
         seen.append(index)
-        waited = loader.seconds_waited
-        time.sleep(0.05)
-        assert loader.seconds_waited == waited
+        assert loader.seconds_waited == 2 * len(seen)
+        clock.seconds += 5
     assert seen == [0, 1, 2]
-    assert loader.seconds_waited >= 0.06
+    assert loader.seconds_waited == 6
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_what_is_refused_is_one_sentence_from_workers_too(workers: int) -> None:
-    loader = TimedLoader(Slow(), batch_size=None, sampler=[2, 3], num_workers=workers)
+    loader = TimedLoader(Slow(Clock()), batch_size=None, sampler=[2, 3], num_workers=workers)
     with pytest.raises(MisconfigurationException) as error:
         list(loader)
     assert str(error.value) == "Image 3 is gone."

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 from kornia.augmentation import RandomCrop, RandomRotation
@@ -8,7 +10,7 @@ from torch import nn
 from datamodules.digits import Digits
 from datamodules.mixing import CutMix, MixUp
 from datamodules.per_image import PerImage
-from datamodules.transform import Batch, BatchTransform
+from datamodules.transform import Batch, BatchTransform, unnormalised
 
 
 @pytest.fixture
@@ -55,3 +57,22 @@ def test_refuses_augmentation_that_changes_the_size(batch: Batch) -> None:
     transform = BatchTransform([0.0], [1.0], [RandomRotation(10.0), RandomCrop((4, 4))], (), 10)
     with pytest.raises(MisconfigurationException, match=r"images of \[1, 4, 4\] from \[1, 8, 8\]; give it .*\[8, 8\]"):
         transform(batch, training=True)
+
+
+@pytest.mark.parametrize("normalization", ["computed", "none"])
+def test_unnormalised_images_are_the_raw_ones(data_root: Path, normalization: str) -> None:
+    data = Digits(root=data_root, normalization=normalization)
+    data.setup("fit")
+    raw, labels = next(iter(data.train_dataloader()))
+    images, _ = data.transform((raw, labels), training=True)
+    assert data.mean is not None
+    assert data.std is not None
+    levels = unnormalised(images, data.mean, data.std) * 255
+    assert torch.equal(levels.round(), raw.float())
+    assert torch.allclose(levels, raw.float(), atol=1e-3)
+
+
+def test_unnormalised_images_lie_between_0_and_1() -> None:
+    images = unnormalised(torch.tensor([-9.0, 0.0, 9.0]).view(3, 1, 1, 1), [0.5], [0.0])
+    assert images.flatten().tolist() == pytest.approx([0.5 - 9 / 255, 0.5, 0.5 + 9 / 255])
+    assert unnormalised(torch.tensor([-9.0, 9.0]).view(2, 1, 1, 1), [0.5], [1.0]).flatten().tolist() == [0, 1]

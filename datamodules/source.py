@@ -1,0 +1,237 @@
+"""The first step of an image's way: from the source that a data set is distributed in to a pack.
+
+Shapes: `N` images of `C` channels, `H` rows and `W` columns.
+"""
+
+import hashlib
+import os
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import torch
+from filelock import FileLock
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from torch import Tensor
+
+from datamodules.image_file import Resize
+from datamodules.image_files import ImageFiles
+from datamodules.pack import Pack, Source, write_pack
+
+T = TypeVar("T")
+
+
+class ImageSource(ABC):
+    """What a data set says of its source, and how that is found or fetched, read once, and packed.
+
+    Args:
+        root: As these all in `ImageDataModule`: the folder of downloaded data sets.
+        packs: The folder of the packs made from them.
+        download: Whether to fetch the data set if it is not there.
+        storage: `packed` or `files`; by default what memory and disk have room for.
+        classes: The classes to use, in the order of their labels; by default all.
+
+    Raises:
+        MisconfigurationException: If there are no such classes, or fewer than two.
+    """
+
+    class_names: Sequence[str]
+    """The classes' names; a label is a place in this list."""
+
+    image_shape: tuple[int, int, int]
+    """The images' shape (C, H, W)."""
+
+    resize: Resize = "crop"
+    """How an image of another shape is fitted."""
+
+    origin = ""
+    """Where the source can be had, for those who do not have it."""
+
+    whereabouts = "say with --data.root in which folder it is"
+    """What to do for those who have it."""
+
+    tests_on_validation = False
+    """Whether the source's validation images are its test images too, because labels of others are not public."""
+
+    known_files: Sequence[str] = ()
+    """Glob patterns, relative to the source's folder, of files that belong there but are no labelled images."""
+
+    def __init__(
+        self,
+        root: Path,
+        packs: Path | None,
+        download: bool,
+        storage: Literal["packed", "files"] | None,
+        classes: Sequence[str | int] | None,
+    ) -> None:
+        super().__init__()
+        self.root = root
+        self.packs = packs or root / "packs"
+        self.download = download
+        self.storage = storage
+        self.source_class_names = list(self.class_names)
+        """The classes of the source, of which `class_names` may be a selection."""
+        self.label_map: Tensor | None = None
+        """The label of each of them, int64, -1 for one that is not asked for; nothing if all are."""
+        if classes is not None:
+            self._select([str(name) for name in classes])
+        if len(self.class_names) < 2:
+            raise MisconfigurationException(
+                f"{type(self).__name__} has only the class {self.class_names[0]}; classification needs at least two."
+                if self.class_names
+                else "data.classes is empty; name at least two classes."
+            )
+
+    def _select(self, classes: Sequence[str]) -> None:
+        names = self.source_class_names
+        for name in classes:
+            if name not in names:
+                near = get_close_matches(name, names, n=3, cutoff=0.5)
+                raise MisconfigurationException(
+                    f"data.classes names {name}, which {type(self).__name__} does not have; "
+                    f"{'did you mean' if near else 'it has'} {', '.join(near or names[:10])}?"
+                )
+        if len(set(classes)) < len(classes):
+            raise MisconfigurationException(f"data.classes names a class twice: {', '.join(classes)}.")
+        label_of = {name: label for label, name in enumerate(classes)}
+        self.label_map = torch.tensor([label_of.get(name, -1) for name in names])
+        self.class_names = list(classes)
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Text that changes whenever `read` would give other images; cheap, as every start asks for it."""
+
+    @abstractmethod
+    def read(self) -> Source:
+        """Read the images, uint8 `[N, C, H, W]`, and labels, int64 `[N]`, of each split that the source comes with.
+
+        The splits are named `train`, `val` and `test`; `train` must be there. Images may also be an `ImageFiles`, to be
+        decoded by all cores.
+        """
+
+    @property
+    def source_folder(self) -> Path:
+        """The folder that the source's files are in."""
+        return self.root
+
+    def fetch(self) -> None:
+        """Download the source, in a data set that can be downloaded.
+
+        Raises:
+            OSError: If it could not be; a RuntimeError likewise.
+        """
+        raise NotImplementedError
+
+    def from_source(self, read: Callable[[], T]) -> T:
+        """Give what `read` reads from the source, which is downloaded before if asked for.
+
+        Raises:
+            MisconfigurationException: If the source is not there.
+        """
+        can_fetch = type(self).fetch is not ImageSource.fetch
+        try:
+            try:
+                return read()
+            except FileNotFoundError:
+                if not (self.download and can_fetch):
+                    raise
+            return self._download(read)
+        except OSError as error:
+            remedies = [f"get it from {self.origin}"] if self.origin else []
+            remedies += ["have it fetched with --data.download true"] if can_fetch and not self.download else []
+            raise MisconfigurationException(
+                f"{type(self).__name__} cannot be read from {error.filename}: {error.strerror}; "
+                f"{', or '.join((*remedies, self.whereabouts))}."
+            ) from error
+
+    def _download(self, read: Callable[[], T]) -> T:
+        self.root.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.root / f".{type(self).__name__.lower()}.lock"):
+            try:
+                return read()  # another process has fetched it
+            except FileNotFoundError as missing:
+                try:
+                    self.fetch()
+                except (OSError, RuntimeError) as error:
+                    raise MisconfigurationException(
+                        f"{type(self).__name__} could not be downloaded ({' '.join(str(error).split())}); get it from "
+                        f"{self.origin} with another machine and put it where it is looked for: {missing.filename}."
+                    ) from error
+            return read()
+
+    @cached_property
+    def data_fingerprint(self) -> str:
+        """The source's fingerprint.
+
+        Raises:
+            MisconfigurationException: If the source is not there.
+        """
+        return self.from_source(self.fingerprint)
+
+    @cached_property
+    def pack_folder(self) -> Path:
+        """Where the pack of this source is or will be; another source has another folder.
+
+        Raises:
+            MisconfigurationException: If the source is not there.
+        """
+        identity = repr((self.data_fingerprint, self.source_class_names, self.image_shape, self.resize))
+        digest = hashlib.sha256(identity.encode(errors="surrogateescape")).hexdigest()[:12]
+        return self.packs / f"{type(self).__name__.lower()}-{digest}"
+
+    def prepare_data(self) -> None:
+        """Read the data set unless that has been done; of several processes, one reads and the others wait.
+
+        Raises:
+            MisconfigurationException: If the source is not there, is empty or has labels outside the classes, or the
+                pack cannot be written.
+        """
+        folder = self.pack_folder
+        if self.open_pack() is not None:
+            return
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder.with_suffix(".lock")):
+                if self.open_pack(say_why_not=True) is None:
+                    source = self.from_source(self.read)
+                    write_pack(folder, source, self.source_class_names, packed=self._is_to_be_packed(source))
+        except OSError as error:
+            raise MisconfigurationException(
+                f"The data set cannot be packed in {folder.parent}: {error.strerror or error}; choose another folder "
+                "with --data.packs, or --data.storage files."
+            ) from error
+
+    def _is_to_be_packed(self, source: Source) -> bool:
+        lazy = all(isinstance(images, ImageFiles) for images, _ in source.values())
+        if self.storage == "files" and not lazy:
+            raise MisconfigurationException(
+                f"data.storage is files, but {type(self).__name__} does not come as image files; use packed."
+            )
+        if self.storage is not None or not lazy:
+            return self.storage != "files"
+        size = sum(torch.Size(images.shape).numel() for images, _ in source.values())
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return size <= min(memory, shutil.disk_usage(self.packs).free) // 2
+
+    def open_pack(self, say_why_not: bool = False) -> Pack | None:
+        """The pack, if it is there, whole, and of the storage asked for.
+
+        Args:
+            say_why_not: Whether to print what is wrong with one that is there.
+        """
+        folder = self.pack_folder
+        try:
+            pack = Pack(folder, label_map=self.label_map)
+            if pack.is_packed and self.storage != "files":
+                return pack
+            if self.storage == "packed":
+                return None
+            return Pack(folder, self.source_folder, self.label_map)
+        except ValueError as error:
+            if say_why_not and folder.exists():
+                print(f"{error}; reading the data set again")
+            return None
