@@ -122,6 +122,8 @@ class Classifier(LightningModule):
         self.register_buffer("_weight", None, persistent=False)
         self.freezing = Freezing(network, freeze, unfreeze)
         self.freezing.apply(epoch=0)
+        self.on_features = False
+        """Whether what `forward` is given is the output of the network's `backbone`, for the `head` alone."""
         self._restored_total_steps: int | None = None
         self.make_optimizer = optimizer
         self.parameter_groups: Callable[[nn.Module], list[dict[str, Any]]] = partial(
@@ -148,18 +150,23 @@ class Classifier(LightningModule):
         return [1.0] * self.num_classes if self._weight is None else self._weight.tolist()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalised images, float `[B, C, H, W]`, to logits, float `[B, K]`.
+        """Normalised images, float `[B, C, H, W]`, to logits, float `[B, K]`; `on_features`, those of images.
 
         Raises:
             MisconfigurationException: If the network gives something else.
         """
-        logits: Tensor = self.network(images.to(memory_format=self._memory_format))
+        network = self.network.get_submodule("head") if self.on_features else self.network
+        logits: Tensor = network(self.laid_out(images))
         if logits.shape != (len(images), self.num_classes):
             raise MisconfigurationException(
                 f"{type(self.network).__name__} gives {list(logits.shape)} for {len(images)} images; expected logits "
                 f"of shape {[len(images), self.num_classes]}, a number for each class."
             )
         return logits
+
+    def laid_out(self, images: Tensor) -> Tensor:
+        """Images, or features of images, float `[B, ...]`, in memory as the network prefers them."""
+        return images.to(memory_format=self._memory_format) if images.ndim == 4 else images
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The batch's mean loss, classes weighted."""

@@ -87,8 +87,9 @@ class TrainCLI(LightningCLI):
         """The callbacks that are there by default, and what data and network are told rather than asked."""
         parser.add_argument("--experiment", type=str | None, help="Name of the runs' folder; by default the config's.")
         parser.add_argument("--runs", type=Path, default=Path("runs"), help="The folder of all experiments.")
-        keys = ("weight_average", "checkpoint", "early_stopping", "learning_rate_monitor", "progress_bar", "preview")
-        for key in keys:
+        optional = ("feature_cache", "weight_average")
+        by_default = ("checkpoint", "early_stopping", "learning_rate_monitor", "progress_bar", "preview")
+        for key in optional + by_default:
             parser.add_lightning_class_args(Callback, key, subclass_mode=True, required=False)
         parser.link_arguments("seed_everything", "data.init_args.seed")
         parser.link_arguments("data.num_classes", "model.num_classes", apply_on="instantiate")
