@@ -11,6 +11,7 @@ from tests.discovery import CONFIGS
 @pytest.mark.parametrize(
     ("config", "num_classes", "parameters"),
     [
+        ("cifar2/mlp", 2, 1_574_402),
         ("cifar2/deep-mlp", 2, 3_737_474),
         ("cifar10/mlp", 10, 3_738_506),
         ("cifar3/convnet", 10, 18_354),
