@@ -2,6 +2,8 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +31,12 @@ IMAGES_AT_A_TIME = 64
 class FeatureCache(Callback):
     """Trains the head on what the frozen backbone makes of the images, which is computed once and kept on disk.
 
-    For networks of a `backbone` and a `head`, with `--model.freeze '[backbone]'`. The outputs for the training and
-    validation images lie beside the packs, as `features-...`, and are found again by every run with the same data,
-    weights and preprocessing; those that are damaged or belong to others are computed again. Without augmentation
-    training is the same as without the cache, but for the rounding of the backbone's outputs, which depends on how many
-    images it is given at once. Testing, and the checkpoint, are those of the whole network.
+    For networks of a `backbone` and a `head`, with `--model.freeze '[backbone]'`. Layers that a head, a sequence,
+    begins with and that are named there as well (`[backbone, head.0, head.1]`) belong to what is computed once. The
+    outputs for the training and validation images lie beside the packs, as `features-...`, and are found again by
+    every run with the same data, weights and preprocessing; those that are damaged or belong to others are computed
+    again. Without augmentation training is the same as without the cache, but for the rounding of the outputs, which
+    depends on how many images are computed at once. Testing, and the checkpoint, are those of the whole network.
 
     Args:
         variants: How often each training image is augmented: epoch `e` trains on variant `e % variants`. Without
@@ -62,7 +65,8 @@ class FeatureCache(Callback):
         _refuse_what_changes(classifier, data)
         assert data.pack is not None, "the data module is set up before"
         data.features = Features({split: data.splits[split] for split in SPLITS}, data.pack.labels)
-        classifier.on_features = True
+        # Not the module itself, which would become a part of the classifier's state.
+        classifier.on_features = _parts_of_network(classifier)[1].forward
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the features or compute them, now that the weights are in place; of several processes one does.
@@ -98,19 +102,20 @@ class FeatureCache(Callback):
                 "with --feature_cache.folder."
             ) from error
         if trainer.is_global_zero:
-            shape = list(data.features.arrays["train"].shape[2:])
-            print(f"Training the head on features of shape {shape}, {variants} of each image, from {folder}")
+            shape, depth = list(data.features.arrays["train"].shape[2:]), len(_parts_of_network(classifier)[0]) - 1
+            what = f"the head from layer {depth} on" if depth else "the head"
+            print(f"Training {what} on features of shape {shape}, {variants} of each image, from {folder}")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Give images to the whole network again."""
         if stage == "fit":
             data, classifier = self._parts(trainer, pl_module)
-            data.features, classifier.on_features = None, False
+            data.features, classifier.on_features = None, None
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Give images to the whole network again: what ends by an exception is not torn down."""
         if isinstance(pl_module, Classifier):
-            pl_module.on_features = False
+            pl_module.on_features = None
         if isinstance(data := getattr(trainer, "datamodule", None), ImageDataModule):
             data.features = None
 
@@ -134,13 +139,12 @@ def _refuse_what_changes(classifier: Classifier, data: ImageDataModule) -> None:
                 f"feature_cache needs a network of backbone and head, but {name} has no part {part}; take another "
                 "network, or leave the cache out with --feature_cache null."
             )
-    inside = [part for part in parts if f"{part}.".startswith("backbone.")]
     if not classifier.freezing.is_frozen("backbone", epoch=0):
         raise MisconfigurationException(
             "feature_cache keeps what a backbone that is not trained gives, but it is trained; freeze it with "
             "--model.freeze '[backbone]'."
         )
-    if any(classifier.freezing.is_ever_trained(part) for part in inside):
+    if not _is_never_trained(classifier, "backbone"):
         raise MisconfigurationException(
             "feature_cache keeps what a backbone that is not trained gives, but model.unfreeze has it trained later; "
             "leave one of them out."
@@ -151,13 +155,28 @@ def _refuse_what_changes(classifier: Classifier, data: ImageDataModule) -> None:
         )
 
 
+def _is_never_trained(classifier: Classifier, part: str) -> bool:
+    inside = [name for name, _ in classifier.network.named_modules() if f"{name}.".startswith(f"{part}.")]
+    return not any(classifier.freezing.is_ever_trained(name) for name in inside)
+
+
+def _parts_of_network(classifier: Classifier) -> tuple[nn.Sequential, nn.Module]:
+    """What the features come out of, and what is trained on them."""
+    backbone, head = (classifier.network.get_submodule(part) for part in ("backbone", "head"))
+    if not isinstance(head, nn.Sequential):
+        return nn.Sequential(backbone), head
+    names = [f"head.{name}" for name, _ in head.named_children()]
+    frozen = len(list(takewhile(partial(_is_never_trained, classifier), names)))
+    return nn.Sequential(backbone, *head[:frozen]), head[frozen:]
+
+
 @torch.no_grad()
 def _chunks(
     data: ImageDataModule, classifier: Classifier, trainer: Trainer, split: str, variants: int, advance: Advance
 ) -> Iterator[Chunk]:
     """The features of a split, on the CPU, whatever mode the network is in and was."""
     network, device = classifier.network, classifier.device
-    backbone = network.get_submodule("backbone")
+    cached, trained = _parts_of_network(classifier)
     modes = {module: module.training for module in network.modules()}
     start = 0
     try:
@@ -169,9 +188,9 @@ def _chunks(
                     seed_generators(random_key(data.seed, variant, number), device)
                     images = classifier.laid_out(data.transform(batch, training=split == "train")[0])
                     with trainer.precision_plugin.forward_context():
-                        features = backbone(images)
+                        features = cached(images)
                         if start == 0 and variant == 0:
-                            _check(network, images, features)
+                            _check(network, trained, images, features)
                     yield variant, start, features.cpu()
                 start += len(raw)
                 advance(len(raw))
@@ -180,12 +199,12 @@ def _chunks(
             module.training = mode
 
 
-def _check(network: nn.Module, images: Tensor, features: Any) -> None:
+def _check(network: nn.Module, trained: nn.Module, images: Tensor, features: Any) -> None:
     """Refuse a network that does more than to apply its head to what its backbone gives."""
     same = isinstance(features, Tensor) and features.ndim > 1 and len(features) == len(images)
     if same:
         # The method, as a call of the network might compile it for a batch that will not come again.
-        same = torch.allclose(network.get_submodule("head")(features), network.forward(images), rtol=1e-3, atol=1e-3)
+        same = torch.allclose(trained(features), network.forward(images), rtol=1e-3, atol=1e-3)
     if not same:
         raise MisconfigurationException(
             f"feature_cache needs a network that gives its head what its backbone gives, one row an image, but "
@@ -195,9 +214,9 @@ def _check(network: nn.Module, images: Tensor, features: Any) -> None:
 
 def _identity(data: ImageDataModule, classifier: Classifier, trainer: Trainer, variants: int) -> str:
     """Everything that the features depend on, down to their rounding."""
-    backbone = classifier.network.get_submodule("backbone")
+    cached, _ = _parts_of_network(classifier)
     weights = hashlib.sha256()
-    for name, tensor in backbone.state_dict().items():
+    for name, tensor in cached.state_dict().items():
         flat = tensor.detach().cpu().contiguous().reshape(-1)
         weights.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
         weights.update(flat.view(torch.uint8).numpy().data)
@@ -210,7 +229,7 @@ def _identity(data: ImageDataModule, classifier: Classifier, trainer: Trainer, v
         "variants": variants,
         "seed": data.seed if data.augmentation else None,
         "network": f"{type(classifier.network).__module__}.{type(classifier.network).__qualname__}",
-        "backbone": hashlib.sha256(repr(backbone).encode()).hexdigest(),
+        "cached": hashlib.sha256(repr(cached).encode()).hexdigest(),
         "weights": weights.hexdigest(),
         "computed": [str(trainer.precision), classifier.device.type, torch.__version__],
     }

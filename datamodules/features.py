@@ -3,6 +3,7 @@
 Shapes: a split of `N` images in `V` augmented variants; features of one image of any shape `F`; a batch of `B` of them.
 """
 
+import errno
 import json
 import os
 import shutil
@@ -146,27 +147,29 @@ def write_features(
     facts: dict[str, Any] = {"version": FORMAT_VERSION, "made_from": made_from, "checksums": {}}
     try:
         for split, (variants, images) in sizes.items():
-            array: NDArray[Any] | None = None
-            for variant, start, features in chunks[split]:
-                facts["dtype"] = str(features.dtype).removeprefix("torch.")
-                if features.dtype == torch.bfloat16:
-                    features = features.view(torch.int16)
-                rows = features.numpy()
-                if array is None:
-                    shape = (variants, images, *rows.shape[1:])
-                    needed, free = rows[0].nbytes * variants * images, shutil.disk_usage(part).free
-                    if needed > free:  # a mapped file that outgrows the disk would end the process by a signal
-                        raise OSError(f"{needed:,} bytes are needed and {free:,} are free")
-                    array = np.lib.format.open_memmap(part / f"{split}.npy", "w+", rows.dtype, shape)
-                array[variant, start : start + len(rows)] = rows
-            assert array is not None, "no split is without images"
-            array.flush()  # type: ignore[attr-defined]  # a memory-mapped array, which NumPy annotates as any
-            facts["checksums"][split] = _checksums(array)
-            del array
+            with (part / f"{split}.npy").open("wb") as file:
+                start_of_rows = 0
+                for variant, start, features in chunks[split]:
+                    facts["dtype"] = str(features.dtype).removeprefix("torch.")
+                    if features.dtype == torch.bfloat16:
+                        features = features.view(torch.int16)
+                    rows = np.ascontiguousarray(features.numpy())
+                    if not start_of_rows:
+                        needed, free = rows[0].nbytes * variants * images, shutil.disk_usage(part).free
+                        if needed > free:  # known now, and not when half of them are computed
+                            raise OSError(errno.ENOSPC, f"{needed:,} bytes are needed and {free:,} are free")
+                        shape = (variants, images, *rows.shape[1:])
+                        header = {"descr": rows.dtype.str, "fortran_order": False, "shape": shape}
+                        np.lib.format.write_array_header_1_0(file, header)
+                        start_of_rows = file.tell()
+                    # Written and not mapped: a mapped file that outgrows the disk ends the process by a signal.
+                    file.seek(start_of_rows + (variant * images + start) * rows[0].nbytes)
+                    file.write(rows.data)
+            facts["checksums"][split] = _checksums(np.load(part / f"{split}.npy", mmap_mode="r"))
         (part / "facts.json").write_text(json.dumps(facts, indent=2))
-        for file in part.iterdir():
-            with file.open("rb") as opened:
-                os.fsync(opened.fileno())
+        for path in part.iterdir():
+            with path.open("rb") as written:
+                os.fsync(written.fileno())
         shutil.rmtree(folder, ignore_errors=True)
         part.rename(folder)
     finally:

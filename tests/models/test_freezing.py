@@ -48,7 +48,7 @@ def test_frozen_parts_are_in_evaluation_mode_and_thawed_ones_in_training() -> No
 @pytest.mark.parametrize(
     ("freeze", "unfreeze", "words"),
     [
-        (["stage"], {}, "ConvNet has no part stage to freeze or unfreeze; it has stages"),
+        (["stage"], {}, "ConvNet has no part stage to freeze or unfreeze; did you mean stages"),
         (["backbone"], {}, "ConvNet has no part backbone .*; it has stages, head"),
         (["stages"], {3: ["stages.99"]}, "has no part stages.99"),
         (["stages"], {3: ["head"]}, "unfreeze names head, which is not frozen"),
@@ -99,4 +99,4 @@ def test_a_run_resumes_bit_for_bit_before_and_after_thawing(train: Callable[...,
 
 def test_a_part_that_is_not_there_is_one_sentence(refused: Callable[..., str], tmp_path: Path, data_root: Path) -> None:
     error = refused("fit", "--model.freeze=[stage]", "--runs", tmp_path, "--data.root", data_root)
-    assert "ConvNet has no part stage to freeze or unfreeze; it has stages" in error
+    assert "ConvNet has no part stage to freeze or unfreeze; did you mean stages" in error
