@@ -241,6 +241,8 @@ def main(args: list[str] | None = None) -> None:
     prepare_process()
     with mistakes_in_one_sentence():
         TrainCLI(args)
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()  # Gloo's threads, left to the interpreter's end, may abort it
 
 
 if __name__ == "__main__":
