@@ -126,7 +126,8 @@ class Classifier(LightningModule):
         self.test_time_augmentation = test_time_augmentation
         self.register_buffer("_weight", None, persistent=False)
         self.freezing = Freezing(network, freeze, unfreeze)
-        self.freezing.apply(epoch=0)
+        # All that is ever trained must seem so when processes agree on what they share; training freezes the rest.
+        self.freezing.apply(self.freezing.last_change)
         self.on_features: Callable[[Tensor], Tensor] | None = None
         """The part of the network that is left to apply when `forward` is given features in place of images."""
         self._restored_total_steps: int | None = None
@@ -218,7 +219,7 @@ class Classifier(LightningModule):
         Raises:
             MisconfigurationException: If several processes could not agree on what they train.
         """
-        if self.freezing.changes and self.trainer.world_size > 1:
+        if self.freezing.last_change and self.trainer.world_size > 1:
             strategy = getattr(self.trainer.strategy, "_ddp_kwargs", {})
             if not strategy.get("find_unused_parameters"):
                 raise MisconfigurationException(

@@ -60,12 +60,12 @@ class Freezing:
 
     def is_ever_trained(self, name: str) -> bool:
         """Whether the parameter of this name is trained in some epoch."""
-        return not self.is_frozen(name, max(self._unfreeze, default=0))
+        return not self.is_frozen(name, self.last_change)
 
     @property
-    def changes(self) -> bool:
-        """Whether what is frozen depends on the epoch."""
-        return bool(self._unfreeze)
+    def last_change(self) -> int:
+        """The epoch from which on everything is trained that ever is; 0 if nothing depends on the epoch."""
+        return max(self._unfreeze, default=0)
 
     def apply(self, epoch: int) -> None:
         """Freeze what is frozen in an epoch, and nothing else."""
