@@ -103,7 +103,7 @@ class FeatureCache(Callback):
             ) from error
         if trainer.is_global_zero:
             shape, depth = list(data.features.arrays["train"].shape[2:]), len(_parts_of_network(classifier)[0]) - 1
-            what = f"the head from layer {depth} on" if depth else "the head"
+            what = f"the head (from layer {depth})" if depth else "the head"
             print(f"Training {what} on features of shape {shape}, {variants} of each image, from {folder}")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

@@ -212,7 +212,8 @@ class TrainCLI(LightningCLI):
             facts = {name: results[name] for name in ("epochs", "seconds", "images_per_second")}
             self._print_table(results["metrics"] | facts)
             tensorboard = Path(sys.executable).with_name("tensorboard")
-            if (share := results["waiting_for_data"]) > MOST_WAITING:
+            share = results["waiting_for_data"]
+            if share > MOST_WAITING and not self.config.fit.feature_cache:  # whose steps are all but nothing
                 print(f"{share:.0%} of training was waiting for data: {self.datamodule.remedy_for_waiting}")
             print(f"checkpoint  {os.path.relpath(best) if best else 'none'}")
             print(f"curves      {os.path.relpath(tensorboard)} --logdir {self.config.fit.runs}")

@@ -89,13 +89,66 @@ def test_gives_the_backbone_every_image_once(digits: Digits, tmp_path: Path) -> 
     fit(digits, model, tmp_path)
     shown = len(digits.splits["train"]) + len(digits.splits["val"])
     assert model.images == shown + 2 * 64  # one batch of each split goes through the whole network as well
-    assert not model.on_features
+    assert model.on_features is None
     assert digits.features is None
 
     again = classifier()
     fit(digits, again, tmp_path)
     assert again.images == 0
     assert_equal(again.state_dict(), model.state_dict(), "weights")
+
+
+class Deep(ResNet):
+    def __init__(self) -> None:
+        super().__init__(10, in_channels=1, channels=[4, 8], blocks=[1, 1])
+        layers = (nn.Linear(8, 16), nn.ReLU(), nn.Dropout(), nn.Linear(16, 12), nn.ReLU(), nn.Dropout())
+        self.head = nn.Sequential(*layers, nn.Linear(12, 10))  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    ("frozen", "width"),
+    [([0, 1, 2, 3, 4], 12), ([0, 1, 2], 16), ([0, 3], 16), ([1, 2, 3], 8), ([0, 1, 2, 3, 4, 5], 12)],
+)
+def test_layers_that_the_head_begins_with_are_computed_once_too(
+    frozen: list[int], width: int, digits: Digits, tmp_path: Path
+) -> None:
+    freeze, weights = ["backbone", *(f"head.{layer}" for layer in frozen)], []
+    for cached in (False, True):
+        torch.manual_seed(0)
+        model = Watched(Deep(), 10, partial(torch.optim.SGD, lr=0.1), freeze=freeze)
+        if cached:
+            fit(digits, model, tmp_path)
+            assert {batch.shape[1:] for batch in model.seen} == {(width,)}
+        else:
+            quiet_trainer(tmp_path, max_epochs=3, num_sanity_val_steps=0).fit(model, digits)
+        weights.append(dict(model.network.named_parameters()))
+    for name, value in weights[0].items():
+        assert torch.allclose(weights[1][name], value, rtol=1e-4, atol=1e-6), name
+
+
+def test_layers_that_are_trained_later_are_not_computed_once(digits: Digits, tmp_path: Path) -> None:
+    model = Watched(
+        Deep(), 10, partial(torch.optim.SGD, lr=0.1), freeze=["backbone", "head.0", "head.1"], unfreeze={1: ["head.1"]}
+    )
+    fit(digits, model, tmp_path)
+    assert {batch.shape[1:] for batch in model.seen} == {(16,)}
+
+
+def test_two_processes_share_one_cache(
+    train: Callable[..., Run], train_in_two_processes: Callable[..., Run], tmp_path: Path
+) -> None:
+    flags = (*FROZEN, CACHE, "--feature_cache.variants=2", AFFINE, "--data.drop_last=true")
+    one = train(*flags, "--feature_cache.folder", str(tmp_path / "one"))
+    two = train_in_two_processes(*flags, "--data.batch_size=64", "--feature_cache.folder", str(tmp_path / "two-caches"))
+    (folder,) = (path for path in (tmp_path / "two-caches").iterdir() if path.is_dir())
+    (alone,) = (path for path in (tmp_path / "one").iterdir() if path.is_dir())
+    assert folder.name == alone.name
+    for file in ("train.npy", "val.npy"):
+        assert (folder / file).read_bytes() == (alone / file).read_bytes()
+    for part in ("head.weight", "head.bias"):
+        first, second = (run.checkpoint["state_dict"][f"network.{part}"] for run in (one, two))
+        assert torch.allclose(first, second, rtol=1e-3, atol=1e-5)
+    assert two.results["metrics"]["val/loss"] == pytest.approx(one.results["metrics"]["val/loss"], rel=1e-3)
 
 
 def test_takes_a_folder_of_image_files(tmp_path: Path) -> None:
@@ -219,13 +272,30 @@ def test_refuses_what_it_cannot_cache(
     odd = Classifier(Skipping(10, 1, [4], [1]), 10, optimizer, freeze=["backbone"])
     with pytest.raises(MisconfigurationException, match="Skipping does otherwise"):
         fit(digits, odd, tmp_path)
-    assert not odd.on_features
+    assert odd.on_features is None
     assert not caches(tmp_path)
     mixing = "--data.mixing=[{class_path: datamodules.mixing.MixUp}]"
     sentence = refused("fit", *FROZEN, CACHE, mixing, "--data.root", data_root, "--runs", tmp_path / "runs")
     assert "data.mixing mixes images, of which feature_cache has no features" in sentence
     sentence = refused("fit", *FROZEN, CACHE, "--feature_cache.variants=0", "--data.root", data_root)
     assert "feature_cache.variants is 0" in sentence
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(
+    tmp_path: Path, refused: Callable[..., str], data_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
+    places = ("--data.root", data_root, "--runs", tmp_path / "runs", "--feature_cache.folder", tmp_path / "features")
+    sentence = refused("fit", *FROZEN, CACHE, *places)
+    assert "features: 41,408 bytes are needed and 1,000 are free; choose another folder" in sentence
+    assert not caches(tmp_path)
+    assert not list(tmp_path.glob("runs/*/*"))
+
+
+def test_a_network_of_one_part_is_one_sentence(refused: Callable[..., str], data_root: Path, tmp_path: Path) -> None:
+    sentence = refused("fit", CACHE, "--data.root", data_root, "--runs", tmp_path)
+    assert "needs a network of backbone and head, but ConvNet has no part backbone; take another network" in sentence
 
 
 def test_names_the_folder_that_cannot_be_written(digits: Digits, tmp_path: Path) -> None:

@@ -1,3 +1,7 @@
+import resource
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -5,6 +9,7 @@ import torch
 
 from datamodules.features import Features, write_features
 from datamodules.sampler import KeyedBatchSampler
+from tests.discovery import ROOT
 
 SPLITS = {"train": torch.tensor([5, 1, 3]), "val": torch.tensor([0, 4])}
 LABELS = torch.tensor([0, 1, 2, 3, 4, 5])
@@ -51,3 +56,34 @@ def test_leaves_nothing_behind_when_it_cannot_be_written(tmp_path: Path) -> None
     with pytest.raises(OSError, match="bytes are needed"):
         write_features(tmp_path / "features", "weights", huge, {"train": [(0, 0, torch.ones(1, 2))]})
     assert not list(tmp_path.iterdir())
+
+
+def test_leaves_nothing_behind_when_the_disk_fills_up_meanwhile(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, limits[1]))
+    chunks = ((0, start, torch.ones(64, 1024)) for start in range(0, 640, 64))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write_features(tmp_path / "features", "weights", {"train": (1, 640)}, {"train": chunks})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_killed_process_leaves_nothing_half_done(tmp_path: Path) -> None:
+    folder = tmp_path / "features"
+    program = f"""
+import os, signal
+from pathlib import Path
+import torch
+from datamodules.features import write_features
+def chunks():
+    yield 0, 0, torch.ones(2, 2)
+    os.kill(os.getpid(), signal.SIGKILL)
+write_features(Path({str(folder)!r}), "weights", {{"train": (1, 3)}}, {{"train": chunks()}})
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert not folder.exists()
+    Features(SPLITS, LABELS).open(written(folder), "weights")
+    assert list(tmp_path.iterdir()) == [folder]
