@@ -48,10 +48,12 @@ class Preview(Callback):
         loggers = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
         if not loggers or not isinstance(data, ImageDataModule):
             return
-        grid = np.asarray(batch_picture(batch, data, self.max_images))
+        # Of cached features there is no picture to show.
+        grid = None if data.features else np.asarray(batch_picture(batch, data, self.max_images))
         table = class_table(data.class_names, data.class_counts, data.epoch_counts)
         for logger in loggers:
-            logger.experiment.add_image("preview/train", grid, 0, dataformats="HWC")
+            if grid is not None:
+                logger.experiment.add_image("preview/train", grid, 0, dataformats="HWC")
             logger.experiment.add_text("preview/classes", table, 0)
 
 

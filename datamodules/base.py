@@ -16,6 +16,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 
 from datamodules.cores import available_cores
+from datamodules.features import Features
 from datamodules.loader import TimedLoader
 from datamodules.normalization import Normalization, chosen_normalization
 from datamodules.pack import Pack
@@ -113,6 +114,8 @@ class ImageDataModule(ImageSource, LightningDataModule):
         self.drop_last = drop_last
         self.num_workers = num_workers
         self.pack: Pack | None = None
+        self.features: Features | None = None
+        """What the loaders of its splits give in place of images, if anything: neither augmented nor normalised."""
         self.splits: dict[str, Tensor] = {}
         self._position = (0, 0)
         self._transform: BatchTransform | None = None
@@ -265,9 +268,11 @@ class ImageDataModule(ImageSource, LightningDataModule):
                     "for one batch; give a smaller batch size."
                 )
             sampler.resume(*self._position)
-        workers = self._workers()
+        from_features = self.features is not None and split in self.features.splits
+        # Features lie ready in memory, and which variant is due is known in this process.
+        workers = 0 if from_features else self._workers()
         return TimedLoader(
-            self.pack,
+            self.features.batches(split, sampler) if self.features is not None and from_features else self.pack,
             batch_size=None,
             sampler=sampler,
             num_workers=workers,
@@ -301,13 +306,29 @@ class ImageDataModule(ImageSource, LightningDataModule):
             device: Where the batches are wanted.
 
         Returns:
-            Images float32 `[B, C, H, W]`, normalised, and labels int64 `[B]` or, when mixed, float32 `[B, K]`.
+            Images float32 `[B, C, H, W]`, normalised, or the `features` in their place, and labels int64 `[B]` or, when
+            mixed, float32 `[B, K]`.
         """
         loader = self.train_dataloader()
         cast(KeyedBatchSampler, loader.sampler).resume(epoch, 0)
         for batch_idx, (images, labels) in enumerate(loader):
             self._seed_batch(epoch, batch_idx, device)
-            yield self.transform((images.to(device), labels.to(device)), training=True)
+            batch = images.to(device), labels.to(device)
+            yield batch if self.features is not None else self.transform(batch, training=True)
+
+    def images_in_order(self, split: str, batch_size: int) -> Iterator[Batch]:
+        """All images of a split once, in its order, as they were read.
+
+        Args:
+            split: The split.
+            batch_size: Images at a time, B.
+
+        Returns:
+            Images uint8 `[B, C, H, W]` and labels int64 `[B]`.
+        """
+        assert self.pack is not None, "setup comes before"
+        sampler = KeyedBatchSampler(self.splits[split], batch_size)
+        yield from TimedLoader(self.pack, batch_size=None, sampler=sampler, num_workers=self._workers())
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Seed everything random of the coming training batch by its place: (seed, epoch, batch, rank)."""
@@ -322,7 +343,9 @@ class ImageDataModule(ImageSource, LightningDataModule):
         seed_generators(random_key(self.seed, epoch, batch_idx, rank), device)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """On the device: augment if in training, and normalise."""
+        """On the device: augment if in training, and normalise, unless these are features."""
+        if self.features is not None:
+            return batch
         return self.transform(batch, training=self.trainer is not None and self.trainer.training)
 
     def transform(self, batch: Batch, *, training: bool) -> Batch:

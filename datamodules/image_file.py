@@ -101,8 +101,9 @@ def _pixels(image: Image.Image, channels: int, size: tuple[int, int], resize: Re
         box = (0.0, 0.0, float(upright.width), float(upright.height))
         if resize == "crop":
             scale = min(upright.width / width, upright.height / height)
-            left, top = (upright.width - scale * width) / 2, (upright.height - scale * height) / 2
-            box = (left, top, left + scale * width, top + scale * height)
+            # One of them is 0, and may be rounded to less, which Pillow refuses.
+            left, top = max(0, upright.width - scale * width) / 2, max(0, upright.height - scale * height) / 2
+            box = (left, top, upright.width - left, upright.height - top)
         upright = upright.resize((width, height), Image.Resampling.BILINEAR, box, reducing_gap=3.0)
     pixels: NDArray[np.uint8] = np.asarray(upright)
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)

@@ -19,6 +19,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, Reduce
 from lightning.pytorch.utilities.types import LRSchedulerConfigType, OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import ConstantLR, OneCycleLR
 
 from models.checkpoint import read_checkpoint
@@ -31,6 +32,10 @@ from models.views import Views, average_logits
 
 Batch = tuple[Tensor, Tensor]
 """Normalised images, float `[B, C, H, W]`, and labels, int64 `[B]` or, of mixed images, probabilities `[B, K]`."""
+
+
+FUSED = ("cpu", "cuda")
+"""Devices on which `_fuse` does so."""
 
 
 class Classifier(LightningModule):
@@ -121,7 +126,10 @@ class Classifier(LightningModule):
         self.test_time_augmentation = test_time_augmentation
         self.register_buffer("_weight", None, persistent=False)
         self.freezing = Freezing(network, freeze, unfreeze)
-        self.freezing.apply(epoch=0)
+        # All that is ever trained must seem so when processes agree on what they share; training freezes the rest.
+        self.freezing.apply(self.freezing.last_change)
+        self.on_features: Callable[[Tensor], Tensor] | None = None
+        """The part of the network that is left to apply when `forward` is given features in place of images."""
         self._restored_total_steps: int | None = None
         self.make_optimizer = optimizer
         self.parameter_groups: Callable[[nn.Module], list[dict[str, Any]]] = partial(
@@ -148,18 +156,23 @@ class Classifier(LightningModule):
         return [1.0] * self.num_classes if self._weight is None else self._weight.tolist()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalised images, float `[B, C, H, W]`, to logits, float `[B, K]`.
+        """Normalised images, float `[B, C, H, W]`, to logits, float `[B, K]`; or features of images, by `on_features`.
 
         Raises:
             MisconfigurationException: If the network gives something else.
         """
-        logits: Tensor = self.network(images.to(memory_format=self._memory_format))
+        apply = self.on_features or self.network
+        logits: Tensor = apply(self.laid_out(images))
         if logits.shape != (len(images), self.num_classes):
             raise MisconfigurationException(
                 f"{type(self.network).__name__} gives {list(logits.shape)} for {len(images)} images; expected logits "
                 f"of shape {[len(images), self.num_classes]}, a number for each class."
             )
         return logits
+
+    def laid_out(self, images: Tensor) -> Tensor:
+        """Images, or features of images, float `[B, ...]`, in memory as the network prefers them."""
+        return images.to(memory_format=self._memory_format) if images.ndim == 4 else images
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The batch's mean loss, classes weighted."""
@@ -206,7 +219,7 @@ class Classifier(LightningModule):
         Raises:
             MisconfigurationException: If several processes could not agree on what they train.
         """
-        if self.freezing.changes and self.trainer.world_size > 1:
+        if self.freezing.last_change and self.trainer.world_size > 1:
             strategy = getattr(self.trainer.strategy, "_ddp_kwargs", {})
             if not strategy.get("find_unused_parameters"):
                 raise MisconfigurationException(
@@ -272,6 +285,7 @@ class Classifier(LightningModule):
                     )
             optimizer = self.make_optimizer(self.parameter_groups(self.network))
             scale_rates(optimizer, "lr")
+            _fuse(optimizer)
             scheduler = make_scheduler(optimizer)
             if isinstance(scheduler, OneCycleLR):  # which gives all groups the same rates
                 scale_rates(optimizer, "lr", "initial_lr", "max_lr", "min_lr")
@@ -352,3 +366,17 @@ class Classifier(LightningModule):
             checkpoint_path, map_location=map_location, weights_only=True, **kwargs
         )
         return classifier
+
+
+def _fuse(optimizer: Optimizer) -> None:
+    """Update all parameters in one pass, unless the optimizer was told how or cannot.
+
+    On a CPU Adam took 6 to 14 ms for 1.8 million parameters, and 1.1 ms so.
+    """
+    if not isinstance(optimizer, SGD | Adam):
+        return
+    for group in optimizer.param_groups:
+        plain = all(parameter.is_floating_point() and parameter.device.type in FUSED for parameter in group["params"])
+        if plain and group["fused"] is None and group["foreach"] is None and not group["differentiable"]:
+            # Not by the constructor, after which Lightning would refuse to clip gradients in mixed precision.
+            group["fused"] = True

@@ -1,9 +1,10 @@
 """Parts of a network that are not trained, for good or until an epoch."""
 
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 
 from torch import nn
+
+from models.near_names import near_names
 
 
 class Freezing:
@@ -32,9 +33,10 @@ class Freezing:
         names = [name for name, _ in network.named_modules() if name]
         for name in [*self._freeze, *(name for part in self._unfreeze.values() for name in part)]:
             if name not in names:
-                near = get_close_matches(name, names, n=3, cutoff=0.5) or [n for n, _ in network.named_children()]
+                parts = "it has " + ", ".join(part for part, _ in network.named_children())
                 raise ValueError(
-                    f"{type(network).__name__} has no part {name} to freeze or unfreeze; it has {', '.join(near)}"
+                    f"{type(network).__name__} has no part {name} to freeze or unfreeze; "
+                    f"{near_names(name, names, otherwise=parts)}"
                 )
         for epoch, part in self._unfreeze.items():
             if epoch < 1:
@@ -58,12 +60,12 @@ class Freezing:
 
     def is_ever_trained(self, name: str) -> bool:
         """Whether the parameter of this name is trained in some epoch."""
-        return not self.is_frozen(name, max(self._unfreeze, default=0))
+        return not self.is_frozen(name, self.last_change)
 
     @property
-    def changes(self) -> bool:
-        """Whether what is frozen depends on the epoch."""
-        return bool(self._unfreeze)
+    def last_change(self) -> int:
+        """The epoch from which on everything is trained that ever is; 0 if nothing depends on the epoch."""
+        return max(self._unfreeze, default=0)
 
     def apply(self, epoch: int) -> None:
         """Freeze what is frozen in an epoch, and nothing else."""

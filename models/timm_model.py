@@ -1,13 +1,14 @@
 """The networks of timm (Wightman, 2019), by name; an optional extra: `pip install -e '.[timm]'`."""
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from models.head import head_layers
+from models.near_names import near_names
+from models.weights import load_weights, read_weights
 
 
 class TimmModel(nn.Module):
@@ -17,9 +18,12 @@ class TimmModel(nn.Module):
         name: One of `timm.list_models()`, with or without the tag of its weights, such as
             `mobilenetv3_small_100.lamb_in1k`.
         num_classes: Classes, K.
-        in_channels: Channels of the images, C; of pretrained weights the first kernels are summed or repeated.
+        in_channels: Channels of the images, C; of weights the first kernels are summed or repeated.
         image_size: Height and width of the images in pixels, for networks that are built for one size.
-        pretrained: Whether training begins from the weights that timm names, which are downloaded once.
+        weights: What training begins from: `DEFAULT`, those of the name's tag, or the first that timm has of the
+            network; another tag such as `lamb_in1k`; a file, either timm's (`model.safetensors`, or a state dict that
+            `torch.save` has written) or a checkpoint of the same network, of which the backbone is taken; or nothing.
+            Those with a name are downloaded once. The head begins from scratch.
         head_sizes: Width of each hidden layer of the head.
         head_activation: The non-linearity after each of them.
         dropout: Probability that a unit of the head is zeroed in training: of the features, and of each hidden layer.
@@ -29,10 +33,10 @@ class TimmModel(nn.Module):
 
     Raises:
         ModuleNotFoundError: If timm is not installed.
-        ValueError: If there is no such network, or its weights cannot be had.
+        ValueError: If there is no such network, or the weights cannot be had or do not fit.
     """
 
-    rebuilt_with: ClassVar[dict[str, Any]] = {"pretrained": False}
+    rebuilt_with: ClassVar[dict[str, Any]] = {"weights": None}
     """Arguments that only say what training begins from, and their values where a checkpoint's weights follow."""
 
     def __init__(
@@ -41,13 +45,13 @@ class TimmModel(nn.Module):
         num_classes: int,
         in_channels: int = 3,
         image_size: tuple[int, int] = (224, 224),
-        pretrained: bool = False,
+        weights: str | None = None,
         head_sizes: Sequence[int] = (),
         head_activation: type[nn.Module] = nn.ReLU,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        backbone: Any = _build(name, in_channels, image_size, pretrained)
+        backbone: Any = _build(name, in_channels, image_size, weights)
         self.backbone: nn.Module = backbone
         layers = head_layers(backbone.head_hidden_size, head_sizes, num_classes, head_activation, dropout)
         self.head = nn.Sequential(*([nn.Dropout(dropout)] if dropout else []), *layers)
@@ -58,7 +62,7 @@ class TimmModel(nn.Module):
         return logits
 
 
-def _build(name: str, in_channels: int, image_size: tuple[int, int], pretrained: bool) -> nn.Module:
+def _build(name: str, in_channels: int, image_size: tuple[int, int], weights: str | None) -> nn.Module:
     """The network up to its pooled features."""
     try:
         import timm
@@ -68,26 +72,37 @@ def _build(name: str, in_channels: int, image_size: tuple[int, int], pretrained:
         ) from error
     architecture = name.partition(".")[0]
     if not timm.is_model(architecture):
-        near = get_close_matches(architecture, timm.list_models(), n=3)
-        hint = f"did you mean {', '.join(near)}?" if near else "timm.list_models() gives all names"
-        raise ValueError(f"timm has no network {name}; {hint}")
+        near = near_names(architecture, timm.list_models(), otherwise="timm.list_models() gives all names")
+        raise ValueError(f"timm has no network {name}; {near}")
     tagged = timm.list_pretrained(f"{architecture}.*")
-    if pretrained and not tagged:
-        raise ValueError(f"timm has no pretrained weights of {name}; use pretrained false or another network")
     if name != architecture and name not in tagged:
         raise ValueError(f"timm has no weights {name}; give one of {', '.join([architecture, *tagged])}")
+    tags = [tag.partition(".")[2] for tag in tagged]
+    names = ["DEFAULT", *tags] if tags else []
+    by_name = weights in names
+    if weights is not None and not by_name and not Path(weights).is_file():
+        raise ValueError(
+            f"The weights {weights} are neither a file nor a name that timm has for {architecture}; give "
+            f"{', '.join(['a file', *names])} or null"
+        )
+    if weights in tags:
+        name = f"{architecture}.{weights}"
     known = timm.get_pretrained_cfg(name)
-    arguments: dict[str, Any] = {"in_chans": in_channels, "num_classes": 0, "pretrained": pretrained}
+    arguments: dict[str, Any] = {"in_chans": in_channels}
     if known is not None and known.fixed_input_size:
         arguments["img_size"] = tuple(image_size)
     try:
-        model: nn.Module = timm.create_model(name, **arguments)
+        model: nn.Module = timm.create_model(name, num_classes=0, pretrained=by_name, **arguments)
     except OSError as error:
         from huggingface_hub.constants import HF_HUB_CACHE
 
         folder = Path(HF_HUB_CACHE) / f"models--{known.hf_hub_id.replace('/', '--')}"
         raise ValueError(
             f"The weights of {name} cannot be downloaded; run `hf download {known.hf_hub_id}` where there is a network "
-            f"and put the folder that it makes at {folder}, or use pretrained false"
+            f"and put the folder that it makes at {folder}, or give its model.safetensors as weights"
         ) from error
+    if weights is not None and not by_name:
+        own = model.state_dict().keys()
+        of_head = [key for key in timm.create_model(name, **arguments).state_dict() if key not in own]
+        load_weights(model, read_weights(weights), name, of_head)
     return model

@@ -3,7 +3,6 @@
 import re
 from collections import OrderedDict
 from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import urlparse
@@ -15,6 +14,7 @@ from torchvision.models import get_model, get_model_weights, list_models
 from torchvision.models.vision_transformer import interpolate_embeddings
 
 from models.head import head_layers
+from models.near_names import near_names
 from models.weights import Weights, load_weights, read_weights
 
 WITH_AUXILIARY_HEADS = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
@@ -75,11 +75,7 @@ class TorchvisionModel(nn.Module):
         super().__init__()
         names = list_models(module=torchvision.models)
         if name not in names:
-            near = get_close_matches(name, names, n=3)
-            raise ValueError(
-                f"torchvision has no classification network {name}; {'did you mean' if near else 'it has'} "
-                f"{', '.join(near or names)}?"
-            )
+            raise ValueError(f"torchvision has no classification network {name}; {near_names(name, names)}")
         loaded = None if weights is None else _find_weights(name, weights)
         model = _build(name, image_size, num_classes)
         if in_channels != 3:

@@ -1,8 +1,10 @@
 """Weights from a file, for the network that they were trained in or one with another first and last layer."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,13 +31,18 @@ def read_weights(path: str | Path) -> Weights:
     """Read a state dict, or of a checkpoint that `scripts/train.py` has written the network's backbone; no code is run.
 
     Args:
-        path: The file.
+        path: The file, as `torch.save` or, named `.safetensors`, Hugging Face's library writes it.
 
     Raises:
         ValueError: If the file cannot be read, or holds neither.
     """
+    read: Callable[..., Any] = partial(torch.load, map_location="cpu", weights_only=True)
+    if Path(path).suffix == ".safetensors":
+        from safetensors.torch import load_file  # comes with timm, which is optional
+
+        read = load_file
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = read(path)
     except Exception as error:
         raise ValueError(
             f"The weights {path} cannot be read: the file is missing, truncated, damaged or holds code; give a state "

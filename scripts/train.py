@@ -98,8 +98,9 @@ class TrainCLI(LightningCLI):
         """The callbacks that are there by default, and what data and network are told rather than asked."""
         parser.add_argument("--experiment", type=str | None, help="Name of the runs' folder; by default the config's.")
         parser.add_argument("--runs", type=Path, default=Path("runs"), help="The folder of all experiments.")
-        keys = ("weight_average", "checkpoint", "early_stopping", "learning_rate_monitor", "progress_bar", "preview")
-        for key in keys:
+        optional = ("feature_cache", "weight_average")
+        by_default = ("checkpoint", "early_stopping", "learning_rate_monitor", "progress_bar", "preview")
+        for key in optional + by_default:
             parser.add_lightning_class_args(Callback, key, subclass_mode=True, required=False)
         parser.link_arguments("seed_everything", "data.init_args.seed")
         parser.link_arguments("data.num_classes", "model.num_classes", apply_on="instantiate")
@@ -278,7 +279,8 @@ class TrainCLI(LightningCLI):
             facts = {name: results[name] for name in ("epochs", "seconds", "images_per_second")}
             self._print_table(results["metrics"] | facts)
             tensorboard = Path(sys.executable).with_name("tensorboard")
-            if (share := results["waiting_for_data"]) > MOST_WAITING:
+            share = results["waiting_for_data"]
+            if share > MOST_WAITING and not self.config.fit.feature_cache:  # whose steps are all but nothing
                 print(f"{share:.0%} of training was waiting for data: {self.datamodule.remedy_for_waiting}")
             print(f"checkpoint  {os.path.relpath(best) if best else 'none'}")
             print(f"curves      {os.path.relpath(tensorboard)} --logdir {self.config.fit.runs}")

@@ -14,7 +14,8 @@ from scripts.train import TrainCLI
 class Trial(TrainCLI):
     """`scripts/train.py fit` with the network, data, optimizer and precision of a run, watched by one callback alone.
 
-    There is no validation and no test; nothing is logged, and no other callback, checkpoint or folder is made.
+    There is no validation and no test; nothing is logged, and no other callback, checkpoint or folder is made, but for
+    cached features where the learning rate is constant.
 
     Args:
         flags: Those of `scripts/train.py fit`.
@@ -44,7 +45,8 @@ class Trial(TrainCLI):
             )
         self.runs, config.runs = config.runs, Path(self._nowhere)
         for key in self._parser("fit").callback_keys:
-            config[key] = None
+            if self._scheduled or key != "feature_cache":  # which makes training faster and is no part of a schedule
+                config[key] = None
         if not self._scheduled:
             config.model.scheduler = None
         without = {

@@ -1,4 +1,7 @@
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +20,7 @@ from datamodules.digits import Digits
 from datamodules.pack import Source
 from models.checkpoint import read_checkpoint
 from scripts.train import main
+from tests.discovery import ROOT
 
 torch.set_num_threads(1)  # the tests share the cores
 
@@ -90,6 +94,24 @@ def resume() -> Callable[..., Run]:
     def fit(run: Run, *flags: str) -> Run:
         main(["fit", "--resume", str(run.folder), *flags])
         return Run(run.folder)
+
+    return fit
+
+
+@pytest.fixture
+def train_in_two_processes(tmp_path: Path, data_root: Path) -> Callable[..., Run]:
+    """Runs `fit` as a user would over two processes on the CPU, and gives the folder it has made."""
+
+    def fit(*flags: str) -> Run:
+        command = [sys.executable, str(ROOT / "scripts" / "train.py"), "fit", "--trainer.strategy=ddp", *flags]
+        command += ["--trainer.accelerator=cpu", "--trainer.devices=2"]
+        command += ["--runs", str(tmp_path / "two"), "--data.root", str(data_root)]
+        done = subprocess.run(
+            command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        (made,) = tmp_path.glob("two/**/config.yaml")
+        return Run(made.parent)
 
     return fit
 

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from callbacks.range_test import DIVERGED, FEWEST_STEPS, UNSETTLED, RangeTest, smooth, suggest
 from datamodules.digits import Digits
 from models.classifier import Classifier
+from models.convnet import ConvNet
 from models.mlp import MLP
 
 LRS = [float(lr) for lr in np.geomspace(1e-6, 1, 100)]
@@ -54,6 +55,22 @@ def test_every_step_has_the_next_rate_and_groups_keep_their_proportions(digits: 
     assert test.lrs == test.range
     assert len(test.losses) == 50
     assert not test.diverged
+
+
+@pytest.mark.filterwarnings("ignore:Found .* module.s. in eval mode")  # what is frozen, as it should be
+def test_leaves_alone_what_is_frozen_and_slows_the_layers(digits: Digits, tmp_path: Path) -> None:
+    class Noted(Classifier):
+        def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+            self.seen = [group["lr"] for group in self.trainer.optimizers[0].param_groups]
+            super().optimizer_step(*args, **kwargs)
+
+    network = ConvNet(1, (8, 8), 10, channels=[4, 8], head_sizes=[16])
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    model = Noted(network, 10, sgd, freeze=["stages"], layer_decay=0.5)
+    run(RangeTest(1e-5, 1e-2, 30), model, digits, tmp_path)
+    assert model.seen == pytest.approx([0.005, 0.01])
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, before[name]) == name.startswith("stages."), name
 
 
 def test_a_step_of_accumulated_batches_has_their_mean_loss_in_short_steps_too(digits: Digits, tmp_path: Path) -> None:

@@ -77,6 +77,14 @@ def test_crop_keeps_the_shape_of_things_and_squash_keeps_all_of_them(tmp_path: P
     assert squashed[0, [1, 10, 18]].tolist() == [0, 128, 255]
 
 
+@pytest.mark.parametrize("side", [48, 224])
+def test_crops_every_shape(tmp_path: Path, side: int) -> None:
+    for short in range(side + 1, side + 40):
+        for size in ((short, short + 60), (short + 60, short)):
+            Image.new("L", size).save(tmp_path / "a.bmp")
+            assert read_image(tmp_path / "a.bmp", 1, (side, side)).shape == (1, side, side)
+
+
 @pytest.mark.parametrize("size", [(32, 32), (64, 96), (300, 200), (500, 900)])
 def test_a_large_jpeg_decoded_at_a_smaller_scale_looks_the_same(tmp_path: Path, size: tuple[int, int]) -> None:
     Image.fromarray(PHOTO).resize((1600, 1068)).save(tmp_path / "a.jpg", quality=95)

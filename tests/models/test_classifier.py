@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -247,6 +248,30 @@ def test_views_are_averaged_in_test_and_predict_alone(
 def parameters_of(run: Run) -> Tensor:
     state = run.checkpoint["state_dict"]
     return torch.cat([state[name].flatten() for name in state if name.endswith(("weight", "bias"))])
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "fused"),
+    [
+        (torch.optim.SGD, True),
+        (torch.optim.AdamW, True),
+        (torch.optim.RMSprop, None),
+        (partial(torch.optim.Adam, foreach=True), None),
+        (partial(torch.optim.Adam, fused=False), False),
+    ],
+)
+def test_updates_in_one_pass_what_can_be_unless_told_otherwise(
+    optimizer: Callable[..., torch.optim.Optimizer], fused: bool | None, digits: Digits, tmp_path: Path
+) -> None:
+    weights: list[torch.Tensor] = []
+    for make in (optimizer, partial(optimizer, foreach=True, fused=None) if fused else optimizer):
+        torch.manual_seed(0)
+        model = Classifier(MLP(64, 10), 10, partial(make, lr=0.01))
+        fitted = quiet_trainer(tmp_path, max_epochs=1, precision="bf16-mixed", gradient_clip_val=0.1)
+        fitted.fit(model, digits)
+        assert fitted.optimizers[0].param_groups[0].get("fused") == (fused if make is optimizer else None)
+        weights.append(torch.cat([parameter.detach().flatten() for parameter in model.parameters()]))
+    assert torch.allclose(weights[0], weights[1], rtol=1e-3, atol=1e-4)
 
 
 def test_gradients_are_clipped_from_the_command_line(train: Callable[..., Run]) -> None:

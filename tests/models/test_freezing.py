@@ -48,7 +48,7 @@ def test_frozen_parts_are_in_evaluation_mode_and_thawed_ones_in_training() -> No
 @pytest.mark.parametrize(
     ("freeze", "unfreeze", "words"),
     [
-        (["stage"], {}, "ConvNet has no part stage to freeze or unfreeze; it has stages"),
+        (["stage"], {}, "ConvNet has no part stage to freeze or unfreeze; did you mean stages"),
         (["backbone"], {}, "ConvNet has no part backbone .*; it has stages, head"),
         (["stages"], {3: ["stages.99"]}, "has no part stages.99"),
         (["stages"], {3: ["head"]}, "unfreeze names head, which is not frozen"),
@@ -97,6 +97,23 @@ def test_a_run_resumes_bit_for_bit_before_and_after_thawing(train: Callable[...,
             assert_equal(resumed.checkpoint[part], whole.checkpoint[part], f"{place.name}: {part}")
 
 
+def test_two_processes_freeze_thaw_and_slow_as_one(
+    train: Callable[..., Run], train_in_two_processes: Callable[..., Run]
+) -> None:
+    flags = (
+        *("--model.freeze=[stages]", "--model.unfreeze={1: [stages]}", "--model.layer_decay=0.5"),
+        *("--trainer.max_epochs=2", "--data.drop_last=true", "--model.network.batch_norm=false"),
+        *("--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=0.1", "--trainer.precision=32-true"),
+    )
+    one = train(*flags, "--data.batch_size=128")
+    strategy = "--trainer.strategy=ddp_find_unused_parameters_true"
+    two = train_in_two_processes(*flags, "--data.batch_size=64", strategy)
+    assert one.results["steps"] == two.results["steps"]
+    for name, value in one.checkpoint["state_dict"].items():
+        if not name.startswith(("train_metrics", "val_metrics", "test_metrics")):
+            assert torch.allclose(two.checkpoint["state_dict"][name], value, rtol=1e-3, atol=1e-5), name
+
+
 def test_a_part_that_is_not_there_is_one_sentence(refused: Callable[..., str], tmp_path: Path, data_root: Path) -> None:
     error = refused("fit", "--model.freeze=[stage]", "--runs", tmp_path, "--data.root", data_root)
-    assert "ConvNet has no part stage to freeze or unfreeze; it has stages" in error
+    assert "ConvNet has no part stage to freeze or unfreeze; did you mean stages" in error

@@ -55,12 +55,61 @@ def test_a_name_that_is_not_there_is_answered_with_those_near_it(name: str, mess
         TimmModel(name, 7)
 
 
-def test_says_where_to_put_weights_that_cannot_be_downloaded(offline: Path) -> None:
+@pytest.mark.parametrize(("weights", "tag"), [("DEFAULT", "a1_in1k"), ("a3_in1k", "a3_in1k")])
+def test_says_where_to_put_weights_that_cannot_be_downloaded(weights: str, tag: str, offline: Path) -> None:
     pytest.importorskip("timm", reason="timm is an optional extra")
     with pytest.raises(
-        ValueError, match=rf"hf download timm/resnet18\.a1_in1k` .* at {offline}/models--timm--resnet18"
+        ValueError, match=rf"`hf download timm/resnet18\.{tag}` .* at {offline}/models--timm--resnet18\.{tag}, or give"
     ):
-        TimmModel("resnet18", 7, pretrained=True)
+        TimmModel("resnet18", 7, weights=weights)
+
+
+@pytest.mark.parametrize("name", ["mobilenetv3_small_050", "levit_128s"])
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_begins_from_a_file_of_the_whole_network(name: str, suffix: str, tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm", reason="timm is an optional extra")
+    whole, file = timm.create_model(name).eval(), tmp_path / f"weights.{suffix}"
+    if suffix == "pth":
+        torch.save(whole.state_dict(), file)
+    else:
+        pytest.importorskip("safetensors.torch").save_file(whole.state_dict(), file)
+    network = TimmModel(name, 7, weights=str(file)).eval()
+    images = torch.randn(1, 3, 224, 224)
+    whole.reset_classifier(0)
+    assert torch.allclose(network.backbone(images), whole(images))
+
+
+def test_begins_from_the_backbone_of_a_checkpoint(train: Callable[..., Run]) -> None:
+    pytest.importorskip("timm", reason="timm is an optional extra")
+    run = train(
+        *("--model.network=models.timm_model.TimmModel", "--model.network.name=mobilenetv3_small_050"),
+        *("--trainer.max_epochs=1", "--trainer.limit_train_batches=1"),
+    )
+    network = TimmModel("mobilenetv3_small_050", 7, weights=str(run.last))
+    learnt = run.checkpoint["state_dict"]["network.backbone.conv_head.weight"]
+    assert torch.equal(network.get_parameter("backbone.conv_head.weight"), learnt)
+
+
+def test_counts_and_names_what_does_not_fit_in_a_file(tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm", reason="timm is an optional extra")
+    state = timm.create_model("mobilenetv3_small_050").state_dict()
+    torch.save({f"_{name}": value for name, value in state.items()}, tmp_path / "weights.pth")
+    message = (
+        rf"do not fit mobilenetv3_small_050: \d+ missing \(conv_stem\.weight, .*\); {len(state)} unexpected \(_conv"
+    )
+    with pytest.raises(ValueError, match=message):
+        TimmModel("mobilenetv3_small_050", 7, weights=str(tmp_path / "weights.pth"))
+
+
+def test_refuses_weights_that_are_neither_a_name_nor_a_file() -> None:
+    pytest.importorskip("timm", reason="timm is an optional extra")
+    message = (
+        r"The weights a9_in1k are neither a file nor a name that timm has for resnet18; give a file, DEFAULT, a1_in1k"
+    )
+    with pytest.raises(ValueError, match=message):
+        TimmModel("resnet18", 7, weights="a9_in1k")
+    with pytest.raises(ValueError, match=r"that timm has for botnet50ts_256; give a file or null"):
+        TimmModel("botnet50ts_256", 7, weights="DEFAULT")
 
 
 def test_a_checkpoint_is_loaded_without_the_weights_that_it_began_from(
@@ -71,8 +120,8 @@ def test_a_checkpoint_is_loaded_without_the_weights_that_it_began_from(
     monkeypatch.setattr(timm, "create_model", lambda name, pretrained, **rest: create(name, **rest))
     run = train(
         *("--model.network=models.timm_model.TimmModel", "--model.network.name=mobilenetv3_small_050"),
-        *("--model.network.pretrained=true", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1"),
+        *("--model.network.weights=DEFAULT", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1"),
     )
     monkeypatch.undo()
-    assert run.checkpoint["config"]["model"]["network"]["init_args"]["pretrained"]
+    assert run.checkpoint["config"]["model"]["network"]["init_args"]["weights"] == "DEFAULT"
     assert isinstance(Classifier.load_from_checkpoint(run.last).network, TimmModel)

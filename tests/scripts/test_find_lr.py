@@ -95,6 +95,24 @@ def test_a_schedule_and_its_momentum_are_left_out(
     assert said[0] == said[1] != []
 
 
+def test_cached_features_give_the_same_suggestion(
+    find_lr: Callable[..., None], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    cache = ("--feature_cache=callbacks.feature_cache.FeatureCache", f"--feature_cache.folder={tmp_path / 'features'}")
+    network = (
+        "--model.network=models.resnet.ResNet",
+        "--model.network.channels=[4, 8]",
+        "--model.network.blocks=[1, 1]",
+    )
+    said = []
+    for more in ((), cache):
+        find_lr(*network, "--model.freeze=[backbone]", "--min_lr=1e-4", "--steps=120", *more)
+        out = capsys.readouterr().out
+        assert ("Training the head on features" in out) == bool(more)
+        said.append(re.findall("suggestion .*", out))
+    assert said[0] == said[1] != []
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [

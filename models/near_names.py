@@ -1,0 +1,25 @@
+"""What a name that is not there may have been meant to be."""
+
+from collections.abc import Collection
+from difflib import get_close_matches
+
+SHOWN = 3
+"""How many names are offered."""
+
+
+def near_names(name: str, names: Collection[str], otherwise: str = "") -> str:
+    """End a sentence on a name that is not there.
+
+    Args:
+        name: What was given.
+        names: What there is.
+        otherwise: What to say when none is near; by default all there is.
+
+    Example:
+        >>> near_names("resnet8", ["resnet18", "vgg16"])
+        'did you mean resnet18?'
+        >>> near_names("?", ["resnet18", "vgg16"])
+        'there is resnet18, vgg16'
+    """
+    near = get_close_matches(name, names, n=SHOWN)
+    return f"did you mean {', '.join(near)}?" if near else otherwise or f"there is {', '.join(names)}"
