@@ -56,7 +56,7 @@ class TimedLoader(DataLoader[Any]):
                 sentence = str(error).rstrip().rsplit(f"{type(error).__name__}: ")[-1]
                 raise MisconfigurationException(sentence) from None
             except (RuntimeError, OSError) as error:
-                if self.num_workers and (sentence := _sentence(str(error))):
+                if self.num_workers and (sentence := _sentence(f"{error} {error.__cause__}")):
                     raise WorkerError(sentence) from error
                 raise
             self.seconds_waited += clock() - start

@@ -1,8 +1,13 @@
 import shutil
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
+from lightning.pytorch.callbacks import Callback
 
+from models.checkpoint import DurableCheckpointIO, read_checkpoint
 from tests.conftest import Run
 
 SHORT = ("--data.batch_size=256", "--early_stopping=null")
@@ -48,3 +53,99 @@ def test_a_finished_run_is_tested_again(train: Callable[..., Run]) -> None:
         torch.equal(value, first.checkpoint["state_dict"][name])
         for name, value in second.checkpoint["state_dict"].items()
     )
+
+
+def test_a_damaged_last_is_told_and_the_best_is_gone_on_with(
+    train: Callable[..., Run], resume: Callable[..., Run], capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = train(*SHORT, "--trainer.max_epochs=3", "--checkpoint.monitor=train/loss", "--checkpoint.mode=min")
+    expected = whole.checkpoint["state_dict"]
+    with whole.last.open("r+b") as file:
+        file.seek(5000)
+        file.write(b"?" * 100)
+    run = resume(whole)
+    assert f"{whole.last} is damaged" in capsys.readouterr().out
+    assert all(torch.equal(value, expected[name]) for name, value in run.checkpoint["state_dict"].items())
+
+
+def test_is_written_by_the_clock_too(train: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[int] = []
+    save = DurableCheckpointIO.save_checkpoint
+
+    def spy(self: DurableCheckpointIO, checkpoint: dict[str, Any], path: str | Path, **rest: Any) -> None:
+        steps.append(checkpoint["global_step"])
+        save(self, checkpoint, path, **rest)
+
+    monkeypatch.setattr(DurableCheckpointIO, "save_checkpoint", spy)
+    train(*SHORT, "--trainer.max_epochs=1", "--checkpoint.every_minutes=0.0000001")
+    assert sorted(set(steps)) == [1, 2, 3, 4, 5, 6]
+
+
+def full(*_: object, **__: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_a_folder_that_takes_no_checkpoint_is_refused_before_the_first_step(
+    refused: Callable[..., str], data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("callbacks.checkpoint._take_space", full)
+    error = refused("fit", "--data.root", data_root, "--runs", tmp_path / "runs")
+    assert "cannot take a checkpoint of 0.6 MB: No space left on device; free space there or choose another" in error
+    assert not list(tmp_path.glob("runs/*/*"))
+
+
+def test_a_disk_that_is_full_for_a_while_keeps_what_was_there(
+    train: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save = DurableCheckpointIO.save_checkpoint
+
+    def sometimes(self: DurableCheckpointIO, checkpoint: dict[str, Any], path: str | Path, **rest: Any) -> None:
+        if checkpoint["epoch"] == 2:
+            full()
+        save(self, checkpoint, path, **rest)
+
+    monkeypatch.setattr(DurableCheckpointIO, "save_checkpoint", sometimes)
+    run = train(*SHORT, "--trainer.max_epochs=3")
+    said = capsys.readouterr().err
+    assert said.count("last.ckpt could not be written (No space left on device); training goes on") <= 1
+    assert "could not be written (No space left on device); training goes on" in said
+    assert run.checkpoint["epoch"] == 3
+    best = torch.load(run.best, weights_only=True)
+    assert best["progress"]["metrics"]["val/accuracy"] == run.results["best"]
+
+
+def test_a_disk_that_is_full_at_the_end_is_told_with_a_status(
+    train: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save = DurableCheckpointIO.save_checkpoint
+
+    def once(self: DurableCheckpointIO, checkpoint: dict[str, Any], path: str | Path, **rest: Any) -> None:
+        if checkpoint["epoch"] > 1:
+            full()
+        save(self, checkpoint, path, **rest)
+
+    monkeypatch.setattr(DurableCheckpointIO, "save_checkpoint", once)
+    with pytest.raises(SystemExit) as left:
+        train(*SHORT, "--trainer.max_epochs=3")
+    assert left.value.code == 1
+    assert "error: Training is over, but " in capsys.readouterr().err
+    (last,) = tmp_path.glob("runs/*/*/checkpoints/last.ckpt")
+    assert read_checkpoint(last)["epoch"] == 1
+
+
+class Odd(Callback):
+    """Keeps what no checkpoint may hold."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"place": Path("here")}
+
+
+def test_a_checkpoint_that_could_not_be_loaded_ends_the_run_at_its_first_epoch(
+    train: Callable[..., Run], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        train(*SHORT, "--trainer.max_epochs=3", f"--trainer.callbacks=[{Odd.__module__}.Odd]")
+    assert left.value.code == 2
+    said = capsys.readouterr()
+    assert "best.ckpt cannot be read: it holds code or an object (pathlib.PosixPath)" in said.err
+    assert "epoch 2/3" not in said.out

@@ -1,12 +1,15 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from callbacks.run_folder import make_run_folder
+from callbacks.run_folder import hold, make_run_folder, release_folders
+from scripts.train import main
+from tests.conftest import Run
 from tests.discovery import ROOT
 
 
@@ -37,3 +40,36 @@ def test_all_processes_of_a_run_use_one_folder(tmp_path: Path, data_root: Path, 
     assert "UserWarning" not in done.stderr
     (folder,) = tmp_path.glob("runs/*/*")
     assert (folder / "results.json").is_file()
+
+
+def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:
+    hold(tmp_path)
+    with pytest.raises(MisconfigurationException, match="Another process is training in"):
+        hold(tmp_path)
+    release_folders()
+    hold(tmp_path)
+    release_folders()
+
+
+def test_the_newest_run_is_gone_on_with(train: Callable[..., Run], tmp_path: Path) -> None:
+    older, newer = (train("--trainer.max_epochs=1", "--data.batch_size=512") for _ in range(2))
+    main(["fit", "--runs", str(tmp_path / "runs"), "--resume", "--trainer.max_epochs=2"])
+    assert [Run(run.folder).checkpoint["epoch"] for run in (older, newer)] == [1, 2]
+    main(["fit", "--resume", str(older.folder), "--trainer.max_epochs=3"])
+    assert [Run(run.folder).checkpoint["epoch"] for run in (older, newer)] == [3, 2]
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--resume",), "There is no run in {runs}/digits-convnet to go on with"),
+        (("--resume", "{runs}"), "{runs} is no folder of a run: it has no config.yaml"),
+        (("--resume", "--ckpt_path", "last.ckpt"), "give one of them"),
+    ],
+)
+def test_says_what_cannot_be_gone_on_with(
+    refused: Callable[..., str], tmp_path: Path, flags: tuple[str, ...], words: str
+) -> None:
+    runs = str(tmp_path / "runs")
+    error = refused("fit", "--runs", runs, *(flag.format(runs=runs) for flag in flags))
+    assert words.format(runs=runs) in error

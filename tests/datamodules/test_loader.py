@@ -1,10 +1,12 @@
+import os
+import signal
 from typing import Any
 
 import pytest
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch.utils.data import Dataset
 
-from datamodules.loader import TimedLoader
+from datamodules.loader import TimedLoader, WorkerError
 
 
 class Clock:
@@ -46,3 +48,49 @@ def test_what_is_refused_is_one_sentence_from_workers_too(workers: int) -> None:
     with pytest.raises(MisconfigurationException) as error:
         list(loader)
     assert str(error.value) == "Image 3 is gone."
+
+
+class Struck(Dataset[int]):
+    """Sends its worker a signal at the fourth item."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __getitem__(self, index: int) -> int:
+        if index == 3:
+            os.kill(os.getpid(), self.number)
+        return index
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (signal.SIGKILL, "was killed, as the system does when memory runs out: use fewer with --data.num_workers"),
+        (signal.SIGSTOP, "has given none for 1 s: it was stopped, or its disk does not answer"),
+        (signal.SIGBUS, "shared memory in /dev/shm, where batches are handed over, is full: use --data.num_workers 0"),
+    ],
+)
+def test_a_worker_that_fails_is_told_in_one_sentence(monkeypatch: pytest.MonkeyPatch, number: int, words: str) -> None:
+    monkeypatch.setattr("datamodules.loader.PATIENCE_SECONDS", 1.0)
+    loader = TimedLoader(Struck(number), batch_size=None, sampler=[2, 3], num_workers=1)
+    with pytest.raises(WorkerError, match=words) as error:
+        list(loader)
+    assert "\n" not in str(error.value)
+
+
+def test_a_signal_to_the_whole_job_does_not_reach_workers() -> None:
+    class Group(Dataset[int]):
+        def __getitem__(self, index: int) -> int:
+            return os.getpgid(0)
+
+    assert list(TimedLoader(Group(), batch_size=None, sampler=[0], num_workers=1)) != [os.getpgid(0)]
+    assert list(TimedLoader(Group(), batch_size=None, sampler=[0])) == [os.getpgid(0)]
+
+
+def test_what_a_data_set_says_itself_is_not_taken_for_a_worker() -> None:
+    class Broken(Dataset[int]):
+        def __getitem__(self, index: int) -> int:
+            raise RuntimeError("the third row is missing")
+
+    with pytest.raises(RuntimeError, match="the third row is missing"):
+        list(TimedLoader(Broken(), batch_size=None, sampler=[0], num_workers=1))

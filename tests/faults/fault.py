@@ -3,7 +3,9 @@
 import io
 import os
 import signal
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +46,12 @@ class Fault:
     nth: int
     signal: int
     share: float = 0.5
+
+
+def _fill_disk() -> None:
+    with suppress(OSError), Path(sys.argv[sys.argv.index("--runs") + 1], "filling").open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
 
 
 def inject(fault: Fault) -> None:
@@ -101,5 +109,8 @@ def inject(fault: Fault) -> None:
             before(callbacks.curves, "_write")
         case "in packing":
             before(datamodules.pack, "image_sums")
+        case "fill the disk":
+            before(callbacks.safe_points, "_call_safe_point")
+            strike = _fill_disk
         case _:
             raise ValueError(f"place is {fault.place}; choose from {PLACES}")

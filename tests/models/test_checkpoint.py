@@ -6,10 +6,16 @@ import pytest
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from models.checkpoint import DurableCheckpointIO, read_checkpoint
+from models.checkpoint import (
+    DurableCheckpointIO,
+    check_whole,
+    newest_checkpoint,
+    read_checkpoint,
+    remove_leftovers,
+)
 from tests.conftest import Run
 
-WHOLE = {"state_dict": {"weight": torch.arange(1000)}, "class_names": ["a", "b"], "preprocessing": {}}
+WHOLE: dict[str, Any] = {"state_dict": {"weight": torch.arange(1000)}, "class_names": ["a", "b"], "preprocessing": {}}
 
 
 def test_gives_what_was_saved(tmp_path: Path) -> None:
@@ -84,3 +90,43 @@ def test_the_command_line_writes_so(train: Callable[..., Run], monkeypatch: pyte
     train("--trainer.max_epochs=2")
     assert set(written) == {"best.ckpt", "last.ckpt"}
     assert written[-1] == "last.ckpt"
+
+
+def test_a_changed_bit_is_noticed_wherever_it_matters(tmp_path: Path) -> None:
+    DurableCheckpointIO().save_checkpoint(WHOLE | {"global_step": 3}, tmp_path / "whole.ckpt")
+    whole = (tmp_path / "whole.ckpt").read_bytes()
+    check_whole(tmp_path / "whole.ckpt")
+    noticed = 0
+    for place in range(0, len(whole), 31):
+        changed = bytearray(whole)
+        changed[place] ^= 1 << place % 8
+        (tmp_path / "changed.ckpt").write_bytes(changed)
+        try:
+            check_whole(tmp_path / "changed.ckpt")
+        except MisconfigurationException as error:
+            assert "changed.ckpt is damaged" in str(error)  # noqa: PT017  # what is not noticed must not matter
+            noticed += 1
+        else:
+            weight = read_checkpoint(tmp_path / "changed.ckpt")["state_dict"]["weight"]
+            assert torch.equal(weight, WHOLE["state_dict"]["weight"])
+    assert noticed > len(whole) / 31 / 2
+
+
+def test_the_newest_is_the_furthest_that_is_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, step in (("best", 3), ("last", 7), ("timed", 5)):
+        DurableCheckpointIO().save_checkpoint(WHOLE | {"global_step": step}, tmp_path / f"{name}.ckpt")
+    assert newest_checkpoint(tmp_path) == tmp_path / "last.ckpt"
+    assert capsys.readouterr().out == ""
+    damaged = bytearray((tmp_path / "last.ckpt").read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    (tmp_path / "last.ckpt").write_bytes(damaged)
+    assert newest_checkpoint(tmp_path) == tmp_path / "timed.ckpt"
+    assert capsys.readouterr().out.count("last.ckpt is damaged") == 1
+    assert newest_checkpoint(tmp_path / "none") is None
+
+
+def test_what_killed_writers_have_left_is_removed(tmp_path: Path) -> None:
+    for name in (".last.ckpt.123", "last.ckpt", ".lock"):
+        (tmp_path / name).touch()
+    remove_leftovers(tmp_path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == [".lock", "last.ckpt"]
