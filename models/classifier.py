@@ -167,17 +167,20 @@ class Classifier(LightningModule):
         logits = self(images)
         loss: Tensor = self.loss(logits.float(), labels, self._weight)
         self.train_metrics.update(logits.detach(), labels, loss.detach())
+        if self.trainer.world_size > 1 and self.trainer.is_last_batch:
+            # Gradients are averaged over processes, whose shares of an epoch's last batch may differ by an image.
+            total = torch.tensor(float(len(labels)), device=self.device)
+            torch.distributed.all_reduce(total)
+            loss = loss * (len(labels) * self.trainer.world_size / total)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count the batch."""
-        images, labels = batch
-        self._count(self(images), labels, self.val_metrics)
+        self._count(self, batch, self.val_metrics)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Count the batch."""
-        images, labels = batch
-        self._count(self.predict_logits(images), labels, self.test_metrics)
+        self._count(self.predict_logits, batch, self.test_metrics)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Logits, float32 `[B, K]`."""
@@ -191,8 +194,11 @@ class Classifier(LightningModule):
         return logits
 
     @staticmethod
-    def _count(logits: Tensor, labels: Tensor, metrics: ClassificationMetrics) -> None:
-        metrics.update(logits, labels, F.cross_entropy(logits.float(), labels))
+    def _count(predict: Callable[[Tensor], Tensor], batch: Batch, metrics: ClassificationMetrics) -> None:
+        images, labels = batch
+        if len(labels):  # the last of a process may be empty
+            logits = predict(images)
+            metrics.update(logits, labels, F.cross_entropy(logits.float(), labels))
 
     def train(self, mode: bool = True) -> Self:
         """Put all but what is frozen into training mode."""
@@ -268,6 +274,9 @@ class Classifier(LightningModule):
             optimizer = self.make_optimizer(self.parameter_groups(self.network))
             for group in optimizer.param_groups:
                 group["lr"] *= group.get("lr_scale", 1.0)
+                if self.device.type == "cuda" and group.get("fused", False) is None and not group.get("foreach"):
+                    # One kernel for all parameters, which can leave out a step without being waited for.
+                    group["fused"] = True
             scheduler = make_scheduler(optimizer)
             if isinstance(scheduler, OneCycleLR):  # which gives all groups the same rates
                 for group in optimizer.param_groups:

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.fabric.utilities.rank_zero import _get_rank
 from lightning.pytorch.cli import LightningArgumentParser
 
 from models.checkpoint import read_checkpoint
@@ -149,12 +150,16 @@ class Parser(LightningArgumentParser):
 
 @contextmanager
 def mistakes_in_one_sentence() -> Iterator[None]:
-    """Let a user's mistake end the process with one sentence and exit status 2."""
+    """Let a user's mistake end the process with one sentence and exit status 2; numbers that are not finite with 1."""
     try:
         yield
     except MisconfigurationException as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except FloatingPointError as error:
+        if _get_rank() in (None, 0):  # all processes stop for the same reason
+            print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
 
 
 def one_sentence(message: str) -> str:

@@ -87,7 +87,8 @@ class TrainCLI(LightningCLI):
         """The callbacks that are there by default, and what data and network are told rather than asked."""
         parser.add_argument("--experiment", type=str | None, help="Name of the runs' folder; by default the config's.")
         parser.add_argument("--runs", type=Path, default=Path("runs"), help="The folder of all experiments.")
-        keys = ("weight_average", "checkpoint", "early_stopping", "learning_rate_monitor", "progress_bar", "preview")
+        keys: tuple[str, ...] = ("weight_average", "finite_guard", "checkpoint", "early_stopping")
+        keys += ("learning_rate_monitor", "progress_bar", "preview")
         for key in keys:
             parser.add_lightning_class_args(Callback, key, subclass_mode=True, required=False)
         parser.link_arguments("seed_everything", "data.init_args.seed")
