@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from torch.optim.lr_scheduler import ConstantLR, OneCycleLR
 
 from models.checkpoint import read_checkpoint
+from models.class_path import refuse_functions
 from models.freezing import Freezing
 from models.losses import CrossEntropy, Loss
 from models.metrics import ClassificationMetrics
@@ -349,7 +350,8 @@ class Classifier(LightningModule):
             kwargs: Arguments of the constructor that replace those saved.
 
         Raises:
-            MisconfigurationException: If the file is missing, damaged or of another program.
+            MisconfigurationException: If the file is missing, damaged or of another program, or names a function where
+                a class belongs.
         """
         saved = read_checkpoint(checkpoint_path).get(cls.CHECKPOINT_HYPER_PARAMS_KEY, {})
         if "network" not in {**saved, **kwargs}:
@@ -357,6 +359,11 @@ class Classifier(LightningModule):
                 f"{checkpoint_path} was saved around a ready-made network, whose arguments are not in it; "
                 "give the network again: Classifier.load_from_checkpoint(path, network=...)."
             )
+        if "_instantiator" in saved:
+            arguments = {name: value for name, value in {**saved, **kwargs}.items() if name != "_instantiator"}
+            parser = ArgumentParser(exit_on_error=False)
+            parser.add_class_arguments(cls, fail_untyped=False)
+            refuse_functions(parser.parse_object(arguments), str(checkpoint_path))
         classifier: Self = super().load_from_checkpoint(
             checkpoint_path, map_location=map_location, weights_only=True, **kwargs
         )

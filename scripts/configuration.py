@@ -19,6 +19,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import _get_rank
 from lightning.pytorch.cli import LightningArgumentParser
 
+from datamodules.names import readable
 from models.checkpoint import read_checkpoint
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -154,8 +155,15 @@ def mistakes_in_one_sentence() -> Iterator[None]:
     try:
         yield
     except MisconfigurationException as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {readable(str(error))}", file=sys.stderr)
         sys.exit(2)
+    except RuntimeError as error:
+        if not re.search("connection (reset|closed|refused)", str(error), re.IGNORECASE):
+            raise
+        print(
+            "error: Another process of this run has ended, so this one ends; see what that one said.", file=sys.stderr
+        )
+        sys.exit(1)
     except FloatingPointError as error:
         if _get_rank() in (None, 0):  # all processes stop for the same reason
             print(f"error: {error}", file=sys.stderr)

@@ -28,6 +28,7 @@ from callbacks.run_folder import agree_on_run_folder
 from callbacks.run_record import RunRecord
 from datamodules.base import ImageDataModule
 from models.checkpoint import DurableCheckpointIO
+from models.class_path import refuse_functions
 from models.classifier import Classifier
 from models.precision import choose_precision
 from scripts.configuration import CONFIGS, Parser, mistakes_in_one_sentence, one_sentence, read_layers
@@ -110,6 +111,7 @@ class TrainCLI(LightningCLI):
             config, flags, self.config_files = read_layers(args[1:])
             args = [args[0], "--config", yaml.safe_dump(config), *flags]
         self.config = parser.parse_args(args)
+        refuse_functions(self.config, "The configuration")
         if not 0 <= (seed := self.config[self.config.subcommand].seed_everything) < 2**32:
             raise MisconfigurationException(f"seed_everything is {seed}; give a whole number from 0 to {2**32 - 1}.")
 
