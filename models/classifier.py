@@ -199,7 +199,7 @@ class Classifier(LightningModule):
         images, labels = batch
         if len(labels):  # the last of a process may be empty
             logits = predict(images)
-            metrics.update(logits, labels, F.cross_entropy(logits.float(), labels))
+            metrics.update(logits, labels, F.cross_entropy(logits.to(metrics.loss_sum.dtype), labels))
 
     def train(self, mode: bool = True) -> Self:
         """Put all but what is frozen into training mode."""
