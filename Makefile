@@ -1,10 +1,12 @@
 PYTHON ?= python3
 ARGS ?=
+CASES ?= 200
+SEED ?= 1
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test lint format benchmark constraints
+.PHONY: help setup train test soak lint format benchmark constraints
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +25,9 @@ train: setup ## train a small network on handwritten digits, or with ARGS="--con
 
 test: lint ## lint, types and tests
 	@$(BIN)/python -m pytest $(ARGS)
+
+soak: setup ## break off and take up random runs; CASES=200 SEED=1
+	@$(BIN)/python -m tests.faults.soak --cases $(CASES) --seed $(SEED)
 
 lint: setup ## style and types
 	@$(BIN)/ruff check

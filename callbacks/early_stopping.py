@@ -1,7 +1,10 @@
 """Stopping when nothing gets better."""
 
+from typing import Any
+
 import lightning.pytorch.callbacks
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 
@@ -22,6 +25,14 @@ class EarlyStopping(lightning.pytorch.callbacks.EarlyStopping):
         self, monitor: str = "val/accuracy", mode: str = "max", patience: int = 10, min_delta: float = 0.0
     ) -> None:
         super().__init__(monitor=monitor, mode=mode, patience=patience, min_delta=min_delta)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up how long nothing has got better, but not the patience, which a resumed run may be given anew."""
+        super().load_state_dict(state_dict | {"patience": self.patience})
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop at once when a run is resumed that was at its end."""
+        trainer.should_stop = trainer.should_stop or self.wait_count >= self.patience
 
     def _validate_condition_metric(self, logs: dict[str, Tensor]) -> bool:
         if self.monitor.startswith("val/") and not any(name.startswith("val/") for name in logs):

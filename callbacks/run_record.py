@@ -18,6 +18,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
+from callbacks.run_folder import CONFIG
 from datamodules.cores import available_cores
 from datamodules.names import readable
 from models.classifier import Classifier
@@ -63,6 +64,7 @@ class RunRecord(Callback):
 
     def __init__(self, folder: Path, experiment: str, config: str) -> None:
         self.folder = folder
+        self._is_new = not (folder / CONFIG).exists()
         self.results: dict[str, Any] = {"experiment": experiment}
         """What `results.json` holds."""
         self._text = config
@@ -80,7 +82,7 @@ class RunRecord(Callback):
         if stage != "fit":
             return
         if trainer.is_global_zero:
-            (self.folder / "config.yaml").write_text(self._text)
+            (self.folder / CONFIG).write_text(self._text)
         datamodule = getattr(trainer, "datamodule", None)
         self._fingerprint = getattr(datamodule, "data_fingerprint", None)
         skipped = getattr(getattr(datamodule, "pack", None), "skipped", None)
@@ -176,7 +178,7 @@ class RunRecord(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave no folder behind when a mistake in the configuration came to light before anything was trained."""
-        if isinstance(exception, MisconfigurationException) and not self._run_clock.seconds:
+        if isinstance(exception, MisconfigurationException) and self._is_new and not self._run_clock.seconds:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def _waited(self, trainer: Trainer) -> float:

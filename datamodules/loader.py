@@ -1,5 +1,6 @@
-"""The stock DataLoader, with a clock."""
+"""The stock DataLoader, with a clock, and a sentence for each way in which its workers fail."""
 
+import os
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -7,14 +8,40 @@ from typing import Any
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader
 
+PATIENCE_SECONDS = 300.0
+"""How long a batch may take before its worker counts as stopped."""
+
+
+class WorkerError(RuntimeError):
+    """A process that loads batches has died or stands still."""
+
 
 class TimedLoader(DataLoader[Any]):
     """A DataLoader that knows how long its user has waited for batches.
 
-    What a worker process refuses is raised as it was said there, without the worker's traceback.
+    What a worker process refuses is raised as it was said there, without the worker's traceback. Signals to the whole
+    terminal or job do not reach the workers: it is for the process that trains to leave in order.
+
+    Args:
+        dataset: What batches are taken from.
+        num_workers: Processes that do so.
+        options: What `torch.utils.data.DataLoader` takes besides.
+
+    Raises:
+        MisconfigurationException: While iterating, what a worker has refused.
+        WorkerError: While iterating, if a worker has died, or gives nothing for `PATIENCE_SECONDS`.
     """
 
     seconds_waited = 0.0
+
+    def __init__(self, dataset: Any, *, num_workers: int = 0, **options: Any) -> None:
+        super().__init__(
+            dataset,
+            num_workers=num_workers,
+            timeout=PATIENCE_SECONDS if num_workers else 0,
+            worker_init_fn=_leave_process_group,
+            **options,
+        )
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # what torch's own private class is used for
         batches = super().__iter__()
@@ -28,5 +55,33 @@ class TimedLoader(DataLoader[Any]):
             except MisconfigurationException as error:
                 sentence = str(error).rstrip().rsplit(f"{type(error).__name__}: ")[-1]
                 raise MisconfigurationException(sentence) from None
+            except (RuntimeError, OSError) as error:
+                if self.num_workers and (sentence := _sentence(str(error))):
+                    raise WorkerError(sentence) from error
+                raise
             self.seconds_waited += clock() - start
             yield batch
+
+
+def _leave_process_group(_: int) -> None:
+    os.setpgid(0, 0)
+
+
+def _sentence(message: str) -> str:
+    """What has happened to a worker and what to do, by what torch says, or nothing if it is about something else."""
+    if "timed out" in message:
+        return (
+            f"A process that loads batches has given none for {PATIENCE_SECONDS:.0f} s: it was stopped, or its disk "
+            "does not answer; see to that, or use --data.num_workers 0."
+        )
+    if "shared memory" in message or "No space left on device" in message or "Bus error" in message:
+        return (
+            "The shared memory in /dev/shm, where batches are handed over, is full: use --data.num_workers 0 or a "
+            "smaller --data.batch_size, or give the container more with --shm-size."
+        )
+    if "DataLoader worker" in message:
+        return (
+            "A process that loads batches was killed, as the system does when memory runs out: use fewer with "
+            "--data.num_workers, or a smaller --data.batch_size."
+        )
+    return ""

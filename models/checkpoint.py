@@ -1,6 +1,8 @@
 """Writing and reading a checkpoint."""
 
 import os
+import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,55 @@ class DurableCheckpointIO(TorchCheckpointIO):
             os.close(folder)
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Remove what writers that were killed have left in a folder of checkpoints.
+
+    Args:
+        folder: The folder, into which nobody else is writing.
+    """
+    for part in folder.glob(".*.ckpt.*"):
+        part.unlink()
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """Find the checkpoint that is furthest in training, of those that are whole.
+
+    Says of each damaged one that it is left out.
+
+    Args:
+        folder: The folder of checkpoints.
+
+    Returns:
+        The file, or None if there is none.
+    """
+    progress = {}
+    for path in folder.glob("*.ckpt"):
+        try:
+            check_whole(path)
+            progress[path] = (read_checkpoint(path)["global_step"], path.stat().st_mtime_ns)
+        except MisconfigurationException as error:
+            print(f"{error} It is left out.")
+    return max(progress, key=lambda path: progress[path], default=None)
+
+
+def check_whole(path: str | Path) -> None:
+    """Compare a checkpoint with the checksums in it, which torch writes and does not look at.
+
+    Args:
+        path: The file.
+
+    Raises:
+        MisconfigurationException: If it cannot be read, or a bit of its content is not what was written.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError) as error:
+        raise MisconfigurationException(f"The checkpoint {path} is damaged: {error}.") from error
+    if damaged is not None:
+        raise MisconfigurationException(f"The checkpoint {path} is damaged: {damaged} is not what was written.")
+
+
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint of a Classifier; no code in it is run, and weights are read from the file when they are used.
 
@@ -68,9 +119,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:
+        strange = re.search(r"GLOBAL (\S+)", str(error))
+        reason = f"it holds code or an object ({strange[1]})" if strange else "it is truncated or damaged"
         raise MisconfigurationException(
-            f"The checkpoint {path} cannot be read: it is truncated, damaged or holds code; use another checkpoint of "
-            "the run."
+            f"The checkpoint {path} cannot be read: {reason}; use another checkpoint of the run."
         ) from error
     if not isinstance(checkpoint, dict) or not {"state_dict", "class_names", "preprocessing"} <= checkpoint.keys():
         raise MisconfigurationException(

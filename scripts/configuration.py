@@ -19,10 +19,15 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import _get_rank
 from lightning.pytorch.cli import LightningArgumentParser
 
+from callbacks.checkpoint import CheckpointError
+from datamodules.loader import WorkerError
 from datamodules.names import readable
 from models.checkpoint import read_checkpoint
 
 CONFIGS = Path(__file__).parent.parent / "configs"
+
+FAULTS = (CheckpointError, WorkerError, FloatingPointError)
+"""What ends a run through no mistake in its configuration."""
 
 Config = dict[str, Any]
 
@@ -81,11 +86,12 @@ def merge(base: Config, over: Config) -> Config:
     return merged
 
 
-def read_layers(args: Sequence[str]) -> tuple[Config, list[str], list[str]]:
-    """Read the default configuration, that in the checkpoint if one is given, and each --config, in turn.
+def read_layers(args: Sequence[str], run: Path | None = None) -> tuple[Config, list[str], list[str]]:
+    """Read the default configuration, that in the checkpoint if one is given, each --config, and a run's, in turn.
 
     Args:
         args: The command line's arguments.
+        run: The configuration file of a run to go on with.
 
     Returns:
         The configuration that the flags may be laid over, those flags, and the files given.
@@ -102,6 +108,8 @@ def read_layers(args: Sequence[str]) -> tuple[Config, list[str], list[str]]:
         layers.append(read_checkpoint(given.ckpt_path).get("config", {}))
         flags += ["--ckpt_path", given.ckpt_path]
     layers += map(read_config, given.config)
+    if run:
+        layers.append(read_config(run))
     config = switch_classes(reduce(merge, layers), flags)
     if not given.ckpt_path and config.get("ckpt_path"):
         read_checkpoint(config["ckpt_path"])
@@ -151,23 +159,23 @@ class Parser(LightningArgumentParser):
 
 @contextmanager
 def mistakes_in_one_sentence() -> Iterator[None]:
-    """Let a user's mistake end the process with one sentence and exit status 2; numbers that are not finite with 1."""
+    """Let a user's mistake end the process with one sentence and exit status 2, and what went wrong else with 1."""
     try:
         yield
     except MisconfigurationException as error:
         print(f"error: {readable(str(error))}", file=sys.stderr)
         sys.exit(2)
+    except FAULTS as error:
+        if not isinstance(error, FloatingPointError) or _get_rank() in (None, 0):  # which all processes stop for
+            print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
     except RuntimeError as error:
         if not re.search("connection (reset|closed|refused)", str(error), re.IGNORECASE):
             raise
-        print(
-            "error: Another process of this run has ended, so this one ends; see what that one said.", file=sys.stderr
-        )
+        print("error: Another process of this run has ended, and this one with it; see what it said.", file=sys.stderr)
         sys.exit(1)
-    except FloatingPointError as error:
-        if _get_rank() in (None, 0):  # all processes stop for the same reason
-            print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def one_sentence(message: str) -> str:

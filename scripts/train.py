@@ -1,21 +1,26 @@
 """Train, validate, test or predict: the constructors' signatures are the configuration.
 
 python scripts/train.py fit [--config FILE] [--data.batch_size 128 ...]
+python scripts/train.py fit --resume [FOLDER OF A RUN]
 python scripts/train.py test --ckpt_path runs/EXPERIMENT/DATE-TIME/checkpoints/best.ckpt
 """
 
+import argparse
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from pathlib import Path
 from pkgutil import resolve_name
+from shutil import rmtree
+from signal import SIGUSR1
 from typing import Any
 
 import torch
 import yaml
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.fabric.utilities.rank_zero import _get_rank
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.profilers import PassThroughProfiler
@@ -23,11 +28,14 @@ from lightning.pytorch.trainer import Trainer
 from rich import get_console
 from rich.table import Table
 
+from callbacks import slurm
+from callbacks.curves import Curves, cut_curves
+from callbacks.interruption import Interruption, Stopped
 from callbacks.prediction_file import PredictionFile
-from callbacks.run_folder import agree_on_run_folder
+from callbacks.run_folder import CONFIG, agree_on_run_folder, hold, newest_run, release_folders
 from callbacks.run_record import RunRecord
 from datamodules.base import ImageDataModule
-from models.checkpoint import DurableCheckpointIO
+from models.checkpoint import DurableCheckpointIO, newest_checkpoint, read_checkpoint, remove_leftovers
 from models.class_path import refuse_functions
 from models.classifier import Classifier
 from models.precision import choose_precision
@@ -35,7 +43,11 @@ from scripts.configuration import CONFIGS, Parser, mistakes_in_one_sentence, one
 from scripts.process import prepare_process
 from scripts.silence import silence_libraries
 
+CHECKPOINTS = "checkpoints"
 PREDICTIONS = "predictions.csv"
+
+NEWEST = Path("NEWEST")
+"""Stands for the newest run of the experiment."""
 
 MOST_WAITING = 0.05
 """The share of training time spent waiting for data above which a run says so."""
@@ -107,13 +119,40 @@ class TrainCLI(LightningCLI):
         """Read the defaults, the configuration in the checkpoint if one is given, --config and the flags, in turn."""
         args = list(sys.argv[1:] if args is None else args)
         self.config_files: list[str] = []
-        if args and args[0] in self.subcommands():
-            config, flags, self.config_files = read_layers(args[1:])
-            args = [args[0], "--config", yaml.safe_dump(config), *flags]
-        self.config = parser.parse_args(args)
+        self.resumed: Path | None = None
+        if args and args[0] == "fit":
+            args = self._find_resumed_run(parser, args)
+        self.config = parser.parse_args(self._lay(args))
         refuse_functions(self.config, "The configuration")
         if not 0 <= (seed := self.config[self.config.subcommand].seed_everything) < 2**32:
             raise MisconfigurationException(f"seed_everything is {seed}; give a whole number from 0 to {2**32 - 1}.")
+
+    def _find_resumed_run(self, parser: LightningArgumentParser, args: list[str]) -> list[str]:
+        """The arguments without --resume, which says what run to go on with: a folder or, by itself, the newest."""
+        resume = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        resume.add_argument("--resume", nargs="?", type=Path, const=NEWEST)
+        given, rest = resume.parse_known_args(args)
+        self.resumed = given.resume
+        if given.resume and any(flag.partition("=")[0] == "--ckpt_path" for flag in rest):
+            raise MisconfigurationException(
+                "--resume goes on with a run, --ckpt_path begins another from its checkpoint; give one of them."
+            )
+        if given.resume == NEWEST:
+            config = parser.parse_args(self._lay(rest)).fit
+            self.resumed = newest_run(config.runs / (config.experiment or self._experiment_name(config)))
+        elif given.resume and not (given.resume / CONFIG).is_file():
+            raise MisconfigurationException(
+                f"{given.resume} is no folder of a run: it has no {CONFIG}; give one such as runs/EXPERIMENT/DATE-TIME."
+            )
+        return rest
+
+    def _lay(self, args: list[str]) -> list[str]:
+        """The arguments with one configuration in place of those that they are laid over."""
+        if not args or args[0] not in self.subcommands():
+            return args
+        run = self.resumed / CONFIG if self.resumed and self.resumed != NEWEST else None
+        config, flags, self.config_files = read_layers(args[1:], run)
+        return [args[0], "--config", yaml.safe_dump(config), *flags]
 
     def _parse_ckpt_path(self) -> None:
         """Leave out Lightning's reading of hyperparameters, which would overrule the flags."""
@@ -136,7 +175,10 @@ class TrainCLI(LightningCLI):
         if self.subcommand in ("validate", "test"):
             config.trainer.logger = False
             return
-        self.folder = agree_on_run_folder(config.runs / self.experiment)
+        self.folder = agree_on_run_folder(config.runs / self.experiment, self.resumed)
+        self.is_new = not (self.folder / CONFIG).is_file()
+        if self.subcommand == "fit":
+            self._take_up(config)
         config.trainer.default_root_dir = str(self.folder)
         if self.subcommand == "predict":
             config.trainer.logger = False
@@ -149,7 +191,22 @@ class TrainCLI(LightningCLI):
             if "save_dir" in logger.init_args:
                 logger.init_args.save_dir = str(self.folder)
         if config.checkpoint and self.subcommand == "fit":
-            config.checkpoint.init_args.dirpath = str(self.folder / "checkpoints")
+            config.checkpoint.init_args.dirpath = str(self.folder / CHECKPOINTS)
+
+    def _take_up(self, config: Namespace) -> None:
+        """Go on from the newest checkpoint in the run's folder, if there is one."""
+        checkpoints = self.folder / CHECKPOINTS
+        first = _get_rank() in (None, 0)
+        if first:
+            hold(self.folder)
+            remove_leftovers(checkpoints)
+        checkpoint = newest_checkpoint(checkpoints)
+        if checkpoint:
+            config.ckpt_path = checkpoint
+        if first and not self.is_new:
+            reached = read_checkpoint(checkpoint) if checkpoint else {}
+            cut_curves(self.folder, reached.get("curves", {}))
+            print(f"going on in {self.folder} after step {reached.get('global_step', 0):,}")
 
     def _experiment_name(self, config: Namespace) -> str:
         """The last --config's place under configs/, or what is trained on what."""
@@ -163,20 +220,20 @@ class TrainCLI(LightningCLI):
         try:
             super().instantiate_classes()
         except (ValueError, ModuleNotFoundError, MisconfigurationException) as error:
-            if hasattr(self, "folder"):
-                with suppress(OSError):  # another process of the run was faster, or has written there
-                    self.folder.rmdir()
+            if getattr(self, "is_new", False):
+                rmtree(self.folder, ignore_errors=True)  # another process of the run may be faster
             raise MisconfigurationException(one_sentence(str(error))) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The Trainer with the record of the run, and with a precision for the hardware where none is given."""
         init, keys = self.config_init[self.subcommand], self._parser(self.subcommand).callback_keys
         # The defaults come first, so that the Trainer's checkpoint callback is the one whose best is tested.
-        callbacks = [init[key] for key in keys if init.get(key) is not None] + list(init.trainer.callbacks or [])
+        callbacks: list[Callback] = [Interruption()]
+        callbacks += [init[key] for key in keys if init.get(key) is not None] + list(init.trainer.callbacks or [])
         keys.clear()
         if self.subcommand == "fit":
             self.record = RunRecord(self.folder, self.experiment, self.config_text)
-            callbacks += [self.record, *self.more_callbacks]
+            callbacks += [self.record, Curves(), *self.more_callbacks]
         if self.subcommand == "predict":
             callbacks.append(PredictionFile(self.folder / PREDICTIONS))
         precision, reason = init.trainer.precision, "as given"
@@ -204,6 +261,17 @@ class TrainCLI(LightningCLI):
         if subcommand == "predict":
             return kwargs | {"return_predictions": False}
         return kwargs | ({"verbose": False} if subcommand != "fit" else {})
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Say how to go on when a signal has ended the process."""
+        try:
+            super()._run_subcommand(subcommand)
+        except Stopped as stop:
+            if subcommand == "fit" and self.trainer.is_global_zero:
+                print(f"stopped by {stop.signal.name}; go on with: scripts/train.py fit --resume {self.folder}")
+                if stop.signal == SIGUSR1 and slurm.job():
+                    slurm.queue_again()
+            raise
 
     def after_fit(self) -> None:
         """Test the best checkpoint and say what has come out and where it is."""
@@ -241,8 +309,13 @@ def main(args: list[str] | None = None) -> None:
     """Run the command line; a user's mistake ends in one sentence and exit status 2."""
     silence_libraries()
     prepare_process()
-    with mistakes_in_one_sentence():
-        TrainCLI(args)
+    try:
+        with mistakes_in_one_sentence():
+            TrainCLI(args)
+    finally:
+        release_folders()
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()  # Gloo's threads, left to the interpreter's end, may abort it
 
 
 if __name__ == "__main__":

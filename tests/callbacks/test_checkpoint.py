@@ -11,7 +11,7 @@ SHORT = ("--data.batch_size=256", "--early_stopping=null")
 def test_last_is_that_of_the_last_epoch_and_best_that_of_the_best(train: Callable[..., Run]) -> None:
     run = train(*SHORT, "--trainer.max_epochs=4", "--model.optimizer.lr=0.05")
     assert sorted(file.name for file in run.best.parent.iterdir()) == ["best.ckpt", "last.ckpt"]
-    assert run.checkpoint["epoch"] == 3
+    assert run.checkpoint["epoch"] == 4
     best = torch.load(run.best, weights_only=True)
     assert best["progress"]["metrics"]["val/accuracy"] == run.results["best"]
 
@@ -20,7 +20,7 @@ def test_last_is_written_without_validation(train: Callable[..., Run]) -> None:
     run = train(
         *SHORT, "--trainer.max_epochs=2", "--trainer.limit_val_batches=0", "--checkpoint.monitor=train/accuracy"
     )
-    assert run.checkpoint["epoch"] == 1
+    assert run.checkpoint["epoch"] == 2
 
 
 def test_a_resumed_run_takes_over_the_best(train: Callable[..., Run]) -> None:

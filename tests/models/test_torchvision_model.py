@@ -217,7 +217,7 @@ def test_a_run_needs_the_weights_that_it_began_from_no_more(
     main(["test", "--ckpt_path", str(run.last)])
     resumed = train("--ckpt_path", str(run.last), "--trainer.max_epochs=2", "--experiment=resumed")
     assert resumed.checkpoint["config"]["model"]["network"]["init_args"]["weights"] == str(weights)
-    assert read_checkpoint(resumed.last)["epoch"] == 1
+    assert read_checkpoint(resumed.last)["epoch"] == 2
 
     begun = TorchvisionModel("shufflenet_v2_x0_5", 3, in_channels=1, weights=str(run.last))
     for name, value in begun.backbone.state_dict().items():

@@ -1,0 +1,163 @@
+"""Curves that a resumed run goes on with, without a double or a missing point."""
+
+import csv
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch.loggers
+from lightning.fabric.loggers.logger import rank_zero_experiment
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+
+TABLE, EVENTS = ExperimentWriter.NAME_METRICS_FILE, "events.out.tfevents.*"
+
+
+class Curves(Callback):
+    """Notes in every checkpoint how far the run's curves had been written, as `curves`.
+
+    Of TensorBoard's files in bytes, of `metrics.csv` in rows; `cut_curves` takes them back to there.
+    """
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Write out what is waiting, and note how much there is."""
+        if not trainer.is_global_zero:
+            return
+        places = checkpoint["curves"] = {}
+        for logger in trainer.loggers:
+            if isinstance(logger, CSVLogger):
+                logger.save()
+                places[TABLE] = len(_read(Path(logger.log_dir) / TABLE))
+            elif isinstance(logger, TensorBoardLogger):
+                logger.save()
+                places |= {file.name: file.stat().st_size for file in Path(logger.log_dir).glob(EVENTS)}
+
+
+def cut_curves(folder: Path, places: Mapping[str, int]) -> None:
+    """Take back what was written after a checkpoint.
+
+    Args:
+        folder: The run's folder.
+        places: The checkpoint's `curves`; without a checkpoint, empty.
+    """
+    for file in folder.glob(EVENTS):
+        if file.name not in places:
+            file.unlink()
+        elif file.stat().st_size > places[file.name]:
+            os.truncate(file, places[file.name])
+    table = folder / TABLE
+    if rows := _read(table)[: places.get(TABLE, 0)]:
+        _write(table, sorted({name for row in rows for name, value in row.items() if value}), rows)
+    else:
+        table.unlink(missing_ok=True)
+
+
+class CSVLogger(lightning.pytorch.loggers.CSVLogger):
+    """Lightning's, which goes on with a file that is there, and never ends a run.
+
+    Lightning deletes the file at the start, and writes it anew in place when a figure is logged for the first time.
+
+    Args:
+        save_dir: The folder of `metrics.csv`; on the command line always that of the run.
+    """
+
+    def __init__(self, save_dir: Path = Path("runs")) -> None:
+        super().__init__(save_dir, name="", version="", flush_logs_every_n_steps=1)
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> ExperimentWriter:
+        """What writes the file."""
+        if not isinstance(self._experiment, _TableWriter):
+            self._experiment = _TableWriter(log_dir=self.log_dir)
+        return self._experiment
+
+
+class TensorBoardLogger(lightning.pytorch.loggers.TensorBoardLogger):
+    """Lightning's, which never ends a run: without space for a point, it is left out.
+
+    Args:
+        save_dir: The folder of the event files; on the command line always that of the run.
+    """
+
+    def __init__(self, save_dir: Path = Path("runs")) -> None:
+        super().__init__(save_dir, name="", version="", default_hp_metric=False, flush_secs=10)
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Add a point to each curve."""
+        try:
+            super().log_metrics(metrics, step)
+        except (OSError, ValueError) as error:  # Lightning takes what was raised for an unsuitable value
+            self._begin_anew(error)
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Write out what is waiting."""
+        try:
+            super().save()
+        except OSError as error:
+            self._begin_anew(error)
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Close the file."""
+        try:
+            super().finalize(status)
+        except OSError as error:
+            self._begin_anew(error)
+
+    def _begin_anew(self, error: Exception) -> None:
+        cause = error if isinstance(error, OSError) else error.__cause__
+        if not isinstance(cause, OSError):
+            raise error
+        print(f"warning: points for TensorBoard are lost ({cause.strerror})", file=sys.stderr)
+        self._experiment = None  # whose thread is dead; the next point is written to another file
+
+
+class _TableWriter(ExperimentWriter):
+    def _check_log_dir_exists(self) -> None:
+        self._take_up_header()
+
+    def _take_up_header(self) -> None:
+        table = Path(self.metrics_file_path)
+        self.metrics_keys = table.read_text().partition("\n")[0].split(",") if table.is_file() else []
+
+    def save(self) -> None:
+        table = Path(self.metrics_file_path)
+        size = table.stat().st_size if table.is_file() else None
+        try:
+            super().save()
+        except OSError as error:  # the rows are kept, and tried again with the next
+            print(f"warning: {table} could not be written ({error.strerror})", file=sys.stderr)
+            if size is not None:
+                os.truncate(table, size)
+            self._take_up_header()
+
+    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
+        table = Path(self.metrics_file_path)
+        _write(table, fieldnames, _read(table))
+
+
+def _read(table: Path) -> list[dict[str, str]]:
+    if not table.is_file():
+        return []
+    with table.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _write(table: Path, names: list[str], rows: list[dict[str, str]]) -> None:
+    """Replace the file whole or not at all."""
+    part = table.with_suffix(".part")
+    try:
+        with part.open("w", newline="") as file:
+            writer = csv.DictWriter(file, names, extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(rows)
+        part.replace(table)
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,105 @@
+"""The places in a training where nothing is half done, so that it can be left and taken up again."""
+
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.loops.fetchers import _DataFetcher
+from lightning.pytorch.loops.fit_loop import _FitLoop
+from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
+from torch import Tensor, tensor
+
+
+def add_safe_points(trainer: Trainer) -> None:
+    """Let the Trainer call `on_safe_point(trainer, pl_module)` of every callback that has it.
+
+    It is called after each training batch, with the validation that follows it, and after each epoch, with all that
+    belongs to it: figures are logged and schedules are stepped. Lightning's own hooks come before that, so that what
+    is saved in them lacks an epoch's curves and a plateau schedule's last step.
+
+    A training that is taken up from such a place, or from within a validation, goes on as it would have without a
+    break. Lightning leaves out the validation that was due, and steps no plateau schedule in a resumed epoch.
+
+    Args:
+        trainer: The Trainer, before it restores a checkpoint; called again, nothing happens.
+    """
+    if not isinstance(trainer.fit_loop, _Epochs):
+        trainer.fit_loop = _Epochs(trainer)
+
+
+def stands_between_batches(trainer: Trainer) -> bool:
+    """Whether no training batch is half done."""
+    batches = trainer.fit_loop.epoch_loop.batch_progress.current
+    return batches.ready == batches.completed
+
+
+def stands_between_epochs(trainer: Trainer) -> bool:
+    """Whether no epoch is half done."""
+    epochs = trainer.fit_loop.epoch_progress.current
+    return epochs.ready == epochs.completed
+
+
+def highest_in_any_process(trainer: Trainer, here: int) -> int:
+    """The highest of a number over all processes, each of which must ask."""
+    if trainer.world_size == 1:
+        return here
+    highest: Tensor = trainer.strategy.reduce(tensor(here, device=trainer.strategy.root_device), reduce_op="max")
+    return int(highest)
+
+
+class _Epochs(_FitLoop):
+    def __init__(self, trainer: Trainer) -> None:
+        replaced = trainer.fit_loop
+        super().__init__(trainer, replaced.min_epochs, replaced.max_epochs)
+        self.epoch_loop = _Batches(trainer, replaced.min_steps, replaced.max_steps)
+        self._data_source = replaced._data_source
+        self.epoch_loop.val_loop._data_source = replaced.epoch_loop.val_loop._data_source
+
+    def on_advance_end(self) -> None:
+        self._restarting = False  # the epoch ends like any other
+        super().on_advance_end()
+        _call_safe_point(self.trainer)
+
+
+class _Batches(_TrainingEpochLoop):
+    _validation_due = False
+
+    @property
+    def _is_validation_done(self) -> bool:
+        return not self._validation_due
+
+    def reset(self) -> None:
+        super().reset()
+        # Lightning would now guess from the counts whether a validation is due; that is known.
+        self.restarting = False
+
+    def advance(self, data_fetcher: _DataFetcher) -> None:
+        if self._validation_due:
+            self._validation_due = False
+        else:
+            super().advance(data_fetcher)
+
+    def on_advance_end(self, data_fetcher: _DataFetcher) -> None:
+        super().on_advance_end(data_fetcher)
+        if not self._is_training_done:  # else the epoch's end follows
+            _call_safe_point(self.trainer)
+
+    def on_save_checkpoint(self) -> dict[str, Any]:
+        # A schedule or a callback may look in a resumed epoch at a figure that was logged before the break.
+        figures = {name: value.clone() for name, value in self.trainer.callback_metrics.items()}
+        return super().on_save_checkpoint() | {"validating": self.trainer.validating, "figures": figures}
+
+    def on_load_checkpoint(self, state_dict: dict[str, Any]) -> None:
+        super().on_load_checkpoint(state_dict)
+        self.trainer.callback_metrics.update(state_dict.get("figures", {}))
+        self._validation_due = state_dict.get("validating", False)
+        if stands_between_batches(self.trainer):
+            return
+        # It was saved in on_train_batch_end, by which the batch is all but done.
+        self.batch_progress.increment_completed()
+        self._validation_due = True
+
+
+def _call_safe_point(trainer: Trainer) -> None:
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]  # the Trainer declares none
+        if hasattr(callback, "on_safe_point"):
+            callback.on_safe_point(trainer, trainer.lightning_module)

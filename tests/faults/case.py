@@ -1,0 +1,260 @@
+"""Runs that are broken off and taken up again, each compared with the unbroken run bit for bit."""
+
+import csv
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from models.checkpoint import read_checkpoint
+from tests.discovery import ROOT
+from tests.faults.fault import PLACES, Fault
+
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+STATUSES = {signal.SIGKILL: {-9}, signal.SIGTERM: {143, -15}, signal.SIGINT: {130, -2}, signal.SIGUSR1: {143, -10}}
+"""What a struck process may leave with: by its own leave, or by the system's before it has begun to heed signals."""
+
+CONFIGURATIONS = 20
+"""Several cases have the same, so that fewer unbroken runs are needed."""
+
+COMPARED = ("state_dict", "raw_state_dict", "optimizer_states", "lr_schedulers", "global_step", "epoch")
+
+FIGURES = ("metrics", "best", "epochs", "steps")
+
+MIXING = "[{class_path: datamodules.mixing.MixUp}]"
+AFFINE = "[{class_path: kornia.augmentation.RandomAffine, init_args: {degrees: 10.0}}]"
+PLATEAU = "lightning.pytorch.cli.ReduceLROnPlateau"
+FEATURES: tuple[tuple[tuple[str, ...], ...], ...] = (
+    (
+        (),
+        ("--data.num_workers=2",),
+        ("--data=datamodules.image_folder.ImageFolder", "--data.folder=scans", "--data.image_size=8"),
+        (
+            *("--data=datamodules.image_folder.ImageFolder", "--data.folder=scans", "--data.image_size=8"),
+            *("--data.storage=files", "--data.num_workers=1"),
+        ),
+    ),
+    ((), (f"--data.mixing={MIXING}",)),
+    ((), ("--data.balanced=true",)),
+    ((), ("--model.network.head_dropout=0.2",)),
+    ((), ("--trainer.accumulate_grad_batches=2",)),
+    ((), ("--trainer.gradient_clip_val=0.5",)),
+    ((), ("--trainer.val_check_interval=0.5",)),
+    ((), ("--trainer.precision=bf16-mixed",)),
+    (
+        (),
+        ("--weight_average=callbacks.ema.EMA",),
+        ("--weight_average=callbacks.swa.SWA", "--weight_average.start=1", "--early_stopping=null"),
+    ),
+    (
+        (),
+        (f"--model.scheduler={PLATEAU}", "--model.scheduler.monitor=val/loss", "--model.scheduler.patience=0"),
+        ("--model.scheduler=torch.optim.lr_scheduler.OneCycleLR", "--model.scheduler.max_lr=0.01"),
+        ("--model.scheduler=torch.optim.lr_scheduler.StepLR", "--model.scheduler.step_size=1"),
+    ),
+    ((), ("--model.freeze=[stages.0]", "--model.unfreeze={1: [stages.0]}"), ("--model.layer_decay=0.8",)),
+    ((), ("--early_stopping.patience=1",)),
+    ((), ("--checkpoint.every_minutes=0.000001",)),
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A configuration and what befalls it, run after run."""
+
+    flags: tuple[str, ...]
+    faults: tuple[Fault | tuple[float, int], ...] = ()
+    """Places, or seconds after the start and a signal."""
+    processes: int = 1
+
+    def __str__(self) -> str:
+        told = (
+            f"{_signal_of(fault).name} "
+            + (f"{fault.place} ({fault.nth})" if isinstance(fault, Fault) else f"after {fault[0]:.2f} s")
+            for fault in self.faults
+        )
+        return f"{', '.join(told)} with {' '.join(self.flags) or 'the defaults'}, {self.processes} process(es)"
+
+
+def _signal_of(fault: Fault | tuple[float, int]) -> signal.Signals:
+    return signal.Signals(fault.signal if isinstance(fault, Fault) else fault[1])
+
+
+def draw_case(seed: int, number: int) -> Case:
+    """The case of that number, the same whenever it is asked for."""
+    configuration = random.Random(f"{seed}/{number % CONFIGURATIONS}")
+    flags = tuple(flag for choices in FEATURES for flag in configuration.choice((*choices, ())))
+    processes = 2 if number % CONFIGURATIONS == 0 else 1
+    draw = random.Random(f"{seed}/{number}")
+    faults: list[Fault | tuple[float, int]] = []
+    for _ in range(draw.choice((1, 1, 2, 3))):
+        number_of_signal = int(draw.choice(SIGNALS))
+        if processes > 1 or draw.random() < 0.3:
+            faults.append((draw.uniform(0.2, 4.0 * processes), number_of_signal))
+        else:
+            place = draw.choice(PLACES)
+            nth = draw.randint(1, 3 if place in ("in packing", "in a test batch") else 12)
+            faults.append(Fault(place, nth, number_of_signal, draw.random()))
+    return Case(flags, tuple(faults), processes)
+
+
+@dataclass
+class Laboratory:
+    """Runs cases in a folder.
+
+    Args:
+        folder: The folder; unbroken runs stay there, to be compared with again.
+    """
+
+    folder: Path
+    _whole: dict[tuple[tuple[str, ...], int], Path] = field(default_factory=dict)
+
+    @cached_property
+    def _zygote(self) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "tests.faults.zygote"],
+            cwd=ROOT,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def close(self) -> None:
+        """End the process that runs are forked from."""
+        self._zygote.communicate()
+
+    def survives(self, case: Case, folder: Path, env: dict[str, str] | None = None) -> str:
+        """Break off and take up a run, and compare it with the unbroken one.
+
+        Args:
+            case: What is run and what befalls it.
+            folder: Where, not yet there.
+            env: Variables of its environment.
+
+        Returns:
+            What is different, or nothing.
+        """
+        whole = self.unbroken(case)
+        folder.mkdir(parents=True)
+        log = folder / "log.txt"
+        for fault in (*case.faults, None):
+            status = self._run(case, folder, fault, env or {})
+            expected = (
+                STATUSES[signal.Signals(fault.signal if isinstance(fault, Fault) else fault[1])] if fault else set()
+            )
+            if status not in expected | {0}:
+                return f"exit status {status} instead of {sorted(expected | {0})}: {log.read_text()[-2000:]}"
+        runs = [file.parent for file in folder.glob("runs/*/*/config.yaml")]
+        if len(runs) != 1:
+            return f"{len(runs)} runs: {log.read_text()[-2000:]}"
+        return difference(whole, runs[0])
+
+    def unbroken(self, case: Case) -> Path:
+        """The folder of the run that nothing befalls."""
+        key = case.flags, case.processes
+        if key not in self._whole:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            folder = Path(tempfile.mkdtemp(prefix="unbroken-", dir=self.folder))
+            if status := self._run(case, folder, None, {}):
+                raise AssertionError(f"{case} ends with {status} unbroken: {(folder / 'log.txt').read_text()}")
+            (self._whole[key],) = (file.parent for file in folder.glob("runs/*/*/config.yaml"))
+        return self._whole[key]
+
+    def _run(self, case: Case, folder: Path, fault: Fault | tuple[float, int] | None, env: dict[str, str]) -> int:
+        args = [
+            *(
+                "fit",
+                "--trainer.max_epochs=3",
+                "--data.batch_size=64",
+                "--data.limit=400",
+                "--trainer.log_every_n_steps=3",
+            ),
+            *(f"--data.augmentation={AFFINE}", "--data.root", str(self._data), "--data.packs", str(folder / "packs")),
+            *("--runs", str(folder / "runs"), "--experiment=case"),
+            *case.flags,
+        ]
+        if case.processes > 1:
+            args += [f"--trainer.devices={case.processes}", "--trainer.accelerator=cpu"]
+            args += ["--trainer.strategy=ddp_find_unused_parameters_true"]
+        begun = list(folder.glob("runs/*/*/config.yaml"))
+        if begun:
+            args += ["--resume", str(begun[0].parent)]
+        else:  # what was broken off before it has begun
+            shutil.rmtree(folder / "runs", ignore_errors=True)
+        request: dict[str, Any] = {"args": args, "env": env, "log": str(folder / "log.txt")}
+        if isinstance(fault, Fault):
+            request["fault"] = asdict(fault)
+        elif fault:
+            request["kill"] = fault
+        zygote = self._zygote
+        assert zygote.stdin
+        assert zygote.stdout
+        zygote.stdin.write(json.dumps(request) + "\n")
+        zygote.stdin.flush()
+        return int(zygote.stdout.readline())
+
+    @cached_property
+    def _data(self) -> Path:
+        root = self.folder / "data"
+        images, labels = load_digits(return_X_y=True)
+        for number, (image, label) in enumerate(zip(images[:400].reshape(-1, 8, 8), labels, strict=False)):
+            file = root / "scans" / str(label) / f"{number}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray((image * 15).astype("uint8")).save(file)
+        return root
+
+
+def difference(whole: Path, broken: Path) -> str:
+    """What two runs do not have in common of all that must be the same, or nothing."""
+    checkpoints = [read_checkpoint(run / "checkpoints" / "last.ckpt") for run in (whole, broken)]
+    results = [json.loads((run / "results.json").read_text()) for run in (whole, broken)]
+    pairs = {f"last.ckpt: {part}": [c.get(part) for c in checkpoints] for part in COMPARED}
+    pairs |= {f"last.ckpt: {name}": [_state(c, name) for c in checkpoints] for name in ("EarlyStopping", "Checkpoint")}
+    pairs |= {
+        f"results.json: {name}": [r.get(name) for r in results] for name in ("metrics", "best", "epochs", "steps")
+    }
+    pairs["metrics.csv"] = [list(csv.DictReader((run / "metrics.csv").open())) for run in (whole, broken)]
+    pairs["TensorBoard"] = [_points(run) for run in (whole, broken)]
+    pairs["best.ckpt"] = [read_checkpoint(run / "checkpoints" / "best.ckpt")["state_dict"] for run in (whole, broken)]
+    for name, (expected, found) in pairs.items():
+        if not _equal(expected, found):
+            return f"{name} differs: {_shown(expected)} became {_shown(found)}"
+    return ""
+
+
+def _state(checkpoint: dict[str, Any], name: str) -> Any:
+    (state,) = [state for key, state in checkpoint["callbacks"].items() if key.startswith(name)] or [None]
+    return {key: value for key, value in (state or {}).items() if not key.endswith("path")}
+
+
+def _points(run: Path) -> dict[str, list[tuple[int, float]]]:
+    events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
+    return {tag: [(point.step, point.value) for point in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def _shown(value: Any) -> str:
+    return repr(value) if len(repr(value)) < 1500 else f"{repr(value)[:1500]} ..."
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and torch.equal(a, b)
+    if isinstance(a, dict):
+        return isinstance(b, dict) and a.keys() == b.keys() and all(_equal(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return type(a) is type(b) and len(a) == len(b) and all(map(_equal, a, b))
+    return bool(a == b)

@@ -1,0 +1,105 @@
+"""What befalls a process, and where in its course."""
+
+import io
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import callbacks.curves
+import callbacks.safe_points
+import datamodules.pack
+import models.checkpoint
+from models.classifier import Classifier
+
+PLACES = (
+    "in a training batch",
+    "in a validation batch",
+    "in a test batch",
+    "between batches",
+    "in a checkpoint's writing",
+    "before a checkpoint's renaming",
+    "in a table's writing",
+    "in a table's renewal",
+    "in packing",
+)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A signal, at the nth time that a place is passed.
+
+    Args:
+        place: One of `PLACES`.
+        nth: From 1.
+        signal: Its number.
+        share: How much of what is being written has reached the file, in [0, 1].
+    """
+
+    place: str
+    nth: int
+    signal: int
+    share: float = 0.5
+
+
+def inject(fault: Fault) -> None:
+    """Let it befall this process."""
+    passed = 0
+
+    def strikes() -> bool:
+        nonlocal passed
+        passed += 1
+        return passed == fault.nth
+
+    def strike() -> None:
+        os.kill(os.getpid(), fault.signal)
+
+    def before(owner: Any, name: str) -> None:
+        whole = getattr(owner, name)
+
+        def struck(*args: Any, **kwargs: Any) -> Any:
+            if strikes():
+                strike()
+            return whole(*args, **kwargs)
+
+        setattr(owner, name, struck)
+
+    def in_the_middle(whole: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
+        def save(content: Any, file: Any) -> None:
+            if fault.signal == signal.SIGKILL and strikes():
+                memory = io.BytesIO()
+                whole(content, memory)
+                file.write(memory.getvalue()[: int(fault.share * memory.tell())])
+                file.flush()
+                strike()
+            elif fault.signal != signal.SIGKILL and strikes():
+                strike()
+            whole(content, file)
+
+        return save
+
+    match fault.place:
+        case "in a training batch":
+            before(Classifier, "training_step")
+        case "in a validation batch":
+            before(Classifier, "validation_step")
+        case "in a test batch":
+            before(Classifier, "test_step")
+        case "between batches":
+            before(callbacks.safe_points, "_call_safe_point")
+        case "in a checkpoint's writing":
+            models.checkpoint.torch.save = in_the_middle(torch.save)  # type: ignore[attr-defined]
+        case "before a checkpoint's renaming":
+            before(Path, "replace")
+        case "in a table's writing":
+            before(callbacks.curves.csv.DictWriter, "writerows")  # type: ignore[attr-defined]
+        case "in a table's renewal":
+            before(callbacks.curves, "_write")
+        case "in packing":
+            before(datamodules.pack, "image_sums")
+        case _:
+            raise ValueError(f"place is {fault.place}; choose from {PLACES}")

@@ -1,0 +1,68 @@
+"""Break off and take up as many random runs as wanted: `make soak CASES=200 SEED=1`.
+
+Prints each case that does not survive, and on its last line survived / tried; status 0 only when all survive.
+"""
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+from threading import Thread
+
+from tests.faults.case import CONFIGURATIONS, Laboratory, draw_case
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cases", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", type=int, nargs="*", help="numbers of single cases")
+    parser.add_argument("--keep", type=Path, help="a folder for what the runs leave")
+    args = parser.parse_args()
+    numbers = args.only or range(args.cases)
+    folder = args.keep or Path(tempfile.mkdtemp())
+    laboratories = [Laboratory(folder / f"laboratory-{core}") for core in os.sched_getaffinity(0)]
+    failed: list[int] = []
+    started = time.monotonic()
+
+    def attempt(laboratory: Laboratory, number: int) -> None:
+        case, place = draw_case(args.seed, number), folder / f"case-{number}"
+        try:
+            why = laboratory.survives(case, place)
+        except Exception as error:
+            why = f"{type(error).__name__}: {error}"
+        if why:
+            failed.append(number)
+            print(f"case {number} of seed {args.seed} did not survive {case}: {why}", flush=True)
+        elif not args.keep:
+            shutil.rmtree(place, ignore_errors=True)
+        tried.append(number)
+        if sys.stderr.isatty() or len(tried) % 20 == 0:
+            left = (time.monotonic() - started) / len(tried) * (len(numbers) - len(tried))
+            print(f"{len(tried)}/{len(numbers)} tried, {len(failed)} failed, {left:.0f} s left", file=sys.stderr)
+
+    def work(place: int, laboratory: Laboratory) -> None:
+        # Cases of one configuration go to one laboratory, which has its unbroken run.
+        for number in numbers:
+            if number % CONFIGURATIONS % len(laboratories) == place:
+                attempt(laboratory, number)
+        laboratory.close()
+
+    tried: list[int] = []
+    threads = [Thread(target=work, args=(place, laboratory)) for place, laboratory in enumerate(laboratories)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if not args.keep:
+        shutil.rmtree(folder, ignore_errors=True)
+    first = f", first failure: case {min(failed)} of seed {args.seed}" if failed else ""
+    print(f"survived {len(tried) - len(failed)} / {len(tried)} (seed {args.seed}{first})")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
