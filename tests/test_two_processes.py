@@ -20,16 +20,33 @@ SCRIPT = str(ROOT / "scripts" / "train.py")
 LAUNCHERS = {
     "one": (sys.executable,),
     "Trainer": (sys.executable,),
+    "srun": (sys.executable,),
     "torchrun": (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"),
 }
 TWO = ("--trainer.devices=2",)
+SRUN = """
+export SLURM_JOB_ID=7 SLURM_JOB_NAME=train SLURM_NTASKS=2 SLURM_NTASKS_PER_NODE=2 SLURM_NNODES=1 SLURM_NODEID=0
+export SLURM_NODELIST=localhost SLURM_JOB_NODELIST=localhost
+SLURM_PROCID=1 SLURM_LOCALID=1 "$@" &
+SLURM_PROCID=0 SLURM_LOCALID=0 "$@" && wait $!
+"""
 COMMON = ("--trainer.accelerator=cpu", "--early_stopping=null", "--progress_bar=null")
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
 
 
 def command(launcher: str, folder: Path, *flags: str) -> list[str]:
     places = ("--data.root", str(folder / "data"), "--runs", str(folder / "runs"))
-    return [*LAUNCHERS[launcher], SCRIPT, "fit", *COMMON, *(TWO if launcher != "one" else ()), *places, *flags]
+    stand_in = ("bash", "-c", SRUN, "srun") if launcher == "srun" else ()
+    return [
+        *stand_in,
+        *LAUNCHERS[launcher],
+        SCRIPT,
+        "fit",
+        *COMMON,
+        *(TWO if launcher != "one" else ()),
+        *places,
+        *flags,
+    ]
 
 
 def fit(launcher: str, folder: Path, *flags: str) -> tuple[dict[str, Any], Path]:
@@ -52,7 +69,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Pat
 SAME = ("--model.network=models.mlp.MLP", "--model.network.dropout=0", "--data.val_size=145", "--trainer.max_epochs=2")
 
 
-@pytest.mark.parametrize("launcher", ["Trainer", "torchrun"])
+@pytest.mark.parametrize("launcher", ["Trainer", "torchrun", "srun"])
 def test_train_to_what_one_process_does_at_the_same_global_batch(
     launcher: str, alone: tuple[dict[str, Any], Path], tmp_path: Path
 ) -> None:

@@ -1,7 +1,10 @@
 import shutil
 from collections.abc import Callable
+from typing import Any
 
 import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
 
 from tests.conftest import Run
 
@@ -48,3 +51,17 @@ def test_a_finished_run_is_tested_again(train: Callable[..., Run]) -> None:
         torch.equal(value, first.checkpoint["state_dict"][name])
         for name, value in second.checkpoint["state_dict"].items()
     )
+
+
+class NaNAtFirst(Callback):
+    """Spoils the first epoch's validation."""
+
+    def on_validation_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, *_: Any) -> None:
+        if trainer.current_epoch == 0:
+            batch[0].fill_(torch.nan)
+
+
+def test_a_figure_that_is_no_number_is_not_the_best(train: Callable[..., Run]) -> None:
+    monitor = ("--checkpoint.monitor=val/loss", "--checkpoint.mode=min", "--trainer.max_epochs=2")
+    run = train(*SHORT, *monitor, f"--trainer.callbacks=[{{class_path: {__name__}.NaNAtFirst}}]")
+    assert run.results["best"] == run.results["metrics"]["val/loss"] > 0

@@ -8,12 +8,12 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
+from torch.optim import Optimizer
 
 from callbacks.finite_guard import MOST_IN_A_ROW, ROLLBACK_STEPS, FiniteGuard
 from datamodules.digits import Digits
 from models.classifier import Classifier
 from models.convnet import ConvNet
-from scripts.train import main
 from tests.conftest import Run, quiet_trainer
 
 SHORT = ("--trainer.max_epochs=3", "--early_stopping=null", "--data.batch_size=256")  # of 6 batches
@@ -79,7 +79,7 @@ def test_a_loss_that_is_not_finite_stops_with_what_to_look_at(
     flags = (*SHORT, with_poison(8), "--model.optimizer.lr=0.01", "--model.scheduler=null")
     with pytest.raises(SystemExit) as exit_:
         train(*flags, f"--model.optimizer.fused={json.dumps(fused)}")
-    assert exit_.value.code == 1
+    assert exit_.value.code == 1, "not 2: it is not the command line's mistake"
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "stopped in step 8" in error
@@ -97,7 +97,7 @@ def test_a_loss_that_is_not_finite_stops_with_what_to_look_at(
     assert any(name in error for name in facts["gradient_norms"])
     for file in (folder / "checkpoints").iterdir():
         checkpoint = torch.load(file, weights_only=True)
-        assert checkpoint["epoch"] == 0
+        assert checkpoint["epoch"] == 1
         assert_finite(checkpoint["state_dict"])
 
 
@@ -210,7 +210,19 @@ def test_the_averages_stay_finite(train: Callable[..., Run]) -> None:
         assert run.results["metrics"]["train/loss"] > 0
 
 
-def test_a_loss_that_is_not_finite_is_not_the_command_line_s_mistake(tmp_path: Path, data_root: Path) -> None:
-    with pytest.raises(SystemExit) as exit_:
-        main(["fit", *SHORT, with_poison(0), "--runs", str(tmp_path), "--data.root", str(data_root)])
-    assert exit_.value.code == 1
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_a_gpu_is_not_waited_for(digits: Digits, tmp_path: Path) -> None:
+    class Unsynchronised(FiniteGuard):
+        def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+            assert optimizer.param_groups[0]["fused"], "on a GPU that is the default"
+            torch.cuda.set_sync_debug_mode("error")
+            try:
+                super().on_before_optimizer_step(trainer, pl_module, optimizer)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+
+    guard = Unsynchronised("skip")
+    assert_finite(fit(digits, tmp_path, guard).state_dict())
+    poisoned = FiniteGuard("skip")
+    assert_finite(fit(digits, tmp_path, poisoned, Poison((2, 7))).state_dict())
+    assert (guard.nonfinite_steps, poisoned.nonfinite_steps) == (0, 2)

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from models.class_path import refuse_functions
@@ -20,11 +19,11 @@ FETCH = "{class_path: torch.hub.load, init_args: {repo_or_dir: %s, source: local
 @pytest.mark.parametrize("value", [math.sqrt, partial(print, 1), [1].append, {"class_path": "torch.hub.load"}])
 def test_refuses_functions_anywhere(value: Any) -> None:
     with pytest.raises(MisconfigurationException, match=r"A file names .* as network\.layers\.1, which is a function"):
-        refuse_functions(Namespace(network=Namespace(layers=[1, value])), "A file")
+        refuse_functions({"network": {"layers": [1, value]}}, "A file")
 
 
 def test_takes_classes_and_values() -> None:
-    refuse_functions(Namespace(a={"class_path": "torch.nn.ReLU"}, b=[1, "torch.hub.load", None], c=torch.nn.ReLU), "")
+    refuse_functions({"a": {"class_path": "torch.nn.ReLU"}, "b": [1, "torch.hub.load", None], "c": torch.nn.ReLU}, "")
 
 
 @pytest.fixture
