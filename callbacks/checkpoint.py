@@ -1,5 +1,6 @@
 """The best and the last checkpoint of a run."""
 
+import math
 import shutil
 import sys
 import time
@@ -115,10 +116,11 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
             ours.parent.mkdir(parents=True, exist_ok=True)
             if self.best_model_path and theirs is not None and not ours.exists():
                 shutil.copy(theirs, ours)
-            if not self._file(LAST).exists():
-                shutil.copy(source, self._file(LAST))
+            last = self._file(LAST)
+            if not last.exists() or (source.parent.resolve() == last.parent.resolve() and not source.samefile(last)):
+                shutil.copy(source, last)
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Try whether the folder takes a checkpoint.
 
         Raises:
@@ -197,6 +199,8 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
                 f"{', '.join(sorted(name for name in figures if '/' in name))}."
             )
         score, best = float(figures[self.monitor]), self.best_model_score
+        if math.isnan(score):
+            return None
         better = best is None or (score > best if self.mode == "max" else score < best)
         return score if better else None
 

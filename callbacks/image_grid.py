@@ -70,13 +70,13 @@ def image_grid(images: Tensor, captions: Sequence[str], columns: int = 8) -> Ima
 
 
 def printable(text: str) -> str:
-    r"""The text on one line, with a question mark for each byte of a file name that is no text.
+    r"""The text on one line, with a question mark for each letter or byte of a name that cannot be drawn.
 
     Example:
         >>> printable("two\nlines"), printable("caf\udce9")
         ('two lines', 'caf?')
     """
-    return " ".join(text.split()).encode(errors="replace").decode()
+    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
 
 
 def _shortened(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:

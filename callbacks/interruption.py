@@ -39,9 +39,6 @@ class Interruption(Callback):
         Stopped: In `Trainer.fit` and the like, when a signal has come.
     """
 
-    def __init__(self) -> None:
-        self._common_batches = 0
-
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Take the place of Lightning's handlers, of which one leaves without a checkpoint and with status 0."""
         trainer._signal_connector = self._signals = _Signals(trainer)
@@ -51,37 +48,11 @@ class Interruption(Callback):
         """Leave, if any process was told to."""
         self._leave_if_told(trainer)
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Find out how many batches every process has."""
-        self._find_common_batches(trainer, sum(map(int, trainer.num_val_batches)))
-
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Find out how many batches every process has."""
-        self._find_common_batches(trainer, sum(map(int, trainer.num_test_batches)))
-
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Find out how many batches every process has."""
-        self._find_common_batches(trainer, sum(map(int, trainer.num_predict_batches)))
-
     def on_validation_batch_start(self, trainer: Trainer, *rest: Any) -> None:
-        """Leave, if any process was told to."""
-        self._leave_if_told_before(trainer, batch_idx=rest[2])
+        """Leave, if any process was told to; all have equally many batches."""
+        self._leave_if_told(trainer)
 
-    def on_test_batch_start(self, trainer: Trainer, *rest: Any) -> None:
-        """Leave, if any process was told to."""
-        self._leave_if_told_before(trainer, batch_idx=rest[2])
-
-    def on_predict_batch_start(self, trainer: Trainer, *rest: Any) -> None:
-        """Leave, if any process was told to."""
-        self._leave_if_told_before(trainer, batch_idx=rest[2])
-
-    def _find_common_batches(self, trainer: Trainer, here: int) -> None:
-        # An evaluation's images need not go evenly into the processes, but all must ask each other equally often.
-        self._common_batches = -highest_in_any_process(trainer, -here)
-
-    def _leave_if_told_before(self, trainer: Trainer, batch_idx: int) -> None:
-        if batch_idx < self._common_batches:
-            self._leave_if_told(trainer)
+    on_test_batch_start = on_predict_batch_start = on_validation_batch_start
 
     def _leave_if_told(self, trainer: Trainer) -> None:
         if told := highest_in_any_process(trainer, self._signals.told):

@@ -20,6 +20,7 @@ from lightning.pytorch.callbacks import Callback
 
 from callbacks.run_folder import CONFIG
 from datamodules.cores import available_cores
+from datamodules.names import readable
 from models.classifier import Classifier
 
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "kornia")
@@ -86,8 +87,8 @@ class RunRecord(Callback):
         self._fingerprint = getattr(datamodule, "data_fingerprint", None)
         skipped = getattr(getattr(datamodule, "pack", None), "skipped", None)
         if skipped and trainer.is_global_zero:
-            lines = (f"{name}\t{reason}\n" for name, reason in skipped)
-            (self.folder / "skipped_files.txt").write_text("".join(lines), errors="surrogateescape")
+            lines = (f"{readable(name)}\t{readable(reason)}\n" for name, reason in skipped)
+            (self.folder / "skipped_files.txt").write_text("".join(lines))
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write what each class counts."""

@@ -7,10 +7,12 @@ import hashlib
 import os
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from stat import S_ISDIR
 
 import numpy as np
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from numpy.typing import NDArray
 
 from datamodules.image_file import Resize, UnreadableImageError, is_image_name, read_image
@@ -172,7 +174,15 @@ def listed(
         images: Path and label of each image, by split.
         shape: (C, H, W) to decode to.
         resize: How an image of another shape is fitted.
+
+    Raises:
+        MisconfigurationException: If a path leads out of the folder.
     """
+    for name, _ in chain(*images.values()):
+        if name.startswith("/") or (".." in name and ".." in name.split("/")):
+            raise MisconfigurationException(
+                f"The images in {folder} are said to include {name}, which is elsewhere; correct the list of files."
+            )
     return {
         split: (
             ImageFiles(folder, np.array([os.fsencode(name) for name, _ in rows], np.bytes_), shape, resize),

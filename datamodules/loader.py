@@ -79,7 +79,7 @@ def _sentence(message: str) -> str:
             "The shared memory in /dev/shm, where batches are handed over, is full: use --data.num_workers 0 or a "
             "smaller --data.batch_size, or give the container more with --shm-size."
         )
-    if "DataLoader worker" in message:
+    if "DataLoader worker (pid" in message:
         return (
             "A process that loads batches was killed, as the system does when memory runs out: use fewer with "
             "--data.num_workers, or a smaller --data.batch_size."

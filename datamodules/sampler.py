@@ -14,7 +14,8 @@ class KeyedBatchSampler(Sampler[Tensor]):
 
     With `shuffle`, every process draws the same permutation and takes its share of each global batch, so that
     `world_size` processes see together what one process with the global batch size sees. Without, image `i` goes to
-    process `i % world_size` and none is repeated, so that an evaluation counts every image exactly once.
+    process `i % world_size` and none is repeated, so that an evaluation counts every image exactly once; all processes
+    have as many batches, the last of which may be empty, because they wait for each other in each.
 
     Args:
         indices: The images to draw from, int64 `[N]`.
@@ -62,9 +63,9 @@ class KeyedBatchSampler(Sampler[Tensor]):
 
     def __len__(self) -> int:
         """The batches of a whole epoch, wherever this one was resumed."""
-        if not self.shuffle:
-            return -(-len(self._share()) // self.batch_size)
         full, rest = divmod(len(self.indices), self.batch_size * self.world_size)
+        if not self.shuffle:
+            return full + (rest > 0)
         # A rest that cannot give every process an image would leave one of them waiting for the others.
         return full + (not self.drop_last and rest >= self.world_size)
 

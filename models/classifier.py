@@ -23,6 +23,7 @@ from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import ConstantLR, OneCycleLR
 
 from models.checkpoint import read_checkpoint
+from models.class_path import refuse_functions
 from models.freezing import Freezing
 from models.losses import CrossEntropy, Loss
 from models.metrics import ClassificationMetrics
@@ -180,17 +181,20 @@ class Classifier(LightningModule):
         logits = self(images)
         loss: Tensor = self.loss(logits.float(), labels, self._weight)
         self.train_metrics.update(logits.detach(), labels, loss.detach())
+        if self.trainer.world_size > 1 and self.trainer.is_last_batch:
+            # Gradients are averaged over processes, whose shares of an epoch's last batch may differ by an image.
+            total = torch.tensor(float(len(labels)), device=self.device)
+            torch.distributed.all_reduce(total)
+            loss = loss * (len(labels) * self.trainer.world_size / total)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count the batch."""
-        images, labels = batch
-        self._count(self(images), labels, self.val_metrics)
+        self._count(self, batch, self.val_metrics)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Count the batch."""
-        images, labels = batch
-        self._count(self.predict_logits(images), labels, self.test_metrics)
+        self._count(self.predict_logits, batch, self.test_metrics)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Logits, float32 `[B, K]`."""
@@ -204,8 +208,11 @@ class Classifier(LightningModule):
         return logits
 
     @staticmethod
-    def _count(logits: Tensor, labels: Tensor, metrics: ClassificationMetrics) -> None:
-        metrics.update(logits, labels, F.cross_entropy(logits.float(), labels))
+    def _count(predict: Callable[[Tensor], Tensor], batch: Batch, metrics: ClassificationMetrics) -> None:
+        images, labels = batch
+        if len(labels):  # the last of a process may be empty
+            logits = predict(images)
+            metrics.update(logits, labels, F.cross_entropy(logits.to(metrics.loss_sum.dtype), labels))
 
     def train(self, mode: bool = True) -> Self:
         """Put all but what is frozen into training mode."""
@@ -354,7 +361,8 @@ class Classifier(LightningModule):
             kwargs: Arguments of the constructor that replace those saved.
 
         Raises:
-            MisconfigurationException: If the file is missing, damaged or of another program.
+            MisconfigurationException: If the file is missing, damaged or of another program, or names a function where
+                a class belongs.
         """
         saved = read_checkpoint(checkpoint_path).get(cls.CHECKPOINT_HYPER_PARAMS_KEY, {})
         if "network" not in {**saved, **kwargs}:
@@ -362,6 +370,11 @@ class Classifier(LightningModule):
                 f"{checkpoint_path} was saved around a ready-made network, whose arguments are not in it; "
                 "give the network again: Classifier.load_from_checkpoint(path, network=...)."
             )
+        if "_instantiator" in saved:
+            arguments = {name: value for name, value in {**saved, **kwargs}.items() if name != "_instantiator"}
+            parser = ArgumentParser(exit_on_error=False)
+            parser.add_class_arguments(cls, fail_untyped=False)
+            refuse_functions(parser.parse_object(arguments), str(checkpoint_path))
         classifier: Self = super().load_from_checkpoint(
             checkpoint_path, map_location=map_location, weights_only=True, **kwargs
         )

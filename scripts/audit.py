@@ -26,10 +26,11 @@ from rich.table import Table
 
 from datamodules.base import ImageDataModule
 from datamodules.image_files import ImageFiles
+from datamodules.names import readable
 from datamodules.pack import Images, Source, check_labels
 from datamodules.progress import progress
 from datamodules.split import SPLITS
-from scripts.audit_page import Shown, ShownPair, readable, write_page
+from scripts.audit_page import Shown, ShownPair, write_page
 from scripts.data_command import run_on_data
 from scripts.duplicates import Fingerprints, joined, look_at, near_pairs, view
 from scripts.stray_files import stray_files
@@ -310,7 +311,7 @@ def show(audit: Audit) -> None:
     table.add_column("found", justify="right", no_wrap=True)
     table.add_column("such as", overflow="fold")
     for what, found, examples in audit.rows():
-        table.add_row(what, f"{found:,}", escape(readable("\n".join(examples))))
+        table.add_row(what, f"{found:,}", escape("\n".join(map(readable, examples))))
     get_console().print(table)
     get_console().print(class_table(audit))
     if audit.data.tests_on_validation:

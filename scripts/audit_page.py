@@ -9,6 +9,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from datamodules.names import readable
+
 MOST_PAIRS = 100
 """Pairs of each kind that are shown."""
 
@@ -51,11 +53,6 @@ class ShownPair:
     left: Shown
     right: Shown
     note: str
-
-
-def readable(name: str) -> str:
-    r"""A name as text that any encoding takes, bytes of no known meaning as `\xe9`."""
-    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def write_page(

@@ -16,15 +16,17 @@ from typing import Any, NoReturn
 
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.fabric.utilities.rank_zero import _get_rank
 from lightning.pytorch.cli import LightningArgumentParser
 
 from callbacks.checkpoint import CheckpointError
 from datamodules.loader import WorkerError
+from datamodules.names import readable
 from models.checkpoint import read_checkpoint
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
-FAULTS = (CheckpointError, WorkerError)
+FAULTS = (CheckpointError, WorkerError, FloatingPointError)
 """What ends a run through no mistake in its configuration."""
 
 Config = dict[str, Any]
@@ -161,10 +163,16 @@ def mistakes_in_one_sentence() -> Iterator[None]:
     try:
         yield
     except MisconfigurationException as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {readable(str(error))}", file=sys.stderr)
         sys.exit(2)
     except FAULTS as error:
-        print(f"error: {error}", file=sys.stderr)
+        if not isinstance(error, FloatingPointError) or _get_rank() in (None, 0):  # which all processes stop for
+            print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except RuntimeError as error:
+        if not re.search("connection (reset|closed|refused)", str(error), re.IGNORECASE):
+            raise
+        print("error: Another process of this run has ended, and this one with it; see what it said.", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -9,6 +9,7 @@ import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from datamodules.base import ImageDataModule
+from models.class_path import refuse_functions
 from scripts.configuration import Parser, mistakes_in_one_sentence, one_sentence, read_layers
 from scripts.silence import silence_libraries
 
@@ -31,6 +32,7 @@ def build_data(flags: Sequence[str]) -> ImageDataModule:
     parser.link_arguments("seed_everything", "data.init_args.seed")
     known = {key: config[key] for key in ("seed_everything", "data") if key in config}
     parsed = parser.parse_args(["--config", yaml.safe_dump(known), *flags])
+    refuse_functions(parsed, "The configuration")
     try:
         data: ImageDataModule = parser.instantiate_classes(parsed).data
     except (ValueError, ModuleNotFoundError, MisconfigurationException) as error:

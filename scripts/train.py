@@ -36,6 +36,7 @@ from callbacks.run_folder import CONFIG, agree_on_run_folder, hold, newest_run, 
 from callbacks.run_record import RunRecord
 from datamodules.base import ImageDataModule
 from models.checkpoint import DurableCheckpointIO, newest_checkpoint, read_checkpoint, remove_leftovers
+from models.class_path import refuse_functions
 from models.classifier import Classifier
 from models.precision import choose_precision
 from scripts.configuration import CONFIGS, Parser, one_sentence, read_layers
@@ -99,7 +100,14 @@ class TrainCLI(LightningCLI):
         parser.add_argument("--experiment", type=str | None, help="Name of the runs' folder; by default the config's.")
         parser.add_argument("--runs", type=Path, default=Path("runs"), help="The folder of all experiments.")
         optional = ("feature_cache", "weight_average")
-        by_default = ("checkpoint", "early_stopping", "learning_rate_monitor", "progress_bar", "preview")
+        by_default = (
+            "finite_guard",
+            "checkpoint",
+            "early_stopping",
+            "learning_rate_monitor",
+            "progress_bar",
+            "preview",
+        )
         for key in optional + by_default:
             parser.add_lightning_class_args(Callback, key, subclass_mode=True, required=False)
         parser.link_arguments("seed_everything", "data.init_args.seed")
@@ -121,6 +129,7 @@ class TrainCLI(LightningCLI):
         if args and args[0] == "fit":
             args = self._find_resumed_run(parser, args)
         self.config = parser.parse_args(self._lay(args))
+        refuse_functions(self.config, "The configuration")
         if not 0 <= (seed := self.config[self.config.subcommand].seed_everything) < 2**32:
             raise MisconfigurationException(f"seed_everything is {seed}; give a whole number from 0 to {2**32 - 1}.")
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from models.checkpoint import DurableCheckpointIO, read_checkpoint
@@ -149,3 +150,17 @@ def test_a_checkpoint_that_could_not_be_loaded_ends_the_run_at_its_first_epoch(
     said = capsys.readouterr()
     assert "best.ckpt cannot be read: it holds code or an object (pathlib.PosixPath)" in said.err
     assert "epoch 2/3" not in said.out
+
+
+class NaNAtFirst(Callback):
+    """Spoils the first epoch's validation."""
+
+    def on_validation_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, *_: Any) -> None:
+        if trainer.current_epoch == 0:
+            batch[0].fill_(torch.nan)
+
+
+def test_a_figure_that_is_no_number_is_not_the_best(train: Callable[..., Run]) -> None:
+    monitor = ("--checkpoint.monitor=val/loss", "--checkpoint.mode=min", "--trainer.max_epochs=2")
+    run = train(*SHORT, *monitor, f"--trainer.callbacks=[{{class_path: {__name__}.NaNAtFirst}}]")
+    assert run.results["best"] == run.results["metrics"]["val/loss"] > 0

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from scripts.audit_page import MOST_PAIRS, Shown, ShownPair, readable, write_page
+from scripts.audit_page import MOST_PAIRS, Shown, ShownPair, write_page
 
 
 def page(folder: Path, pairs: int, size: int) -> str:
@@ -46,7 +46,3 @@ def test_says_how_many_are_not_shown_and_reduces_pictures(tmp_path: Path) -> Non
 def test_tiny_pictures_are_embedded_as_they_are(tmp_path: Path) -> None:
     assert "class=tiny" in page(tmp_path, pairs=1, size=28)
     assert "class=tiny" not in page(tmp_path, pairs=1, size=500)
-
-
-def test_names_become_text() -> None:
-    assert readable("é\udce9") == "é\\xe9"

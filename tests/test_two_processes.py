@@ -1,0 +1,117 @@
+"""Two processes on one machine do what one does, and end when one of them dies."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from models.checkpoint import read_checkpoint
+from scripts.train import main
+from tests.discovery import ROOT
+
+SCRIPT = str(ROOT / "scripts" / "train.py")
+LAUNCHERS = {
+    "one": (sys.executable,),
+    "Trainer": (sys.executable,),
+    "srun": (sys.executable,),
+    "torchrun": (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"),
+}
+TWO = ("--trainer.devices=2",)
+SRUN = """
+export SLURM_JOB_ID=7 SLURM_JOB_NAME=train SLURM_NTASKS=2 SLURM_NTASKS_PER_NODE=2 SLURM_NNODES=1 SLURM_NODEID=0
+export SLURM_NODELIST=localhost SLURM_JOB_NODELIST=localhost
+SLURM_PROCID=1 SLURM_LOCALID=1 "$@" &
+SLURM_PROCID=0 SLURM_LOCALID=0 "$@" && wait $!
+"""
+COMMON = ("--trainer.accelerator=cpu", "--early_stopping=null", "--progress_bar=null")
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
+
+
+def command(launcher: str, folder: Path, *flags: str) -> list[str]:
+    places = ("--data.root", str(folder / "data"), "--runs", str(folder / "runs"))
+    stand_in = ("bash", "-c", SRUN, "srun") if launcher == "srun" else ()
+    return [
+        *stand_in,
+        *LAUNCHERS[launcher],
+        SCRIPT,
+        "fit",
+        *COMMON,
+        *(TWO if launcher != "one" else ()),
+        *places,
+        *flags,
+    ]
+
+
+def fit(launcher: str, folder: Path, *flags: str) -> tuple[dict[str, Any], Path]:
+    """Train, and give results and checkpoint of the only run there."""
+    done = subprocess.run(
+        command(launcher, folder, *flags), env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (run,) = (folder / "runs").glob("*/*")
+    return json.loads((run / "results.json").read_text()), run / "checkpoints" / "last.ckpt"
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+    return fit("one", tmp_path_factory.mktemp("one"), *SAME, "--data.batch_size=50")
+
+
+# 1,293 images, so that the last of a global batch of 50 has 43, an image more in one process than in the other; batch
+# norm is left out, whose statistics are those of each process.
+SAME = ("--model.network=models.mlp.MLP", "--model.network.dropout=0", "--data.val_size=145", "--trainer.max_epochs=2")
+
+
+@pytest.mark.parametrize("launcher", ["Trainer", "torchrun", "srun"])
+def test_train_to_what_one_process_does_at_the_same_global_batch(
+    launcher: str, alone: tuple[dict[str, Any], Path], tmp_path: Path
+) -> None:
+    results, file = fit(launcher, tmp_path, *SAME, "--data.batch_size=25")
+    assert results["processes"] == 2
+    one, one_file = alone
+    assert results["steps"] == one["steps"] == 52
+    for name, value in one["metrics"].items():
+        assert results["metrics"][name] == pytest.approx(value, rel=1e-4), name
+    weights = read_checkpoint(file)["state_dict"]
+    for name, value in read_checkpoint(one_file)["state_dict"].items():
+        if name.startswith("network."):
+            torch.testing.assert_close(weights[name], value, rtol=1e-3, atol=1e-5)
+    assert len(list((tmp_path / "data" / "packs").glob("*/"))) == 1
+    assert len(list((tmp_path / "runs").glob("*/*/config.yaml"))) == 1
+
+
+def test_evaluate_each_image_once_where_there_are_fewer_images_than_processes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--data.val_size=1", "--data.test_size=3", "--data.batch_size=1", "--trainer.limit_train_batches=2")
+    results, _ = fit("Trainer", tmp_path, *flags, "--trainer.max_epochs=1")
+    assert results["metrics"]["val/accuracy"] in (0, 1)
+    (best,) = tmp_path.glob("runs/*/*/checkpoints/best.ckpt")
+    main(["test", "--ckpt_path", str(best), "--trainer.devices=1"])
+    assert f"{results['metrics']['test/loss']:.4f}" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")
+@pytest.mark.parametrize("rank", [0, 1])
+def test_end_when_one_of_them_is_killed(tmp_path: Path, rank: int) -> None:
+    started = command("Trainer", tmp_path, "--trainer.max_epochs=100000", "--data.batch_size=8")
+    with subprocess.Popen(started, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        while not list(tmp_path.glob("runs/*/*/checkpoints/last.ckpt")):
+            assert process.poll() is None
+            time.sleep(0.05)
+        (child,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(int(child) if rank else process.pid, signal.SIGKILL)
+        said, _ = process.communicate(timeout=60)  # to the end of what either has to say
+        assert process.returncode != 0
+    if rank == 0:
+        assert b"Another process of this run has ended" in said
+        assert b"Traceback" not in said
+    (last,) = tmp_path.glob("runs/*/*/checkpoints/last.ckpt")
+    assert read_checkpoint(last)["epoch"] >= 0
