@@ -52,7 +52,13 @@ class Interruption(Callback):
         """Leave, if any process was told to; all have equally many batches."""
         self._leave_if_told(trainer)
 
-    on_test_batch_start = on_predict_batch_start = on_validation_batch_start
+    def on_test_batch_start(self, trainer: Trainer, *rest: Any) -> None:
+        """Leave, if any process was told to."""
+        self._leave_if_told(trainer)
+
+    def on_predict_batch_start(self, trainer: Trainer, *rest: Any) -> None:
+        """Leave, if any process was told to."""
+        self._leave_if_told(trainer)
 
     def _leave_if_told(self, trainer: Trainer) -> None:
         if told := highest_in_any_process(trainer, self._signals.told):

@@ -99,16 +99,8 @@ class TrainCLI(LightningCLI):
         """The callbacks that are there by default, and what data and network are told rather than asked."""
         parser.add_argument("--experiment", type=str | None, help="Name of the runs' folder; by default the config's.")
         parser.add_argument("--runs", type=Path, default=Path("runs"), help="The folder of all experiments.")
-        optional = ("feature_cache", "weight_average")
-        by_default = (
-            "finite_guard",
-            "checkpoint",
-            "early_stopping",
-            "learning_rate_monitor",
-            "progress_bar",
-            "preview",
-        )
-        for key in optional + by_default:
+        keys = "feature_cache weight_average finite_guard checkpoint early_stopping learning_rate_monitor"
+        for key in (*keys.split(), "progress_bar", "preview"):
             parser.add_lightning_class_args(Callback, key, subclass_mode=True, required=False)
         parser.link_arguments("seed_everything", "data.init_args.seed")
         parser.link_arguments("data.num_classes", "model.num_classes", apply_on="instantiate")
