@@ -15,8 +15,8 @@ from callbacks.interruption import Stopped
 from callbacks.safe_points import (
     add_safe_points,
     highest_in_any_process,
-    stands_between_batches,
     stands_between_epochs,
+    stands_between_steps,
 )
 from datamodules.loader import WorkerError
 from models.checkpoint import check_whole, read_checkpoint
@@ -167,7 +167,7 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
         """Write the last checkpoint, if training was left in order."""
         alone = trainer.world_size == 1  # others would have to write with us, but only a signal reaches all
         in_order = isinstance(exception, Stopped) or (isinstance(exception, WorkerError) and alone)
-        if trainer.state.fn != "fit" or not in_order or not stands_between_batches(trainer):
+        if trainer.state.fn != "fit" or not in_order or not stands_between_steps(trainer):
             return
         if trainer.validating:
             self._write(trainer, LAST)

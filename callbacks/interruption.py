@@ -10,8 +10,9 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
+from lightning.pytorch.trainer.states import TrainerFn
 
-from callbacks.safe_points import add_safe_points, highest_in_any_process
+from callbacks.safe_points import add_safe_points, highest_in_any_process, stands_between_steps
 
 EXIT_STATUS = {signal.SIGTERM: 143, signal.SIGUSR1: 143, signal.SIGINT: 130}
 """What the process leaves with on each signal that it heeds."""
@@ -30,7 +31,7 @@ class Stopped(SystemExit):
 
 
 class Interruption(Callback):
-    """Heeds SIGTERM, SIGUSR1 and SIGINT between batches of training, validation, test and prediction.
+    """Heeds SIGTERM, SIGUSR1 and SIGINT between steps of training and batches of validation, test and prediction.
 
     Never inside a batch, which would leave batch norm's statistics and the epoch's figures half updated. Of several
     processes, all leave at the same batch, whichever was told. A second SIGINT leaves at once.
@@ -61,6 +62,8 @@ class Interruption(Callback):
         self._leave_if_told(trainer)
 
     def _leave_if_told(self, trainer: Trainer) -> None:
+        if trainer.state.fn == TrainerFn.FITTING and not stands_between_steps(trainer):
+            return  # a validation between batches whose gradients belong together
         if told := highest_in_any_process(trainer, self._signals.told):
             raise Stopped(told)
 

@@ -12,7 +12,7 @@ from torch import Tensor, tensor
 def add_safe_points(trainer: Trainer) -> None:
     """Let the Trainer call `on_safe_point(trainer, pl_module)` of every callback that has it.
 
-    It is called after each training batch, with the validation that follows it, and after each epoch, with all that
+    It is called after each optimizer step, with the validation that follows it, and after each epoch, with all that
     belongs to it: figures are logged and schedules are stepped. Lightning's own hooks come before that, so that what
     is saved in them lacks an epoch's curves and a plateau schedule's last step.
 
@@ -26,10 +26,11 @@ def add_safe_points(trainer: Trainer) -> None:
         trainer.fit_loop = _Epochs(trainer)
 
 
-def stands_between_batches(trainer: Trainer) -> bool:
-    """Whether no training batch is half done."""
-    batches = trainer.fit_loop.epoch_loop.batch_progress.current
-    return batches.ready == batches.completed
+def stands_between_steps(trainer: Trainer) -> bool:
+    """Whether no training batch is half done, and no gradient is waiting for those of further batches."""
+    loop = trainer.fit_loop.epoch_loop
+    batches = loop.batch_progress.current
+    return batches.ready == batches.completed and not (batches.ready and loop._should_accumulate())
 
 
 def stands_between_epochs(trainer: Trainer) -> bool:
@@ -80,7 +81,7 @@ class _Batches(_TrainingEpochLoop):
 
     def on_advance_end(self, data_fetcher: _DataFetcher) -> None:
         super().on_advance_end(data_fetcher)
-        if not self._is_training_done:  # else the epoch's end follows
+        if not self._is_training_done and stands_between_steps(self.trainer):  # else the epoch's end follows
             _call_safe_point(self.trainer)
 
     def on_save_checkpoint(self) -> dict[str, Any]:
@@ -92,11 +93,11 @@ class _Batches(_TrainingEpochLoop):
         super().on_load_checkpoint(state_dict)
         self.trainer.callback_metrics.update(state_dict.get("figures", {}))
         self._validation_due = state_dict.get("validating", False)
-        if stands_between_batches(self.trainer):
-            return
-        # It was saved in on_train_batch_end, by which the batch is all but done.
-        self.batch_progress.increment_completed()
-        self._validation_due = True
+        batches = self.batch_progress
+        if batches.current.ready > batches.current.completed:
+            # It was saved in on_train_batch_end, by which the batch is all but done.
+            batches.increment_completed()
+            self._validation_due = True
 
 
 def _call_safe_point(trainer: Trainer) -> None:

@@ -5,7 +5,7 @@ import pytest
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from callbacks.safe_points import add_safe_points, stands_between_batches, stands_between_epochs
+from callbacks.safe_points import add_safe_points, stands_between_epochs, stands_between_steps
 from tests.callbacks.test_curves import points, rows
 from tests.conftest import Run
 
@@ -26,11 +26,11 @@ class Notes(Callback):
         assert trainer.fit_loop is loop
 
     def on_safe_point(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        assert stands_between_batches(trainer)
+        assert stands_between_steps(trainer)
         self.places.append((trainer.current_epoch, trainer.global_step, stands_between_epochs(trainer)))
 
     def on_train_batch_end(self, trainer: Trainer, *rest: object) -> None:
-        assert not stands_between_batches(trainer)
+        assert not stands_between_steps(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, *rest: object) -> None:
         assert not stands_between_epochs(trainer)
@@ -45,6 +45,14 @@ def test_they_are_after_each_batch_and_each_epoch(
     train("--trainer.max_epochs=2", "--data.batch_size=500", f"--trainer.callbacks=[{Notes.__module__}.Notes]")
     places = [(0, 1, False), (0, 2, False), (1, 3, True), (1, 4, False), (1, 5, False), (2, 6, True)]
     assert str(places) in capsys.readouterr().out
+
+
+def test_there_is_none_between_batches_whose_gradients_belong_together(
+    train: Callable[..., Run], capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--trainer.max_epochs=1", "--data.batch_size=250", "--trainer.accumulate_grad_batches=4")
+    train(*flags, f"--trainer.callbacks=[{Notes.__module__}.Notes]")
+    assert str([(0, 1, False), (1, 2, True)]) in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("nth", [11, 5], ids=["epoch's last batch", "batch before a validation within an epoch"])

@@ -57,6 +57,8 @@ FEATURES: tuple[tuple[tuple[str, ...], ...], ...] = (
     (
         (),
         ("--weight_average=callbacks.ema.EMA",),
+        ("--weight_average=callbacks.ema.EMA", "--early_stopping.patience=1"),
+        ("--early_stopping.patience=1",),
         ("--weight_average=callbacks.swa.SWA", "--weight_average.start=1", "--early_stopping=null"),
     ),
     (
@@ -66,7 +68,6 @@ FEATURES: tuple[tuple[tuple[str, ...], ...], ...] = (
         ("--model.scheduler=torch.optim.lr_scheduler.StepLR", "--model.scheduler.step_size=1"),
     ),
     ((), ("--model.freeze=[stages.0]", "--model.unfreeze={1: [stages.0]}"), ("--model.layer_decay=0.8",)),
-    ((), ("--early_stopping.patience=1",)),
     ((), ("--checkpoint.every_minutes=0.000001",)),
 )
 
