@@ -1,0 +1,60 @@
+import numpy as np
+import pytest
+from sklearn.metrics import precision_recall_fscore_support
+
+from scripts.intervals import class_figures, class_intervals, wilson
+
+
+@pytest.mark.parametrize(
+    ("right", "total", "low", "high"),
+    # R. G. Newcombe, "Two-sided confidence intervals for the single proportion", 1998, table I, method 3
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
+)
+def test_wilson_gives_the_published_intervals(right: int, total: int, low: float, high: float) -> None:
+    assert wilson(right, total) == pytest.approx((low, high), abs=5e-5)
+
+
+def test_wilson_of_one_image_and_of_no_mistake() -> None:
+    assert 0 < wilson(1, 1).low < wilson(1, 1).high == 1
+    assert wilson(1000, 1000).low > 0.996
+
+
+def some_predictions(classes: int, images: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    random = np.random.default_rng(1)
+    labels = random.integers(0, classes, images)
+    predictions = np.where(random.random(images) < 0.7, labels, random.integers(0, classes, images))
+    confusion = np.zeros((classes, classes), np.int64)
+    np.add.at(confusion, (labels, predictions), 1)
+    return labels, predictions, confusion
+
+
+@pytest.mark.parametrize("classes", [2, 10, 200])
+def test_figures_are_those_of_scikit_learn(classes: int) -> None:
+    labels, predictions, confusion = some_predictions(classes, 30 * classes)
+    expected = precision_recall_fscore_support(labels, predictions, labels=range(classes), zero_division=np.nan)[:3]
+    np.testing.assert_allclose(class_figures(confusion), np.stack(expected))
+
+
+def test_intervals_are_those_of_drawing_images() -> None:
+    labels, predictions, confusion = some_predictions(3, 120)
+    random = np.random.default_rng(2)
+    drawn = []
+    for _ in range(1000):
+        rows = random.integers(0, len(labels), len(labels))
+        drawn.append(precision_recall_fscore_support(labels[rows], predictions[rows], labels=range(3))[:3])
+    expected = np.quantile(drawn, (0.025, 0.975), axis=0)
+    np.testing.assert_allclose(class_intervals(confusion), expected, atol=0.03)
+
+
+def test_a_class_that_is_not_there_has_no_figures_and_no_intervals() -> None:
+    confusion = np.array([[5, 0, 0], [1, 4, 0], [0, 0, 0]])
+    figures, ends = class_figures(confusion), class_intervals(confusion)
+    assert np.isnan(figures[:, 2]).all()
+    assert np.isnan(ends[:, :, 2]).all()
+    assert not np.isnan(ends[:, :, :2]).any()
+    assert (ends[0] <= ends[1])[:, :2].all()
+
+
+def test_one_image() -> None:
+    ends = class_intervals(np.array([[1, 0], [0, 0]]))
+    assert ends[:, :, 0].tolist() == [[1, 1, 1], [1, 1, 1]]
