@@ -29,8 +29,7 @@ def image_grid(images: Tensor, captions: Sequence[str], columns: int = 8) -> Ima
     is resampled between pixels, so that what is seen is what is there.
 
     Args:
-        images: uint8, or float in [0, 1], `[B, C, H, W]`; one or two channels are shown as grey levels of the first,
-            more as red, green and blue of the first three.
+        images: uint8, or float in [0, 1], `[B, C, H, W]`; shown as `as_rgb` gives them.
         captions: `B` texts of one or more lines; a line too long for its tile is shortened in its middle.
         columns: Images in a row.
 
@@ -42,10 +41,7 @@ def image_grid(images: Tensor, captions: Sequence[str], columns: int = 8) -> Ima
     """
     if not len(images):
         raise ValueError("there are no images to lay out")
-    images = images.detach().cpu()
-    if images.is_floating_point():
-        images = (images.float() * 255).round().to(torch.uint8)
-    images = images[:, :3] if images.shape[1] >= 3 else images[:, :1].expand(-1, 3, -1, -1)
+    images = as_rgb(images)
     height, width = images.shape[2:]
     factor, divisor = -(-TILE // max(height, width)), max(1, max(height, width) // TILE)
     tile_height, tile_width = -(-height * factor // divisor), -(-width * factor // divisor)
@@ -60,13 +56,33 @@ def image_grid(images: Tensor, captions: Sequence[str], columns: int = 8) -> Ima
     for number, (image, caption) in enumerate(zip(images, captions, strict=True)):
         row, column = divmod(number, columns)
         left, top = GAP + column * cell_width, GAP + row * cell_height
-        tile = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
+        tile = picture(image)
         tile = tile.resize((width * factor, height * factor), Image.Resampling.NEAREST).reduce(divisor)
         grid.paste(tile, (left, top))
         for line_number, line in enumerate(caption.split("\n")):
             text = _shortened(printable(line), cell_width - GAP, font)
             draw.text((left, top + tile_height + line_number * LINE_HEIGHT), text, "black", font)
     return grid
+
+
+def as_rgb(images: Tensor) -> Tensor:
+    """Images as they are shown: one or two channels as grey levels of the first, more as those of the first three.
+
+    Args:
+        images: uint8, or float in [0, 1], `[B, C, H, W]`.
+
+    Returns:
+        uint8 `[B, 3, H, W]`, on the CPU.
+    """
+    images = images.detach().cpu()
+    if images.is_floating_point():
+        images = (images.float() * 255).round().to(torch.uint8)
+    return images[:, :3] if images.shape[1] >= 3 else images[:, :1].expand(-1, 3, -1, -1)
+
+
+def picture(image: Tensor) -> Image.Image:
+    """An image uint8 `[3, H, W]` as a picture, RGB."""
+    return Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
 
 
 def printable(text: str) -> str:

@@ -130,6 +130,12 @@ class Pack(Dataset[tuple[Tensor, Tensor]]):
         """Travel to a worker process as a path; the mapping is opened again there."""
         return Pack, (self.folder, self.files.folder if self.files else None, self.label_map)
 
+    def name(self, place: int) -> str:
+        """The path of an image in the source's folder, or its split and place there, as in `train[123]`."""
+        if self.names is not None:
+            return os.fsdecode(self.names[place])
+        return next(f"{split}[{place - ends.start}]" for split, ends in self.splits.items() if place in ends)
+
     def mean_and_std(self, indices: Tensor) -> tuple[list[float], list[float]]:
         """Mean and standard deviation of each channel over the pixels of some images, on the scale [0, 1].
 

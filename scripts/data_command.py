@@ -18,7 +18,7 @@ def build_data(flags: Sequence[str]) -> ImageDataModule:
     """Build the data module that a training with these flags would use.
 
     Args:
-        flags: `--config FILE`, `--data...` and `--seed_everything`, as for scripts/train.py.
+        flags: `--ckpt_path FILE`, `--config FILE`, `--data...` and `--seed_everything`, as for scripts/train.py.
 
     Raises:
         MisconfigurationException: If a configuration or a value in it makes no sense, or the source is not there.
@@ -27,6 +27,7 @@ def build_data(flags: Sequence[str]) -> ImageDataModule:
     config, flags, _ = read_layers(flags)
     parser = Parser(allow_abbrev=False)
     parser.add_argument("-c", "--config", action="config")
+    parser.add_argument("--ckpt_path")
     parser.add_argument("--seed_everything", type=int, default=0)
     parser.add_lightning_class_args(ImageDataModule, "data", subclass_mode=True)
     parser.link_arguments("seed_everything", "data.init_args.seed")

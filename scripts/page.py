@@ -90,7 +90,7 @@ def escaped(name: str) -> str:
 
 
 def table(rows: Iterable[Sequence[str]], heading: Sequence[str] = ()) -> str:
-    """Lay out rows of which the first cell is a name; other cells that are numbers are set as such.
+    """Lay out rows of which the first cell is a name; under a heading, cells that are numbers are set to the right.
 
     Args:
         rows: Plain text.
@@ -101,11 +101,11 @@ def table(rows: Iterable[Sequence[str]], heading: Sequence[str] = ()) -> str:
 
     Example:
         >>> table([["loss", "0.5"]])
-        '<div class="wide"><table><tr><th>loss</th><td class="number">0.5</td></tr></table></div>'
+        '<div class="wide"><table><tr><th>loss</th><td>0.5</td></tr></table></div>'
     """
 
     def cell(content: str) -> str:
-        number = ' class="number"' if NUMBER.fullmatch(content) else ""
+        number = ' class="number"' if heading and NUMBER.fullmatch(content) else ""
         return f"<td{number}>{escaped(content)}</td>"
 
     lines = [f"<tr>{''.join(f'<th>{escaped(name)}</th>' for name in heading)}</tr>"] if heading else []

@@ -1,0 +1,94 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+from scripts.trained import computing, data_of, find_checkpoint, load_trained, refuse_other_classes, run_of
+from tests.conftest import Run
+
+SHORT = ("--trainer.max_epochs=1",)
+
+
+def test_a_run_is_enough(train: Callable[..., Run]) -> None:
+    run = train(*SHORT)
+    assert find_checkpoint(run.folder) == run.best
+    assert find_checkpoint(run.last) == run.last
+    assert run_of(run.best) == run.folder
+    classifier = load_trained(run.best)
+    data = data_of(run.best, classifier, [])
+    assert not classifier.training
+    assert data.preprocessing == classifier.preprocessing
+
+
+def test_normalises_as_the_network_is_used_to_whatever_the_data(train: Callable[..., Run]) -> None:
+    run = train(*SHORT)
+    classifier = load_trained(run.best)
+    data = data_of(run.best, classifier, ["--data.limit", "0.5", "--data.split_seed", "3"])
+    assert len(data.splits["test"]) < 200
+    assert data.mean == classifier.preprocessing["mean"]
+
+
+def test_the_last_checkpoint_where_there_is_no_best(train: Callable[..., Run], tmp_path: Path) -> None:
+    run = train(*SHORT)
+    run.best.unlink()
+    (run.folder / "results.json").write_text("[")
+    assert find_checkpoint(run.folder) == run.last
+    assert run_of(tmp_path / "some" / "x.ckpt") is None
+    with pytest.raises(MisconfigurationException, match="no folder of a run with a checkpoint"):
+        find_checkpoint(tmp_path)
+
+
+def test_a_damaged_and_a_missing_checkpoint_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(MisconfigurationException, match="There is no checkpoint"):
+        load_trained(tmp_path / "none.ckpt")
+    (tmp_path / "x.ckpt").write_bytes(b"PK")
+    with pytest.raises(MisconfigurationException, match="truncated or damaged"):
+        load_trained(tmp_path / "x.ckpt")
+
+
+def test_data_of_other_classes_or_another_shape_are_refused(train: Callable[..., Run], tmp_path: Path) -> None:
+    run = train(*SHORT, "--data.classes", "[3,8,5]")
+    classifier = load_trained(run.best)
+    with pytest.raises(MisconfigurationException, match=r"only Digits has 0, 1, 2, 4, 6 and 2 more"):
+        data_of(run.best, classifier, ["--data.classes", "null"])
+    with pytest.raises(MisconfigurationException, match="their order differs, from 3 and 8 on"):
+        data_of(run.best, classifier, ["--data.classes", "[8,3,5]"])
+    classifier.preprocessing["image_size"] = [9, 9]
+    with pytest.raises(MisconfigurationException, match=r"gives images of 1x8x8, .* was trained on 1x9x9"):
+        data_of(run.best, classifier, [])
+
+
+def test_a_checkpoint_that_does_not_know_its_data_asks_for_them(
+    train: Callable[..., Run], tmp_path: Path, data_root: Path
+) -> None:
+    run = train(*SHORT)
+    checkpoint = torch.load(run.best, weights_only=True)
+    del checkpoint["config"]
+    file = tmp_path / "bare.ckpt"
+    torch.save(checkpoint, file)
+    classifier = load_trained(file)
+    with pytest.raises(MisconfigurationException, match="give them with --data"):
+        data_of(file, classifier, [])
+    data = data_of(file, classifier, ["--data", "datamodules.digits.Digits", "--data.root", str(data_root)])
+    assert len(data.splits["test"]) == 359
+
+
+def test_names_the_classes_that_differ() -> None:
+    refuse_other_classes(["a"], ["a"], "x", "y")
+    with pytest.raises(MisconfigurationException, match="only x has b; only y has c"):
+        refuse_other_classes(["a", "b"], ["a", "c"], "x", "y")
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("32-true", torch.float32), ("bf16-mixed", torch.bfloat16)])
+def test_computes_in_the_precision_of_the_run(
+    train: Callable[..., Run], precision: str, dtype: torch.dtype, tmp_path: Path
+) -> None:
+    run = train(*SHORT, "--trainer.precision", precision)
+    classifier = load_trained(run.best)
+    with torch.no_grad(), computing(classifier, run.best):
+        logits = classifier(torch.zeros(1, 1, 8, 8, device=classifier.device))
+    assert logits.dtype == dtype
+    assert json.loads((run.folder / "results.json").read_text())["precision"] == precision
