@@ -81,7 +81,7 @@ class Subject:
         with torch.no_grad():
             probabilities = self.classifier(image).float().softmax(dim=1)[0]
         label = int(probabilities.argmax())
-        title = f"predicted {names[label]} {float(probabilities[label]):.1%}"
+        title = f"predicted {names[label]} ({float(probabilities[label]):.1%})"
         if self.options.class_name is not None:
             if self.options.class_name not in names:
                 raise MisconfigurationException(
@@ -91,7 +91,7 @@ class Subject:
             asked = names.index(self.options.class_name)
             if asked != label:
                 label = asked
-                title = f"what speaks for {names[label]} {float(probabilities[label]):.1%}, {title}"
+                title = f"what speaks for {names[label]} ({float(probabilities[label]):.1%}), {title}"
         return torch.tensor([label], device=image.device), title
 
 
