@@ -62,7 +62,7 @@ def find_layer(network: nn.Module, name: str) -> nn.Module:
     known = [known for known in modules if known]
     raise MisconfigurationException(
         f"--layer is {name}, but {type(network).__name__} has no such layer; "
-        f"{near_names(name, known, 'run `activations` without --layer to list them')}."
+        f"{near_names(name, known, 'run `activations` without --layer to list them.')}"
     )
 
 

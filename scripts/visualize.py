@@ -1,0 +1,265 @@
+"""Look into a network, from its checkpoint alone.
+
+    python scripts/visualize.py CHECKPOINT activations --image FILE [--layer NAME]
+    python scripts/visualize.py CHECKPOINT filters [--layer NAME]
+    python scripts/visualize.py CHECKPOINT gradcam --image FILE [--class NAME] [--layer NAME]
+    python scripts/visualize.py CHECKPOINT saliency --image FILE [--class NAME]
+    python scripts/visualize.py CHECKPOINT occlusion --image FILE [--class NAME]
+    python scripts/visualize.py CHECKPOINT embedding [--split test] [--images 2000] [--data...]
+    python scripts/visualize.py CHECKPOINT architecture
+
+CHECKPOINT is a file or a run's folder. FILE is an image file, or one of the data such as 'test[17]'. Pictures go to
+--output, by default the command's name and .png; --show opens them as well.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from PIL import Image, ImageShow
+from rich import get_console
+from torch import Tensor, nn
+
+from callbacks.image_grid import as_rgb
+from datamodules.progress import progress
+from models.classifier import Classifier
+from models.near_names import near_names
+from scripts.architecture import layer_table, layers_of
+from scripts.configuration import mistakes_in_one_sentence
+from scripts.embedding import embedding_picture, features_of, last_linear, t_sne, write_projector
+from scripts.layer_pictures import activations_picture, attribution_picture, filters_picture
+from scripts.layers import find_layer, grad_cam, last_maps, layer_outputs, occlusion, saliency
+from scripts.picture_file import picture_file, save_picture
+from scripts.preview import number_of_images
+from scripts.shown_image import IN_DATA, as_network_sees, shown_image
+from scripts.silence import silence_libraries
+from scripts.trained import data_of, find_checkpoint, load_trained, run_of
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)
+
+MOST_TILES = 64
+"""Maps or filters in a picture unless asked for otherwise."""
+
+MOST_IMAGES = 2000
+"""Images whose features are laid out unless asked for otherwise; t-SNE takes seconds for them."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The network that is looked into, and what was asked.
+
+    Args:
+        checkpoint: The file.
+        classifier: What is in it.
+        options: The command line's.
+        flags: Those about data.
+    """
+
+    checkpoint: Path
+    classifier: Classifier
+    options: argparse.Namespace
+    flags: Sequence[str]
+
+    @property
+    def network(self) -> nn.Module:
+        """The network."""
+        return self.classifier.network
+
+    def image(self) -> tuple[Tensor, Tensor]:
+        """The image asked for, uint8 `[1, C, H, W]`, and as the network sees it."""
+        pixels = shown_image(self.options.image, self.checkpoint, self.classifier, self.flags)
+        return pixels, as_network_sees(pixels, self.classifier)
+
+    def class_asked_for(self, image: Tensor) -> tuple[Tensor, str]:
+        """The class asked about, int64 `[1]`, by default that predicted, and its name with its probability."""
+        names = self.classifier.class_names
+        with torch.no_grad():
+            probabilities = self.classifier(image).float().softmax(dim=1)[0]
+        label = int(probabilities.argmax())
+        title = f"predicted {names[label]} ({float(probabilities[label]):.1%})"
+        if self.options.class_name is not None:
+            if self.options.class_name not in names:
+                raise MisconfigurationException(
+                    f"--class is {self.options.class_name}, which {self.checkpoint} does not know; "
+                    f"{near_names(self.options.class_name, names)}"
+                )
+            asked = names.index(self.options.class_name)
+            if asked != label:
+                label = asked
+                title = f"what speaks for {names[label]} ({float(probabilities[label]):.1%}), {title}"
+        return torch.tensor([label], device=image.device), title
+
+
+def activations(subject: Subject) -> Image.Image | None:
+    """What a layer gives for the image; without a layer, print which there are."""
+    _, image = subject.image()
+    outputs = layer_outputs(subject.network, image)
+    layer = subject.options.layer
+    if layer is None:
+        modules = dict(subject.network.named_modules())
+        width = max(map(len, outputs))
+        for name, output in outputs.items():
+            shape = "x".join(map(str, output.shape[1:]))
+            print(f"{name:{width}}  {type(modules[name]).__name__:20}  {shape}")
+        return None
+    find_layer(subject.network, layer)
+    if layer not in outputs:
+        raise MisconfigurationException(f"--layer is {layer}, which gives no single tensor; look at a layer within it.")
+    return activations_picture(outputs[layer][0], subject.options.tiles)
+
+
+def filters(subject: Subject) -> Image.Image:
+    """The filters of a convolution, by default the first."""
+    network, layer = subject.network, subject.options.layer
+    known = [name for name, module in network.named_modules() if isinstance(module, CONVOLUTIONS)]
+    if not known:
+        raise MisconfigurationException(f"{type(network).__name__} has no convolution, so no filters to show.")
+    module = find_layer(network, layer or known[0])
+    if not isinstance(module, CONVOLUTIONS):
+        raise MisconfigurationException(
+            f"--layer is {layer}, a {type(module).__name__}, which has no filters; {near_names(layer, known)}"
+        )
+    return filters_picture(module.weight, subject.options.tiles)
+
+
+def gradcam(subject: Subject) -> Image.Image:
+    """Where a layer saw what speaks for a class (Grad-CAM), by default the last convolution."""
+    pixels, image = subject.image()
+    layer = subject.options.layer or last_maps(subject.network, image)
+    if layer is None:
+        raise MisconfigurationException(
+            f"{type(subject.network).__name__} has no convolution that gives maps, which Grad-CAM needs; saliency and "
+            "occlusion do without."
+        )
+    label, title = subject.class_asked_for(image)
+    seen = grad_cam(subject.network, layer, image, label)[0]
+    name = f"Grad-CAM at {layer}" if seen.any() else f"Grad-CAM at {layer}: nothing speaks for it"
+    return attribution_picture(as_rgb(pixels)[0], [(name, seen)], title)
+
+
+def saliency_map(subject: Subject) -> Image.Image:
+    """Which pixels change the class's logit most."""
+    pixels, image = subject.image()
+    label, title = subject.class_asked_for(image)
+    seen = saliency(subject.network, image, label)[0]
+    return attribution_picture(as_rgb(pixels)[0], [("size of the gradient", seen)], title)
+
+
+def occlusion_map(subject: Subject) -> Image.Image:
+    """What covering a part of the image takes from the class's probability."""
+    pixels, image = subject.image()
+    label, title = subject.class_asked_for(image)
+    lost = occlusion(subject.network, image, label)[0]
+    return attribution_picture(as_rgb(pixels)[0], [("probability lost when covered", lost)], title, signed=True)
+
+
+def embedding(subject: Subject) -> Image.Image:
+    """The features of a split in a plane, and in TensorBoard's projector."""
+    classifier, split = subject.classifier, subject.options.split
+    data = data_of(subject.checkpoint, classifier, subject.flags)
+    assert data.pack is not None, "it is set up"
+    places = data.splits[split]
+    if len(places) > subject.options.images:
+        chosen = torch.randperm(len(places), generator=torch.Generator().manual_seed(0))[: subject.options.images]
+        places = places[chosen.sort().values]
+    layer, parts, images, labels = None, [], [], []
+    with progress(f"Features of {split}", len(places)) as advance:
+        for number, some in enumerate(torch.split(places, data.batch_size)):
+            pixels, names = data.pack[some]
+            if number == 0:
+                layer = last_linear(classifier.network, as_network_sees(pixels[:1], classifier))
+            parts.append(features_of(classifier, pixels, layer))
+            images.append(pixels)
+            labels.append(names)
+            advance(len(some))
+    features, classes = torch.cat(parts), torch.cat(labels).numpy()
+    try:
+        plane = t_sne(features.numpy().astype(np.float32))
+    except ValueError as error:
+        raise MisconfigurationException(f"The split {split} cannot be laid out: {error}; take another.") from error
+    folder = (run_of(subject.checkpoint) or subject.checkpoint.parent) / "projector"
+    write_projector(folder, features, classes, data.class_names, torch.cat(images))
+    what = "logits" if layer is None else f"input of {layer}"
+    print(f"projector   {folder}")
+    title = f"t-SNE of {len(places):,} {split} images: {what}, {features.shape[1]} numbers each"
+    return embedding_picture(plane, classes, data.class_names, title)
+
+
+def architecture(subject: Subject) -> None:
+    """Print the layers with their shapes, parameters and multiply-adds for an image."""
+    facts = subject.classifier.preprocessing
+    height, width = facts["image_size"]
+    get_console().print(layer_table(layers_of(subject.network, (facts["channels"], height, width))))
+
+
+COMMANDS: dict[str, Callable[[Subject], Image.Image | None]] = {
+    "activations": activations,
+    "filters": filters,
+    "gradcam": gradcam,
+    "saliency": saliency_map,
+    "occlusion": occlusion_map,
+    "embedding": embedding,
+    "architecture": architecture,
+}
+
+
+def visualize(options: argparse.Namespace, flags: Sequence[str]) -> None:
+    """Do what is asked, and write and show the picture.
+
+    Raises:
+        MisconfigurationException: If it cannot be done.
+    """
+    silence_libraries()
+    output = None
+    if options.command != "architecture":
+        output = picture_file(options.output or f"{options.command}.png")
+    checkpoint = find_checkpoint(options.checkpoint)
+    if flags and options.command != "embedding" and not IN_DATA.fullmatch(getattr(options, "image", "")):
+        raise MisconfigurationException(
+            f"{options.command} knows no {flags[0]}; see scripts/visualize.py CHECKPOINT {options.command} --help."
+        )
+    drawn = COMMANDS[options.command](Subject(checkpoint, load_trained(checkpoint), options, flags))
+    if drawn is None or output is None:
+        return
+    save_picture(drawn, output)
+    print(f"picture     {output}")
+    if options.show and not ImageShow.show(drawn):
+        raise MisconfigurationException(f"There is no program to show pictures with; open {output} elsewhere.")
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line; a user's mistake ends in one sentence and exit status 2."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a checkpoint, or the folder of a run")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        described = command.__doc__
+        each = commands.add_parser(name, help=described, description=described, allow_abbrev=False)
+        if name in ("activations", "gradcam", "saliency", "occlusion"):
+            each.add_argument("--image", required=True, metavar="FILE", help="an image file, or such as 'test[17]'")
+        if name in ("activations", "filters", "gradcam"):
+            each.add_argument("--layer", metavar="NAME", help="as `activations` without --layer lists them")
+        if name in ("gradcam", "saliency", "occlusion"):
+            each.add_argument("--class", dest="class_name", metavar="NAME", help="by default that predicted")
+        if name in ("activations", "filters"):
+            each.add_argument("--tiles", type=number_of_images, default=MOST_TILES, help="how many; 64 if absent")
+        if name == "embedding":
+            each.add_argument("--split", choices=("train", "val", "test"), default="test", help="test if absent")
+            each.add_argument("--images", type=number_of_images, default=MOST_IMAGES, help="at most; 2000 if absent")
+        if name != "architecture":
+            each.add_argument("--output", metavar="FILE", help=f"the picture; {name}.png if absent")
+            each.add_argument("--show", action="store_true", help="open the picture")
+    with mistakes_in_one_sentence():
+        visualize(*parser.parse_known_args(args))
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageShow
+
+from scripts.visualize import COMMANDS, main
+from tests.conftest import Run
+
+Done = tuple[int, str, str]
+PICTURED = ("activations", "filters", "gradcam", "saliency", "occlusion", "embedding")
+
+
+@pytest.fixture
+def visualize(capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
+    """Runs the script, and gives its exit status and what it says."""
+
+    def run(*args: str | Path) -> Done:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as exit_:
+            main([str(arg) for arg in args])
+        said = capsys.readouterr()
+        assert isinstance(exit_.value.code, int)
+        return exit_.value.code, said.out, said.err
+
+    return run
+
+
+def asked(command: str) -> list[str]:
+    """The least that a command wants to know."""
+    wants_image = command in ("activations", "gradcam", "saliency", "occlusion")
+    layer = ["--layer", "stages.4"] if command == "activations" else []
+    return [command, *(["--image", "train[17]"] if wants_image else []), *layer]
+
+
+def test_every_command_draws_its_picture(
+    train: Callable[..., Run], visualize: Callable[..., Done], tmp_path: Path
+) -> None:
+    run = train("--trainer.max_epochs=1")
+    assert {*PICTURED, "architecture"} == set(COMMANDS)
+    drawn = set()
+    for command in PICTURED:
+        file = tmp_path / f"{command}.png"
+        status, out, error = visualize(run.folder, *asked(command), "--output", file)
+        assert (status, error) == (0, "")
+        assert out.splitlines()[-1] == f"picture     {file}"
+        with Image.open(file) as picture:
+            picture.load()
+        drawn.add(file.read_bytes())
+    assert len(drawn) == len(PICTURED)
+    assert list((run.folder / "projector").rglob("projector_config.pbtxt"))
+
+
+def test_layers_are_listed_and_told(train: Callable[..., Run], visualize: Callable[..., Done]) -> None:
+    run = train("--trainer.max_epochs=1")
+    status, out, _ = visualize(run.best, "activations", "--image", "train[0]")
+    assert status == 0
+    assert "stages.0" in out
+    assert "Conv2d" in out
+    assert "32x8x8" in out
+    status, out, _ = visualize(run.best, "architecture")
+    assert status == 0
+    assert f"{run.results['parameters']:,}" in out
+
+
+def test_another_class_and_layer_are_another_picture(
+    train: Callable[..., Run], visualize: Callable[..., Done], tmp_path: Path
+) -> None:
+    run = train("--trainer.max_epochs=1")
+    pictures = []
+    for flags in ((), ("--class", "3"), ("--class", "8"), ("--layer", "stages.0")):
+        file = tmp_path / "x.png"
+        assert visualize(run.best, *asked("gradcam"), *flags, "--output", file)[0] == 0
+        pictures.append(file.read_bytes())
+    assert len(set(pictures)) >= 3
+
+
+def test_a_network_without_convolutions(
+    train: Callable[..., Run], visualize: Callable[..., Done], tmp_path: Path
+) -> None:
+    run = train("--trainer.max_epochs=1", "--model.network=models.mlp.MLP")
+    for command, expected in (("gradcam", "saliency and occlusion do without"), ("filters", "has no convolution")):
+        status, _, error = visualize(run.best, *asked(command), "--output", tmp_path / "x.png")
+        assert status == 2
+        assert expected in error
+    for command in ("saliency", "occlusion", "embedding"):
+        assert visualize(run.best, *asked(command), "--output", tmp_path / "x.png")[0] == 0
+
+
+def test_mistakes_are_told_in_one_sentence(
+    train: Callable[..., Run], visualize: Callable[..., Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = train("--trainer.max_epochs=1")
+    before = sorted(tmp_path.rglob("*"))
+    image = ("--image", "train[0]")
+    for args, expected in (
+        ((tmp_path / "none.ckpt", "filters"), "There is no checkpoint"),
+        ((run.best, "activations", *image, "--layer", "stages.00"), "did you mean stages.0"),
+        ((run.best, "filters", "--layer", "stages.1"), "has no filters; did you mean stages.4"),
+        ((run.best, "gradcam", *image, "--layer", "head.1"), "not maps; Grad-CAM needs a convolution"),
+        ((run.best, "gradcam", *image, "--class", "eleven"), "--class is eleven"),
+        ((run.best, "saliency", "--image", tmp_path / "x.png"), "the file is not there"),
+        ((run.best, "embedding", "--data.test_size=2"), "t-SNE needs at least 4"),
+        ((run.best, "filters", "--output", tmp_path / "none" / "x.png"), "cannot be written"),
+        ((run.best, "filters", "--tiles=0"), "give a whole number of at least 1"),
+        ((run.best, "filters", "--layr=0"), "filters knows no --layr=0"),
+        ((run.best, "saliency", *image, "--data.rot=1"), "rot"),
+    ):
+        status, _, error = visualize(*args)
+        assert status == 2
+        assert error.startswith("error: ")
+        assert error.count("\n") == 1
+        assert expected in error
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_shows_the_picture_that_it_has_written(
+    train: Callable[..., Run], visualize: Callable[..., Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = train("--trainer.max_epochs=1")
+    shown: list[Image.Image] = []
+    file = tmp_path / "x.png"
+
+    def show(picture: Image.Image) -> bool:
+        shown.append(picture)
+        return True
+
+    monkeypatch.setattr(ImageShow, "show", show)
+    assert visualize(run.best, "filters", "--output", file, "--show")[0] == 0
+    with Image.open(file) as written:
+        assert written.convert("RGB") == shown[0]
+    monkeypatch.setattr(ImageShow, "show", lambda picture: False)
+    status, _, error = visualize(run.best, "filters", "--output", file, "--show")
+    assert status == 2
+    assert "no program to show pictures" in error
