@@ -1,0 +1,530 @@
+"""What convolution is: by hand beside torch, as kernels on a photograph, and what it makes of sizes.
+
+    python scripts/convolution.py by_hand [--signal 0,0,1,1] [--kernel 1,-1] [--padding 0] [--stride 1] [--dilation 1]
+    python scripts/convolution.py kernels [--image china] [--output kernels.png]
+    python scripts/convolution.py sizes [--size 7] [--kernel_size 3] [--output sizes.png]
+
+What networks call convolution is cross-correlation: the kernel is laid over each window of the signal as it is, not
+mirrored, and the products are summed (I. Goodfellow, Y. Bengio and A. Courville, "Deep Learning", 2016, section 9.1).
+
+Shapes: an image of `H` rows and `W` columns, a kernel of `h` rows and `w` columns.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+from PIL import Image, ImageShow
+from rich import box, get_console
+from rich.table import Table
+from sklearn.datasets import load_sample_image
+from torch.nn import functional as F
+
+from callbacks.figure import new_figure, picture_of
+from datamodules.image_file import UnreadableImageError, as_shown, open_image
+from scripts.configuration import mistakes_in_one_sentence
+from scripts.picture_file import picture_file, save_picture
+
+Numbers = NDArray[np.float64]
+
+SHIPPED = ("china", "flower")
+"""Photographs that come with scikit-learn."""
+
+SIDE = 320
+"""Pixels that a photograph's longer side is reduced to."""
+
+MOST_CELLS = 32
+"""Numbers on a side up to which they are printed and drawn one by one."""
+
+KERNELS: Mapping[str, Numbers] = {
+    # J. M. S. Prewitt, 1970; I. Sobel and G. Feldman, 1968, which weighs the middle more.
+    "vertical edges": np.array([[-1.0, 0, 1], [-1, 0, 1], [-1, 0, 1]]),
+    "horizontal edges": np.array([[-1.0, -1, -1], [0, 0, 0], [1, 1, 1]]),
+    "Sobel, vertical": np.array([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]]),
+    "Sobel, horizontal": np.array([[-1.0, -2, -1], [0, 0, 0], [1, 2, 1]]),
+    "Laplacian": np.array([[0.0, 1, 0], [1, -4, 1], [0, 1, 0]]),
+    "blur": np.full((5, 5), 1 / 25),
+    "sharpen": np.array([[0.0, -1, 0], [-1, 5, -1], [0, -1, 0]]),
+}
+"""Each sums to 0, and so gives 0 where the image is even, or to 1, and so keeps its brightness."""
+
+
+class Steps(NamedTuple):
+    """How a kernel goes over a signal.
+
+    Args:
+        padding: Zeros added on each side.
+        stride: From one window to the next.
+        dilation: From one number of the signal that meets the kernel to the next; 1 leaves none out.
+    """
+
+    padding: int = 0
+    stride: int = 1
+    dilation: int = 1
+
+
+def output_size(size: int, kernel_size: int, steps: Steps = Steps()) -> int:  # noqa: B008 - it never changes
+    """How many windows there are along a side.
+
+    Args:
+        size: Of the signal.
+        kernel_size: Of the kernel.
+        steps: How it goes.
+
+    Returns:
+        0 if the kernel is larger than the padded signal.
+
+    Raises:
+        ValueError: If a number is too small to mean anything.
+
+    Example:
+        >>> output_size(7, 3), output_size(7, 3, Steps(padding=1)), output_size(7, 3, Steps(stride=2))
+        (5, 7, 3)
+        >>> output_size(7, 3, Steps(dilation=2))  # as far as a kernel of 5 reaches
+        3
+        >>> output_size(224, 7, Steps(padding=3, stride=2))  # the first layer of a ResNet
+        112
+    """
+    for name, value, least in (
+        ("size", size, 1),
+        ("kernel_size", kernel_size, 1),
+        ("padding", steps.padding, 0),
+        ("stride", steps.stride, 1),
+        ("dilation", steps.dilation, 1),
+    ):
+        if value < least:
+            raise ValueError(f"{name} is {value}; give a whole number of at least {least}")
+    reach = steps.dilation * (kernel_size - 1) + 1
+    return max(0, (size + 2 * steps.padding - reach) // steps.stride + 1)
+
+
+def windows(signal: Sequence[float], kernel_size: int, steps: Steps = Steps()) -> list[list[float]]:  # noqa: B008
+    """What of a signal meets the kernel, window by window.
+
+    Args:
+        signal: Numbers.
+        kernel_size: Of the kernel.
+        steps: How it goes.
+
+    Raises:
+        ValueError: If a number is too small to mean anything.
+
+    Example:
+        >>> windows([1, 2, 3, 4], 2)
+        [[1, 2], [2, 3], [3, 4]]
+        >>> windows([1, 2, 3, 4], 2, Steps(padding=1, stride=2, dilation=2))
+        [[0, 2], [2, 4]]
+    """
+    padded = [0] * steps.padding + list(signal) + [0] * steps.padding
+    starts = (number * steps.stride for number in range(output_size(len(signal), kernel_size, steps)))
+    return [[padded[start + step * steps.dilation] for step in range(kernel_size)] for start in starts]
+
+
+def cross_correlate_1d(
+    signal: Sequence[float],
+    kernel: Sequence[float],
+    steps: Steps = Steps(),  # noqa: B008
+) -> list[float]:
+    """Lay a kernel over each window of a signal, multiply, and sum.
+
+    Args:
+        signal: Numbers.
+        kernel: Numbers.
+        steps: How it goes.
+
+    Returns:
+        A number for each window.
+
+    Raises:
+        ValueError: If there is no signal or no kernel.
+
+    Example:
+        >>> cross_correlate_1d([0, 0, 1, 1, 1, 0], [-1, 1])  # finds where a signal rises and falls
+        [0, 1, 0, 0, -1]
+        >>> cross_correlate_1d([1, 2, 3, 4], [1, 0, -1])  # not mirrored: 1 - 3 and 2 - 4
+        [-2, -2]
+        >>> cross_correlate_1d([1, 2], [1, 1, 1])  # there is no window
+        []
+    """
+    return [
+        sum(number * weight for number, weight in zip(window, kernel, strict=True))
+        for window in windows(signal, len(kernel), steps)
+    ]
+
+
+def cross_correlate_2d(image: Numbers, kernel: Numbers, steps: Steps = Steps()) -> Numbers:  # noqa: B008
+    """Lay a kernel over each window of an image, multiply, and sum.
+
+    Args:
+        image: `[H, W]`.
+        kernel: `[h, w]`.
+        steps: How it goes, the same along both sides.
+
+    Returns:
+        A number for each window.
+
+    Raises:
+        ValueError: If there is no image or no kernel.
+
+    Example:
+        >>> image = np.array([[0, 0, 9, 9]] * 4)  # an upright edge
+        >>> cross_correlate_2d(image, KERNELS["vertical edges"])
+        array([[27., 27.],
+               [27., 27.]])
+        >>> cross_correlate_2d(image, KERNELS["horizontal edges"])
+        array([[0., 0.],
+               [0., 0.]])
+    """
+    rows, columns = (output_size(size, side, steps) for size, side in zip(image.shape, kernel.shape, strict=True))
+    padded = np.pad(np.asarray(image, np.float64), steps.padding)
+    found: Numbers = np.zeros((rows, columns))
+    for row in range(rows):
+        for column in range(columns):
+            for down in range(kernel.shape[0]):
+                for right in range(kernel.shape[1]):
+                    number = padded[
+                        row * steps.stride + down * steps.dilation, column * steps.stride + right * steps.dilation
+                    ]
+                    found[row, column] += number * kernel[down, right]
+    return found
+
+
+def torch_cross_correlate(signal: Numbers, kernel: Numbers, steps: Steps = Steps()) -> Numbers:  # noqa: B008
+    """The same by `torch.nn.functional.conv1d` or `conv2d`.
+
+    Args:
+        signal: One or two dimensions.
+        kernel: As many.
+        steps: How it goes.
+
+    Example:
+        >>> torch_cross_correlate(np.array([1.0, 2, 3, 4]), np.array([1.0, 0, -1]))
+        array([-2., -2.])
+    """
+    convolve = F.conv1d if signal.ndim == 1 else F.conv2d
+    image, weight = (torch.as_tensor(np.asarray(part, np.float64))[None, None] for part in (signal, kernel))
+    found: Numbers = convolve(image, weight, padding=steps.padding, stride=steps.stride, dilation=steps.dilation)[
+        0, 0
+    ].numpy()
+    return found
+
+
+def worked_example(signal: Sequence[float], kernel: Sequence[float], steps: Steps) -> Iterator[str]:
+    r"""Say what is multiplied and summed, line by line, and what torch gives.
+
+    Args:
+        signal: Numbers; there is a window.
+        kernel: Numbers.
+        steps: How it goes.
+
+    Example:
+        >>> print(*worked_example([1, 2, 3], [1, -1], Steps()), sep="\n")
+        signal  1 2 3
+        kernel  1 -1
+          1*1 + 2*-1 = -1
+          2*1 + 3*-1 = -1
+        torch.nn.functional.conv1d  -1 -1
+        largest difference  0
+    """
+    yield f"signal  {_row(signal)}"
+    yield f"kernel  {_row(kernel)}"
+    by_hand = cross_correlate_1d(signal, kernel, steps)
+    for window, result in zip(windows(signal, len(kernel), steps), by_hand, strict=True):
+        terms = " + ".join(f"{number:g}*{weight:g}" for number, weight in zip(window, kernel, strict=True))
+        yield f"  {terms} = {result:g}"
+    by_torch = torch_cross_correlate(np.array(signal, float), np.array(kernel, float), steps)
+    yield f"torch.nn.functional.conv1d  {_row(by_torch.tolist())}"
+    yield f"largest difference  {np.abs(by_torch - by_hand).max():g}"
+
+
+def worked_image(image: Numbers, kernel: Numbers, steps: Steps) -> Iterator[str]:
+    """The like for an image, of whose windows the first is spelled out.
+
+    Args:
+        image: `[H, W]`; there is a window.
+        kernel: `[h, w]`.
+        steps: How it goes.
+    """
+    yield from ("image", *_rows(image), "kernel", *_rows(kernel))
+    by_hand = cross_correlate_2d(image, kernel, steps)
+    padded = np.pad(image, steps.padding)
+    rows, columns = (slice(0, steps.dilation * size, steps.dilation) for size in kernel.shape)
+    pairs = zip(padded[rows, columns].flat, kernel.flat, strict=True)
+    yield f"first window  {' + '.join(f'{number:g}*{weight:g}' for number, weight in pairs)} = {by_hand[0, 0]:g}"
+    yield from ("by hand", *_rows(by_hand))
+    by_torch = torch_cross_correlate(image, kernel, steps)
+    yield from ("torch.nn.functional.conv2d", *_rows(by_torch))
+    yield f"largest difference  {np.abs(by_torch - by_hand).max():g}"
+
+
+def _row(numbers: Sequence[float]) -> str:
+    return " ".join(f"{number:g}" for number in numbers)
+
+
+def _rows(numbers: Numbers) -> list[str]:
+    texts = [[f"{number:g}" for number in row] for row in numbers.tolist()]
+    width = max(len(text) for row in texts for text in row)
+    return ["  " + " ".join(text.rjust(width) for text in row) for row in texts]
+
+
+def kernels_picture(image: Numbers, kernels: Mapping[str, Numbers] = KERNELS) -> Image.Image:
+    """Show an image, and what each kernel makes of it.
+
+    Args:
+        image: Grey levels in [0, 255], `[H, W]`.
+        kernels: By name; `[h, w]` each.
+
+    Returns:
+        RGB. What may be negative is blue there and red where it is positive.
+    """
+    columns = 4
+    rows = -(-(1 + len(kernels)) // columns)
+    figure = new_figure()
+    figure.set_size_inches(12, rows * (1.1 + 3 * image.shape[0] / image.shape[1]))
+    planes = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axes in planes:
+        axes.set_axis_off()
+    planes[0].imshow(image, cmap="gray", vmin=0, vmax=255)
+    planes[0].set_title("image")
+    for axes, (name, kernel) in zip(planes[1:], kernels.items(), strict=False):
+        found = torch_cross_correlate(image, kernel)  # zeros beyond the border would be the strongest edge of all
+        if kernel.sum() > 0.5:
+            axes.imshow(found, cmap="gray", vmin=0, vmax=255)
+        else:
+            end = float(np.quantile(np.abs(found), 0.995)) or 1.0
+            axes.imshow(found, cmap="RdBu_r", vmin=-end, vmax=end)
+        if kernel.shape == (3, 3):
+            name += "\n" + "\n".join(" ".join(f"{weight:>2g}" for weight in row) for row in kernel.tolist())
+        else:
+            name += f"\n\nall {kernel.shape[0]}x{kernel.shape[1]} are\n1/{kernel.size}"
+        axes.set_title(name, fontsize=9, family="monospace")
+    return picture_of(figure)
+
+
+def cases(size: int, kernel_size: int) -> list[Steps]:
+    """Steps that show what padding, stride and dilation do, each alone and then together.
+
+    Args:
+        size: Of the image.
+        kernel_size: Of the kernel.
+
+    Returns:
+        Those that leave a window.
+
+    Example:
+        >>> [output_size(7, 3, steps) for steps in cases(7, 3)]
+        [5, 7, 9, 3, 4, 3, 7, 2]
+    """
+    half = (kernel_size - 1) // 2
+    tried = [
+        Steps(),
+        Steps(padding=half),
+        Steps(padding=kernel_size - 1),
+        Steps(stride=2),
+        Steps(padding=half, stride=2),
+        Steps(dilation=2),
+        Steps(padding=2 * half, dilation=2),
+        Steps(stride=2, dilation=2),
+    ]
+    return [steps for steps in dict.fromkeys(tried) if output_size(size, kernel_size, steps)]
+
+
+def size_table(size: int, kernel_size: int) -> Table:
+    """List what padding, stride and dilation make of the size of an image."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("padding", "stride", "dilation", "size", "computed as"):
+        table.add_column(heading, justify="left" if heading == "computed as" else "right")
+    for steps in cases(size, kernel_size):
+        found = output_size(size, kernel_size, steps)
+        term = f"({size} + 2*{steps.padding} - {steps.dilation}*({kernel_size} - 1) - 1) // {steps.stride} + 1"
+        table.add_row(*map(str, steps), str(found), term)
+    return table
+
+
+def sizes_picture(size: int, kernel_size: int) -> Image.Image:
+    """Draw what padding, stride and dilation make of the size of an image.
+
+    Args:
+        size: Of the image, which is square.
+        kernel_size: Of the kernel, likewise.
+
+    Returns:
+        RGB. In each case: the image, dashed the zeros around it, filled what meets the kernel in its first window and
+        outlined in its second; to the right, the result.
+    """
+    shown = cases(size, kernel_size)
+    figure = new_figure()
+    rows = -(-len(shown) // 4)
+    figure.set_size_inches(14, 2.6 * rows)
+    planes = figure.subplots(rows, 4, squeeze=False).flatten()
+    for axes in planes:
+        axes.set_axis_off()
+    for axes, steps in zip(planes, shown, strict=False):
+        _draw_case(axes, size, kernel_size, steps)
+    return picture_of(figure)
+
+
+def _draw_case(axes: Axes, size: int, kernel_size: int, steps: Steps) -> None:
+    whole, found = size + 2 * steps.padding, output_size(size, kernel_size, steps)
+
+    def cell(row: float, column: float, **style: object) -> None:
+        axes.add_patch(Rectangle((column, row), 1, 1, **style))  # type: ignore[arg-type]  # styles are of many types
+
+    for row in range(whole):
+        for column in range(whole):
+            inside = all(steps.padding <= place < steps.padding + size for place in (row, column))
+            style = {"facecolor": "#e8e8e8"} if inside else {"facecolor": "white", "linestyle": ":"}
+            cell(row, column, edgecolor="#888888", linewidth=0.6, **style)
+    taps = [steps.dilation * number for number in range(kernel_size)]
+    for row in taps:
+        for column in taps:
+            cell(row, column, facecolor="#56b4e9", edgecolor="#0072b2", linewidth=1)
+    for row in taps if found > 1 else ():
+        for column in taps:
+            place = column + steps.stride + 0.14, row + 0.14
+            axes.add_patch(Rectangle(place, 0.72, 0.72, fill=False, edgecolor="#d55e00", linewidth=1.5))
+    left, top = whole + 2, (whole - found) / 2
+    for row in range(found):
+        for column in range(found):
+            colour = {(0, 0): "#56b4e9", (0, 1): "#f4b183"}.get((row, column), "#e8e8e8")
+            cell(top + row, left + column, facecolor=colour, edgecolor="#888888", linewidth=0.6)
+    axes.annotate("", (left - 0.3, whole / 2), (whole + 0.3, whole / 2), arrowprops={"arrowstyle": "->"})
+    axes.set(xlim=(-0.2, left + max(found, size) + 0.2), ylim=(whole + 0.2, -0.2), aspect="equal")
+    named = zip(steps._fields, steps, (0, 1, 1), strict=True)
+    told = ", ".join(f"{name} {value}" for name, value, plain in named if value != plain) or "plain"
+    axes.set_title(f"{told}: {size}x{size} to {found}x{found}", fontsize=10)
+
+
+def grey_photograph(name: str) -> Numbers:
+    """Read a photograph as grey levels.
+
+    Args:
+        name: One that scikit-learn ships, `china` or `flower`, or an image file.
+
+    Returns:
+        In [0, 255], `[H, W]`, the longer side of at most 320 pixels.
+
+    Raises:
+        MisconfigurationException: If it cannot be read.
+    """
+    if name in SHIPPED:
+        photograph = Image.fromarray(load_sample_image(f"{name}.jpg"))
+    else:
+        try:
+            with open_image(name) as opened:
+                photograph = as_shown(opened).convert("RGB")
+        except UnreadableImageError as error:
+            raise MisconfigurationException(
+                f"--image {name} cannot be read: {error}; give an image file, {' or '.join(SHIPPED)}."
+            ) from error
+    photograph.thumbnail((SIDE, SIDE))
+    return np.asarray(photograph.convert("L"), np.float64)
+
+
+def numbers(text: str) -> list[float]:
+    """The numbers in a text such as `0,1,-1`.
+
+    Raises:
+        MisconfigurationException: If it holds something else, or more than are to be printed.
+
+    Example:
+        >>> numbers("0,1,-0.5")
+        [0.0, 1.0, -0.5]
+    """
+    try:
+        found = [float(part) for part in text.split(",")]
+    except ValueError:
+        found = []
+    if not found or len(found) > MOST_CELLS or not np.isfinite(found).all():
+        raise MisconfigurationException(f"{text} is not one to {MOST_CELLS} numbers with commas between, as in 0,1,-1.")
+    return found
+
+
+def _by_hand(options: argparse.Namespace) -> None:
+    steps = Steps(options.padding, options.stride, options.dilation)
+    image, kernel = np.array([[0.0, 0, 9, 9, 9]] * 5), KERNELS["vertical edges"]
+    for what, size, kernel_size in (
+        ("signal", len(options.signal), len(options.kernel)),
+        ("image", len(image), len(kernel)),
+    ):
+        if not _checked_size(size, kernel_size, steps):
+            raise MisconfigurationException(
+                f"The kernel of {kernel_size} reaches further than the {what} of {size} with padding {steps.padding} "
+                f"and dilation {steps.dilation}; give a longer one, more padding or less dilation."
+            )
+    print(*worked_example(options.signal, options.kernel, steps), "", sep="\n")
+    print(*worked_image(image, kernel, steps), sep="\n")
+
+
+def _checked_size(size: int, kernel_size: int, steps: Steps) -> int:
+    try:
+        return output_size(size, kernel_size, steps)
+    except ValueError as error:
+        raise MisconfigurationException(f"{error}.") from error
+
+
+def _kernels(options: argparse.Namespace) -> None:
+    _keep(kernels_picture(grey_photograph(options.image)), options)
+
+
+def _sizes(options: argparse.Namespace) -> None:
+    found = _checked_size(options.size, options.kernel_size, Steps())
+    if not found or options.size > MOST_CELLS:
+        raise MisconfigurationException(
+            f"--size is {options.size} and --kernel_size {options.kernel_size}; give a size from that of the kernel to "
+            f"{MOST_CELLS}, so that its cells can be drawn."
+        )
+    get_console().print(size_table(options.size, options.kernel_size))
+    _keep(sizes_picture(options.size, options.kernel_size), options)
+
+
+def _keep(picture: Image.Image, options: argparse.Namespace) -> None:
+    save_picture(picture, options.output)
+    print(f"picture  {options.output}")
+    if options.show and not ImageShow.show(picture):
+        raise MisconfigurationException(f"There is no program to show pictures with; open {options.output} elsewhere.")
+
+
+COMMANDS: Mapping[str, tuple[Callable[[argparse.Namespace], None], str]] = {
+    "by_hand": (_by_hand, "cross-correlation of a signal and of an image, number by number, beside torch's"),
+    "kernels": (_kernels, "kernels that find edges, blur and sharpen, on a photograph"),
+    "sizes": (_sizes, "how padding, stride and dilation change the size"),
+}
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line; a user's mistake ends in one sentence and exit status 2."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (_, described) in COMMANDS.items():
+        each = commands.add_parser(name, help=described, description=described, allow_abbrev=False)
+        if name == "by_hand":
+            each.add_argument("--signal", type=numbers, default="0,0,0,1,1,1,0", help="numbers with commas between")
+            each.add_argument("--kernel", type=numbers, default="-1,0,1", help="likewise; --kernel=-1,1")
+            for option, default in Steps._field_defaults.items():
+                each.add_argument(f"--{option}", type=int, default=default, help=f"{default} if absent")
+            continue
+        if name == "kernels":
+            each.add_argument("--image", default=SHIPPED[0], metavar="FILE", help="an image file, or china or flower")
+        else:
+            each.add_argument("--size", type=int, default=7, help="of the image, a side; 7 if absent")
+            each.add_argument("--kernel_size", type=int, default=3, help="of the kernel; 3 if absent")
+        each.add_argument("--output", type=picture_file, default=f"{name}.png", help=f"{name}.png if absent")
+        each.add_argument("--show", action="store_true", help="open the picture")
+    with mistakes_in_one_sentence():
+        options = parser.parse_args(args)
+        COMMANDS[options.command][0](options)
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()
