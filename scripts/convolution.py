@@ -21,7 +21,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
-from PIL import Image, ImageShow
+from PIL import Image
 from rich import box, get_console
 from rich.table import Table
 from sklearn.datasets import load_sample_image
@@ -30,7 +30,7 @@ from torch.nn import functional as F
 from callbacks.figure import new_figure, picture_of
 from datamodules.image_file import UnreadableImageError, as_shown, open_image
 from scripts.configuration import mistakes_in_one_sentence
-from scripts.picture_file import picture_file, save_picture
+from scripts.picture_file import picture_file, save_picture, show_picture
 
 Numbers = NDArray[np.float64]
 
@@ -40,8 +40,11 @@ SHIPPED = ("china", "flower")
 SIDE = 320
 """Pixels that a photograph's longer side is reduced to."""
 
-MOST_CELLS = 32
-"""Numbers on a side up to which they are printed and drawn one by one."""
+MOST_NUMBERS = 32
+"""Numbers of a signal up to which they are printed one by one."""
+
+MOST_CELLS = 16
+"""Cells on a side up to which they are drawn one by one."""
 
 KERNELS: Mapping[str, Numbers] = {
     # J. M. S. Prewitt, 1970; I. Sobel and G. Feldman, 1968, which weighs the middle more.
@@ -442,8 +445,10 @@ def numbers(text: str) -> list[float]:
         found = [float(part) for part in text.split(",")]
     except ValueError:
         found = []
-    if not found or len(found) > MOST_CELLS or not np.isfinite(found).all():
-        raise MisconfigurationException(f"{text} is not one to {MOST_CELLS} numbers with commas between, as in 0,1,-1.")
+    if not found or len(found) > MOST_NUMBERS or not np.isfinite(found).all():
+        raise MisconfigurationException(
+            f"{text} is not one to {MOST_NUMBERS} numbers with commas between, as in 0,1,-1."
+        )
     return found
 
 
@@ -488,8 +493,8 @@ def _sizes(options: argparse.Namespace) -> None:
 def _keep(picture: Image.Image, options: argparse.Namespace) -> None:
     save_picture(picture, options.output)
     print(f"picture  {options.output}")
-    if options.show and not ImageShow.show(picture):
-        raise MisconfigurationException(f"There is no program to show pictures with; open {options.output} elsewhere.")
+    if options.show:
+        show_picture(picture, options.output)
 
 
 COMMANDS: Mapping[str, tuple[Callable[[argparse.Namespace], None], str]] = {

@@ -3,6 +3,7 @@
 Shapes: `N` images, features of `D` numbers, `K` classes.
 """
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -133,10 +134,10 @@ def embedding_picture(
 def write_projector(
     folder: Path, features: Tensor, labels: NDArray[np.int64], class_names: Sequence[str], images: Tensor
 ) -> None:
-    """Write features, classes and images for TensorBoard's projector.
+    """Write features, classes and images for TensorBoard's projector, in place of what is there.
 
     Args:
-        folder: Of the event file.
+        folder: Where to; it is theirs alone.
         features: float32 `[N, D]`.
         labels: int64 `[N]`.
         class_names: `K` names.
@@ -145,10 +146,14 @@ def write_projector(
     thumbnails = as_rgb(images).float() / 255
     side = 32  # of a sprite, of which TensorBoard takes 8192 pixels a side at most
     thumbnails = torch.nn.functional.interpolate(thumbnails, (side, side), mode="area")
-    with SummaryWriter(str(folder)) as writer:
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    with SummaryWriter(str(part)) as writer:
         writer.add_embedding(
             features,
             metadata=[printable(class_names[label]) for label in labels.tolist()],
             label_img=thumbnails,
             tag="features",
         )
+    shutil.rmtree(folder, ignore_errors=True)
+    part.rename(folder)

@@ -4,7 +4,7 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from PIL import Image
+from PIL import Image, ImageShow
 
 
 def picture_file(name: str) -> Path:
@@ -47,3 +47,17 @@ def save_picture(picture: Image.Image, path: Path) -> None:
         raise MisconfigurationException(
             f"The picture cannot be written to {path}: {error.strerror or error}; choose another file with --output."
         ) from error
+
+
+def show_picture(picture: Image.Image, path: Path) -> None:
+    """Open a picture in a window.
+
+    Args:
+        picture: RGB.
+        path: Where it has been written.
+
+    Raises:
+        MisconfigurationException: If there is no program for it.
+    """
+    if not ImageShow.show(picture):
+        raise MisconfigurationException(f"There is no program to show pictures with; open {path} elsewhere.")

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from PIL import Image, ImageShow
+from PIL import Image
 from rich import get_console
 from torch import Tensor, nn
 
@@ -34,7 +34,7 @@ from scripts.configuration import mistakes_in_one_sentence
 from scripts.embedding import embedding_picture, features_of, last_linear, t_sne, write_projector
 from scripts.layer_pictures import activations_picture, attribution_picture, filters_picture
 from scripts.layers import find_layer, grad_cam, last_maps, layer_outputs, occlusion, saliency
-from scripts.picture_file import picture_file, save_picture
+from scripts.picture_file import picture_file, save_picture, show_picture
 from scripts.preview import number_of_images
 from scripts.shown_image import IN_DATA, as_network_sees, shown_image
 from scripts.silence import silence_libraries
@@ -228,8 +228,8 @@ def visualize(options: argparse.Namespace, flags: Sequence[str]) -> None:
         return
     save_picture(drawn, output)
     print(f"picture     {output}")
-    if options.show and not ImageShow.show(drawn):
-        raise MisconfigurationException(f"There is no program to show pictures with; open {output} elsewhere.")
+    if options.show:
+        show_picture(drawn, output)
 
 
 def main(args: Sequence[str] | None = None) -> None:

@@ -1,9 +1,12 @@
 """A page as a real browser shows it."""
 
+import html
+import json
 import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,47 +14,45 @@ BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "
 
 needs_browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")
 
-PROBE = """<script>addEventListener('load', () => {
-  const frame = document.querySelector('iframe'), page = frame.contentDocument;
-  const images = [...page.images];
-  document.body.textContent = 'width ' + page.documentElement.scrollWidth
-    + ' broken ' + images.filter(image => !image.complete || !image.naturalWidth).length
-    + ' loaded ' + frame.contentWindow.performance.getEntriesByType('resource').filter(
-        entry => !entry.name.startsWith('data:')).length
-    + ' paper ' + frame.contentWindow.getComputedStyle(page.body).backgroundColor.replaceAll(' ', '') + ' end';
-});</script>"""
+LOOKS = """
+  width: page.documentElement.scrollWidth,
+  broken: [...page.images].filter(image => !image.complete || !image.naturalWidth).length,
+  loaded: window.performance.getEntriesByType('resource').filter(entry => !entry.name.startsWith('data:')).length,
+  paper: window.getComputedStyle(page.body).backgroundColor,
+"""
+"""How wide a page's content is, how many pictures are broken, how many files it has loaded, and its background."""
 
 
-def opened(page: Path, folder: Path, width: int, *, dark: bool = False) -> dict[str, str]:
-    """Open a page in a frame of this width, without a network.
+def asked(page: Path, folder: Path, questions: str, width: int = 1200, *, dark: bool = False) -> dict[str, Any]:
+    """Open a page in a frame, without a network, and ask it something.
+
+    Args:
+        page: The file.
+        folder: An empty one.
+        questions: What to answer, as the inside of an object in JavaScript, which knows `page` and `window`.
+        width: Of the frame.
+        dark: Whether its reader prefers dark pages.
 
     Returns:
-        How wide its content is, how many pictures are broken, how many files it has loaded, and its background.
+        The answers.
     """
     assert BROWSER is not None
-    copy = folder / "copy.html"
-    copy.write_text(page.read_text())
+    shutil.copy(page, folder / "page.html")
     probe = folder / "probe.html"
-    probe.write_text(f'<!DOCTYPE html>{PROBE}<iframe src="copy.html" width="{width}" height="800"></iframe>')
-    done = subprocess.run(
-        [
-            BROWSER,
-            "--headless=new",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--allow-file-access-from-files",
-            "--host-resolver-rules=MAP * ~NOTFOUND",
-            f"--blink-settings=preferredColorScheme={0 if dark else 1}",
-            f"--user-data-dir={folder / 'profile'}",
-            "--virtual-time-budget=5000",
-            "--dump-dom",
-            probe.as_uri(),
-        ],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
+    probe.write_text(
+        f"""<!DOCTYPE html><iframe src="page.html" width="{width}" height="800"></iframe><script>
+        addEventListener('load', () => {{
+          const window = document.querySelector('iframe').contentWindow, page = window.document;
+          const answers = JSON.stringify({{{questions}}});
+          document.documentElement.innerHTML = '<body></body>';
+          document.body.textContent = 'answers' + answers;
+        }});</script>"""
     )
-    told = re.search(r"width (\d+) broken (\d+) loaded (\d+) paper (\S+) end", done.stdout)
+    options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files", "--dump-dom"]
+    options += ["--host-resolver-rules=MAP * ~NOTFOUND", "--virtual-time-budget=5000"]
+    options += [f"--blink-settings=preferredColorScheme={0 if dark else 1}", f"--user-data-dir={folder / 'profile'}"]
+    done = subprocess.run([BROWSER, *options, probe.as_uri()], capture_output=True, text=True, check=True, timeout=120)
+    told = re.search(r"<body>answers(.*?)</body>", done.stdout, re.DOTALL)
     assert told, done.stdout[-2000:] + done.stderr[-2000:]
-    return dict(zip(("width", "broken", "loaded", "paper"), told.groups(), strict=True))
+    answers: dict[str, Any] = json.loads(html.unescape(told[1]))
+    return answers

@@ -54,16 +54,14 @@ def test_any_number_of_classes_is_drawn(classes: int) -> None:
 
 
 def test_the_projector_has_a_row_and_a_picture_for_each_image(tmp_path: Path) -> None:
-    write_projector(
-        tmp_path,
-        torch.rand(6, 4),
-        np.arange(6) % 2,
-        ["a", "b\tc"],
-        torch.randint(0, 256, (6, 1, 8, 8), dtype=torch.uint8),
-    )
+    folder = tmp_path / "projector"
+    images = torch.randint(0, 256, (6, 1, 8, 8), dtype=torch.uint8)
+    for number in (3, 6):
+        write_projector(folder, torch.rand(number, 4), np.arange(number) % 2, ["a", "b\tc"], images[:number])
     (config,) = tmp_path.rglob("projector_config.pbtxt")
-    (folder,) = (file.parent for file in tmp_path.rglob("tensors.tsv"))
-    assert len((folder / "tensors.tsv").read_text().splitlines()) == 6
-    assert (folder / "metadata.tsv").read_text().splitlines() == ["a", "b c"] * 3
-    assert (folder / "sprite.png").is_file()
-    assert "sprite.png" in config.read_text()
+    (place,) = (file.parent for file in tmp_path.rglob("tensors.tsv"))
+    assert len((place / "tensors.tsv").read_text().splitlines()) == 6
+    assert (place / "metadata.tsv").read_text().splitlines() == ["a", "b c"] * 3
+    assert (place / "sprite.png").is_file()
+    assert config.read_text().count("sprite.png") == 1
+    assert [file.name for file in tmp_path.iterdir()] == ["projector"]

@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 
 from scripts.evaluate import main, read_curves
 from tests.conftest import Run
-from tests.scripts.browser import needs_browser, opened
+from tests.scripts.browser import LOOKS, asked, needs_browser
 
 Done = tuple[int, str, str]
 
@@ -87,10 +87,39 @@ def test_in_a_browser_nothing_is_cut_off_broken_or_loaded(
 ) -> None:
     run = train("--trainer.max_epochs=1")
     assert evaluate(run.folder, "--output", tmp_path / "out")[0] == 0
-    seen = opened(tmp_path / "out" / "evaluation.html", tmp_path, width, dark=dark)
-    assert int(seen["width"]) <= width
-    assert seen["broken"] == seen["loaded"] == "0"
-    assert seen["paper"] == ("rgb(22,22,22)" if dark else "rgb(255,255,255)")
+    (tmp_path / "browser").mkdir()
+    seen = asked(tmp_path / "out" / "evaluation.html", tmp_path / "browser", LOOKS, width, dark=dark)
+    assert seen["width"] <= width
+    assert seen["broken"] == seen["loaded"] == 0
+    assert seen["paper"] == ("rgb(22, 22, 22)" if dark else "rgb(255, 255, 255)")
+
+
+@needs_browser
+def test_in_a_browser_cells_are_told_and_classes_sorted(
+    train: Callable[..., Run], evaluate: Callable[..., Done], tmp_path: Path
+) -> None:
+    run = train("--trainer.max_epochs=1")
+    assert evaluate(run.folder, "--output", tmp_path / "out")[0] == 0
+    (tmp_path / "browser").mkdir()
+    questions = """
+      cell: (() => {
+        const svg = page.querySelector('.matrix svg'), data = JSON.parse(page.querySelector('.matrix').dataset.counts);
+        const point = new DOMPoint(data.left + 3.5 * data.cell, data.top + 3.5 * data.cell);
+        const at = point.matrixTransform(svg.getScreenCTM());
+        svg.dispatchEvent(new window.PointerEvent('pointermove', {clientX: at.x, clientY: at.y}));
+        return page.querySelector('.readout').textContent;
+      })(),
+      sorted: (() => {
+        page.querySelectorAll('.classes thead th')[4].click();
+        return [...page.querySelectorAll('.classes tbody th')].map(cell => cell.textContent);
+      })(),
+    """
+    answers = asked(tmp_path / "out" / "evaluation.html", tmp_path / "browser", questions)
+    found = figures(tmp_path / "out")
+    assert answers["cell"] == f"3 taken for 3: {found['confusion'][3][3]} of {found['classes']['3']['images']}"
+    recalls = [found["classes"][name]["recall"] for name in answers["sorted"]]
+    assert recalls == sorted(recalls)
+    assert len(recalls) == 10
 
 
 def test_pictures_are_as_many_as_asked_for(
