@@ -6,18 +6,22 @@ import pytest
 from datamodules.whole_folder import refuse_too_much, whole_folder
 
 
+def write(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).write_text(name)
+
+
 def test_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
     folder = tmp_path / "in" / "folder"
     with whole_folder(folder) as part:
-        (part / "a").write_text("first")
+        write(part, "a")
         assert not folder.exists()
-    with pytest.raises(KeyboardInterrupt), whole_folder(folder) as part:
-        (part / "a").write_text("half")
-        raise KeyboardInterrupt
-    assert {path.name: path.read_text() for path in folder.iterdir()} == {"a": "first"}
+    with pytest.raises(FileNotFoundError), whole_folder(folder) as part:
+        write(part, "half", "none/b")
+    assert [path.name for path in folder.iterdir()] == ["a"]
     with whole_folder(folder) as part:
-        (part / "b").write_text("second")
-    assert {path.name: path.read_text() for path in folder.iterdir()} == {"b": "second"}
+        write(part, "b")
+    assert [path.name for path in folder.iterdir()] == ["b"]
     assert list(folder.parent.iterdir()) == [folder]
 
 
