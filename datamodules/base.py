@@ -92,17 +92,12 @@ class ImageDataModule(ImageSource, LightningDataModule):
             raise MisconfigurationException(f"data.batch_size is {batch_size}; give a whole number of at least 1.")
         if num_workers is not None and num_workers < 0:
             raise MisconfigurationException(f"data.num_workers is {num_workers}; give 0 or a positive number.")
-        for name, size in (("val_size", val_size), ("test_size", test_size), ("limit", limit)):
-            if size is not None and (size <= 0 or (isinstance(size, float) and size >= 1)):
-                raise MisconfigurationException(
-                    f"data.{name} is {size}; give a fraction between 0 and 1 or a whole number of images."
-                )
         super().__init__(root, packs, download, storage, classes)
         self.on_corrupt = on_corrupt
-        self.limit = limit
+        self.limit = None if limit is None else _size("limit", limit)
         self.batch_size = batch_size
-        self.val_size = val_size
-        self.test_size = test_size
+        self.val_size = _size("val_size", val_size)
+        self.test_size = _size("test_size", test_size)
         self.split_seed = split_seed
         self.seed = seed
         self.augmentation = list(augmentation)
@@ -206,8 +201,14 @@ class ImageDataModule(ImageSource, LightningDataModule):
             labels: The labels of all images, int64 `[N]`; -1 for a class that is not asked for.
 
         Raises:
-            MisconfigurationException: If a split is left without images.
+            MisconfigurationException: If a class has no training image in the source, or a split is left without any.
         """
+        counts = torch.bincount(labels[splits["train"]] + 1, minlength=self.num_classes + 1)[1:]
+        if (counts == 0).any():
+            raise MisconfigurationException(
+                f"The class {self.class_names[int(counts.argmin())]} has no training image in {self.source_folder}; "
+                "add some, or leave it out of --data.classes."
+            )
         try:
             return draw_splits(
                 splits,
@@ -379,3 +380,14 @@ class ImageDataModule(ImageSource, LightningDataModule):
         """Take up the place and the normalisation of a checkpoint."""
         self.mean, self.std, self._transform = state_dict["mean"], state_dict["std"], None
         self._position = state_dict.get("epoch", 0), state_dict.get("batches_done", 0)
+
+
+def _size(name: str, size: int | float) -> int | float:
+    """A number of images or a fraction of them; 1e4 is a number."""
+    if size > 1 and float(size).is_integer():
+        return int(size)
+    if not size > 0 or (isinstance(size, float) and not size < 1):
+        raise MisconfigurationException(
+            f"data.{name} is {size}; give a fraction between 0 and 1 or a whole number of images."
+        )
+    return size

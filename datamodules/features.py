@@ -3,10 +3,7 @@
 Shapes: a split of `N` images in `V` augmented variants; features of one image of any shape `F`; a batch of `B` of them.
 """
 
-import errno
 import json
-import os
-import shutil
 import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -19,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datamodules.sampler import KeyedBatchSampler
+from datamodules.whole_folder import refuse_too_much, whole_folder
 
 FORMAT_VERSION = 1
 """Raised whenever the files below change their meaning; features of another version are computed again."""
@@ -140,12 +138,8 @@ def write_features(
     Raises:
         OSError: If the folder cannot be written.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir()
     facts: dict[str, Any] = {"version": FORMAT_VERSION, "made_from": made_from, "checksums": {}}
-    try:
+    with whole_folder(folder) as part:
         for split, (variants, images) in sizes.items():
             with (part / f"{split}.npy").open("wb") as file:
                 start_of_rows = 0
@@ -155,9 +149,7 @@ def write_features(
                         features = features.view(torch.int16)
                     rows = np.ascontiguousarray(features.numpy())
                     if not start_of_rows:
-                        needed, free = rows[0].nbytes * variants * images, shutil.disk_usage(part).free
-                        if needed > free:  # known now, and not when half of them are computed
-                            raise OSError(errno.ENOSPC, f"{needed:,} bytes are needed and {free:,} are free")
+                        refuse_too_much(part, rows[0].nbytes * variants * images)
                         shape = (variants, images, *rows.shape[1:])
                         header = {"descr": rows.dtype.str, "fortran_order": False, "shape": shape}
                         np.lib.format.write_array_header_1_0(file, header)
@@ -167,13 +159,6 @@ def write_features(
                     file.write(rows.data)
             facts["checksums"][split] = _checksums(np.load(part / f"{split}.npy", mmap_mode="r"))
         (part / "facts.json").write_text(json.dumps(facts, indent=2))
-        for path in part.iterdir():
-            with path.open("rb") as written:
-                os.fsync(written.fileno())
-        shutil.rmtree(folder, ignore_errors=True)
-        part.rename(folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def _checksums(array: NDArray[Any]) -> list[int]:

@@ -4,9 +4,11 @@ Shapes: `N` images of `C` channels, `H` rows and `W` columns.
 """
 
 import json
+import math
 import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +23,9 @@ from datamodules.cores import available_cores
 from datamodules.image_file import UnreadableImageError
 from datamodules.image_files import ImageFiles
 from datamodules.progress import progress
+from datamodules.whole_folder import refuse_too_much, whole_folder
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Raised whenever the files below change their meaning; packs of another version are made again."""
 
 CHUNK_BYTES = 2**22
@@ -30,6 +33,9 @@ CHUNK_BYTES = 2**22
 
 CHECKED_IMAGES = 32
 """Images whose sums are compared when a pack is opened."""
+
+HEADER_BYTES = 128
+"""What precedes the values in a file of NumPy, unless the shape takes more than a line."""
 
 Images = NDArray[np.uint8] | ImageFiles
 """Images as an array uint8 `[N, C, H, W]`, or as files that are decoded to one."""
@@ -45,7 +51,7 @@ class Pack(Dataset[tuple[Tensor, Tensor]]):
     `labels.npy` (int64 `[N]`), `sums.npy` (int64 `[N, 2, C]`: the sum and the sum of squares of each image's pixels,
     from which mean and standard deviation of any split follow exactly and at once), `names.npy` (bytes `[N]`: paths
     relative to the source's folder; absent when the source has no files) and `facts.json` (class names, the range of
-    images of each split, files that could not be read, format version).
+    images of each split, files that could not be read, format version, and a digest of all of this but the pixels).
 
     Args:
         folder: A folder that `write_pack` has made.
@@ -63,14 +69,13 @@ class Pack(Dataset[tuple[Tensor, Tensor]]):
             facts = json.loads((folder / "facts.json").read_text())
             if facts["version"] != FORMAT_VERSION:
                 raise ValueError(f"it was written by version {facts['version']}, this is {FORMAT_VERSION}")
+            if facts.pop("digest") != _digest(folder, facts):
+                raise ValueError("its labels or names are not those that were written")
             self.is_packed: bool = facts["packed"]
             images = self._map("images") if self.is_packed else None
             labels, sums = self._map("labels"), self._map("sums")
             self.names: NDArray[np.bytes_] | None = self._map("names") if facts["files"] else None
-            parts = [part for part in (images, labels, sums, self.names) if part is not None]
-            if {len(part) for part in parts} != {facts["images"]}:
-                raise ValueError("its files do not fit each other")
-        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{folder} is no whole pack: {error}") from error
         self.images: Tensor | None = None if images is None else torch.from_numpy(images)
         self.source_labels: Tensor = torch.from_numpy(labels)
@@ -166,7 +171,7 @@ def write_pack(folder: Path, source: Source, class_names: Sequence[str], *, pack
     """Read every image and write a pack so that the folder appears whole or not at all.
 
     Image files are decoded by all cores. Those that cannot be read are left out and listed with the reason. Only one
-    process may write the same pack at a time; what one that was killed has left is removed.
+    process may write the same pack at a time.
 
     Args:
         folder: Where the pack is to be; anything there is replaced.
@@ -183,19 +188,10 @@ def write_pack(folder: Path, source: Source, class_names: Sequence[str], *, pack
     total = sum(len(labels) for _, labels in source.values())
     if not total:
         raise MisconfigurationException(f"The data set for {folder.name} has no images; check where it is read from.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir()
-    try:
+    with whole_folder(folder) as part:
+        if packed:
+            refuse_too_much(part, sum(math.prod(images.shape) for images, _ in source.values()))
         _write_parts(part, source, class_names, total, packed)
-        for file in part.iterdir():
-            with file.open("rb") as opened:
-                os.fsync(opened.fileno())
-        shutil.rmtree(folder, ignore_errors=True)
-        part.rename(folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def check_labels(source: Source, class_names: Sequence[str]) -> None:
@@ -223,10 +219,12 @@ def check_labels(source: Source, class_names: Sequence[str]) -> None:
 def _write_parts(part: Path, source: Source, class_names: Sequence[str], total: int, packed: bool) -> None:
     some = next(images for images, _ in source.values())
     shape = tuple(some.shape[1:])
-    pixels = _Array(part / "images.npy", total, shape, np.uint8) if packed else None
-    sums = _Array(part / "sums.npy", total, (2, shape[0]), np.int64)
     kept_labels, kept_names, skipped, splits, end = [], [], [], {}, 0
-    with progress(f"Reading {len(class_names)} classes", total) as advance:
+    with ExitStack() as open_files:
+        opened = open_files.enter_context
+        pixels = opened(_Array(part / "images.npy", total, shape, np.uint8)) if packed else None
+        sums = opened(_Array(part / "sums.npy", total, (2, shape[0]), np.int64))
+        advance = opened(progress(f"Reading {len(class_names)} classes", total))
         for split, (images, labels) in source.items():
             start, seen = end, 0
             for chunk, errors in _chunks(images):
@@ -246,15 +244,14 @@ def _write_parts(part: Path, source: Source, class_names: Sequence[str], total: 
                 end += len(rows)
                 advance(len(rows) + len(errors))
             splits[split] = (start, end)
-    for array in (pixels, sums):
-        if array is not None:
-            array.close(end)
+        for array in (pixels, sums):
+            if array is not None:
+                array.finish(end)
     np.save(part / "labels.npy", np.concatenate(kept_labels).astype(np.int64))
     if kept_names:
         np.save(part / "names.npy", np.concatenate(kept_names))
     facts = {
         "version": FORMAT_VERSION,
-        "images": end,
         "packed": packed,
         "files": bool(kept_names),
         "shape": shape,
@@ -263,14 +260,22 @@ def _write_parts(part: Path, source: Source, class_names: Sequence[str], total: 
         "skipped": skipped,
         "class_names": list(class_names),
     }
-    (part / "facts.json").write_text(json.dumps(facts, indent=2))
+    (part / "facts.json").write_text(json.dumps(facts | {"digest": _digest(part, facts)}, indent=2))
 
 
-class _Array:
+def _digest(folder: Path, facts: Mapping[str, Any]) -> str:
+    """Of all that a pack holds but the pixels, which would take seconds to read; of those, `Pack` looks at some."""
+    digest = blake2b(json.dumps(facts).encode(), digest_size=16)
+    for path in sorted(folder.glob("*.npy")):
+        with path.open("rb") as file:
+            digest.update(file.read(HEADER_BYTES if path.stem == "images" else -1))
+    return digest.hexdigest()
+
+
+class _Array(AbstractContextManager["_Array"]):
     """An array file that grows by rows, up to a number of them."""
 
     def __init__(self, path: Path, most: int, shape: Sequence[int], dtype: type[np.generic]) -> None:
-        self._path = path
         self._header = (shape, np.dtype(dtype))
         self._file = path.open("wb")
         self._write_header(most)
@@ -284,11 +289,13 @@ class _Array:
     def append(self, rows: NDArray[Any]) -> None:
         self._file.write(np.ascontiguousarray(rows).data)
 
-    def close(self, rows: int) -> None:
+    def finish(self, rows: int) -> None:
         """Write the number of rows that there are now; NumPy leaves room for a shorter number in the header."""
         self._file.seek(0)
         self._write_header(rows)
         assert self._file.tell() == self._space
+
+    def __exit__(self, *_: object) -> None:
         self._file.close()
 
 
@@ -311,7 +318,7 @@ class _Attempts(Dataset[tuple[NDArray[np.uint8], dict[int, str]]]):
 
 def _chunks(images: Images) -> Iterator[tuple[NDArray[np.uint8], dict[int, str]]]:
     """The images in order, some at a time, with the reasons for those that cannot be read."""
-    size = max(1, CHUNK_BYTES // int(np.prod(images.shape[1:])))
+    size = max(1, CHUNK_BYTES // math.prod(images.shape[1:]))
     ranges = [range(start, min(start + size, len(images))) for start in range(0, len(images), size)]
     if not isinstance(images, ImageFiles):
         yield from ((np.asarray(images[rows.start : rows.stop]), {}) for rows in ranges)

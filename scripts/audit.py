@@ -33,6 +33,7 @@ from datamodules.split import SPLITS
 from scripts.audit_page import Shown, ShownPair, write_page
 from scripts.data_command import run_on_data
 from scripts.duplicates import Fingerprints, joined, look_at, near_pairs, view
+from scripts.page import replace_file
 from scripts.stray_files import stray_files
 
 EXAMPLES = 3
@@ -263,11 +264,24 @@ class Audit:
         yield "stray files", len(self.stray), _some(self.stray_lines)
         for kind, pairs in self.pairs.items():
             ends = [(self._described(pair.first), self._described(pair.second)) for pair in pairs]
-            yield kind, len(pairs), _some([f"{first}\n= {second}" for first, second in ends])
+            yield kind, len(pairs), _some([f"{first} = {second}" for first, second in ends])
         if self.problem:
             yield "splits that cannot be drawn", 1, [self.problem]
         for what, found in (("sizes", self.sizes), ("modes", self.modes)):
             yield what, len(found), _some([f"{kind}: {number:,}" for kind, number in found.most_common()])
+
+    def tables(self) -> dict[str, tuple[list[str], list[list[str]]]]:
+        """What is too long for the summary: headings and rows by title."""
+        name, class_name, errors = self.listing.name, self.class_name, self.prints.errors
+        unreadable = [[name(place), self.split(place), class_name(place), reason] for place, reason in errors.items()]
+        classes = zip(self.listing.class_names, *self.counts.values(), strict=True)
+        return {
+            "Unreadable files": (["file", "split", "class", "reason"], unreadable),
+            "Images of each class": (
+                ["class", *self.counts],
+                [[str(label), *(f"{number:,}" for number in numbers)] for label, *numbers in classes],
+            ),
+        }
 
     def _described(self, place: int) -> str:
         return f"{self.listing.name(place)} ({self.split(place)}, {self.class_name(place)})"
@@ -351,12 +365,12 @@ def audit(options: argparse.Namespace, data: ImageDataModule) -> int:
     show(found)
     try:
         if options.json is not None:
-            options.json.write_text(json.dumps(found.as_json(), indent=2) + "\n")
+            replace_file(options.json, json.dumps(found.as_json(), indent=2) + "\n")
         if options.html is not None:
             rows = [(what, f"{number:,}{': ' if some else ''}{'; '.join(some)}") for what, number, some in found.rows()]
             kinds = {kind: [_shown(found, pair) for pair in pairs] for kind, pairs in found.pairs.items()}
             title = f"{len(found.listing):,} images of {type(data).__name__}"
-            write_page(options.html, title, rows, kinds, found.listing.picture)
+            write_page(options.html, title, rows, kinds, found.listing.picture, found.tables())
     except OSError as error:
         raise MisconfigurationException(
             f"{error.filename or outputs[-1]} cannot be written: {error.strerror or error}."

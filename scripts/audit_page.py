@@ -44,6 +44,7 @@ def write_page(
     rows: Sequence[tuple[str, str]],
     kinds: Mapping[str, Sequence[ShownPair]],
     picture: Callable[[int], Image.Image],
+    tables: Mapping[str, tuple[Sequence[str], Sequence[Sequence[str]]]],
 ) -> None:
     """Write the page; nothing in it is loaded from elsewhere.
 
@@ -53,6 +54,7 @@ def write_page(
         rows: The summary: what, and how many.
         kinds: The pairs found, by kind.
         picture: Gives the image at a place, in mode RGB.
+        tables: What is listed below the pictures, by title: the columns' headings, and rows; left out without rows.
 
     Raises:
         OSError: If the file cannot be written.
@@ -83,4 +85,7 @@ def write_page(
                 f'<div class="pair"><div class="two">{two}</div><p class="quiet">{escaped(pair.note)}</p></div>'
             )
         parts.append("</div>")
+    for heading, (columns, lines) in tables.items():
+        if lines:
+            parts += [f"<h2>{escaped(heading)}</h2>", table(lines, columns)]
     page.write_page(path, title, parts, STYLE)

@@ -17,11 +17,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from PIL import Image
 from rich import get_console
 from rich.console import Console
@@ -41,6 +43,18 @@ TABLE_WIDTH = 110
 
 PILLOW_IMAGES = 3000
 """Images that Pillow decodes to be compared with."""
+
+COUNTERPARTS = {
+    "RandomAffine": ("degrees", "translate", "scale", "shear"),
+    "RandomRotation": ("degrees",),
+    "RandomCrop": ("size", "padding", "padding_mode"),
+    "RandomResizedCrop": ("size", "scale", "ratio"),
+    "RandomHorizontalFlip": ("p",),
+    "RandomVerticalFlip": ("p",),
+    "ColorJitter": ("brightness", "contrast", "saturation", "hue"),
+    "RandomGrayscale": ("p",),
+}
+"""Arguments that a transform of torchvision shares with the augmentation of the same name."""
 
 
 def measure(flags: list[str], steps: int, seconds: float, standard: bool) -> dict[str, Any]:
@@ -72,6 +86,7 @@ def measure(flags: list[str], steps: int, seconds: float, standard: bool) -> dic
             "waiting": median(clock.waiting),
         }
         if standard:
+            augmentation = counterparts(cli.config.fit.data.init_args.get("augmentation") or [], data.image_shape[1:])
             epochs = len(clock.program_ms) if row["program_ms"] < 100 else 1
             row["standard_ms"] = min(
                 median(
@@ -79,7 +94,7 @@ def measure(flags: list[str], steps: int, seconds: float, standard: bool) -> dic
                         data,
                         copy.deepcopy(model.network),
                         model.make_optimizer,
-                        augmentation=_counterparts(cli.config.fit.data.init_args.get("augmentation") or []),
+                        augmentation=augmentation,
                         folder=folder,
                         precision=trainer.precision,
                         steps=min(steps, int(trainer.num_training_batches)),
@@ -93,13 +108,27 @@ def measure(flags: list[str], steps: int, seconds: float, standard: bool) -> dic
     return row
 
 
-def _counterparts(augmentation: list[Any]) -> list[Any]:
-    """Transforms of torchvision of the same names and values."""
-    taken = {"RandomAffine": ("degrees", "translate", "scale", "shear"), "RandomHorizontalFlip": ("p",)}
+def counterparts(augmentation: Sequence[Any], size: tuple[int, int]) -> list[Any]:
+    """Make transforms of torchvision of the same names and values.
+
+    Args:
+        augmentation: `class_path` and `init_args` of each module.
+        size: Height and width of the images.
+
+    Raises:
+        MisconfigurationException: If there is none of that name.
+    """
     made = []
     for module in augmentation:
         name = module.class_path.rpartition(".")[2]
-        arguments = {key: value for key in taken[name] if (value := module.init_args.get(key)) is not None}
+        if name not in COUNTERPARTS:
+            raise MisconfigurationException(
+                f"The standard program has no {name}; leave the comparison out with --no-standard, or the augmentation "
+                "with --data.augmentation '[]'."
+            )
+        arguments = {key: value for key in COUNTERPARTS[name] if (value := module.init_args.get(key)) is not None}
+        if name == "RandomCrop":
+            arguments.setdefault("size", size)
         made.append(getattr(transforms, name)(**arguments))
     return made
 

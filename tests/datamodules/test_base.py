@@ -125,6 +125,9 @@ def test_augments_training_images_alone_each_in_its_own_way(data_root: Path) -> 
         ({"num_workers": -1}, "data.num_workers is -1"),
         ({"val_size": 1.5}, "data.val_size is 1.5"),
         ({"test_size": 0}, "data.test_size is 0"),
+        ({"test_size": 1.0}, "data.test_size is 1.0"),
+        ({"limit": float("nan")}, "data.limit is nan"),
+        ({"limit": float("inf")}, "data.limit is inf"),
         ({"normalization": "imagenet"}, "data.normalization has 3 means; the images have 1 channels"),
         ({"normalization": "imagnet"}, "data.normalization is imagnet; give computed, imagenet"),
         ({"classes": [1, "tow"]}, "data.classes names tow, which Digits does not have"),
@@ -146,7 +149,7 @@ def test_refuses_arguments_that_make_no_sense(data_root: Path, arguments: dict[s
         prepared(**{"root": data_root} | arguments)
 
 
-@pytest.mark.parametrize("limit", [300, 0.25])
+@pytest.mark.parametrize("limit", [300, 3e2, 0.25])
 def test_a_limit_keeps_the_share_of_each_split_and_class(data_root: Path, limit: int | float) -> None:
     whole, some = prepared(data_root), prepared(data_root, limit=limit)
     total = round(limit * 1797) if isinstance(limit, float) else limit

@@ -1,4 +1,6 @@
 import pickle
+import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +11,7 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from sklearn.datasets import load_digits
 
+from datamodules import pack
 from datamodules.pack import Pack, Source, write_pack
 from tests.discovery import ROOT
 
@@ -63,25 +66,50 @@ def test_travels_to_a_worker_as_a_path(tmp_path: Path, source: Source) -> None:
     assert len(pickle.loads(sent)) == 1797
 
 
-def test_nothing_is_left_of_a_pack_that_could_not_be_written(
+def test_nothing_is_left_of_a_pack_that_fills_the_disk(tmp_path: Path) -> None:
+    source = {"train": (np.zeros((4000, 3, 64, 64), np.uint8), np.zeros(4000, np.int64))}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**24, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write_pack(tmp_path / "pack", source, NAMES)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_without_room_is_told_before_packing(
     tmp_path: Path, source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(np, "save", full)
-    with pytest.raises(OSError, match="No space left"):
+    needed = sum(np.asarray(images).nbytes for images, _ in source.values())
+    full = shutil.disk_usage(tmp_path)._replace(free=needed - 1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
+    monkeypatch.setattr(pack, "_chunks", lambda images: pytest.fail("read an image"))
+    with pytest.raises(OSError, match=f"{needed:,} bytes are needed and {needed - 1:,} are free"):
         write_pack(tmp_path / "pack", source, NAMES)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["images.npy", "labels.npy", "sums.npy", "facts.json"])
 @pytest.mark.parametrize("share", [0, 0.5])
-def test_a_damaged_pack_is_refused(tmp_path: Path, source: Source, name: str, share: float) -> None:
+def test_a_truncated_pack_is_refused(tmp_path: Path, source: Source, name: str, share: float) -> None:
     write_pack(tmp_path / "pack", source, NAMES)
     file = tmp_path / "pack" / name
     file.write_bytes(file.read_bytes()[: int(share * file.stat().st_size)])
     with pytest.raises(ValueError, match="pack"):
+        Pack(tmp_path / "pack")
+
+
+@pytest.mark.parametrize("name", ["images.npy", "labels.npy", "sums.npy", "facts.json"])
+@pytest.mark.parametrize("place", [11, 60, -2])
+def test_a_changed_byte_is_noticed(tmp_path: Path, source: Source, name: str, place: int) -> None:
+    """In the header or the last value; of pixels in the middle, only some are looked at."""
+    write_pack(tmp_path / "pack", source, NAMES)
+    file = tmp_path / "pack" / name
+    content = bytearray(file.read_bytes())
+    content[place] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match="is no whole pack"):
         Pack(tmp_path / "pack")
 
 

@@ -39,12 +39,19 @@ def zero_images(folder: Path) -> None:
     images[-1] = 0
 
 
+def zero_labels(folder: Path) -> None:
+    """As a disk that lost power may: the length is right."""
+    labels = np.load(folder / "labels.npy", mmap_mode="r+")
+    labels[:] = 0
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
         (lambda folder: (folder / "images.npy").write_bytes(b"\x93NUMPY"), ""),
         (lambda folder: (folder / "facts.json").unlink(), "No such file"),
         (change_version, "it was written by version 1"),
+        (zero_labels, "its labels or names are not those that were written"),
         (zero_images, "its images are not those that were written"),
     ],
 )

@@ -104,3 +104,13 @@ def test_a_class_without_a_known_name_goes_by_its_number(tmp_path: Path) -> None
     folder = write_source(tmp_path)
     (folder / "words.txt").write_text("n04067472\treel\n")
     assert list(TinyImageNet(root=tmp_path).class_names) == ["n02124075", "reel", "n04540053"]
+
+
+@pytest.mark.parametrize("how", ["removed", "unreadable"])
+def test_names_a_class_that_has_no_training_image(tmp_path: Path, how: str) -> None:
+    folder = write_source(tmp_path)
+    for image in (folder / "train" / "n04067472" / "images").iterdir():
+        image.unlink() if how == "removed" else image.write_bytes(b"")
+    with pytest.raises(MisconfigurationException, match=r"The class reel has no training image in .*imagenet-200; add"):
+        prepared(tmp_path, on_corrupt="skip")
+    assert prepared(tmp_path, on_corrupt="skip", classes=["volleyball", "Egyptian cat"]).class_counts == [12, 12]

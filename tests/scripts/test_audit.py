@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -70,14 +71,17 @@ def test_a_clean_folder_is_clean(photos: Path, audited: Callable[..., Audited]) 
 
 
 def test_names_files_that_give_no_image_and_draws_splits_from_the_others(
-    photos: Path, audited: Callable[..., Audited]
+    photos: Path, audited: Callable[..., Audited], tmp_path: Path
 ) -> None:
     whole = (photos / "train/china/1.jpg").read_bytes()
     (photos / "train/china/1.jpg").write_bytes(whole[: len(whole) // 2])
     (photos / "train/flower/1.jpg").write_text("a flower")
     (photos / "val/china/10.jpg").write_bytes(b"")
-    status, found, printed = audited()
+    page = tmp_path / "page.html"
+    status, found, printed = audited("--html", str(page))
     assert status == 1
+    assert "<th>train/flower/1.jpg</th><td>unused</td><td>flower</td><td>it is no image</td>" in page.read_text()
+    assert re.search(r"<tr><th>china</th>(<td class=.number.>\d</td>){3}</tr>", page.read_text())
     reasons = {image["name"]: image["reason"] for image in found["unreadable"]}
     assert "truncated" in reasons.pop("train/china/1.jpg")
     assert reasons == {"train/flower/1.jpg": "it is no image", "val/china/10.jpg": "the file is empty"}
@@ -100,7 +104,8 @@ def test_finds_the_same_pixels_within_and_across_splits_and_labels(
     shutil.copy(photos / "train/china/3.jpg", photos / "train/china/again.jpg")
     Image.open(photos / "train/flower/4.jpg").save(photos / "val/flower/other.png")  # same pixels, another file
     shutil.copy(photos / "train/china/5.jpg", photos / "train/flower/china.jpg")
-    status, found, _ = audited("--data.test_size", "1")
+    status, found, printed = audited("--data.test_size", "1")
+    assert "\\n" not in printed
     within = {"train/china/3.jpg", "train/china/again.jpg"}
     across = {"train/flower/4.jpg", "val/flower/other.png"}
     conflict = {"train/china/5.jpg", "train/flower/china.jpg"}

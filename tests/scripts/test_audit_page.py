@@ -12,7 +12,9 @@ def page(folder: Path, pairs: int, size: int) -> str:
     left, right = Shown(0, "<a>.jpg", "train", "cat"), Shown(1, "b\udce9.jpg", "val", "cat")
     picture = [Image.new("RGB", (size, size), colour) for colour in ("red", "blue")]
     kinds = {"near duplicates": [ShownPair(left, right, "alike")] * pairs, "leakage": []}
-    write_page(file, "2 images of Cats & Dogs", [("near duplicates", "1")], kinds, lambda place: picture[place].copy())
+    tables = {"Images of each class": (["class", "train"], [["<cat>", "1,000"]]), "Unreadable files": (["file"], [])}
+    rows = [("near duplicates", "1")]
+    write_page(file, "2 images of Cats & Dogs", rows, kinds, lambda place: picture[place].copy(), tables)
     return file.read_text()
 
 
@@ -34,6 +36,8 @@ def test_holds_everything_itself_and_escapes_names(tmp_path: Path) -> None:
     assert "Leakage" not in text, "kinds without pairs are left out"
     assert '<b class="across">train</b>' in text
     assert '<b class="across">cat</b>' not in text
+    assert '<tr><th>&lt;cat&gt;</th><td class="number">1,000</td></tr>' in text
+    assert "Unreadable" not in text, "tables without rows are left out"
 
 
 def test_says_how_many_are_not_shown_and_reduces_pictures(tmp_path: Path) -> None:

@@ -1,8 +1,15 @@
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
-from tests.discovery import ROOT
+import pytest
+import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from PIL import Image
+
+from scripts.benchmark import counterparts
+from tests.discovery import CONFIGS, ROOT
 
 
 def test_prints_the_ratio_of_program_and_limit(data_root: Path, tmp_path: Path) -> None:
@@ -21,3 +28,21 @@ def test_fails_with_what_it_runs(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "none.yaml cannot be read" in done.stderr
+
+
+def test_augmentation_of_every_configuration_has_a_counterpart() -> None:
+    made = []
+    for file in CONFIGS.glob("*/*.yaml"):
+        modules = yaml.safe_load(file.read_text()).get("data", {}).get("init_args", {}).get("augmentation", [])
+        named = [SimpleNamespace(**{"init_args": {}} | module) for module in modules]
+        for module, transform in zip(named, counterparts(named, (32, 32)), strict=True):
+            assert module.class_path.endswith(f".{type(transform).__name__}")
+            assert transform(Image.new("RGB", (32, 32))).size == (32, 32)
+            made.append(type(transform).__name__)
+    assert {"RandomAffine", "RandomCrop", "RandomHorizontalFlip"} <= set(made)
+
+
+def test_names_augmentation_that_has_none() -> None:
+    policy = SimpleNamespace(class_path="kornia.augmentation.auto.RandAugment", init_args={})
+    with pytest.raises(MisconfigurationException, match="no RandAugment; leave the comparison out with --no-standard"):
+        counterparts([policy], (32, 32))

@@ -1,0 +1,49 @@
+"""Folders that are there whole or not at all."""
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """Give a folder to write files into, which becomes `folder` once that is done, and is removed if it fails.
+
+    Only one process may write the same folder at a time; what one that was killed has left is removed.
+
+    Args:
+        folder: Where it is to be; anything there is replaced.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir()
+    try:
+        yield part
+        for path in part.iterdir():
+            with path.open("rb") as written:
+                os.fsync(written.fileno())
+        shutil.rmtree(folder, ignore_errors=True)
+        part.rename(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def refuse_too_much(folder: Path, needed: int) -> None:
+    """See that the disk has room, before the work that fills it.
+
+    Args:
+        folder: Where to.
+        needed: Bytes.
+
+    Raises:
+        OSError: If it has not.
+    """
+    if needed > (free := shutil.disk_usage(folder).free):
+        raise OSError(errno.ENOSPC, f"{needed:,} bytes are needed and {free:,} are free")
