@@ -77,8 +77,8 @@ def code() -> Code:
     if untracked:
         top = Path((_git("rev-parse", "--show-toplevel") or b"").decode(errors="surrogateescape").rstrip("\n"))
     kept, named = _sort_out(top, untracked)
-    form = ("--binary", "--full-index", "--no-color", "--no-ext-diff", "--no-textconv", "--no-renames")
-    form += ("--src-prefix=a/", "--dst-prefix=b/")
+    form = ["--binary", "--full-index", "--no-color", "--no-ext-diff", "--no-textconv", "--no-renames"]
+    form += ["--src-prefix=a/", "--dst-prefix=b/"]
     parts = [_git("diff", *form, "HEAD", "--", ".")] if is_changed else []
     # Given a new file, git ends with status 1, as diff does.
     parts += [_git("diff", *form, "--no-index", "--", "/dev/null", name, folder=top) for name in kept]
@@ -155,7 +155,7 @@ def machine(device: torch.device) -> Facts:
     }
     if device.type == "cuda":
         facts["gpus"] = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-        facts["cudnn"] = torch.backends.cudnn.version()
+        facts["cudnn"] = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
         with suppress(OSError):
             facts["driver"] = Path("/proc/driver/nvidia/version").read_text().splitlines()[0]
     return facts
@@ -206,7 +206,8 @@ def keep_origin(folder: Path, start: Facts) -> None:
     """
     if code().changes:
         replace_file(folder / CHANGES, code().changes or b"")
-    replace_file(folder / CONSTRAINTS, "".join(f"{name}=={version}\n" for name, version in packages().items()))
+    lines = sorted(f"{name}=={version}\n" for name, version in packages().items())
+    replace_file(folder / CONSTRAINTS, "".join(lines))
     replace_file(folder / ORIGIN, json.dumps(start, indent=1) + "\n")
 
 

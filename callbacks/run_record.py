@@ -18,7 +18,6 @@ from callbacks import origin
 from callbacks.run_folder import CONFIG
 from callbacks.whole_file import replace_file
 from datamodules.names import readable
-from models.checkpoint import read_checkpoint
 from models.classifier import Classifier
 
 RESULTS = "results.json"
@@ -43,11 +42,18 @@ class RunRecord(Callback):
         experiment: The name under which runs are compared.
         config: The resolved configuration as YAML.
         command: The command line.
+        step: The optimizer step from which a resumed run goes on.
         repeats: The folder of a run that this one does again, if it does.
     """
 
     def __init__(
-        self, folder: Path, experiment: str, config: str, command: Sequence[str] = (), repeats: Path | None = None
+        self,
+        folder: Path,
+        experiment: str,
+        config: str,
+        command: Sequence[str] = (),
+        step: int = 0,
+        repeats: Path | None = None,
     ) -> None:
         self.folder = folder
         self._is_new = not (folder / CONFIG).exists()
@@ -57,6 +63,7 @@ class RunRecord(Callback):
         self._config = yaml.safe_load(config)
         self._fingerprint: str | None = None
         self._command = command
+        self._step = step
         self._repeats = repeats
         versions = {name: origin.packages()[name] for name in PACKAGES}
         self._origin = {"versions": versions, "git_commit": origin.code().name}
@@ -90,8 +97,7 @@ class RunRecord(Callback):
             return
         before = yaml.safe_load((self.folder / CONFIG).read_text())
         configured = origin.differences(origin.flat(before), origin.flat(self._config))
-        step = read_checkpoint(trainer.ckpt_path)["global_step"] if trainer.ckpt_path else 0
-        if changed := origin.note_restart(self.folder, start, step, configured):
+        if changed := origin.note_restart(self.folder, start, self._step, configured):
             print(f"not as when the run began: {'; '.join(changed)}")
         replace_file(self.folder / CONFIG, self._text)
 

@@ -155,8 +155,9 @@ def _weights_that_differ(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor
         yield readable(f"{where}: {len(shapes)} tensors are in one alone or of another shape, the first {shapes[0]}")
     unequal = [name for name in ours if name not in shapes and not torch.equal(theirs[name], ours[name])]
     if unequal:
-        largest = max(float((theirs[name].double() - ours[name].double()).abs().max()) for name in unequal)
-        yield readable(f"{where}: {len(unequal)} of {len(ours)} tensors differ, by up to {largest:.2g}")
+        apart = {name: float((theirs[name].double() - ours[name].double()).abs().max()) for name in unequal}
+        most = max(unequal, key=lambda name: apart[name])
+        yield readable(f"{where}: {len(unequal)} of {len(ours)} tensors differ, by up to {apart[most]:.2g} ({most})")
 
 
 def _causes(original: Path, run: Path) -> Iterator[str]:

@@ -152,7 +152,9 @@ def train_seeds(plan: Plan, seeds: Sequence[int]) -> list[SeedRun]:
     if seeds[-1] >= 2**32:
         raise MisconfigurationException(f"The last seed is {seeds[-1]}; give seeds from 0 to {2**32 - 1}.")
     with _Child() as child:
-        return [_train_seed(plan, seed, child) for seed in seeds]
+        runs = [_train_seed(plan, seed, child) for seed in seeds]
+        child.leave_if_told()
+    return runs
 
 
 def _train_seed(plan: Plan, seed: int, child: "_Child") -> SeedRun:
@@ -293,15 +295,14 @@ class _Child:
         Raises:
             Stopped: If a signal has come.
         """
-        if self._told:
-            raise Stopped(self._told)
+        self.leave_if_told()
         said = ""
         environment = os.environ | {PARENT: str(os.getpid())}
         with subprocess.Popen(
             command, stderr=subprocess.PIPE, text=True, errors="replace", env=environment, process_group=0
         ) as self._process:
-            if self._told:
-                self._process.terminate()  # told before there was one to tell
+            if self._told:  # before there was one to tell
+                self._process.terminate()
             assert self._process.stderr is not None, "asked for"
             for line in self._process.stderr:
                 said = line.strip() or said
@@ -309,9 +310,17 @@ class _Child:
                 sys.stderr.flush()
             status = self._process.wait()
         self._process = None
+        self.leave_if_told()
+        return status, said
+
+    def leave_if_told(self) -> None:
+        """Leave, if a signal has come.
+
+        Raises:
+            Stopped: If one has.
+        """
         if self._told:
             raise Stopped(self._told)
-        return status, said
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         again, self._told = self._told == signal.SIGINT == number, number

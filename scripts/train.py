@@ -73,6 +73,7 @@ class TrainCLI(LightningCLI):
 
     def __init__(self, args: ArgsType = None, callbacks: Sequence[Callback] = ()) -> None:
         self.more_callbacks = callbacks
+        self.step = 0
         self.is_alike = True
         """Whether the run came to what the one came to that it was to do again."""
         super().__init__(
@@ -227,8 +228,9 @@ class TrainCLI(LightningCLI):
             config.ckpt_path = checkpoint
         if first and not self.is_new:
             reached = read_checkpoint(checkpoint) if checkpoint else {}
+            self.step = reached.get("global_step", 0)
             cut_curves(self.folder, reached.get("curves", {}))
-            print(f"going on in {self.folder} after step {reached.get('global_step', 0):,}")
+            print(f"going on in {self.folder} after step {self.step:,}")
 
     def _experiment_name(self, config: Namespace) -> str:
         """The last --config's place under configs/, or what is trained on what."""
@@ -254,7 +256,8 @@ class TrainCLI(LightningCLI):
         callbacks += [init[key] for key in keys if init.get(key) is not None] + list(init.trainer.callbacks or [])
         keys.clear()
         if self.subcommand == "fit":
-            self.record = RunRecord(self.folder, self.experiment, self.config_text, self.command, self.original)
+            origin = (self.command, self.step, self.original)
+            self.record = RunRecord(self.folder, self.experiment, self.config_text, *origin)
             callbacks += [self.record, Curves(), *self.more_callbacks]
         if self.subcommand == "predict":
             callbacks.append(PredictionFile(self.folder / PREDICTIONS))
