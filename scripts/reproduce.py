@@ -19,6 +19,7 @@ from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+from callbacks.interruption import Stopped
 from callbacks.whole_file import replace_file
 from scripts.configuration import CONFIGS
 from scripts.process import training_process
@@ -230,7 +231,11 @@ def main(args: Sequence[str] | None = None) -> None:
                 raise MisconfigurationException(f"There is no experiment {name}; there are {', '.join(names)}.")
         seeds = number_of_seeds(options.seeds)
         options.runs.mkdir(parents=True, exist_ok=True)
-        complete = reproduce(options.only or names, seeds, options.runs, options.output, flags)
+        try:
+            complete = reproduce(options.only or names, seeds, options.runs, options.output, flags)
+        except Stopped as stop:
+            print(f"stopped by {stop.signal.name}; what is done stays done; the same command goes on with the rest")
+            raise
     print(options.output)
     sys.exit(not complete)
 

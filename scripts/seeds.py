@@ -176,6 +176,8 @@ def _train_seed(plan: Plan, seed: int, child: "_Child") -> SeedRun:
     if status == 0 and run:
         return SeedRun(seed, run, results)
     problem = said.removeprefix("error: ") or f"it ended with status {status}"
+    if status < 0:
+        problem = f"it was ended by {signal.Signals(-status).name}"
     if status == 2 and begun:
         raise MisconfigurationException(problem)  # and so would each seed
     return SeedRun(seed, run, None, problem)

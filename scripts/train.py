@@ -51,6 +51,7 @@ PREDICTIONS = "predictions.csv"
 
 NEWEST = Path("NEWEST")
 """Stands for the newest run of the experiment."""
+
 MOST_WAITING = 0.05
 """The share of training time spent waiting for data above which a run says so."""
 

@@ -98,14 +98,14 @@ def test_a_run_counts_with_this_configuration_these_data_and_this_seed_alone(
 def test_a_seed_that_fails_does_not_stop_the_others(
     child: Callable[[str], None], flags: tuple[str, ...], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    child("print('error: the loss is not finite', file=sys.stderr)\nsys.exit(1 if seed != 1 else -9)")
+    child("print('error: the loss is not finite', file=sys.stderr)\nseed != 1 or os.kill(os.getpid(), 9)\nsys.exit(1)")
     assert run_seeds("--seeds", "3", *flags) == 1
     said = capfd.readouterr()
     assert [line for line in said.out.splitlines() if "seed " in line and "│" not in line and "┃" not in line] == [
         f"digits-convnet, seed {seed}" for seed in range(3)
     ]
     assert said.out.count("failed") == 3
-    assert "error: seed 2: the loss is not finite" in said.err
+    assert "error: seed 1: it was ended by SIGKILL\nerror: seed 2: the loss is not finite\n" in said.err
 
 
 def test_a_mistake_is_said_once(child: Callable[[str], None], plan: Plan, refused: Callable[..., str]) -> None:
