@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import suppress
 from datetime import datetime
 from hashlib import blake2b
 from itertools import count
@@ -16,6 +17,9 @@ from callbacks import slurm
 
 CONFIG = "config.yaml"
 """The run's resolved configuration, in its folder from before the first step."""
+
+CHECKPOINTS = "checkpoints"
+"""The folder of checkpoints in the run's folder."""
 
 VARIABLE = "KINDLING_RUN_FOLDER"
 """Tells the folder to the processes that the first one starts."""
@@ -93,6 +97,18 @@ def hold(folder: Path) -> None:
             f"Another process is training in {folder}; wait for its end, or stop it."
         ) from None
     _held.append(lock)
+
+
+def wait_until_left(folder: Path, seconds: float) -> None:
+    """Wait until no process trains in a run's folder, but not for ever.
+
+    Args:
+        folder: The folder.
+        seconds: How long at most.
+    """
+    lock = FileLock(folder / ".lock", timeout=seconds)
+    with suppress(Timeout), lock:
+        pass
 
 
 def release_folders() -> None:

@@ -3,66 +3,58 @@
 import csv
 import json
 import os
-import platform
 import shutil
-import subprocess
 import time
-from contextlib import suppress
-from importlib.metadata import version
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
+from callbacks import origin
 from callbacks.run_folder import CONFIG
-from datamodules.cores import available_cores
+from callbacks.whole_file import replace_file
 from datamodules.names import readable
 from models.classifier import Classifier
+
+RESULTS = "results.json"
+"""The run's figures, in its folder when training is over, and again after the test."""
 
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "kornia")
 """The packages whose versions decide what a run computes."""
 
 
-def git_commit() -> str | None:
-    """The commit of these sources, with `-dirty` if they were changed since, or None outside a repository."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        found = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return found.stdout.strip()
-
-
-def hardware(device: torch.device) -> str:
-    """The name of the GPU, or of the processor and how many of its cores this process may use."""
-    if device.type == "cuda":
-        return str(torch.cuda.get_device_name(device))
-    name = platform.processor() or platform.machine()
-    with suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), name)
-    return f"{name}, {available_cores()} cores"
-
-
 class RunRecord(Callback):
     """Keeps the configuration, and the figures when they are known.
 
-    Writes at the start `config.yaml`, `classes.csv` (how many training images of each class there are, how many an
+    Writes at the start what the run comes from (`origin.json`, `constraints.txt`, `changes.patch`: see
+    `callbacks.origin`), `config.yaml`, `classes.csv` (how many training images of each class there are, how many an
     epoch shows, and what each counts in the loss) and `skipped_files.txt`, if files of the data set give no image; at
-    the end of training and again after the test `results.json`. Adds `config`, `versions`, `git_commit`,
+    the end of training and again after the test `results.json`. A run that goes on keeps its origin, and says in
+    `restarts.json` and in a line what is no longer as it was. Adds `config`, `versions`, `git_commit`,
     `data_fingerprint` and `progress` to every checkpoint, in plain types; a resumed run counts on from `progress`.
 
     Args:
         folder: The run's folder.
         experiment: The name under which runs are compared.
         config: The resolved configuration as YAML.
+        command: The command line.
+        step: The optimizer step from which a resumed run goes on.
+        repeats: The folder of a run that this one does again, if it does.
     """
 
-    def __init__(self, folder: Path, experiment: str, config: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        experiment: str,
+        config: str,
+        command: Sequence[str] = (),
+        step: int = 0,
+        repeats: Path | None = None,
+    ) -> None:
         self.folder = folder
         self._is_new = not (folder / CONFIG).exists()
         self.results: dict[str, Any] = {"experiment": experiment}
@@ -70,7 +62,11 @@ class RunRecord(Callback):
         self._text = config
         self._config = yaml.safe_load(config)
         self._fingerprint: str | None = None
-        self._origin = {"versions": {name: version(name) for name in PACKAGES}, "git_commit": git_commit()}
+        self._command = command
+        self._step = step
+        self._repeats = repeats
+        versions = {name: origin.packages()[name] for name in PACKAGES}
+        self._origin = {"versions": versions, "git_commit": origin.code().name}
         self._images = 0
         self._waited_before = 0.0
         self._metrics: dict[str, float] = {}
@@ -78,17 +74,32 @@ class RunRecord(Callback):
         self._training_clock = Stopwatch()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write the configuration before anything is trained with it."""
+        """Write configuration and origin before anything is trained with them."""
         if stage != "fit":
             return
-        if trainer.is_global_zero:
-            (self.folder / CONFIG).write_text(self._text)
         datamodule = getattr(trainer, "datamodule", None)
         self._fingerprint = getattr(datamodule, "data_fingerprint", None)
+        if trainer.is_global_zero:
+            self._keep_start(trainer, getattr(datamodule, "seed", None))
         skipped = getattr(getattr(datamodule, "pack", None), "skipped", None)
         if skipped and trainer.is_global_zero:
             lines = (f"{readable(name)}\t{readable(reason)}\n" for name, reason in skipped)
             (self.folder / "skipped_files.txt").write_text("".join(lines))
+
+    def _keep_start(self, trainer: Trainer, seed: int | None) -> None:
+        """Write what the run starts with, the configuration last: where that is, everything is."""
+        device = trainer.strategy.root_device
+        start = origin.describe_start(self._command, device, trainer.world_size, seed, str(self._fingerprint))
+        if self._is_new:
+            again = {"repeats": str(self._repeats.resolve())} if self._repeats else {}
+            origin.keep_origin(self.folder, start | again)
+            replace_file(self.folder / CONFIG, self._text)
+            return
+        before = yaml.safe_load((self.folder / CONFIG).read_text())
+        configured = origin.differences(origin.flat(before), origin.flat(self._config))
+        if changed := origin.note_restart(self.folder, start, self._step, configured):
+            print(f"not as when the run began: {'; '.join(changed)}")
+        replace_file(self.folder / CONFIG, self._text)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write what each class counts."""
@@ -166,7 +177,7 @@ class RunRecord(Callback):
             "metrics": self._metrics,
             "precision": str(trainer.precision),
             "device": str(trainer.strategy.root_device),
-            "hardware": hardware(trainer.strategy.root_device),
+            "hardware": origin.hardware(trainer.strategy.root_device),
             "processes": trainer.world_size,
             **self._origin,
         }
@@ -187,10 +198,7 @@ class RunRecord(Callback):
     def _write(self, trainer: Trainer) -> None:
         self.results.setdefault("metrics", {}).update(_figures(trainer))
         if trainer.is_global_zero:
-            target = self.folder / "results.json"
-            part = target.with_suffix(".part")
-            part.write_text(json.dumps(self.results, indent=2) + "\n")
-            part.replace(target)
+            replace_file(self.folder / RESULTS, json.dumps(self.results, indent=2) + "\n")
 
 
 class Stopwatch:

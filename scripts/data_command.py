@@ -10,7 +10,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from datamodules.base import ImageDataModule
 from models.class_path import refuse_functions
-from scripts.configuration import Parser, mistakes_in_one_sentence, one_sentence, read_layers
+from scripts.configuration import Config, Parser, mistakes_in_one_sentence, one_sentence, read_layers
 from scripts.silence import silence_libraries
 
 
@@ -23,8 +23,21 @@ def build_data(flags: Sequence[str]) -> ImageDataModule:
     Raises:
         MisconfigurationException: If a configuration or a value in it makes no sense, or the source is not there.
     """
-    silence_libraries()
     config, flags, _ = read_layers(flags)
+    return data_of_config(config, flags)
+
+
+def data_of_config(config: Config, flags: Sequence[str] = ()) -> ImageDataModule:
+    """Build the data module of a configuration.
+
+    Args:
+        config: As files give it; of the keys, `data` and `seed_everything` count.
+        flags: Of these two, which are laid over it.
+
+    Raises:
+        MisconfigurationException: If a value makes no sense, or the source is not there.
+    """
+    silence_libraries()
     parser = Parser(allow_abbrev=False)
     parser.add_argument("-c", "--config", action="config")
     parser.add_argument("--ckpt_path")

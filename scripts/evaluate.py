@@ -24,6 +24,7 @@ from PIL import Image
 from torch import Tensor
 
 from callbacks.image_grid import as_rgb, picture
+from callbacks.whole_file import replace_file
 from datamodules.base import ImageDataModule
 from models.classifier import Classifier
 from scripts.calibration import BINS, Reliability, cross_entropy, fit_temperature, reliability
@@ -43,7 +44,7 @@ from scripts.evaluation_page import (
 )
 from scripts.intervals import CONFIDENCE, Interval, class_figures, class_intervals, wilson
 from scripts.layers import grad_cam, last_maps
-from scripts.page import embedded, escaped, replace_file, table, write_page
+from scripts.page import embedded, escaped, table, write_page
 from scripts.predictions import Predictions, predict_split, write_predictions
 from scripts.preview import number_of_images
 from scripts.silence import silence_libraries

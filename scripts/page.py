@@ -9,6 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from callbacks.whole_file import replace_file
 from datamodules.names import readable
 
 SIDE = 192
@@ -59,24 +60,6 @@ def write_page(path: Path, title: str, body: Iterable[str], style: str = "") -> 
         "</body></html>\n",
     ]
     replace_file(path, "\n".join(parts))
-
-
-def replace_file(path: Path, content: str) -> None:
-    """Write a text file in UTF-8, whole or not at all.
-
-    Args:
-        path: Where to; a file that is there is replaced.
-        content: What.
-
-    Raises:
-        OSError: If it cannot be written; a file that was there before is kept.
-    """
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.write_text(content, encoding="utf-8")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def escaped(name: str) -> str:

@@ -2,14 +2,22 @@
 
 import ctypes
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
+from callbacks.interruption import EXIT_STATUS
 from scripts.configuration import mistakes_in_one_sentence
 from scripts.silence import silence_libraries
+
+PARENT = "KINDLING_PARENT"
+"""Tells a process the number of the one that has started it and that it is to end with."""
+
+SET_DEATH_SIGNAL = 1
+"""What Linux's `prctl` calls asking for a signal at the parent's end."""
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 """What glibc's `mallopt` calls its parameters."""
@@ -19,9 +27,19 @@ TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 def training_process() -> Iterator[None]:
     """Prepare the process, silence libraries, and let a user's mistake end it with one sentence and exit status 2."""
     silence_libraries()
+    end_with_parent()
     prepare_process()
     with mistakes_in_one_sentence():
         yield
+
+
+def end_with_parent() -> None:
+    """Leave in order if the process that has asked for it ends, even if it is killed; on Linux alone."""
+    parent = int(os.environ.pop(PARENT, "0"))  # of this process alone, and not of those that it starts
+    if parent and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(SET_DEATH_SIGNAL, signal.SIGTERM)
+        if os.getppid() != parent:  # too late to be told
+            sys.exit(EXIT_STATUS[signal.SIGTERM])
 
 
 def prepare_process() -> None:

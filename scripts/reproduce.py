@@ -7,23 +7,24 @@ table says what was wrong. Every figure is one that a run gave.
 """
 
 import argparse
-import hashlib
 import json
 import shlex
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from scripts.configuration import CONFIGS, mistakes_in_one_sentence
-
-TRAIN = Path(__file__).with_name("train.py")
+from callbacks.interruption import Stopped
+from callbacks.whole_file import replace_file
+from scripts.configuration import CONFIGS
+from scripts.process import training_process
+from scripts.seeds import number_of_seeds, spread, train_seeds
+from scripts.train import plan_seeds
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Outcome:
 
 
 class Ledger:
-    """Remembers in a file which run was done with which files and flags.
+    """Remembers in a file which run the table shows for a seed, and the flags that it was asked for with.
 
     Args:
         runs: The folder of all runs.
@@ -94,72 +95,49 @@ class Ledger:
         except (OSError, ValueError):  # none yet, or half of one: then runs are done again
             self._entries = {}
 
-    def find(self, name: str, seed: int, key: str | None = None) -> tuple[dict[str, Any], list[str]] | None:
-        """The results and flags of a run that is still there; with a key, only of the run with that key."""
+    def find(self, name: str, seed: int) -> tuple[dict[str, Any], list[str]] | None:
+        """The results and flags of a run that is still there."""
         entry = self._entries.get(f"{name} {seed}")
-        if entry is None or key not in (None, entry["key"]):
+        if entry is None:
             return None
         try:
             return json.loads((self._runs / entry["folder"] / "results.json").read_text()), entry["flags"]
         except (OSError, ValueError):
             return None
 
-    def add(self, name: str, seed: int, key: str, folder: Path, flags: Sequence[str]) -> None:
+    def add(self, name: str, seed: int, folder: Path, flags: Sequence[str]) -> None:
         """Remember where a run is."""
-        entry = {"key": key, "folder": str(folder.relative_to(self._runs)), "flags": list(flags)}
+        entry = {"folder": str(folder.relative_to(self._runs)), "flags": list(flags)}
         self._entries[f"{name} {seed}"] = entry
-        part = self._file.with_suffix(".part")
-        part.write_text(json.dumps(self._entries, indent=2))
-        part.replace(self._file)
+        replace_file(self._file, json.dumps(self._entries, indent=2))
 
 
-def key_of(config: Path, seed: int, flags: Sequence[str]) -> str:
-    """A digest of everything that a run is configured by."""
-    parts = [config.read_bytes(), (CONFIGS / "default.yaml").read_bytes(), str(seed).encode()]
-    return hashlib.sha256(b"\0".join([*parts, *(flag.encode() for flag in flags)])).hexdigest()[:16]
-
-
-def run_once(name: str, seed: int, runs: Path, flags: Sequence[str]) -> dict[str, Any] | str:
-    """Train and test an experiment with one seed, unless that was done.
+def train_experiment(experiment: Experiment, seeds: int, runs: Path, flags: Sequence[str]) -> Outcome:
+    """Train and test an experiment with seeds 0, 1, ..., as far as that was not done.
 
     Args:
-        name: The experiment.
-        seed: The seed.
+        experiment: Which.
+        seeds: How many.
         runs: The folder of all runs.
         flags: Further flags of scripts/train.py.
 
     Returns:
-        The run's results, or why there are none.
+        What became of it; a mistake in its configuration, or in the data, is its problem and not that of the others.
     """
-    config, ledger = CONFIGS / f"{name}.yaml", Ledger(runs)
+    config = CONFIGS / f"{experiment.name}.yaml"
     if not config.exists():
-        return f"there is no configs/{name}.yaml"
-    key = key_of(config, seed, flags)
-    if found := ledger.find(name, seed, key):
-        return found[0]
-    command = [sys.executable, str(TRAIN), "fit", "--config", str(config), "--seed_everything", str(seed)]
-    command += ["--experiment", name, "--runs", str(runs), *flags]
-    before = set(runs.glob(f"{name}/*/results.json"))
-    print(f"{name}, seed {seed}", flush=True)
-    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
-    made = sorted(set(runs.glob(f"{name}/*/results.json")) - before)
-    if done.returncode or not made:
-        lines = [line for line in done.stderr.splitlines() if line.strip()] or [f"it ended with {done.returncode}"]
-        return lines[-1].removeprefix("error: ")
-    ledger.add(name, seed, key, made[-1].parent, flags)
-    results: dict[str, Any] = json.loads(made[-1].read_text())
-    return results
-
-
-def spread(values: Sequence[float], digits: int = 4) -> str:
-    """The mean, and the standard deviation where there are several values.
-
-    Example:
-        >>> spread([0.98, 0.99]), spread([0.98])
-        ('0.9850 ± 0.0071', '0.9800')
-    """
-    text = f"{mean(values):.{digits}f}"
-    return f"{text} ± {stdev(values):.{digits}f}" if len(values) > 1 else text
+        return Outcome(experiment, [], flags, f"there is no configs/{experiment.name}.yaml")
+    own = ("--config", str(config), "--experiment", experiment.name, "--runs", str(runs))
+    try:
+        done = train_seeds(plan_seeds([*own, *flags]), range(seeds))
+    except MisconfigurationException as error:
+        return Outcome(experiment, [], flags, str(error))
+    ledger = Ledger(runs)
+    for run in done:
+        if run.folder and run.results:
+            ledger.add(experiment.name, run.seed, run.folder, flags)
+    problem = next((run.problem for run in done if run.problem), None)
+    return Outcome(experiment, [run.results for run in done if run.results], flags, problem)
 
 
 def row(outcome: Outcome) -> str:
@@ -204,9 +182,7 @@ def write_results(path: Path, outcomes: Sequence[Outcome]) -> None:
         "|---|---|---|---:|---:|---:|---|---|",
         *map(row, outcomes),
     ]
-    part = path.with_suffix(".part")
-    part.write_text("\n".join(lines) + "\n")
-    part.replace(path)
+    replace_file(path, "\n".join(lines) + "\n")
 
 
 def reproduce(chosen: Sequence[str], seeds: int, runs: Path, output: Path, flags: Sequence[str]) -> bool:
@@ -225,12 +201,8 @@ def reproduce(chosen: Sequence[str], seeds: int, runs: Path, output: Path, flags
     outcomes = {experiment.name: _done_before(experiment, seeds, runs) for experiment in EXPERIMENTS}
     complete = True
     for name in chosen:
-        tried = [run_once(name, seed, runs, flags) for seed in range(seeds)]
-        problems = [result for result in tried if isinstance(result, str)]
-        results = [result for result in tried if not isinstance(result, str)]
-        experiment = outcomes[name].experiment
-        outcomes[name] = Outcome(experiment, results, flags, problems[0] if problems else None)
-        complete = complete and not problems
+        outcomes[name] = train_experiment(outcomes[name].experiment, seeds, runs, flags)
+        complete = complete and not outcomes[name].problem
         write_results(output, list(outcomes.values()))
     return complete
 
@@ -249,18 +221,21 @@ def main(args: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--only", nargs="+", metavar="EXPERIMENT", help="by default all")
-    parser.add_argument("--seeds", type=int, default=1, help="runs of each, with seeds 0, 1, ...")
+    parser.add_argument("--seeds", default="1", help="runs of each, with seeds 0, 1, ...")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="the folder of all runs")
     parser.add_argument("--output", type=Path, default=Path("RESULTS.md"), help="the table")
     options, flags = parser.parse_known_args(args)
-    with mistakes_in_one_sentence():
+    with training_process():
         for name in options.only or ():
             if name not in names:
                 raise MisconfigurationException(f"There is no experiment {name}; there are {', '.join(names)}.")
-        if options.seeds < 1:
-            raise MisconfigurationException(f"--seeds is {options.seeds}; give a whole number of at least 1.")
+        seeds = number_of_seeds(options.seeds)
         options.runs.mkdir(parents=True, exist_ok=True)
-    complete = reproduce(options.only or names, options.seeds, options.runs, options.output, flags)
+        try:
+            complete = reproduce(options.only or names, seeds, options.runs, options.output, flags)
+        except Stopped as stop:
+            print(f"stopped by {stop.signal.name}; what is done stays done; the same command goes on with the rest")
+            raise
     print(options.output)
     sys.exit(not complete)
 

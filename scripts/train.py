@@ -2,6 +2,8 @@
 
 python scripts/train.py fit [--config FILE] [--data.batch_size 128 ...]
 python scripts/train.py fit --resume [FOLDER OF A RUN]
+python scripts/train.py fit --seeds 5 [...]
+python scripts/train.py fit --like FOLDER_OF_A_RUN [...]
 python scripts/train.py test --ckpt_path runs/EXPERIMENT/DATE-TIME/checkpoints/best.ckpt
 """
 
@@ -31,8 +33,9 @@ from rich.table import Table
 from callbacks import slurm
 from callbacks.curves import Curves, cut_curves
 from callbacks.interruption import Interruption, Stopped
+from callbacks.origin import repeated_run
 from callbacks.prediction_file import PredictionFile
-from callbacks.run_folder import CONFIG, agree_on_run_folder, hold, newest_run, release_folders
+from callbacks.run_folder import CHECKPOINTS, CONFIG, agree_on_run_folder, hold, newest_run, release_folders
 from callbacks.run_record import RunRecord
 from datamodules.base import ImageDataModule
 from models.checkpoint import DurableCheckpointIO, newest_checkpoint, read_checkpoint, remove_leftovers
@@ -40,9 +43,10 @@ from models.class_path import refuse_functions
 from models.classifier import Classifier
 from models.precision import choose_precision
 from scripts.configuration import CONFIGS, Parser, one_sentence, read_layers
+from scripts.likeness import compare_runs, refuse_incomplete
 from scripts.process import training_process
+from scripts.seeds import Plan, asks_for_seeds, train_seeds_and_tell
 
-CHECKPOINTS = "checkpoints"
 PREDICTIONS = "predictions.csv"
 
 NEWEST = Path("NEWEST")
@@ -70,6 +74,9 @@ class TrainCLI(LightningCLI):
 
     def __init__(self, args: ArgsType = None, callbacks: Sequence[Callback] = ()) -> None:
         self.more_callbacks = callbacks
+        self.step = 0
+        self.is_alike = True
+        """Whether the run came to what the one came to that it was to do again."""
         super().__init__(
             Classifier,
             ImageDataModule,
@@ -118,23 +125,35 @@ class TrainCLI(LightningCLI):
         args = list(sys.argv[1:] if args is None else args)
         self.config_files: list[str] = []
         self.resumed: Path | None = None
+        self.original: Path | None = None
+        self.command = ["scripts/train.py", *args]
         if args and args[0] == "fit":
-            args = self._find_resumed_run(parser, args)
+            args = self._find_other_run(parser, args)
         self.config = parser.parse_args(self._lay(args))
         refuse_functions(self.config, "The configuration")
         if not 0 <= (seed := self.config[self.config.subcommand].seed_everything) < 2**32:
             raise MisconfigurationException(f"seed_everything is {seed}; give a whole number from 0 to {2**32 - 1}.")
 
-    def _find_resumed_run(self, parser: LightningArgumentParser, args: list[str]) -> list[str]:
-        """The arguments without --resume, which says what run to go on with: a folder or, by itself, the newest."""
-        resume = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-        resume.add_argument("--resume", nargs="?", type=Path, const=NEWEST)
-        given, rest = resume.parse_known_args(args)
-        self.resumed = given.resume
-        if given.resume and any(flag.partition("=")[0] == "--ckpt_path" for flag in rest):
+    def _find_other_run(self, parser: LightningArgumentParser, args: list[str]) -> list[str]:
+        """The arguments without --resume and --like, which say what run to go on with or to do again.
+
+        --resume by itself goes on with the newest.
+        """
+        other = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        other.add_argument("--resume", nargs="?", type=Path, const=NEWEST)
+        other.add_argument("--like", nargs="?", type=Path, const=Path())
+        given, rest = other.parse_known_args(args)
+        self.resumed, self.original = given.resume, given.like
+        names = [name for name, value in (("--resume", given.resume), ("--like", given.like)) if value]
+        names += ["--ckpt_path"] if any(flag.partition("=")[0] == "--ckpt_path" for flag in rest) else []
+        if len(names) > 1:
             raise MisconfigurationException(
-                "--resume goes on with a run, --ckpt_path begins another from its checkpoint; give one of them."
+                f"{' and '.join(names)} are given: --resume goes on with a run, --like does it again from its "
+                "beginning, --ckpt_path begins another from its checkpoint; give one of them."
             )
+        if given.like:
+            refuse_incomplete(given.like)
+            return ["fit", "--config", str(given.like / CONFIG), *rest[1:]]
         if given.resume == NEWEST:
             config = parser.parse_args(self._lay(rest)).fit
             self.resumed = newest_run(config.runs / (config.experiment or self._experiment_name(config)))
@@ -142,6 +161,8 @@ class TrainCLI(LightningCLI):
             raise MisconfigurationException(
                 f"{given.resume} is no folder of a run: it has no {CONFIG}; give one such as runs/EXPERIMENT/DATE-TIME."
             )
+        if self.resumed:
+            self.original = repeated_run(self.resumed)
         return rest
 
     def _lay(self, args: list[str]) -> list[str]:
@@ -163,8 +184,7 @@ class TrainCLI(LightningCLI):
                 f"{self.subcommand} needs the weights of a run; give --ckpt_path runs/EXPERIMENT/DATE-TIME/"
                 "checkpoints/best.ckpt."
             )
-        config.experiment = self.experiment = config.experiment or self._experiment_name(config)
-        self.config_text = self._parser(self.subcommand).dump(config, skip_unset=False)
+        self.name_experiment()
         if config.ckpt_path:
             # What training began from may be gone; the checkpoint's weights follow.
             network = config.model.network
@@ -191,6 +211,12 @@ class TrainCLI(LightningCLI):
         if config.checkpoint and self.subcommand == "fit":
             config.checkpoint.init_args.dirpath = str(self.folder / CHECKPOINTS)
 
+    def name_experiment(self) -> None:
+        """Complete the configuration with the experiment's name, and keep it as it was asked for."""
+        config = self.config[self.subcommand]
+        config.experiment = self.experiment = config.experiment or self._experiment_name(config)
+        self.config_text = self._parser(self.subcommand).dump(config, skip_unset=False)
+
     def _take_up(self, config: Namespace) -> None:
         """Go on from the newest checkpoint in the run's folder, if there is one."""
         checkpoints = self.folder / CHECKPOINTS
@@ -203,8 +229,9 @@ class TrainCLI(LightningCLI):
             config.ckpt_path = checkpoint
         if first and not self.is_new:
             reached = read_checkpoint(checkpoint) if checkpoint else {}
+            self.step = reached.get("global_step", 0)
             cut_curves(self.folder, reached.get("curves", {}))
-            print(f"going on in {self.folder} after step {reached.get('global_step', 0):,}")
+            print(f"going on in {self.folder} after step {self.step:,}")
 
     def _experiment_name(self, config: Namespace) -> str:
         """The last --config's place under configs/, or what is trained on what."""
@@ -230,7 +257,8 @@ class TrainCLI(LightningCLI):
         callbacks += [init[key] for key in keys if init.get(key) is not None] + list(init.trainer.callbacks or [])
         keys.clear()
         if self.subcommand == "fit":
-            self.record = RunRecord(self.folder, self.experiment, self.config_text)
+            origin = (self.command, self.step, self.original)
+            self.record = RunRecord(self.folder, self.experiment, self.config_text, *origin)
             callbacks += [self.record, Curves(), *self.more_callbacks]
         if self.subcommand == "predict":
             callbacks.append(PredictionFile(self.folder / PREDICTIONS))
@@ -285,6 +313,10 @@ class TrainCLI(LightningCLI):
                 print(f"{share:.0%} of training was waiting for data: {self.datamodule.remedy_for_waiting}")
             print(f"checkpoint  {os.path.relpath(best) if best else 'none'}")
             print(f"curves      {os.path.relpath(tensorboard)} --logdir {self.config.fit.runs}")
+            if self.original:
+                likeness = compare_runs(self.original, self.folder)
+                self.is_alike = likeness.is_identical
+                print(*likeness.lines(self.original), sep="\n")
 
     def after_validate(self) -> None:
         """Print the figures."""
@@ -304,15 +336,50 @@ class TrainCLI(LightningCLI):
             get_console().print(table)
 
 
+class Reading(TrainCLI):
+    """The configuration that `fit` would train, of which nothing is begun."""
+
+    def before_instantiate_classes(self) -> None:
+        """Name the experiment."""
+        self.name_experiment()
+
+    def instantiate_classes(self) -> None:
+        """Build nothing."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run nothing."""
+
+
+def plan_seeds(flags: Sequence[str]) -> Plan:
+    """What `fit` with these flags would train, and where.
+
+    Args:
+        flags: Those of `scripts/train.py fit`.
+
+    Raises:
+        MisconfigurationException: If they make no sense.
+    """
+    read = Reading(["fit", *flags])
+    return Plan(read.config.fit.runs / read.experiment, yaml.safe_load(read.config_text), tuple(flags))
+
+
 def main(args: list[str] | None = None) -> None:
-    """Run the command line; a user's mistake ends in one sentence and exit status 2."""
+    """Run the command line; a user's mistake ends in one sentence and exit status 2.
+
+    A run that was to do another again, and did not come to the same, ends with exit status 1.
+    """
+    args = list(sys.argv[1:] if args is None else args)
     try:
         with training_process():
-            TrainCLI(args)
+            if asks_for_seeds(args):
+                sys.exit(train_seeds_and_tell(args[1:], plan_seeds))
+            cli = TrainCLI(args)
     finally:
         release_folders()
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()  # Gloo's threads, left to the interpreter's end, may abort it
+    if not cli.is_alike:
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from scripts.page import embedded, replace_file, table, write_page
+from callbacks.whole_file import replace_file
+from scripts.page import embedded, table, write_page
 
 
 def test_is_a_whole_page_that_loads_nothing(tmp_path: Path) -> None:

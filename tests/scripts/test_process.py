@@ -1,9 +1,11 @@
+import os
 import subprocess
 import sys
 
 import pytest
 import torch
 
+from scripts.process import end_with_parent
 from tests.discovery import ROOT
 
 CODE = """
@@ -43,3 +45,32 @@ def test_without_a_gpu_none_is_looked_for_at_every_step() -> None:
         "weight.sum().backward(); optimizer.step(); assert not torch.cuda.is_available()"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell a process")
+def test_ends_when_the_process_that_has_started_it_is_killed() -> None:
+    child = (
+        "import time; from scripts.process import end_with_parent; end_with_parent()\n"
+        "print('ready', flush=True); time.sleep(600)"
+    )
+    parent = (
+        "import os, subprocess, sys\n"
+        f"subprocess.run([sys.executable, '-c', {child!r}], env=os.environ | {{'KINDLING_PARENT': str(os.getpid())}})"
+    )
+    with subprocess.Popen([sys.executable, "-c", parent], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.kill()
+        assert process.stdout.read() == ""  # which ends with the last process that could write
+
+
+def test_a_process_without_such_a_parent_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KINDLING_PARENT", raising=False)
+    end_with_parent()
+    monkeypatch.setenv("KINDLING_PARENT", str(os.getpid()))  # which is nobody's parent here
+    if sys.platform == "linux":
+        code = "from scripts.process import end_with_parent; end_with_parent()"
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, env=os.environ | {"KINDLING_PARENT": "1"}, check=False
+        )
+        assert done.returncode == 143

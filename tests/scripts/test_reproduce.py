@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from scripts import reproduce
-from scripts.reproduce import EXPERIMENTS, Experiment, Ledger, main, spread
+from scripts.reproduce import EXPERIMENTS, Experiment, Ledger, main
 from tests.discovery import ROOT
 
 FLAGS = ["--trainer.max_epochs=2", "--trainer.logger=false"]
@@ -91,11 +91,6 @@ def test_refuses_what_is_not_there(args: list[str], words: str, capsys: pytest.C
         main(args)
     assert exit_.value.code == 2
     assert words in capsys.readouterr().err
-
-
-def test_spread_is_told_of_several_runs_alone() -> None:
-    assert spread([0.5]) == "0.5000"
-    assert spread([1, 2, 3], digits=1) == "2.0 ± 1.0"
 
 
 def test_each_experiment_is_named_after_its_file() -> None:
