@@ -86,7 +86,8 @@ def test_difference_over_runs_is_the_published_one() -> None:
     assert found.p == pytest.approx(expected.pvalue)
     low, high = found.interval
     assert (low + high) / 2 == pytest.approx(found.value)
-    assert (high - low) / 2 == pytest.approx(1.977431 * found.value / 12.94627, rel=1e-4)  # t at so many degrees of freedom
+    critical = 1.977431  # of t at so many degrees of freedom
+    assert (high - low) / 2 == pytest.approx(critical * found.value / 12.94627, rel=1e-4)
 
 
 def test_difference_over_runs_that_give_the_same() -> None:
