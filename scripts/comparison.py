@@ -128,7 +128,7 @@ class Comparison:
 
     @cached_property
     def differing(self) -> list[str]:
-        """The settings whose values are not the same in all groups; those of a class that others lack, if they are on."""
+        """The settings whose values are not the same in all groups; of those that a group lacks, what is on."""
         keys = dict.fromkeys(key for group in self.groups for key in group.settings)
         values = {key: {group.settings.get(key) for group in self.groups} for key in keys}
         return [key for key, found in values.items() if len(found) > 1 and found - {None, *OFF}]
@@ -146,7 +146,7 @@ class Comparison:
 
     @cached_property
     def table(self) -> Table:
-        """Settings that differ, figures and costs of each group, in a column unless there are more groups than these."""
+        """Settings that differ, figures and costs of each group; groups are columns unless they are more than these."""
         groups = self.groups
         parts = [
             [["runs", *(_number_of_runs(group) for group in groups)]],

@@ -195,7 +195,7 @@ def told(verdicts: Sequence[Verdict]) -> list[str]:
 
 
 def compare_groups(groups: Sequence[Group], predict: bool, flags: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Compare each group with the first.
+    """Compare each group with the first; a network that has not been tested before gets its `test/accuracy`.
 
     Args:
         groups: In their order.
@@ -213,7 +213,8 @@ def compare_groups(groups: Sequence[Group], predict: bool, flags: Sequence[str])
         try:
             if run is None:
                 raise MisconfigurationException("it has no checkpoint of a run that has ended.")
-            answers[group.letter] = answers_of(run, flags)
+            found = answers[group.letter] = answers_of(run, flags)
+            run.figures.setdefault("test/accuracy", float(found.right.mean()))
         except MisconfigurationException as error:
             notes.append(f"{group.letter} is not tested on the same images as the others: {error}")
         if group is reference and not answers:

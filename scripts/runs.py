@@ -177,7 +177,6 @@ def _read_checkpoint(path: Path, folder: Path | None) -> Run:
         costs={name: float(value) for name, value in costs.items() if value is not None},
         hardware=results.get("hardware"),
         curves=read_curves(folder / "metrics.csv") if folder else {},
-        state="not tested",
     )
 
 

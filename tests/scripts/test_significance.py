@@ -14,7 +14,7 @@ from scripts.significance import (
 def with_moments(number: int, mean: float, deviation: float) -> np.ndarray:
     """Figures of which only what a t-test looks at is known."""
     drawn = np.random.default_rng(0).normal(size=number)
-    return mean + deviation * zscore(drawn, ddof=1)
+    return np.asarray(mean + deviation * zscore(drawn, ddof=1))
 
 
 def test_t_interval_is_the_published_one() -> None:
