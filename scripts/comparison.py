@@ -185,7 +185,8 @@ class Comparison:
 
 
 def _is_class(value: str) -> bool:
-    return "." in value and all(part.isidentifier() for part in value.split("."))
+    module, _, name = value.rpartition(".")
+    return bool(module) and name[:1].isupper() and all(part.isidentifier() for part in value.split("."))
 
 
 def _alike(short: Sequence[str | None], values: Sequence[str | None]) -> bool:

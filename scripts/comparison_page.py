@@ -15,7 +15,7 @@ STYLE = (
 h2 { margin-top: 2.5rem; } h3 { margin: 1.5rem 0 .5rem; font-size: 1rem; }
 .headline { font-size: 1.15rem; } .note { border-left: 3px solid var(--across); padding-left: .75rem; }
 .charts { grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); }
-.wide td { min-width: 6rem; max-width: 18rem; overflow-wrap: break-word; } .columns .number { text-align: left; }
+.wide td { min-width: 6rem; max-width: 26rem; overflow-wrap: break-word; } .columns .number { text-align: left; }
 .wide tr > :first-child { position: sticky; left: 0; min-width: 8rem; background: var(--paper); font-weight: 600; }
 @media (max-width: 40rem) { .wide tr > :first-child { max-width: 8rem; font-size: .85rem; overflow-wrap: anywhere; } }
 """
@@ -50,7 +50,8 @@ def page_parts(comparison: Comparison, findings: Sequence[str], notes: Sequence[
         several = any(len(group.counted) > 1 for group in comparison.groups)
         said = "Means over the runs that have got as far, and the range of these, shaded." if several else ""
         yield section("Learning curves", f'<div class="charts">{"".join(drawn)}</div>', note=said)
-    yield section("Runs", table(_runs(comparison), ("", "seed", "test/accuracy", "", "run")))
+    runs = table(_runs(comparison), ("", "seed", "test/accuracy", "run"))
+    yield section("Runs", f'<div class="columns">{runs}</div>')
 
 
 def _shortened(cell: str) -> str:
@@ -61,8 +62,8 @@ def _runs(comparison: Comparison) -> Iterator[list[str]]:
     for group in comparison.groups:
         for run in group.runs:
             accuracy = run.figures.get("test/accuracy")
-            shown = ABSENT if accuracy is None else f"{accuracy:.4f}"
-            yield [group.name, str(run.seed), shown, run.state, readable(str(run.path))]
+            shown = run.state or (ABSENT if accuracy is None else f"{accuracy:.4f}")
+            yield [group.name, str(run.seed), shown, readable(str(run.path))]
 
 
 def curves_over_each_other(groups: Sequence[Group], figure: str, split: str) -> str:

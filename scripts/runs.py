@@ -17,7 +17,7 @@ from scripts.chart import Point
 from scripts.configuration import read_config
 from scripts.trained import find_checkpoint, run_of
 
-CHECKPOINT = "checkpoint"
+CHECKPOINT = "checkpoint file"
 """The setting that tells a checkpoint from the one that its run has ended with."""
 
 NO_SETTINGS = (
@@ -141,14 +141,14 @@ def _read_folder(folder: Path) -> Run:
     return Run(
         path=folder,
         experiment=str(config.get("experiment") or folder.parent.name),
-        seed=config.get("seed_everything"),
+        seed=_seed(config),
         settings=settings_of(config),
         checkpoint=checkpoint,
         class_names=tuple(inside.get("class_names", ())),
         data_fingerprint=inside.get("data_fingerprint"),
         figures=figures,
         costs={name: float(results[name]) for name in COSTS if isinstance(results.get(name), int | float)},
-        hardware=results.get("hardware"),
+        hardware=str(results["hardware"]) if "hardware" in results else None,
         curves=curves,
         state=state,
     )
@@ -168,16 +168,21 @@ def _read_checkpoint(path: Path, folder: Path | None) -> Run:
     return Run(
         path=path,
         experiment=str(config.get("experiment") or path.stem),
-        seed=config.get("seed_everything"),
+        seed=_seed(config),
         settings=settings_of(config) | {CHECKPOINT: path.name},
         checkpoint=path,
         class_names=tuple(inside["class_names"]),
         data_fingerprint=inside.get("data_fingerprint"),
         figures={name: value for name, value in _figures(progress.get("metrics", {})).items() if name[:4] != "test"},
         costs={name: float(value) for name, value in costs.items() if value is not None},
-        hardware=results.get("hardware"),
+        hardware=str(results["hardware"]) if "hardware" in results else None,
         curves=read_curves(folder / "metrics.csv") if folder else {},
     )
+
+
+def _seed(config: dict[str, Any]) -> int | None:
+    seed = config.get("seed_everything")
+    return seed if isinstance(seed, int) else None
 
 
 def _read_results(folder: Path) -> dict[str, Any]:
