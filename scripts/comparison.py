@@ -257,15 +257,15 @@ def _of_the_hardware(groups: Sequence[Group]) -> list[str]:
     return [f"Times are not comparable: the runs were on different hardware ({'; '.join(sorted(used))})."]
 
 
-def differing_data(one: Group, other: Group) -> str:
-    """Say in what the data that two groups were tested on may differ.
+def differing_settings(one: Group, other: Group) -> str:
+    """Say which settings may have let two groups be tested on different images.
 
     Args:
         one: A group.
         other: Another.
 
     Returns:
-        A sentence; empty if nothing says that they differ.
+        A sentence; empty if there are none.
     """
     settings = [(key, *(group.settings.get(key, ABSENT) for group in (one, other))) for key in DATA]
     told = [
@@ -273,9 +273,25 @@ def differing_data(one: Group, other: Group) -> str:
         for key, mine, theirs in settings
         if mine != theirs
     ]
-    prints = [{run.data_fingerprint for run in group.runs if run.data_fingerprint} for group in (one, other)]
-    if all(prints) and len(prints[0] | prints[1]) > 1 and one.settings.get("data") == other.settings.get("data"):
-        told.append("the files of the data were not the same, or have been touched between the runs")
     if not told:
         return ""
     return f"{one.letter} and {other.letter} may not have been tested on the same images: {'; '.join(told)}."
+
+
+def differing_files(one: Group, other: Group) -> str:
+    """Say whether the files of the data have changed between the runs of two groups on the same data set.
+
+    Args:
+        one: A group.
+        other: Another.
+
+    Returns:
+        A sentence; empty if they have not, or that is not known.
+    """
+    prints = {run.data_fingerprint for group in (one, other) for run in group.counted if run.data_fingerprint}
+    if len(prints) < 2 or any(one.settings.get(key) != other.settings.get(key) for key in ("data", "data.folder")):
+        return ""
+    return (
+        f"The files of the data have changed, or been touched, between the runs of {one.letter} and {other.letter}: "
+        "their figures may be of different images."
+    )

@@ -13,7 +13,7 @@ import numpy as np
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from numpy.typing import NDArray
 
-from scripts.comparison import Group, differing_data
+from scripts.comparison import Group, differing_files, differing_settings
 from scripts.intervals import CONFIDENCE
 from scripts.predictions import Predictions, predict_split
 from scripts.runs import Run
@@ -220,17 +220,17 @@ def compare_groups(groups: Sequence[Group], predict: bool, flags: Sequence[str])
         if group is reference and not answers:
             break
     for group in others:
-        apart = differing_data(reference, group)
+        changed = [differing_files(reference, group)]
         if reference.letter in answers and group.letter in answers:
             try:
                 pair = answers[reference.letter], answers[group.letter]
                 paired.append(on_the_same_images(reference, group, *pair))
-                apart = ""
             except MisconfigurationException as error:
                 notes.append(f"{group.letter} is not compared with {reference.letter}: {error}")
                 continue
-        if apart:
-            notes.append(apart)
-        elif verdict := over_runs(reference, group):
+        else:
+            changed.append(differing_settings(reference, group))
+        notes += filter(None, changed)
+        if not any(changed) and (verdict := over_runs(reference, group)):
             repeated.append(verdict)
     return told(paired) + told(repeated), notes

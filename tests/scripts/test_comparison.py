@@ -1,13 +1,14 @@
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from scripts.compare import as_csv
-from scripts.comparison import Comparison, compare_runs, differing_data
+from scripts.comparison import Comparison, compare_runs, differing_files, differing_settings
 from scripts.runs import Run, read_run
 from scripts.significance import t_interval
 from tests.scripts.test_runs import write_run
@@ -147,6 +148,20 @@ def test_settings_that_give_other_test_images_are_told(
 ) -> None:
     data: list[dict[str, Any]] = [{"data": {"class_path": "d.D", "init_args": arguments}} for arguments in (one, other)]
     pair = [*runs(tmp_path, 0.9, **data[0]), *runs(tmp_path, 0.8, name="y", lr=2, **data[1])]
-    sentence = differing_data(*compare_runs(pair).groups)
+    sentence = differing_settings(*compare_runs(pair).groups)
     assert told in sentence
     assert bool(told) == bool(sentence)
+
+
+def test_files_of_the_data_that_have_changed_are_told(tmp_path: Path) -> None:
+    data: dict[str, Any] = {"data": {"class_path": "d.D"}}
+    one, other = runs(tmp_path, 0.9, **data)[0], runs(tmp_path, 0.8, name="y", lr=2, **data)[0]
+
+    def told(first: str | None, second: str | None) -> str:
+        pair = [replace(one, data_fingerprint=first), replace(other, data_fingerprint=second)]
+        return differing_files(*compare_runs(pair).groups)
+
+    assert "have changed, or been touched, between the runs of A and B" in told("before", "after")
+    assert told("same", "same") == told(None, "after") == ""
+    other.settings["data"] = "d.E"
+    assert told("before", "after") == "", "of another data set, the setting is told"
