@@ -1,5 +1,6 @@
 """What several runs have in common, in what they differ, and what has come of it."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +24,9 @@ FIGURES = tuple(
 
 DATA = "data", "data.folder", "data.classes", "data.limit", "data.test_size", "data.split_seed", "data.on_corrupt"
 """The settings that decide which images are tested on."""
+
+MODULE = re.compile(r"(?:^|(?<=[\[(= ]))(?:[a-z_]\w*\.)+(?=[A-Z]\w*(?:[(,)\]]|$))")
+"""Where a class is, before its name."""
 
 ABSENT = "-"
 """Stands for what is not known or not there."""
@@ -136,8 +140,9 @@ class Comparison:
     def setting(self, key: str) -> list[str]:
         """A setting's value in each group; classes by their names alone, where that tells them apart."""
         values = [group.settings.get(key) for group in self.groups]
-        short = [value.rpartition(".")[2] if value and _is_class(value) else value for value in values]
-        return [ABSENT if value is None else value for value in (short if _alike(short, values) else values)]
+        short = [value if value is None else MODULE.sub("", value) for value in values]
+        shown = short if len(set(short)) == len(set(values)) else values
+        return [ABSENT if value is None else value for value in shown]
 
     @cached_property
     def figures(self) -> list[str]:
@@ -182,15 +187,6 @@ class Comparison:
             costs = {name: group.cost(name) for name in COSTS}
             records.append(record | {name: "" if value is None else f"{value:.10g}" for name, value in costs.items()})
         return records
-
-
-def _is_class(value: str) -> bool:
-    module, _, name = value.rpartition(".")
-    return bool(module) and name[:1].isupper() and all(part.isidentifier() for part in value.split("."))
-
-
-def _alike(short: Sequence[str | None], values: Sequence[str | None]) -> bool:
-    return len(set(short)) == len(set(values))
 
 
 def _number_of_runs(group: Group) -> str:

@@ -58,6 +58,22 @@ def test_only_settings_that_differ_are_shown_and_classes_by_their_names(tmp_path
     assert shown["w"] == ["0.1", "0.0"]
 
 
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("models.convnet.ConvNet", "ConvNet"),
+        ("[k.Flip(p=0.5, net=torch.nn.ReLU), k.Cut(x=null)]", "[Flip(p=0.5, net=ReLU), Cut(x=null)]"),
+        ("runs/a.Best", "runs/a.Best"),
+        ("torch.nn.functional.relu", "torch.nn.functional.relu"),
+        ("last.ckpt", "last.ckpt"),
+        ("0.5", "0.5"),
+    ],
+)
+def test_classes_are_shown_by_their_names(tmp_path: Path, value: str, shown: str) -> None:
+    two = [*runs(tmp_path, 0.9, key=value), *runs(tmp_path, 0.8, name="y", key="other")]
+    assert compare_runs(two).setting("key") == [shown, "other"]
+
+
 def test_classes_of_the_same_name_are_told_in_full(tmp_path: Path) -> None:
     two = runs(tmp_path, 0.9, net={"class_path": "a.Net"}), runs(tmp_path, 0.8, name="y", net={"class_path": "b.Net"})
     assert compare_runs([run for group in two for run in group]).setting("net") == ["a.Net", "b.Net"]
