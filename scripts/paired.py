@@ -99,6 +99,7 @@ class Verdict:
         difference: By how much the subject's accuracy is greater.
         test: What gave the p-value, and on what.
         same: What is the same in both, if all is.
+        begins: How the sentence does.
     """
 
     subject: str
@@ -106,6 +107,7 @@ class Verdict:
     difference: Difference
     test: str
     same: str = ""
+    begins: str = ""
 
     def sentence(self, p: float, tests: int) -> str:
         """Say it.
@@ -124,8 +126,8 @@ class Verdict:
         told = f"({self.test.format(p=found)})"
         better = "better" if points >= 0 else "worse"
         if p < LEVEL:
-            return f"{subject} is {better} than {reference} by {sized} {told}."
-        return f"{subject} and {reference} cannot be told apart: {subject} is {better} by {sized} {told}."
+            return f"{self.begins}{subject} is {better} than {reference} by {sized} {told}."
+        return f"{self.begins}{subject} and {reference} cannot be told apart: {subject} is {better} by {sized} {told}."
 
 
 def on_the_same_images(one: Group, other: Group, first: Answers, second: Answers) -> Verdict:
@@ -170,7 +172,7 @@ def over_runs(one: Group, other: Group) -> Verdict | None:
         return None
     found = difference_over_runs(first, second)
     test = f"Welch's t-test {{p}}, {len(second)} and {len(first)} runs"
-    return Verdict(f"Over seeds, {other.letter}", one.letter, found, test)
+    return Verdict(other.letter, one.letter, found, test, begins="Over seeds, ")
 
 
 def _network(group: Group) -> str:

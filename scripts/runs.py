@@ -249,7 +249,7 @@ def _written(value: Any) -> str:
         return f"[{', '.join(map(_written, value))}]"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    return str(value)
+    return str(float(f"{value:.12g}") if isinstance(value, float) else value)  # 0.1 + 0.2 is meant as 0.3
 
 
 def read_curves(file: Path) -> Curves:

@@ -130,6 +130,9 @@ def test_seeds_are_compared_where_there_are_several() -> None:
     (sentence,) = told([verdict])
     assert sentence.startswith("Over seeds, B is better than A by 39.50 points, 95% interval ")
     assert sentence.endswith("2 and 3 runs).")
+    verdict = over_runs(group("A", 0.5, 0.6), group("B", 0.5, 0.7))
+    assert verdict is not None
+    assert told([verdict])[0].startswith("Over seeds, B and A cannot be told apart: B is better by 5.00 points, ")
 
 
 def test_without_data_it_is_told_why_and_seeds_are_compared_all_the_same(

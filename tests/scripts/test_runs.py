@@ -136,6 +136,7 @@ def test_settings_are_those_that_could_matter() -> None:
         "data.classes": "[a, 1]",
         "early_stopping": "null",
     }
+    assert settings_of({"lr": 0.1 + 0.2, "eps": 1e-8, "off": 0.0}) == {"lr": "0.3", "eps": "1e-08", "off": "0.0"}
     nested = {
         "data": {"augmentation": [{"class_path": "k.Flip", "init_args": {"p": 0.5, "x": None}}], "other": [{"a": 1}]}
     }
