@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from matplotlib.ticker import MaxNLocator
 
@@ -17,11 +18,14 @@ STYLE = """
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); gap: 1rem; }
 svg.chart { width: 100%; max-width: 40rem; height: auto; font: 13px system-ui, sans-serif; }
 svg.chart text { fill: var(--ink); } svg.chart .grid { stroke: var(--line); stroke-width: 1; }
-svg.chart .curve { fill: none; stroke-width: 2; stroke-linejoin: round; }
+svg.chart .curve { fill: none; stroke-width: 2; stroke-linejoin: round; } svg.chart .band { opacity: .18; }
 """
 
 DASHES = ("", "6 3", "2 3", "8 3 2 3", "1 4", "12 4")
 """Curves differ by these too, so that they are told apart without colours."""
+
+LEGEND_LINE = 16
+"""From one line of the curves' names to the next."""
 
 Point = tuple[float, float]
 
@@ -49,12 +53,13 @@ class Axes:
         across, up = _share(x, self.x), _share(y, self.y)
         return LEFT + across * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM)
 
-    def drawn(self, content: str, title: str) -> str:
+    def drawn(self, content: str, title: str, above: int = 0) -> str:
         """The diagram as HTML.
 
         Args:
             content: What lies in the plane; SVG.
             title: What to read out in its place; plain text.
+            above: Room above it, for what has a negative height.
         """
         (left, bottom), (right, top) = self.place(self.x[0], self.y[0]), self.place(self.x[1], self.y[1])
         parts = []
@@ -70,9 +75,8 @@ class Axes:
         parts.append(f'<text x="{middle}" y="{HEIGHT - 6}" text-anchor="middle">{escaped(self.x_label)}</text>')
         parts.append(f'<text x="4" y="14">{escaped(self.y_label)}</text>')
         inside = "".join(parts) + content
-        return (
-            f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escaped(title)}">{inside}</svg>'
-        )
+        box = f"0 {-above} {WIDTH} {HEIGHT + above}"
+        return f'<svg class="chart" viewBox="{box}" role="img" aria-label="{escaped(title)}">{inside}</svg>'
 
 
 def _share(value: float, ends: Point) -> float:
@@ -85,32 +89,51 @@ def _ticks(ends: Point, whole: bool = False) -> list[float]:
     return [round(float(tick), 10) for tick in ticks if ends[0] - slack <= tick <= ends[1] + slack]
 
 
-def line_chart(curves: Mapping[str, Sequence[Point]], x_label: str, y_label: str) -> str:
+def line_chart(
+    curves: Mapping[str, Sequence[Point]],
+    x_label: str,
+    y_label: str,
+    bands: Mapping[str, Sequence[tuple[float, float, float]]] = MappingProxyType({}),
+) -> str:
     """Draw curves over each other, each with its own colour and dashes.
 
     Args:
         curves: The points of each curve by its name; there is at least one point.
         x_label: What the horizontal scale is; it is in whole numbers.
         y_label: The vertical one.
+        bands: By the name of a curve, what is to be shaded about it: x with the lowest and the highest y.
 
     Returns:
         HTML.
     """
     points = [point for curve in curves.values() for point in curve]
+    points += [(x, y) for band in bands.values() for x, *ends in band for y in ends]
     lows, highs = ([side(values) for values in zip(*points, strict=True)] for side in (min, max))
     margin = 0.05 * (highs[1] - lows[1]) or 0.5
     x_end = highs[0] if highs[0] > lows[0] else lows[0] + 1
     axes = Axes((lows[0], x_end), (lows[1] - margin, highs[1] + margin), x_label, y_label, whole=True)
-    parts, at = [], WIDTH - RIGHT
+    parts, at, line = [], WIDTH - RIGHT, 0
     for number, (name, curve) in reversed(list(enumerate(curves.items()))):
-        colour = f"var(--{number % 6 + 1})"
-        dash = f' stroke-dasharray="{DASHES[number % 6]}"' if number % 6 else ""
-        line = " ".join(f"{x:.1f},{y:.1f}" for x, y in (axes.place(*point) for point in curve))
-        parts.append(f'<polyline class="curve" style="stroke: {colour}"{dash} points="{line}"/>')
+        colour, dash = f"var(--{number % 6 + 1})", DASHES[(number + number // 6) % 6]
+        dashed = f' stroke-dasharray="{dash}"' if dash else ""
+        if band := bands.get(name):
+            edge = [(x, low) for x, low, _ in band] + [(x, high) for x, _, high in reversed(band)]
+            parts.append(f'<polygon class="band" style="fill: {colour}" points="{_path(axes, edge)}"/>')
+        parts.append(f'<polyline class="curve" style="stroke: {colour}"{dashed} points="{_path(axes, curve)}"/>')
         if len(curve) == 1:
             x, y = axes.place(*curve[0])
             parts.append(f'<circle style="fill: {colour}" cx="{x:.1f}" cy="{y:.1f}" r="4"/>')
-        at -= 8 * len(name) + 36
-        parts.append(f'<line class="curve" style="stroke: {colour}"{dash} x1="{at}" x2="{at + 24}" y1="10" y2="10"/>')
-        parts.append(f'<text x="{at + 29}" y="14">{escaped(name)}</text>')
-    return axes.drawn("".join(parts), f"{y_label} by {x_label}: {', '.join(curves)}")
+        width = 8 * len(name) + 36
+        if at - width < 8 * len(y_label) + 12 and at < WIDTH - RIGHT:
+            at, line = WIDTH - RIGHT, line + 1
+        at -= width
+        y = 10 - line * LEGEND_LINE
+        parts.append(
+            f'<line class="curve" style="stroke: {colour}"{dashed} x1="{at}" x2="{at + 24}" y1="{y}" y2="{y}"/>'
+        )
+        parts.append(f'<text x="{at + 29}" y="{y + 4}">{escaped(name)}</text>')
+    return axes.drawn("".join(parts), f"{y_label} by {x_label}: {', '.join(curves)}", line * LEGEND_LINE)
+
+
+def _path(axes: Axes, points: Sequence[Point]) -> str:
+    return " ".join(f"{x:.1f},{y:.1f}" for x, y in (axes.place(*point) for point in points))

@@ -7,7 +7,6 @@ otherwise. Writes `evaluation.html`, which is one file and loads nothing, `evalu
 """
 
 import argparse
-import csv
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -28,7 +27,6 @@ from callbacks.whole_file import replace_file
 from datamodules.base import ImageDataModule
 from models.classifier import Classifier
 from scripts.calibration import BINS, Reliability, cross_entropy, fit_temperature, reliability
-from scripts.chart import Point
 from scripts.configuration import mistakes_in_one_sentence
 from scripts.evaluation_page import (
     SCRIPT,
@@ -47,6 +45,7 @@ from scripts.layers import grad_cam, last_maps
 from scripts.page import embedded, escaped, table, write_page
 from scripts.predictions import Predictions, predict_split, write_predictions
 from scripts.preview import number_of_images
+from scripts.runs import Curves, read_curves
 from scripts.silence import silence_libraries
 from scripts.trained import computing, data_of, find_checkpoint, load_trained, run_of
 
@@ -163,7 +162,7 @@ class Evaluation:
         return best
 
     @cached_property
-    def curves(self) -> dict[str, dict[str, list[Point]]]:
+    def curves(self) -> Curves:
         """Loss and accuracy of each split by epoch, as the run has logged them; empty if it has not."""
         run = run_of(self.checkpoint)
         return read_curves(run / "metrics.csv") if run else {}
@@ -236,30 +235,6 @@ class Evaluation:
                 },
             },
         }
-
-
-def read_curves(file: Path) -> dict[str, dict[str, list[Point]]]:
-    """Read loss and accuracy by epoch.
-
-    Args:
-        file: The `metrics.csv` of a run.
-
-    Returns:
-        For each figure and split, the points; empty if there is no such file or nothing in it.
-    """
-    curves: dict[str, dict[str, list[Point]]] = {}
-    if not file.is_file():
-        return curves
-    with file.open(newline="") as opened:
-        rows = list(csv.DictReader(opened))
-    for figure in ("loss", "accuracy"):
-        for split in ("train", "val"):
-            name = f"{split}/{figure}"
-            points = [(float(row["epoch"]), float(row[name])) for row in rows if row.get("epoch") and row.get(name)]
-            points = [point for point in points if np.isfinite(point).all()]
-            if points:
-                curves.setdefault(figure, {})[split] = points
-    return curves
 
 
 class Pictures:

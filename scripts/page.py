@@ -15,7 +15,7 @@ from datamodules.names import readable
 SIDE = 192
 """The longer side of a picture in the page, in pixels; smaller images are embedded as they are and drawn larger."""
 
-NUMBER = re.compile(r"[-+]?[\d.,]+( ?%)?( to [-+]?[\d.,]+( ?%)?)?")
+NUMBER = re.compile(r"[-+]?[\d.,]+( ?%)?( (to|±) [-+]?[\d.,]+( ?%)?)?")
 """A number, a share or a range of them."""
 
 STYLE = """

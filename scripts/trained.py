@@ -1,6 +1,7 @@
 """A network that has been trained, and the data that it was trained on, from a checkpoint or a run's folder alone."""
 
 import json
+from argparse import ArgumentError
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -59,11 +60,17 @@ def load_trained(checkpoint: Path) -> Classifier:
         checkpoint: The file.
 
     Raises:
-        MisconfigurationException: If it cannot be read.
+        MisconfigurationException: If it cannot be read, or the network not be built again.
     """
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     compiled = {"compile": False} if "compile" in read_checkpoint(checkpoint).get("hyper_parameters", {}) else {}
-    return Classifier.load_from_checkpoint(checkpoint, device, **compiled).eval()
+    try:
+        return Classifier.load_from_checkpoint(checkpoint, device, **compiled).eval()
+    except (ArgumentError, AttributeError, ImportError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise MisconfigurationException(
+            f"The network in {checkpoint} cannot be built again: {' '.join(str(error).split()).rstrip('. ')}; use the "
+            "sources that it was trained with."
+        ) from error
 
 
 def data_of(checkpoint: Path, classifier: Classifier, flags: Sequence[str]) -> ImageDataModule:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from scripts.evaluate import main, read_curves
+from scripts.evaluate import main
 from tests.conftest import Run
 from tests.scripts.browser import LOOKS, asked, needs_browser
 
@@ -239,10 +239,3 @@ def test_mistakes_are_told_in_one_sentence(
         assert error.count("\n") == 1
         assert expected in error
     assert sorted(run.folder.rglob("*")) == before
-
-
-def test_curves_that_are_not_there_or_not_finite_are_left_out(tmp_path: Path) -> None:
-    file = tmp_path / "metrics.csv"
-    assert read_curves(file) == {}
-    file.write_text("epoch,train/loss,val/loss\n0,1.5,\n0,,2.5\n1,nan,2.0\n,3,3\n")
-    assert read_curves(file) == {"loss": {"train": [(0, 1.5)], "val": [(0, 2.5), (1, 2.0)]}}

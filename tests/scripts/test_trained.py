@@ -49,6 +49,20 @@ def test_a_damaged_and_a_missing_checkpoint_are_refused(tmp_path: Path) -> None:
         load_trained(tmp_path / "x.ckpt")
 
 
+def test_a_network_that_cannot_be_built_again_is_told(train: Callable[..., Run], tmp_path: Path) -> None:
+    run = train(*SHORT)
+    checkpoint = torch.load(run.best, weights_only=True)
+    gone = checkpoint["hyper_parameters"] | {"network": {"class_path": "models.gone.Gone"}}
+    for changed, told in (
+        ({"state_dict": dict(list(checkpoint["state_dict"].items())[1:])}, "Missing key"),
+        ({"hyper_parameters": gone}, "models.gone.Gone"),
+    ):
+        torch.save(checkpoint | changed, tmp_path / "x.ckpt")
+        with pytest.raises(MisconfigurationException, match=f"cannot be built again: .*{told}") as error:
+            load_trained(tmp_path / "x.ckpt")
+        assert "\n" not in str(error.value)
+
+
 def test_data_of_other_classes_or_another_shape_are_refused(train: Callable[..., Run], tmp_path: Path) -> None:
     run = train(*SHORT, "--data.classes", "[3,8,5]")
     classifier = load_trained(run.best)

@@ -1,0 +1,238 @@
+"""Networks that have been tested on the same images, and whether one of them is better.
+
+Shapes: `N` images.
+"""
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from numpy.typing import NDArray
+
+from scripts.comparison import Group, differing_files, differing_settings
+from scripts.intervals import CONFIDENCE
+from scripts.predictions import Predictions, predict_split
+from scripts.runs import Run
+from scripts.significance import Difference, difference_on_the_same_images, difference_over_runs, holm
+from scripts.trained import computing, data_of, load_trained, refuse_other_classes, run_of
+
+LEVEL = 1 - CONFIDENCE
+"""The p-value below which two are told apart."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a network took each image for.
+
+    Args:
+        class_names: The classes that it knows, in the order of their labels.
+        images: The images' names, `N`.
+        labels: Their classes' names, `N`.
+        predictions: The names of the classes predicted, `N`.
+    """
+
+    class_names: tuple[str, ...]
+    images: list[str]
+    labels: list[str]
+    predictions: list[str]
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """Which images are right, bool `[N]`."""
+        return np.array([label == taken for label, taken in zip(self.labels, self.predictions, strict=True)], bool)
+
+
+def answers_of(run: Run, flags: Sequence[str]) -> Answers:
+    """Test a run's network, unless `scripts/evaluate.py` has done so since it was trained.
+
+    Args:
+        run: A run with a checkpoint.
+        flags: Those of `scripts/train.py` about data.
+
+    Raises:
+        MisconfigurationException: If checkpoint or data cannot be had, or do not fit each other.
+    """
+    assert run.checkpoint is not None, "a run without a checkpoint is not asked"
+    found = None if flags else _evaluated(run, run.checkpoint)
+    if found is None:
+        classifier = load_trained(run.checkpoint)
+        data = data_of(run.checkpoint, classifier, flags)
+        with computing(classifier, run.checkpoint):
+            found = _answers(predict_split(classifier, data, "test"))
+    return found
+
+
+def _answers(found: Predictions) -> Answers:
+    names = found.class_names
+    labels, predictions = ([names[place] for place in places] for places in (found.labels, found.classes))
+    return Answers(tuple(names), found.names, labels, predictions)
+
+
+def _evaluated(run: Run, checkpoint: Path) -> Answers | None:
+    """What an evaluation has found that is newer than the checkpoint and gave the accuracy of the run's own test."""
+    folder = (run_of(checkpoint) or checkpoint.parent) / "evaluation"
+    try:
+        figures = json.loads((folder / "evaluation.json").read_text())
+        with (folder / "predictions.csv").open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        columns = [[row[name] for row in rows] for name in ("image", "label", "prediction")]
+        found = Answers(tuple(figures["class_names"]), *columns)
+        newer = (folder / "predictions.csv").stat().st_mtime_ns > checkpoint.stat().st_mtime_ns
+        same = figures["split"] == "test" and Path(figures["checkpoint"]).resolve() == checkpoint.resolve()
+        off = float(found.right.mean()) - run.figures["test/accuracy"] if rows else 1.0
+    except (OSError, ValueError, KeyError, TypeError, csv.Error):
+        return None
+    return found if newer and same and abs(off) < 1e-6 else None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a group compares with another.
+
+    Args:
+        subject: What is compared.
+        reference: With what.
+        difference: By how much the subject's accuracy is greater.
+        test: What gave the p-value, and on what.
+        same: What is the same in both, if all is.
+        begins: How the sentence does.
+    """
+
+    subject: str
+    reference: str
+    difference: Difference
+    test: str
+    same: str = ""
+    begins: str = ""
+
+    def sentence(self, p: float, tests: int) -> str:
+        """Say it.
+
+        Args:
+            p: The p-value, adjusted for the number of tests.
+            tests: How many were made together.
+        """
+        subject, reference, points = self.subject, self.reference, 100 * self.difference.value
+        if self.same:
+            return f"{subject} and {reference} cannot be told apart: {self.same} ({self.test})."
+        low, high = sorted(100 * (end if points >= 0 else -end) for end in self.difference.interval)
+        found = f"p {'< 0.001' if p < 0.001 else f'= {p:.3f}' if p < 0.1 else f'= {p:.2f}'}"
+        found += f" adjusted for {tests} comparisons" if tests > 1 else ""
+        sized = f"{abs(points):.2f} points, {CONFIDENCE:.0%} interval {low:.2f} to {high:.2f}"
+        told = f"({self.test.format(p=found)})"
+        better = "better" if points >= 0 else "worse"
+        if p < LEVEL:
+            return f"{self.begins}{subject} is {better} than {reference} by {sized} {told}."
+        return f"{self.begins}{subject} and {reference} cannot be told apart: {subject} is {better} by {sized} {told}."
+
+
+def on_the_same_images(one: Group, other: Group, first: Answers, second: Answers) -> Verdict:
+    """Compare two networks image by image.
+
+    Args:
+        one: The group that the first is of.
+        other: That of the second.
+        first: What the first says.
+        second: What the second says.
+
+    Raises:
+        MisconfigurationException: If they know other classes, or were tested on other images.
+    """
+    refuse_other_classes(first.class_names, second.class_names, one.letter, other.letter)
+    if (first.images, first.labels) != (second.images, second.labels):
+        common = len({*first.images} & {*second.images})
+        raise MisconfigurationException(
+            f"{one.letter} was tested on {len(first.images):,} images, {other.letter} on {len(second.images):,}, of "
+            f"which {common:,} have the same names; give runs with the same test split, or flags about data."
+        )
+    images = f"{len(first.images):,} test image{'s' if len(first.images) > 1 else ''}"
+    same = ""
+    if first.predictions == second.predictions:
+        same = "both take every image for the same"
+    elif (first.right == second.right).all():
+        same = "both are right on the same images"
+    found = difference_on_the_same_images(first.right, second.right)
+    test = images if same else f"McNemar {{p}}, {images}"
+    return Verdict(_network(other), _network(one), found, test, same)
+
+
+def over_runs(one: Group, other: Group) -> Verdict | None:
+    """Compare two groups by the test accuracies of their runs, if each has two or more.
+
+    Args:
+        one: A group.
+        other: The group that is compared with it.
+    """
+    first, second = one.values("test/accuracy"), other.values("test/accuracy")
+    if min(len(first), len(second)) < 2:
+        return None
+    found = difference_over_runs(first, second)
+    test = f"Welch's t-test {{p}}, {len(second)} and {len(first)} runs"
+    return Verdict(other.letter, one.letter, found, test, begins="Over seeds, ")
+
+
+def _network(group: Group) -> str:
+    run = tested_run(group)
+    return f"{group.letter} (seed {run.seed})" if run and len(group.runs) > 1 else group.letter
+
+
+def tested_run(group: Group) -> Run | None:
+    """The run whose network stands for its group: the first that has a checkpoint, in the order of their seeds."""
+    runs = (run for run in group.counted if run.checkpoint and not run.state.startswith("unfinished"))
+    return next(runs, None)
+
+
+def told(verdicts: Sequence[Verdict]) -> list[str]:
+    """Say what has come of comparisons that were made together.
+
+    Args:
+        verdicts: Of one kind.
+    """
+    adjusted = holm([verdict.difference.p for verdict in verdicts])
+    return [verdict.sentence(p, len(verdicts)) for verdict, p in zip(verdicts, adjusted, strict=True)]
+
+
+def compare_groups(groups: Sequence[Group], predict: bool, flags: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Compare each group with the first; a network that has not been tested before gets its `test/accuracy`.
+
+    Args:
+        groups: In their order.
+        predict: Whether to test networks on the same images.
+        flags: Those of `scripts/train.py` about data.
+
+    Returns:
+        What was found, in sentences, and what is to be known of it besides.
+    """
+    paired, repeated, notes = [], [], []
+    answers: dict[str, Answers] = {}
+    reference, *others = groups
+    for group in groups if predict and others else ():
+        run = tested_run(group)
+        try:
+            if run is None:
+                raise MisconfigurationException("it has no checkpoint of a run that has ended.")
+            found = answers[group.letter] = answers_of(run, flags)
+            run.figures.setdefault("test/accuracy", float(found.right.mean()))
+        except MisconfigurationException as error:
+            notes.append(f"{group.letter} is not tested on the same images as the others: {error}")
+        if group is reference and not answers:
+            break
+    for group in others:
+        changed = [differing_files(reference, group)]
+        if reference.letter in answers and group.letter in answers:
+            try:
+                pair = answers[reference.letter], answers[group.letter]
+                paired.append(on_the_same_images(reference, group, *pair))
+            except MisconfigurationException as error:
+                notes.append(f"{group.letter} is not compared with {reference.letter}: {error}")
+                continue
+        else:
+            changed.append(differing_settings(reference, group))
+        notes += filter(None, changed)
+        if not any(changed) and (verdict := over_runs(reference, group)):
+            repeated.append(verdict)
+    return told(paired) + told(repeated), notes
