@@ -238,7 +238,7 @@ class ImageDataModule(ImageSource, LightningDataModule):
             most, least = max(self.class_counts), min(self.class_counts)
             line += f"; balanced, {min(self.epoch_counts):,} of each class an epoch instead of {least:,} to {most:,}"
         if self.pack.skipped:
-            line += f"; {len(self.pack.skipped)} files that give no image left out"
+            line += f"; left out because they give no image: {len(self.pack.skipped)}"
         print(line)
 
     def _workers(self) -> int:

@@ -1,6 +1,7 @@
 """The IDX format that MNIST is distributed in."""
 
 import gzip
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     """
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (EOFError, gzip.BadGzipFile) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise MisconfigurationException(f"{path} is damaged: {error}; fetch it again.") from error
     if data[:3] != b"\0\0\x08" or len(data) < 4 + 4 * data[3]:
         raise MisconfigurationException(f"{path} is no IDX file of unsigned bytes; fetch it again.")

@@ -34,14 +34,19 @@ class TinyImageNet(ImageDataModule):
     @cached_property
     def wnids(self) -> list[str]:
         """The classes' numbers in WordNet, in the order of their labels."""
-        return self.from_source((self.source_folder / "wnids.txt").read_text).split()
+        return [line.strip() for line in self._lines("wnids.txt")]
 
     @cached_property
     def class_names(self) -> list[str]:  # type: ignore[override]  # others declare theirs, these are in a file
         """The first name of each class; its number where no name is known."""
-        lines = self.from_source((self.source_folder / "words.txt").read_text).splitlines()
-        words = {wnid: names.split(",")[0] for wnid, _, names in (line.partition("\t") for line in lines)}
+        lines = (line.partition("\t") for line in self._lines("words.txt"))
+        words = {wnid: names.split(",")[0] for wnid, _, names in lines}
         return [words.get(wnid, wnid) for wnid in self.wnids]
+
+    def _lines(self, name: str) -> list[str]:
+        path = self.source_folder / name
+        text = self.from_source(lambda: path.read_text("utf-8", "surrogateescape"))
+        return [line for line in text.splitlines() if line.strip()]
 
     def fingerprint(self) -> str:
         """Sizes and times of all files."""
@@ -57,7 +62,7 @@ class TinyImageNet(ImageDataModule):
         ]
         label_of = {wnid: label for label, wnid in enumerate(self.wnids)}
         annotations = folder / "val" / "val_annotations.txt"
-        rows = [line.split("\t") for line in annotations.read_text().splitlines() if line]
+        rows = [line.split("\t") for line in self._lines("val/val_annotations.txt")]
         if broken := [row for row in rows if len(row) < 2]:
             raise MisconfigurationException(
                 f"{annotations} has the line {broken[0][0]!r}; expected the name of a file, a tab and a class."

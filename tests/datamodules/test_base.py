@@ -152,7 +152,7 @@ def test_refuses_arguments_that_make_no_sense(data_root: Path, arguments: dict[s
 @pytest.mark.parametrize("limit", [300, 3e2, 0.25])
 def test_a_limit_keeps_the_share_of_each_split_and_class(data_root: Path, limit: int | float) -> None:
     whole, some = prepared(data_root), prepared(data_root, limit=limit)
-    total = round(limit * 1797) if isinstance(limit, float) else limit
+    total = round(limit * 1797) if limit < 1 else limit
     assert sum(map(len, some.splits.values())) == total
     for name, indices in some.splits.items():
         assert set(indices.tolist()) < set(whole.splits[name].tolist())

@@ -1,4 +1,5 @@
 import gzip
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +74,18 @@ def test_names_a_damaged_file(tmp_path: Path, damage: Any, words: str) -> None:
         MNIST(root=tmp_path).prepare_data()
 
 
-def test_names_a_damaged_archive(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[:500],
+        lambda data: data[:300] + bytes(200) + data[500:],
+        lambda data: data[:-8] + bytes(8),
+        lambda data: b"<html>",
+    ],
+)
+def test_names_a_damaged_archive(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     file = write_source(tmp_path, packed=True) / "train-images-idx3-ubyte.gz"
-    file.write_bytes(file.read_bytes()[:500])
+    file.write_bytes(damage(file.read_bytes()))
     with pytest.raises(MisconfigurationException, match=r"train-images-idx3-ubyte\.gz is damaged"):
         MNIST(root=tmp_path).prepare_data()
 

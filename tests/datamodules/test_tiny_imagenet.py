@@ -114,3 +114,9 @@ def test_names_a_class_that_has_no_training_image(tmp_path: Path, how: str) -> N
     with pytest.raises(MisconfigurationException, match=r"The class reel has no training image in .*imagenet-200; add"):
         prepared(tmp_path, on_corrupt="skip")
     assert prepared(tmp_path, on_corrupt="skip", classes=["volleyball", "Egyptian cat"]).class_counts == [12, 12]
+
+
+def test_a_name_of_no_known_encoding_does_no_harm(tmp_path: Path) -> None:
+    folder = write_source(tmp_path)
+    (folder / "words.txt").write_bytes(b"n02124075\tcaf\xe9 cat\nn04067472\treel\n\n")
+    assert list(TinyImageNet(root=tmp_path).class_names) == ["caf\udce9 cat", "reel", "n04540053"]
