@@ -10,6 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from datamodules.names import readable
+from scripts.whole_file import whole_file
 
 SIDE = 192
 """The longer side of a picture in the page, in pixels; smaller images are embedded as they are and drawn larger."""
@@ -71,12 +72,8 @@ def replace_file(path: Path, content: str) -> None:
     Raises:
         OSError: If it cannot be written; a file that was there before is kept.
     """
-    part = path.with_name(f".{path.name}.part")
-    try:
+    with whole_file(path) as part:
         part.write_text(content, encoding="utf-8")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def escaped(name: str) -> str:
