@@ -13,7 +13,6 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from tempfile import TemporaryFile
 
 import numpy as np
 import torch
@@ -29,7 +28,7 @@ from scripts.export_formats import FORMATS, ExportedModel, ExportError, Predict,
 from scripts.shown_image import as_network_sees
 from scripts.silence import silence_libraries
 from scripts.trained import data_of, find_checkpoint, load_trained, run_of
-from scripts.whole_file import whole_file
+from scripts.whole_file import refuse_output, whole_file
 
 BATCH_SIZES = (1, 2, 5, 8)
 """Images at a time in which the file is compared with the checkpoint, each image once."""
@@ -79,29 +78,6 @@ def export(checkpoint: Path, name: str, output: Path | None, overwrite: bool) ->
     print(f"compared  {len(images)} {whose} in batches of {sizes}: probabilities differ by at most {difference:.1e}")
     print(f"exported  {output} ({name}, {output.stat().st_size / 1e6:,.1f} MB)")
     return output
-
-
-def refuse_output(output: Path, overwrite: bool) -> None:
-    """See that a file can be written.
-
-    Args:
-        output: The file.
-        overwrite: Whether it may be there.
-
-    Raises:
-        MisconfigurationException: If it cannot, or is there.
-    """
-    if output.exists() and not overwrite:
-        raise MisconfigurationException(f"{output} is there already; replace it with --overwrite, or give --output.")
-    try:
-        if output.is_dir():
-            raise IsADirectoryError(0, "it is a folder")
-        with TemporaryFile(dir=output.parent):
-            pass
-    except OSError as error:
-        raise MisconfigurationException(
-            f"{output} cannot be written: {error.strerror or error}; choose another file with --output."
-        ) from error
 
 
 def images_to_compare(checkpoint: Path, classifier: Classifier, number: int) -> tuple[Tensor, str]:

@@ -4,6 +4,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
+
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 
 @contextmanager
@@ -24,3 +27,26 @@ def whole_file(path: Path) -> Iterator[Path]:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def refuse_output(output: Path, overwrite: bool) -> None:
+    """See that a file can be written.
+
+    Args:
+        output: The file.
+        overwrite: Whether it may be there.
+
+    Raises:
+        MisconfigurationException: If it cannot, or is there.
+    """
+    if output.exists() and not overwrite:
+        raise MisconfigurationException(f"{output} is there already; replace it with --overwrite, or give --output.")
+    try:
+        if output.is_dir():
+            raise IsADirectoryError(0, "it is a folder")
+        with TemporaryFile(dir=output.parent):
+            pass
+    except OSError as error:
+        raise MisconfigurationException(
+            f"{output} cannot be written: {error.strerror or error}; choose another file with --output."
+        ) from error

@@ -4,7 +4,6 @@ import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -246,29 +245,33 @@ def test_a_full_disk_leaves_what_was_there(
     assert [(each.name, each.read_text()) for each in file.parent.iterdir()] == [("model", "mine")]
 
 
+def write_spoilt(checkpoint: Path, folder: Path) -> dict[Path, str]:
+    """Writes what cannot be used, and gives for each file what is to be said of it."""
+    whole, content = checkpoint.read_bytes(), torch.load(checkpoint, weights_only=True)
+    flipped = bytearray(whole)
+    weight = max(content["state_dict"].values(), key=torch.numel)
+    flipped[whole.index(weight.numpy().tobytes())] ^= 1
+    for name, data in {"short": whole[:3000], "flipped": bytes(flipped)}.items():
+        (folder / f"{name}.ckpt").write_bytes(data)
+    for name, other in {"code": content | {"hook": print}, "other": {"state_dict": {}}}.items():
+        torch.save(other, folder / f"{name}.ckpt")
+    return {
+        folder / "none.ckpt": "There is no checkpoint",
+        folder / "short.ckpt": "it is truncated or damaged",
+        folder / "flipped.ckpt": "is damaged: ",
+        folder / "code.ckpt": "it holds code or an object (print)",
+        folder / "other.ckpt": "is no checkpoint of this program",
+    }
+
+
 def test_checkpoints_that_cannot_be_used_are_refused(
     train: Callable[..., Run], refused: Callable[..., str], tmp_path: Path
 ) -> None:
-    run = train(*SHORT, *MLP)
-    whole = run.best.read_bytes()
-    checkpoint = torch.load(run.best, weights_only=True)
-    flipped = bytearray(whole)
-    flipped[len(whole) // 2] ^= 1
-    contents: dict[str, Any] = {"code": checkpoint | {"hook": print}, "other": {"state_dict": {}}}
-    for name, content in contents.items():
-        torch.save(content, tmp_path / f"{name}.ckpt")
-    for name, data in {"short": whole[:3000], "flipped": bytes(flipped)}.items():
-        (tmp_path / f"{name}.ckpt").write_bytes(data)
+    spoilt = write_spoilt(train(*SHORT, *MLP).best, tmp_path)
     before = files_in(tmp_path)
-    for name, words in {
-        "none": "There is no checkpoint",
-        "short": "it is truncated or damaged",
-        "flipped": "is damaged: ",
-        "code": "it holds code or an object (builtins.print)",
-        "other": "is no checkpoint of this program",
-    }.items():
-        error = refused(2, tmp_path / f"{name}.ckpt", "--format", "safetensors")
-        assert words in error
-        assert f"{name}.ckpt" in error
+    for file, reason in spoilt.items():
+        error = refused(2, file, "--format", "safetensors")
+        assert reason in error
+        assert str(file) in error
     assert files_in(tmp_path) == before
     assert "is no folder of a run" in refused(2, tmp_path / "..")

@@ -177,7 +177,8 @@ class Eigenvalues(nn.Module):
     """Computes what ONNX has no operator for."""
 
     def forward(self, images: Tensor) -> Tensor:
-        return torch.linalg.eigvalsh(images[:, 0] + images[:, 0].mT)
+        values: Tensor = torch.linalg.eigvalsh(images[:, 0] + images[:, 0].mT)
+        return values
 
 
 @pytest.mark.parametrize(
