@@ -58,7 +58,8 @@ def test_is_the_mean_with_torchs_statistics_and_loads_everywhere(
     assert (status, error) == (0, "")
     for number, each in enumerate(epochs, 1):
         assert f"{number}           {each}\n" in out
-    rows = {row.split("  ")[1].strip(): row.split()[-4:] for row in out.splitlines() if row.startswith("  ")}
+    cells = [row.split() for row in out.splitlines() if row.count("  ") > 3 and row.strip()]
+    rows = {" ".join(row[:-4]): row[-4:] for row in cells}
     assert rows[""] == FIGURES
     for name, each in zip(("1", "2", "average of 1, 2"), (*epochs, file), strict=True):
         found = predict_split(load_trained(each), digits, "test")

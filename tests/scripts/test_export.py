@@ -249,7 +249,7 @@ def write_spoilt(checkpoint: Path, folder: Path) -> dict[Path, str]:
     """Writes what cannot be used, and gives for each file what is to be said of it."""
     whole, content = checkpoint.read_bytes(), torch.load(checkpoint, weights_only=True)
     flipped = bytearray(whole)
-    weight = max(content["state_dict"].values(), key=torch.numel)
+    weight = next(tensor for tensor in content["state_dict"].values() if tensor.ndim == 2)
     flipped[whole.index(weight.numpy().tobytes())] ^= 1
     for name, data in {"short": whole[:3000], "flipped": bytes(flipped)}.items():
         (folder / f"{name}.ckpt").write_bytes(data)
