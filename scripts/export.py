@@ -10,8 +10,9 @@ both in float32 on the CPU, before it gets its name; if they differ, there is no
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from models.checkpoint import check_whole, read_checkpoint
 from models.classifier import Classifier
 from scripts.configuration import mistakes_in_one_sentence
 from scripts.data_command import build_data
-from scripts.export_formats import FORMATS, ExportedModel, ExportError, Predict, facts_of
+from scripts.export_formats import FORMATS, ExportedModel, ExportError, Predict, facts_of, reason_of
 from scripts.shown_image import as_network_sees
 from scripts.silence import silence_libraries
 from scripts.trained import data_of, find_checkpoint, load_trained, run_of
@@ -66,7 +67,7 @@ def export(checkpoint: Path, name: str, output: Path | None, overwrite: bool) ->
     try:
         with whole_file(output) as part:
             format_.write(model, images[:2], part, facts_of(classifier, saved))
-            difference = largest_difference(classifier, format_.open(part, model), images)
+            difference = largest_difference(classifier, partial(format_.open, part, model), images)
             if not difference <= LARGEST_DIFFERENCE:  # which NaN is not either
                 raise ExportError(
                     f"The exported {type(classifier.network).__name__} is not what {checkpoint} is: probabilities "
@@ -129,28 +130,31 @@ def photographs(number: int, channels: int, size: tuple[int, int]) -> Tensor:
 
 
 @torch.no_grad()
-def largest_difference(classifier: Classifier, predict: Predict, images: Tensor) -> float:
+def largest_difference(classifier: Classifier, load: Callable[[], Predict], images: Tensor) -> float:
     """Run two networks on the same images, in batches of several sizes.
 
     Args:
         classifier: The one, in evaluation mode, on the CPU.
-        predict: The other.
+        load: Gives the other.
         images: uint8 `[N, C, H, W]`.
 
     Returns:
         The largest difference of two probabilities; NaN if one is none.
 
     Raises:
-        ExportError: If the other fails, or its logits are of another shape.
+        ExportError: If the other cannot be loaded or run, or its logits are of another shape.
     """
     differences = []
+    try:
+        predict = load()
+    except Exception as error:
+        raise ExportError(f"The exported model cannot be loaded: {reason_of(error)}.") from error
     for some in torch.split(images, list(BATCH_SIZES)):
         expected = classifier.predict_logits(as_network_sees(some, classifier)).double().softmax(dim=1)
         try:
             found = predict(some)
         except Exception as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ExportError(f"The exported model fails on a batch of {len(some)}: {reason}") from error
+            raise ExportError(f"The exported model fails on a batch of {len(some)}: {reason_of(error)}.") from error
         if found.shape != expected.shape:
             raise ExportError(f"The exported model gives {list(found.shape)} in place of {list(expected.shape)}.")
         differences.append((found.double().softmax(dim=1) - expected).abs().max())

@@ -125,7 +125,7 @@ def write_onnx(model: ExportedModel, images: Tensor, path: Path, facts: Mapping[
             )
     except Exception as error:
         raise ExportError(
-            f"{_name(model)} cannot be exported to ONNX: {_reason(error)}; --format torch_export may take it."
+            f"{_name(model)} cannot be exported to ONNX: {reason_of(error)}; --format torch_export may take it."
         ) from error
     assert exported is not None, "the exporter through torch.export gives a program"
     exported.model.metadata_props.update(facts)
@@ -236,7 +236,7 @@ def _traced(model: ExportedModel, images: Tensor) -> torch.export.ExportedProgra
             return torch.export.export(model, (images,), dynamic_shapes={"images": {0: batch}})
     except Exception as error:
         raise ExportError(
-            f"{_name(model)} cannot be exported: {_reason(error)}; its forward must be operations on tensors that "
+            f"{_name(model)} cannot be exported: {reason_of(error)}; its forward must be operations on tensors that "
             "depend neither on their values nor on how many images there are."
         ) from error
 
@@ -245,7 +245,7 @@ def _name(model: ExportedModel) -> str:
     return type(model.network).__name__
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
     """The first line of what went wrong at first."""
     while error.__cause__ is not None:
         error = error.__cause__

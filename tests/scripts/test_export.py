@@ -1,7 +1,7 @@
 import os
 import re
 import resource
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from datamodules.digits import Digits
 from models.checkpoint import read_checkpoint
 from models.classifier import Classifier
 from scripts.export import main, photographs
+from scripts.export_formats import FORMATS, Format
 from scripts.predictions import predict_split
 from tests.conftest import Run
 
@@ -196,6 +197,25 @@ def test_what_is_not_the_same_or_cannot_be_exported_leaves_no_file(
     error = refused(1, run.folder, "--format", name)
     assert re.search(words, error)
     assert files_in(run.folder) == before
+
+
+def write_text(model: nn.Module, images: Tensor, path: Path, facts: Mapping[str, str]) -> None:
+    path.write_text("these are no weights")
+
+
+def test_a_runtime_that_does_not_take_the_file_leaves_none(
+    train: Callable[..., Run], refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = train(*SHORT, *MLP)
+    before = files_in(run.folder)
+    for words, open_ in (
+        ("cannot be loaded: Error while deserializing header", FORMATS["safetensors"].open),
+        ("gives [1, 64] in place of [1, 10]", lambda *_: lambda images: images.flatten(1)),
+        ("fails on a batch of 1: mat1 and mat2", lambda *_: nn.Linear(3, 10).double()),
+    ):
+        monkeypatch.setitem(FORMATS, "safetensors", Format(".safetensors", write_text, open_))
+        assert words in refused(1, run.folder, "--format", "safetensors")
+        assert files_in(run.folder) == before
 
 
 def test_what_is_there_is_kept_unless_it_may_be_replaced(
