@@ -1,6 +1,6 @@
 """Stochastic weight averaging."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import lightning.pytorch.callbacks
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from callbacks.checkpoint import Checkpoint
 from callbacks.weight_average import WeightAverage
 from datamodules.base import ImageDataModule
+from models.batch_norm import compute_statistics, trained_batch_norms
 
 
 class SWA(WeightAverage):
@@ -78,14 +79,12 @@ class SWA(WeightAverage):
         if batch_idx + 1 < trainer.num_training_batches or trainer.current_epoch < self._first_epoch:
             return
         self._update()
-        layers = [
-            layer
-            for layer in pl_module.modules()
-            if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.training and layer.track_running_stats
-        ]
+        layers = trained_batch_norms(pl_module)
         if layers:
             self._put_in()
-            self._compute_statistics(trainer, pl_module, layers)
+            with isolate_rng(), trainer.precision_plugin.forward_context():
+                compute_statistics(pl_module, layers, _training_images(trainer, pl_module))
+            _share_statistics(trainer, layers)
             self._keep([statistic for layer in layers for statistic in layer.buffers()])
             self._take_out()
         if self.updates == 1:
@@ -93,24 +92,13 @@ class SWA(WeightAverage):
                 if isinstance(callback, Checkpoint):
                     callback.forget_best()
 
-    @torch.no_grad()
-    def _compute_statistics(
-        self, trainer: Trainer, pl_module: LightningModule, layers: list[nn.modules.batchnorm._BatchNorm]
-    ) -> None:
-        momenta = [layer.momentum for layer in layers]
-        for layer in layers:
-            layer.reset_running_stats()
-            layer.momentum = None  # the equal average of all batches
-        try:
-            with isolate_rng(), trainer.precision_plugin.forward_context():
-                for images in _training_images(trainer, pl_module):
-                    pl_module(images)
-        finally:
-            for layer, momentum in zip(layers, momenta, strict=True):
-                layer.momentum = momentum
+
+@torch.no_grad()
+def _share_statistics(trainer: Trainer, layers: Sequence[nn.modules.batchnorm._BatchNorm]) -> None:
+    if trainer.world_size > 1:
         for layer in layers:
             for statistic in (layer.running_mean, layer.running_var):
-                if statistic is not None and trainer.world_size > 1:
+                if statistic is not None:
                     statistic.copy_(trainer.strategy.reduce(statistic.clone(), reduce_op="mean"))
 
 

@@ -17,6 +17,31 @@ Batch = tuple[Tensor, Tensor]
 """Images, uint8 or float32 `[B, C, H, W]`, and labels, int64 `[B]` or, of mixed images, probabilities `[B, K]`."""
 
 
+class Normalize(nn.Module):
+    """Levels from 0 to 255 to `(level / 255 - mean) / std`, as one multiplication and one addition.
+
+    Args:
+        mean: Mean of each channel on the scale [0, 1], `C` numbers.
+        std: Standard deviation of each channel, likewise.
+
+    Shape:
+        uint8 or float `[B, C, H, W]` to float32 `[B, C, H, W]`; float32 images are changed in place.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        shift, spread = _shift_and_spread(mean, std)
+        self.register_buffer("scale", 1 / (255 * spread), persistent=False)
+        self.register_buffer("shift", -shift / spread, persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised images."""
+        return images.float().mul_(self.scale).add_(self.shift)
+
+
 class BatchTransform:
     """Turns uint8 to float32, augments and mixes in training, and normalises to `(x - mean) / std`.
 
@@ -41,8 +66,7 @@ class BatchTransform:
         ]
         self.mixing = mixing
         self.num_classes = num_classes
-        shift, spread = _shift_and_spread(mean, std)
-        self._affine = 1 / (255 * spread), -shift / spread
+        self._normalize = Normalize(mean, std)
 
     @torch.no_grad()
     def __call__(self, batch: Batch, *, training: bool) -> Batch:
@@ -59,12 +83,11 @@ class BatchTransform:
             MisconfigurationException: If augmentation changes the images' shape.
         """
         images, labels = batch
-        if self._affine[0].device != images.device:
-            self._affine = self._affine[0].to(images.device), self._affine[1].to(images.device)
-        scale, shift = self._affine
+        if self._normalize.scale.device != images.device:
+            self._normalize.to(images.device)
         if training and self.augmentation:
             images = self._augmented(images)
-        images = images.float().mul_(scale).add_(shift)
+        images = self._normalize(images)
         if training and self.mixing:
             number = int(torch.randint(len(self.mixing), ())) if len(self.mixing) > 1 else 0
             images, labels = self.mixing[number](images, F.one_hot(labels, self.num_classes).float())

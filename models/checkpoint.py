@@ -3,6 +3,7 @@
 import os
 import re
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """Find the checkpoint that is furthest in training, of those that are whole.
+    """Find the checkpoint that is furthest in training, of those that are whole and that training can go on from.
 
     Says of each damaged one that it is left out.
 
@@ -75,10 +76,17 @@ def newest_checkpoint(folder: Path) -> Path | None:
     for path in folder.glob("*.ckpt"):
         try:
             check_whole(path)
-            progress[path] = (read_checkpoint(path)["global_step"], path.stat().st_mtime_ns)
+            checkpoint = read_checkpoint(path)
+            if not is_weights_only(checkpoint):
+                progress[path] = (checkpoint["global_step"], path.stat().st_mtime_ns)
         except MisconfigurationException as error:
             print(f"{error} It is left out.")
     return max(progress, key=lambda path: progress[path], default=None)
+
+
+def is_weights_only(checkpoint: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint predicts, but is nothing that training could go on from."""
+    return "optimizer_states" not in checkpoint
 
 
 def check_whole(path: str | Path) -> None:

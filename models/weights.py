@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 BACKBONE = "network.backbone."
@@ -38,8 +39,6 @@ def read_weights(path: str | Path) -> Weights:
     """
     read: Callable[..., Any] = partial(torch.load, map_location="cpu", weights_only=True)
     if Path(path).suffix == ".safetensors":
-        from safetensors.torch import load_file  # comes with timm, which is optional
-
         read = load_file
     try:
         content = read(path)

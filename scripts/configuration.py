@@ -158,16 +158,21 @@ class Parser(LightningArgumentParser):
 
 
 @contextmanager
-def mistakes_in_one_sentence() -> Iterator[None]:
-    """Let a user's mistake end the process with one sentence and exit status 2, and what went wrong else with 1."""
+def mistakes_in_one_sentence(*faults: type[Exception]) -> Iterator[None]:
+    """Let a user's mistake end the process with one sentence and exit status 2, and what went wrong else with 1.
+
+    Args:
+        faults: What may go wrong besides `FAULTS`.
+    """
+    known: tuple[type[Exception], ...] = (*FAULTS, *faults)
     try:
         yield
     except MisconfigurationException as error:
         print(f"error: {readable(str(error))}", file=sys.stderr)
         sys.exit(2)
-    except FAULTS as error:
+    except known as error:
         if not isinstance(error, FloatingPointError) or _get_rank() in (None, 0):  # which all processes stop for
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {readable(str(error))}", file=sys.stderr)
         sys.exit(1)
     except RuntimeError as error:
         if not re.search("connection (reset|closed|refused)", str(error), re.IGNORECASE):

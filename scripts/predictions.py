@@ -16,6 +16,7 @@ from datamodules.base import ImageDataModule
 from datamodules.names import readable
 from datamodules.progress import progress
 from models.classifier import Classifier
+from scripts.whole_file import whole_file
 
 MOST_COLUMNS = 20
 """Classes up to which the table has the probability of each."""
@@ -109,17 +110,12 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
     else:
         heading = [f"{what} {number}" for number in range(1, TOP + 1) for what in ("class", "probability")]
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :TOP]
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with part.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["image", "label", "prediction", "probability", *heading])
-            for name, label, row, best, predicted in zip(
-                predictions.names, predictions.labels, probabilities, order, predictions.classes, strict=True
-            ):
-                more = row if wide else [item for place in best for item in (names[place], row[place])]
-                cells = [readable(name), names[label], names[predicted], row[predicted], *more]
-                writer.writerow([cell if isinstance(cell, str) else f"{cell:.6f}" for cell in cells])
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", "label", "prediction", "probability", *heading])
+        for name, label, row, best, predicted in zip(
+            predictions.names, predictions.labels, probabilities, order, predictions.classes, strict=True
+        ):
+            more = row if wide else [item for place in best for item in (names[place], row[place])]
+            cells = [readable(name), names[label], names[predicted], row[predicted], *more]
+            writer.writerow([cell if isinstance(cell, str) else f"{cell:.6f}" for cell in cells])

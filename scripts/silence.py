@@ -1,7 +1,10 @@
 """What libraries say in a normal run, unsaid."""
 
+import io
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
 
 def silence_libraries() -> None:
@@ -20,3 +23,16 @@ def silence_libraries() -> None:
         "`isinstance\\(treespec, LeafSpec\\)` is deprecated",  # Lightning's call of torch
     ):
         warnings.filterwarnings("ignore", f"\\s*{message}")
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """Let nothing through of what libraries print, log and warn of within, where what comes out is checked anyway."""
+    disabled = logging.root.manager.disable
+    logging.disable()
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)

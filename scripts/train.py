@@ -38,7 +38,13 @@ from callbacks.prediction_file import PredictionFile
 from callbacks.run_folder import CHECKPOINTS, CONFIG, agree_on_run_folder, hold, newest_run, release_folders
 from callbacks.run_record import RunRecord
 from datamodules.base import ImageDataModule
-from models.checkpoint import DurableCheckpointIO, newest_checkpoint, read_checkpoint, remove_leftovers
+from models.checkpoint import (
+    DurableCheckpointIO,
+    is_weights_only,
+    newest_checkpoint,
+    read_checkpoint,
+    remove_leftovers,
+)
 from models.class_path import refuse_functions
 from models.classifier import Classifier
 from models.precision import choose_precision
@@ -183,6 +189,11 @@ class TrainCLI(LightningCLI):
             raise MisconfigurationException(
                 f"{self.subcommand} needs the weights of a run; give --ckpt_path runs/EXPERIMENT/DATE-TIME/"
                 "checkpoints/best.ckpt."
+            )
+        if config.ckpt_path and self.subcommand == "fit" and is_weights_only(read_checkpoint(config.ckpt_path)):
+            raise MisconfigurationException(
+                f"{config.ckpt_path} holds weights alone, from which no training goes on; give the last.ckpt of a run, "
+                "or begin from its backbone with --model.network.weights."
             )
         self.name_experiment()
         if config.ckpt_path:

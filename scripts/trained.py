@@ -53,16 +53,17 @@ def run_of(checkpoint: Path) -> Path | None:
     return folder if (folder / CONFIG).is_file() else None
 
 
-def load_trained(checkpoint: Path) -> Classifier:
-    """The network with its weights, in evaluation mode, on the accelerator if there is one.
+def load_trained(checkpoint: Path, device: torch.device | None = None) -> Classifier:
+    """The network with its weights, in evaluation mode, not compiled.
 
     Args:
         checkpoint: The file.
+        device: Where to; by default the accelerator if there is one.
 
     Raises:
         MisconfigurationException: If it cannot be read, or the network not be built again.
     """
-    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    device = device or torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     compiled = {"compile": False} if "compile" in read_checkpoint(checkpoint).get("hyper_parameters", {}) else {}
     try:
         return Classifier.load_from_checkpoint(checkpoint, device, **compiled).eval()

@@ -5,13 +5,20 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 from sklearn.datasets import load_digits
 
-from tests.discovery import ROOT
+from scripts.export import main as export
+from scripts.shown_image import as_network_sees, shown_image
+from scripts.trained import load_trained
+from tests.conftest import Run
+from tests.discovery import ROOT, imported
 
 README = (ROOT / "README.md").read_text()
 FOLDERS = ("callbacks", "configs", "datamodules", "models", "scripts", "tests")
@@ -88,3 +95,63 @@ def test_files_mentioned_exist() -> None:
     for path in re.findall(r"`((?:configs|datamodules|models|scripts|callbacks)/[\w/.]+)`", README):
         shown_there = path in ("models/patches.py", "datamodules/scans.py", "configs/digits/patches.yaml")
         assert shown_there or path == "configs/scans/convnet.yaml" or (ROOT / path).exists(), path
+
+
+PHOTOS = ("--data=datamodules.image_folder.ImageFolder", "--data.folder=photos", "--data.image_size=16")
+
+
+def write_photos(root: Path) -> list[Path]:
+    """Two classes of parts of photographs, and the photographs themselves."""
+    from sklearn.datasets import load_sample_images
+
+    photographs = []
+    for name, levels in zip(("temple", "flower"), load_sample_images().images, strict=True):
+        image = Image.fromarray(levels)
+        (root / "photos" / name).mkdir(parents=True)
+        for number in range(24):
+            left, top = 60 * (number % 8), 80 * (number // 8)
+            image.crop((left, top, left + 200, top + 150)).save(root / "photos" / name / f"{number}.png")
+        photographs.append(root / f"{name}.jpg")
+        image.save(photographs[-1])
+    return photographs
+
+
+def write_scans(root: Path) -> list[Path]:
+    """Handwritten digits in the middle of wide images, as large as photographs."""
+    files = []
+    for number in range(4):
+        scan = Image.fromarray((load_digits().images[number] * 15).astype(np.uint8)).resize((240, 240))
+        wide = Image.new("L", (400, 240), "white")
+        wide.paste(scan, (80, 0))
+        files.append(root / f"{number}.png")
+        wide.save(files[-1])
+    return files
+
+
+@pytest.mark.parametrize(
+    ("write", "flags"),
+    [(write_scans, ()), (write_photos, (*PHOTOS, "--data.resize=squash"))],
+    ids=["digits", "photographs"],
+)
+def test_exported_model_names_the_class_that_the_checkpoint_does(
+    write: Callable[[Path], list[Path]], flags: tuple[str, ...], train: Callable[..., Run], tmp_path: Path
+) -> None:
+    script = tmp_path / "classify.py"
+    script.write_text(shown("classify.py", "python"))
+    assert imported(script) == {"json", "sys", "numpy", "onnxruntime", "PIL"}
+    files = write(tmp_path)
+    run = train(*flags, *(("--data.root", str(tmp_path)) if flags else ()), "--trainer.max_epochs=8")
+    with pytest.raises(SystemExit, match="0"):
+        export([str(run.folder)])
+    classifier = load_trained(run.best)
+    named = []
+    for file in files:
+        image = shown_image(str(file), run.best, classifier)
+        with torch.no_grad():
+            label = int(classifier(as_network_sees(image, classifier)).argmax())
+        command = [sys.executable, str(script), str(run.folder / "best.onnx"), str(file)]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout == f"{classifier.class_names[label]}\n"
+        named.append(done.stdout)
+    assert len(set(named)) > 1

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from models.classifier import Classifier
@@ -72,7 +73,7 @@ def test_begins_from_a_file_of_the_whole_network(name: str, suffix: str, tmp_pat
     if suffix == "pth":
         torch.save(whole.state_dict(), file)
     else:
-        pytest.importorskip("safetensors.torch").save_file(whole.state_dict(), file)
+        save_file(whole.state_dict(), file)
     network = TimmModel(name, 7, weights=str(file)).eval()
     images = torch.randn(1, 3, 224, 224)
     whole.reset_classifier(0)

@@ -1,8 +1,10 @@
+import logging
+import sys
 import warnings
 
 import pytest
 
-from scripts.silence import silence_libraries
+from scripts.silence import silence_libraries, silent
 
 
 def test_keeps_quiet_what_is_known_and_nothing_else() -> None:
@@ -12,3 +14,20 @@ def test_keeps_quiet_what_is_known_and_nothing_else() -> None:
         warnings.warn("The 'train_dataloader' does not have many workers which may be a bottleneck.", stacklevel=1)
         with pytest.raises(UserWarning, match="something else"):
             warnings.warn("something else", stacklevel=1)
+
+
+def test_within_nothing_is_heard(capsys: pytest.CaptureFixture[str]) -> None:
+    logger = logging.getLogger("some.library")
+    handler = logging.StreamHandler()
+    logger.addHandler(handler)
+    with silent():
+        print("a")
+        print("b", file=sys.stderr)
+        warnings.warn("c", stacklevel=1)
+        logger.critical("d")
+    assert capsys.readouterr() == ("", "")
+    logger.critical("heard")
+    logger.removeHandler(handler)
+    assert "heard" in capsys.readouterr().err
+    with pytest.warns(UserWarning, match="again"):
+        warnings.warn("again", stacklevel=1)

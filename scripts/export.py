@@ -1,0 +1,180 @@
+"""A trained network as one file for programs that know nothing of this one.
+
+    python scripts/export.py CHECKPOINT [--format onnx | torch_export | safetensors] [--output FILE] [--overwrite]
+
+CHECKPOINT is a file or a run's folder. An ONNX or torch.export model takes images uint8 [B, C, H, W], any number of
+them, normalises them itself and gives logits, float32 [B, K]; safetensors hold the weights alone. Class names, image
+size, channels, resize mode, mean and std are in the file's metadata. What was written is run beside the checkpoint,
+both in float32 on the CPU, before it gets its name; if they differ, there is no file and the exit status is 1.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from PIL import Image
+from torch import Tensor
+
+from models.checkpoint import check_whole, read_checkpoint
+from models.classifier import Classifier
+from scripts.configuration import mistakes_in_one_sentence
+from scripts.data_command import build_data
+from scripts.export_formats import FORMATS, ExportedModel, ExportError, Predict, facts_of, reason_of
+from scripts.shown_image import as_network_sees
+from scripts.silence import silence_libraries
+from scripts.trained import data_of, find_checkpoint, load_trained, run_of
+from scripts.whole_file import refuse_output, whole_file
+
+BATCH_SIZES = (1, 2, 5, 8)
+"""Images at a time in which the file is compared with the checkpoint, each image once."""
+
+LARGEST_DIFFERENCE = 1e-4
+"""Of two probabilities, in float32: what another order of the same sums makes of them stays well below."""
+
+
+def export(checkpoint: Path, name: str, output: Path | None, overwrite: bool) -> Path:
+    """Write a checkpoint's network in another format, if it does the same there.
+
+    Args:
+        checkpoint: The file, or a run's folder.
+        name: One of `FORMATS`.
+        output: The file; by default in the run's folder, else beside the checkpoint, of the checkpoint's name.
+        overwrite: Whether to replace one that is there.
+
+    Returns:
+        The file.
+
+    Raises:
+        MisconfigurationException: If the checkpoint cannot be read, or the file is there or cannot be written.
+        ExportError: If the network cannot be exported, the file gives something else, or the disk is full.
+    """
+    silence_libraries()
+    format_ = FORMATS[name]
+    checkpoint = find_checkpoint(checkpoint)
+    output = output or (run_of(checkpoint) or checkpoint.parent) / f"{checkpoint.stem}{format_.suffix}"
+    refuse_output(output, overwrite)
+    saved = read_checkpoint(checkpoint)
+    check_whole(checkpoint)
+    classifier = load_trained(checkpoint, torch.device("cpu"))
+    model = ExportedModel(classifier)
+    images, whose = images_to_compare(checkpoint, classifier, sum(BATCH_SIZES))
+    try:
+        with whole_file(output) as part:
+            format_.write(model, images[:2], part, facts_of(classifier, saved))
+            difference = largest_difference(classifier, partial(format_.open, part, model), images)
+            if not difference <= LARGEST_DIFFERENCE:  # which NaN is not either
+                raise ExportError(
+                    f"The exported {type(classifier.network).__name__} is not what {checkpoint} is: probabilities "
+                    f"differ by {difference:.1e} and not by at most {LARGEST_DIFFERENCE:.0e}; nothing was written."
+                )
+    except OSError as error:
+        raise ExportError(f"{output} could not be written: {error.strerror or error}; free space there.") from error
+    sizes = ", ".join(map(str, BATCH_SIZES))
+    print(f"compared  {len(images)} {whose} in batches of {sizes}: probabilities differ by at most {difference:.1e}")
+    print(f"exported  {output} ({name}, {output.stat().st_size / 1e6:,.1f} MB)")
+    return output
+
+
+def images_to_compare(checkpoint: Path, classifier: Classifier, number: int) -> tuple[Tensor, str]:
+    """Real images in the shape that a network takes: of its test split if that is at hand, else of two photographs.
+
+    Args:
+        checkpoint: Where the network comes from.
+        classifier: The network.
+        number: How many.
+
+    Returns:
+        uint8 `[number, C, H, W]`, and what to call them.
+    """
+    here = ["--data.download", "false"]
+    with suppress(MisconfigurationException):  # the data are not here, or have changed
+        if build_data(["--ckpt_path", str(checkpoint), *here]).open_pack() is not None:
+            data = data_of(checkpoint, classifier, here)
+            assert data.pack is not None, "it is set up"
+            test = data.splits["test"]
+            return data.pack[test[torch.arange(number) * len(test) // number]][0], "test images"
+    facts = classifier.preprocessing
+    return photographs(number, facts["channels"], tuple(facts["image_size"])), "parts of two photographs"
+
+
+def photographs(number: int, channels: int, size: tuple[int, int]) -> Tensor:
+    """Parts of the photographs that come with scikit-learn, the same each time.
+
+    Args:
+        number: How many.
+        channels: Grey for 1; otherwise red, green and blue in turn.
+        size: Height and width.
+
+    Returns:
+        uint8 `[number, C, H, W]`.
+    """
+    from sklearn.datasets import load_sample_images
+
+    scenes = [Image.fromarray(levels) for levels in load_sample_images().images]
+    found = []
+    for place in range(number):
+        scene = scenes[place % 2]
+        side = scene.height // 2
+        left = (scene.width - side) * place // max(1, number - 1)
+        top = side if place % 4 < 2 else 0
+        part = scene.crop((left, top, left + side, top + side)).resize(size[::-1], Image.Resampling.BILINEAR)
+        levels = np.asarray(part.convert("L" if channels == 1 else "RGB")).reshape(*size, -1)
+        found.append(torch.from_numpy(levels[..., np.arange(channels) % levels.shape[-1]]).permute(2, 0, 1))
+    return torch.stack(found)
+
+
+@torch.no_grad()
+def largest_difference(classifier: Classifier, load: Callable[[], Predict], images: Tensor) -> float:
+    """Run two networks on the same images, in batches of several sizes.
+
+    Args:
+        classifier: The one, in evaluation mode, on the CPU.
+        load: Gives the other.
+        images: uint8 `[N, C, H, W]`.
+
+    Returns:
+        The largest difference of two probabilities; NaN if one is none.
+
+    Raises:
+        ExportError: If the other cannot be loaded or run, or its logits are of another shape.
+    """
+    differences = []
+    try:
+        predict = load()
+    except Exception as error:
+        raise ExportError(f"The exported model cannot be loaded: {reason_of(error)}.") from error
+    for some in torch.split(images, list(BATCH_SIZES)):
+        expected = classifier.predict_logits(as_network_sees(some, classifier)).double().softmax(dim=1)
+        try:
+            found = predict(some)
+        except Exception as error:
+            raise ExportError(f"The exported model fails on a batch of {len(some)}: {reason_of(error)}.") from error
+        if found.shape != expected.shape:
+            raise ExportError(f"The exported model gives {list(found.shape)} in place of {list(expected.shape)}.")
+        differences.append((found.double().softmax(dim=1) - expected).abs().max())
+    return float(torch.stack(differences).max())
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line; a user's mistake ends in one sentence and exit status 2, a failed export in one and 1."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a checkpoint, or the folder of a run")
+    parser.add_argument("--format", choices=FORMATS, default="onnx", help="onnx if absent")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="by default in the run's folder")
+    parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
+    with mistakes_in_one_sentence(ExportError):
+        options = parser.parse_args(args)
+        export(options.checkpoint, options.format, options.output, options.overwrite)
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()
