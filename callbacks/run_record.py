@@ -16,8 +16,8 @@ import torch
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
 
+from callbacks.outside_steps import OutsideSteps
 from callbacks.run_folder import CONFIG
 from datamodules.cores import available_cores
 from datamodules.names import readable
@@ -48,7 +48,7 @@ def hardware(device: torch.device) -> str:
     return f"{name}, {available_cores()} cores"
 
 
-class RunRecord(Callback):
+class RunRecord(OutsideSteps):
     """Keeps the configuration, and the figures when they are known.
 
     Writes at the start `config.yaml`, `classes.csv` (how many training images of each class there are, how many an
@@ -68,7 +68,8 @@ class RunRecord(Callback):
         self.results: dict[str, Any] = {"experiment": experiment}
         """What `results.json` holds."""
         self._text = config
-        self._config = yaml.safe_load(config)
+        self.config: dict[str, Any] = yaml.safe_load(config)
+        """The resolved configuration."""
         self._fingerprint: str | None = None
         self._origin = {"versions": {name: version(name) for name in PACKAGES}, "git_commit": git_commit()}
         self._images = 0
@@ -104,7 +105,7 @@ class RunRecord(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add where the weights come from, and how far the run is."""
-        checkpoint["config"] = self._config
+        checkpoint["config"] = self.config
         checkpoint["data_fingerprint"] = self._fingerprint
         checkpoint["progress"] = {
             "images": self._images,

@@ -23,6 +23,7 @@ from matplotlib import colormaps
 from PIL import Image
 from torch import Tensor
 
+from callbacks.confusion_matrix import SHADES
 from callbacks.image_grid import as_rgb, picture
 from datamodules.base import ImageDataModule
 from models.classifier import Classifier
@@ -31,7 +32,6 @@ from scripts.chart import Point
 from scripts.configuration import mistakes_in_one_sentence
 from scripts.evaluation_page import (
     SCRIPT,
-    SHADES,
     STYLE,
     ShownImage,
     class_table,
