@@ -24,7 +24,10 @@ MOST_NUMBERED = 20
 CELL = 12
 """Pixels of a cell where there are more: its row's name is still to be read beside it."""
 
-NUMBERED_CELL, NUMBERED_FONT = 40, 15
+LONGEST_SIDE = 3000
+"""Pixels of all cells in a row; where they must be smaller for it, there are no names."""
+
+NUMBERED_CELL, NUMBERED_FONT = 32, 16
 """Pixels of a cell at least, and of its letters, where there are not."""
 
 FONT = 11
@@ -148,8 +151,9 @@ def confusion_picture(confusion: NDArray[np.int64], class_names: Sequence[str]) 
     count, numbered = len(class_names), len(class_names) <= MOST_NUMBERED
     font = ImageFont.load_default(NUMBERED_FONT if numbered else FONT)
     widest = int(font.getlength(f"{confusion.max():,}"))
-    cell = max(NUMBERED_CELL, widest + 10) if numbered else CELL
-    names = [shortened(printable(name), WIDEST_NAME, font) for name in class_names]
+    cell = max(NUMBERED_CELL, widest + 6) if numbered else max(1, min(CELL, LONGEST_SIDE // count))
+    named = cell >= CELL
+    names = [shortened(printable(name), WIDEST_NAME, font) if named else "" for name in class_names]
     margin, line = int(max(map(font.getlength, names))) + 12, int(1.5 * (NUMBERED_FONT if numbered else FONT))
     left = top = margin + line
     side = count * cell
@@ -157,7 +161,8 @@ def confusion_picture(confusion: NDArray[np.int64], class_names: Sequence[str]) 
     levels = shade_levels(confusion)
     palette = np.array([[255, 255, 255], *([int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in COLOURS)], np.uint8)
     squares = palette[levels].repeat(cell, axis=0).repeat(cell, axis=1)
-    squares[cell - 1 :: cell] = squares[:, cell - 1 :: cell] = 235  # lines, to follow a row by
+    if named:
+        squares[cell - 1 :: cell] = squares[:, cell - 1 :: cell] = 235  # lines, to follow a row by
     said = f"{int(np.trace(confusion)):,} of {int(confusion.sum()):,} right; rows: label, columns: prediction"
     size = max(left + side, int(font.getlength(said))) + 8, top + side + 8
     canvas = Image.new("RGB", size, "white")
@@ -165,7 +170,7 @@ def confusion_picture(confusion: NDArray[np.int64], class_names: Sequence[str]) 
     draw = ImageDraw.Draw(canvas)
     draw.rectangle((left - 1, top - 1, left + side, top + side), outline="#888888")
     draw.text((4, 2), said, "black", font)
-    for number, name in enumerate(names):
+    for number, name in enumerate(names if named else ()):
         draw.text((left - 6, top + (number + 0.5) * cell), name, "black", font, anchor="rm")
         upright = Image.new("RGB", (margin - 2, cell), "white")
         ImageDraw.Draw(upright).text((6, cell / 2), name, "black", font, anchor="lm")

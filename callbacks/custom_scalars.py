@@ -17,4 +17,4 @@ class CustomScalars(OutsideSteps):
         names = cast(Classifier, pl_module).val_metrics.names
         charts = {name.replace("_", " "): ["Multiline", [f"train/{name}", f"val/{name}"]] for name in names}
         layout = {"training and validation": charts}
-        on_boards(trainer, lambda writer: writer.add_custom_scalars(layout), at_start=True)  # type: ignore[no-untyped-call]
+        on_boards(trainer, lambda writer: writer.add_custom_scalars(layout), at_start=True)

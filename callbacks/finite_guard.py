@@ -38,8 +38,8 @@ class FiniteGuard(Callback):
     `torch.load(path, weights_only=True)`. Weights that are not finite themselves, because an update was too large, end
     training before they are evaluated or written.
 
-    The gradient's norm over all weights, before it is clipped, is logged as `gradient_norm` in the steps in which the
-    learning rate is; where each process has only a part of the weights, it is not.
+    The gradient's norm over all weights, before it is clipped, is logged as `train/gradient_norm` in the steps in which
+    the learning rate is; where each process has only a part of the weights, it is not.
 
     With `skip` or `rollback`, `train/nonfinite_steps` counts. `rollback` is for what `skip` does not help against:
     weights that have run away, as in the training of PaLM. Weights and optimizer go back to a state at most 100 steps
@@ -120,7 +120,7 @@ class FiniteGuard(Callback):
         norms = torch.stack(torch._foreach_norm([p.grad for p in self._parameters.values() if p.grad is not None]))
         if self._logs_norm and is_logged_step(trainer):
             for logger in trainer.loggers:
-                logger.log_metrics({"gradient_norm": float(norms.norm())}, step=trainer.global_step)
+                logger.log_metrics({"train/gradient_norm": float(norms.norm())}, step=trainer.global_step)
         if self._reads_later:
             self._unread = step = self._step(trainer, optimizer, norms)
             step.bad = self._of_all((step.loss + norms.sum()).isfinite().logical_not().float())

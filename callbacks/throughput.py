@@ -10,9 +10,9 @@ from models.classifier import Classifier
 
 
 class Throughput(OutsideSteps):
-    """Logs `images_per_second` after each epoch: its training images, of all processes, by the time without validation.
+    """Logs `train/images_per_second` after each epoch: its training images, of all processes, by its time.
 
-    In TensorBoard and in `metrics.csv`. Of an epoch that is taken up in its middle, what came after that is counted.
+    Without that of validation. Of an epoch that is taken up in its middle, what came after that is counted.
     """
 
     def __init__(self) -> None:
@@ -44,4 +44,6 @@ class Throughput(OutsideSteps):
         """Log what was measured."""
         images = int(cast(Classifier, pl_module).train_metrics.total) - self._before  # waits for the device
         self._clock.stop()
-        pl_module.log("images_per_second", images * trainer.world_size / max(self._clock.seconds, 1e-9))
+        rate = images * trainer.world_size / max(self._clock.seconds, 1e-9)
+        for logger in trainer.loggers:  # to the curves alone: it is no figure of the weights
+            logger.log_metrics({"train/images_per_second": rate}, step=trainer.global_step - 1)
