@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from callbacks.confusion_matrix import CELL, COLOURS, ConfusionMatrix, confusion_picture, shade_levels
@@ -14,7 +15,7 @@ from tests.callbacks.test_preview import events
 from tests.conftest import Run
 
 
-def drawn(folder: Path, split: str) -> list[tuple[int, np.ndarray]]:  # type: ignore[type-arg]
+def drawn(folder: Path, split: str) -> list[tuple[int, NDArray[np.uint8]]]:
     found = events(folder).Images(f"confusion_matrix/{split}")
     return [(one.step, np.asarray(Image.open(io.BytesIO(one.encoded_image_string)))) for one in found]
 

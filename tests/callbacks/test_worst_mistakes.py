@@ -1,5 +1,6 @@
 import io
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,12 @@ def test_a_run_shows_the_most_certain_mistakes_of_its_test(
     train: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[list[str]] = []
-    monkeypatch.setattr("callbacks.worst_mistakes.captions", lambda *args: said.append(captions(*args)) or said[-1])
+
+    def noted(*args: Any) -> list[str]:
+        said.append(captions(*args))
+        return said[-1]
+
+    monkeypatch.setattr("callbacks.worst_mistakes.captions", noted)
     run = train(*BRIEF, "--worst_mistakes.max_images=12", "--trainer.precision=32-true")
     (event,) = events(run.folder).Images("worst_mistakes/test")
     assert event.step == 4
