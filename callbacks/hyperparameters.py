@@ -35,9 +35,9 @@ class Hyperparameters(OutsideSteps):
     """Fills TensorBoard's HParams tab: what a run was asked for, and its figures, so that runs are sorted by either.
 
     What it was asked for is that part of the configuration which decides what is learnt, under the names of the flags:
-    of data, model, Trainer, averaging and early stopping every class, every number, and whatever else is not its
-    constructor's default; no paths. The figures are the last of each curve, among them `best/<figure>`, which is logged
-    after training: the figure by which checkpoints are chosen.
+    seed, precision, batch size; network, optimizer, schedule, loss and averaging with all their numbers; and of these,
+    data, Trainer and early stopping whatever is not its constructor's default, but no paths. The figures are the last
+    of each curve, among them `best/<figure>`, which is logged after training: that by which checkpoints are chosen.
 
     A run that is taken up has the settings that it goes on with.
     """
@@ -76,41 +76,48 @@ def hyperparameters(config: Mapping[str, Any], precision: str, processes: int) -
         processes: Over how many it runs.
     """
     found: dict[str, Value] = {"seed_everything": config["seed_everything"]}
-    found |= _settings("data", config["data"])
-    found |= _arguments("model", Classifier, config["model"])
+    found |= _settings("data", config["data"], numbers=False)
+    found |= _settings("data.batch_size", config["data"]["init_args"].get("batch_size"))
+    for name, value in config["model"].items():
+        parameter = inspect.signature(Classifier).parameters[name]
+        found |= _settings(f"model.{name}", value, parameter.default, numbers=isinstance(value, Mapping))
     trainer = inspect.signature(Trainer).parameters
     for name in TRAINER:
         found |= _settings(f"trainer.{name}", config["trainer"].get(name), trainer[name].default, numbers=False)
     found |= {"trainer.precision": precision} | ({"processes": processes} if processes > 1 else {})
     for name in CALLBACKS:
-        found |= _settings(name, config.get(name))
+        found |= _settings(name, config.get(name), numbers=name == "weight_average")
     return found
 
 
 def _settings(key: str, value: Any, default: Any = None, *, numbers: bool = True) -> dict[str, Value]:
+    """What there is to be told of an argument: nothing if it is its default, unless it is a class, or a number."""
     if isinstance(value, Mapping) and "class_path" in value:
         class_ = resolve_name(value["class_path"])
-        return {key: class_.__name__, **_arguments(key, class_, value.get("init_args") or {})}
-    if isinstance(value, int | float) and not isinstance(value, bool) and numbers:
-        return {key: value}
-    if value is None or value == default or not (value or default):
+        return {key: class_.__name__, **_arguments(key, class_, value.get("init_args") or {}, numbers)}
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if value is None or not (value or default or is_number) or (_same(value, default) and not (numbers and is_number)):
         return {}
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return {key: value}
     if isinstance(value, list | tuple):
-        same = isinstance(default, list | tuple) and list(default) == list(value)
-        return {} if same else {key: ", ".join(map(_text, value))}
-    return {key: _text(value)}
+        return {key: ", ".join(map(_text, value))}
+    return {key: value if is_number else _text(value)}
 
 
-def _arguments(key: str, class_: type, arguments: Mapping[str, Any]) -> dict[str, Value]:
+def _same(value: Any, default: Any) -> bool:
+    if isinstance(default, type):  # in the configuration a path
+        return isinstance(value, str) and value.rpartition(".")[2] == default.__name__
+    sequences = isinstance(value, list | tuple) and isinstance(default, list | tuple)
+    return list(value) == list(default) if sequences else bool(value == default)
+
+
+def _arguments(key: str, class_: type, arguments: Mapping[str, Any], numbers: bool) -> dict[str, Value]:
     found: dict[str, Value] = {}
     for name, value in arguments.items():
         parameter = _parameter(class_, name)
-        if parameter is None:
-            found |= _settings(f"{key}.{name}", value)
-        elif Path not in (parameter.annotation, *get_args(parameter.annotation)):
-            found |= _settings(f"{key}.{name}", value, parameter.default)
+        annotation = parameter.annotation if parameter else Any
+        if Path not in (annotation, *get_args(annotation)):
+            default = parameter.default if parameter else None
+            found |= _settings(f"{key}.{name}", value, default, numbers=numbers)
     return found
 
 
@@ -124,11 +131,8 @@ def _text(value: Any) -> str:
     """A value in a cell of the table, such as `RandomAffine(degrees=10.0)`."""
     if isinstance(value, Mapping) and "class_path" in value:
         class_ = resolve_name(value["class_path"])
-        changed = []
-        for name, argument in (value.get("init_args") or {}).items():
-            parameter = _parameter(class_, name)
-            if found := _settings(name, argument, parameter.default if parameter else None, numbers=False):
-                changed += [f"{own}={setting}" for own, setting in found.items()]
+        found = _arguments("", class_, value.get("init_args") or {}, numbers=False)
+        changed = [f"{name[1:]}={setting}" for name, setting in found.items()]
         return f"{class_.__name__}({', '.join(changed)})" if changed else class_.__name__
     if isinstance(value, Mapping):
         return ", ".join(f"{name}: {_text(part)}" for name, part in value.items())

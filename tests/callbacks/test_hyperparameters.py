@@ -53,7 +53,7 @@ def test_a_run_has_the_settings_that_decide_what_is_learnt(train: Callable[..., 
         "trainer.precision": "32-true",
         "weight_average": "EMA",
         "weight_average.decay": 0.999,
-        "early_stopping.patience": 10,
+        "early_stopping": "EarlyStopping",
     }
     assert expected.items() <= found.settings.items()
     assert not [name for name, value in found.settings.items() if "/" in str(value)], "no paths"
@@ -95,5 +95,7 @@ def test_every_configuration_has_settings_of_classes_numbers_and_changes(train: 
     assert found["model.freeze"] == "backbone"
     assert found["model.unfreeze"] == "5: [backbone]"
     assert found["model.class_weights"] == "balanced"
-    assert "data.normalization" not in found, "that is the default"
+    assert not {"data.normalization", "data.split_seed", "model.layer_decay", "early_stopping.patience"} & found.keys()
+    config["early_stopping"]["init_args"]["patience"] = 3
+    assert hyperparameters(config, "bf16-mixed", 2).items() - found.items() == {("early_stopping.patience", 3)}
     assert all(isinstance(value, str | int | float) for value in found.values())
