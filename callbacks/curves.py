@@ -150,6 +150,8 @@ class TensorBoardLogger(lightning.pytorch.loggers.TensorBoardLogger):
 
 
 class _TableWriter(ExperimentWriter):
+    _failing = False  # which is said once, not for every row
+
     def _check_log_dir_exists(self) -> None:
         self._take_up_header()
 
@@ -162,8 +164,11 @@ class _TableWriter(ExperimentWriter):
         size = table.stat().st_size if table.is_file() else None
         try:
             super().save()
+            self._failing = False
         except OSError as error:  # the rows are kept, and tried again with the next
-            print(f"warning: {table} could not be written ({error.strerror})", file=sys.stderr)
+            if not self._failing:
+                print(f"warning: {table} could not be written ({error.strerror})", file=sys.stderr)
+            self._failing = True
             if size is not None:
                 os.truncate(table, size)
             self._take_up_header()

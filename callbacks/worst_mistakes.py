@@ -68,8 +68,8 @@ class WorstMistakes(OutsideSteps):
         """Draw them, if there is a mistake."""
         if self._worst is None:
             return
-        all_of_them = [cast(Tensor, pl_module.all_gather(part)).reshape(-1, *part.shape[1:]) for part in self._worst]
-        images, classes, probabilities = (part.cpu() for part in worst(all_of_them, self.max_images))
+        found = [_of_all_processes(part, trainer.world_size) for part in self._worst]
+        images, classes, probabilities = (part.cpu() for part in worst(found, self.max_images))
         self._worst = None
         if not (wrong := probabilities[:, 0] >= 0).any():
             return
@@ -116,6 +116,15 @@ def worst(found: Sequence[Tensor], most: int) -> Mistakes:
     order = found[2][:, 0].argsort(descending=True, stable=True)[:most]
     images, classes, probabilities = (part[order] for part in found)
     return images, classes, probabilities
+
+
+def _of_all_processes(part: Tensor, processes: int) -> Tensor:
+    """Rows of each process, which has as many as any other, under those of the one before."""
+    if processes == 1:
+        return part
+    parts = [torch.empty_like(part) for _ in range(processes)]
+    torch.distributed.all_gather(parts, part.contiguous())
+    return torch.cat(parts)
 
 
 def captions(classes: Tensor, probabilities: Tensor, class_names: Sequence[str]) -> list[str]:
