@@ -3,7 +3,7 @@
 import csv
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,18 @@ import lightning.pytorch.loggers
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from torch.utils.tensorboard import SummaryWriter
+
+from callbacks.outside_steps import OutsideSteps
 
 TABLE, EVENTS = ExperimentWriter.NAME_METRICS_FILE, "events.out.tfevents.*"
 
+SETTINGS = "events.out.tfevents.0.hparams"
+"""The events file of this start of the run alone, which is written anew when the run is taken up."""
 
-class Curves(Callback):
+
+class Curves(OutsideSteps):
     """Notes in every checkpoint how far the run's curves had been written, as `curves`.
 
     Of TensorBoard's files in bytes, of `metrics.csv` in rows; `cut_curves` takes them back to there.
@@ -34,7 +39,8 @@ class Curves(Callback):
                 places[TABLE] = len(_read(Path(logger.log_dir) / TABLE))
             elif isinstance(logger, TensorBoardLogger):
                 logger.save()
-                places |= {file.name: file.stat().st_size for file in Path(logger.log_dir).glob(EVENTS)}
+                files = Path(logger.log_dir).glob(EVENTS)
+                places |= {file.name: file.stat().st_size for file in files if file.name != SETTINGS}
 
 
 def cut_curves(folder: Path, places: Mapping[str, int]) -> None:
@@ -54,6 +60,28 @@ def cut_curves(folder: Path, places: Mapping[str, int]) -> None:
         _write(table, sorted({name for row in rows for name, value in row.items() if value}), rows)
     else:
         table.unlink(missing_ok=True)
+
+
+def on_boards(trainer: Trainer, write: Callable[[SummaryWriter], None], *, at_start: bool = False) -> None:
+    """Write for TensorBoard what is no figure, in the first process, to every logger of its kind.
+
+    Args:
+        trainer: Whose loggers they are.
+        write: What is done with the writer of each.
+        at_start: Whether it belongs to the start of a run: a run that is taken up in its own folder has it there.
+    """
+    if not trainer.is_global_zero:
+        return
+    for logger in trainer.loggers:
+        if not isinstance(logger, lightning.pytorch.loggers.TensorBoardLogger):
+            continue
+        folder = Path(logger.log_dir).resolve()
+        if at_start and trainer.ckpt_path and folder in Path(trainer.ckpt_path).resolve().parents:
+            continue
+        if isinstance(logger, TensorBoardLogger):
+            logger.write(write)
+        else:
+            write(logger.experiment)
 
 
 class CSVLogger(lightning.pytorch.loggers.CSVLogger):
@@ -95,21 +123,23 @@ class TensorBoardLogger(lightning.pytorch.loggers.TensorBoardLogger):
         except (OSError, ValueError) as error:  # Lightning takes what was raised for an unsuitable value
             self._begin_anew(error)
 
-    @rank_zero_only
-    def save(self) -> None:
-        """Write out what is waiting."""
+    def write(self, write: Callable[[SummaryWriter], None]) -> None:
+        """Let something else be written."""
         try:
-            super().save()
+            write(self.experiment)
         except OSError as error:
             self._begin_anew(error)
 
     @rank_zero_only
+    def save(self) -> None:
+        """Write out what is waiting; Lightning leaves an empty `hparams.yaml` besides."""
+        self.write(SummaryWriter.flush)
+
+    @rank_zero_only
     def finalize(self, status: str) -> None:
         """Close the file."""
-        try:
-            super().finalize(status)
-        except OSError as error:
-            self._begin_anew(error)
+        if self._experiment is not None:
+            self.write(SummaryWriter.close)
 
     def _begin_anew(self, error: Exception) -> None:
         cause = error if isinstance(error, OSError) else error.__cause__
@@ -120,6 +150,8 @@ class TensorBoardLogger(lightning.pytorch.loggers.TensorBoardLogger):
 
 
 class _TableWriter(ExperimentWriter):
+    _failing = False  # which is said once, not for every row
+
     def _check_log_dir_exists(self) -> None:
         self._take_up_header()
 
@@ -132,8 +164,11 @@ class _TableWriter(ExperimentWriter):
         size = table.stat().st_size if table.is_file() else None
         try:
             super().save()
+            self._failing = False
         except OSError as error:  # the rows are kept, and tried again with the next
-            print(f"warning: {table} could not be written ({error.strerror})", file=sys.stderr)
+            if not self._failing:
+                print(f"warning: {table} could not be written ({error.strerror})", file=sys.stderr)
+            self._failing = True
             if size is not None:
                 os.truncate(table, size)
             self._take_up_header()

@@ -12,10 +12,11 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.precision import MixedPrecision
-from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from torch import Tensor
 from torch.optim import Optimizer
 
+from callbacks.logged_steps import is_logged_step
+from callbacks.sharding import has_all_weights
 from models.classifier import Classifier
 
 MOST_IN_A_ROW = 10
@@ -36,6 +37,9 @@ class FiniteGuard(Callback):
     are saved as `nonfinite_step_<step>.pt` in the run's folder (of several processes, each its own), to be read by
     `torch.load(path, weights_only=True)`. Weights that are not finite themselves, because an update was too large, end
     training before they are evaluated or written.
+
+    The gradient's norm over all weights, before it is clipped, is logged as `train/gradient_norm` in the steps in which
+    the learning rate is; where each process has only a part of the weights, it is not.
 
     With `skip` or `rollback`, `train/nonfinite_steps` counts. `rollback` is for what `skip` does not help against:
     weights that have run away, as in the training of PaLM. Weights and optimizer go back to a state at most 100 steps
@@ -80,7 +84,8 @@ class FiniteGuard(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find what is trained."""
-        if self.on_nan == "rollback" and isinstance(trainer.strategy, FSDPStrategy | ModelParallelStrategy):
+        self._logs_norm = bool(trainer.loggers) and trainer.is_global_zero and has_all_weights(trainer)
+        if self.on_nan == "rollback" and not has_all_weights(trainer):
             raise MisconfigurationException(
                 "finite_guard.on_nan is rollback, but each process has only a part of the weights; use skip or stop."
             )
@@ -113,6 +118,9 @@ class FiniteGuard(Callback):
         self._read(trainer, pl_module)
         # What follows is done in every step, and is a noticeable part of a small network's.
         norms = torch.stack(torch._foreach_norm([p.grad for p in self._parameters.values() if p.grad is not None]))
+        if self._logs_norm and is_logged_step(trainer):
+            for logger in trainer.loggers:
+                logger.log_metrics({"train/gradient_norm": float(norms.norm())}, step=trainer.global_step)
         if self._reads_later:
             self._unread = step = self._step(trainer, optimizer, norms)
             step.bad = self._of_all((step.loss + norms.sum()).isfinite().logical_not().float())

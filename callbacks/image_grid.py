@@ -60,7 +60,7 @@ def image_grid(images: Tensor, captions: Sequence[str], columns: int = 8) -> Ima
         tile = tile.resize((width * factor, height * factor), Image.Resampling.NEAREST).reduce(divisor)
         grid.paste(tile, (left, top))
         for line_number, line in enumerate(caption.split("\n")):
-            text = _shortened(printable(line), cell_width - GAP, font)
+            text = shortened(printable(line), cell_width - GAP, font)
             draw.text((left, top + tile_height + line_number * LINE_HEIGHT), text, "black", font)
     return grid
 
@@ -95,8 +95,11 @@ def printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
 
 
-def _shortened(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    # In the middle, because names that begin alike often differ at their end, and weights stand there.
+def shortened(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    """The text, with as much left out as makes it no wider than so many pixels.
+
+    In its middle, because names that begin alike often differ at their end, and weights stand there.
+    """
     short, kept = text, len(text)
     while kept and font.getlength(short) > width:
         kept -= 1

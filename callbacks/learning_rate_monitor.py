@@ -5,11 +5,19 @@ from typing import Any
 import lightning.pytorch.callbacks
 from lightning.pytorch import Trainer
 
+from callbacks.logged_steps import is_logged_step
+
 
 class LearningRateMonitor(lightning.pytorch.callbacks.LearningRateMonitor):
-    """Lightning's, with one point for an optimizer step, however many batches it was accumulated over."""
+    """Lightning's, with the first step and each epoch's last, and one point for an optimizer step.
+
+    However many batches that was accumulated over. A schedule by epochs has a point at the start of each.
+    """
 
     def on_train_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """Log the rate of the step that begins."""
-        if trainer.fit_loop.epoch_loop.batch_idx % trainer.accumulate_grad_batches == 0:
-            super().on_train_batch_start(trainer, *args, **kwargs)
+        begins = trainer.fit_loop.epoch_loop.batch_idx % trainer.accumulate_grad_batches == 0
+        if begins and self.logging_interval != "epoch" and is_logged_step(trainer):
+            rates = self._extract_stats(trainer, "any" if self.logging_interval else "step")
+            for logger in trainer.loggers if rates else ():
+                logger.log_metrics(rates, step=trainer.global_step)

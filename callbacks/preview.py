@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
 
+from callbacks.curves import on_boards
 from callbacks.image_grid import image_grid, printable
 from datamodules.base import ImageDataModule
 from datamodules.transform import Batch, unnormalised
@@ -42,19 +43,19 @@ class Preview(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Show the batch if it is the run's first."""
-        if batch_idx or trainer.global_step or trainer.current_epoch or not trainer.is_global_zero:
+        if batch_idx or trainer.global_step or trainer.current_epoch:
             return
         data = getattr(trainer, "datamodule", None)
-        loggers = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
-        if not loggers or not isinstance(data, ImageDataModule):
+        if not isinstance(data, ImageDataModule):
             return
-        # Of cached features there is no picture to show.
-        grid = None if data.features else np.asarray(batch_picture(batch, data, self.max_images))
-        table = class_table(data.class_names, data.class_counts, data.epoch_counts)
-        for logger in loggers:
-            if grid is not None:
-                logger.experiment.add_image("preview/train", grid, 0, dataformats="HWC")
-            logger.experiment.add_text("preview/classes", table, 0)
+
+        def write(writer: SummaryWriter) -> None:
+            if not data.features:  # of which there is no picture to show
+                grid = np.asarray(batch_picture(batch, data, self.max_images))
+                writer.add_image("preview/train", grid, 0, dataformats="HWC")
+            writer.add_text("preview/classes", class_table(data.class_names, data.class_counts, data.epoch_counts), 0)
+
+        on_boards(trainer, write)
 
 
 def batch_picture(batch: Batch, data: ImageDataModule, max_images: int) -> Image.Image:

@@ -12,9 +12,9 @@ from typing import Any, cast
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
 
 from callbacks import origin
+from callbacks.outside_steps import OutsideSteps
 from callbacks.run_folder import CONFIG
 from callbacks.whole_file import replace_file
 from datamodules.names import readable
@@ -27,7 +27,7 @@ PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "kornia")
 """The packages whose versions decide what a run computes."""
 
 
-class RunRecord(Callback):
+class RunRecord(OutsideSteps):
     """Keeps the configuration, and the figures when they are known.
 
     Writes at the start what the run comes from (`origin.json`, `constraints.txt`, `changes.patch`: see
@@ -60,7 +60,8 @@ class RunRecord(Callback):
         self.results: dict[str, Any] = {"experiment": experiment}
         """What `results.json` holds."""
         self._text = config
-        self._config = yaml.safe_load(config)
+        self.config: dict[str, Any] = yaml.safe_load(config)
+        """The resolved configuration."""
         self._fingerprint: str | None = None
         self._command = command
         self._step = step
@@ -115,7 +116,7 @@ class RunRecord(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add where the weights come from, and how far the run is."""
-        checkpoint["config"] = self._config
+        checkpoint["config"] = self.config
         checkpoint["data_fingerprint"] = self._fingerprint
         checkpoint["progress"] = {
             "images": self._images,

@@ -85,8 +85,8 @@ class WeightAverage(Callback, ABC):
         if trainer.state.fn == "fit":
             self._take_out()
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave the average in the network."""
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave the average in the network, also of a run that is taken up when it was at its end."""
         self._put_in()
 
     @torch.no_grad()

@@ -188,13 +188,13 @@ class Classifier(LightningModule):
             loss = loss * (len(labels) * self.trainer.world_size / total)
         return loss
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Count the batch."""
-        self._count(self, batch, self.val_metrics)
+    def validation_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
+        """Count the batch; logits float `[B, K]`, for callbacks to look at, unless it is empty."""
+        return self._count(self, batch, self.val_metrics)
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Count the batch."""
-        self._count(self.predict_logits, batch, self.test_metrics)
+    def test_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
+        """Count the batch; logits likewise."""
+        return self._count(self.predict_logits, batch, self.test_metrics)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Logits, float32 `[B, K]`."""
@@ -208,11 +208,13 @@ class Classifier(LightningModule):
         return logits
 
     @staticmethod
-    def _count(predict: Callable[[Tensor], Tensor], batch: Batch, metrics: ClassificationMetrics) -> None:
+    def _count(predict: Callable[[Tensor], Tensor], batch: Batch, metrics: ClassificationMetrics) -> Tensor | None:
         images, labels = batch
-        if len(labels):  # the last of a process may be empty
-            logits = predict(images)
-            metrics.update(logits, labels, F.cross_entropy(logits.to(metrics.loss_sum.dtype), labels))
+        if not len(labels):  # the last of a process may be empty
+            return None
+        logits = predict(images)
+        metrics.update(logits, labels, F.cross_entropy(logits.to(metrics.loss_sum.dtype), labels))
+        return logits
 
     def train(self, mode: bool = True) -> Self:
         """Put all but what is frozen into training mode."""

@@ -36,6 +36,11 @@ class ClassificationMetrics(Metric):
             self.add_state(name, torch.zeros((), dtype=precise), dist_reduce_fx="sum", persistent=True)
         self.add_state("total", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum", persistent=True)
 
+    @property
+    def names(self) -> list[str]:
+        """The figures that `compute` gives."""
+        return ["loss", "accuracy", *(["top5_accuracy"] if self.top5 else [])]
+
     def _load_from_state_dict(self, *args: Any) -> None:
         super()._load_from_state_dict(*args)
         # Counted before the checkpoint is counted too: no warning that there was nothing.

@@ -1,18 +1,23 @@
 """Speed of the whole program: of a training step, and of what data go through before.
 
     python scripts/benchmark.py [--config FILE ...] [--seconds 20] [--steps 20] [any flag of scripts/train.py]
+    python scripts/benchmark.py --callbacks [--config FILE ...] [any flag of scripts/train.py]
 
 Each configuration is trained by scripts/train.py as a user would, with all default callbacks, loggers and metrics. An
 epoch of --steps steps is timed right after as many bare steps (forward, loss, backward, update on a batch that is on
 the device already), so that both see the machine in the same state; then the program that is commonly written for the
 task (`scripts/standard_program.py`) is timed in the same process, with no workers and with one per core, and the
 faster one is shown. Of image files it is measured how fast they are packed, and how fast Pillow alone decodes them.
+
+With --callbacks, each configuration is trained and tested once as it would be without, and the time spent in each
+callback is shown beside that of the training.
 """
 
 import argparse
 import copy
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -24,6 +29,7 @@ from typing import Any
 
 import numpy as np
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.profilers import SimpleProfiler
 from PIL import Image
 from rich import get_console
 from rich.console import Console
@@ -106,6 +112,32 @@ def measure(flags: list[str], steps: int, seconds: float, standard: bool) -> dic
             )
         row["data"] = measure_data(data, Path(folder))
     return row
+
+
+def measure_callbacks(flags: list[str]) -> dict[str, Any]:
+    """Train and test one configuration in this process, with a clock around each hook of each callback.
+
+    Args:
+        flags: Those of scripts/train.py.
+
+    Returns:
+        What was measured: of each callback, seconds and calls in training and in the test together.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        clock = f"--trainer.profiler={SimpleProfiler.__module__}.{SimpleProfiler.__qualname__}"
+        cli = TrainCLI(["fit", *flags, "--runs", folder, clock])
+        profiler: Any = cli.trainer.profiler  # type: ignore[attr-defined]  # declared nowhere
+        spent: dict[str, list[float]] = {}
+        for action, durations in profiler.recorded_durations.items():
+            if found := re.match(r"\[Callback\](\w+)", action):
+                spent.setdefault(found[1], []).extend(durations)
+        return {
+            "experiment": cli.experiment,
+            "device": f"{cli.trainer.strategy.root_device}, {cli.trainer.precision}",
+            "epochs": cli.record.results["epochs"],
+            "seconds": cli.record.results["seconds"],
+            "callbacks": {name: (sum(durations), len(durations)) for name, durations in spent.items()},
+        }
 
 
 def counterparts(augmentation: Sequence[Any], size: tuple[int, int]) -> list[Any]:
@@ -227,6 +259,16 @@ def print_steps(rows: list[dict[str, Any]]) -> None:
     _print_whole(table)
 
 
+def print_callbacks(row: dict[str, Any]) -> None:
+    """The table of a training's callbacks, the most expensive first."""
+    table = Table(f"{row['experiment']}, {row['device']}: {row['seconds']:,.1f} s of training, {row['epochs']} epochs")
+    for heading in ("seconds", "of training", "calls"):
+        table.add_column(heading, justify="right")
+    for name, (seconds, calls) in sorted(row["callbacks"].items(), key=lambda item: -item[1][0]):
+        table.add_row(name, f"{seconds:.3f}", f"{seconds / row['seconds']:.2%}", f"{calls:,}")
+    _print_whole(table)
+
+
 def print_data(rows: list[dict[str, Any]]) -> None:
     """The table of data sets."""
     table = Table("data", show_lines=True)
@@ -260,17 +302,26 @@ def main(args: list[str] | None = None) -> None:
     parser.add_argument("--seconds", type=float, default=20.0, help="time for each configuration's steps, roughly")
     parser.add_argument("--steps", type=int, default=20, help="training batches per epoch, at most")
     parser.add_argument("--no-standard", action="store_true", help="leave the standard program out")
+    parser.add_argument("--callbacks", action="store_true", help="what each callback costs in a whole training")
     parser.add_argument("--into", help=argparse.SUPPRESS)
     options, flags = parser.parse_known_args(args)
     settings = [f"--seconds={options.seconds}", f"--steps={options.steps}"] + ["--no-standard"] * options.no_standard
+    settings += ["--callbacks"] * options.callbacks
     if options.into:
         config = ["--config", options.config[0]] if options.config else []
         with training_process():
-            row = measure([*config, *flags], options.steps, options.seconds, not options.no_standard)
+            if options.callbacks:
+                row = measure_callbacks([*config, *flags])
+            else:
+                row = measure([*config, *flags], options.steps, options.seconds, not options.no_standard)
         Path(options.into).write_text(json.dumps(row))
         return
     configs = [["--config", config] for config in options.config or ["configs/digits/mlp.yaml"]]
     rows = [run_alone([*settings, *config, *flags]) for config in (configs if options.config else [[], *configs])]
+    if options.callbacks:
+        for row in rows:
+            print_callbacks(row)
+        return
     print_steps(rows)
     print_data(rows)
 

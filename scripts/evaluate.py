@@ -22,6 +22,7 @@ from matplotlib import colormaps
 from PIL import Image
 from torch import Tensor
 
+from callbacks.confusion_matrix import SHADES
 from callbacks.image_grid import as_rgb, picture
 from callbacks.whole_file import replace_file
 from datamodules.base import ImageDataModule
@@ -30,7 +31,6 @@ from scripts.calibration import BINS, Reliability, cross_entropy, fit_temperatur
 from scripts.configuration import mistakes_in_one_sentence
 from scripts.evaluation_page import (
     SCRIPT,
-    SHADES,
     STYLE,
     ShownImage,
     class_table,

@@ -10,20 +10,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from callbacks.confusion_matrix import COLOURS, MOST_NUMBERED, SHADES, shade_levels
 from datamodules.names import readable
 from scripts import chart
 from scripts.calibration import Reliability
 from scripts.chart import Axes
 from scripts.page import escaped
 
-MOST_NUMBERED = 20
-"""Classes up to which the number of images is written into each cell of the confusion matrix."""
-
 CELL = 16
 """Pixels of a cell of the confusion matrix where its class names are to be read."""
-
-SHADES = 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7
-"""Shares of a class's images at which the confusion matrix takes the next shade, finer where mistakes are."""
 
 LONGEST_NAME = 18
 """Letters of a class name that are written beside the confusion matrix."""
@@ -51,13 +46,7 @@ h2 { margin-top: 2.5rem; } h3 { margin: 1.5rem 0 .5rem; font-size: 1rem; }
   background: var(--paper); }
 .range { color: var(--quiet); font-size: .8rem; }
 """
-    + "".join(
-        # Cividis, which is lighter the more there is and looks the same to the colour-blind (Nuñez et al., 2018).
-        f".s{number} {{ fill: {colour}; }}"
-        for number, colour in enumerate(
-            ("#d9dfea", "#b5c3d9", "#8da3c4", "#6a86ad", "#4b6a97", "#2f5080", "#173869", "#00224e"), start=1
-        )
-    )
+    + "".join(f".s{number} {{ fill: {colour}; }}" for number, colour in enumerate(COLOURS, start=1))
     + """
 @media (prefers-color-scheme: dark) { """
     + "".join(
@@ -147,8 +136,7 @@ def confusion_matrix(confusion: NDArray[np.int64], class_names: Sequence[str]) -
     top = 2 * letter + 14 if upright else left
     side = cell * count
     totals = confusion.sum(axis=1)
-    shares = confusion / np.maximum(totals, 1)[:, None]
-    levels = np.where(confusion > 0, np.digitize(shares, SHADES) + 1, 0)
+    levels = shade_levels(confusion)
     parts = [f'<rect class="frame" x="{left}" y="{top}" width="{side}" height="{side}"/>']
     for level in range(1, len(SHADES) + 2):
         squares = "".join(

@@ -1,4 +1,4 @@
-"""Pictures of what a layer gives, of its filters, and of where in an image a network looks.
+"""Pictures of what a layer gives, and of where in an image a network looks.
 
 Shapes: a layer's maps are `[c, h, w]`, an image is `[3, H, W]`.
 """
@@ -6,39 +6,15 @@ Shapes: a layer's maps are `[c, h, w]`, an image is `[3, H, W]`.
 from collections.abc import Sequence
 
 import numpy as np
-import torch
-from matplotlib import colormaps
 from PIL import Image
 from torch import Tensor
 
 from callbacks.figure import new_figure, picture_of
+from callbacks.filters import COLUMNS, coloured
 from callbacks.image_grid import image_grid, picture
 
 MOST_BARS = 64
 """Numbers of a vector up to which each is a bar; more are a line."""
-
-COLUMNS = 8
-"""Tiles in a row."""
-
-MOST_INPUTS = 16
-"""Input channels up to which each filter has a row of its own."""
-
-
-def coloured(maps: Tensor, low: Tensor, high: Tensor, colours: str) -> Tensor:
-    """Give numbers colours.
-
-    Args:
-        maps: float `[B, h, w]`.
-        low: What has the first colour, float, of a shape that fits.
-        high: What has the last.
-        colours: One of matplotlib's maps.
-
-    Returns:
-        uint8 `[B, 3, h, w]`.
-    """
-    shares = (maps - low) / (high - low).clamp(min=torch.finfo(torch.float32).tiny)
-    levels = colormaps[colours](shares.clamp(0, 1).numpy(), bytes=True)[..., :3]
-    return torch.from_numpy(levels).permute(0, 3, 1, 2)
 
 
 def activations_picture(output: Tensor, most: int) -> Image.Image:
@@ -74,33 +50,6 @@ def activations_picture(output: Tensor, most: int) -> Image.Image:
         axes.set(xlabel="unit", ylabel="output")
         axes.grid(alpha=0.3)
     return picture_of(figure)
-
-
-def filters_picture(weight: Tensor, most: int) -> Image.Image:
-    """Draw the filters of a convolution, on one scale that is the same on both sides of 0.
-
-    Args:
-        weight: float `[out, in, h, w]`, or `[out, in, w]`. Of three input channels, drawn as red, green and blue, grey
-            where they are 0; of others a tile for each pair of channels, blue where negative and red where positive.
-        most: Tiles to draw, from the first.
-
-    Returns:
-        RGB.
-    """
-    weight = weight.detach().float().cpu()
-    if weight.ndim == 3:
-        weight = weight[:, :, None]
-    largest = weight.abs().max()
-    if weight.shape[1] == 3:
-        tiles = (0.5 + weight[:most] / (2 * largest.clamp(min=1e-30))).clamp(0, 1)
-        return image_grid(tiles, [str(number) for number in range(len(tiles))], COLUMNS)
-    inputs = weight.shape[1]
-    slices = weight.flatten(0, 1)[:most]
-    numbers = range(len(slices))
-    captions = [str(number) if inputs == 1 else f"{number % inputs} to {number // inputs}" for number in numbers]
-    captions[0] += f"\n{-float(largest):.2g} to {float(largest):.2g}"
-    columns = inputs if 1 < inputs <= MOST_INPUTS else COLUMNS
-    return image_grid(coloured(slices, -largest, largest, "RdBu_r"), captions, columns)
 
 
 def attribution_picture(

@@ -113,7 +113,8 @@ class TrainCLI(LightningCLI):
         parser.add_argument("--experiment", type=str | None, help="Name of the runs' folder; by default the config's.")
         parser.add_argument("--runs", type=Path, default=Path("runs"), help="The folder of all experiments.")
         keys = "feature_cache weight_average finite_guard checkpoint early_stopping learning_rate_monitor"
-        for key in (*keys.split(), "progress_bar", "preview"):
+        keys += " progress_bar preview custom_scalars hyperparameters model_graph confusion_matrix worst_mistakes"
+        for key in (*keys.split(), "filters", "throughput"):
             parser.add_lightning_class_args(Callback, key, subclass_mode=True, required=False)
         parser.link_arguments("seed_everything", "data.init_args.seed")
         parser.link_arguments("data.num_classes", "model.num_classes", apply_on="instantiate")

@@ -25,6 +25,7 @@ from PIL import Image
 from rich import get_console
 from torch import Tensor, nn
 
+from callbacks.filters import CONVOLUTIONS, convolutions, filters_picture
 from callbacks.image_grid import as_rgb
 from datamodules.progress import progress
 from models.classifier import Classifier
@@ -32,15 +33,13 @@ from models.near_names import near_names
 from scripts.architecture import layer_table, layers_of
 from scripts.configuration import mistakes_in_one_sentence
 from scripts.embedding import embedding_picture, features_of, last_linear, t_sne, write_projector
-from scripts.layer_pictures import activations_picture, attribution_picture, filters_picture
+from scripts.layer_pictures import activations_picture, attribution_picture
 from scripts.layers import find_layer, grad_cam, last_maps, layer_outputs, occlusion, saliency
 from scripts.picture_file import picture_file, save_picture, show_picture
 from scripts.preview import number_of_images
 from scripts.shown_image import IN_DATA, as_network_sees, shown_image
 from scripts.silence import silence_libraries
 from scripts.trained import data_of, find_checkpoint, load_trained, run_of
-
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)
 
 MOST_TILES = 64
 """Maps or filters in a picture unless asked for otherwise."""
@@ -116,7 +115,7 @@ def activations(subject: Subject) -> Image.Image | None:
 def filters(subject: Subject) -> Image.Image:
     """The filters of a convolution, by default the first."""
     network, layer = subject.network, subject.options.layer
-    known = [name for name, module in network.named_modules() if isinstance(module, CONVOLUTIONS)]
+    known = convolutions(network)
     if not known:
         raise MisconfigurationException(f"{type(network).__name__} has no convolution, so no filters to show.")
     module = find_layer(network, layer or known[0])

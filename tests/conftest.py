@@ -19,6 +19,8 @@ from datamodules.base import ImageDataModule
 from datamodules.digits import Digits
 from datamodules.pack import Source
 from models.checkpoint import read_checkpoint
+from models.classifier import Classifier
+from models.convnet import ConvNet
 from scripts.train import main
 from tests.discovery import ROOT
 
@@ -71,6 +73,17 @@ def digits(data_root: Path) -> Digits:
     data = Digits(root=data_root)
     data.setup("fit")
     return data
+
+
+@pytest.fixture
+def classifier() -> Callable[[], Classifier]:
+    """Makes a small one for the digits, the same each time."""
+
+    def make() -> Classifier:
+        torch.manual_seed(0)
+        return Classifier(ConvNet(1, (8, 8), 10), 10, lambda groups: torch.optim.AdamW(groups, lr=0.003))
+
+    return make
 
 
 @pytest.fixture

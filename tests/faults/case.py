@@ -37,7 +37,13 @@ a disk that is full."""
 CONFIGURATIONS = 20
 """Several cases have the same, so that fewer unbroken runs are needed."""
 
+MEASURED = "train/images_per_second"
+"""The figure that is a time and no result: its points must be where they are, but differ between any two runs."""
+
 COMPARED = ("state_dict", "raw_state_dict", "optimizer_states", "lr_schedulers", "global_step", "epoch")
+
+KEEPING = ("EarlyStopping", "Checkpoint", "ConfusionMatrix")
+"""Callbacks whose state is compared."""
 
 FIGURES = ("metrics", "best", "epochs", "steps")
 
@@ -230,12 +236,12 @@ def difference(whole: Path, broken: Path) -> str:
     checkpoints = [read_checkpoint(run / "checkpoints" / "last.ckpt") for run in (whole, broken)]
     results = [json.loads((run / "results.json").read_text()) for run in (whole, broken)]
     pairs = {f"last.ckpt: {part}": [c.get(part) for c in checkpoints] for part in COMPARED}
-    pairs |= {f"last.ckpt: {name}": [_state(c, name) for c in checkpoints] for name in ("EarlyStopping", "Checkpoint")}
+    pairs |= {f"last.ckpt: {name}": [_state(c, name) for c in checkpoints] for name in KEEPING}
     pairs |= {
         f"results.json: {name}": [r.get(name) for r in results] for name in ("metrics", "best", "epochs", "steps")
     }
-    pairs["metrics.csv"] = [list(csv.reader((run / "metrics.csv").read_text().splitlines())) for run in (whole, broken)]
-    pairs["TensorBoard"] = [_points(run) for run in (whole, broken)]
+    pairs["metrics.csv"] = [timeless_rows(run) for run in (whole, broken)]
+    pairs["TensorBoard"] = [timeless_points(run) for run in (whole, broken)]
     pairs["best.ckpt"] = [read_checkpoint(run / "checkpoints" / "best.ckpt")["state_dict"] for run in (whole, broken)]
     for name, (expected, found) in pairs.items():
         if not _equal(expected, found):
@@ -248,9 +254,21 @@ def _state(checkpoint: dict[str, Any], name: str) -> Any:
     return {key: value for key, value in (state or {}).items() if not key.endswith("path")}
 
 
-def _points(run: Path) -> dict[str, list[tuple[int, float]]]:
-    events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
-    return {tag: [(point.step, point.value) for point in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+def timeless_rows(run: Path) -> list[list[tuple[str, str]]]:
+    """Of what is measured, whether it is there."""
+    rows = csv.DictReader((run / "metrics.csv").read_text().splitlines())
+    return [list({**row, MEASURED: "measured" if row[MEASURED] else ""}.items()) for row in rows]
+
+
+def timeless_points(run: Path) -> dict[str, list[Any]]:
+    """Steps and values of each curve, of what is measured the steps alone; steps and bytes of each picture."""
+    events = EventAccumulator(str(run), size_guidance={"scalars": 0, "images": 0}).Reload()
+    found: dict[str, list[Any]] = {
+        tag: [(point.step, None if tag == MEASURED else point.value) for point in events.Scalars(tag)]
+        for tag in events.Tags()["scalars"]
+    }
+    pictures = {tag: events.Images(tag) for tag in events.Tags()["images"]}
+    return found | {tag: [(one.step, one.encoded_image_string) for one in ones] for tag, ones in pictures.items()}
 
 
 def _shown(value: Any) -> str:

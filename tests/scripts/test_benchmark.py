@@ -23,6 +23,18 @@ def test_prints_the_ratio_of_program_and_limit(data_root: Path, tmp_path: Path) 
     assert not list(tmp_path.iterdir()), "the benchmark leaves nothing behind"
 
 
+def test_says_what_each_callback_costs_in_a_whole_training(data_root: Path, tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "scripts" / "benchmark.py"), "--callbacks", "--trainer.max_epochs=2"]
+    command += ["--config", str(ROOT / "configs" / "digits" / "mlp.yaml"), "--data.root", str(data_root)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "2 epochs" in done.stdout
+    rows = {cells[1]: cells for line in done.stdout.splitlines() if len(cells := line.split()) > 6}
+    for name in ("FiniteGuard", "ConfusionMatrix", "WorstMistakes", "ModelGraph", "Hyperparameters", "Throughput"):
+        assert int(rows[name][7]) > 0
+    assert not list(tmp_path.iterdir()), "the benchmark leaves nothing behind"
+
+
 def test_fails_with_what_it_runs(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "scripts" / "benchmark.py"), "--config", "none.yaml"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -1,0 +1,49 @@
+"""How fast each epoch was trained."""
+
+from typing import cast
+
+from lightning.pytorch import LightningModule, Trainer
+
+from callbacks.outside_steps import OutsideSteps
+from callbacks.run_record import Stopwatch
+from models.classifier import Classifier
+
+
+class Throughput(OutsideSteps):
+    """Logs `train/images_per_second` after each epoch: its training images, of all processes, by its time.
+
+    Without that of validation. Of an epoch that is taken up in its middle, what came after that is counted.
+    """
+
+    def __init__(self) -> None:
+        self._clock = Stopwatch()
+        self._before = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin to measure, perhaps within an epoch."""
+        self._begin(int(cast(Classifier, pl_module).train_metrics.total))
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure the epoch."""
+        self._begin(0)
+
+    def _begin(self, images: int) -> None:
+        self._before, self._clock = images, Stopwatch()
+        self._clock.start()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Pause."""
+        self._clock.stop()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Go on, if this is a training's validation."""
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._clock.start()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log what was measured."""
+        images = int(cast(Classifier, pl_module).train_metrics.total) - self._before  # waits for the device
+        self._clock.stop()
+        rate = images * trainer.world_size / max(self._clock.seconds, 1e-9)
+        for logger in trainer.loggers:  # to the curves alone: it is no figure of the weights
+            logger.log_metrics({"train/images_per_second": rate}, step=trainer.global_step - 1)
