@@ -22,6 +22,7 @@ from callbacks.run_folder import CONFIG
 from datamodules.cores import available_cores
 from datamodules.names import readable
 from models.classifier import Classifier
+from models.durable_file import replacing
 
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "kornia")
 """The packages whose versions decide what a run computes."""
@@ -82,7 +83,8 @@ class RunRecord(Callback):
         if stage != "fit":
             return
         if trainer.is_global_zero:
-            (self.folder / CONFIG).write_text(self._text)
+            with replacing(self.folder / CONFIG) as part:
+                part.write_text(self._text)
         datamodule = getattr(trainer, "datamodule", None)
         self._fingerprint = getattr(datamodule, "data_fingerprint", None)
         skipped = getattr(getattr(datamodule, "pack", None), "skipped", None)
@@ -187,10 +189,8 @@ class RunRecord(Callback):
     def _write(self, trainer: Trainer) -> None:
         self.results.setdefault("metrics", {}).update(_figures(trainer))
         if trainer.is_global_zero:
-            target = self.folder / "results.json"
-            part = target.with_suffix(".part")
-            part.write_text(json.dumps(self.results, indent=2) + "\n")
-            part.replace(target)
+            with replacing(self.folder / "results.json") as part:
+                part.write_text(json.dumps(self.results, indent=2) + "\n")
 
 
 class Stopwatch:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import torch
 
+from callbacks.interruption import heeding_signals
 from scripts.configuration import mistakes_in_one_sentence
 from scripts.silence import silence_libraries
 
@@ -17,10 +18,13 @@ TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 
 @contextmanager
 def training_process() -> Iterator[None]:
-    """Prepare the process, silence libraries, and let a user's mistake end it with one sentence and exit status 2."""
-    silence_libraries()
-    prepare_process()
-    with mistakes_in_one_sentence():
+    """Prepare the process, silence libraries, and let a signal or a user's mistake end it in order.
+
+    A mistake ends it with one sentence and exit status 2, a signal as `callbacks.interruption` says.
+    """
+    with heeding_signals(), mistakes_in_one_sentence():
+        silence_libraries()
+        prepare_process()
         yield
 
 
