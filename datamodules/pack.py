@@ -7,8 +7,9 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -224,32 +225,33 @@ def check_labels(source: Source, class_names: Sequence[str]) -> None:
 def _write_parts(part: Path, source: Source, class_names: Sequence[str], total: int, packed: bool) -> None:
     some = next(images for images, _ in source.values())
     shape = tuple(some.shape[1:])
-    pixels = _Array(part / "images.npy", total, shape, np.uint8) if packed else None
-    sums = _Array(part / "sums.npy", total, (2, shape[0]), np.int64)
-    kept_labels, kept_names, skipped, splits, end = [], [], [], {}, 0
-    with progress(f"Reading {len(class_names)} classes", total) as advance:
-        for split, (images, labels) in source.items():
-            start, seen = end, 0
-            for chunk, errors in _chunks(images):
-                rows = np.arange(seen, seen + len(chunk))
-                seen += len(chunk)
-                if errors:
-                    assert isinstance(images, ImageFiles)
-                    skipped += [(os.fsdecode(images.names[rows[row]]), reason) for row, reason in errors.items()]
-                    whole = np.setdiff1d(np.arange(len(rows)), list(errors))
-                    chunk, rows = chunk[whole], rows[whole]
-                if pixels is not None:
-                    pixels.append(chunk)
-                sums.append(image_sums(chunk))
-                kept_labels.append(labels[rows])
-                if isinstance(images, ImageFiles):
-                    kept_names.append(images.names[rows])
-                end += len(rows)
-                advance(len(rows) + len(errors))
-            splits[split] = (start, end)
-    for array in (pixels, sums):
-        if array is not None:
-            array.close(end)
+    with ExitStack() as files:
+        pixels = files.enter_context(_Array(part / "images.npy", total, shape, np.uint8)) if packed else None
+        sums = files.enter_context(_Array(part / "sums.npy", total, (2, shape[0]), np.int64))
+        kept_labels, kept_names, skipped, splits, end = [], [], [], {}, 0
+        with progress(f"Reading {len(class_names)} classes", total) as advance:
+            for split, (images, labels) in source.items():
+                start, seen = end, 0
+                for chunk, errors in _chunks(images):
+                    rows = np.arange(seen, seen + len(chunk))
+                    seen += len(chunk)
+                    if errors:
+                        assert isinstance(images, ImageFiles)
+                        skipped += [(os.fsdecode(images.names[rows[row]]), reason) for row, reason in errors.items()]
+                        whole = np.setdiff1d(np.arange(len(rows)), list(errors))
+                        chunk, rows = chunk[whole], rows[whole]
+                    if pixels is not None:
+                        pixels.append(chunk)
+                    sums.append(image_sums(chunk))
+                    kept_labels.append(labels[rows])
+                    if isinstance(images, ImageFiles):
+                        kept_names.append(images.names[rows])
+                    end += len(rows)
+                    advance(len(rows) + len(errors))
+                splits[split] = (start, end)
+        for array in (pixels, sums):
+            if array is not None:
+                array.close(end)
     np.save(part / "labels.npy", np.concatenate(kept_labels).astype(np.int64))
     if kept_names:
         np.save(part / "names.npy", np.concatenate(kept_names))
@@ -281,6 +283,12 @@ class _Array:
         shape, dtype = self._header
         header = {"descr": dtype.str, "fortran_order": False, "shape": (rows, *shape)}
         np.lib.format.write_array_header_1_0(self._file, header)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
 
     def append(self, rows: NDArray[Any]) -> None:
         self._file.write(np.ascontiguousarray(rows).data)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import torch
 
 from callbacks.interruption import heeding_signals
+from datamodules.loader import wake_workers
 from scripts.configuration import mistakes_in_one_sentence
 from scripts.silence import silence_libraries
 
@@ -25,7 +26,10 @@ def training_process() -> Iterator[None]:
     with heeding_signals(), mistakes_in_one_sentence():
         silence_libraries()
         prepare_process()
-        yield
+        try:
+            yield
+        finally:
+            wake_workers()
 
 
 def prepare_process() -> None:

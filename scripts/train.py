@@ -266,7 +266,7 @@ class TrainCLI(LightningCLI):
         """Say how to go on when a signal or a fault has ended the process."""
         try:
             super()._run_subcommand(subcommand)
-        except (Stopped, *FAULTS) as end:
+        except (Stopped, *FAULTS, torch.OutOfMemoryError, MemoryError) as end:
             if subcommand == "fit" and self.trainer.is_global_zero:
                 what = f"stopped by {end.signal.name}" if isinstance(end, Stopped) else "broken off"
                 if (self.folder / CONFIG).is_file():

@@ -20,9 +20,14 @@ def test_a_file_is_replaced_when_its_successor_is_whole(tmp_path: Path) -> None:
 def test_it_is_kept_when_the_writer_fails(tmp_path: Path) -> None:
     target = tmp_path / "file.txt"
     target.write_text("old")
-    with pytest.raises(OSError, match="No space"), replacing(target) as part:
-        part.write_text("half")
-        raise OSError(28, "No space left on device")
+
+    def fail() -> None:
+        with replacing(target) as part:
+            part.write_text("half")
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        fail()
     assert target.read_text() == "old"
     assert os.listdir(tmp_path) == ["file.txt"]  # noqa: PTH208  # names are wanted
 
