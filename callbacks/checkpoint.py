@@ -1,7 +1,6 @@
 """The best and the last checkpoint of a run."""
 
 import math
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -19,7 +18,8 @@ from callbacks.safe_points import (
     stands_between_steps,
 )
 from datamodules.loader import WorkerError
-from models.checkpoint import check_whole, read_checkpoint
+from models.checkpoint import read_checkpoint
+from models.durable_file import copy_whole
 
 BEST, LAST = "best.ckpt", "last.ckpt"
 
@@ -80,6 +80,7 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
         self._written = 0.0
         self._read_back = False
         self._failure = ""
+        self._is_training = False
 
     @property
     def state_key(self) -> str:
@@ -100,7 +101,11 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
         return {"best_model_path": self.best_model_path, "best_model_score": self.best_model_score}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Take over the best, and keep what a new run starts from as its own last, until it has got further."""
+        """Take over the best, and keep what a new run starts from as its own last, until it has got further.
+
+        Raises:
+            MisconfigurationException: If the folder cannot take them.
+        """
         if trainer.state.fn != "fit" or trainer.ckpt_path is None:
             return
         source = Path(trainer.ckpt_path)
@@ -113,12 +118,19 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
         elif score is not None and trainer.is_global_zero:
             print(f"{places[0]} is lost or damaged; the best is looked for from here on")
         if trainer.is_global_zero:
-            ours.parent.mkdir(parents=True, exist_ok=True)
-            if self.best_model_path and theirs is not None and not ours.exists():
-                shutil.copy(theirs, ours)
             last = self._file(LAST)
-            if not last.exists() or (source.parent.resolve() == last.parent.resolve() and not source.samefile(last)):
-                shutil.copy(source, last)
+            try:
+                ours.parent.mkdir(parents=True, exist_ok=True)
+                if self.best_model_path and theirs is not None and not ours.exists():
+                    copy_whole(theirs, ours)
+                here = source.parent.resolve() == last.parent.resolve()
+                if not last.exists() or (here and not source.samefile(last)):
+                    copy_whole(source, last)
+            except OSError as error:
+                raise MisconfigurationException(
+                    f"The run's folder {ours.parent} cannot take the checkpoint that training goes on from: "
+                    f"{error.strerror}; free space there or choose another place with --runs."
+                ) from error
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Try whether the folder takes a checkpoint.
@@ -126,7 +138,7 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
         Raises:
             MisconfigurationException: If it does not.
         """
-        self._written = time.monotonic()
+        self._written, self._is_training = time.monotonic(), False
         if not trainer.is_global_zero:
             return
         weights = sum(tensor.nbytes for tensor in pl_module.state_dict().values())
@@ -143,6 +155,14 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
             ) from error
         finally:
             trial.unlink(missing_ok=True)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write from here on: before, a resumed run is not yet where its checkpoint is."""
+        self._is_training = True
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write no more, but what could not be written."""
+        self._is_training = False
 
     def on_safe_point(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write what is due.
@@ -166,8 +186,10 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Write the last checkpoint, if training was left in order."""
         alone = trainer.world_size == 1  # others would have to write with us, but only a signal reaches all
-        in_order = isinstance(exception, Stopped) or (isinstance(exception, WorkerError) and alone)
-        if trainer.state.fn != "fit" or not in_order or not stands_between_steps(trainer):
+        in_order = (
+            exception.in_order if isinstance(exception, Stopped) else isinstance(exception, WorkerError) and alone
+        )
+        if not self._is_training or not in_order or not stands_between_steps(trainer):
             return
         if trainer.validating:
             self._write(trainer, LAST)
@@ -219,7 +241,6 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
         if not failed and not self._read_back:
             self._read_back = True
             if trainer.is_global_zero:
-                check_whole(path)
                 read_checkpoint(path)
         self._written = time.monotonic()
         return not failed
@@ -232,7 +253,6 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
 def _best_score(path: Path, key: str) -> float | None:
     """The score of the best checkpoint in a file, or None if it cannot be used."""
     try:
-        check_whole(path)
         score: float | None = read_checkpoint(path)["callbacks"][key]["best_model_score"]
     except (MisconfigurationException, KeyError):
         return None

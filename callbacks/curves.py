@@ -15,6 +15,7 @@ from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from torch.utils.tensorboard import SummaryWriter
 
 from callbacks.outside_steps import OutsideSteps
+from models.durable_file import replacing
 
 TABLE, EVENTS = ExperimentWriter.NAME_METRICS_FILE, "events.out.tfevents.*"
 
@@ -187,12 +188,7 @@ def _read(table: Path) -> list[dict[str, str]]:
 
 def _write(table: Path, names: list[str], rows: list[dict[str, str]]) -> None:
     """Replace the file whole or not at all."""
-    part = table.with_suffix(".part")
-    try:
-        with part.open("w", newline="") as file:
-            writer = csv.DictWriter(file, names, extrasaction="ignore")
-            writer.writeheader()
-            writer.writerows(rows)
-        part.replace(table)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(table) as part, part.open("w", newline="") as file:
+        writer = csv.DictWriter(file, names, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)

@@ -198,7 +198,10 @@ class FiniteGuard(Callback):
         self._in_a_row += 1
         place = ""
         if self.nonfinite_steps <= MOST_SAVED:
-            place = f"; its batch is in {step.save(Path(trainer.default_root_dir), trainer)}"
+            try:
+                place = f"; its batch is in {step.save(Path(trainer.default_root_dir), trainer)}"
+            except (OSError, RuntimeError) as error:  # torch's of a full disk
+                place = f"; its batch could not be saved ({str(error).splitlines()[0]})"
         what = f"{step.description()}{place}"
         if self.on_nan == "stop" or self._in_a_row == MOST_IN_A_ROW:
             row = f" of {MOST_IN_A_ROW} in a row without a finite loss" if self.on_nan != "stop" else ""

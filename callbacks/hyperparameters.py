@@ -18,6 +18,7 @@ from callbacks.curves import SETTINGS, on_boards
 from callbacks.outside_steps import OutsideSteps
 from callbacks.run_record import RunRecord
 from models.classifier import Classifier
+from models.durable_file import replacing
 
 Value = str | bool | int | float
 
@@ -147,14 +148,9 @@ def _callbacks(trainer: Trainer) -> Iterator[Any]:
 
 def _write_alone(file: Path, summary: Any) -> None:
     """Write an events file whole or, without space, not at all."""
-    part = file.with_name(f".{file.name}.part")
     with suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with part.open("wb") as opened:
-                records = RecordWriter(opened)
-                for content in ({"file_version": "brain.Event:2"}, {"summary": summary}):
-                    records.write(Event(wall_time=time.time(), **content).SerializeToString())
-            part.replace(file)
-        finally:
-            part.unlink(missing_ok=True)
+        with replacing(file) as part, part.open("wb") as opened:
+            records = RecordWriter(opened)
+            for content in ({"file_version": "brain.Event:2"}, {"summary": summary}):
+                records.write(Event(wall_time=time.time(), **content).SerializeToString())

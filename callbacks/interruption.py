@@ -3,6 +3,9 @@
 import os
 import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -19,15 +22,63 @@ EXIT_STATUS = {signal.SIGTERM: 143, signal.SIGUSR1: 143, signal.SIGINT: 130}
 
 
 class Stopped(SystemExit):
-    """A signal ends the process between two batches.
+    """A signal ends the process.
 
     Args:
         signal_number: The signal.
+        in_order: Whether between two batches, so that what was reached can be saved.
     """
 
-    def __init__(self, signal_number: int) -> None:
+    def __init__(self, signal_number: int, *, in_order: bool) -> None:
         self.signal = signal.Signals(signal_number)
+        self.in_order = in_order
         super().__init__(EXIT_STATUS[self.signal])
+
+
+class _Told:
+    """What this process was told by signals."""
+
+    signal = 0
+    interrupts = 0
+    waits = False
+    """Whether a loop runs, which leaves between two batches."""
+
+    def note(self, number: int, frame: FrameType | None) -> None:
+        """Note a signal, and leave at once where nothing would heed it."""
+        if number == signal.SIGINT:
+            self.interrupts += 1
+            if self.interrupts > 1:
+                os._exit(EXIT_STATUS[signal.SIGINT])
+            if self.waits and sys.stderr.isatty():  # written at once: print may be what was interrupted
+                os.write(sys.stderr.fileno(), b"\nleaving after this batch; Ctrl-C again leaves at once\n")
+        self.signal = number
+        if not self.waits:
+            raise Stopped(number, in_order=False)
+
+
+_told = _Told()
+
+
+@contextmanager
+def heeding_signals() -> Iterator[None]:
+    """Let SIGTERM, SIGUSR1 and SIGINT end the process, with what it has to clean up and with a status of its own.
+
+    Where the loop of a Trainer with an `Interruption` runs, they do so between two batches. One that comes when a loop
+    is just over is heeded in the next.
+
+    Raises:
+        Stopped: Where a signal finds the process.
+    """
+    if threading.current_thread() is not threading.main_thread():  # which alone may choose what signals do
+        yield
+        return
+    _told.signal, _told.interrupts, _told.waits = 0, 0, False
+    before = {number: signal.signal(number, _told.note) for number in EXIT_STATUS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Interruption(Callback):
@@ -42,7 +93,7 @@ class Interruption(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Take the place of Lightning's handlers, of which one leaves without a checkpoint and with status 0."""
-        trainer._signal_connector = self._signals = _Signals(trainer)
+        trainer._signal_connector = _Signals(trainer)
         add_safe_points(trainer)
 
     def on_safe_point(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -64,30 +115,31 @@ class Interruption(Callback):
     def _leave_if_told(self, trainer: Trainer) -> None:
         if trainer.state.fn == TrainerFn.FITTING and not stands_between_steps(trainer):
             return  # a validation between batches whose gradients belong together
-        if told := highest_in_any_process(trainer, self._signals.told):
-            raise Stopped(told)
+        if told := highest_in_any_process(trainer, _told.signal):
+            raise Stopped(told, in_order=True)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Let the process that has started the others leave last: it would be killed if one of them failed."""
-        launched = isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher)
-        if isinstance(exception, Stopped) and launched and not trainer.is_global_zero:
+        launcher = trainer.strategy.launcher
+        if not isinstance(exception, Stopped) or not isinstance(launcher, _SubprocessScriptLauncher):
+            return
+        if not exception.in_order:
+            launcher.kill(exception.signal)  # they may wait for this one
+        elif not trainer.is_global_zero:
             exception.code = 0
 
 
 class _Signals(_SignalConnector):
-    """Notes a signal while a loop runs; before and after, each does what it did before."""
-
-    told = 0
+    """Lets signals wait while a loop runs; before and after, each does what it did before."""
 
     def register_signal_handlers(self) -> None:
         for number in EXIT_STATUS:
-            self._original_handlers[number] = signal.getsignal(number)
-            self._register_signal(number, self._note)
+            self._original_handlers[number] = before = signal.getsignal(number)
+            if before != _told.note:  # a Trainer that is used in Python
+                _told.signal, _told.interrupts = 0, 0
+            self._register_signal(number, _told.note)
+        _told.waits = True
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT:
-            if self.told == number:
-                os._exit(EXIT_STATUS[signal.SIGINT])
-            if sys.stderr.isatty():  # written at once: print may be what was interrupted
-                os.write(sys.stderr.fileno(), b"\nleaving after this batch; Ctrl-C again leaves at once\n")
-        self.told = number
+    def teardown(self) -> None:
+        _told.waits = False
+        super().teardown()

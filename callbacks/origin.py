@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from callbacks.whole_file import replace_file
 from datamodules.cores import available_cores
 from datamodules.names import readable
+from models.durable_file import replace_file
 
 ORIGIN, RESTARTS, CONSTRAINTS, CHANGES = "origin.json", "restarts.json", "constraints.txt", "changes.patch"
 """The files of a run's folder that say where it comes from."""

@@ -16,9 +16,9 @@ from lightning.pytorch import LightningModule, Trainer
 from callbacks import origin
 from callbacks.outside_steps import OutsideSteps
 from callbacks.run_folder import CONFIG
-from callbacks.whole_file import replace_file
 from datamodules.names import readable
 from models.classifier import Classifier
+from models.durable_file import replace_file
 
 RESULTS = "results.json"
 """The run's figures, in its folder when training is over, and again after the test."""
@@ -97,7 +97,7 @@ class RunRecord(OutsideSteps):
             replace_file(self.folder / CONFIG, self._text)
             return
         before = yaml.safe_load((self.folder / CONFIG).read_text())
-        configured = origin.differences(origin.flat(before), origin.flat(self._config))
+        configured = origin.differences(origin.flat(before), origin.flat(self.config))
         if changed := origin.note_restart(self.folder, start, self._step, configured):
             print(f"not as when the run began: {'; '.join(changed)}")
         replace_file(self.folder / CONFIG, self._text)

@@ -55,6 +55,11 @@ class _Epochs(_FitLoop):
         self._data_source = replaced._data_source
         self.epoch_loop.val_loop._data_source = replaced.epoch_loop.val_loop._data_source
 
+    def on_load_checkpoint(self, state_dict: dict[str, Any]) -> None:
+        super().on_load_checkpoint(state_dict)
+        # Lightning tries the validation out also before a run goes on between epochs, and forgets the last figures.
+        self.trainer.num_sanity_val_steps = 0
+
     def on_advance_end(self) -> None:
         self._restarting = False  # the epoch ends like any other
         super().on_advance_end()

@@ -1,12 +1,17 @@
 """The stock DataLoader, with a clock, and a sentence for each way in which its workers fail."""
 
 import os
+import signal
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from multiprocessing import active_children
 from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from torch.utils.data import DataLoader
+from torch import Tensor
+from torch.utils.data import DataLoader, default_convert
 
 PATIENCE_SECONDS = 300.0
 """How long a batch may take before its worker counts as stopped."""
@@ -40,6 +45,7 @@ class TimedLoader(DataLoader[Any]):
             num_workers=num_workers,
             timeout=PATIENCE_SECONDS if num_workers else 0,
             worker_init_fn=_leave_process_group,
+            collate_fn=_shared if num_workers else None,
             **options,
         )
 
@@ -49,7 +55,8 @@ class TimedLoader(DataLoader[Any]):
         while True:
             start = clock()
             try:
-                batch = next(batches)
+                with _patience() if self.num_workers else nullcontext():
+                    batch = next(batches)
             except StopIteration:
                 return
             except MisconfigurationException as error:
@@ -57,14 +64,54 @@ class TimedLoader(DataLoader[Any]):
                 raise MisconfigurationException(sentence) from None
             except (RuntimeError, OSError) as error:
                 if self.num_workers and (sentence := _sentence(f"{error} {error.__cause__}")):
+                    wake_workers()
                     raise WorkerError(sentence) from error
                 raise
             self.seconds_waited += clock() - start
             yield batch
 
 
+def wake_workers() -> None:
+    """Let processes that load batches end, also if they were stopped, which Python would wait for at its own end."""
+    for child in active_children():
+        if child.daemon and child.pid:
+            with suppress(ProcessLookupError):
+                os.kill(child.pid, signal.SIGCONT)
+
+
+@contextmanager
+def _patience() -> Iterator[None]:
+    """Wait for `PATIENCE_SECONDS` at most; torch does not count the time in which a worker hands over a file."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def give_up(*_: object) -> None:
+        raise TimeoutError("timed out")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.setitimer(signal.ITIMER_REAL, PATIENCE_SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def _leave_process_group(_: int) -> None:
     os.setpgid(0, 0)
+
+
+def _shared(batch: Any) -> Any:
+    """A batch in the memory where it is handed over.
+
+    torch does so in a thread, where a failure for want of space reaches nobody, and the batch is waited for.
+    """
+    batch = default_convert(batch)  # type: ignore[no-untyped-call]
+    for part in batch if isinstance(batch, list | tuple) else (batch,):
+        if isinstance(part, Tensor):
+            part.share_memory_()  # type: ignore[no-untyped-call]
+    return batch
 
 
 def _sentence(message: str) -> str:
@@ -74,7 +121,12 @@ def _sentence(message: str) -> str:
             f"A process that loads batches has given none for {PATIENCE_SECONDS:.0f} s: it was stopped, or its disk "
             "does not answer; see to that, or use --data.num_workers 0."
         )
-    if "shared memory" in message or "No space left on device" in message or "Bus error" in message:
+    if (
+        "shared memory" in message
+        or "/torch_" in message
+        or "No space left on device" in message
+        or "Bus error" in message
+    ):
         return (
             "The shared memory in /dev/shm, where batches are handed over, is full: use --data.num_workers 0 or a "
             "smaller --data.batch_size, or give the container more with --shm-size."

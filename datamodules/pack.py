@@ -17,11 +17,12 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from datamodules.cores import available_cores
 from datamodules.image_file import UnreadableImageError
 from datamodules.image_files import ImageFiles
+from datamodules.loader import TimedLoader
 from datamodules.progress import progress
 from datamodules.whole_folder import refuse_too_much, whole_folder
 
@@ -324,5 +325,5 @@ def _chunks(images: Images) -> Iterator[tuple[NDArray[np.uint8], dict[int, str]]
         yield from ((np.asarray(images[rows.start : rows.stop]), {}) for rows in ranges)
         return
     workers = min(available_cores(), len(ranges))
-    for chunk, errors in DataLoader(_Attempts(images), batch_size=None, sampler=ranges, num_workers=workers):
+    for chunk, errors in TimedLoader(_Attempts(images), batch_size=None, sampler=ranges, num_workers=workers):
         yield chunk.numpy(), errors

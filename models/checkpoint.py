@@ -1,6 +1,5 @@
 """Writing and reading a checkpoint."""
 
-import os
 import re
 import zipfile
 from collections.abc import Mapping
@@ -10,6 +9,8 @@ from typing import Any
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+from models.durable_file import replacing
 
 
 class DurableCheckpointIO(TorchCheckpointIO):
@@ -35,36 +36,14 @@ class DurableCheckpointIO(TorchCheckpointIO):
             return
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(f".{target.name}.{os.getpid()}")
-        try:
-            with part.open("wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(target)
-        finally:
-            part.unlink(missing_ok=True)
-        folder = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Remove what writers that were killed have left in a folder of checkpoints.
-
-    Args:
-        folder: The folder, into which nobody else is writing.
-    """
-    for part in folder.glob(".*.ckpt.*"):
-        part.unlink()
+        with replacing(target) as part, part.open("wb") as file:
+            torch.save(checkpoint, file)
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
     """Find the checkpoint that is furthest in training, of those that are whole and that training can go on from.
 
-    Says of each damaged one that it is left out.
+    Says of each other one that it is left out.
 
     Args:
         folder: The folder of checkpoints.
@@ -73,14 +52,13 @@ def newest_checkpoint(folder: Path) -> Path | None:
         The file, or None if there is none.
     """
     progress = {}
-    for path in folder.glob("*.ckpt"):
+    for path in sorted(folder.glob("*.ckpt")):
         try:
-            check_whole(path)
-            checkpoint = read_checkpoint(path)
+            checkpoint = _read(path)
             if not is_weights_only(checkpoint):
                 progress[path] = (checkpoint["global_step"], path.stat().st_mtime_ns)
-        except MisconfigurationException as error:
-            print(f"{error} It is left out.")
+        except (ValueError, KeyError) as error:
+            print(f"The checkpoint {path} is left out: {error}.")
     return max(progress, key=lambda path: progress[path], default=None)
 
 
@@ -89,26 +67,10 @@ def is_weights_only(checkpoint: Mapping[str, Any]) -> bool:
     return "optimizer_states" not in checkpoint
 
 
-def check_whole(path: str | Path) -> None:
-    """Compare a checkpoint with the checksums in it, which torch writes and does not look at.
-
-    Args:
-        path: The file.
-
-    Raises:
-        MisconfigurationException: If it cannot be read, or a bit of its content is not what was written.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-    except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError) as error:
-        raise MisconfigurationException(f"The checkpoint {path} is damaged: {error}.") from error
-    if damaged is not None:
-        raise MisconfigurationException(f"The checkpoint {path} is damaged: {damaged} is not what was written.")
-
-
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint of a Classifier; no code in it is run, and weights are read from the file when they are used.
+
+    Its content is compared with the checksums in it, which torch writes and does not look at.
 
     Args:
         path: The file.
@@ -125,16 +87,33 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             f"There is no checkpoint {path}; give a file such as runs/EXPERIMENT/DATE-TIME/checkpoints/best.ckpt."
         )
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:
-        strange = re.search(r"GLOBAL (\S+)", str(error))
-        reason = f"it holds code or an object ({strange[1]})" if strange else "it is truncated or damaged"
+        checkpoint = _read(path)
+    except ValueError as error:
         raise MisconfigurationException(
-            f"The checkpoint {path} cannot be read: {reason}; use another checkpoint of the run."
+            f"The checkpoint {path} cannot be read: {error}; use another checkpoint of the run."
         ) from error
-    if not isinstance(checkpoint, dict) or not {"state_dict", "class_names", "preprocessing"} <= checkpoint.keys():
+    if not {"state_dict", "class_names", "preprocessing"} <= checkpoint.keys():
         raise MisconfigurationException(
             f"{path} is no checkpoint of this program: it lacks weights, class names or preprocessing; give one that "
             "scripts/train.py has written."
         )
     return checkpoint
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What is in a file, or a ValueError with what is wrong with it."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except Exception as error:  # of a damaged file, whatever its bytes happen to mean
+        raise ValueError("it is truncated or damaged") from error
+    if damaged is not None:
+        raise ValueError(f"it is damaged, {damaged} is not what was written")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:
+        strange = re.search(r"GLOBAL (\S+)", str(error))
+        raise ValueError(
+            f"it holds code or an object ({strange[1]})" if strange else "it is truncated or damaged"
+        ) from error
+    return checkpoint if isinstance(checkpoint, dict) else {}

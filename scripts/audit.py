@@ -30,10 +30,10 @@ from datamodules.names import readable
 from datamodules.pack import Images, Source, check_labels
 from datamodules.progress import progress
 from datamodules.split import SPLITS
+from models.durable_file import replace_file
 from scripts.audit_page import Shown, ShownPair, write_page
 from scripts.data_command import run_on_data
 from scripts.duplicates import Fingerprints, joined, look_at, near_pairs, view
-from scripts.page import replace_file
 from scripts.stray_files import stray_files
 
 EXAMPLES = 3

@@ -28,14 +28,14 @@ from datamodules.base import ImageDataModule
 from datamodules.names import readable
 from datamodules.progress import progress
 from models.batch_norm import compute_statistics, trained_batch_norms
-from models.checkpoint import DurableCheckpointIO, check_whole, read_checkpoint
+from models.checkpoint import DurableCheckpointIO, read_checkpoint
 from models.classifier import Classifier
 from scripts.calibration import cross_entropy
 from scripts.configuration import mistakes_in_one_sentence
+from scripts.output_file import refuse_output
 from scripts.predictions import predict_split
 from scripts.silence import silence_libraries
 from scripts.trained import computing, data_of, find_checkpoint, load_trained
-from scripts.whole_file import refuse_output
 
 KEPT = (
     *("state_dict", "hyper_parameters", "hparams_name", "class_names", "preprocessing", "config"),
@@ -81,7 +81,6 @@ def average(
     refuse_output(output, overwrite)
     parts = [read_checkpoint(file) for file in files]
     for file in files:
-        check_whole(file)
     for file, part in zip(files[1:], parts[1:], strict=True):
         refuse_differences(files[0], parts[0], file, part)
     classifier = load_trained(files[0])

@@ -18,10 +18,11 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from rich import get_console
 
 from datamodules.names import readable
+from models.durable_file import replace_file
 from scripts.comparison import Comparison, compare_runs
 from scripts.comparison_page import STYLE, page_parts
 from scripts.configuration import mistakes_in_one_sentence
-from scripts.page import replace_file, write_page
+from scripts.page import write_page
 from scripts.paired import compare_groups
 from scripts.runs import read_all
 from scripts.silence import silence_libraries

@@ -14,6 +14,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NoReturn
 
+import torch
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import _get_rank
@@ -174,13 +175,26 @@ def mistakes_in_one_sentence(*faults: type[Exception]) -> Iterator[None]:
         if not isinstance(error, FloatingPointError) or _get_rank() in (None, 0):  # which all processes stop for
             print(f"error: {readable(str(error))}", file=sys.stderr)
         sys.exit(1)
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
+        if sentence := _out_of_memory(error):
+            print(f"error: {sentence}", file=sys.stderr)
+            sys.exit(1)
         if not re.search("connection (reset|closed|refused)", str(error), re.IGNORECASE):
             raise
         print("error: Another process of this run has ended, and this one with it; see what it said.", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _out_of_memory(error: BaseException) -> str:
+    """What to do if that is what has happened, or nothing."""
+    smaller = "use a smaller --data.batch_size, with --trainer.accumulate_grad_batches for steps of as many images"
+    if isinstance(error, torch.OutOfMemoryError):
+        return f"The GPU's memory is full: {smaller}, or --trainer.precision bf16-mixed."
+    if isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):
+        return f"Memory is full: {smaller}, or fewer --data.num_workers."
+    return ""
 
 
 def one_sentence(message: str) -> str:

@@ -24,9 +24,9 @@ from torch import Tensor
 
 from callbacks.confusion_matrix import SHADES
 from callbacks.image_grid import as_rgb, picture
-from callbacks.whole_file import replace_file
 from datamodules.base import ImageDataModule
 from models.classifier import Classifier
+from models.durable_file import replace_file
 from scripts.calibration import BINS, Reliability, cross_entropy, fit_temperature, reliability
 from scripts.configuration import mistakes_in_one_sentence
 from scripts.evaluation_page import (

@@ -21,15 +21,16 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from PIL import Image
 from torch import Tensor
 
-from models.checkpoint import check_whole, read_checkpoint
+from models.checkpoint import read_checkpoint
 from models.classifier import Classifier
+from models.durable_file import replacing
 from scripts.configuration import mistakes_in_one_sentence
 from scripts.data_command import build_data
 from scripts.export_formats import FORMATS, ExportedModel, ExportError, Predict, facts_of, reason_of
+from scripts.output_file import refuse_output
 from scripts.shown_image import as_network_sees
 from scripts.silence import silence_libraries
 from scripts.trained import data_of, find_checkpoint, load_trained, run_of
-from scripts.whole_file import refuse_output, whole_file
 
 BATCH_SIZES = (1, 2, 5, 8)
 """Images at a time in which the file is compared with the checkpoint, each image once."""
@@ -60,12 +61,11 @@ def export(checkpoint: Path, name: str, output: Path | None, overwrite: bool) ->
     output = output or (run_of(checkpoint) or checkpoint.parent) / f"{checkpoint.stem}{format_.suffix}"
     refuse_output(output, overwrite)
     saved = read_checkpoint(checkpoint)
-    check_whole(checkpoint)
     classifier = load_trained(checkpoint, torch.device("cpu"))
     model = ExportedModel(classifier)
     images, whose = images_to_compare(checkpoint, classifier, sum(BATCH_SIZES))
     try:
-        with whole_file(output) as part:
+        with replacing(output) as part:
             format_.write(model, images[:2], part, facts_of(classifier, saved))
             difference = largest_difference(classifier, partial(format_.open, part, model), images)
             if not difference <= LARGEST_DIFFERENCE:  # which NaN is not either

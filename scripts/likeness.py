@@ -19,7 +19,7 @@ from callbacks.origin import differences, flat, read_origin, read_restarts, sent
 from callbacks.run_folder import CHECKPOINTS, CONFIG
 from callbacks.run_record import RESULTS
 from datamodules.names import readable
-from models.checkpoint import check_whole, read_checkpoint
+from models.checkpoint import read_checkpoint
 
 NAMED = 20
 """The most differences of a kind that are named."""
@@ -52,7 +52,6 @@ def refuse_incomplete(original: Path) -> None:
             f"{original} is not complete: it has no {CHECKPOINTS}/{LAST}, whose weights are compared; train its "
             f"configuration with --config {original / CONFIG}."
         )
-    check_whole(last)
 
 
 def read_results(run: Path) -> dict[str, Any]:

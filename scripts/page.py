@@ -9,8 +9,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from callbacks.whole_file import replace_file
 from datamodules.names import readable
+from models.durable_file import replace_file
 
 SIDE = 192
 """The longer side of a picture in the page, in pixels; smaller images are embedded as they are and drawn larger."""

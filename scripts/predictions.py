@@ -16,7 +16,7 @@ from datamodules.base import ImageDataModule
 from datamodules.names import readable
 from datamodules.progress import progress
 from models.classifier import Classifier
-from scripts.whole_file import whole_file
+from models.durable_file import replacing
 
 MOST_COLUMNS = 20
 """Classes up to which the table has the probability of each."""
@@ -110,7 +110,7 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
     else:
         heading = [f"{what} {number}" for number in range(1, TOP + 1) for what in ("class", "probability")]
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :TOP]
-    with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["image", "label", "prediction", "probability", *heading])
         for name, label, row, best, predicted in zip(

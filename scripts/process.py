@@ -9,7 +9,8 @@ from contextlib import contextmanager
 
 import torch
 
-from callbacks.interruption import EXIT_STATUS
+from callbacks.interruption import EXIT_STATUS, heeding_signals
+from datamodules.loader import wake_workers
 from scripts.configuration import mistakes_in_one_sentence
 from scripts.silence import silence_libraries
 
@@ -25,12 +26,18 @@ TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 
 @contextmanager
 def training_process() -> Iterator[None]:
-    """Prepare the process, silence libraries, and let a user's mistake end it with one sentence and exit status 2."""
-    silence_libraries()
-    end_with_parent()
-    prepare_process()
-    with mistakes_in_one_sentence():
-        yield
+    """Prepare the process, silence libraries, and let a signal or a user's mistake end it in order.
+
+    A mistake ends it with one sentence and exit status 2, a signal as `callbacks.interruption` says.
+    """
+    with heeding_signals(), mistakes_in_one_sentence():
+        silence_libraries()
+        end_with_parent()
+        prepare_process()
+        try:
+            yield
+        finally:
+            wake_workers()
 
 
 def end_with_parent() -> None:

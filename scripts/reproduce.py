@@ -20,7 +20,7 @@ from typing import Any
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from callbacks.interruption import Stopped
-from callbacks.whole_file import replace_file
+from models.durable_file import replace_file
 from scripts.configuration import CONFIGS
 from scripts.process import training_process
 from scripts.seeds import number_of_seeds, spread, train_seeds

@@ -322,7 +322,7 @@ class _Child:
             Stopped: If one has.
         """
         if self._told:
-            raise Stopped(self._told)
+            raise Stopped(self._told, in_order=True)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         again, self._told = self._told == signal.SIGINT == number, number

@@ -38,17 +38,12 @@ from callbacks.prediction_file import PredictionFile
 from callbacks.run_folder import CHECKPOINTS, CONFIG, agree_on_run_folder, hold, newest_run, release_folders
 from callbacks.run_record import RunRecord
 from datamodules.base import ImageDataModule
-from models.checkpoint import (
-    DurableCheckpointIO,
-    is_weights_only,
-    newest_checkpoint,
-    read_checkpoint,
-    remove_leftovers,
-)
+from models.checkpoint import DurableCheckpointIO, is_weights_only, newest_checkpoint, read_checkpoint
 from models.class_path import refuse_functions
 from models.classifier import Classifier
+from models.durable_file import remove_leftovers
 from models.precision import choose_precision
-from scripts.configuration import CONFIGS, Parser, one_sentence, read_layers
+from scripts.configuration import CONFIGS, FAULTS, Parser, one_sentence, read_layers
 from scripts.likeness import compare_runs, refuse_incomplete
 from scripts.process import training_process
 from scripts.seeds import Plan, asks_for_seeds, train_seeds_and_tell
@@ -235,7 +230,8 @@ class TrainCLI(LightningCLI):
         first = _get_rank() in (None, 0)
         if first:
             hold(self.folder)
-            remove_leftovers(checkpoints)
+            for place in (self.folder, checkpoints):
+                remove_leftovers(place)
         checkpoint = newest_checkpoint(checkpoints)
         if checkpoint:
             config.ckpt_path = checkpoint
@@ -301,13 +297,18 @@ class TrainCLI(LightningCLI):
         return kwargs | ({"verbose": False} if subcommand != "fit" else {})
 
     def _run_subcommand(self, subcommand: str) -> None:
-        """Say how to go on when a signal has ended the process."""
+        """Say how to go on when a signal or a fault has ended the process."""
         try:
             super()._run_subcommand(subcommand)
-        except Stopped as stop:
+        except (Stopped, *FAULTS, torch.OutOfMemoryError, MemoryError) as end:
             if subcommand == "fit" and self.trainer.is_global_zero:
-                print(f"stopped by {stop.signal.name}; go on with: scripts/train.py fit --resume {self.folder}")
-                if stop.signal == SIGUSR1 and slurm.job():
+                what = f"stopped by {end.signal.name}" if isinstance(end, Stopped) else "broken off"
+                if (self.folder / CONFIG).is_file():
+                    print(f"{what}; go on with: scripts/train.py fit --resume {self.folder}")
+                else:
+                    print(f"{what} before training has begun; start again")
+                    rmtree(self.folder, ignore_errors=True)
+                if isinstance(end, Stopped) and end.signal == SIGUSR1 and slurm.job():
                     slurm.queue_again()
             raise
 

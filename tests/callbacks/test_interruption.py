@@ -9,6 +9,7 @@ import pytest
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
+from scripts.train import main
 from tests.conftest import Run
 from tests.discovery import ROOT
 
@@ -27,8 +28,14 @@ class Sends(Callback):
         if stage == self.stage and batch_idx == self.nth - 1:
             os.kill(os.getpid(), self.number)
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._send("fit start", 0)
+
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
         self._send("train", batch_idx)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._send("train end", 0)
 
     def on_validation_batch_start(self, trainer: Trainer, pl_module: LightningModule, *rest: object) -> None:
         if not trainer.sanity_checking:
@@ -70,6 +77,41 @@ def test_a_signal_is_heeded_in_evaluation_too(
     run = resume(Run(folder), "--trainer.callbacks=null")
     assert run.results["metrics"] == whole.results["metrics"]
     assert (folder / "metrics.csv").read_text() == (whole.folder / "metrics.csv").read_text()
+
+
+def test_a_signal_that_comes_when_training_is_just_over_is_heeded_in_the_test(
+    train: Callable[..., Run], resume: Callable[..., Run], tmp_path: Path
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        train(*TWO, sends("train end", signal.SIGTERM, nth=1))
+    assert left.value.code == 143
+    (folder,) = tmp_path.glob("runs/*/*")
+    assert "test/loss" not in Run(folder).results["metrics"]
+    assert "test/loss" in resume(Run(folder), "--trainer.callbacks=null").results["metrics"]
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 143), (signal.SIGINT, 130)])
+def test_a_signal_before_training_leaves_at_once_and_writes_nothing(
+    train: Callable[..., Run], resume: Callable[..., Run], number: int, status: int
+) -> None:
+    run = train("--trainer.max_epochs=1", "--data.batch_size=256")
+    before = run.last.read_bytes()
+    with pytest.raises(SystemExit) as left:
+        resume(run, sends("fit start", number, nth=1), "--trainer.max_epochs=2")
+    assert left.value.code == status
+    assert run.last.read_bytes() == before
+
+
+def test_a_signal_while_packing_leaves_nothing_half_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("datamodules.pack.image_sums", lambda _: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(SystemExit) as left:
+        main(["fit", *TWO, "--data.root", str(tmp_path / "data"), "--runs", str(tmp_path / "runs")])
+    assert left.value.code == 130
+    assert "stopped by SIGINT before training has begun; start again" in capsys.readouterr().out
+    assert not list(tmp_path.glob("runs/*/*"))
+    assert [file.name for file in tmp_path.glob("data/packs/*")] == [next(tmp_path.glob("data/packs/*.lock")).name]
 
 
 def test_afterwards_signals_do_what_they_did_before(train: Callable[..., Run]) -> None:

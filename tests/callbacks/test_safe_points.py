@@ -74,3 +74,22 @@ def test_a_checkpoint_from_within_a_batch_goes_on_with_the_validation_that_was_d
     assert found["val/loss"] == expected["val/loss"]
     assert found["train/loss"] == expected["train/loss"]
     assert rows(resumed.folder)[-1] == rows(whole.folder)[-1]
+
+
+class Remembers(Callback):
+    """Looks at the last validation's figures, where a run is taken up."""
+
+    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        raise AssertionError("a validation has been tried out long ago")
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        print(f"val/loss was {float(trainer.callback_metrics['val/loss'])}")
+
+
+def test_a_run_that_goes_on_between_epochs_knows_the_last_validation(
+    train: Callable[..., Run], resume: Callable[..., Run], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = train("--data.batch_size=256", "--trainer.max_epochs=1")
+    before = run.results["metrics"]["val/loss"]
+    resume(run, f"--trainer.callbacks=[{Remembers.__module__}.Remembers]", "--trainer.max_epochs=2")
+    assert f"val/loss was {before}" in capsys.readouterr().out

@@ -1,8 +1,16 @@
+import gc
 import os
+import resource
 import signal
+import sys
+import time
+from multiprocessing import active_children
+from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import pytest
+import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch.utils.data import Dataset
 
@@ -76,6 +84,49 @@ def test_a_worker_that_fails_is_told_in_one_sentence(monkeypatch: pytest.MonkeyP
     with pytest.raises(WorkerError, match=words) as error:
         list(loader)
     assert "\n" not in str(error.value)
+    del error
+    gc.collect()  # ends the workers
+    for worker in active_children():
+        worker.join(60)
+        assert not worker.is_alive(), "the process could not end"
+
+
+class Standstill(Dataset[torch.Tensor]):
+    """Stops its worker when the second batch is on its way."""
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        if index == 1:
+            Timer(0.5, os.kill, (os.getpid(), signal.SIGSTOP)).start()
+        return torch.zeros(3)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the process in /proc")
+def test_a_worker_that_stops_before_its_batch_is_fetched_is_told_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datamodules.loader.PATIENCE_SECONDS", 1.0)
+    loader = TimedLoader(Standstill(), batch_size=None, sampler=[0, 1, 2], num_workers=1)
+    batches = iter(loader)
+    next(batches)
+    (worker,) = active_children()
+    state = Path(f"/proc/{worker.pid}/stat")
+    while state.read_text().rpartition(") ")[2][0] != "T":
+        time.sleep(0.01)
+    with pytest.raises(WorkerError, match="it was stopped"):
+        list(batches)
+
+
+class Large(Dataset[tuple[torch.Tensor, int]]):
+    """Finds no space where its worker hands over the second item."""
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        if index:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+        return torch.zeros(10_000), index
+
+
+def test_a_batch_that_cannot_be_handed_over_is_told_at_once() -> None:
+    loader = TimedLoader(Large(), batch_size=None, sampler=[0, 1], num_workers=1)
+    with pytest.raises(WorkerError, match="shared memory in /dev/shm, where batches are handed over, is full"):
+        list(loader)
 
 
 def test_a_signal_to_the_whole_job_does_not_reach_workers() -> None:

@@ -24,15 +24,8 @@ from tests.discovery import ROOT
 from tests.faults.fault import PLACES, Fault
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-STATUSES = {
-    signal.SIGKILL: {-9},
-    signal.SIGTERM: {143, -15},
-    signal.SIGINT: {130, -2},
-    signal.SIGUSR1: {143, -10},
-    0: {1},
-}
-"""What a struck process may leave with: by its own leave, or by the system's before it has begun to heed signals; 0 is
-a disk that is full."""
+STATUSES = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 143, 0: 1}
+"""What a struck process leaves with; 0 is a disk that is full."""
 
 CONFIGURATIONS = 20
 """Several cases have the same, so that fewer unbroken runs are needed."""
@@ -83,6 +76,12 @@ FEATURES: tuple[tuple[tuple[str, ...], ...], ...] = (
     ((), ("--model.freeze=[stages.0]", "--model.unfreeze={1: [stages.0]}"), ("--model.layer_decay=0.8",)),
     ((), ("--checkpoint.every_minutes=0.000001",)),
 )
+SMALL = ("--model.network=models.resnet.ResNet", "--model.network.channels=[8, 8]", "--model.network.blocks=[1, 1]")
+SPECIAL: tuple[tuple[str, ...], ...] = (
+    (*SMALL, "--model.freeze=[backbone]", "--feature_cache=callbacks.feature_cache.FeatureCache"),
+    ("--model.compile=true", "--model.network.head_dropout=0.2"),
+)
+"""What does not go with everything; each is the whole of a configuration."""
 
 
 @dataclass(frozen=True)
@@ -93,36 +92,49 @@ class Case:
     faults: tuple[Fault | tuple[float, int], ...] = ()
     """Places, or seconds after the start and a signal."""
     processes: int = 1
+    damaged: bool = False
+    """Whether a bit of the last checkpoint changes after the first of them."""
 
     def __str__(self) -> str:
         told = (
-            f"{_signal_of(fault).name} "
+            f"{signal.Signals(_signal_of(fault)).name} "
             + (f"{fault.place} ({fault.nth})" if isinstance(fault, Fault) else f"after {fault[0]:.2f} s")
             for fault in self.faults
         )
-        return f"{', '.join(told)} with {' '.join(self.flags) or 'the defaults'}, {self.processes} process(es)"
+        return (
+            f"{', '.join(told)} with {' '.join(self.flags) or 'the defaults'}, {self.processes} process(es)"
+            f"{', a bit of the last checkpoint changed' if self.damaged else ''}"
+        )
 
 
-def _signal_of(fault: Fault | tuple[float, int]) -> signal.Signals:
-    return signal.Signals(fault.signal if isinstance(fault, Fault) else fault[1])
+def _signal_of(fault: Fault | tuple[float, int]) -> int:
+    return fault.signal if isinstance(fault, Fault) else fault[1]
+
+
+def _change_a_bit(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
 
 
 def draw_case(seed: int, number: int) -> Case:
     """The case of that number, the same whenever it is asked for."""
     configuration = random.Random(f"{seed}/{number % CONFIGURATIONS}")
     flags = tuple(flag for choices in FEATURES for flag in configuration.choice((*choices, ())))
+    if 0 < (special := number % CONFIGURATIONS) <= len(SPECIAL):
+        flags = SPECIAL[special - 1]
     processes = 2 if number % CONFIGURATIONS == 0 else 1
     draw = random.Random(f"{seed}/{number}")
     faults: list[Fault | tuple[float, int]] = []
     for _ in range(draw.choice((1, 1, 2, 3))):
         number_of_signal = int(draw.choice(SIGNALS))
-        if processes > 1 or draw.random() < 0.3:
+        if draw.random() < 0.3:
             faults.append((draw.uniform(0.2, 4.0 * processes), number_of_signal))
         else:
             place = draw.choice(PLACES)
             nth = draw.randint(1, 3 if place in ("in packing", "in a test batch") else 12)
             faults.append(Fault(place, nth, number_of_signal, draw.random()))
-    return Case(flags, tuple(faults), processes)
+    return Case(flags, tuple(faults), processes, damaged=draw.random() < 0.1)
 
 
 @dataclass
@@ -165,12 +177,15 @@ class Laboratory:
         whole = self.unbroken(case)
         folder.mkdir(parents=True)
         log = folder / "log.txt"
-        for fault in (*case.faults, None):
+        for number, fault in enumerate((*case.faults, None)):
             status = self._run(case, folder, fault, env or {})
             (folder / "runs" / "filling").unlink(missing_ok=True)
-            expected = STATUSES[fault.signal if isinstance(fault, Fault) else fault[1]] if fault else set()
-            if status not in expected | {0}:
-                return f"exit status {status} instead of {sorted(expected | {0})}: {log.read_text()[-2000:]}"
+            expected = {STATUSES[_signal_of(fault)], 0} if fault else {0}
+            if status not in expected:
+                return f"exit status {status} instead of {sorted(expected)}: {log.read_text()[-2000:]}"
+            if case.damaged and number == 0:
+                for last in folder.glob("runs/*/*/checkpoints/last.ckpt"):
+                    _change_a_bit(last)
         runs = [file.parent for file in folder.glob("runs/*/*/config.yaml")]
         if len(runs) != 1:
             return f"{len(runs)} runs: {log.read_text()[-2000:]}"

@@ -27,6 +27,7 @@ PLACES = (
     "before a checkpoint's renaming",
     "in a table's writing",
     "in a table's renewal",
+    "in TensorBoard's writing",
     "in packing",
 )
 
@@ -107,6 +108,8 @@ def inject(fault: Fault) -> None:
             before(callbacks.curves.csv.DictWriter, "writerows")  # type: ignore[attr-defined]
         case "in a table's renewal":
             before(callbacks.curves, "_write")
+        case "in TensorBoard's writing":
+            before(callbacks.curves.TensorBoardLogger, "log_metrics")
         case "in packing":
             before(datamodules.pack, "image_sums")
         case "fill the disk":

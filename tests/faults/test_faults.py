@@ -40,6 +40,9 @@ CASES = {
         ),
     ),
     "killed at some time": Case((), ((0.9, KILL), (0.5, KILL))),
+    "killed between batches, and the last checkpoint is damaged": Case(
+        ("--early_stopping=null",), (Fault("between batches", 12, TERM),), damaged=True
+    ),
     "two processes": Case(("--data.balanced=true",), (Fault("in a training batch", 5, TERM),), processes=2),
 }
 

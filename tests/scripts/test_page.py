@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from callbacks.whole_file import replace_file
+from models.durable_file import replace_file
 from scripts.page import embedded, table, write_page
 
 
