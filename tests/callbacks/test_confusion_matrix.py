@@ -10,6 +10,7 @@ from PIL import Image
 
 from callbacks.confusion_matrix import CELL, COLOURS, ConfusionMatrix, confusion_picture, shade_levels
 from scripts.predictions import predict_split
+from scripts.silence import silence_libraries
 from scripts.trained import data_of, load_trained
 from tests.callbacks.test_preview import events
 from tests.conftest import Run
@@ -67,6 +68,7 @@ def test_the_best_is_kept_in_a_checkpoint() -> None:
 
 
 def test_over_two_processes_every_image_is_counted_once(train_in_two_processes: Callable[..., Run]) -> None:
+    silence_libraries()  # the training, which does so, is in other processes
     # 359 test images, so that the last batch of one process has an image more.
     run = train_in_two_processes("--trainer.max_epochs=1", "--data.batch_size=50", "--trainer.precision=32-true")
     classifier = load_trained(run.best)
