@@ -21,6 +21,7 @@ from lightning.pytorch.callbacks import Callback
 from callbacks.run_folder import CONFIG
 from datamodules.cores import available_cores
 from datamodules.names import readable
+from models.checkpoint import VERSION
 from models.classifier import Classifier
 
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "kornia")
@@ -70,7 +71,7 @@ class RunRecord(Callback):
         self._text = config
         self._config = yaml.safe_load(config)
         self._fingerprint: str | None = None
-        self._origin = {"versions": {name: version(name) for name in PACKAGES}, "git_commit": git_commit()}
+        self._origin = {"versions": {"kindling": VERSION} | {name: version(name) for name in PACKAGES}, "git_commit": git_commit()}
         self._images = 0
         self._waited_before = 0.0
         self._metrics: dict[str, float] = {}

@@ -7,6 +7,7 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from models.checkpoint import (
+    VERSION,
     DurableCheckpointIO,
     check_whole,
     newest_checkpoint,
@@ -14,6 +15,7 @@ from models.checkpoint import (
     remove_leftovers,
 )
 from tests.conftest import Run
+from tests.discovery import ROOT
 
 WHOLE: dict[str, Any] = {"state_dict": {"weight": torch.arange(1000)}, "class_names": ["a", "b"], "preprocessing": {}}
 
@@ -40,6 +42,27 @@ def test_refuses_code(tmp_path: Path) -> None:
     torch.save(WHOLE | {"hook": print}, tmp_path / "code.ckpt")
     with pytest.raises(MisconfigurationException, match="holds code"):
         read_checkpoint(tmp_path / "code.ckpt")
+
+
+@pytest.mark.parametrize("version", ["999.0", "999.0.dev1+local", "the next"])
+def test_refuses_what_a_newer_version_has_written_and_names_both(tmp_path: Path, version: str) -> None:
+    torch.save(WHOLE | {"versions": {"kindling": version}}, tmp_path / "newer.ckpt")
+    with pytest.raises(MisconfigurationException) as refusal:
+        read_checkpoint(tmp_path / "newer.ckpt")
+    assert f"newer.ckpt was written by Kindling {version}, this is Kindling {VERSION};" in str(refusal.value)
+
+
+@pytest.mark.parametrize("versions", [{"kindling": VERSION}, {"kindling": "0.0.1"}, {"torch": "999"}, None])
+def test_reads_what_this_and_older_versions_have_written(tmp_path: Path, versions: dict[str, str] | None) -> None:
+    torch.save(WHOLE | {"versions": versions}, tmp_path / "older.ckpt")
+    assert read_checkpoint(tmp_path / "older.ckpt")["class_names"] == ["a", "b"]
+
+
+def test_the_package_has_the_version_that_checkpoints_carry() -> None:
+    from setuptools.config.pyprojecttoml import read_configuration
+
+    project = read_configuration(ROOT / "pyproject.toml", expand=True, ignore_option_errors=True)["project"]
+    assert project["version"] == VERSION
 
 
 @pytest.mark.parametrize("other", [{"state_dict": {}}, torch.zeros(3)])
