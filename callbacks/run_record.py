@@ -71,7 +71,10 @@ class RunRecord(Callback):
         self._text = config
         self._config = yaml.safe_load(config)
         self._fingerprint: str | None = None
-        self._origin = {"versions": {"kindling": VERSION} | {name: version(name) for name in PACKAGES}, "git_commit": git_commit()}
+        self._origin = {
+            "versions": {"kindling": VERSION} | {name: version(name) for name in PACKAGES},
+            "git_commit": git_commit(),
+        }
         self._images = 0
         self._waited_before = 0.0
         self._metrics: dict[str, float] = {}

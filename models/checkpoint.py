@@ -146,6 +146,6 @@ def _refuse_newer(path: Path, checkpoint: dict[str, Any]) -> None:
         newer = True
     if newer:
         raise MisconfigurationException(
-            f"The checkpoint {path} was written by Kindling {written_by}, this is Kindling {VERSION}; read it with that "
-            "or a later one."
+            f"The checkpoint {path} was written by Kindling {written_by}, this is Kindling {VERSION}; read it with "
+            "that or a later one."
         )
