@@ -4,7 +4,7 @@ Shapes: a batch of `B` images with `C` channels, `H` rows and `W` columns; `K` c
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -178,6 +178,11 @@ class ImageClassifier:
                 f"{self.shape[1]}x{self.shape[2]} pixels with these channels in Python."
             )
 
+    @property
+    def precision(self) -> str:
+        """What the network computes in, such as `bfloat16`."""
+        return str(self._dtype or torch.float32).removeprefix("torch.")
+
     def computing(self) -> AbstractContextManager[object]:
         """A context in which the network computes in the precision of its run; `logits` without it enters one."""
         return nullcontext() if self._dtype is None else torch.autocast(self.classifier.device.type, self._dtype)
@@ -228,9 +233,13 @@ class ImageClassifier:
             for stop in [min(begin + batch_size, len(paths))]
             for start in range(begin, stop, share)
         ]
-        workers = 0 if len(chunks) == 1 else min(workers, len(chunks))
-        pinned = self.classifier.device.type == "cuda"
-        loader = TimedLoader(Attempts(files), batch_size=None, sampler=chunks, num_workers=workers, pin_memory=pinned)
+        loader = TimedLoader(
+            Attempts(files),
+            batch_size=None,
+            sampler=chunks,
+            num_workers=0 if len(chunks) == 1 else min(workers, len(chunks)),
+            pin_memory=self.classifier.device.type == "cuda",
+        )
         parts: list[Tensor] = []
         errors: dict[int, str] = {}
         filled, done = 0, first
@@ -241,10 +250,13 @@ class ImageClassifier:
                 filled += len(images)
                 if filled < min(batch_size, len(paths) - done):
                     continue
-                batch = torch.cat(parts) if len(parts) > 1 else parts[0]
-                logits = np.full((filled, len(self.class_names)), np.nan, np.float32)
-                if whole := [row for row in range(filled) if row not in errors]:
-                    logits[whole] = self.logits(batch if len(whole) == filled else batch[whole])
-                yield logits, errors
+                yield self._logits_of_whole(torch.cat(parts) if len(parts) > 1 else parts[0], errors), errors
                 done += filled
                 parts, errors, filled = [], {}, 0
+
+    def _logits_of_whole(self, images: Tensor, errors: Collection[int]) -> NDArray[np.float32]:
+        """Logits float32 `[B, K]` of images uint8 `[B, C, H, W]`, not a number in the rows that have errors."""
+        logits = np.full((len(images), len(self.class_names)), np.nan, np.float32)
+        if whole := [row for row in range(len(images)) if row not in errors]:
+            logits[whole] = self.logits(images[whole] if errors else images)
+        return logits

@@ -2,14 +2,14 @@
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from glob import glob, has_magic
 from pathlib import Path
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from datamodules.image_file import is_image_name
-from datamodules.image_files import images_under
+from datamodules.image_files import images_under, is_junk
 
 STANDARD_INPUT = "-"
 
@@ -43,14 +43,17 @@ def _meant_by(path: str) -> Sequence[str]:
         return _under(path) if Path(path).is_dir() else [path]
     if not has_magic(path):
         raise MisconfigurationException(f"There is no {path}; name image files, folders of them, or globs.")
-    matches = sorted(glob(path, recursive=True))  # noqa: PTH207 - strings that are kept as they are
-    found = sorted({name for match in matches for name in _images_of(match)})
+    matches = glob(path, recursive=True)  # noqa: PTH207 - strings that are kept as they are
+    asked_for = set(Path(path).parts)
+    found = sorted({name for match in matches for name in _images_of(match, asked_for)})
     if not found:
         raise MisconfigurationException(f"No image matches {path}; name image files, folders of them, or other globs.")
     return found
 
 
-def _images_of(match: str) -> Iterator[str]:
+def _images_of(match: str, asked_for: Collection[str]) -> Iterator[str]:
+    if any(is_junk(part) and part not in asked_for for part in Path(match).parts):
+        return
     if Path(match).is_dir():
         yield from _images_in(match)
     elif is_image_name(os.path.basename(match)):  # noqa: PTH119 - of a string

@@ -73,15 +73,35 @@ def predict(options: argparse.Namespace) -> int:
         if options.output
         else Terminal(columns, paths, names)
     )
+    failed = write_rows(classifier, paths, output, options)
+    if options.output:
+        print(f"predictions  {options.output}")
+    if failed:
+        print(f"warning: {failed:,} of {len(paths):,} images have an error in place of a prediction", file=sys.stderr)
+    return failed
+
+
+def write_rows(classifier: ImageClassifier, paths: Sequence[str], output: Output, options: argparse.Namespace) -> int:
+    """Predict the images that an output has no row for, and finish it.
+
+    Args:
+        classifier: The network.
+        paths: All images.
+        output: Where the rows go.
+        options: The command line's.
+
+    Returns:
+        How many rows have errors, those that were there included.
+
+    Raises:
+        MisconfigurationException: If the output is not the beginning of such a prediction.
+        OutputError: If it cannot be written any longer.
+    """
     failed = sum(row[ERROR] is not None for row in output.kept)
     for rows in new_rows(classifier, paths, output, options):
         failed += sum(row[ERROR] is not None for row in rows)
         output.append(rows)
     output.finish()
-    if options.output:
-        print(f"predictions  {options.output}")
-    if failed:
-        print(f"warning: {failed:,} of {len(paths):,} images have an error in place of a prediction", file=sys.stderr)
     return failed
 
 
@@ -186,8 +206,8 @@ def whole_number(text: str, least: int = 1) -> int:
     return int(text)
 
 
-def main(args: Sequence[str] | None = None) -> None:
-    """Run the command line; a user's mistake ends in one sentence and exit status 2."""
+def command_line() -> argparse.ArgumentParser:
+    """What may be asked for."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
@@ -210,9 +230,14 @@ def main(args: Sequence[str] | None = None) -> None:
         metavar="N",
         help="processes that decode; one per core",
     )
+    return parser
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line; a user's mistake ends in one sentence and exit status 2."""
     with training_process():
         try:
-            failed = predict(parser.parse_args(args))
+            failed = predict(command_line().parse_args(args))
         except OutputError as error:
             print(f"error: {readable(str(error))}", file=sys.stderr)
             sys.exit(1)

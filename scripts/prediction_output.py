@@ -92,9 +92,9 @@ class Output(ABC):
 
     def refusal(self, number: int) -> MisconfigurationException:
         """What to say if a row, counted from 1, or a heading, 0, is none of this prediction."""
-        where = f"its row {number}" if number else "its heading"
+        where = f"its row {number} is" if number else "the names of its columns are"
         return MisconfigurationException(
-            f"{self.path} cannot be gone on with: {where} is not what this command would have written; give the "
+            f"{self.path} cannot be gone on with: {where} not what this command would have written; give the "
             "checkpoint, images and options that it was begun with, or replace it with --overwrite."
         )
 
@@ -355,7 +355,7 @@ class FinishedParquetFile(Output):
         try:
             with pq.ParquetFile(path) as file:
                 if file.schema_arrow.names != [column.name for column in columns]:
-                    raise self.refusal(1)
+                    raise self.refusal(0)
                 found = file.read([column.name for column in BASE]).to_pylist()
         except (OSError, pa.ArrowInvalid) as error:
             raise MisconfigurationException(
