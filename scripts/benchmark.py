@@ -14,6 +14,7 @@ against the network alone on as many images that are on the device already.
 """
 
 import argparse
+import contextlib
 import copy
 import itertools
 import json
@@ -125,7 +126,8 @@ def measure_prediction(checkpoint: Path, images: Path, seconds: float) -> dict[s
         while len(program) < 2 or time.perf_counter() - started < seconds:
             start = time.perf_counter()
             output = output_file(Path(folder, f"{len(program)}.csv"), columns_for(classifier.class_names))
-            write_rows(classifier, paths, output, options)
+            with contextlib.closing(output):
+                write_rows(classifier, paths, output, options)
             program.append(time.perf_counter() - start)
             limit.append(_time_network(classifier, len(paths)))
     around = [(before + after) / 2 for before, after in itertools.pairwise(limit)]

@@ -12,6 +12,7 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -73,7 +74,8 @@ def predict(options: argparse.Namespace) -> int:
         if options.output
         else Terminal(columns, paths, names)
     )
-    failed = write_rows(classifier, paths, output, options)
+    with closing(output):
+        failed = write_rows(classifier, paths, output, options)
     if options.output:
         print(f"predictions  {options.output}")
     if failed:

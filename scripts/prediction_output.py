@@ -113,6 +113,9 @@ class Output(ABC):
             OutputError: If what is left to do fails; the rows are kept.
         """
 
+    def close(self) -> None:  # noqa: B027 - where nothing is held
+        """Let go of it, finished or not."""
+
 
 class Terminal(Output):
     """Aligned columns on standard output.
@@ -177,15 +180,19 @@ class LinesFile(Output):
         self._whole = 0  # bytes
         try:
             self._file = path.open("r+b" if path.exists() else "xb", buffering=0)
-            _hold(self._file.fileno(), path)
-            if resume:
-                self.kept = self._read()
         except OSError as error:
             raise MisconfigurationException(
                 f"{path} cannot be written: {error.strerror}; choose another file with --output."
             ) from error
-        if not self._whole:
-            self._write(self.heading())
+        try:
+            _hold(self._file.fileno(), path)
+            if resume:
+                self.kept = self._read()
+            if not self._whole:
+                self._write(self.heading())
+        except BaseException:
+            self.close()
+            raise
 
     def _read(self) -> list[Row]:
         rows: list[Row] = []
@@ -253,8 +260,11 @@ class LinesFile(Output):
             self._file.seek(self._whole)
 
     def finish(self) -> None:
-        """Let others write the file."""
+        """Leave whole rows alone."""
         self._cut_off()
+
+    def close(self) -> None:
+        """Let others write the file."""
         self._file.close()
 
 
@@ -336,7 +346,6 @@ class ParquetFile(JsonLinesFile):
         finally:
             part.unlink(missing_ok=True)
         self.path.unlink()
-        super().finish()
 
 
 class FinishedParquetFile(Output):

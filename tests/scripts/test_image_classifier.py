@@ -130,9 +130,9 @@ def test_what_is_no_image_is_refused(classifier: ImageClassifier, tmp_path: Path
         classifier([tmp_path / "two\nlines.png"])
     truncated = io.BytesIO()
     Image.fromarray(PHOTO).save(truncated, "JPEG")
-    with Image.open(io.BytesIO(truncated.getvalue()[:20_000])) as opened:
-        with pytest.raises(UnreadableImageError, match="truncated"):
-            classifier(opened)
+    half = io.BytesIO(truncated.getvalue()[:20_000])
+    with Image.open(half) as opened, pytest.raises(UnreadableImageError, match="truncated"):
+        classifier(opened)
     for nothing in (None, 3, SCANS[0].astype(float), torch.zeros(1, 1, 8, 8), np.zeros((8, 8, 5), np.uint8)):
         with pytest.raises(MisconfigurationException, match=r"is no image: give a path, an image of Pillow"):
             classifier(nothing)  # type: ignore[arg-type]
