@@ -4,7 +4,7 @@ Shapes: a batch of `B` images with `C` channels, `H` rows and `W` columns; `K` c
 """
 
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -205,7 +205,7 @@ class ImageClassifier:
 
     def logits_of_files(
         self, paths: Sequence[str], *, batch_size: int | None = None, num_workers: int | None = None, first: int = 0
-    ) -> Iterator[tuple[NDArray[np.float32], dict[int, str]]]:
+    ) -> Generator[tuple[NDArray[np.float32], dict[int, str]]]:
         """Ask the network about files, which other processes decode meanwhile.
 
         Args:

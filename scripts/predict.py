@@ -11,7 +11,7 @@ predicted, 1 if some have errors, 2 for a mistake in the command.
 import argparse
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -100,16 +100,17 @@ def write_rows(classifier: ImageClassifier, paths: Sequence[str], output: Output
         OutputError: If it cannot be written any longer.
     """
     failed = sum(row[ERROR] is not None for row in output.kept)
-    for rows in new_rows(classifier, paths, output, options):
-        failed += sum(row[ERROR] is not None for row in rows)
-        output.append(rows)
+    with closing(new_rows(classifier, paths, output, options)) as batches:
+        for rows in batches:
+            failed += sum(row[ERROR] is not None for row in rows)
+            output.append(rows)
     output.finish()
     return failed
 
 
 def new_rows(
     classifier: ImageClassifier, paths: Sequence[str], output: Output, options: argparse.Namespace
-) -> Iterator[list[Row]]:
+) -> Generator[list[Row]]:
     """Predict the images that an output has no row for.
 
     Batches are those of a prediction that was never stopped, so that the rows are the same. The last batch that has
@@ -138,7 +139,7 @@ def new_rows(
     batch_size = options.batch_size or classifier.batch_size
     first = max(0, len(kept) - 1) // batch_size * batch_size
     predicted = classifier.logits_of_files(paths, batch_size=batch_size, num_workers=options.num_workers, first=first)
-    with progress("Predicting", len(paths), aside=True) as advance:
+    with closing(predicted), progress("Predicting", len(paths), aside=True) as advance:
         advance(first)
         for logits, errors in predicted:
             some = paths[first : first + len(logits)]

@@ -198,15 +198,16 @@ class LinesFile(Output):
         rows: list[Row] = []
         heading = self.heading().encode()
         opening = heading or self.opening.encode()
-        with self.path.open("rb") as file:
-            for number, line in enumerate(file):
-                if number == 0 and not (line.startswith(opening) or opening.startswith(line)):
-                    raise self.refusal(0 if heading else 1)
-                if not line.endswith(b"\n"):
-                    break
-                if number or not heading:
-                    rows.append(self._parsed(line, len(rows) + 1))
-                self._whole += len(line)
+        reader = io.BufferedReader(self._file)  # a file of its own would take the lock with it when it is closed
+        for number, line in enumerate(reader):
+            if number == 0 and not (line.startswith(opening) or opening.startswith(line)):
+                raise self.refusal(0 if heading else 1)
+            if not line.endswith(b"\n"):
+                break
+            if number or not heading:
+                rows.append(self._parsed(line, len(rows) + 1))
+            self._whole += len(line)
+        reader.detach()
         return rows
 
     def _parsed(self, line: bytes, number: int) -> Row:
@@ -426,8 +427,8 @@ def rows_beside(path: Path) -> Path:
 def _hold(file: int, path: Path) -> None:
     """Keep a file for this process alone, where the file system can."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # which worker processes, unlike flock's, do not inherit
+    except (BlockingIOError, PermissionError):
         raise MisconfigurationException(f"Another process is writing {path}; wait for its end, or stop it.") from None
     except OSError:
         pass
