@@ -17,6 +17,7 @@ from callbacks import origin
 from callbacks.outside_steps import OutsideSteps
 from callbacks.run_folder import CONFIG
 from datamodules.names import readable
+from models.checkpoint import VERSION
 from models.classifier import Classifier
 from models.durable_file import replace_file
 
@@ -66,7 +67,7 @@ class RunRecord(OutsideSteps):
         self._command = command
         self._step = step
         self._repeats = repeats
-        versions = {name: origin.packages()[name] for name in PACKAGES}
+        versions = {"kindling": VERSION} | {name: origin.packages()[name] for name in PACKAGES}
         self._origin = {"versions": versions, "git_commit": origin.code().name}
         self._images = 0
         self._waited_before = 0.0

@@ -3,7 +3,9 @@
 Shapes: an image of `C` channels, `H` rows and `W` columns.
 """
 
+import io
 import os
+import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,15 +45,11 @@ def open_image(path: str | Path) -> Iterator[Image.Image]:
         UnreadableImageError: If its header is that of no image or of one larger than Pillow's limit, or what is done
             with it within fails.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # large but readable, or with EXIF entries of no concern here
-            with Image.open(path) as image:
-                yield image
-    except UnreadableImageError:
-        raise
-    except Exception as error:  # Pillow's parsers and decoders let through whatever they stumble over
-        raise UnreadableImageError(_reason(error, path)) from error
+    with _unreadable_if_it_fails(path):
+        if stat.S_ISFIFO(os.stat(path).st_mode):  # noqa: PTH116 - which would wait for a writer for ever
+            raise UnreadableImageError("it is no file but a pipe")
+        with Image.open(path) as image:
+            yield image
 
 
 def read_image(path: str | Path, channels: int, size: tuple[int, int], resize: Resize = "crop") -> NDArray[np.uint8]:
@@ -74,6 +72,48 @@ def read_image(path: str | Path, channels: int, size: tuple[int, int], resize: R
     """
     with open_image(path) as image:
         return _pixels(image, channels, size, resize)
+
+
+def image_pixels(
+    image: Image.Image, channels: int, size: tuple[int, int], resize: Resize = "crop"
+) -> NDArray[np.uint8]:
+    """What `read_image` gives for the file of an image that Pillow has opened, or for one that was made in memory.
+
+    Args:
+        image: The image, which stays what it is for others who look at it.
+        channels: As in `read_image`, like the rest.
+        size: Likewise.
+        resize: Likewise.
+
+    Returns:
+        uint8 `[C, H, W]`.
+
+    Raises:
+        UnreadableImageError: If it cannot be decoded, or has 32-bit pixels.
+    """
+    with _unreadable_if_it_fails():
+        file = getattr(image, "fp", None)
+        if image.format == "JPEG" and file and getattr(image, "tile", None):
+            # Not decoded yet: decoding a second one at a smaller scale leaves this one at its own.
+            place = file.tell()
+            file.seek(0)
+            content = io.BytesIO(file.read())
+            file.seek(place)
+            with Image.open(content) as second:
+                return _pixels(second, channels, size, resize)
+        return _pixels(image, channels, size, resize)
+
+
+@contextmanager
+def _unreadable_if_it_fails(path: str | Path = "") -> Iterator[None]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # large but readable, or with EXIF entries of no concern here
+            yield
+    except UnreadableImageError:
+        raise
+    except Exception as error:  # Pillow's parsers and decoders let through whatever they stumble over
+        raise UnreadableImageError(_reason(error, path)) from error
 
 
 def _reason(error: Exception, path: str | Path) -> str:

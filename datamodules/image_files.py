@@ -14,6 +14,7 @@ from stat import S_ISDIR
 import numpy as np
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from numpy.typing import NDArray
+from torch.utils.data import Dataset
 
 from datamodules.image_file import Resize, UnreadableImageError, is_image_name, read_image
 
@@ -71,6 +72,32 @@ class ImageFiles:
             except UnreadableImageError as error:
                 raise UnreadableImageError(f"{self.path(index)}: {error}") from error
         return images
+
+
+class Attempts(Dataset[tuple[NDArray[np.uint8], dict[int, str]]]):
+    """Decodes what can be decoded, and says why the rest cannot.
+
+    Args:
+        images: What to decode.
+    """
+
+    def __init__(self, images: ImageFiles) -> None:
+        self.images = images
+
+    def __getitem__(self, indices: range) -> tuple[NDArray[np.uint8], dict[int, str]]:
+        """Decode the images at some places.
+
+        Returns:
+            uint8 `[B, C, H, W]`, zeros where there is no image, and the reason for each row of these.
+        """
+        chunk = np.zeros((len(indices), *self.images.shape[1:]), np.uint8)
+        errors = {}
+        for row, index in enumerate(indices):
+            try:
+                chunk[row] = self.images.read(index)
+            except UnreadableImageError as error:
+                errors[row] = str(error)
+        return chunk, errors
 
 
 def is_junk(name: str) -> bool:

@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 
 from datamodules.cores import available_cores
 from datamodules.image_file import UnreadableImageError
-from datamodules.image_files import ImageFiles
+from datamodules.image_files import Attempts, ImageFiles
 from datamodules.loader import TimedLoader
 from datamodules.progress import progress
 from datamodules.whole_folder import refuse_too_much, whole_folder
@@ -300,23 +300,6 @@ class _Array(AbstractContextManager["_Array"]):
         self._file.close()
 
 
-class _Attempts(Dataset[tuple[NDArray[np.uint8], dict[int, str]]]):
-    """Decodes what can be decoded, and says why the rest cannot."""
-
-    def __init__(self, images: ImageFiles) -> None:
-        self.images = images
-
-    def __getitem__(self, indices: range) -> tuple[NDArray[np.uint8], dict[int, str]]:
-        chunk = np.zeros((len(indices), *self.images.shape[1:]), np.uint8)
-        errors = {}
-        for row, index in enumerate(indices):
-            try:
-                chunk[row] = self.images.read(index)
-            except UnreadableImageError as error:
-                errors[row] = str(error)
-        return chunk, errors
-
-
 def _chunks(images: Images) -> Iterator[tuple[NDArray[np.uint8], dict[int, str]]]:
     """The images in order, some at a time, with the reasons for those that cannot be read."""
     size = max(1, CHUNK_BYTES // math.prod(images.shape[1:]))
@@ -325,5 +308,5 @@ def _chunks(images: Images) -> Iterator[tuple[NDArray[np.uint8], dict[int, str]]
         yield from ((np.asarray(images[rows.start : rows.stop]), {}) for rows in ranges)
         return
     workers = min(available_cores(), len(ranges))
-    for chunk, errors in TimedLoader(_Attempts(images), batch_size=None, sampler=ranges, num_workers=workers):
+    for chunk, errors in TimedLoader(Attempts(images), batch_size=None, sampler=ranges, num_workers=workers):
         yield chunk.numpy(), errors

@@ -1,5 +1,6 @@
 """How far a long piece of work is."""
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,6 +8,7 @@ from datetime import timedelta
 from typing import Protocol
 
 from rich import get_console
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
@@ -31,17 +33,19 @@ class RateColumn(ProgressColumn):
 
 
 @contextmanager
-def progress(title: str, total: int) -> Iterator[Advance]:
+def progress(title: str, total: int, *, aside: bool = False) -> Iterator[Advance]:
     """Show rate and time left: a bar on a terminal, else a line every half minute.
 
     Args:
         title: What is being done.
         total: How many there are to do.
+        aside: Whether to show it on standard error, because what is done is itself written to standard output.
     """
-    console = get_console()
+    console = Console(stderr=True) if aside else get_console()
     if console.is_terminal:
         columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), RateColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=console) as bar:
+        # What is printed meanwhile appears above the bar, if both are on the terminal.
+        with Progress(*columns, console=console, redirect_stdout=sys.stdout.isatty()) as bar:
             task = bar.add_task(title, total=total)
             yield lambda number=1: bar.advance(task, number)
         return
@@ -57,6 +61,10 @@ def progress(title: str, total: int) -> Iterator[Advance]:
             next_line = now + SECONDS_BETWEEN_LINES
             rate = done / (now - start)
             left = timedelta(seconds=round((total - done) / rate))
-            print(f"{title}  {done:,}/{total:,}  {rate:,.0f}/s  {left} left", flush=True)
+            print(
+                f"{title}  {done:,}/{total:,}  {rate:,.0f}/s  {left} left",
+                file=sys.stderr if aside else sys.stdout,
+                flush=True,
+            )
 
     yield advance

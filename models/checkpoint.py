@@ -9,8 +9,12 @@ from typing import Any
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from packaging.version import InvalidVersion, Version
 
 from models.durable_file import replacing
+
+VERSION = "0.1.0"
+"""Of Kindling; in every checkpoint, so that an older Kindling does not guess at what a newer one has written."""
 
 
 class DurableCheckpointIO(TorchCheckpointIO):
@@ -79,7 +83,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         The checkpoint: plain types, and tensors on the CPU.
 
     Raises:
-        MisconfigurationException: If there is no such file, or it is damaged or another program's.
+        MisconfigurationException: If there is no such file, or it is damaged, another program's or a newer Kindling's.
     """
     path = Path(path)
     if not path.is_file():
@@ -97,6 +101,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             f"{path} is no checkpoint of this program: it lacks weights, class names or preprocessing; give one that "
             "scripts/train.py has written."
         )
+    _refuse_newer(path, checkpoint)
     return checkpoint
 
 
@@ -117,3 +122,17 @@ def _read(path: Path) -> dict[str, Any]:
             f"it holds code or an object ({strange[1]})" if strange else "it is truncated or damaged"
         ) from error
     return checkpoint if isinstance(checkpoint, dict) else {}
+
+
+def _refuse_newer(path: Path, checkpoint: dict[str, Any]) -> None:
+    versions = checkpoint.get("versions")
+    written_by = str(versions.get("kindling", VERSION) if isinstance(versions, dict) else VERSION)
+    try:
+        newer = Version(written_by) > Version(VERSION)
+    except InvalidVersion:
+        newer = True
+    if newer:
+        raise MisconfigurationException(
+            f"The checkpoint {path} was written by Kindling {written_by}, this is Kindling {VERSION}; read it with "
+            "that or a later one."
+        )

@@ -80,7 +80,6 @@ def average(
     files = [find_checkpoint(checkpoint) for checkpoint in checkpoints]
     refuse_output(output, overwrite)
     parts = [read_checkpoint(file) for file in files]
-    for file in files:
     for file, part in zip(files[1:], parts[1:], strict=True):
         refuse_differences(files[0], parts[0], file, part)
     classifier = load_trained(files[0])

@@ -2,6 +2,7 @@
 
     python scripts/benchmark.py [--config FILE ...] [--seconds 20] [--steps 20] [any flag of scripts/train.py]
     python scripts/benchmark.py --callbacks [--config FILE ...] [any flag of scripts/train.py]
+    python scripts/benchmark.py --predict CHECKPOINT --images PATH [--seconds 20]
 
 Each configuration is trained by scripts/train.py as a user would, with all default callbacks, loggers and metrics. An
 epoch of --steps steps is timed right after as many bare steps (forward, loss, backward, update on a batch that is on
@@ -11,10 +12,14 @@ faster one is shown. Of image files it is measured how fast they are packed, and
 
 With --callbacks, each configuration is trained and tested once as it would be without, and the time spent in each
 callback is shown beside that of the training.
+The second form times scripts/predict.py on photographs, from the start of its workers to the last row of a CSV file,
+against the network alone on as many images that are on the device already.
 """
 
 import argparse
+import contextlib
 import copy
+import itertools
 import json
 import os
 import re
@@ -28,6 +33,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.profilers import SimpleProfiler
 from PIL import Image
@@ -40,6 +46,10 @@ from callbacks.step_benchmark import StepBenchmark
 from datamodules.base import ImageDataModule
 from datamodules.cores import available_cores
 from datamodules.image_files import ImageFiles
+from scripts.image_classifier import ImageClassifier, load_classifier
+from scripts.input_images import input_images
+from scripts.predict import command_line, write_rows
+from scripts.prediction_output import columns_for, output_file
 from scripts.process import training_process
 from scripts.standard_program import time_standard_program
 from scripts.train import TrainCLI
@@ -138,6 +148,55 @@ def measure_callbacks(flags: list[str]) -> dict[str, Any]:
             "seconds": cli.record.results["seconds"],
             "callbacks": {name: (sum(durations), len(durations)) for name, durations in spent.items()},
         }
+
+
+def measure_prediction(checkpoint: Path, images: Path, seconds: float) -> dict[str, Any]:
+    """Predict a folder of photographs again and again, with the network alone before and after each time.
+
+    Args:
+        checkpoint: The file, or a run's folder.
+        images: An image, a folder or a glob.
+        seconds: Time for the measurement, roughly; the photographs are predicted twice at least.
+
+    Returns:
+        What was measured.
+    """
+    classifier, paths = load_classifier(checkpoint), input_images([str(images)])
+    options = command_line().parse_args([str(checkpoint)])
+    _time_network(classifier, min(len(paths), 4 * classifier.batch_size))
+    program: list[float] = []
+    limit = [_time_network(classifier, len(paths))]
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        while len(program) < 2 or time.perf_counter() - started < seconds:
+            start = time.perf_counter()
+            output = output_file(Path(folder, f"{len(program)}.csv"), columns_for(classifier.class_names))
+            with contextlib.closing(output):
+                write_rows(classifier, paths, output, options)
+            program.append(time.perf_counter() - start)
+            limit.append(_time_network(classifier, len(paths)))
+    around = [(before + after) / 2 for before, after in itertools.pairwise(limit)]
+    network, shape = type(classifier.classifier.network).__name__, "x".join(map(str, classifier.shape))
+    return {
+        "network": f"{network}, {shape}\n{classifier.classifier.device}, {classifier.precision}",
+        "images": len(paths),
+        "batch": classifier.batch_size,
+        "limit_rate": len(paths) / median(around),
+        "program_rate": len(paths) / median(program),
+        "ratio": median(bare / whole for bare, whole in zip(around, program, strict=True)),
+    }
+
+
+@torch.no_grad()
+def _time_network(classifier: ImageClassifier, images: int) -> float:
+    """Seconds that the network alone takes for so many images, in whole batches."""
+    inner, size = classifier.classifier, classifier.batch_size
+    batch = inner.laid_out(torch.randn(size, *classifier.shape, device=inner.device))
+    start = time.perf_counter()
+    with classifier.computing():
+        for _ in range(max(1, images // size)):
+            inner.predict_logits(batch).float().cpu()
+    return (time.perf_counter() - start) * images / (max(1, images // size) * size)
 
 
 def counterparts(augmentation: Sequence[Any], size: tuple[int, int]) -> list[Any]:
@@ -289,6 +348,16 @@ def print_data(rows: list[dict[str, Any]]) -> None:
     _print_whole(table)
 
 
+def print_prediction(row: dict[str, Any]) -> None:
+    """The table of a prediction."""
+    table = Table("prediction", show_lines=True)
+    for heading in ("images", "batch", "network alone\nimages/s", "program\nimages/s", "ratio"):
+        table.add_column(heading, justify="right")
+    rates = (f"{row['limit_rate']:,.1f}", f"{row['program_rate']:,.1f}")
+    table.add_row(row["network"], f"{row['images']:,}", str(row["batch"]), *rates, f"{row['ratio']:.2f}")
+    _print_whole(table)
+
+
 def _print_whole(table: Table) -> None:
     Console(width=max(TABLE_WIDTH, get_console().width)).print(table)
 
@@ -303,8 +372,16 @@ def main(args: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=20, help="training batches per epoch, at most")
     parser.add_argument("--no-standard", action="store_true", help="leave the standard program out")
     parser.add_argument("--callbacks", action="store_true", help="what each callback costs in a whole training")
+    parser.add_argument("--predict", type=Path, metavar="CHECKPOINT", help="time scripts/predict.py with this instead")
+    parser.add_argument("--images", type=Path, metavar="PATH", help="on these photographs")
     parser.add_argument("--into", help=argparse.SUPPRESS)
     options, flags = parser.parse_known_args(args)
+    if options.predict or options.images:
+        with training_process():
+            if not (options.predict and options.images) or flags or options.config:
+                raise MisconfigurationException("A prediction is timed with --predict CHECKPOINT --images PATH alone.")
+            print_prediction(measure_prediction(options.predict, options.images, options.seconds))
+        return
     settings = [f"--seconds={options.seconds}", f"--steps={options.steps}"] + ["--no-standard"] * options.no_standard
     settings += ["--callbacks"] * options.callbacks
     if options.into:

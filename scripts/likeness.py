@@ -52,6 +52,7 @@ def refuse_incomplete(original: Path) -> None:
             f"{original} is not complete: it has no {CHECKPOINTS}/{LAST}, whose weights are compared; train its "
             f"configuration with --config {original / CONFIG}."
         )
+    read_checkpoint(last)
 
 
 def read_results(run: Path) -> dict[str, Any]:

@@ -49,8 +49,7 @@ class Predictions:
     @property
     def probabilities(self) -> NDArray[np.float64]:
         """`[N, K]`."""
-        found: NDArray[np.float64] = softmax(self.logits.astype(np.float64), axis=1)
-        return found
+        return probabilities_of(self.logits)
 
     @property
     def classes(self) -> NDArray[np.int64]:
@@ -64,6 +63,12 @@ class Predictions:
         counts = np.zeros((len(self.class_names),) * 2, np.int64)
         np.add.at(counts, (self.labels, self.classes), 1)
         return counts
+
+
+def probabilities_of(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Softmax of logits float32 `[N, K]`, in double precision, float64 `[N, K]`."""
+    found: NDArray[np.float64] = softmax(logits.astype(np.float64), axis=1)
+    return found
 
 
 @torch.no_grad()

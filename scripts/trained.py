@@ -148,6 +148,17 @@ def computing(classifier: Classifier, checkpoint: Path) -> AbstractContextManage
         classifier: The network, on its device.
         checkpoint: Where it comes from.
     """
+    dtype = autocast_dtype(classifier, checkpoint)
+    return nullcontext() if dtype is None else torch.autocast(classifier.device.type, dtype)
+
+
+def autocast_dtype(classifier: Classifier, checkpoint: Path) -> torch.dtype | None:
+    """What the network computes in where that is not the format of its weights.
+
+    Args:
+        classifier: The network, on its device.
+        checkpoint: Where it comes from.
+    """
     precision = read_checkpoint(checkpoint).get("config", {}).get("trainer", {}).get("precision")
     if precision is None:
         preprocessing, device = classifier.preprocessing, classifier.device
@@ -156,5 +167,4 @@ def computing(classifier: Classifier, checkpoint: Path) -> AbstractContextManage
         network = classifier.network.cpu()
         precision, _ = choose_precision(network, (preprocessing["channels"], height, width), device)
         network.to(device)
-    dtype = AUTOCAST.get(str(precision))
-    return nullcontext() if dtype is None else torch.autocast(classifier.device.type, dtype)
+    return AUTOCAST.get(str(precision))

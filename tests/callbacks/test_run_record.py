@@ -55,7 +55,7 @@ def test_a_checkpoint_says_where_it_comes_from(train: Callable[..., Run]) -> Non
     run = train("--trainer.max_epochs=1")
     assert run.checkpoint["config"] == yaml.safe_load((run.folder / "config.yaml").read_text())
     assert run.checkpoint["data_fingerprint"].startswith("scikit-learn ")
-    assert run.checkpoint["versions"].keys() == set(run_record.PACKAGES)
+    assert run.checkpoint["versions"].keys() == {"kindling", *run_record.PACKAGES}
     assert "git_commit" in run.checkpoint
 
 

@@ -1,13 +1,16 @@
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, BinaryIO
 
 import pytest
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from models.checkpoint import DurableCheckpointIO, newest_checkpoint, read_checkpoint
+from models.checkpoint import VERSION, DurableCheckpointIO, newest_checkpoint, read_checkpoint
 from tests.conftest import Run
+from tests.discovery import ROOT
 
 WHOLE: dict[str, Any] = {"state_dict": {"weight": torch.arange(1000)}, "class_names": ["a", "b"], "preprocessing": {}}
 
@@ -34,6 +37,26 @@ def test_refuses_code(tmp_path: Path) -> None:
     torch.save(WHOLE | {"hook": print}, tmp_path / "code.ckpt")
     with pytest.raises(MisconfigurationException, match="holds code"):
         read_checkpoint(tmp_path / "code.ckpt")
+
+
+@pytest.mark.parametrize("version", ["999.0", "999.0.dev1+local", "the next"])
+def test_refuses_what_a_newer_version_has_written_and_names_both(tmp_path: Path, version: str) -> None:
+    torch.save(WHOLE | {"versions": {"kindling": version}}, tmp_path / "newer.ckpt")
+    with pytest.raises(MisconfigurationException) as refusal:
+        read_checkpoint(tmp_path / "newer.ckpt")
+    assert f"newer.ckpt was written by Kindling {version}, this is Kindling {VERSION};" in str(refusal.value)
+
+
+@pytest.mark.parametrize("versions", [{"kindling": VERSION}, {"kindling": "0.0.1"}, {"torch": "999"}, None])
+def test_reads_what_this_and_older_versions_have_written(tmp_path: Path, versions: dict[str, str] | None) -> None:
+    torch.save(WHOLE | {"versions": versions}, tmp_path / "older.ckpt")
+    assert read_checkpoint(tmp_path / "older.ckpt")["class_names"] == ["a", "b"]
+
+
+def test_the_package_has_the_version_that_checkpoints_carry() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert settings["project"]["dynamic"] == ["version"]
+    assert resolve_name(settings["tool"]["setuptools"]["dynamic"]["version"]["attr"]) == VERSION
 
 
 @pytest.mark.parametrize("other", [{"state_dict": {}}, torch.zeros(3)])
