@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 import time
 from contextlib import suppress
 from importlib.metadata import version
@@ -190,8 +191,12 @@ class RunRecord(OutsideSteps):
         if trainer.is_global_zero:
             target = self.folder / "results.json"
             part = target.with_suffix(".part")
-            part.write_text(json.dumps(self.results, indent=2) + "\n")
-            part.replace(target)
+            try:
+                part.write_text(json.dumps(self.results, indent=2) + "\n")
+                part.replace(target)
+            except OSError as error:  # the checkpoint, which matters more, says whether the run is lost
+                print(f"warning: {target} could not be written ({error.strerror})", file=sys.stderr)
+                part.unlink(missing_ok=True)
 
 
 class Stopwatch:
