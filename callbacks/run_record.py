@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import shutil
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -200,7 +201,11 @@ class RunRecord(OutsideSteps):
     def _write(self, trainer: Trainer) -> None:
         self.results.setdefault("metrics", {}).update(_figures(trainer))
         if trainer.is_global_zero:
-            replace_file(self.folder / RESULTS, json.dumps(self.results, indent=2) + "\n")
+            target = self.folder / RESULTS
+            try:
+                replace_file(target, json.dumps(self.results, indent=2) + "\n")
+            except OSError as error:  # the checkpoint, which matters more, says whether the run is lost
+                print(f"warning: {target} could not be written ({error.strerror})", file=sys.stderr)
 
 
 class Stopwatch:

@@ -44,7 +44,8 @@ def test_alone_it_trains_the_digits_well_and_says_nothing_but_what_it_did(tmp_pa
         accumulator = EventAccumulator(str(events)).Reload()
         tags |= set(accumulator.Tags()["scalars"])
     stages = {f"{stage}/{name}" for stage in ("train", "val", "test") for name in ("loss", "accuracy")}
-    assert tags == stages | {"lr", "epoch"}
+    others = {"lr", "epoch", "train/gradient_norm", "train/images_per_second", "best/val/accuracy"}
+    assert tags == stages | others
 
 
 def test_killed_at_a_random_step_and_resumed_ends_bit_for_bit_as_unbroken(
