@@ -178,6 +178,15 @@ def test_weights_that_overflow_are_neither_written_nor_called_best(
     assert not list(tmp_path.glob("runs/*/*/checkpoints/*"))
 
 
+def test_a_full_disk_hides_no_such_step(digits: Digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(FloatingPointError, match=r"the loss is nan .*could not be saved \(.*No space left on device"):
+        fit(digits, tmp_path, FiniteGuard(), Poison((2,)))
+
+
 class Save(Callback):
     """Writes a checkpoint in the middle of the second epoch."""
 

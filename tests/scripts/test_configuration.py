@@ -1,9 +1,10 @@
 from pathlib import Path
 
 import pytest
+import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from scripts.configuration import merge, one_sentence, read_config, switch_classes
+from scripts.configuration import merge, mistakes_in_one_sentence, one_sentence, read_config, switch_classes
 
 ADAM = {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.1, "weight_decay": 0.5}}
 
@@ -83,3 +84,25 @@ def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
 def test_a_parsers_message_becomes_one_line() -> None:
     message = "Parser key \"data\":\n  Does not validate against any\n  Errors:\n    - Option 'x' is not accepted\n"
     assert one_sentence(message) == "Parser key \"data\": Option 'x' is not accepted."
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory."), "The GPU's memory is full: use a smaller --data.batch_size"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "Memory is full: use a smaller --data.batch_size"),
+        (MemoryError(), "Memory is full: use a smaller --data.batch_size"),
+    ],
+)
+def test_full_memory_ends_with_what_to_do(capsys: pytest.CaptureFixture[str], error: Exception, words: str) -> None:
+    with pytest.raises(SystemExit) as left, mistakes_in_one_sentence():
+        raise error
+    assert left.value.code == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {words}")
+    assert said.count("\n") == 1
+
+
+def test_what_else_goes_wrong_is_not_taken_for_it() -> None:
+    with pytest.raises(RuntimeError, match="the third row"), mistakes_in_one_sentence():
+        raise RuntimeError("the third row is missing")
