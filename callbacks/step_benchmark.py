@@ -70,7 +70,7 @@ class StepBenchmark(Callback):
         device = classifier.device
         network = copy.deepcopy(classifier.network)
         if classifier.hparams["compile"]:
-            network.compile()
+            network.compile(dynamic=False)
         optimizer = classifier.make_optimizer(classifier.parameter_groups(network))
         images = torch.randn(data.batch_size, *data.image_shape, device=device).to(
             memory_format=torch.channels_last if classifier.hparams["channels_last"] else torch.contiguous_format

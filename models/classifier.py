@@ -144,7 +144,7 @@ class Classifier(LightningModule):
         self._memory_format = torch.channels_last if channels_last else torch.preserve_format
         network.to(memory_format=self._memory_format)
         if compile:
-            network.compile()
+            network.compile(dynamic=False)  # else what was compiled depends on the sizes of batches before a break
 
     @property
     def num_parameters(self) -> int:

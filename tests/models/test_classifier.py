@@ -163,11 +163,13 @@ def test_a_schedule_over_the_run_needs_a_run_that_ends(
     assert "the run has no end for the schedule to come to; give trainer.max_epochs" in error
 
 
-def test_compiled_keys_are_those_of_the_plain_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    compiled: list[nn.Module] = []
-    monkeypatch.setattr(nn.Module, "compile", lambda network: compiled.append(network))
+def test_compiled_keys_are_those_of_the_plain_network_and_each_size_of_batch_has_its_own_code(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compiled: list[tuple[nn.Module, bool]] = []
+    monkeypatch.setattr(nn.Module, "compile", lambda network, dynamic: compiled.append((network, dynamic)))
     plain, other = (Classifier(MLP(64, 10), 10, sgd, compile=compile_) for compile_ in (False, True))
-    assert compiled == [other.network]
+    assert compiled == [(other.network, False)]
     assert plain.state_dict().keys() == other.state_dict().keys()
 
 
