@@ -239,12 +239,15 @@ def test_a_prediction_that_stopped_anywhere_goes_on_to_the_same_file(
         file.unlink()
 
 
-def test_is_gone_on_with_after_a_kill(photos: Path, checkpoint: Path, tmp_path: Path) -> None:
+def test_is_gone_on_with_after_a_kill(
+    photos: Path, checkpoint: Path, predict: Callable[..., Done], tmp_path: Path
+) -> None:
     whole, file = tmp_path / "whole.csv", tmp_path / "out.csv"
     paths = tmp_path / "list.txt"
     paths.write_text("\n".join(map(str, sorted(photos.rglob("*.png")) * 20)))
-    command = [sys.executable, str(ROOT / "scripts" / "predict.py"), str(checkpoint), "--list", str(paths), "--output"]
-    process = subprocess.Popen([*command, str(file)], stdout=subprocess.DEVNULL)
+    wanted = (str(checkpoint), "--list", str(paths), "--output")
+    command = [sys.executable, str(ROOT / "scripts" / "predict.py"), *wanted, str(file)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     while not file.exists() or file.stat().st_size < 5_000:
         assert process.poll() is None, "the prediction was over before it could be killed"
         time.sleep(0.01)
@@ -252,8 +255,8 @@ def test_is_gone_on_with_after_a_kill(photos: Path, checkpoint: Path, tmp_path: 
     process.wait()
     rows = file.read_bytes().count(b"\n")
     assert 1 < rows < 3200
-    subprocess.run([*command, str(file), "--resume"], check=True, capture_output=True)
-    subprocess.run([*command, str(whole)], check=True, capture_output=True)
+    assert predict(*wanted, file, "--resume")[0] == 0
+    assert predict(*wanted, whole)[0] == 0
     assert file.read_bytes() == whole.read_bytes()
 
 
