@@ -356,7 +356,11 @@ def test_mistakes_are_told_in_one_sentence(
         assert error.count("\n") == 1
         assert expected in error
     for flags in (["--top=0"], ["--batch_size=0"], ["--num_workers=-1"], ["--resume", "--overwrite"], ["--tpo=1"]):
-        assert predict(checkpoint, photos, *flags)[0] == 2
+        status, _, error = predict(checkpoint, photos, *flags)
+        assert status == 2
+        assert error.startswith("error: ")
+        assert error.endswith("; see scripts/predict.py --help.\n")
+        assert error.count("\n") == 1
     assert sorted(tmp_path.rglob("*")) == before
     assert (tmp_path / "there.csv").read_text() == "precious"
 
