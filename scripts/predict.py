@@ -172,7 +172,8 @@ def rows_of(
     errors = errors | {
         int(row): NO_FINITE_LOGITS for row in np.flatnonzero(~np.isfinite(logits).all(axis=1)) if int(row) not in errors
     }
-    probabilities = probabilities_of(logits)
+    with np.errstate(invalid="ignore"):  # of those that are not finite, which have an error instead
+        probabilities = probabilities_of(logits)
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, : options.top]
     # The shortest text that stands for each number, where the nearest double would have twice as many digits.
     exact = logits.astype(str) if options.logits else logits[:, :0]

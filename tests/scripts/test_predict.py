@@ -365,12 +365,13 @@ def test_mistakes_are_told_in_one_sentence(
     assert (tmp_path / "there.csv").read_text() == "precious"
 
 
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
 def test_a_network_that_gives_no_numbers_has_errors_in_its_rows(
-    photos: Path, checkpoint: Path, predict: Callable[..., Done], tmp_path: Path
+    photos: Path, checkpoint: Path, predict: Callable[..., Done], tmp_path: Path, value: str
 ) -> None:
     saved = torch.load(checkpoint, weights_only=True)
     name = max(name for name, value in saved["state_dict"].items() if value.shape == (2,))
-    saved["state_dict"][name] += float("nan")
+    saved["state_dict"][name] += float(value)
     torch.save(saved, tmp_path / "nan.ckpt")
     status, _, error = predict(tmp_path / "nan.ckpt", photos / "test", "--output", tmp_path / "out.jsonl", "--logits")
     assert status == 1
