@@ -14,6 +14,7 @@ import sys
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -139,8 +140,7 @@ def new_rows(
     batch_size = options.batch_size or classifier.batch_size
     first = max(0, len(kept) - 1) // batch_size * batch_size
     predicted = classifier.logits_of_files(paths, batch_size=batch_size, num_workers=options.num_workers, first=first)
-    with closing(predicted), progress("Predicting", len(paths), aside=True) as advance:
-        advance(first)
+    with closing(predicted), progress("Predicting", len(paths) - first, aside=True) as advance:
         for logits, errors in predicted:
             some = paths[first : first + len(logits)]
             rows = rows_of(classifier, some, logits, errors, options)
@@ -172,7 +172,8 @@ def rows_of(
     errors = errors | {
         int(row): NO_FINITE_LOGITS for row in np.flatnonzero(~np.isfinite(logits).all(axis=1)) if int(row) not in errors
     }
-    probabilities = probabilities_of(logits)
+    with np.errstate(invalid="ignore"):  # of those that are not finite, which have an error instead
+        probabilities = probabilities_of(logits)
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, : options.top]
     # The shortest text that stands for each number, where the nearest double would have twice as many digits.
     exact = logits.astype(str) if options.logits else logits[:, :0]
@@ -209,11 +210,17 @@ def whole_number(text: str, least: int = 1) -> int:
     return int(text)
 
 
-def command_line() -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong with a command line in one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise it."""
+        raise MisconfigurationException(f"{message}; see scripts/predict.py --help.")
+
+
+def command_line() -> Parser:
     """What may be asked for."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a checkpoint, or the folder of a run")
     parser.add_argument("paths", nargs="*", metavar="PATH", help="an image, a folder, a glob, or - for standard input")
     parser.add_argument("--list", action="append", default=[], metavar="FILE", help="a text file, a path on each line")

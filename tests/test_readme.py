@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -78,6 +79,21 @@ def test_examples_train(copy: Path) -> None:
 def test_examples_keep_the_contracts(copy: Path) -> None:
     options = ("-p", "no:cacheprovider", "--numprocesses=0")
     python(copy, "-m", "pytest", *options, "tests/test_contracts.py", "-k", "patches or Patches or scans or Scans")
+
+
+def test_the_lines_that_classify_run(
+    tmp_path: Path, train: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (lines,) = re.findall(r"```python\n(from scripts\.image_classifier .*?)```", README, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(train("--trainer.max_epochs=1").best, "best.ckpt")
+    for name, scan in zip(("cat.jpg", "dog.jpg"), load_digits().images, strict=False):
+        Image.fromarray((scan * 15).astype(np.uint8)).save(name)
+    found: dict[str, Any] = {}
+    exec(lines, found)
+    assert found["cat"].probability == max(found["cat"].probabilities.values())
+    assert found["cat"].class_name in found["classify"].class_names
+    assert len(found["several"]) == 2
 
 
 def test_flags_shown_exist() -> None:

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from datamodules.image_file import UnreadableImageError, is_image_name, read_image
+from datamodules.image_file import UnreadableImageError, image_pixels, is_image_name, read_image
 
 PHOTO: NDArray[np.uint8] = load_sample_image("china.jpg")
 HEIGHT, WIDTH = PHOTO.shape[:2]
@@ -129,6 +130,25 @@ def test_a_picture_of_one_pixel_and_one_of_more_than_memory(tmp_path: Path) -> N
     Image.new("1", (20_000, 20_000)).save(tmp_path / "b.png")
     with pytest.raises(UnreadableImageError, match="pixels"):
         read_image(tmp_path / "b.png", 3, (4, 4))
+
+
+def test_an_opened_image_gives_what_its_file_gives_and_keeps_its_size(tmp_path: Path) -> None:
+    for name in ("a.jpg", "a.png"):
+        Image.fromarray(PHOTO).save(tmp_path / name)
+        expected = read_image(tmp_path / name, 3, (32, 32))
+        with Image.open(tmp_path / name) as opened:
+            assert np.array_equal(image_pixels(opened, 3, (32, 32)), expected)
+            assert opened.size == (WIDTH, HEIGHT)
+            assert np.asarray(opened).shape == PHOTO.shape
+    assert np.array_equal(image_pixels(Image.fromarray(PHOTO), 3, (32, 32)), expected)
+    with pytest.raises(UnreadableImageError, match="32 bits"):
+        image_pixels(Image.fromarray(np.zeros((8, 8), np.float32)), 1, (8, 8))
+
+
+def test_does_not_wait_at_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.jpg")
+    with pytest.raises(UnreadableImageError, match="no file but a pipe"):
+        read_image(tmp_path / "a.jpg", 1, (8, 8))
 
 
 def test_knows_images_by_their_names() -> None:

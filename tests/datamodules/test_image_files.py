@@ -8,6 +8,7 @@ from sklearn.datasets import load_digits
 
 from datamodules.image_file import UnreadableImageError
 from datamodules.image_files import (
+    Attempts,
     ImageFiles,
     files_under,
     fingerprint_files,
@@ -25,6 +26,15 @@ def folder(tmp_path: Path) -> Path:
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray((scan * 15).astype(np.uint8)).save(file)
     return tmp_path
+
+
+def test_says_of_each_that_it_cannot_decode_why(folder: Path) -> None:
+    (folder / "train" / "0" / "2.png").write_text("text")
+    images = ImageFiles(folder, np.array([b"train/0/0.png", b"train/0/2.png", b"none.png"]), (1, 8, 8))
+    chunk, errors = Attempts(images)[range(3)]
+    assert np.array_equal(chunk[0], images.read(0))
+    assert not chunk[1:].any()
+    assert errors == {1: "it is no image", 2: "the file is not there"}
 
 
 def test_decodes_what_is_asked_for(folder: Path) -> None:

@@ -239,12 +239,15 @@ def test_a_prediction_that_stopped_anywhere_goes_on_to_the_same_file(
         file.unlink()
 
 
-def test_is_gone_on_with_after_a_kill(photos: Path, checkpoint: Path, tmp_path: Path) -> None:
+def test_is_gone_on_with_after_a_kill(
+    photos: Path, checkpoint: Path, predict: Callable[..., Done], tmp_path: Path
+) -> None:
     whole, file = tmp_path / "whole.csv", tmp_path / "out.csv"
     paths = tmp_path / "list.txt"
     paths.write_text("\n".join(map(str, sorted(photos.rglob("*.png")) * 20)))
-    command = [sys.executable, str(ROOT / "scripts" / "predict.py"), str(checkpoint), "--list", str(paths), "--output"]
-    process = subprocess.Popen([*command, str(file)], stdout=subprocess.DEVNULL)
+    wanted = (str(checkpoint), "--list", str(paths), "--output")
+    command = [sys.executable, str(ROOT / "scripts" / "predict.py"), *wanted, str(file)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     while not file.exists() or file.stat().st_size < 5_000:
         assert process.poll() is None, "the prediction was over before it could be killed"
         time.sleep(0.01)
@@ -252,8 +255,8 @@ def test_is_gone_on_with_after_a_kill(photos: Path, checkpoint: Path, tmp_path: 
     process.wait()
     rows = file.read_bytes().count(b"\n")
     assert 1 < rows < 3200
-    subprocess.run([*command, str(file), "--resume"], check=True, capture_output=True)
-    subprocess.run([*command, str(whole)], check=True, capture_output=True)
+    assert predict(*wanted, file, "--resume")[0] == 0
+    assert predict(*wanted, whole)[0] == 0
     assert file.read_bytes() == whole.read_bytes()
 
 
@@ -353,17 +356,22 @@ def test_mistakes_are_told_in_one_sentence(
         assert error.count("\n") == 1
         assert expected in error
     for flags in (["--top=0"], ["--batch_size=0"], ["--num_workers=-1"], ["--resume", "--overwrite"], ["--tpo=1"]):
-        assert predict(checkpoint, photos, *flags)[0] == 2
+        status, _, error = predict(checkpoint, photos, *flags)
+        assert status == 2
+        assert error.startswith("error: ")
+        assert error.endswith("; see scripts/predict.py --help.\n")
+        assert error.count("\n") == 1
     assert sorted(tmp_path.rglob("*")) == before
     assert (tmp_path / "there.csv").read_text() == "precious"
 
 
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
 def test_a_network_that_gives_no_numbers_has_errors_in_its_rows(
-    photos: Path, checkpoint: Path, predict: Callable[..., Done], tmp_path: Path
+    photos: Path, checkpoint: Path, predict: Callable[..., Done], tmp_path: Path, value: str
 ) -> None:
     saved = torch.load(checkpoint, weights_only=True)
     name = max(name for name, value in saved["state_dict"].items() if value.shape == (2,))
-    saved["state_dict"][name] += float("nan")
+    saved["state_dict"][name] += float(value)
     torch.save(saved, tmp_path / "nan.ckpt")
     status, _, error = predict(tmp_path / "nan.ckpt", photos / "test", "--output", tmp_path / "out.jsonl", "--logits")
     assert status == 1

@@ -12,7 +12,6 @@ import pytest
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from scripts.prediction_output import OutputError, Row, Terminal, columns_for, output_file
-from tests.discovery import ROOT
 
 NAMES = ["cat", 'a "dog", or\ntwo', "caf\udce9"]
 COLUMNS = columns_for(NAMES, 1, probabilities=True, logits=True)
@@ -148,16 +147,19 @@ def test_other_columns_and_damaged_rows_are_not_gone_on_with(tmp_path: Path, end
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_one_process_at_a_time(tmp_path: Path, ending: str) -> None:
     file = tmp_path / f"out.{ending}"
-    with closing(output_file(file, COLUMNS)) as output:
-        output.append(ROWS)
-        other = f"""
-from pathlib import Path
-from scripts.prediction_output import columns_for, output_file
-output_file(Path({str(file)!r}), columns_for({NAMES[:2]!r}), resume=True)"""
-        done = subprocess.run([sys.executable, "-c", other], cwd=ROOT, capture_output=True, text=True, check=False)
-        assert "Another process is writing" in done.stderr
-        output.finish()
-    assert len(read(file)) == len(ROWS)
+    write(file, ROWS[:3], finish=False)
+    begun = tmp_path / "out.parquet.part" if ending == "parquet" else file
+    holding = "import fcntl, sys; file = open(sys.argv[1], 'r+'); fcntl.lockf(file, fcntl.LOCK_EX); "
+    holding += "print(1, flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", holding, str(begun)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout
+        assert other.stdout.read(1) == "1"
+        with pytest.raises(MisconfigurationException, match="Another process is writing"):
+            output_file(file, COLUMNS, resume=True)
+        other.communicate("")
+    assert len(write(file, ROWS, resume=True)) == 3
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
