@@ -329,9 +329,14 @@ class Classifier(LightningModule):
         return [sum(counts) / (len(counts) * count) if count else 0.0 for count in counts]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what the weights mean."""
+        """Add what the weights mean, and what each of several processes has counted in the epoch."""
         checkpoint["class_names"] = self.class_names
         checkpoint["preprocessing"] = self.preprocessing
+        if self._trainer is not None and self.trainer.world_size > 1:
+            checkpoint["counts"] = {name: _of_each_process(count) for name, count in self._counts().items()}
+
+    def _counts(self) -> dict[str, Tensor]:
+        return {name: count for name, count in self.state_dict().items() if name.startswith("train_metrics.")}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up what the weights mean.
@@ -350,6 +355,17 @@ class Classifier(LightningModule):
             for state in checkpoint["lr_schedulers"]:
                 self._restored_total_steps = state.pop("total_steps", None)
                 state.pop("_schedule_phases", None)  # which OneCycleLR makes of them
+            self._take_counts(checkpoint)
+
+    def _take_counts(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with the counts of this process or, if there were more or fewer of them, with all in the first."""
+        weights, rank, processes = checkpoint["state_dict"], self.trainer.global_rank, self.trainer.world_size
+        for name in self._counts():
+            counts = checkpoint.get("counts", {}).get(name, weights[name][None])
+            if len(counts) == processes:
+                weights[name] = counts[rank]
+            else:
+                weights[name] = counts.sum(dim=0) if rank == 0 else torch.zeros_like(counts[0])
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]  # Lightning's is no plain classmethod
@@ -381,6 +397,13 @@ class Classifier(LightningModule):
             checkpoint_path, map_location=map_location, weights_only=True, **kwargs
         )
         return classifier
+
+
+def _of_each_process(value: Tensor) -> Tensor:
+    """The scalar of each process, `[processes]`, by rank."""
+    values = [torch.empty_like(value) for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather(values, value)
+    return torch.stack(values)
 
 
 def _fuse(optimizer: Optimizer) -> None:

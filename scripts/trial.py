@@ -8,6 +8,8 @@ from typing import Any
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
 
+from callbacks.curves import Curves
+from callbacks.run_record import RunRecord
 from scripts.train import TrainCLI
 
 
@@ -62,8 +64,9 @@ class Trial(TrainCLI):
         super().before_instantiate_classes()
 
     def before_fit(self) -> None:
-        """Keep no record."""
-        self.trainer.callbacks.remove(self.record)  # type: ignore[attr-defined]  # the Trainer declares none
+        """Keep no record and no curves."""
+        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]  # the Trainer declares none
+        callbacks[:] = [callback for callback in callbacks if not isinstance(callback, RunRecord | Curves)]
 
     def after_fit(self) -> None:
         """Leave out the test."""

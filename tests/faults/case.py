@@ -176,7 +176,7 @@ class Laboratory:
         """
         whole = self.unbroken(case)
         folder.mkdir(parents=True)
-        log = folder / "log.txt"
+        log = self.log(folder)
         for number, fault in enumerate((*case.faults, None)):
             status = self._run(case, folder, fault, env or {})
             (folder / "runs" / "filling").unlink(missing_ok=True)
@@ -198,9 +198,13 @@ class Laboratory:
             self.folder.mkdir(parents=True, exist_ok=True)
             folder = Path(tempfile.mkdtemp(prefix="unbroken-", dir=self.folder))
             if status := self._run(case, folder, None, {}):
-                raise AssertionError(f"{case} ends with {status} unbroken: {(folder / 'log.txt').read_text()}")
+                raise AssertionError(f"{case} ends with {status} unbroken: {self.log(folder).read_text()}")
             (self._whole[key],) = (file.parent for file in folder.glob("runs/*/*/config.yaml"))
         return self._whole[key]
+
+    def log(self, folder: Path) -> Path:
+        """What the processes say that run in a folder; not in there, where the disk may be full."""
+        return self.folder / f"{folder.parent.name}-{folder.name}.txt"
 
     def _run(self, case: Case, folder: Path, fault: Fault | tuple[float, int] | None, env: dict[str, str]) -> int:
         args = [
@@ -223,7 +227,7 @@ class Laboratory:
             args += ["--resume", str(begun[0].parent)]
         else:  # what was broken off before it has begun
             shutil.rmtree(folder / "runs", ignore_errors=True)
-        request: dict[str, Any] = {"args": args, "env": env, "log": str(folder / "log.txt")}
+        request: dict[str, Any] = {"args": args, "env": env, "log": str(self.log(folder))}
         if isinstance(fault, Fault):
             request["fault"] = asdict(fault)
         elif fault:

@@ -96,7 +96,7 @@ def test_refuses_what_nothing_can_be_compared_with(
     assert "--like and --ckpt_path are given" in refused("fit", "--like", run.folder, f"--ckpt_path={run.last}")
     last = run.last.read_bytes()
     run.last.write_bytes(last[: len(last) // 2])
-    assert "is damaged" in refused("fit", "--like", run.folder)
+    assert "it is truncated or damaged" in refused("fit", "--like", run.folder)
     run.last.unlink()
     assert "it has no checkpoints/last.ckpt" in refused("fit", "--like", run.folder)
     (run.folder / "results.json").unlink()

@@ -117,7 +117,16 @@ def test_evaluation_needs_the_checkpoint_alone(
 def test_accumulation_top5_and_no_logger_work_together(
     train: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    read = Digits.read
+
+    def read_more_classes(self: Digits) -> Source:
+        images, labels = read(self)["train"]
+        odd = np.arange(len(labels)) % 2
+        return {"train": (images, np.where(labels < 2, labels + 10 * odd, labels))}
+
     monkeypatch.setattr(Digits, "class_names", tuple(f"class {number}" for number in range(12)))
+    monkeypatch.setattr(Digits, "read", read_more_classes)
+    monkeypatch.setattr(Digits, "fingerprint", lambda self: "12 classes")
     run = train("--trainer.max_epochs=1", "--trainer.accumulate_grad_batches=4", "--trainer.logger=false")
     assert run.checkpoint["global_step"] == 6
     assert "test/top5_accuracy" in run.results["metrics"]

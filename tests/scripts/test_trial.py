@@ -7,6 +7,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch.optim.lr_scheduler import ConstantLR
 
+from callbacks.interruption import Interruption
 from scripts.trial import Trial
 
 
@@ -28,7 +29,9 @@ def test_trains_with_one_callback_and_leaves_nothing(
     watch = Watch()
     trial = Trial(["--data.root", str(data_root)], watch, {"max_steps": 3}, scheduled=False)
     assert trial.trainer.global_step == 3
-    assert watch.callbacks == [watch]
+    interruption, only = watch.callbacks
+    assert isinstance(interruption, Interruption)
+    assert only is watch
     assert not watch.validates
     assert isinstance(watch.scheduler, ConstantLR)
     assert (trial.runs, trial.experiment) == (Path("runs"), "digits-convnet")
