@@ -96,3 +96,9 @@ def test_refuses_what_is_not_there(args: list[str], words: str, capsys: pytest.C
 def test_each_experiment_is_named_after_its_file() -> None:
     assert len({experiment.name for experiment in EXPERIMENTS}) == len(EXPERIMENTS) == 14
     assert (ROOT / "configs" / "mnist" / "convnet.yaml").exists()
+
+
+def test_on_fewer_classes_nothing_is_reached(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment = Experiment("digits/mlp", "test 0.1", at_least=0.1, classes=100)
+    monkeypatch.setattr(reproduce, "EXPERIMENTS", (experiment,))
+    assert " (of 10 classes, published of 100: not compared), train " in run("--only", "digits/mlp")["digits/mlp"][2]
