@@ -2,9 +2,14 @@
 
 import io
 import logging
+import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from typing import Any
+
+EVENT_FILE_WRITER = "tensorboard.summary.writer.event_file_writer"
+"""Where the thread comes from that writes points and pictures."""
 
 
 def silence_libraries() -> None:
@@ -23,6 +28,19 @@ def silence_libraries() -> None:
         "`isinstance\\(treespec, LeafSpec\\)` is deprecated",  # Lightning's call of torch
     ):
         warnings.filterwarnings("ignore", f"\\s*{message}")
+    if not isinstance(threading.excepthook, _UnlessItIsTold):
+        threading.excepthook = _UnlessItIsTold(threading.excepthook)
+
+
+class _UnlessItIsTold:
+    """Shows what has ended a thread, unless it wrote TensorBoard's file, of which the logger says that it is full."""
+
+    def __init__(self, show: Callable[[threading.ExceptHookArgs], Any]) -> None:
+        self._show = show
+
+    def __call__(self, args: threading.ExceptHookArgs) -> None:
+        if type(args.thread).__module__ != EVENT_FILE_WRITER:
+            self._show(args)
 
 
 @contextmanager

@@ -75,6 +75,7 @@ def test_a_full_disk_ends_no_run_and_loses_none(laboratory: Laboratory, tmp_path
         assert not laboratory.survives(Case((), (Fault("fill the disk", 3, 0),)), place / "run")
         told = laboratory.log(place / "run").read_text()
         assert "best.ckpt could not be written (No space left on device); training goes on" in told
+        assert "Traceback" not in told
         assert "last.ckpt could not be written (No space left on device) and is of an earlier time" in told
     finally:
         subprocess.run(["umount", "-l", place], check=True)

@@ -1,10 +1,11 @@
 import logging
 import sys
+import threading
 import warnings
 
 import pytest
 
-from scripts.silence import silence_libraries, silent
+from scripts.silence import EVENT_FILE_WRITER, silence_libraries, silent
 
 
 def test_keeps_quiet_what_is_known_and_nothing_else() -> None:
@@ -14,6 +15,23 @@ def test_keeps_quiet_what_is_known_and_nothing_else() -> None:
         warnings.warn("The 'train_dataloader' does not have many workers which may be a bottleneck.", stacklevel=1)
         with pytest.raises(UserWarning, match="something else"):
             warnings.warn("something else", stacklevel=1)
+
+
+def test_a_thread_of_tensorboard_that_ends_is_left_to_the_logger(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", told.append)
+    silence_libraries()
+    silence_libraries()
+
+    def end(kind: type[threading.Thread]) -> None:
+        thread = kind(target=lambda: [].pop())
+        thread.start()
+        thread.join()
+
+    end(type("Writer", (threading.Thread,), {"__module__": EVENT_FILE_WRITER}))
+    assert not told
+    end(threading.Thread)
+    assert len(told) == 1
 
 
 def test_within_nothing_is_heard(capsys: pytest.CaptureFixture[str]) -> None:
