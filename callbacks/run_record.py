@@ -194,6 +194,8 @@ class RunRecord(OutsideSteps):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave no folder behind when a mistake in the configuration came to light before anything was trained."""
         if isinstance(exception, MisconfigurationException) and self._is_new and not self._run_clock.seconds:
+            for logger in trainer.loggers:
+                logger.finalize("failed")  # else its thread may write into the folder while it is removed
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def _waited(self, trainer: Trainer) -> float:

@@ -126,10 +126,10 @@ def test_one_that_was_compiled_is_not_compiled_again(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(nn.Module, "compile", lambda network: network)
+    monkeypatch.setattr(nn.Module, "compile", lambda network, **_: network)
     run = train(*SHORT, "--model.compile=true")
     assert read_checkpoint(run.best)["hyper_parameters"]["compile"]
-    monkeypatch.setattr(nn.Module, "compile", lambda network: pytest.fail("compiled"))
+    monkeypatch.setattr(nn.Module, "compile", lambda network, **_: pytest.fail("compiled"))
     file = tmp_path / "model.onnx"
     assert export(run.best, "--output", file)[0] == 0
     assert compared(run.best, file, digits) < 1e-5
