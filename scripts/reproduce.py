@@ -168,12 +168,13 @@ def row(outcome: Outcome) -> str:
     )
 
 
-def write_results(path: Path, outcomes: Sequence[Outcome]) -> None:
+def write_results(path: Path, outcomes: Sequence[Outcome], note: str = "") -> None:
     """Write the table.
 
     Args:
         path: The file; replaced whole.
         outcomes: What became of each experiment.
+        note: What a reader is to know of these runs besides.
     """
     lines = [
         "# Results",
@@ -185,11 +186,14 @@ def write_results(path: Path, outcomes: Sequence[Outcome]) -> None:
         "| experiment | published | measured | parameters | epochs | time | hardware | command |",
         "|---|---|---|---:|---:|---:|---|---|",
         *map(row, outcomes),
+        *(["", note] if note else []),
     ]
     replace_file(path, "\n".join(lines) + "\n")
 
 
-def reproduce(chosen: Sequence[str], seeds: int, runs: Path, output: Path, flags: Sequence[str]) -> bool:
+def reproduce(
+    chosen: Sequence[str], seeds: int, runs: Path, output: Path, flags: Sequence[str], note: str = ""
+) -> bool:
     """Run experiments and write the table of all, after each of them.
 
     Args:
@@ -198,6 +202,7 @@ def reproduce(chosen: Sequence[str], seeds: int, runs: Path, output: Path, flags
         runs: The folder of all runs.
         output: The table.
         flags: Further flags of scripts/train.py.
+        note: What is to be written under the table.
 
     Returns:
         Whether every run gave results.
@@ -207,7 +212,7 @@ def reproduce(chosen: Sequence[str], seeds: int, runs: Path, output: Path, flags
     for name in chosen:
         outcomes[name] = train_experiment(outcomes[name].experiment, seeds, runs, flags)
         complete = complete and not outcomes[name].problem
-        write_results(output, list(outcomes.values()))
+        write_results(output, list(outcomes.values()), note)
     return complete
 
 
@@ -228,6 +233,7 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", default="1", help="runs of each, with seeds 0, 1, ...")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="the folder of all runs")
     parser.add_argument("--output", type=Path, default=Path("RESULTS.md"), help="the table")
+    parser.add_argument("--note", default="", help="a line below the table, such as where the data came from")
     options, flags = parser.parse_known_args(args)
     with training_process():
         for name in options.only or ():
@@ -236,7 +242,7 @@ def main(args: Sequence[str] | None = None) -> None:
         seeds = number_of_seeds(options.seeds)
         options.runs.mkdir(parents=True, exist_ok=True)
         try:
-            complete = reproduce(options.only or names, seeds, options.runs, options.output, flags)
+            complete = reproduce(options.only or names, seeds, options.runs, options.output, flags, options.note)
         except Stopped as stop:
             print(f"stopped by {stop.signal.name}; what is done stays done; the same command goes on with the rest")
             raise

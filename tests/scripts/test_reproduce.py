@@ -98,6 +98,11 @@ def test_each_experiment_is_named_after_its_file() -> None:
     assert (ROOT / "configs" / "mnist" / "convnet.yaml").exists()
 
 
+def test_a_note_stands_below_the_table(run: Any, tmp_path: Path) -> None:
+    run("--only", "digits/none", "--note", "The digits are scans.", status=1)
+    assert (tmp_path / "RESULTS.md").read_text().endswith("|\n\nThe digits are scans.\n")
+
+
 def test_on_fewer_classes_nothing_is_reached(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     experiment = Experiment("digits/mlp", "test 0.1", at_least=0.1, classes=100)
     monkeypatch.setattr(reproduce, "EXPERIMENTS", (experiment,))
