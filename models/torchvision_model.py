@@ -178,9 +178,10 @@ def _find_weights(name: str, weights: str) -> Weights:
         tensors = known[member].get_state_dict(progress=True, check_hash=True, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError) as error:
         reason = getattr(error, "reason", error)
+        place = Path("~", file.relative_to(Path.home())) if file.is_relative_to(Path.home()) else file
         raise ValueError(
             f"The weights {weights} of {name} cannot be downloaded ({reason}); fetch {url} by other means and put it "
-            f"at {file}, or give its path as weights"
+            f"at {place}, or give its path as weights"
         ) from error
     return Weights(dict(tensors), member)
 
