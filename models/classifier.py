@@ -336,7 +336,8 @@ class Classifier(LightningModule):
             checkpoint["counts"] = {name: _of_each_process(count) for name, count in self._counts().items()}
 
     def _counts(self) -> dict[str, Tensor]:
-        return {name: count for name, count in self.state_dict().items() if name.startswith("train_metrics.")}
+        counts: dict[str, Tensor] = self.train_metrics.state_dict(prefix="train_metrics.")
+        return counts
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up what the weights mean.

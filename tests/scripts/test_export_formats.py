@@ -85,8 +85,9 @@ def test_every_network_gives_the_same_in_every_format(
     for format_ in FORMATS:
         predict = exported(classifier, format_, images, tmp_path)
         for some in (slice(0, 1), slice(0, 2), slice(0, 7)):
-            # Another order of sums, through up to fifty layers in float32.
-            assert torch.allclose(predict(images[some]), logits[some], rtol=1e-4, atol=1e-4), format_
+            # Another order of sums adds up over the fifty layers of the deepest.
+            atol = 1e-4 if class_.__name__ == "EfficientNetLite" else 1e-5
+            assert torch.allclose(predict(images[some]), logits[some], rtol=1e-4, atol=atol), format_
 
 
 @pytest.mark.parametrize("name", ["onnx", "torch_export"])
