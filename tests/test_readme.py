@@ -1,4 +1,4 @@
-"""The README's network and data set, dropped into a copy of the project with nothing else edited."""
+"""What README.md and docs/ show: its network and data set are dropped into a copy with nothing else edited."""
 
 import os
 import re
@@ -21,14 +21,15 @@ from scripts.trained import load_trained
 from tests.conftest import Run
 from tests.discovery import ROOT, imported
 
-README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SHOWN = "\n".join(page.read_text() for page in PAGES)
 FOLDERS = ("callbacks", "configs", "datamodules", "models", "scripts", "tests")
 
 
 def shown(path: str, language: str) -> str:
     """The code block that follows the first mention of its file."""
-    found = re.search(rf"`{re.escape(path)}`.*?```{language}\n(.*?)```", README, re.DOTALL)
-    assert found, f"README.md shows no {path}"
+    found = re.search(rf"`{re.escape(path)}`.*?```{language}\n(.*?)```", SHOWN, re.DOTALL)
+    assert found, f"no page shows {path}"
     return found[1]
 
 
@@ -84,7 +85,7 @@ def test_examples_keep_the_contracts(copy: Path) -> None:
 def test_the_lines_that_classify_run(
     tmp_path: Path, train: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (lines,) = re.findall(r"```python\n(from scripts\.image_classifier .*?)```", README, re.DOTALL)
+    (lines,) = re.findall(r"```python\n(from scripts\.image_classifier .*?)```", SHOWN, re.DOTALL)
     monkeypatch.chdir(tmp_path)
     shutil.copy(train("--trainer.max_epochs=1").best, "best.ckpt")
     for name, scan in zip(("cat.jpg", "dog.jpg"), load_digits().images, strict=False):
@@ -103,14 +104,22 @@ def test_flags_shown_exist() -> None:
         text=True,
         check=True,
     ).stdout
-    for flag in set(re.findall(r"--(?:trainer|checkpoint|early_stopping)[\w.]*", README)):
+    for flag in set(re.findall(r"--(?:trainer|checkpoint|early_stopping)[\w.]*", SHOWN)):
         assert flag.split(".patience")[0] in known
 
 
 def test_files_mentioned_exist() -> None:
-    for path in re.findall(r"`((?:configs|datamodules|models|scripts|callbacks)/[\w/.]+)`", README):
+    for path in re.findall(r"`((?:configs|datamodules|models|scripts|callbacks)/[\w/.]+)`", SHOWN):
         shown_there = path in ("models/patches.py", "datamodules/scans.py", "configs/digits/patches.yaml")
         assert shown_there or path == "configs/scans/convnet.yaml" or (ROOT / path).exists(), path
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files_and_every_page_is_linked(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#:]+)\)|src=\"([^\"]+)\"", page.read_text())
+    for path in (path for link in links for path in link if path):
+        assert (page.parent / path).exists(), path
+    assert page.name == "README.md" or f"(docs/{page.name})" in PAGES[0].read_text()
 
 
 PHOTOS = ("--data=datamodules.image_folder.ImageFolder", "--data.folder=photos", "--data.image_size=16")
