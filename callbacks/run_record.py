@@ -20,7 +20,7 @@ from callbacks.run_folder import CONFIG
 from datamodules.names import readable
 from models.checkpoint import VERSION
 from models.classifier import Classifier
-from models.durable_file import replace_file
+from models.durable_file import replace_file, replacing
 
 RESULTS = "results.json"
 """The run's figures, in its folder when training is over, and again after the test."""
@@ -87,7 +87,7 @@ class RunRecord(OutsideSteps):
         skipped = getattr(getattr(datamodule, "pack", None), "skipped", None)
         if skipped and trainer.is_global_zero:
             lines = (f"{readable(name)}\t{readable(reason)}\n" for name, reason in skipped)
-            (self.folder / "skipped_files.txt").write_text("".join(lines))
+            replace_file(self.folder / "skipped_files.txt", "".join(lines))
 
     def _keep_start(self, trainer: Trainer, seed: int | None) -> None:
         """Write what the run starts with, the configuration last: where that is, everything is."""
@@ -111,7 +111,8 @@ class RunRecord(OutsideSteps):
             return
         weights = cast(Classifier, pl_module).loss_weights
         rows = zip(datamodule.class_names, datamodule.class_counts, datamodule.epoch_counts, weights, strict=True)
-        with (self.folder / "classes.csv").open("w", newline="", errors="surrogateescape") as file:
+        table = self.folder / "classes.csv"
+        with replacing(table) as part, part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             writer = csv.writer(file)
             writer.writerow(("class", "train_images", "images_per_epoch", "loss_weight"))
             writer.writerows(rows)

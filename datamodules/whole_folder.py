@@ -26,7 +26,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     part.mkdir()
     try:
         yield part
-        for path in part.iterdir():
+        for path in [file for file in part.rglob("*") if file.is_file()]:
             with path.open("rb") as written:
                 os.fsync(written.fileno())
         shutil.rmtree(folder, ignore_errors=True)

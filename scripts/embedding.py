@@ -3,7 +3,6 @@
 Shapes: `N` images, features of `D` numbers, `K` classes.
 """
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from callbacks.figure import new_figure, picture_of
 from callbacks.image_grid import as_rgb, printable
+from datamodules.whole_folder import whole_folder
 from models.classifier import Classifier
 from scripts.layers import layer_outputs
 from scripts.shown_image import as_network_sees
@@ -146,14 +146,10 @@ def write_projector(
     thumbnails = as_rgb(images).float() / 255
     side = 32  # of a sprite, of which TensorBoard takes 8192 pixels a side at most
     thumbnails = torch.nn.functional.interpolate(thumbnails, (side, side), mode="area")
-    part = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    with SummaryWriter(str(part)) as writer:
+    with whole_folder(folder) as part, SummaryWriter(str(part)) as writer:
         writer.add_embedding(
             features,
             metadata=[printable(class_names[label]) for label in labels.tolist()],
             label_img=thumbnails,
             tag="features",
         )
-    shutil.rmtree(folder, ignore_errors=True)
-    part.rename(folder)

@@ -222,6 +222,11 @@ class TrainCLI(LightningCLI):
         """Complete the configuration with the experiment's name, and keep it as it was asked for."""
         config = self.config[self.subcommand]
         config.experiment = self.experiment = config.experiment or self._experiment_name(config)
+        if Path(self.experiment).is_absolute() or ".." in Path(self.experiment).parts:
+            raise MisconfigurationException(
+                f"experiment is {self.experiment!r}, which leads out of {config.runs}; give a name such as "
+                "cifar10/baseline, and another place with --runs."
+            )
         self.config_text = self._parser(self.subcommand).dump(config, skip_unset=False)
 
     def _take_up(self, config: Namespace) -> None:

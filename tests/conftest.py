@@ -146,6 +146,28 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     return run
 
 
+Done = tuple[int, str, str]
+"""Exit status, what was said on stdout, and on stderr."""
+
+
+@pytest.fixture
+def script(capfd: pytest.CaptureFixture[str]) -> Callable[..., Callable[..., Done]]:
+    """Makes of a script's `main` what runs it as a user would, and gives its exit status and what is said."""
+
+    def runner(main: Callable[[list[str]], None]) -> Callable[..., Done]:
+        def run(*args: str | Path) -> Done:
+            capfd.readouterr()
+            with pytest.raises(SystemExit) as exit_:
+                main([str(arg) for arg in args])
+            said = capfd.readouterr()
+            assert isinstance(exit_.value.code, int)
+            return exit_.value.code, said.out, said.err
+
+        return run
+
+    return runner
+
+
 @pytest.fixture
 def any_source(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Gives a data module a source to read in some folder.

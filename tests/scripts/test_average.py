@@ -16,8 +16,8 @@ from scripts.calibration import cross_entropy
 from scripts.predictions import predict_split
 from scripts.train import main as train_main
 from scripts.trained import load_trained
-from tests.conftest import Run
-from tests.scripts.test_export import Done, disk_of, files_in, write_spoilt
+from tests.conftest import Done, Run
+from tests.scripts.test_export import disk_of, files_in, write_spoilt
 
 SHORT = ("--trainer.precision=32-true", "--early_stopping=null", "--model.scheduler=null")
 TINY = (*SHORT, "--model.network.channels=[8,16]", "--model.network.head_sizes=[]", "--data.batch_size=128")
@@ -25,18 +25,8 @@ FIGURES = ["val/accuracy", "val/loss", "test/accuracy", "test/loss"]
 
 
 @pytest.fixture
-def averaged(capfd: pytest.CaptureFixture[str]) -> Callable[..., Done]:
-    """Runs the script, and gives its exit status and what it says."""
-
-    def run(*args: str | Path) -> Done:
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as exit_:
-            main([str(arg) for arg in args])
-        said = capfd.readouterr()
-        assert isinstance(exit_.value.code, int)
-        return exit_.value.code, said.out, said.err
-
-    return run
+def averaged(script: Callable[..., Callable[..., Done]]) -> Callable[..., Done]:
+    return script(main)
 
 
 @pytest.fixture

@@ -6,26 +6,15 @@ import pytest
 from sklearn.datasets import load_digits
 
 from scripts.compare import main
-from tests.conftest import Run
+from tests.conftest import Done, Run
 from tests.scripts.test_runs import write_run
 
-Done = tuple[int, str, str]
 SHORT = ("--trainer.max_epochs=1", "--trainer.precision=32-true")
 
 
 @pytest.fixture
-def compare(capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
-    """Runs the script, and gives its exit status and what it says."""
-
-    def run(*args: str | Path) -> Done:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as exit_:
-            main([str(arg) for arg in args])
-        said = capsys.readouterr()
-        assert exit_.value.code is not None
-        return int(exit_.value.code), said.out, said.err
-
-    return run
+def compare(script: Callable[..., Callable[..., Done]]) -> Callable[..., Done]:
+    return script(main)
 
 
 def test_runs_are_compared_and_written_as_asked_for(

@@ -19,23 +19,14 @@ from scripts.convolution import (
     sizes_picture,
     torch_cross_correlate,
 )
+from tests.conftest import Done
 
-Done = tuple[int, str, str]
 STEPS = [Steps(), Steps(1), Steps(0, 2), Steps(0, 1, 2), Steps(3, 2, 2), Steps(2, 3, 1)]
 
 
 @pytest.fixture
-def convolution(capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
-    """Runs the script, and gives its exit status and what it says."""
-
-    def run(*args: str | Path) -> Done:
-        with pytest.raises(SystemExit) as exit_:
-            main([str(arg) for arg in args])
-        said = capsys.readouterr()
-        assert isinstance(exit_.value.code, int)
-        return exit_.value.code, said.out, said.err
-
-    return run
+def convolution(script: Callable[..., Callable[..., Done]]) -> Callable[..., Done]:
+    return script(main)
 
 
 @pytest.mark.parametrize("steps", STEPS, ids=str)

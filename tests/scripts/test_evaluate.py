@@ -12,24 +12,13 @@ import torch
 from sklearn.datasets import load_digits
 
 from scripts.evaluate import main
-from tests.conftest import Run
+from tests.conftest import Done, Run
 from tests.scripts.browser import LOOKS, asked, needs_browser
-
-Done = tuple[int, str, str]
 
 
 @pytest.fixture
-def evaluate(capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
-    """Runs the script, and gives its exit status and what it says."""
-
-    def run(*args: str | Path) -> Done:
-        with pytest.raises(SystemExit) as exit_:
-            main([str(arg) for arg in args])
-        said = capsys.readouterr()
-        assert isinstance(exit_.value.code, int)
-        return exit_.value.code, said.out, said.err
-
-    return run
+def evaluate(script: Callable[..., Callable[..., Done]]) -> Callable[..., Done]:
+    return script(main)
 
 
 def figures(folder: Path) -> dict[str, Any]:
@@ -38,10 +27,10 @@ def figures(folder: Path) -> dict[str, Any]:
 
 
 def test_a_run_is_enough_for_page_figures_and_table(
-    train: Callable[..., Run], evaluate: Callable[..., Done], capsys: pytest.CaptureFixture[str]
+    train: Callable[..., Run], evaluate: Callable[..., Done], capfd: pytest.CaptureFixture[str]
 ) -> None:
     run = train("--trainer.max_epochs=2", "--trainer.precision=32-true")
-    capsys.readouterr()
+    capfd.readouterr()
     status, out, error = evaluate(run.folder)
     folder = run.folder / "evaluation"
     assert (status, error) == (0, "")
@@ -218,10 +207,10 @@ def test_names_of_classes_are_escaped(train: Callable[..., Run], evaluate: Calla
 
 
 def test_mistakes_are_told_in_one_sentence(
-    train: Callable[..., Run], evaluate: Callable[..., Done], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    train: Callable[..., Run], evaluate: Callable[..., Done], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     run = train("--trainer.max_epochs=1")
-    capsys.readouterr()
+    capfd.readouterr()
     (tmp_path / "file").touch()
     before = sorted(run.folder.rglob("*"))
     for args, expected in (

@@ -18,27 +18,15 @@ from models.classifier import Classifier
 from scripts.export import main, photographs
 from scripts.export_formats import FORMATS, Format
 from scripts.predictions import predict_split
-from tests.conftest import Run
-
-Done = tuple[int, str, str]
+from tests.conftest import Done, Run
 
 SHORT = ("--trainer.max_epochs=1", "--trainer.precision=32-true", "--early_stopping=null")
 MLP = ("--model.network=models.mlp.MLP",)
 
 
 @pytest.fixture
-def export(capfd: pytest.CaptureFixture[str]) -> Callable[..., Done]:
-    """Runs the script, and gives its exit status and what it and the libraries say."""
-
-    def run(*args: str | Path) -> Done:
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as exit_:
-            main([str(arg) for arg in args])
-        said = capfd.readouterr()
-        assert isinstance(exit_.value.code, int)
-        return exit_.value.code, said.out, said.err
-
-    return run
+def export(script: Callable[..., Callable[..., Done]]) -> Callable[..., Done]:
+    return script(main)
 
 
 @pytest.fixture

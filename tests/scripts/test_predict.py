@@ -21,9 +21,8 @@ from models.checkpoint import VERSION
 from scripts import evaluate
 from scripts.predict import main
 from scripts.train import main as train_main
+from tests.conftest import Done
 from tests.discovery import ROOT
-
-Done = tuple[int, str, str]
 
 SCANS = np.rint(load_digits().images * (255 / 16)).astype(np.uint8)
 ODD_NAMES = ("two\nlines.png", '=1,"b".png', os.fsdecode(b"caf\xe9.png"), "\x1b[31mred.png", "[bold].png")
@@ -62,17 +61,8 @@ def checkpoint(run: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def predict(capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
-    """Runs the script, and gives its exit status and what it says."""
-
-    def run_(*args: str | Path) -> Done:
-        with pytest.raises(SystemExit) as exit_:
-            main([str(arg) for arg in args])
-        said = capsys.readouterr()
-        assert isinstance(exit_.value.code, int)
-        return exit_.value.code, said.out, said.err
-
-    return run_
+def predict(script: Callable[..., Callable[..., Done]]) -> Callable[..., Done]:
+    return script(main)
 
 
 def rows_of(file: Path) -> list[dict[str, str]]:
@@ -86,11 +76,11 @@ def test_a_folder_gets_the_probabilities_of_the_evaluation(
     checkpoint: Path,
     predict: Callable[..., Done],
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     with pytest.raises(SystemExit):
         evaluate.main([str(run), "--output", str(tmp_path / "evaluation")])
-    capsys.readouterr()
+    capfd.readouterr()
     expected = rows_of(tmp_path / "evaluation" / "predictions.csv")
     file = tmp_path / "out.csv"
     assert predict(checkpoint, photos / "test", "--output", file, "--probabilities") == (

@@ -12,24 +12,15 @@ from datamodules.digits import Digits
 from datamodules.transform import Batch
 from models.classifier import Classifier
 from scripts.preview import first_batch, main
-from tests.conftest import Run
+from tests.conftest import Done, Run
 
 AFFINE = "[{class_path: kornia.augmentation.RandomAffine, init_args: {degrees: 30.0, p: 1.0}}]"
 MIXUP = "[{class_path: datamodules.mixing.MixUp}]"
 
 
 @pytest.fixture
-def preview(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Runs the script, and gives its exit status and what it says."""
-
-    def run(*args: str | Path) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as exit_:
-            main([str(arg) for arg in args])
-        assert isinstance(exit_.value.code, int)
-        said = capsys.readouterr()
-        return exit_.value.code, said.out, said.err
-
-    return run
+def preview(script: Callable[..., Callable[..., Done]]) -> Callable[..., Done]:
+    return script(main)
 
 
 @pytest.mark.parametrize(

@@ -219,6 +219,13 @@ def test_broken_data_is_named(
     assert words in refused("fit", "--runs", tmp_path / "runs", "--data.root", tmp_path / "data")
 
 
+@pytest.mark.parametrize("name", ["../elsewhere", "digits/../../elsewhere", "/elsewhere"])
+def test_an_experiment_stays_in_the_folder_of_runs(refused: Callable[..., str], tmp_path: Path, name: str) -> None:
+    error = refused("fit", "--runs", tmp_path / "runs", "--experiment", name)
+    assert f"experiment is {name!r}, which leads out of {tmp_path / 'runs'}" in error
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_unwritable_place_is_named(refused: Callable[..., str], tmp_path: Path, data_root: Path) -> None:
     file = tmp_path / "file"
     file.touch()

@@ -5,25 +5,14 @@ import pytest
 from PIL import Image, ImageShow
 
 from scripts.visualize import COMMANDS, main
-from tests.conftest import Run
+from tests.conftest import Done, Run
 
-Done = tuple[int, str, str]
 PICTURED = ("activations", "filters", "gradcam", "saliency", "occlusion", "embedding")
 
 
 @pytest.fixture
-def visualize(capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
-    """Runs the script, and gives its exit status and what it says."""
-
-    def run(*args: str | Path) -> Done:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as exit_:
-            main([str(arg) for arg in args])
-        said = capsys.readouterr()
-        assert isinstance(exit_.value.code, int)
-        return exit_.value.code, said.out, said.err
-
-    return run
+def visualize(script: Callable[..., Callable[..., Done]]) -> Callable[..., Done]:
+    return script(main)
 
 
 def asked(command: str) -> list[str]:
