@@ -204,7 +204,7 @@ def _check(network: nn.Module, trained: nn.Module, images: Tensor, features: Any
     same = isinstance(features, Tensor) and features.ndim > 1 and len(features) == len(images)
     if same:
         # The method, as a call of the network might compile it for a batch that will not come again.
-        same = torch.allclose(trained(features), network.forward(images), rtol=1e-3, atol=1e-3)
+        same = torch.allclose(trained(features), network.forward(images), rtol=1e-3, atol=1e-3, equal_nan=True)
     if not same:
         raise MisconfigurationException(
             f"feature_cache needs a network that gives its head what its backbone gives, one row an image, but "

@@ -281,6 +281,13 @@ def test_refuses_what_it_cannot_cache(
     assert "feature_cache.variants is 0" in sentence
 
 
+def test_features_that_are_not_finite_are_no_fault_of_the_network(digits: Digits, tmp_path: Path) -> None:
+    model = classifier()
+    model.network.get_parameter("backbone.0.weight").data.fill_(float("nan"))
+    fit(digits, model, tmp_path, epochs=1)
+    assert all(batch.isnan().any() for batch in model.seen)
+
+
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(
     tmp_path: Path, refused: Callable[..., str], data_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

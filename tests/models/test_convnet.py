@@ -46,6 +46,12 @@ def test_refuses_more_pooling_than_pixels() -> None:
         ConvNet(1, (8, 8), 10, channels=(4, 4, 4, 4, 4))
 
 
+@pytest.mark.parametrize("sizes", [{"channels": (4, 0)}, {"head_sizes": (-3,)}])
+def test_refuses_layers_of_nothing(sizes: dict[str, tuple[int, ...]]) -> None:
+    with pytest.raises(ValueError, match=rf"{next(iter(sizes))} \[.*\] are not all at least 1; give whole numbers"):
+        ConvNet(1, (8, 8), 10, **sizes)
+
+
 def test_refuses_dropout_for_another_number_of_stages() -> None:
     with pytest.raises(ValueError, match="dropout has 3 numbers for 2 stages"):
         ConvNet(1, (8, 8), 10, dropout=(0.1, 0.2, 0.3))
