@@ -218,7 +218,7 @@ def _identity(data: ImageDataModule, classifier: Classifier, trainer: Trainer, v
     weights = hashlib.sha256()
     for name, tensor in cached.state_dict().items():
         flat = tensor.detach().cpu().contiguous().reshape(-1)
-        weights.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        weights.update(f"{name} {tensor.dtype} {list(tensor.shape)} {tensor.stride()}".encode())
         weights.update(flat.view(torch.uint8).numpy().data)
     splits = {split: hashlib.sha256(data.splits[split].numpy().data).hexdigest() for split in SPLITS}
     facts = {
