@@ -171,9 +171,12 @@ def test_a_resumed_run_has_the_network_and_the_optimizer_that_it_had(
     flags: str, words: str, train: Callable[..., Run], refused: Callable[..., str]
 ) -> None:
     run = train("--model.freeze=[stages]", "--trainer.max_epochs=1", "--trainer.limit_train_batches=2")
+    config = (run.folder / "config.yaml").read_text()
     sentence = refused("fit", "--resume", run.folder, "--trainer.max_epochs=2", *re.split(r" (?=--)", flags))
     assert words in sentence
     assert "or begin a new run from" in sentence
+    assert (run.folder / "config.yaml").read_text() == config  # so that it goes on without the flags
+    assert not (run.folder / "restarts.json").exists()
 
 
 def test_a_single_image_that_batch_norm_cannot_take_is_one_sentence(
