@@ -237,7 +237,7 @@ class Classifier(LightningModule):
         return self
 
     def on_train_start(self) -> None:
-        """Freeze what is frozen where a run is taken up.
+        """Freeze what is frozen where a run is taken up, and say what will never be thawed.
 
         Raises:
             MisconfigurationException: If several processes could not agree on what they train.
@@ -249,6 +249,9 @@ class Classifier(LightningModule):
                     "model.unfreeze with several processes needs --trainer.strategy ddp_find_unused_parameters_true."
                 )
         self.freezing.apply(self.current_epoch)
+        last, epochs = self.freezing.last_change, self.trainer.max_epochs
+        if epochs not in (None, -1) and last >= epochs and self.trainer.is_global_zero:
+            print(f"model.unfreeze names epoch {last}, which a run of {epochs} epochs, counted from 0, does not reach.")
 
     def on_train_epoch_start(self) -> None:
         """Count anew; not called when an epoch is taken up in its middle, whose count goes on."""
