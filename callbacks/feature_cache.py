@@ -204,7 +204,7 @@ def _check(network: nn.Module, trained: nn.Module, images: Tensor, features: Any
     same = isinstance(features, Tensor) and features.ndim > 1 and len(features) == len(images)
     if same:
         # The method, as a call of the network might compile it for a batch that will not come again.
-        same = torch.allclose(trained(features), network.forward(images), rtol=1e-3, atol=1e-3)
+        same = torch.allclose(trained(features), network.forward(images), rtol=1e-3, atol=1e-3, equal_nan=True)
     if not same:
         raise MisconfigurationException(
             f"feature_cache needs a network that gives its head what its backbone gives, one row an image, but "
@@ -218,7 +218,7 @@ def _identity(data: ImageDataModule, classifier: Classifier, trainer: Trainer, v
     weights = hashlib.sha256()
     for name, tensor in cached.state_dict().items():
         flat = tensor.detach().cpu().contiguous().reshape(-1)
-        weights.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        weights.update(f"{name} {tensor.dtype} {list(tensor.shape)} {tensor.stride()}".encode())
         weights.update(flat.view(torch.uint8).numpy().data)
     splits = {split: hashlib.sha256(data.splits[split].numpy().data).hexdigest() for split in SPLITS}
     facts = {

@@ -82,22 +82,24 @@ class RunRecord(OutsideSteps):
             return
         datamodule = getattr(trainer, "datamodule", None)
         self._fingerprint = getattr(datamodule, "data_fingerprint", None)
-        if trainer.is_global_zero:
-            self._keep_start(trainer, getattr(datamodule, "seed", None))
+        if trainer.is_global_zero and self._is_new:
+            self._keep_start(self._start(trainer))
         skipped = getattr(getattr(datamodule, "pack", None), "skipped", None)
         if skipped and trainer.is_global_zero:
             lines = (f"{readable(name)}\t{readable(reason)}\n" for name, reason in skipped)
             replace_file(self.folder / "skipped_files.txt", "".join(lines))
 
-    def _keep_start(self, trainer: Trainer, seed: int | None) -> None:
+    def _start(self, trainer: Trainer) -> origin.Facts:
+        seed, device = getattr(getattr(trainer, "datamodule", None), "seed", None), trainer.strategy.root_device
+        return origin.describe_start(self._command, device, trainer.world_size, seed, str(self._fingerprint))
+
+    def _keep_start(self, start: origin.Facts) -> None:
         """Write what the run starts with, the configuration last: where that is, everything is."""
-        device = trainer.strategy.root_device
-        start = origin.describe_start(self._command, device, trainer.world_size, seed, str(self._fingerprint))
-        if self._is_new:
-            again = {"repeats": str(self._repeats.resolve())} if self._repeats else {}
-            origin.keep_origin(self.folder, start | again)
-            replace_file(self.folder / CONFIG, self._text)
-            return
+        again = {"repeats": str(self._repeats.resolve())} if self._repeats else {}
+        origin.keep_origin(self.folder, start | again)
+        replace_file(self.folder / CONFIG, self._text)
+
+    def _keep_restart(self, start: origin.Facts) -> None:
         before = yaml.safe_load((self.folder / CONFIG).read_text())
         configured = origin.differences(origin.flat(before), origin.flat(self.config))
         if changed := origin.note_restart(self.folder, start, self._step, configured):
@@ -105,7 +107,9 @@ class RunRecord(OutsideSteps):
         replace_file(self.folder / CONFIG, self._text)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write what each class counts."""
+        """Write what each class counts, and what a run goes on with, now that nothing has refused it."""
+        if trainer.is_global_zero and not self._is_new:
+            self._keep_restart(self._start(trainer))
         datamodule = getattr(trainer, "datamodule", None)
         if not trainer.is_global_zero or datamodule is None or not hasattr(datamodule, "epoch_counts"):
             return

@@ -55,6 +55,11 @@ class Whitening(Callback):
                 f"{type(network).__name__} has no convolution {self.layer} to whiten by; give the name of one with "
                 "whitening.layer, or leave the callback out."
             )
+        if isinstance(data, ImageDataModule) and layer.in_channels != (channels := data.image_shape[0]):
+            raise MisconfigurationException(
+                f"{self.layer} takes {layer.in_channels} channels and the images have {channels}; give the name of the "
+                "first convolution with whitening.layer."
+            )
         patch = layer.weight[0].numel()
         if layer.out_channels > 2 * patch or layer.out_channels % 2:
             raise MisconfigurationException(

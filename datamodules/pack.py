@@ -76,7 +76,7 @@ class Pack(Dataset[tuple[Tensor, Tensor]]):
             images = self._map("images") if self.is_packed else None
             labels, sums = self._map("labels"), self._map("sums")
             self.names: NDArray[np.bytes_] | None = self._map("names") if facts["files"] else None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except Exception as error:  # of a damaged file, whatever its bytes happen to mean
             raise ValueError(f"{folder} is no whole pack: {error}") from error
         self.images: Tensor | None = None if images is None else torch.from_numpy(images)
         self.source_labels: Tensor = torch.from_numpy(labels)

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.head import refuse_empty
+
 
 class ShiftNorm2d(nn.BatchNorm2d):
     """Batch norm without scales, whose shifts learn as at 64 times the learning rate (Page, 2019; Jordan, 2024).
@@ -61,7 +63,7 @@ class AirbenchNet(nn.Module):
         float `[B, C, H, W]` to logits float `[B, K]`.
 
     Raises:
-        ValueError: If the stages would leave no pixel of the image.
+        ValueError: If a stage would have no channel, or the stages would leave no pixel of the image.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class AirbenchNet(nn.Module):
         channels: Sequence[int] = (64, 256, 256),
     ) -> None:
         super().__init__()
+        refuse_empty("channels", channels)
         if (min(image_size) - 1) >> len(channels) < 1:
             raise ValueError(
                 f"{len(channels)} stages leave no pixel of {image_size[0]}x{image_size[1]} images; give fewer channels"
@@ -84,7 +87,7 @@ class AirbenchNet(nn.Module):
             stages += [_convolution(fan_in, fan_out), nn.MaxPool2d(2), ShiftNorm2d(fan_out), nn.GELU()]
             stages += [_convolution(fan_out, fan_out), ShiftNorm2d(fan_out), nn.GELU()]
         self.stages = nn.Sequential(*stages, nn.AdaptiveMaxPool2d(1), nn.Flatten())
-        self.head = nn.Linear(channels[-1], num_classes, bias=False)
+        self.head = nn.Linear((patches, *channels)[-1], num_classes, bias=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of each class."""

@@ -6,7 +6,7 @@ Shapes: a batch of `B` images with `C` channels, `H` rows and `W` columns; `K` c
 import inspect
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -20,16 +20,17 @@ from lightning.pytorch.utilities.types import LRSchedulerConfigType, OptimizerLR
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD, Adam, Optimizer
-from torch.optim.lr_scheduler import ConstantLR, OneCycleLR
+from torch.optim.lr_scheduler import ConstantLR
 
 from models.checkpoint import read_checkpoint
 from models.class_path import refuse_functions
 from models.freezing import Freezing
 from models.losses import CrossEntropy, Loss
 from models.metrics import ClassificationMetrics
-from models.parameter_groups import parameter_groups, scale_rates
+from models.parameter_groups import Trained, parameter_groups, refuse_other_optimizer, scale_rates, scale_schedule
 from models.schedule import check_total_steps, length_note
 from models.views import Views, average_logits
+from models.weights import misfit
 
 Batch = tuple[Tensor, Tensor]
 """Normalised images, float `[B, C, H, W]`, and labels, int64 `[B]` or, of mixed images, probabilities `[B, K]`."""
@@ -132,6 +133,7 @@ class Classifier(LightningModule):
         self.on_features: Callable[[Tensor], Tensor] | None = None
         """The part of the network that is left to apply when `forward` is given features in place of images."""
         self._restored_total_steps: int | None = None
+        self._restored_optimizer: Trained | None = None
         self.make_optimizer = optimizer
         self.parameter_groups: Callable[[nn.Module], list[dict[str, Any]]] = partial(
             parameter_groups,
@@ -176,9 +178,21 @@ class Classifier(LightningModule):
         return images.to(memory_format=self._memory_format) if images.ndim == 4 else images
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The batch's mean loss, classes weighted."""
+        """The batch's mean loss, classes weighted.
+
+        Raises:
+            MisconfigurationException: If batch norm is given one number of each channel.
+        """
         images, labels = batch
-        logits = self(images)
+        try:
+            logits = self(images)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise MisconfigurationException(
+                "A batch of a single image leaves batch norm nothing to take a variance of; leave such a last one of "
+                "an epoch out with --data.drop_last true, or give another --data.batch_size."
+            ) from error
         loss: Tensor = self.loss(logits.float(), labels, self._weight)
         self.train_metrics.update(logits.detach(), labels, loss.detach())
         if self.trainer.world_size > 1 and self.trainer.is_last_batch:
@@ -223,7 +237,7 @@ class Classifier(LightningModule):
         return self
 
     def on_train_start(self) -> None:
-        """Freeze what is frozen where a run is taken up.
+        """Freeze what is frozen where a run is taken up, and say what will never be thawed.
 
         Raises:
             MisconfigurationException: If several processes could not agree on what they train.
@@ -235,6 +249,9 @@ class Classifier(LightningModule):
                     "model.unfreeze with several processes needs --trainer.strategy ddp_find_unused_parameters_true."
                 )
         self.freezing.apply(self.current_epoch)
+        last, epochs = self.freezing.last_change, self.trainer.max_epochs
+        if epochs not in (None, -1) and last >= epochs and self.trainer.is_global_zero:
+            print(f"model.unfreeze names epoch {last}, which a run of {epochs} epochs, counted from 0, does not reach.")
 
     def on_train_epoch_start(self) -> None:
         """Count anew; not called when an epoch is taken up in its middle, whose count goes on."""
@@ -269,8 +286,8 @@ class Classifier(LightningModule):
         """The optimizer over all trainable parameters and its schedule, which is logged as `lr`.
 
         Raises:
-            MisconfigurationException: If either refuses its arguments, or the schedule has an end and the run has
-                none or a later one.
+            MisconfigurationException: If either refuses its arguments, the schedule has an end and the run has none or
+                a later one, or a checkpoint is of another optimizer.
         """
         # A constant rate is a schedule too, so that it is logged under the same name.
         make_scheduler: Callable[..., Any] = self._make_scheduler or partial(ConstantLR, factor=1.0, total_iters=0)
@@ -293,11 +310,14 @@ class Classifier(LightningModule):
                         "the rate goes on where the longer or shorter course stands at this step."
                     )
             optimizer = self.make_optimizer(self.parameter_groups(self.network))
+            if self._restored_optimizer is not None:
+                refuse_other_optimizer(
+                    (self.hparams.get("optimizer"), optimizer.param_groups), self._restored_optimizer
+                )
             scale_rates(optimizer, "lr")
             _fuse(optimizer)
             scheduler = make_scheduler(optimizer)
-            if isinstance(scheduler, OneCycleLR):  # which gives all groups the same rates
-                scale_rates(optimizer, "lr", "initial_lr", "max_lr", "min_lr")
+            scale_schedule(scheduler)
         except ValueError as error:
             raise MisconfigurationException(f"model.optimizer or model.scheduler: {error}.") from error
         config = LRSchedulerConfigType(scheduler=scheduler, interval="step" if per_step else "epoch", name="lr")
@@ -356,7 +376,24 @@ class Classifier(LightningModule):
             for state in checkpoint["lr_schedulers"]:
                 self._restored_total_steps = state.pop("total_steps", None)
                 state.pop("_schedule_phases", None)  # which OneCycleLR makes of them
+            (optimizer,) = checkpoint["optimizer_states"]
+            saved = checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {})
+            self._restored_optimizer = saved.get("optimizer"), optimizer["param_groups"]
             self._take_counts(checkpoint)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Take up weights.
+
+        Raises:
+            MisconfigurationException: If they are of another network.
+        """
+        own = {name: value.shape for name, value in self.state_dict().items()}
+        if strict and (found := misfit(own, state_dict)):
+            raise MisconfigurationException(
+                f"The checkpoint's weights do not fit {type(self.network).__name__} as it is given: {found}; leave "
+                "model.network as it was trained, or begin a new run from the backbone with --model.network.weights."
+            )
+        return super().load_state_dict(state_dict, strict, assign)
 
     def _take_counts(self, checkpoint: dict[str, Any]) -> None:
         """Go on with the counts of this process or, if there were more or fewer of them, with all in the first."""

@@ -5,6 +5,8 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from models.head import refuse_empty
+
 
 class ConvNet(nn.Module):
     """Convolution stages and a fully connected head (LeCun, Bottou, Bengio and Haffner, 1998).
@@ -32,7 +34,8 @@ class ConvNet(nn.Module):
         float `[B, C, H, W]` to logits float `[B, K]`.
 
     Raises:
-        ValueError: If a stage would leave no pixel of the image, or `dropout` has not one number for each stage.
+        ValueError: If a stage would leave no pixel of the image, a layer would have no channel or unit, or `dropout`
+            has not one number for each stage.
     """
 
     def __init__(
@@ -53,6 +56,8 @@ class ConvNet(nn.Module):
         head_dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        refuse_empty("channels", channels)
+        refuse_empty("head_sizes", head_sizes)
         padding = kernel_size // 2 if padding is None else padding
         pooled_stages = len(channels) if pooled_stages is None else pooled_stages
         dropouts = [dropout] * len(channels) if isinstance(dropout, int | float) else list(dropout)

@@ -24,7 +24,11 @@ def head_layers(
 
     Returns:
         Layers that map float `[B, F]` to logits float `[B, K]`, in turn.
+
+    Raises:
+        ValueError: If a layer would have no unit.
     """
+    refuse_empty("hidden layers", head_sizes)
     layers: list[nn.Module] = []
     for fan_in, fan_out in pairwise((in_features, *head_sizes)):
         layers += [nn.Linear(fan_in, fan_out), activation()]
@@ -32,3 +36,17 @@ def head_layers(
             layers.append(nn.Dropout(dropout))
     layers.append(nn.Linear((in_features, *head_sizes)[-1], num_classes))
     return layers
+
+
+def refuse_empty(name: str, sizes: Sequence[int]) -> None:
+    """Refuse layers or stages of nothing.
+
+    Args:
+        name: What the sizes are called.
+        sizes: Of each.
+
+    Raises:
+        ValueError: If a size is below 1.
+    """
+    if min(sizes, default=1) < 1:
+        raise ValueError(f"{name} {list(sizes)} are not all at least 1; give whole numbers that are")

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.head import refuse_empty
 from models.weights import load_weights, read_weights
 
 
@@ -58,7 +59,8 @@ class ResNet(nn.Module):
         float `[B, C, H, W]` to logits float `[B, K]`.
 
     Raises:
-        ValueError: If `channels` and `blocks` are of different lengths, or the weights do not fit.
+        ValueError: If `channels` and `blocks` are of different lengths, empty or not positive, or the weights do not
+            fit.
     """
 
     rebuilt_with: ClassVar[dict[str, Any]] = {"weights": None}
@@ -73,8 +75,10 @@ class ResNet(nn.Module):
         weights: str | None = None,
     ) -> None:
         super().__init__()
-        if len(channels) != len(blocks):
+        if len(channels) != len(blocks) or not channels:
             raise ValueError(f"channels has {len(channels)} numbers and blocks {len(blocks)}; give both for each stage")
+        refuse_empty("channels", channels)
+        refuse_empty("blocks", blocks)
         stem = (nn.Conv2d(in_channels, channels[0], 3, padding=1, bias=False), nn.BatchNorm2d(channels[0]), nn.ReLU())
         stages: list[nn.Module] = []
         for stage, (fan_in, fan_out) in enumerate(pairwise((channels[0], *channels))):

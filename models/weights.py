@@ -1,6 +1,8 @@
 """Weights from a file, for the network that they were trained in or one with another first and last layer."""
 
-from collections.abc import Callable, Sequence
+import warnings
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,6 +14,9 @@ from torch import Tensor, nn
 
 BACKBONE = "network.backbone."
 """What the names of the backbone's weights begin with in a checkpoint."""
+
+WRAPPERS = ("module.", "_orig_mod.", "module.")
+"""What DistributedDataParallel and torch.compile put before the name of each weight, whichever is the outer one."""
 
 SHOWN = 3
 """How many names of each kind a message gives."""
@@ -32,16 +37,19 @@ def read_weights(path: str | Path) -> Weights:
     """Read a state dict, or of a checkpoint that `scripts/train.py` has written the network's backbone; no code is run.
 
     Args:
-        path: The file, as `torch.save` or, named `.safetensors`, Hugging Face's library writes it.
+        path: The file, as `torch.save` or, named `.safetensors`, Hugging Face's library writes it; what
+            DistributedDataParallel or `torch.compile` have put before all names is left out.
 
     Raises:
-        ValueError: If the file cannot be read, or holds neither.
+        ValueError: If the file cannot be read, is not what was written, or holds neither.
     """
     read: Callable[..., Any] = partial(torch.load, map_location="cpu", weights_only=True)
     if Path(path).suffix == ".safetensors":
         read = load_file
     try:
-        content = read(path)
+        _refuse_damaged(path)
+        with warnings.catch_warnings(action="ignore"):  # about what is then refused
+            content = read(path)
     except Exception as error:
         raise ValueError(
             f"The weights {path} cannot be read: the file is missing, truncated, damaged or holds code; give a state "
@@ -56,12 +64,29 @@ def read_weights(path: str | Path) -> Weights:
                 "that has"
             )
         return Weights(tensors, str(path), backbone_only=True)
-    if not isinstance(content, dict) or not content or not all(isinstance(value, Tensor) for value in content.values()):
+    if not isinstance(content, dict) or not content or not all(map(_is_named_tensor, content.items())):
         raise ValueError(
             f"The weights {path} are no state dict; give a mapping of names to tensors, such as "
             "torch.save(network.state_dict(), path) writes"
         )
+    for wrapper in WRAPPERS:
+        if all(name.startswith(wrapper) for name in content):
+            content = {name.removeprefix(wrapper): value for name, value in content.items()}
     return Weights(dict(content), str(path))
+
+
+def _refuse_damaged(path: str | Path) -> None:
+    """Compare with the checksums that `torch.save` writes and `torch.load` does not look at."""
+    if not zipfile.is_zipfile(path):  # as older releases wrote it
+        return
+    with zipfile.ZipFile(path) as archive:
+        has_checksums = any(part.CRC for part in archive.infolist())  # torch may be told to write none
+        if has_checksums and (damaged := archive.testzip()):
+            raise ValueError(f"{damaged} is not what was written")
+
+
+def _is_named_tensor(item: tuple[object, object]) -> bool:
+    return isinstance(item[0], str) and isinstance(item[1], Tensor)
 
 
 def load_weights(module: nn.Module, weights: Weights, name: str, skip: Sequence[str] = ()) -> None:
@@ -85,19 +110,30 @@ def load_weights(module: nn.Module, weights: Weights, name: str, skip: Sequence[
                 given[f"{layer}.weight"] = adapt_channels(kernels, child.in_channels)
             break
     # Files from before PyTorch 0.4.1 do not count batches, and nothing depends on it.
-    missing = [key for key in expected if key not in given and not key.endswith("num_batches_tracked")]
-    unexpected = [key for key in given if key not in expected]
-    reshaped = [
-        f"{key} {list(given[key].shape)} for {list(shape)}"
-        for key, shape in expected.items()
-        if key in given and given[key].shape != shape
-    ]
-    kinds = {"missing": missing, "unexpected": unexpected, "of another shape": reshaped}
-    if any(kinds.values()):
-        found = "; ".join(f"{len(keys)} {kind} ({_first(keys)})" for kind, keys in kinds.items() if keys)
+    counts = {key: own[key] for key in expected if key not in given and key.endswith("num_batches_tracked")}
+    if found := misfit(expected, {**counts, **given}):
         raise ValueError(f"The weights {weights.source} do not fit {name}: {found}; give weights of {name}, or null")
     own.update(given)
     module.load_state_dict(own)
+
+
+def misfit(expected: Mapping[str, torch.Size], given: Mapping[str, Tensor]) -> str:
+    """Say how many weights are missing, unexpected or of another shape, and the first names of each; or nothing.
+
+    Args:
+        expected: The shape of each weight that there must be.
+        given: The weights that there are.
+    """
+    kinds = {
+        "missing": [key for key in expected if key not in given],
+        "unexpected": [key for key in given if key not in expected],
+        "of another shape": [
+            f"{key} {list(given[key].shape)} for {list(shape)}"
+            for key, shape in expected.items()
+            if key in given and given[key].shape != shape
+        ],
+    }
+    return "; ".join(f"{len(keys)} {kind} ({_first(keys)})" for kind, keys in kinds.items() if keys)
 
 
 def _first(keys: Sequence[str]) -> str:

@@ -23,7 +23,8 @@ class Trial(TrainCLI):
         flags: Those of `scripts/train.py fit`.
         callback: What watches.
         trainer: Arguments of the Trainer that are not to be those of the run.
-        scheduled: Whether the learning rate has the run's schedule; else it is constant.
+        scheduled: Whether the learning rate has the run's schedule; else it is constant, and what is frozen at the
+            start stays so.
 
     Raises:
         MisconfigurationException: If the configuration makes no sense, or asks to go on from a checkpoint.
@@ -51,6 +52,7 @@ class Trial(TrainCLI):
                 config[key] = None
         if not self._scheduled:
             config.model.scheduler = None
+            config.model.unfreeze = None  # the epochs of a trial are no epochs of the run
         without = {
             "callbacks": None,
             "logger": False,

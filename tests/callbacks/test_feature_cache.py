@@ -161,8 +161,9 @@ def test_takes_a_folder_of_image_files(tmp_path: Path) -> None:
 
 
 def test_computes_anew_for_other_weights_images_and_settings(data_root: Path, tmp_path: Path) -> None:
-    def count(weights: int = 0, **arguments: Any) -> int:
-        fit(Digits(root=data_root, **arguments), classifier(weights), tmp_path, epochs=1)
+    def count(weights: int = 0, channels_last: bool = False, **arguments: Any) -> int:
+        model = classifier(weights, channels_last=channels_last)
+        fit(Digits(root=data_root, **arguments), model, tmp_path, epochs=1)
         return len(caches(tmp_path))
 
     affine = [K.RandomAffine(degrees=10.0)]
@@ -175,6 +176,7 @@ def test_computes_anew_for_other_weights_images_and_settings(data_root: Path, tm
     assert count(augmentation=[K.RandomAffine(degrees=20.0)]) == 6
     assert count(augmentation=affine, seed=1) == 7
     assert count(batch_size=32, seed=1) == 7
+    assert count(channels_last=True) == 8  # which rounds otherwise
 
 
 @pytest.mark.parametrize("harm", ["of others", "cut", "zeroed", "without facts"])
@@ -279,6 +281,13 @@ def test_refuses_what_it_cannot_cache(
     assert "data.mixing mixes images, of which feature_cache has no features" in sentence
     sentence = refused("fit", *FROZEN, CACHE, "--feature_cache.variants=0", "--data.root", data_root)
     assert "feature_cache.variants is 0" in sentence
+
+
+def test_features_that_are_not_finite_are_no_fault_of_the_network(digits: Digits, tmp_path: Path) -> None:
+    model = classifier()
+    model.network.get_parameter("backbone.0.weight").data.fill_(float("nan"))
+    fit(digits, model, tmp_path, epochs=1)
+    assert all(batch.isnan().any() for batch in model.seen)
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(

@@ -69,6 +69,14 @@ def test_refuses_a_network_without_the_layer(refused: Callable[..., str], data_r
     assert "ConvNet has no convolution whitening to whiten by; give the name of one with whitening.layer" in answer
 
 
+def test_refuses_a_layer_that_does_not_take_the_images(
+    refused: Callable[..., str], data_root: Path, tmp_path: Path
+) -> None:
+    inner = WHITENING.replace("images: 300", "layer: stages.0")
+    answer = refused("fit", *NETWORK, inner, "--data.root", data_root, "--runs", tmp_path)
+    assert "stages.0 takes 8 channels and the images have 1; give the name of the first convolution with" in answer
+
+
 def test_refuses_a_layer_with_more_outputs_than_directions(
     refused: Callable[..., str], data_root: Path, tmp_path: Path
 ) -> None:

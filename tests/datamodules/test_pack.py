@@ -113,6 +113,14 @@ def test_a_changed_byte_is_noticed(tmp_path: Path, source: Source, name: str, pl
         Pack(tmp_path / "pack")
 
 
+def test_a_header_that_numpy_stumbles_over_is_noticed(tmp_path: Path, source: Source) -> None:
+    write_pack(tmp_path / "pack", source, NAMES)
+    file = tmp_path / "pack" / "labels.npy"
+    file.write_bytes(file.read_bytes().replace(b"False", b"Fals("))
+    with pytest.raises(ValueError, match="is no whole pack"):
+        Pack(tmp_path / "pack")
+
+
 def test_refuses_a_label_outside_the_classes(tmp_path: Path, source: Source) -> None:
     with pytest.raises(
         MisconfigurationException, match="Label 9 of image 9 in the train split is outside the 9 classes"

@@ -24,6 +24,12 @@ def test_refuses_images_without_a_pixel_left() -> None:
         AirbenchNet(1, (8, 8), 10)
 
 
+def test_a_stage_has_channels_and_there_may_be_none() -> None:
+    with pytest.raises(ValueError, match=r"channels \[4, 0\] are not all at least 1"):
+        AirbenchNet(1, (8, 8), 10, channels=(4, 0))
+    assert AirbenchNet(1, (8, 8), 7, channels=())(torch.randn(2, 1, 8, 8)).shape == (2, 7)
+
+
 def test_convolutions_begin_by_handing_on() -> None:
     layer = next(
         layer for layer in AirbenchNet(1, (16, 16), 7, channels=(8, 16)).stages if isinstance(layer, nn.Conv2d)

@@ -1,3 +1,4 @@
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -153,6 +154,38 @@ def test_a_resumed_run_may_be_made_longer(
     assert longer.checkpoint["epoch"] == 3
     rates = [run.checkpoint["optimizer_states"][0]["param_groups"][0]["lr"] for run in (longer, whole)]
     assert rates[0] == pytest.approx(rates[1])
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ("--model.freeze=[]", "trained other parameters, or grouped them otherwise; leave model.freeze, unfreeze,"),
+        ("--model.unfreeze={1: [stages]}", "trained other parameters, or grouped them otherwise; leave model.freeze"),
+        ("--model.decay_norms_and_biases=false", "trained other parameters, or grouped them otherwise; leave"),
+        ("--model.optimizer=torch.optim.SGD --model.optimizer.lr=0.1", "was trained by torch.optim.AdamW; leave"),
+        ("--model.network.head_sizes=[5]", "do not fit ConvNet as it is given: 3 of another shape (network.head.1."),
+        ("--model.network.head_sizes=[]", "do not fit ConvNet as it is given: 2 unexpected (network.head.3.weight, "),
+    ],
+)
+def test_a_resumed_run_has_the_network_and_the_optimizer_that_it_had(
+    flags: str, words: str, train: Callable[..., Run], refused: Callable[..., str]
+) -> None:
+    run = train("--model.freeze=[stages]", "--trainer.max_epochs=1", "--trainer.limit_train_batches=2")
+    config = (run.folder / "config.yaml").read_text()
+    sentence = refused("fit", "--resume", run.folder, "--trainer.max_epochs=2", *re.split(r" (?=--)", flags))
+    assert words in sentence
+    assert "or begin a new run from" in sentence
+    assert (run.folder / "config.yaml").read_text() == config  # so that it goes on without the flags
+    assert not (run.folder / "restarts.json").exists()
+
+
+def test_a_single_image_that_batch_norm_cannot_take_is_one_sentence(
+    refused: Callable[..., str], data_root: Path, tmp_path: Path
+) -> None:
+    network = ("--model.network=models.resnet.ResNet", "--model.network.channels=[4,4,4,4]")
+    places = ("--runs", tmp_path / "runs", "--data.root", data_root)
+    sentence = refused("fit", *network, "--model.network.blocks=[1,1,1,1]", "--data.batch_size=1", *places)
+    assert "A batch of a single image leaves batch norm nothing to take a variance of; leave such a last" in sentence
 
 
 def test_a_schedule_over_the_run_needs_a_run_that_ends(

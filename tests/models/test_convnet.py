@@ -46,6 +46,13 @@ def test_refuses_more_pooling_than_pixels() -> None:
         ConvNet(1, (8, 8), 10, channels=(4, 4, 4, 4, 4))
 
 
+def test_refuses_layers_of_nothing() -> None:
+    with pytest.raises(ValueError, match=r"channels \[4, 0\] are not all at least 1; give whole numbers"):
+        ConvNet(1, (8, 8), 10, channels=(4, 0))
+    with pytest.raises(ValueError, match=r"head_sizes \[-3\] are not all at least 1; give whole numbers"):
+        ConvNet(1, (8, 8), 10, head_sizes=(-3,))
+
+
 def test_refuses_dropout_for_another_number_of_stages() -> None:
     with pytest.raises(ValueError, match="dropout has 3 numbers for 2 stages"):
         ConvNet(1, (8, 8), 10, dropout=(0.1, 0.2, 0.3))

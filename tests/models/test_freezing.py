@@ -79,6 +79,16 @@ def test_what_is_frozen_stays_bit_for_bit(train: Callable[..., Run]) -> None:
     assert not any(torch.equal(value, head[name]) for name, value in parts(frozen.checkpoint, "head").items())
 
 
+@pytest.mark.parametrize(("epoch", "is_told"), [(1, False), (2, True)])
+def test_says_what_the_run_does_not_come_to(
+    epoch: int, is_told: bool, train: Callable[..., Run], capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = ("--trainer.max_epochs=2", "--trainer.limit_train_batches=1")
+    train(*short, "--model.freeze=[stages]", f"--model.unfreeze={{{epoch}: [stages]}}")
+    told = f"model.unfreeze names epoch {epoch}, which a run of 2 epochs, counted from 0, does not reach."
+    assert (told in capsys.readouterr().out) == is_told
+
+
 def test_a_run_resumes_bit_for_bit_before_and_after_thawing(train: Callable[..., Run], tmp_path: Path) -> None:
     saver = "lightning.pytorch.callbacks.ModelCheckpoint"
     whole = train(

@@ -1,3 +1,4 @@
+import pytest
 from torch import nn
 
 from models.head import head_layers
@@ -16,3 +17,9 @@ def test_activates_and_drops_hidden_units_alone() -> None:
     assert [type(layer) for layer in layers] == [nn.Linear, nn.Tanh, nn.Dropout, nn.Linear]
     assert [layer.p for layer in layers if isinstance(layer, nn.Dropout)] == [0.3]
     assert [type(layer) for layer in head_layers(8, (), 2, dropout=0.3)] == [nn.Linear]
+
+
+@pytest.mark.parametrize("sizes", [(0,), (8, -3)])
+def test_refuses_layers_of_nothing(sizes: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"hidden layers \[.*\] are not all at least 1; give whole numbers that are"):
+        head_layers(4, sizes, 10)

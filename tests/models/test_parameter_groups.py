@@ -62,9 +62,16 @@ def test_a_layers_rate_falls_with_its_distance_from_the_logits() -> None:
     assert {group["name"] for group in groups} > {"layer_0_weights", "layer_3_norms_and_biases"}
 
 
-@pytest.mark.parametrize("scheduler", ["OneCycleLR", "StepLR", "CosineAnnealingLR"])
-def test_every_schedule_keeps_the_proportions(train: Callable[..., Run], scheduler: str) -> None:
-    options = {"OneCycleLR": "max_lr: 0.01", "StepLR": "step_size: 1", "CosineAnnealingLR": "T_max: 5"}[scheduler]
+@pytest.mark.parametrize(
+    ("scheduler", "options"),
+    [
+        ("OneCycleLR", "max_lr: 0.01"),
+        ("CyclicLR", "base_lr: 0.001, max_lr: 0.01, step_size_up: 4"),
+        ("StepLR", "step_size: 1"),
+        ("CosineAnnealingLR", "T_max: 5"),
+    ],
+)
+def test_every_schedule_keeps_the_proportions(train: Callable[..., Run], scheduler: str, options: str) -> None:
     run = train(
         *("--trainer.max_epochs=2", "--model.layer_decay=0.5", "--model.optimizer.lr=0.01"),
         f"--model.scheduler={{class_path: torch.optim.lr_scheduler.{scheduler}, init_args: {{{options}}}}}",

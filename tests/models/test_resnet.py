@@ -40,6 +40,12 @@ def test_a_block_begins_as_its_shortcut() -> None:
 def test_refuses_stages_without_blocks() -> None:
     with pytest.raises(ValueError, match="channels has 4 numbers and blocks 3"):
         ResNet(10, blocks=(2, 2, 2))
+    with pytest.raises(ValueError, match="channels has 0 numbers"):
+        ResNet(10, channels=(), blocks=())
+    with pytest.raises(ValueError, match=r"blocks \[1, 0\] are not all at least 1"):
+        ResNet(10, channels=(4, 4), blocks=(1, 0))
+    with pytest.raises(ValueError, match=r"channels \[0, 4\] are not all at least 1"):
+        ResNet(10, channels=(0, 4), blocks=(1, 1))
 
 
 def test_begins_from_the_backbone_of_another_run(train: Callable[..., Run]) -> None:

@@ -1,3 +1,4 @@
+import pickle
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -72,6 +73,18 @@ def test_reads_a_state_dict(tmp_path: Path) -> None:
     assert all(torch.equal(value, state[name]) for name, value in read.tensors.items())
 
 
+def test_reads_what_was_written_without_checksums(tmp_path: Path) -> None:
+    state = network().state_dict()
+    torch.save(state, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    torch.serialization.set_crc32_options(compute_crc32=False)
+    try:
+        torch.save(state, tmp_path / "quick.pth")
+    finally:
+        torch.serialization.set_crc32_options(compute_crc32=True)
+    for name in ("old.pth", "quick.pth"):
+        assert read_weights(tmp_path / name).tensors.keys() == state.keys()
+
+
 def test_reads_the_backbone_of_a_checkpoint(train: Callable[..., Run]) -> None:
     run = train(
         *("--model.network=models.resnet.ResNet", "--model.network.channels=[4,8]", "--model.network.blocks=[1,1]"),
@@ -84,14 +97,36 @@ def test_reads_the_backbone_of_a_checkpoint(train: Callable[..., Run]) -> None:
     assert names
 
 
+def test_leaves_out_what_wrappers_put_before_the_names(tmp_path: Path) -> None:
+    state = network().state_dict()
+    for wrapper in ("module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."):
+        torch.save({f"{wrapper}{name}": value for name, value in state.items()}, tmp_path / "wrapped.pth")
+        assert read_weights(tmp_path / "wrapped.pth").tensors.keys() == state.keys()
+    partly = {f"module.{name}" if name.startswith("0.") else name: value for name, value in state.items()}
+    torch.save(partly, tmp_path / "partly.pth")
+    assert read_weights(tmp_path / "partly.pth").tensors.keys() == partly.keys()
+
+
+def test_refuses_a_file_with_another_bit(tmp_path: Path) -> None:
+    path = tmp_path / "a.pth"
+    torch.save({"weight": torch.zeros(1000)}, path)
+    content = bytearray(path.read_bytes())
+    content[content.index(bytes(1000)) + 500] ^= 1
+    path.write_bytes(content)
+    assert torch.load(path)["weight"].any()
+    with pytest.raises(ValueError, match=r"a\.pth cannot be read: .* damaged"):
+        read_weights(path)
+
+
 def test_refuses_what_holds_no_weights(tmp_path: Path, train: Callable[..., Run]) -> None:
-    for content in ({"epoch": 3}, [1], {}, torch.zeros(3)):
+    for content in ({"epoch": 3}, [1], {}, torch.zeros(3), {1: torch.zeros(3)}):
         torch.save(content, tmp_path / "other.pth")
         with pytest.raises(ValueError, match=r"other\.pth are no state dict"):
             read_weights(tmp_path / "other.pth")
     (tmp_path / "text.pth").write_text("weights")
+    (tmp_path / "pickle.pth").write_bytes(pickle.dumps({"weight": 1}))
     torch.save(network(), tmp_path / "code.pth")
-    for name in ("text.pth", "code.pth", "missing.pth"):
+    for name in ("text.pth", "pickle.pth", "code.pth", "missing.pth"):
         with pytest.raises(ValueError, match=rf"{name} cannot be read: the file is missing, truncated"):
             read_weights(tmp_path / name)
     run = train("--model.network=models.mlp.MLP", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1")
