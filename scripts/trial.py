@@ -13,7 +13,6 @@ from callbacks.run_record import RunRecord
 from callbacks.whitening import Whitening
 from scripts.train import TrainCLI
 
-
 WHITENING = f"{Whitening.__module__}.{Whitening.__qualname__}"
 """The callback that a network's layer is set by, without which it is not the network of the run."""
 
