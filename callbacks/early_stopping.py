@@ -18,12 +18,16 @@ class EarlyStopping(lightning.pytorch.callbacks.EarlyStopping):
         min_delta: The least change that counts as better.
 
     Raises:
+        ValueError: If patience or min_delta is negative.
         MisconfigurationException: When the figure is asked for and nothing of that name was logged.
     """
 
     def __init__(
         self, monitor: str = "val/accuracy", mode: str = "max", patience: int = 10, min_delta: float = 0.0
     ) -> None:
+        for name, value in (("patience", patience), ("min_delta", min_delta)):
+            if value < 0:
+                raise ValueError(f"early_stopping.{name} is {value}; give a number of at least 0")
         super().__init__(monitor=monitor, mode=mode, patience=patience, min_delta=min_delta)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -32,7 +36,7 @@ class EarlyStopping(lightning.pytorch.callbacks.EarlyStopping):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop at once when a run is resumed that was at its end."""
-        trainer.should_stop = trainer.should_stop or self.wait_count >= self.patience
+        trainer.should_stop = trainer.should_stop or self.wait_count >= max(1, self.patience)
 
     def _validate_condition_metric(self, logs: dict[str, Tensor]) -> bool:
         if self.monitor.startswith("val/") and not any(name.startswith("val/") for name in logs):

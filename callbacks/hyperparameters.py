@@ -23,7 +23,7 @@ from models.durable_file import replacing
 Value = str | bool | int | float
 
 TRAINER = (
-    *("max_epochs", "max_steps", "max_time", "accumulate_grad_batches", "overfit_batches", "limit_train_batches"),
+    *("max_epochs", "max_steps", "max_time", "accumulate_grad_batches", "limit_train_batches"),
     *("gradient_clip_val", "gradient_clip_algorithm", "sync_batchnorm"),
 )
 """Arguments of the Trainer that decide what is learnt."""

@@ -87,11 +87,10 @@ class RangeTest(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Note the loss if that was a step, and stop when it diverges."""
-        # Lightning divides each batch's loss by the number that are accumulated, be they as many or not.
-        self._batches.append(float(trainer.strategy.reduce(outputs["loss"])) * trainer.accumulate_grad_batches)
+        self._batches.append(float(trainer.strategy.reduce(outputs["loss"])))  # its part of the step's
         if trainer.global_step == len(self.losses):
             return
-        self.losses.append(sum(self._batches) / len(self._batches))
+        self.losses.append(sum(self._batches))
         self._batches.clear()
         self._advance()
         self._sum = SMOOTHING * self._sum + self.losses[-1]

@@ -1,5 +1,6 @@
 """Stochastic weight averaging."""
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -70,6 +71,20 @@ class SWA(WeightAverage):
             raise MisconfigurationException(
                 f"Early stopping may end training before epoch {self._first_epoch}, where averaging begins; leave it "
                 "out with --early_stopping null."
+            )
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """See that a run of a number of steps comes to the end of an epoch to average.
+
+        Raises:
+            MisconfigurationException: If it does not.
+        """
+        steps, batches = trainer.estimated_stepping_batches, trainer.num_training_batches
+        epochs = steps / math.ceil(batches / trainer.accumulate_grad_batches) if math.isfinite(batches) else math.inf
+        if epochs < self._first_epoch + 1:
+            raise MisconfigurationException(
+                f"weight_average.start is {self.start}, but training ends after {steps:,} steps, which are "
+                f"{epochs:.3g} epochs; give fewer."
             )
 
     def on_train_batch_end(

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import ConstantLR
+from torch.optim.lr_scheduler import ReduceLROnPlateau as PlateauWithoutMonitor
 
 from models.checkpoint import read_checkpoint
 from models.class_path import refuse_functions
@@ -118,12 +119,13 @@ class Classifier(LightningModule):
         self.train_metrics = ClassificationMetrics(num_classes)
         self.val_metrics = ClassificationMetrics(num_classes)
         self.test_metrics = ClassificationMetrics(num_classes)
-        given = class_weights not in (None, "balanced")
-        if given and (len(class_weights or ()) != num_classes or min(map(float, class_weights or ())) < 0):
-            raise MisconfigurationException(
-                f"model.class_weights is {class_weights}; give {num_classes} numbers of at least 0, one for each "
-                "class, or balanced."
-            )
+        if class_weights not in (None, "balanced"):
+            weights = [float(weight) for weight in class_weights or ()]
+            if len(weights) != num_classes or not min(weights) >= 0 or not 0 < sum(weights) < math.inf:
+                raise MisconfigurationException(
+                    f"model.class_weights is {class_weights}; give {num_classes} finite numbers of at least 0, not all "
+                    "0, one for each class, or balanced."
+                )
         self.class_weights = class_weights
         self.test_time_augmentation = test_time_augmentation
         self.register_buffer("_weight", None, persistent=False)
@@ -195,6 +197,10 @@ class Classifier(LightningModule):
             ) from error
         loss: Tensor = self.loss(logits.float(), labels, self._weight)
         self.train_metrics.update(logits.detach(), labels, loss.detach())
+        if (accumulated := self.trainer.accumulate_grad_batches) > 1:
+            # Lightning divides by as many, also in an epoch's last step, for which there may be fewer.
+            left = self.trainer.num_training_batches - batch_idx // accumulated * accumulated
+            loss = loss * (accumulated / min(accumulated, left))
         if self.trainer.world_size > 1 and self.trainer.is_last_batch:
             # Gradients are averaged over processes, whose shares of an epoch's last batch may differ by an image.
             total = torch.tensor(float(len(labels)), device=self.device)
@@ -267,8 +273,19 @@ class Classifier(LightningModule):
         self.test_metrics.reset()
 
     def on_train_epoch_end(self) -> None:
-        """Log the epoch's figures."""
+        """Log the epoch's figures.
+
+        Raises:
+            MisconfigurationException: If the schedule waits for a figure that is not among those logged.
+        """
         self._log_figures("train", self.train_metrics)
+        for config in self.trainer.lr_scheduler_configs:
+            due = config.reduce_on_plateau and (self.current_epoch + 1) % config.frequency == 0
+            if due and config.monitor not in (logged := self.trainer.callback_metrics):
+                raise MisconfigurationException(
+                    f"model.scheduler.monitor is {config.monitor}, which is not logged; choose from "
+                    f"{', '.join(sorted(name for name in logged if '/' in name))}."
+                )
 
     def on_validation_epoch_end(self) -> None:
         """Log the epoch's figures."""
@@ -296,6 +313,8 @@ class Classifier(LightningModule):
         note = ""
         try:
             if per_step:
+                if any(isinstance(arguments.get(name), int) for name in ("epochs", "steps_per_epoch")):
+                    raise ValueError("the schedule is as long as the run; leave out its epochs and steps_per_epoch")
                 run_steps = self.trainer.estimated_stepping_batches
                 total_steps = arguments["total_steps"]
                 if not isinstance(total_steps, int):
@@ -318,13 +337,22 @@ class Classifier(LightningModule):
             _fuse(optimizer)
             scheduler = make_scheduler(optimizer)
             scale_schedule(scheduler)
+            if (lowest := min(group.get("max_lr", group["lr"]) for group in optimizer.param_groups)) < 0:
+                raise ValueError(f"the learning rate is {lowest:g}; give a number of at least 0")
+            if isinstance(scheduler, PlateauWithoutMonitor) and not isinstance(scheduler, ReduceLROnPlateau):
+                raise ValueError(
+                    "torch's ReduceLROnPlateau is not told which figure to watch; name "
+                    "lightning.pytorch.cli.ReduceLROnPlateau, with a monitor such as val/loss"
+                )
+            if not per_step:
+                note = length_note(scheduler, self.trainer.max_epochs)
         except ValueError as error:
-            raise MisconfigurationException(f"model.optimizer or model.scheduler: {error}.") from error
+            raise MisconfigurationException(f"model.optimizer or model.scheduler: {str(error).rstrip('.')}.") from error
         config = LRSchedulerConfigType(scheduler=scheduler, interval="step" if per_step else "epoch", name="lr")
         if isinstance(scheduler, ReduceLROnPlateau):
             config["monitor"] = scheduler.monitor
-        elif not per_step:
-            note = length_note(scheduler, self.trainer.max_epochs)
+            if scheduler.monitor.startswith("val/"):
+                config["frequency"] = self.trainer.check_val_every_n_epoch or 1
         if note and self.trainer.is_global_zero:
             print(note)
         return {"optimizer": optimizer, "lr_scheduler": config}

@@ -3,7 +3,7 @@
 import math
 
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, MultiStepLR, StepLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, MultiStepLR, PolynomialLR, StepLR
 
 
 class WarmupCosine(LambdaLR):
@@ -41,11 +41,14 @@ def length_note(scheduler: LRScheduler, epochs: int | None) -> str:
     """Say where a schedule that steps after each epoch and the run that it is for end apart.
 
     Args:
-        scheduler: `MultiStepLR`, `StepLR` or `CosineAnnealingLR`; others have no length.
+        scheduler: `MultiStepLR`, `StepLR`, `CosineAnnealingLR` or `PolynomialLR`; others have no length.
         epochs: Epochs of the run, at most; None or -1 if it has no such limit.
 
     Returns:
         A sentence for the user, or nothing.
+
+    Raises:
+        ValueError: If a length is not positive, or the schedule comes to a rate of 0 before the run is over.
 
     Example:
         >>> import torch
@@ -53,10 +56,13 @@ def length_note(scheduler: LRScheduler, epochs: int | None) -> str:
         >>> length_note(MultiStepLR(optimizer, milestones=[10, 40, 60]), epochs=30)
         'MultiStepLR has milestones from 40 on, which a run of 30 epochs does not reach.'
     """
+    name, run = type(scheduler).__name__, f"a run of {epochs} epochs"
+    for length in ("step_size", "T_max"):
+        if getattr(scheduler, length, 1) < 1:
+            raise ValueError(f"{length} is {getattr(scheduler, length)}; give a number of epochs of at least 1")
     if epochs in (None, -1):
         return ""
     assert epochs is not None
-    name, run = type(scheduler).__name__, f"a run of {epochs} epochs"
     if isinstance(scheduler, MultiStepLR):
         beyond = [milestone for milestone in sorted(scheduler.milestones) if milestone >= epochs]
         if beyond:
@@ -66,6 +72,12 @@ def length_note(scheduler: LRScheduler, epochs: int | None) -> str:
     elif isinstance(scheduler, CosineAnnealingLR) and scheduler.T_max != epochs:
         end = "it rises again in the end" if scheduler.T_max < epochs else "it does not come down to the end"
         return f"{name} has T_max {scheduler.T_max}, but is for {run}: {end}."
+    elif isinstance(scheduler, PolynomialLR) and scheduler.total_iters != epochs:
+        if scheduler.total_iters < epochs:
+            raise ValueError(
+                f"{name} is over after total_iters {scheduler.total_iters}, but is for {run}; give {epochs}"
+            )
+        return f"{name} has total_iters {scheduler.total_iters}, but is for {run}: it does not come down to the end."
     return ""
 
 

@@ -10,6 +10,7 @@ import argparse
 from collections.abc import Sequence
 
 import numpy as np
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from PIL import Image
 
 from callbacks.figure import new_figure, picture_of
@@ -65,6 +66,10 @@ def main(args: Sequence[str] | None = None) -> None:
         options, flags = parser.parse_known_args(args)
         schedule = ScheduleRehearsal()
         trial = Trial(flags, schedule, {}, scheduled=True)
+        if not schedule.lrs:
+            raise MisconfigurationException(
+                "The run has no step to draw; give more --trainer.max_epochs, max_steps or limit_train_batches."
+            )
         if trial.trainer.is_global_zero:
             save_picture(draw(schedule), options.output)
             largest = [max(lrs) for lrs in schedule.lrs]

@@ -83,10 +83,10 @@ def number_of_seeds(text: str) -> int:
     """The number that --seeds gives.
 
     Raises:
-        MisconfigurationException: If it is none, or not positive.
+        MisconfigurationException: If it is none, not positive, or more than there are seeds.
     """
-    if not text.isdecimal() or int(text) < 1:
-        raise MisconfigurationException(f"--seeds is {text or 'not given'}; give a whole number of at least 1.")
+    if not text.isdecimal() or not 1 <= int(text) <= 2**32:
+        raise MisconfigurationException(f"--seeds is {text or 'not given'}; give a whole number from 1 to {2**32}.")
     return int(text)
 
 

@@ -191,6 +191,8 @@ class TrainCLI(LightningCLI):
                 f"{config.ckpt_path} holds weights alone, from which no training goes on; give the last.ckpt of a run, "
                 "or begin from its backbone with --model.network.weights."
             )
+        if self.subcommand == "fit":
+            refuse_impossible(config.trainer)
         self.name_experiment()
         if config.ckpt_path:
             # What training began from may be gone; the checkpoint's weights follow.
@@ -352,6 +354,28 @@ class TrainCLI(LightningCLI):
             for name, value in sorted(figures.items()):
                 table.add_row(name, f"{float(value):,.4f}" if "/" in name else f"{value:,}")
             get_console().print(table)
+
+
+def refuse_impossible(trainer: Namespace) -> None:
+    """See that the Trainer is told nothing that it would fall over or pass over in silence.
+
+    Args:
+        trainer: Its arguments.
+
+    Raises:
+        MisconfigurationException: If it is.
+    """
+    if trainer.accumulate_grad_batches < 1:
+        raise MisconfigurationException(
+            f"trainer.accumulate_grad_batches is {trainer.accumulate_grad_batches}; give a whole number of at least 1."
+        )
+    if (clip := trainer.gradient_clip_val) is not None and clip < 0:
+        raise MisconfigurationException(f"trainer.gradient_clip_val is {clip}; give a number above 0, or null.")
+    if trainer.overfit_batches:
+        raise MisconfigurationException(
+            f"trainer.overfit_batches is {trainer.overfit_batches}, but the order of images is not the Trainer's; "
+            "train on few images with --data.limit."
+        )
 
 
 class Reading(TrainCLI):

@@ -2,7 +2,10 @@
 
 import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -14,7 +17,7 @@ from torch.nn import functional as F
 
 from datamodules.base import ImageDataModule
 from models.classifier import Classifier
-from scripts.configuration import merge
+from scripts.configuration import Config, merge
 from tests.conftest import Run
 from tests.discovery import (
     CONFIGS,
@@ -68,6 +71,24 @@ def test_config_trains_and_its_network_keeps_the_contract(
         name for name, parameter in classifier.named_parameters() if parameter.requires_grad and parameter.grad is None
     ]
     assert not without, f"the loss does not reach {without}"
+
+
+def parts(config: Config) -> Iterator[tuple[str, ...]]:
+    for key, value in config.items():
+        if key != "class_path":  # which may name once more what its arguments are of
+            yield (key,)
+            yield from ((key, *rest) for rest in parts(value if isinstance(value, dict) else {}))
+
+
+@pytest.mark.parametrize(
+    "config", sorted(CONFIGS.glob("*/*.yaml")), ids=lambda config: str(config.relative_to(CONFIGS))
+)
+def test_config_repeats_nothing_of_the_default(config: Path) -> None:
+    default, own = (yaml.safe_load(file.read_text()) for file in (CONFIGS / "default.yaml", config))
+    for part in parts(own or {}):
+        shorter = deepcopy(own)
+        del reduce(getitem, part[:-1], shorter)[part[-1]]
+        assert merge(default, shorter) != merge(default, own), f"{'.'.join(part)} is as in default.yaml"
 
 
 @pytest.mark.parametrize("data_class", data_modules(), ids=path_of)

@@ -1,12 +1,27 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import Run
 
 
 def test_stops_when_nothing_gets_better(train: Callable[..., Run]) -> None:
     run = train("--early_stopping.patience=2", "--model.optimizer.lr=0", "--trainer.max_epochs=9")
     assert run.results["epochs"] == 3
+
+
+def test_without_patience_stops_at_the_first_epoch_that_is_no_better(train: Callable[..., Run]) -> None:
+    run = train("--early_stopping.patience=0", "--model.optimizer.lr=0", "--trainer.max_epochs=9")
+    assert run.results["epochs"] == 2
+
+
+@pytest.mark.parametrize("flag", ["patience=-1", "min_delta=-0.1"])
+def test_refuses_what_is_negative(refused: Callable[..., str], flag: str) -> None:
+    name, _, value = flag.partition("=")
+    assert f"early_stopping.{name} is {value}; give a number of at least 0" in refused(
+        "fit", f"--early_stopping.{flag}"
+    )
 
 
 def test_has_nothing_to_say_before_the_first_validation(train: Callable[..., Run]) -> None:

@@ -75,6 +75,10 @@ def test_the_best_is_chosen_among_averages(train: Callable[..., Run]) -> None:
         (["--early_stopping=null", "--weight_average.start=30"], "start is 30, but training has 30 epochs"),
         (["--early_stopping=null", "--weight_average.start=1.5"], "start is 1.5; give a number of epochs"),
         (["--early_stopping=null", "--weight_average.start=-1"], "start is -1; give a number of epochs"),
+        (
+            ["--early_stopping=null", "--weight_average.start=1", "--trainer.max_steps=41"],
+            "start is 1, but training ends after 41 steps, which are 1.95 epochs; give fewer.",
+        ),
         (["--early_stopping=null", "--trainer.max_epochs=-1"], "a fraction of trainer.max_epochs, which is not given"),
     ],
 )

@@ -1,3 +1,4 @@
+import math
 import re
 from collections.abc import Callable
 from functools import partial
@@ -134,6 +135,43 @@ def test_a_schedule_that_is_over_before_the_run_is_refused_and_a_longer_one_note
     assert "The schedule has 22 steps, the run 21:" in capsys.readouterr().out
 
 
+ONE_CYCLE = [f"--model.scheduler={SCHEDULERS}.OneCycleLR", "--model.scheduler.max_lr"]
+PLATEAU = ["--model.scheduler=lightning.pytorch.cli.ReduceLROnPlateau", "--model.scheduler.monitor"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ([*ONE_CYCLE, "-1"], "the learning rate is -1; give a number of at least 0."),
+        (
+            [*ONE_CYCLE, "0.1", "--model.scheduler.epochs=3", "--model.scheduler.steps_per_epoch=5"],
+            "the schedule is as long as the run; leave out its epochs and steps_per_epoch.",
+        ),
+        ([f"--model.scheduler={SCHEDULERS}.StepLR", "--model.scheduler.step_size=0"], "step_size is 0; give a number"),
+        ([*PLATEAU, "val/loss", "--model.scheduler.factor=2"], "model.scheduler: Factor should be < 1.0.\n"),
+        (
+            [*PLATEAU, "val/f1"],
+            "error: model.scheduler.monitor is val/f1, which is not logged; choose from train/accuracy, train/loss, "
+            "val/accuracy, val/loss.\n",
+        ),
+        (
+            [f"--model.scheduler={SCHEDULERS}.ReduceLROnPlateau"],
+            "name lightning.pytorch.cli.ReduceLROnPlateau, with a monitor such as val/loss.",
+        ),
+    ],
+)
+def test_a_schedule_that_cannot_be_is_refused(
+    refused: Callable[..., str], tmp_path: Path, data_root: Path, flags: list[str], words: str
+) -> None:
+    assert words in refused("fit", *flags, "--runs", tmp_path / "runs", "--data.root", data_root)
+
+
+def test_a_plateau_waits_for_the_epochs_that_are_validated(train: Callable[..., Run]) -> None:
+    worse = ("--model.scheduler.mode=max", "--model.scheduler.patience=0", "--model.scheduler.threshold=10")
+    run = train(*PLATEAU, "val/loss", *worse, "--trainer.check_val_every_n_epoch=2", "--trainer.max_epochs=5")
+    assert run.checkpoint["optimizer_states"][0]["param_groups"][0]["lr"] == pytest.approx(0.003 / 10)
+
+
 def test_says_which_milestones_the_run_does_not_reach(
     train: Callable[..., Run], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -246,9 +284,13 @@ def test_given_weights_count_as_they_are(digits: Digits) -> None:
     assert float(loss) == pytest.approx(float((each * labels).mean()), rel=1e-5)
 
 
-@pytest.mark.parametrize("weights", [[1.0] * 9, [-1.0] + [1.0] * 9, []])
+@pytest.mark.parametrize(
+    "weights", [[1.0] * 9, [-1.0] + [1.0] * 9, [], [0.0] * 10, [1.0] * 9 + [math.nan], [1.0] * 9 + [math.inf]]
+)
 def test_refuses_weights_that_are_not_one_for_each_class(weights: list[float]) -> None:
-    with pytest.raises(MisconfigurationException, match=r"model\.class_weights is .*; give 10 numbers of at least 0"):
+    with pytest.raises(
+        MisconfigurationException, match=r"model\.class_weights is .*; give 10 finite numbers of at least 0"
+    ):
         Classifier(MLP(64, 10), 10, sgd, class_weights=weights)
 
 
@@ -325,3 +367,14 @@ def test_accumulated_batches_step_as_one_large_batch(train: Callable[..., Run]) 
     )
     assert small.checkpoint["global_step"] == large.checkpoint["global_step"] == 20
     assert torch.allclose(parameters_of(small), parameters_of(large), atol=1e-5)
+
+
+def test_a_step_of_fewer_accumulated_batches_counts_them_fully(train: Callable[..., Run]) -> None:
+    # 10 batches of 128 and one of 14 are 40 of 32 and one of 14, which has an eleventh step to itself.
+    flags = [f"--config={CONFIGS}/digits/mlp.yaml", "--trainer.max_epochs=2"]
+    flags += ["--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=0.1"]
+    large = train(*flags, "--data.batch_size=128")
+    small = train(*flags, "--data.batch_size=32", "--trainer.accumulate_grad_batches=4")
+    assert small.checkpoint["global_step"] == large.checkpoint["global_step"] == 22
+    assert torch.allclose(parameters_of(small), parameters_of(large), atol=1e-5)
+    assert small.results["metrics"]["train/loss"] == pytest.approx(large.results["metrics"]["train/loss"], abs=1e-5)

@@ -2,7 +2,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LRScheduler, MultiStepLR, StepLR
+from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LRScheduler, MultiStepLR, PolynomialLR, StepLR
 
 from models.schedule import WarmupCosine, check_total_steps, length_note
 
@@ -58,6 +58,8 @@ def test_refuses_what_makes_no_schedule(steps: int | None, warmup: float) -> Non
         (lambda optimizer: CosineAnnealingLR(optimizer, 30), ""),
         (lambda optimizer: CosineAnnealingLR(optimizer, 20), "T_max 20, but is for a run of 30 epochs: it rises again"),
         (lambda optimizer: CosineAnnealingLR(optimizer, 630), "T_max 630, but is for a run of 30 epochs: it does not"),
+        (lambda optimizer: PolynomialLR(optimizer, 30), ""),
+        (lambda optimizer: PolynomialLR(optimizer, 40), "total_iters 40, but is for a run of 30 epochs: it does not"),
         (lambda optimizer: ConstantLR(optimizer, total_iters=50), ""),
     ],
 )
@@ -67,6 +69,22 @@ def test_says_what_a_run_does_not_come_to(make: Callable[[torch.optim.Optimizer]
     assert words in note
     assert bool(note) == bool(words)
     assert length_note(schedule, -1) == length_note(schedule, None) == ""
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda optimizer: StepLR(optimizer, 0), "step_size is 0; give a number of epochs of at least 1"),
+        (lambda optimizer: CosineAnnealingLR(optimizer, -2), "T_max is -2; give a number of epochs of at least 1"),
+        (
+            lambda optimizer: PolynomialLR(optimizer, 5),
+            "over after total_iters 5, but is for a run of 30 epochs; give 30",
+        ),
+    ],
+)
+def test_refuses_a_length_that_cannot_be(make: Callable[[torch.optim.Optimizer], LRScheduler], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        length_note(make(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))])), 30)
 
 
 def test_a_schedule_may_be_longer_than_the_run_but_not_shorter() -> None:

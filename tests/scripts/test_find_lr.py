@@ -113,6 +113,16 @@ def test_cached_features_give_the_same_suggestion(
     assert said[0] == said[1] != []
 
 
+def test_a_whitened_layer_is_whitened(find_lr: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
+    network = ("--model.network=models.airbench.AirbenchNet", "--model.network.channels=[8]")
+    said = []
+    for callbacks in ("[{class_path: callbacks.whitening.Whitening}]", "[]"):
+        find_lr(*network, "--model.freeze=[whitening]", "--steps=60", "--min_lr=1e-4", "--trainer.callbacks", callbacks)
+        said.append(re.findall("suggestion .*", capsys.readouterr().out))
+    assert said[0] != said[1]
+    assert [] not in said
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [

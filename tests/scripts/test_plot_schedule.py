@@ -54,6 +54,7 @@ def test_draws_each_rate_and_a_momentum_that_changes() -> None:
             "ReduceLROnPlateau lowers the learning rate when val/loss gets no better, which nobody knows before",
         ),
         (("--trainer.max_epochs=-1", "--model.scheduler=null"), "The run has no end"),
+        (("--trainer.max_epochs=0",), "The run has no step to draw"),
         (("--trainer.max_epochs=-1",), "the run has no end for the schedule to come to; give trainer.max_epochs"),
     ],
 )

@@ -3,10 +3,11 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+import numpy as np
 import pytest
 
 from scripts import reproduce
-from scripts.reproduce import EXPERIMENTS, Experiment, Ledger, main
+from scripts.reproduce import EXPERIMENTS, Experiment, Ledger, Outcome, main, row
 from tests.discovery import ROOT
 
 FLAGS = ["--trainer.max_epochs=2", "--trainer.logger=false"]
@@ -70,8 +71,47 @@ def test_a_run_that_was_removed_is_done_again(run: Any, tmp_path: Path) -> None:
     (file,) = tmp_path.glob("runs/digits/mlp/*/results.json")
     file.unlink()
     (tmp_path / "runs" / "reproduced.json").write_text("{")
-    assert Ledger(tmp_path / "runs").find("digits/mlp", 0) is None
+    assert Ledger(tmp_path / "runs").find(EXPERIMENTS[0]).problem == "not asked for yet"
     assert run("--only", "digits/mlp")["digits/mlp"][2].startswith("test ")
+
+
+def test_other_experiments_keep_their_seeds_and_the_reason_why_they_have_none(run: Any) -> None:
+    asked = run("--only", "digits/mlp", "mnist/convnet", "--seeds", "2", status=1)
+    later = run("--only", "digits/none", status=1)
+    assert later["digits/mlp"] == asked["digits/mlp"]
+    assert "; 2 seeds" in later["digits/mlp"][2]
+    assert later["mnist/convnet"] == asked["mnist/convnet"]
+    assert "not run: MNIST cannot be read from" in later["mnist/convnet"][2]
+
+
+def test_runs_of_two_commands_are_never_mixed(run: Any, tmp_path: Path) -> None:
+    run("--only", "digits/mlp", "--seeds", "2")
+    other = run("--only", "digits/mlp", "--model.optimizer.lr=0.01")
+    assert run("--only", "digits/none", "--seeds", "2", status=1)["digits/mlp"] == other["digits/mlp"]
+    assert "lr=0.01" in other["digits/mlp"][7]
+
+
+@pytest.mark.parametrize(
+    "ledger",
+    [
+        "[]",
+        '{"digits/mlp 0": 3}',
+        '{"digits/mlp 0": {}}',
+        '{"digits/mlp 0": {"folder": 3, "flags": []}, "digits/mlp": 4}',
+    ],
+)
+def test_a_ledger_that_makes_no_sense_is_begun_anew(tmp_path: Path, ledger: str) -> None:
+    (tmp_path / "reproduced.json").write_text(ledger)
+    outcome = Ledger(tmp_path).find(Experiment("digits/mlp", "test 0.1"))
+    assert (outcome.runs, outcome.problem) == ([], "not asked for yet")
+
+
+def test_a_figure_that_is_just_reached_is_reached() -> None:
+    metrics = {"test/accuracy": float(np.float32(0.9845))}
+    assert metrics["test/accuracy"] < 0.9845
+    facts = {"parameters": 1, "epochs": 1, "seconds": 1, "hardware": "", "precision": ""}
+    outcome = Outcome(Experiment("digits/mlp", "", at_least=0.9845), [{"metrics": metrics, **facts}])
+    assert "test 0.9845 (reached)" in row(outcome)
 
 
 def test_says_when_a_figure_is_not_reached(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,9 +124,19 @@ def test_says_when_a_figure_is_not_reached(run: Any, monkeypatch: pytest.MonkeyP
     [
         (["--only", "mnist/convnot"], "There is no experiment mnist/convnot; there are mnist/convnet"),
         (["--seeds", "0"], "--seeds is 0"),
+        (["--seeds", "x"], "--seeds is x"),
+        (["--seeds", "99999999999"], "--seeds is 99999999999; give a whole number from 1 to"),
+        (["--output", "nowhere/RESULTS.md"], "nowhere/RESULTS.md cannot be written: No such file"),
+        (["--output", "configs"], "configs cannot be written: it is a folder"),
+        (["--runs", "file"], "file cannot be made: File exists"),
     ],
 )
-def test_refuses_what_is_not_there(args: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_refuses_what_is_not_there(
+    args: list[str], words: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    (tmp_path / "configs").mkdir()
     with pytest.raises(SystemExit) as exit_:
         main(args)
     assert exit_.value.code == 2

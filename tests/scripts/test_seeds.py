@@ -180,7 +180,7 @@ def test_the_table_shows_what_there_is(tmp_path: Path, capsys: pytest.CaptureFix
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (("--seeds", "0"), "--seeds is 0; give a whole number of at least 1"),
+        (("--seeds", "0"), "--seeds is 0; give a whole number from 1 to"),
         (("--seeds", "-3"), "--seeds is -3"),
         (("--seeds=many",), "--seeds is many"),
         (("--seeds",), "--seeds is not given"),

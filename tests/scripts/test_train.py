@@ -152,6 +152,12 @@ MISTAKES = {
     ),
     "missing argument": (["--model.scheduler=torch.optim.lr_scheduler.StepLR"], "step_size"),
     "more validation than images": (["--data.val_size=5000"], "data.val_size: size=5000 asks for 5000 of 1438 images"),
+    "accumulation of nothing": (
+        ["--trainer.accumulate_grad_batches=0"],
+        "trainer.accumulate_grad_batches is 0; give a whole number of at least 1.",
+    ),
+    "negative clipping": (["--trainer.gradient_clip_val=-1"], "trainer.gradient_clip_val is -1; give a number above 0"),
+    "overfitting by Lightning": (["--trainer.overfit_batches=1"], "train on few images with --data.limit."),
     "negative seed": (["--seed_everything=-1"], "seed_everything is -1; give a whole number from 0"),
     "accelerator that is not there": (["--trainer.accelerator=tpu"], "torch_xla"),
     "unknown precision": (["--trainer.precision=foo"], "trainer.precision"),
