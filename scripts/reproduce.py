@@ -201,9 +201,10 @@ def write_results(path: Path, outcomes: Sequence[Outcome], note: str = "") -> No
     lines = [
         "# Results",
         "",
-        "Written by `scripts/reproduce.py`; every measured figure is accuracy that a run gave. What the sources call",
-        "validation is `test` here: the same images, on which no epoch was chosen (but for Tiny ImageNet, whose test",
-        "labels are not public: there both are the same).",
+        "Written by `scripts/reproduce.py`; every measured figure is accuracy that a run gave, `test` with the best",
+        "epoch's weights, `train` and `val` in the last. What the sources call validation is `test` here: the same",
+        "images, on which no epoch was chosen (but for Tiny ImageNet, whose test labels are not public: there both are",
+        "the same).",
         "",
         "| experiment | published | measured | parameters | epochs | time | hardware | command |",
         "|---|---|---|---:|---:|---:|---|---|",
