@@ -30,7 +30,8 @@ class ProgressBar(RichProgressBar):
 
     def __init__(self, refresh_rate: int = 5) -> None:
         self._lines = not get_console().is_terminal
-        self._started = (0.0, 0)
+        self._started = 0.0
+        self._batches = 0
         self._next_redraw = 0.0
         super().__init__(refresh_rate=0 if self._lines else refresh_rate)
 
@@ -52,14 +53,15 @@ class ProgressBar(RichProgressBar):
         return dict(list(metrics.items())[: _figures_that_fit()])
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note when and where training began."""
+        """Note when training began."""
         super().on_train_start(trainer, pl_module)
-        self._started = time.perf_counter(), trainer.current_epoch
+        self._started, self._batches = time.perf_counter(), 0
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: Any, batch_idx: int
     ) -> None:
         """Move the bar, unless that would not be seen: it costs more than a small network's forward pass."""
+        self._batches += 1
         if self._is_due(last=batch_idx + 1 >= trainer.num_training_batches):
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
@@ -82,9 +84,9 @@ class ProgressBar(RichProgressBar):
         self._write_line(trainer)
 
     def _seconds_per_epoch(self, trainer: Trainer) -> float | None:
-        start, first_epoch = self._started
-        done = trainer.current_epoch - first_epoch
-        return (time.perf_counter() - start) / done if done else None
+        """From the batches alone: a run that is taken up may begin in the middle of an epoch."""
+        elapsed = time.perf_counter() - self._started
+        return elapsed / self._batches * self.total_train_batches if self._batches else None
 
     def _time_left(self, trainer: Trainer) -> str | None:
         seconds, total = self._seconds_per_epoch(trainer), trainer.max_epochs

@@ -68,8 +68,8 @@ class Classifier(LightningModule):
         freeze: Names of the network's submodules that are not trained, such as `[backbone]`; their batch norm stays
             in evaluation mode.
         unfreeze: For an epoch, the names of submodules that are trained from there on: `{5: [backbone]}`.
-        test_time_augmentation: Further views of each image that test and predict average over: `flip`, `crops` or
-            `crops+flip`.
+        test_time_augmentation: Further views of each image that test and predict average over: `flip`, `crops`,
+            `shifts` or two of them, `crops+flip` or `shifts+flip`.
         compile: Whether to compile the network (`torch.compile`); the weights keep their names.
         channels_last: Whether images and weights lie in memory pixel by pixel, which convolutions on GPUs with tensor
             cores and on CPUs with bfloat16 units prefer.

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-Views = Literal["flip", "crops", "crops+flip"]
-"""The image and its mirror image; the image, its corners and its centre; both."""
+Views = Literal["flip", "crops", "crops+flip", "shifts", "shifts+flip"]
+"""The image and its mirror image; the image, its corners and its centre; the image and two shifted by a pixel; both."""
 
 CROP = 0.875
 """The share of each side that a crop keeps, as 224 of 256 pixels (Krizhevsky, Sutskever and Hinton, 2012)."""
@@ -24,7 +24,8 @@ def views(images: Tensor, kind: Views) -> Iterator[Tensor]:
         images: float `[B, C, H, W]`.
         kind: Which views.
     """
-    for view in (images, *crops(images)) if "crops" in kind else (images,):
+    others = crops(images) if "crops" in kind else shifts(images) if "shifts" in kind else ()
+    for view in (images, *others):
         yield view
         if "flip" in kind:
             yield view.flip(3)
@@ -38,6 +39,14 @@ def crops(images: Tensor) -> Iterator[Tensor]:
     for top, left in ((0, 0), (0, right), (bottom, 0), (bottom, right), (bottom // 2, right // 2)):
         crop = images[:, :, top : top + rows, left : left + columns]
         yield F.interpolate(crop, (height, width), mode="bilinear", align_corners=False)
+
+
+def shifts(images: Tensor) -> Iterator[Tensor]:
+    """A pixel down and right, and a pixel up and left, for images too small to be enlarged (Jordan, 2024)."""
+    height, width = images.shape[2:]
+    padded = F.pad(images, [1] * 4, mode="replicate")
+    for start in (0, 2):
+        yield padded[:, :, start : start + height, start : start + width]
 
 
 def average_logits(network: Callable[[Tensor], Tensor], images: Tensor, kind: Views) -> Tensor:

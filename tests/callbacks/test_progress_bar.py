@@ -1,9 +1,15 @@
+import signal
 from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich import get_console
 
 from callbacks.progress_bar import ProgressBar
+from scripts.train import main
+from tests.callbacks.test_interruption import sends
 from tests.conftest import Run
 
 
@@ -18,6 +24,20 @@ def test_writes_a_line_for_each_epoch_where_there_is_no_terminal(
         assert "val/accuracy" in line
         assert "batches/s" in line
         assert line.endswith("left")
+
+
+def test_a_run_taken_up_within_an_epoch_counts_what_it_does_itself(
+    train: Callable[..., Run], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SystemExit):
+        train("--trainer.max_epochs=1", "--data.batch_size=256", sends("train", signal.SIGTERM, nth=3))
+    (config,) = tmp_path.glob("runs/**/config.yaml")
+    capsys.readouterr()
+    ticks = count()  # one for each batch, and one for the line itself
+    monkeypatch.setattr("callbacks.progress_bar.time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    main(["fit", "--resume", str(config.parent), "--trainer.callbacks=null"])
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch ")]
+    assert "0.8 batches/s" in line, "3 in 4 seconds"
 
 
 def test_is_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,9 @@ from datamodules.digits import Digits
 from models.views import Views, average_logits, views
 
 
-@pytest.mark.parametrize(("kind", "number"), [("flip", 2), ("crops", 6), ("crops+flip", 12)])
+@pytest.mark.parametrize(
+    ("kind", "number"), [("flip", 2), ("crops", 6), ("crops+flip", 12), ("shifts", 3), ("shifts+flip", 6)]
+)
 def test_views_have_the_size_of_the_image_which_is_the_first(kind: Views, number: int) -> None:
     images = torch.rand(4, 3, 32, 24)
     seen = list(views(images, kind))
@@ -15,6 +17,14 @@ def test_views_have_the_size_of_the_image_which_is_the_first(kind: Views, number
     assert torch.equal(seen[0], images)
     if "flip" in kind:
         assert torch.equal(seen[1], images.flip(3))
+
+
+def test_shifts_are_of_one_pixel_each_way() -> None:
+    images = torch.rand(4, 3, 8, 6)
+    _, down, up = views(images, "shifts")
+    assert torch.equal(down[:, :, 1:, 1:], images[:, :, :-1, :-1])
+    assert torch.equal(up[:, :, :-1, :-1], images[:, :, 1:, 1:])
+    assert torch.equal(down[:, :, 0, 0], images[:, :, 0, 0])
 
 
 def test_probabilities_are_averaged() -> None:
