@@ -128,7 +128,8 @@ def hardware(device: torch.device) -> str:
     """The name of the GPU, or of the processor and how many of its cores this process may use."""
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
-    return f"{processor()}, {available_cores()} cores"
+    cores = available_cores()
+    return f"{processor()}, {cores} core{'s' if cores > 1 else ''}"
 
 
 def processor() -> str:
