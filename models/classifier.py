@@ -6,7 +6,7 @@ Shapes: a batch of `B` images with `C` channels, `H` rows and `W` columns; `K` c
 import inspect
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -391,7 +391,8 @@ class Classifier(LightningModule):
         """Take up what the weights mean.
 
         Raises:
-            MisconfigurationException: If data with other classes is attached.
+            MisconfigurationException: If data with other classes is attached, or the weights are of another network
+                than the Trainer has.
         """
         class_names = checkpoint["class_names"]
         if self.class_names and self.class_names != class_names:
@@ -400,6 +401,12 @@ class Classifier(LightningModule):
                 f"{', '.join(self.class_names)}; use data with the classes of the checkpoint."
             )
         self.class_names, self.preprocessing = class_names, checkpoint["preprocessing"]
+        own = {name: value.shape for name, value in self.state_dict().items()}
+        if self._trainer is not None and (found := misfit(own, checkpoint["state_dict"])):
+            raise MisconfigurationException(
+                f"The checkpoint's weights do not fit {type(self.network).__name__} as it is given: {found}; leave "
+                "model.network as it was trained, or begin a new run from the backbone with --model.network.weights."
+            )
         if self._trainer is not None and self._trainer.state.fn == "fit":
             for state in checkpoint["lr_schedulers"]:
                 self._restored_total_steps = state.pop("total_steps", None)
@@ -408,20 +415,6 @@ class Classifier(LightningModule):
             saved = checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {})
             self._restored_optimizer = saved.get("optimizer"), optimizer["param_groups"]
             self._take_counts(checkpoint)
-
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Take up weights.
-
-        Raises:
-            MisconfigurationException: If they are of another network.
-        """
-        own = {name: value.shape for name, value in self.state_dict().items()}
-        if strict and (found := misfit(own, state_dict)):
-            raise MisconfigurationException(
-                f"The checkpoint's weights do not fit {type(self.network).__name__} as it is given: {found}; leave "
-                "model.network as it was trained, or begin a new run from the backbone with --model.network.weights."
-            )
-        return super().load_state_dict(state_dict, strict, assign)
 
     def _take_counts(self, checkpoint: dict[str, Any]) -> None:
         """Go on with the counts of this process or, if there were more or fewer of them, with all in the first."""
