@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import ConstantLR
-from torch.optim.lr_scheduler import ReduceLROnPlateau as PlateauWithoutMonitor
 
 from models.checkpoint import read_checkpoint
 from models.class_path import refuse_functions
@@ -29,7 +28,7 @@ from models.freezing import Freezing
 from models.losses import CrossEntropy, Loss
 from models.metrics import ClassificationMetrics
 from models.parameter_groups import Trained, parameter_groups, refuse_other_optimizer, scale_rates, scale_schedule
-from models.schedule import check_total_steps, length_note
+from models.schedule import check_total_steps, length_note, refuse_unusable
 from models.views import Views, average_logits
 from models.weights import misfit
 
@@ -337,13 +336,7 @@ class Classifier(LightningModule):
             _fuse(optimizer)
             scheduler = make_scheduler(optimizer)
             scale_schedule(scheduler)
-            if (lowest := min(group.get("max_lr", group["lr"]) for group in optimizer.param_groups)) < 0:
-                raise ValueError(f"the learning rate is {lowest:g}; give a number of at least 0")
-            if isinstance(scheduler, PlateauWithoutMonitor) and not isinstance(scheduler, ReduceLROnPlateau):
-                raise ValueError(
-                    "torch's ReduceLROnPlateau is not told which figure to watch; name "
-                    "lightning.pytorch.cli.ReduceLROnPlateau, with a monitor such as val/loss"
-                )
+            refuse_unusable(scheduler)
             if not per_step:
                 note = length_note(scheduler, self.trainer.max_epochs)
         except ValueError as error:
@@ -401,13 +394,15 @@ class Classifier(LightningModule):
                 f"{', '.join(self.class_names)}; use data with the classes of the checkpoint."
             )
         self.class_names, self.preprocessing = class_names, checkpoint["preprocessing"]
+        if self._trainer is None:
+            return
         own = {name: value.shape for name, value in self.state_dict().items()}
-        if self._trainer is not None and (found := misfit(own, checkpoint["state_dict"])):
+        if found := misfit(own, checkpoint["state_dict"]):
             raise MisconfigurationException(
                 f"The checkpoint's weights do not fit {type(self.network).__name__} as it is given: {found}; leave "
                 "model.network as it was trained, or begin a new run from the backbone with --model.network.weights."
             )
-        if self._trainer is not None and self._trainer.state.fn == "fit":
+        if self._trainer.state.fn == "fit":
             for state in checkpoint["lr_schedulers"]:
                 self._restored_total_steps = state.pop("total_steps", None)
                 state.pop("_schedule_phases", None)  # which OneCycleLR makes of them

@@ -2,8 +2,17 @@
 
 import math
 
+import lightning.pytorch.cli
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, MultiStepLR, PolynomialLR, StepLR
+from torch.optim.lr_scheduler import (
+    CosineAnnealingLR,
+    LambdaLR,
+    LRScheduler,
+    MultiStepLR,
+    PolynomialLR,
+    ReduceLROnPlateau,
+    StepLR,
+)
 
 
 class WarmupCosine(LambdaLR):
@@ -35,6 +44,25 @@ class WarmupCosine(LambdaLR):
             return 0.5 * (1 + math.cos(math.pi * progress))
 
         super().__init__(optimizer, factor)
+
+
+def refuse_unusable(scheduler: LRScheduler) -> None:
+    """Refuse a schedule by which nothing would be learnt, or that would not know when to step.
+
+    Args:
+        scheduler: Any, just made.
+
+    Raises:
+        ValueError: If a learning rate is negative, or it is a plateau without a figure to watch.
+    """
+    if (lowest := min(group.get("max_lr", group["lr"]) for group in scheduler.optimizer.param_groups)) < 0:
+        raise ValueError(f"the learning rate is {lowest:g}; give a number of at least 0")
+    with_monitor = lightning.pytorch.cli.ReduceLROnPlateau
+    if isinstance(scheduler, ReduceLROnPlateau) and not isinstance(scheduler, with_monitor):
+        raise ValueError(
+            "torch's ReduceLROnPlateau is not told which figure to watch; name "
+            "lightning.pytorch.cli.ReduceLROnPlateau, with a monitor such as val/loss"
+        )
 
 
 def length_note(scheduler: LRScheduler, epochs: int | None) -> str:
