@@ -3,7 +3,6 @@
 Shapes: a batch of `B` images with `C` channels, `H` rows and `W` columns; `K` classes.
 """
 
-import inspect
 import math
 import warnings
 from collections.abc import Callable, Sequence
@@ -15,29 +14,23 @@ import torch
 from jsonargparse import ArgumentParser
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
-from lightning.pytorch.utilities.types import LRSchedulerConfigType, OptimizerLRScheduler
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim import SGD, Adam, Optimizer
-from torch.optim.lr_scheduler import ConstantLR
 
 from models.checkpoint import read_checkpoint
 from models.class_path import refuse_functions
 from models.freezing import Freezing
 from models.losses import CrossEntropy, Loss
 from models.metrics import ClassificationMetrics
-from models.parameter_groups import Trained, parameter_groups, refuse_other_optimizer, scale_rates, scale_schedule
-from models.schedule import check_total_steps, length_note, refuse_unusable
+from models.optimization import Optimization, make_ready, make_schedule
+from models.parameter_groups import parameter_groups
 from models.views import Views, average_logits
 from models.weights import misfit
 
 Batch = tuple[Tensor, Tensor]
 """Normalised images, float `[B, C, H, W]`, and labels, int64 `[B]` or, of mixed images, probabilities `[B, K]`."""
-
-
-FUSED = ("cpu", "cuda")
-"""Devices on which `_fuse` does so."""
 
 
 class Classifier(LightningModule):
@@ -133,8 +126,7 @@ class Classifier(LightningModule):
         self.freezing.apply(self.freezing.last_change)
         self.on_features: Callable[[Tensor], Tensor] | None = None
         """The part of the network that is left to apply when `forward` is given features in place of images."""
-        self._restored_total_steps: int | None = None
-        self._restored_optimizer: Trained | None = None
+        self._before: Optimization | None = None
         self.make_optimizer = optimizer
         self.parameter_groups: Callable[[nn.Module], list[dict[str, Any]]] = partial(
             parameter_groups,
@@ -305,50 +297,15 @@ class Classifier(LightningModule):
             MisconfigurationException: If either refuses its arguments, the schedule has an end and the run has none or
                 a later one, or a checkpoint is of another optimizer.
         """
-        # A constant rate is a schedule too, so that it is logged under the same name.
-        make_scheduler: Callable[..., Any] = self._make_scheduler or partial(ConstantLR, factor=1.0, total_iters=0)
-        arguments = {**inspect.signature(make_scheduler).parameters, **getattr(make_scheduler, "keywords", {})}
-        per_step = "total_steps" in arguments
-        note = ""
         try:
-            if per_step:
-                if any(isinstance(arguments.get(name), int) for name in ("epochs", "steps_per_epoch")):
-                    raise ValueError("the schedule is as long as the run; leave out its epochs and steps_per_epoch")
-                run_steps = self.trainer.estimated_stepping_batches
-                total_steps = arguments["total_steps"]
-                if not isinstance(total_steps, int):
-                    if math.isinf(run_steps):
-                        raise ValueError("the run has no end for the schedule to come to; give trainer.max_epochs")
-                    total_steps = int(run_steps)
-                    make_scheduler = partial(make_scheduler, total_steps=total_steps)
-                note = check_total_steps(total_steps, run_steps)
-                if self._restored_total_steps not in (None, total_steps):
-                    note = (
-                        f"The schedule was made for {self._restored_total_steps:,} steps and now has {total_steps:,}: "
-                        "the rate goes on where the longer or shorter course stands at this step."
-                    )
             optimizer = self.make_optimizer(self.parameter_groups(self.network))
-            if self._restored_optimizer is not None:
-                refuse_other_optimizer(
-                    (self.hparams.get("optimizer"), optimizer.param_groups), self._restored_optimizer
-                )
-            scale_rates(optimizer, "lr")
-            _fuse(optimizer)
-            scheduler = make_scheduler(optimizer)
-            scale_schedule(scheduler)
-            refuse_unusable(scheduler)
-            if not per_step:
-                note = length_note(scheduler, self.trainer.max_epochs)
+            if self._before is not None:
+                self._before.refuse_another(self.hparams.get("optimizer"), optimizer.param_groups)
+            make_ready(optimizer)
+            schedule = make_schedule(self._make_scheduler, optimizer, self.trainer, self._before)
         except ValueError as error:
             raise MisconfigurationException(f"model.optimizer or model.scheduler: {str(error).rstrip('.')}.") from error
-        config = LRSchedulerConfigType(scheduler=scheduler, interval="step" if per_step else "epoch", name="lr")
-        if isinstance(scheduler, ReduceLROnPlateau):
-            config["monitor"] = scheduler.monitor
-            if scheduler.monitor.startswith("val/"):
-                config["frequency"] = self.trainer.check_val_every_n_epoch or 1
-        if note and self.trainer.is_global_zero:
-            print(note)
-        return {"optimizer": optimizer, "lr_scheduler": config}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def setup(self, stage: str) -> None:
         """Take class names and preprocessing from the data, to be saved with the weights."""
@@ -403,12 +360,7 @@ class Classifier(LightningModule):
                 "model.network as it was trained, or begin a new run from the backbone with --model.network.weights."
             )
         if self._trainer.state.fn == "fit":
-            for state in checkpoint["lr_schedulers"]:
-                self._restored_total_steps = state.pop("total_steps", None)
-                state.pop("_schedule_phases", None)  # which OneCycleLR makes of them
-            (optimizer,) = checkpoint["optimizer_states"]
-            saved = checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {})
-            self._restored_optimizer = saved.get("optimizer"), optimizer["param_groups"]
+            self._before = Optimization.taken_from(checkpoint)
             self._take_counts(checkpoint)
 
     def _take_counts(self, checkpoint: dict[str, Any]) -> None:
@@ -458,17 +410,3 @@ def _of_each_process(value: Tensor) -> Tensor:
     values = [torch.empty_like(value) for _ in range(torch.distributed.get_world_size())]
     torch.distributed.all_gather(values, value)
     return torch.stack(values)
-
-
-def _fuse(optimizer: Optimizer) -> None:
-    """Update all parameters in one pass, unless the optimizer was told how or cannot.
-
-    On a CPU Adam took 6 to 14 ms for 1.8 million parameters, and 1.1 ms so.
-    """
-    if not isinstance(optimizer, SGD | Adam):
-        return
-    for group in optimizer.param_groups:
-        plain = all(parameter.is_floating_point() and parameter.device.type in FUSED for parameter in group["params"])
-        if plain and group["fused"] is None and group["foreach"] is None and not group["differentiable"]:
-            # Not by the constructor, after which Lightning would refuse to clip gradients in mixed precision.
-            group["fused"] = True

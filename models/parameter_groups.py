@@ -1,14 +1,11 @@
 """Which parameters an optimizer treats alike."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR
-
-Trained = tuple[object, Sequence[Mapping[str, Any]]]
-"""The optimizer as it was configured, if it was, and its groups."""
 
 NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 """Layers whose parameters, of whatever shape, are scales and shifts."""
@@ -91,28 +88,6 @@ def scale_schedule(scheduler: LRScheduler) -> None:
         scales = [group.get("lr_scale", 1.0) for group in scheduler.optimizer.param_groups]
         for rates in (scheduler.base_lrs, scheduler.max_lrs):
             rates[:] = [rate * scale for rate, scale in zip(rates, scales, strict=True)]
-
-
-def refuse_other_optimizer(now: Trained, before: Trained) -> None:
-    """See that an optimizer can go on from the state of another.
-
-    Args:
-        now: What the run is to go on with.
-        before: What it was trained with.
-
-    Raises:
-        ValueError: If it is of another class, or of other groups.
-    """
-    names = [given.get("class_path") if isinstance(given, Mapping) else None for given, _ in (now, before)]
-    sizes = [[len(group["params"]) for group in groups] for _, groups in (now, before)]
-    remedy = "or begin a new run from its backbone with --model.network.weights"
-    if None not in names and names[0] != names[1]:
-        raise ValueError(f"the run to go on with was trained by {names[1]}; leave the optimizer as it was, {remedy}")
-    if sizes[0] != sizes[1]:
-        raise ValueError(
-            "the run to go on with trained other parameters, or grouped them otherwise; leave model.freeze, unfreeze, "
-            f"layer_decay and decay_norms_and_biases as they were, {remedy}"
-        )
 
 
 def _depths(module: nn.Module) -> dict[nn.Parameter, int]:
