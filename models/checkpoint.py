@@ -1,7 +1,6 @@
 """Writing and reading a checkpoint."""
 
 import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from packaging.version import InvalidVersion, Version
 
+from models.checksums import damaged_part
 from models.durable_file import replacing
 
 VERSION = "0.1.0"
@@ -108,8 +108,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 def _read(path: Path) -> dict[str, Any]:
     """What is in a file, or a ValueError with what is wrong with it."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
+        damaged = damaged_part(path)
     except Exception as error:  # of a damaged file, whatever its bytes happen to mean
         raise ValueError("it is truncated or damaged") from error
     if damaged is not None:

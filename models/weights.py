@@ -1,7 +1,6 @@
 """Weights from a file, for the network that they were trained in or one with another first and last layer."""
 
 import warnings
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,6 +10,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+
+from models.checksums import damaged_part
 
 BACKBONE = "network.backbone."
 """What the names of the backbone's weights begin with in a checkpoint."""
@@ -47,7 +48,8 @@ def read_weights(path: str | Path) -> Weights:
     if Path(path).suffix == ".safetensors":
         read = load_file
     try:
-        _refuse_damaged(path)
+        if damaged := damaged_part(path):
+            raise ValueError(f"{damaged} is not what was written")
         with warnings.catch_warnings(action="ignore"):  # about what is then refused
             content = read(path)
     except Exception as error:
@@ -73,16 +75,6 @@ def read_weights(path: str | Path) -> Weights:
         if all(name.startswith(wrapper) for name in content):
             content = {name.removeprefix(wrapper): value for name, value in content.items()}
     return Weights(dict(content), str(path))
-
-
-def _refuse_damaged(path: str | Path) -> None:
-    """Compare with the checksums that `torch.save` writes and `torch.load` does not look at."""
-    if not zipfile.is_zipfile(path):  # as older releases wrote it
-        return
-    with zipfile.ZipFile(path) as archive:
-        has_checksums = any(part.CRC for part in archive.infolist())  # torch may be told to write none
-        if has_checksums and (damaged := archive.testzip()):
-            raise ValueError(f"{damaged} is not what was written")
 
 
 def _is_named_tensor(item: tuple[object, object]) -> bool:

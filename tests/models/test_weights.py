@@ -73,18 +73,6 @@ def test_reads_a_state_dict(tmp_path: Path) -> None:
     assert all(torch.equal(value, state[name]) for name, value in read.tensors.items())
 
 
-def test_reads_what_was_written_without_checksums(tmp_path: Path) -> None:
-    state = network().state_dict()
-    torch.save(state, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
-    torch.serialization.set_crc32_options(compute_crc32=False)
-    try:
-        torch.save(state, tmp_path / "quick.pth")
-    finally:
-        torch.serialization.set_crc32_options(compute_crc32=True)
-    for name in ("old.pth", "quick.pth"):
-        assert read_weights(tmp_path / name).tensors.keys() == state.keys()
-
-
 def test_reads_the_backbone_of_a_checkpoint(train: Callable[..., Run]) -> None:
     run = train(
         *("--model.network=models.resnet.ResNet", "--model.network.channels=[4,8]", "--model.network.blocks=[1,1]"),
