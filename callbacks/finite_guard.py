@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from callbacks.logged_steps import is_logged_step
 from callbacks.sharding import has_all_weights
+from callbacks.weight_average import WeightAverage
 from models.classifier import Classifier
 
 MOST_IN_A_ROW = 10
@@ -42,9 +43,9 @@ class FiniteGuard(Callback):
     the learning rate is; where each process has only a part of the weights, it is not.
 
     With `skip` or `rollback`, `train/nonfinite_steps` counts. `rollback` is for what `skip` does not help against:
-    weights that have run away, as in the training of PaLM. Weights and optimizer go back to a state at most 100 steps
-    old, which is part of each checkpoint; data and schedule go on, so that what has led there is not met again. Both
-    are functions of the run alone, and hold when it is resumed.
+    weights that have run away, as in the training of PaLM. Weights, their average if one is kept, and optimizer go back
+    to a state at most 100 steps old, which is part of each checkpoint; data and schedule go on, so that what has led
+    there is not met again. Both are functions of the run alone, and hold when it is resumed.
 
     Nothing waits for a GPU: an optimizer with `fused` leaves out the step by itself, and what happened is read while
     the next batch is computed. One that cannot is waited for in each step, as it is for `rollback`. With `16-mixed`,
@@ -226,6 +227,7 @@ class FiniteGuard(Callback):
             "step": pl_module.trainer.global_step,
             "network": {name: value.clone() for name, value in network.state_dict().items()},
             "optimizer": deepcopy(optimizer.state_dict()["state"]),
+            "averages": [average.snapshot() for average in _averages(pl_module.trainer)],
         }
 
     def _go_back(self, trainer: Trainer, pl_module: LightningModule, good: dict[str, Any]) -> None:
@@ -233,6 +235,8 @@ class FiniteGuard(Callback):
         for optimizer in trainer.optimizers:
             groups = optimizer.state_dict()["param_groups"]  # the schedule's
             optimizer.load_state_dict({"state": deepcopy(good["optimizer"]), "param_groups": groups})
+        for average, snapshot in zip(_averages(trainer), good["averages"], strict=False):
+            average.go_back(snapshot)
         if self._held is not None:
             self._held.update()
 
@@ -246,6 +250,11 @@ class FiniteGuard(Callback):
                 f"Training stopped after step {trainer.global_step - 1}, and its weights are not kept: {first} is not "
                 "finite, because an update was too large; lower --model.optimizer.lr."
             )
+
+
+def _averages(trainer: Trainer) -> list[WeightAverage]:
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # the Trainer declares none
+    return [callback for callback in callbacks if isinstance(callback, WeightAverage)]
 
 
 @dataclass

@@ -89,6 +89,22 @@ class WeightAverage(Callback, ABC):
         """Leave the average in the network, also of a run that is taken up when it was at its end."""
         self._put_in()
 
+    def snapshot(self) -> dict[str, Any]:
+        """The average as it is now, in plain types, to `go_back` to."""
+        average = None if self._average is None else [value.clone() for value in self._average]
+        return {"updates": self.updates, "average": average}
+
+    def go_back(self, snapshot: dict[str, Any]) -> None:
+        """Have the average that there was.
+
+        Args:
+            snapshot: Of this average, on any device.
+        """
+        self.updates, average = snapshot["updates"], snapshot["average"]
+        self._average = average and [
+            value.to(trained.device, copy=True) for value, trained in zip(average, self._trained, strict=True)
+        ]
+
     @torch.no_grad()
     def _begin(self) -> None:
         """Start from the weights as they are."""

@@ -167,8 +167,9 @@ class Classifier(LightningModule):
         return logits
 
     def laid_out(self, images: Tensor) -> Tensor:
-        """Images, or features of images, float `[B, ...]`, in memory as the network prefers them."""
-        return images.to(memory_format=self._memory_format) if images.ndim == 4 else images
+        """Images, or features of images, float `[B, ...]`, in the dtype and the layout that the network takes."""
+        layout = self._memory_format if images.ndim == 4 else torch.preserve_format
+        return images.to(self.dtype, memory_format=layout)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The batch's mean loss, classes weighted.

@@ -1,10 +1,10 @@
 """The figures of an epoch."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import Metric
 
 
@@ -40,6 +40,10 @@ class ClassificationMetrics(Metric):
     def names(self) -> list[str]:
         """The figures that `compute` gives."""
         return ["loss", "accuracy", *(["top5_accuracy"] if self.top5 else [])]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> nn.Module:
+        # In bfloat16, which a network may be converted to, 257 images would count as 256.
+        return super()._apply(lambda value: value.to(fn(value).device), exclude_state)
 
     def _load_from_state_dict(self, *args: Any) -> None:
         super()._load_from_state_dict(*args)

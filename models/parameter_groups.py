@@ -23,9 +23,8 @@ def parameter_groups(
     Args:
         module: The network.
         decay_norms_and_biases: Whether the optimizer's weight decay holds for all. Without, it is 0 for parameters of
-            normalisation layers and those of at most one dimension, biases and scales, which decay does not
-            regularise (He et al., 2019, "Bag of Tricks for Image Classification"). Tokens and position embeddings
-            count as weights.
+            normalisation layers, biases, scales and tokens, which decay does not regularise (He et al., 2019, "Bag of
+            Tricks for Image Classification"). Position embeddings count as weights.
         layer_decay: By what a layer's learning rate is multiplied for each layer that comes after it (Clark et al.,
             2020, "ELECTRA"). A layer is a weight matrix or convolution with what follows it up to the next, in the
             order in which the module has them.
@@ -45,12 +44,12 @@ def parameter_groups(
     trained = [parameter for name, parameter in module.named_parameters() if is_trained(name)]
     if decay_norms_and_biases and layer_decay == 1:
         return [{"params": trained}]
-    of_norms = {parameter for layer in module.modules() if isinstance(layer, NORMS) for parameter in layer.parameters()}
     depths = _depths(module)
+    matrices = {parameter for layer in module.modules() for parameter in _matrices(layer)}
     last = max(depths.values(), default=0)
     groups: dict[str, dict[str, Any]] = {}
     for parameter in trained:
-        spared = not decay_norms_and_biases and (parameter in of_norms or parameter.ndim <= 1)
+        spared = not decay_norms_and_biases and parameter not in matrices
         kind = [] if decay_norms_and_biases else ["norms_and_biases" if spared else "weights"]
         depth = [] if layer_decay == 1 else [f"layer_{depths[parameter]}"]
         name = "_".join((*depth, *kind))
@@ -95,9 +94,22 @@ def _depths(module: nn.Module) -> dict[nn.Parameter, int]:
     depths: dict[nn.Parameter, int] = {}
     depth = -1
     for layer in module.modules():
-        own = list(layer.parameters(recurse=False))
-        if not isinstance(layer, NORMS) and any(parameter.ndim > 1 for parameter in own):
-            depth += 1
-        for parameter in own:
+        depth += bool(_matrices(layer))
+        for parameter in layer.parameters(recurse=False):
             depths.setdefault(parameter, max(depth, 0))
     return depths
+
+
+def _matrices(layer: nn.Module) -> list[nn.Parameter]:
+    """A layer's own parameters that are neither norms' nor vectors: biases, tokens, scales of channels.
+
+    A vector may have dimensions of size 1 besides, as ConvNeXt's scales do, if it is not called a weight, which a
+    convolution of a single channel may be.
+    """
+    if isinstance(layer, NORMS):
+        return []
+    return [
+        parameter
+        for name, parameter in layer.named_parameters(recurse=False)
+        if parameter.ndim > 1 and (name == "weight" or parameter.numel() > max(parameter.shape))
+    ]

@@ -290,10 +290,15 @@ class TrainCLI(LightningCLI):
             plugins=init.trainer.plugins or DurableCheckpointIO(),
             **kwargs,
         )
+        device = trainer.strategy.root_device
+        if init.trainer.sync_batchnorm and trainer.world_size > 1 and device.type == "cpu":
+            raise MisconfigurationException(
+                "trainer.sync_batchnorm is true, but processes share batch norm on GPUs only; leave it out."
+            )
         if trainer.is_global_zero:
             print(
                 f"{type(self.model.network).__name__} with {self.model.num_parameters:,} parameters on "
-                f"{type(self.datamodule).__name__}, {trainer.strategy.root_device.type}, {precision} ({reason})"
+                f"{type(self.datamodule).__name__}, {device.type}, {precision} ({reason})"
             )
         return trainer
 

@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from torch.optim import Optimizer
 
+from callbacks.ema import EMA
 from callbacks.finite_guard import MOST_IN_A_ROW, ROLLBACK_STEPS, FiniteGuard
 from datamodules.digits import Digits
 from models.classifier import Classifier
@@ -155,6 +156,33 @@ def test_rollback_goes_back_to_the_last_good_state_and_on_with_other_data(digits
     assert not torch.equal(losses.weights[122], losses.weights[101])
     assert guard.nonfinite_steps == 2
     assert_finite(classifier.state_dict())
+
+
+class Averages(EMA):
+    """Notes the average before every batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.noted: list[dict[str, Any]] = []
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self.noted.append(self.snapshot())
+
+
+def test_rollback_goes_back_with_the_average_too(digits: Digits, tmp_path: Path) -> None:
+    digits.batch_size = 8
+    averages = Averages()
+    fit(digits, tmp_path, FiniteGuard("rollback"), Poison((120,)), averages)
+    back, before, good = (averages.noted[step] for step in (121, 120, ROLLBACK_STEPS))
+    assert back["updates"] == good["updates"] + 1  # of the weights that were gone back to
+    assert before["updates"] == 120
+    drift = [
+        float(
+            sum((value - other).double().norm() for value, other in zip(state["average"], good["average"], strict=True))
+        )
+        for state in (back, before)
+    ]
+    assert drift[0] < drift[1] / 5
 
 
 def test_nothing_but_such_steps_stops_in_any_case(digits: Digits, tmp_path: Path) -> None:

@@ -27,9 +27,10 @@ def trainer(folder: Path) -> Trainer:
     return quiet_trainer(folder, max_epochs=1)
 
 
-def test_figures_are_those_of_the_predictions(digits: Digits, tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", ["32-true", "64-true", "bf16-true", "bf16-mixed"])
+def test_figures_are_those_of_the_predictions(digits: Digits, tmp_path: Path, precision: str) -> None:
     classifier = Classifier(MLP(64, 10), 10, sgd)
-    fitted = trainer(tmp_path)
+    fitted = quiet_trainer(tmp_path, max_epochs=1, precision=precision)
     fitted.fit(classifier, digits)
     (figures,) = fitted.test(classifier, digits, verbose=False)
 

@@ -39,6 +39,27 @@ def test_norms_and_biases_are_told_from_weights_whatever_their_shape() -> None:
     assert "weight_decay" not in weights
 
 
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.token = nn.Parameter(torch.zeros(1, 1, 4))
+        self.convolution = nn.Conv2d(1, 4, 1)
+        self.layer_scale = nn.Parameter(torch.ones(4, 1, 1))
+        self.head = nn.Linear(4, 2)
+
+
+def test_vectors_are_neither_weights_nor_layers_whatever_their_shape() -> None:
+    module = Block()
+    spared, weights = parameter_groups(module, decay_norms_and_biases=False)
+    assert names(module, weights) == ["convolution.weight", "head.weight"]
+    assert {"token", "layer_scale"} < set(names(module, spared))
+    scales = {
+        name: group["lr_scale"] for group in parameter_groups(module, layer_decay=0.5) for name in names(module, group)
+    }
+    assert {scales["token"], scales["layer_scale"], scales["convolution.weight"]} == {0.5}
+    assert scales["head.weight"] == 1
+
+
 def test_frozen_parameters_are_left_out_and_shared_ones_counted_once() -> None:
     module = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 3))
     module[2].weight = module[1].weight

@@ -161,6 +161,10 @@ MISTAKES = {
     "negative seed": (["--seed_everything=-1"], "seed_everything is -1; give a whole number from 0"),
     "accelerator that is not there": (["--trainer.accelerator=tpu"], "torch_xla"),
     "unknown precision": (["--trainer.precision=foo"], "trainer.precision"),
+    "batch norm over processes without a GPU": (
+        ["--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.sync_batchnorm=true"],
+        "trainer.sync_batchnorm is true, but processes share batch norm on GPUs only; leave it out.",
+    ),
     "no configuration file": (["--config=none.yaml"], "The configuration file none.yaml cannot be read"),
     "no checkpoint": (["--ckpt_path=none.ckpt"], "There is no checkpoint none.ckpt"),
 }
