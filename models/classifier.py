@@ -138,6 +138,7 @@ class Classifier(LightningModule):
         self._make_scheduler = scheduler
         self._memory_format = torch.channels_last if channels_last else torch.preserve_format
         network.to(memory_format=self._memory_format)
+        self._is_compiled = compile
         if compile:
             network.compile(dynamic=False)  # else what was compiled depends on the sizes of batches before a break
 
@@ -255,6 +256,8 @@ class Classifier(LightningModule):
         """Count anew; not called when an epoch is taken up in its middle, whose count goes on."""
         self.train_metrics.reset()
         self.freezing.apply(self.current_epoch)
+        if self.freezing.changes(self.current_epoch) and self._is_compiled:
+            torch.compiler.reset()  # code for each set of trained parts would exceed what torch keeps of one network
 
     def on_validation_epoch_start(self) -> None:
         """Count anew."""

@@ -67,6 +67,10 @@ class Freezing:
         """The epoch from which on everything is trained that ever is; 0 if nothing depends on the epoch."""
         return max(self._unfreeze, default=0)
 
+    def changes(self, epoch: int) -> bool:
+        """Whether other parts are trained in an epoch than in the one before."""
+        return epoch in self._unfreeze
+
     def apply(self, epoch: int) -> None:
         """Freeze what is frozen in an epoch, and nothing else."""
         if not self._freeze:

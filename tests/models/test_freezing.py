@@ -127,3 +127,15 @@ def test_two_processes_freeze_thaw_and_slow_as_one(
 def test_a_part_that_is_not_there_is_one_sentence(refused: Callable[..., str], tmp_path: Path, data_root: Path) -> None:
     error = refused("fit", "--model.freeze=[stage]", "--runs", tmp_path, "--data.root", data_root)
     assert "ConvNet has no part stage to freeze or unfreeze; did you mean stages" in error
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_compiled_code_is_of_what_is_trained_now(
+    train: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, compiled: bool
+) -> None:
+    resets: list[None] = []
+    monkeypatch.setattr(torch.compiler, "reset", lambda: resets.append(None))
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda network, dynamic: None)
+    parts = ("--model.freeze=[stages]", "--model.unfreeze={1: [stages.4, stages.5], 3: [stages]}")
+    train(*parts, f"--model.compile={str(compiled).lower()}", "--trainer.max_epochs=4", "--early_stopping=null")
+    assert len(resets) == (2 if compiled else 0)
