@@ -24,6 +24,7 @@ from callbacks.checkpoint import CheckpointError
 from datamodules.loader import WorkerError
 from datamodules.names import readable
 from models.checkpoint import read_checkpoint
+from scripts.meant_class import meant_class
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
@@ -150,6 +151,8 @@ class Parser(LightningArgumentParser):
         if not self.exit_on_error:
             super().error(message, ex)  # a parser within another, which adds the key
         sentence = one_sentence(message)
+        if meant := meant_class(sentence):
+            raise MisconfigurationException(meant) from ex
         key = re.match(r'Parser key "([\w.]+)"', sentence)
         flag = re.match(r"unrecognized arguments: (--[\w.]+)", sentence)
         help_ = f"--{key[1]}.help CLASS" if key and re.search(r"Option '|: Parser key", sentence) else "--help"

@@ -139,8 +139,11 @@ MISTAKES = {
         "Option 'batch_sise' is not accepted. See: scripts/train.py fit --data.help CLASS.",
     ),
     "wrong type": (["--data.batch_size=many"], "Expected a <class 'int'>. Got value: many"),
-    "no such class": (["--model.network=models.convnet.ConvNit"], "has no attribute 'ConvNit'"),
-    "no such module": (["--model.network=models.nothing.Net"], "'models.nothing.Net'"),
+    "no such class": (
+        ["--model.network=models.convnet.ConvNit"],
+        "names models.convnet.ConvNit, and there is no such class",
+    ),
+    "no such module": (["--model.network=models.nothing.Net"], "model.network names models.nothing.Net"),
     "no class at all": (["--model.optimizer=Foo"], "model.optimizer"),
     "another kind of class": (["--data=torch.nn.Linear"], "does not correspond to a subclass of ImageDataModule"),
     "argument of another class": (["--model.network.hidden_sizes=[3]"], "Option 'hidden_sizes' is not accepted"),
