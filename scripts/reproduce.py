@@ -147,12 +147,11 @@ def train_experiment(experiment: Experiment, seeds: int, runs: Path, flags: Sequ
         What became of it; a mistake in its configuration, or in the data, is its problem and not that of the others.
     """
     config = CONFIGS / f"{experiment.name}.yaml"
-    if not config.exists():
-        return Outcome(experiment, [], flags, f"there is no configs/{experiment.name}.yaml")
     own = ("--config", str(config), "--experiment", experiment.name, "--runs", str(runs))
     try:
         done = train_seeds(plan_seeds([*own, *flags]), range(seeds))
     except MisconfigurationException as error:
+        print(f"error: {experiment.name}: {error}", file=sys.stderr)
         return Outcome(experiment, [], flags, str(error))
     ledger = Ledger(runs)
     for run in done:
@@ -236,8 +235,6 @@ def reproduce(
         outcomes[name] = outcome = train_experiment(experiments[name], seeds, runs, flags)
         ledger = Ledger(runs)  # which another process may have added to
         ledger.note(name, outcome.problem, flags)
-        if outcome.problem:
-            print(f"error: {name}: {outcome.problem}", file=sys.stderr)
         write_results(output, [outcomes.get(other.name) or ledger.find(other) for other in EXPERIMENTS], note)
     return not any(outcome.problem for outcome in outcomes.values())
 

@@ -180,6 +180,7 @@ def _train_seed(plan: Plan, seed: int, child: "_Child") -> SeedRun:
         problem = f"it was ended by {signal.Signals(-status).name}"
     if status == 2 and begun:
         raise MisconfigurationException(problem)  # and so would each seed
+    print(f"error: {name}: {problem}", file=sys.stderr)
     return SeedRun(seed, run, None, problem)
 
 
@@ -292,13 +293,15 @@ class _Child:
             signal.signal(number, handler)
 
     def run(self, command: Sequence[str]) -> tuple[int, str]:
-        """The exit status, and the last line of what was said on stderr, which is passed on.
+        """The exit status, and the last line of what was said on stderr.
+
+        All of it is passed on but a last line that tells why the process failed, which is the caller's to tell.
 
         Raises:
             Stopped: If a signal has come.
         """
         self.leave_if_told()
-        said = ""
+        said = held = ""
         environment = os.environ | {PARENT: str(os.getpid())}
         with subprocess.Popen(
             command, stderr=subprocess.PIPE, text=True, errors="replace", env=environment, process_group=0
@@ -308,9 +311,12 @@ class _Child:
             assert self._process.stderr is not None, "asked for"
             for line in self._process.stderr:
                 said = line.strip() or said
-                sys.stderr.write(line)
-                sys.stderr.flush()
+                print(held, end="", file=sys.stderr)
+                held = line if line.startswith("error: ") else ""
+                print("" if held else line, end="", file=sys.stderr, flush=True)
             status = self._process.wait()
+        if status <= 0:
+            print(held, end="", file=sys.stderr)
         self._process = None
         self.leave_if_told()
         return status, said
