@@ -1,6 +1,6 @@
 """A first convolution that takes the correlations out of neighbouring pixels."""
 
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -14,7 +14,6 @@ from models.classifier import Classifier
 
 VARIANCE_FLOOR = 5e-4
 """Added to the variance along each direction, so that one in which nothing varies is not blown up (Jordan, 2024)."""
-
 
 CHUNK = 500
 """Images whose patches are in memory at once."""
@@ -35,6 +34,9 @@ class Whitening(Callback):
     Raises:
         ValueError: If `images` is not positive.
     """
+
+    sets_weights: ClassVar = True
+    """That a range test, too, is to begin with what it sets."""
 
     def __init__(self, layer: str = "whitening", images: int = 5000) -> None:
         if images < 1:

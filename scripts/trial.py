@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from pkgutil import resolve_name
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -10,18 +11,14 @@ from lightning.pytorch.callbacks import Callback
 
 from callbacks.curves import Curves
 from callbacks.run_record import RunRecord
-from callbacks.whitening import Whitening
 from scripts.train import TrainCLI
-
-WHITENING = f"{Whitening.__module__}.{Whitening.__qualname__}"
-"""The callback that a network's layer is set by, without which it is not the network of the run."""
 
 
 class Trial(TrainCLI):
     """`scripts/train.py fit` with the network, data, optimizer and precision of a run, watched by one callback alone.
 
     There is no validation and no test; nothing is logged, and no other callback, checkpoint or folder is made, but for
-    cached features and whitened patches where the learning rate is constant.
+    cached features, and callbacks with a true `sets_weights`, where the learning rate is constant.
 
     Args:
         flags: Those of `scripts/train.py fit`.
@@ -59,7 +56,7 @@ class Trial(TrainCLI):
             config.model.unfreeze = None  # the epochs of a trial are no epochs of the run
         given = [] if self._scheduled else config.trainer.callbacks or []
         without = {
-            "callbacks": [callback for callback in given if callback.class_path == WHITENING],
+            "callbacks": [each for each in given if getattr(resolve_name(each.class_path), "sets_weights", False)],
             "logger": False,
             "limit_val_batches": 0,
             "num_sanity_val_steps": 0,
