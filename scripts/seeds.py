@@ -311,12 +311,14 @@ class _Child:
             assert self._process.stderr is not None, "asked for"
             for line in self._process.stderr:
                 said = line.strip() or said
-                print(held, end="", file=sys.stderr)
+                sys.stderr.write(held)
                 held = line if line.startswith("error: ") else ""
-                print("" if held else line, end="", file=sys.stderr, flush=True)
+                if not held:
+                    sys.stderr.write(line)
+                sys.stderr.flush()
             status = self._process.wait()
-        if status <= 0:
-            print(held, end="", file=sys.stderr)
+        if status <= 0 or self._told:  # then the caller tells something else
+            sys.stderr.write(held)
         self._process = None
         self.leave_if_told()
         return status, said

@@ -141,6 +141,19 @@ def test_a_signal_reaches_the_seed_in_work_and_stops_all(
     assert [signal.getsignal(handled) for handled in (signal.SIGTERM, signal.SIGINT)] == before
 
 
+def test_what_a_seed_says_last_is_not_lost_when_a_signal_stops_all(
+    child: Callable[[str], None], plan: Plan, capfd: pytest.CaptureFixture[str]
+) -> None:
+    child(
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit('error: the disk is full'))\n"
+        "os.kill(os.getppid(), signal.SIGTERM)\n"
+        "time.sleep(60)\n"
+    )
+    with pytest.raises(Stopped):
+        train_seeds(plan, range(1))
+    assert capfd.readouterr().err == "error: the disk is full\n"
+
+
 def test_a_second_interrupt_leaves_at_once(child: Callable[[str], None], plan: Plan) -> None:
     child(
         "signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getppid(), signal.SIGINT))\n"
