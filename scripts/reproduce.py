@@ -149,6 +149,8 @@ def train_experiment(experiment: Experiment, seeds: int, runs: Path, flags: Sequ
     config = CONFIGS / f"{experiment.name}.yaml"
     own = ("--config", str(config), "--experiment", experiment.name, "--runs", str(runs))
     try:
+        if not config.exists():
+            raise MisconfigurationException(f"there is no configs/{experiment.name}.yaml")
         done = train_seeds(plan_seeds([*own, *flags]), range(seeds))
     except MisconfigurationException as error:
         print(f"error: {experiment.name}: {error}", file=sys.stderr)
