@@ -3,9 +3,8 @@
 import re
 import sys
 from difflib import get_close_matches
-from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+from callbacks.origin import PROJECT
 
 PACKAGES = ("models", "datamodules", "callbacks")
 """The project's packages whose classes a configuration names."""
@@ -59,7 +58,7 @@ def _classes(module: str) -> dict[str, str]:
         members = vars(sys.modules[place]) if place in sys.modules else {}
         paths |= {name.lower(): f"{place}.{name}" for name, value in members.items() if isinstance(value, type)}
     for package in PACKAGES:
-        for file in (ROOT / package).glob("*.py"):
+        for file in (PROJECT / package).glob("*.py"):
             names = re.findall(r"^class (\w+)", file.read_text(), re.MULTILINE)
             paths |= {name.lower(): f"{package}.{file.stem}.{name}" for name in names}
     return paths
