@@ -25,9 +25,13 @@ class ShiftNorm2d(nn.BatchNorm2d):
 
     FACTOR = 8.0
 
+    ones: Tensor
+
     def __init__(self, channels: int) -> None:
         super().__init__(channels, momentum=0.4, affine=False)
         self.shift = nn.Parameter(torch.zeros(channels))
+        # CUDA's backward pass fails where there is a shift without a scale.
+        self.register_buffer("ones", torch.ones(channels), persistent=False)
 
     def forward(self, features: Tensor) -> Tensor:
         """Normalised features."""
@@ -37,7 +41,7 @@ class ShiftNorm2d(nn.BatchNorm2d):
             features,
             self.running_mean,
             self.running_var,
-            None,
+            self.ones,
             self.FACTOR * self.shift,
             self.training,
             self.momentum or 0.0,
