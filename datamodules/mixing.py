@@ -20,7 +20,7 @@ class _Pairing(nn.Module):
     @staticmethod
     def pair(images: Tensor, labels: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         """The other images, and the labels of both, of which an image's own count `weight`, float `[B]`."""
-        other = torch.randperm(len(images)).to(images.device)
+        other = torch.randperm(len(images)).to(images.device, non_blocking=True)
         return images[other], torch.lerp(labels[other], labels, weight.view(-1, 1))
 
 
@@ -44,7 +44,7 @@ class MixUp(_Pairing):
 
     def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Mix a batch."""
-        weight = self.beta.sample((len(images),)).to(images.device)
+        weight = self.beta.sample((len(images),)).to(images.device, non_blocking=True)
         others, labels = self.pair(images, labels, weight)
         return torch.lerp(others, images, weight.view(-1, 1, 1, 1)), labels
 
@@ -74,7 +74,7 @@ class CutMix(_Pairing):
         side = (1 - self.beta.sample((count,))).sqrt()
         inside = _interval(height, side)[:, :, None] & _interval(width, side)[:, None, :]
         weight = 1 - inside.flatten(1).float().mean(dim=1)
-        inside, weight = inside.to(images.device), weight.to(images.device)
+        inside, weight = (part.to(images.device, non_blocking=True) for part in (inside, weight))
         others, labels = self.pair(images, labels, weight)
         return torch.where(inside[:, None], others, images), labels
 

@@ -44,7 +44,7 @@ class RandomCrop(nn.Module):
                 f"RandomCrop reflects {self.padding} pixels of images of {height}x{width}; give it a padding of less "
                 f"than {min(height, width)}."
             )
-        top, left = torch.randint(2 * self.padding + 1, (2, count)).to(images.device)
+        top, left = torch.randint(2 * self.padding + 1, (2, count)).to(images.device, non_blocking=True)
         padded = F.pad(images, [self.padding] * 4, mode=self.padding_mode)
         cuttings = padded.unfold(2, height, 1).unfold(3, width, 1)  # all of them, as a view [B, C, top, left, H, W]
         return cuttings[torch.arange(count, device=images.device), :, top, left]

@@ -19,6 +19,7 @@ def silence_libraries() -> None:
     for message in (
         "The number of training batches .* is smaller than the logging interval",  # each epoch is logged all the same
         "The '.*_dataloader' does not have many workers",  # packed data wants none
+        "GPU available but not used",  # the CPU was asked for
         "Found \\d+ module\\(s\\) in eval mode at the start of training",  # those that are frozen
         "You're resuming from a checkpoint that ended before the epoch ended",  # the data module is resumable instead
         "Be aware that when using `ckpt_path`, callbacks",  # one that was left out on purpose has nothing to restore
