@@ -283,6 +283,8 @@ class TrainCLI(LightningCLI):
             if device is None or init.trainer.accelerator == "cpu":
                 device = torch.device("cpu")
             precision, reason = choose_precision(self.model.network, self.datamodule.image_shape, device)
+        # In float32, cuDNN's fastest convolutions give other bits each time.
+        torch.backends.cudnn.deterministic = init.trainer.deterministic is not False
         trainer = super().instantiate_trainer(
             callbacks=callbacks,
             precision=precision,
