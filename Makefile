@@ -6,10 +6,10 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test soak lint format benchmark constraints
+.PHONY: help setup train test test-gpu soak lint format benchmark constraints
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(INSTALLED) ## install everything into .venv
 
@@ -25,6 +25,9 @@ train: setup ## train a small network on handwritten digits, or with ARGS="--con
 
 test: lint ## lint, types and tests
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-gpu: setup ## what only a GPU can show
+	@$(BIN)/python -m pytest -m "gpu or any_device" tests $(ARGS)
 
 soak: setup ## break off and take up random runs; CASES=200 SEED=1
 	@$(BIN)/python -m tests.faults.soak --cases $(CASES) --seed $(SEED)

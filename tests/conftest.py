@@ -2,7 +2,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
@@ -25,6 +25,17 @@ from scripts.train import main
 from tests.discovery import ROOT
 
 torch.set_num_threads(1)  # the tests share the cores
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hides GPUs from tests that were not written for them: the figures they compare are a CPU's."""
+    if not config.getoption("markexpr"):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("there is no GPU, or it was not asked for by -m")
 
 
 @dataclass
@@ -109,6 +120,13 @@ def resume() -> Callable[..., Run]:
         return Run(run.folder)
 
     return fit
+
+
+@pytest.fixture
+def synchronizes_again() -> Iterator[None]:
+    """Takes back, after a test, that the driver refuses whatever waits for the GPU."""
+    yield
+    torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.fixture

@@ -30,6 +30,8 @@ from tests.discovery import (
     networks,
 )
 
+pytestmark = pytest.mark.any_device
+
 TINY = (
     *("--trainer.max_epochs=1", "--data.batch_size=4", "--model.compile=false"),
     *(f"--trainer.limit_{stage}_batches=2" for stage in ("train", "val", "test")),

@@ -102,6 +102,7 @@ def test_a_loss_that_is_not_finite_stops_with_what_to_look_at(
         assert_finite(checkpoint["state_dict"])
 
 
+@pytest.mark.any_device
 @fused
 @pytest.mark.parametrize("accumulated", [1, 3])
 def test_a_step_that_is_skipped_leaves_no_trace(digits: Digits, tmp_path: Path, fused: bool, accumulated: int) -> None:
@@ -119,10 +120,13 @@ def test_a_step_that_is_skipped_leaves_no_trace(digits: Digits, tmp_path: Path, 
     assert int(classifier.network.state_dict()["stages.1.num_batches_tracked"]) == 21 - 2 * accumulated
 
 
+@pytest.mark.any_device
 @fused
 def test_training_without_such_a_step_is_what_it_is_without_the_guard(
-    digits: Digits, tmp_path: Path, fused: bool
+    digits: Digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fused: bool
 ) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+
     class Absent(FiniteGuard):
         def on_before_optimizer_step(self, *_: Any) -> None:
             pass
@@ -225,6 +229,7 @@ class Save(Callback):
             trainer.save_checkpoint(Path(trainer.default_root_dir) / "middle.ckpt")
 
 
+@pytest.mark.any_device
 @fused
 @pytest.mark.parametrize("on_nan", ["skip", "rollback"])
 def test_a_resumed_run_is_the_unbroken_one(train: Callable[..., Run], on_nan: str, fused: bool) -> None:
@@ -247,7 +252,8 @@ def test_the_averages_stay_finite(train: Callable[..., Run]) -> None:
         assert run.results["metrics"]["train/loss"] > 0
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.gpu
+@pytest.mark.usefixtures("synchronizes_again")
 def test_a_gpu_is_not_waited_for(digits: Digits, tmp_path: Path) -> None:
     class Unsynchronised(FiniteGuard):
         def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:

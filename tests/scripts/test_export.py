@@ -258,7 +258,7 @@ def write_spoilt(checkpoint: Path, folder: Path) -> dict[Path, str]:
     whole, content = checkpoint.read_bytes(), torch.load(checkpoint, weights_only=True)
     flipped = bytearray(whole)
     weight = next(tensor for tensor in content["state_dict"].values() if tensor.ndim == 2)
-    flipped[whole.index(weight.numpy().tobytes())] ^= 1
+    flipped[whole.index(weight.cpu().numpy().tobytes())] ^= 1
     for name, data in {"short": whole[:3000], "flipped": bytes(flipped)}.items():
         (folder / f"{name}.ckpt").write_bytes(data)
     for name, other in {"code": content | {"hook": print}, "other": {"state_dict": {}}}.items():

@@ -27,6 +27,7 @@ AFFINE = "[{class_path: kornia.augmentation.RandomAffine, init_args: {degrees: 1
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 
 
+@pytest.mark.any_device
 def test_alone_it_trains_the_digits_well_and_says_nothing_but_what_it_did(tmp_path: Path) -> None:
     done = subprocess.run([*TRAIN, "fit"], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -48,6 +49,7 @@ def test_alone_it_trains_the_digits_well_and_says_nothing_but_what_it_did(tmp_pa
     assert tags == stages | others
 
 
+@pytest.mark.any_device
 def test_killed_at_a_random_step_and_resumed_ends_bit_for_bit_as_unbroken(
     train: Callable[..., Run], tmp_path: Path
 ) -> None:
@@ -91,6 +93,7 @@ def test_a_class_named_anew_starts_from_its_own_defaults(train: Callable[..., Ru
     assert run.checkpoint["optimizer_states"][0]["param_groups"][0]["weight_decay"] == 0
 
 
+@pytest.mark.any_device
 def test_the_seed_decides_everything(train: Callable[..., Run]) -> None:
     flags = ("--trainer.max_epochs=1", "--model.network.dropout=0.2")
     first, again, other = (train(*flags, f"--seed_everything={seed}").checkpoint["state_dict"] for seed in (1, 1, 2))
