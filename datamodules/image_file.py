@@ -113,9 +113,7 @@ def _reason(error: Exception, path: str | Path) -> str:
 # docs/checkpoints.md for exported networks, which repeats them. They need nothing but Pillow and NumPy.
 
 
-def pixels_of(
-    image: Image.Image, channels: int, size: tuple[int, int], resize: Resize = "crop"
-) -> NDArray[np.uint8]:
+def pixels_of(image: Image.Image, channels: int, size: tuple[int, int], resize: Resize = "crop") -> NDArray[np.uint8]:
     """An image as viewers show it, resized bilinearly with antialiasing, uint8 `[C, H, W]`.
 
     Raises:
@@ -148,7 +146,8 @@ def as_shown(image: Image.Image) -> Image.Image:
     # Pillow takes wrong bytes for some channels stored one after the other, and swaps some negative levels.
     raw = image.info.get("compression") == "raw"
     planes = kind in ("LA", "La", "PA", "LAB") or (raw and (bits != 8 or white_is_zero or tags.get(266) == 2))
-    if (planes and tags.get(284) == 2) or (signed and bits == 16 and not raw and tags.prefix == b"MM"):
+    swapped = signed and bits == 16 and not raw and getattr(tags, "prefix", b"") == b"MM"
+    if swapped or (planes and tags.get(284) == 2):
         raise ValueError("it is a TIFF of a kind that Pillow misreads; save it as PNG")
     if image.getexif().get(274, 1) != 1:  # asked first, as an image that is upright would be copied
         image = ImageOps.exif_transpose(image)
