@@ -143,11 +143,11 @@ def as_shown(image: Image.Image) -> Image.Image:
     bits, signed, white_is_zero = tags.get(258, (16,))[0], 2 in tags.get(339, ()), tags.get(262) == 0
     if kind == "F" or (kind == "I" and image.format != "PPM" and not (signed and bits == 16)):
         raise ValueError("its pixels have 32 bits, whose scale is unknown; save it with 8 or 16")
-    # Pillow takes wrong bytes for some channels stored one after the other, and swaps some negative levels.
+    # Pillow mistakes some channels that are stored one after the other, some negative levels, and palettes of 8 bits.
     raw = image.info.get("compression") == "raw"
     planes = kind in ("LA", "La", "PA", "LAB") or (raw and (bits != 8 or white_is_zero or tags.get(266) == 2))
     swapped = signed and bits == 16 and not raw and getattr(tags, "prefix", b"") == b"MM"
-    if swapped or (planes and tags.get(284) == 2):
+    if swapped or (planes and tags.get(284) == 2) or max(tags.get(320, (256,))) < 256:
         raise ValueError("it is a TIFF of a kind that Pillow misreads; save it as PNG")
     if image.getexif().get(274, 1) != 1:  # asked first, as an image that is upright would be copied
         image = ImageOps.exif_transpose(image)

@@ -12,7 +12,7 @@ from sklearn.datasets import load_sample_image
 
 PHOTO: NDArray[np.uint8] = load_sample_image("flower.jpg")[100:340, 200:500]
 GREY: NDArray[np.uint8] = np.asarray(Image.fromarray(PHOTO).convert("L"))
-BITS, COMPRESSION, PHOTOMETRIC, SAMPLES, PLANES, EXTRA, FORMAT = 258, 259, 262, 277, 284, 338, 339
+BITS, COMPRESSION, PHOTOMETRIC, SAMPLES, PLANES, PALETTE, EXTRA, FORMAT = 258, 259, 262, 277, 284, 320, 338, 339
 
 
 def tiff(shape: Sequence[int], strips: Sequence[bytes], tags: Mapping[int, Sequence[int]], order: str = "<") -> bytes:

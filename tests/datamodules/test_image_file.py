@@ -9,7 +9,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from datamodules.image_file import UnreadableImageError, image_pixels, is_image_name, read_image
-from tests.odd_images import BITS, COMPRESSION, EXTRA, FORMAT, PHOTOMETRIC, PLANES, SAMPLES, png, tiff
+from tests.odd_images import BITS, COMPRESSION, EXTRA, FORMAT, PALETTE, PHOTOMETRIC, PLANES, SAMPLES, png, tiff
 
 PHOTO: NDArray[np.uint8] = load_sample_image("china.jpg")
 HEIGHT, WIDTH = PHOTO.shape[:2]
@@ -134,6 +134,8 @@ def packed(levels: NDArray[np.float64]) -> bytes:
     ("content", "tags", "order"),
     [
         (as_bytes(RAMP, "u1"), {BITS: [8], PHOTOMETRIC: [1]}, "<"),
+        (as_bytes(RAMP, "u1"), {BITS: [8], PHOTOMETRIC: [3], PALETTE: [257 * level for level in range(256)] * 3}, "<"),
+        (as_bytes(RAMP.T, ">u2"), {BITS: [16], PHOTOMETRIC: [1], 274: [5]}, ">"),
         (as_bytes(1 - RAMP, "u1"), {BITS: [8], PHOTOMETRIC: [0]}, "<"),
         (as_bytes(RAMP, "i1"), {BITS: [8], PHOTOMETRIC: [1], FORMAT: [2]}, "<"),
         (as_bytes(RAMP, "i1"), {BITS: [8], PHOTOMETRIC: [1], FORMAT: [2]}, ">"),
@@ -146,6 +148,20 @@ def packed(levels: NDArray[np.float64]) -> bytes:
         (as_bytes(RAMP, "<i2"), {BITS: [16], PHOTOMETRIC: [1], FORMAT: [2]}, "<"),
         (as_bytes(RAMP, ">i2"), {BITS: [16], PHOTOMETRIC: [1], FORMAT: [2]}, ">"),
         (zlib.compress(as_bytes(RAMP, "<i2")), {BITS: [16], PHOTOMETRIC: [1], FORMAT: [2], COMPRESSION: [8]}, "<"),
+    ],
+    ids=[
+        *(
+            "8 bits",
+            "palette",
+            "turned",
+            "8 bits, white is zero",
+            "signed",
+            "signed, big-endian",
+            "signed, compressed",
+            "12 bits",
+        ),
+        *("16 bits", "16 bits, big-endian", "16 bits, white is zero", "16 bits, white is zero, compressed"),
+        *("16 bits, signed", "16 bits, signed, big-endian", "16 bits, signed, compressed"),
     ],
 )
 def test_levels_of_a_tiff_mean_what_its_tags_say(
@@ -196,6 +212,11 @@ def test_channels_of_a_tiff_one_after_the_other(tmp_path: Path, samples: int) ->
             "Pillow misreads",
         ),
         ([as_bytes(RAMP, "u1")], {BITS: [8], PHOTOMETRIC: [0], PLANES: [2]}, "<", "Pillow misreads"),
+        ([as_bytes(RAMP, "u1")], {BITS: [8], PHOTOMETRIC: [3], PALETTE: [*range(256)] * 3}, "<", "Pillow misreads"),
+    ],
+    ids=[
+        *("float", "32 bits, signed", "32 bits", "64 bits", "colour filter", "16 bits, signed, big-endian, compressed"),
+        *("planes of 16 bits", "planes with transparency", "planes, white is zero", "palette of 8 bits"),
     ],
 )
 def test_a_tiff_whose_numbers_are_not_understood_is_refused(
