@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from datamodules.sampler import KeyedBatchSampler
 from datamodules.whole_folder import refuse_too_much, whole_folder
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Raised whenever the files below change their meaning; features of another version are computed again."""
 
 CHECKED_ROWS = 32

@@ -3,7 +3,6 @@
 Shapes: an image of `C` channels, `H` rows and `W` columns.
 """
 
-import io
 import os
 import stat
 import warnings
@@ -53,10 +52,7 @@ def open_image(path: str | Path) -> Iterator[Image.Image]:
 
 
 def read_image(path: str | Path, channels: int, size: tuple[int, int], resize: Resize = "crop") -> NDArray[np.uint8]:
-    """Decode a file as its photographer saw it: EXIF orientation applied, transparency laid on white, first frame.
-
-    16-bit grey levels are scaled to 8 bits, not clipped. A JPEG much larger than `size` is decoded at the smallest of
-    its scales that is still at least twice as large.
+    """Decode a file at its full size as viewers show it, and resize it, as `pixels_of` defines.
 
     Args:
         path: The file.
@@ -68,40 +64,22 @@ def read_image(path: str | Path, channels: int, size: tuple[int, int], resize: R
         uint8 `[C, H, W]`.
 
     Raises:
-        UnreadableImageError: If the file is no image, is truncated, or has 32-bit pixels, whose scale nobody knows.
+        UnreadableImageError: If the file is no image or is truncated, or it is unknown what its numbers mean.
     """
     with open_image(path) as image:
-        return _pixels(image, channels, size, resize)
+        return pixels_of(image, channels, size, resize)
 
 
 def image_pixels(
     image: Image.Image, channels: int, size: tuple[int, int], resize: Resize = "crop"
 ) -> NDArray[np.uint8]:
-    """What `read_image` gives for the file of an image that Pillow has opened, or for one that was made in memory.
-
-    Args:
-        image: The image, which stays what it is for others who look at it.
-        channels: As in `read_image`, like the rest.
-        size: Likewise.
-        resize: Likewise.
-
-    Returns:
-        uint8 `[C, H, W]`.
+    """What `read_image` gives for the file of an image that is open in Pillow, or for one made in memory.
 
     Raises:
-        UnreadableImageError: If it cannot be decoded, or has 32-bit pixels.
+        UnreadableImageError: As `read_image` does.
     """
     with _unreadable_if_it_fails():
-        file = getattr(image, "fp", None)
-        if image.format == "JPEG" and file and getattr(image, "tile", None):
-            # Not decoded yet: decoding a second one at a smaller scale leaves this one at its own.
-            place = file.tell()
-            file.seek(0)
-            content = io.BytesIO(file.read())
-            file.seek(place)
-            with Image.open(content) as second:
-                return _pixels(second, channels, size, resize)
-        return _pixels(image, channels, size, resize)
+        return pixels_of(image, channels, size, resize)
 
 
 @contextmanager
@@ -121,51 +99,67 @@ def _reason(error: Exception, path: str | Path) -> str:
     if isinstance(error, FileNotFoundError):
         return "the file is not there"
     if isinstance(error, UnidentifiedImageError):
-        return "the file is empty" if not os.path.getsize(path) else "it is no image"  # noqa: PTH202
+        with open(path, "rb") as file:  # noqa: PTH123
+            start = file.read(4)
+        if start in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+            return "it is a TIFF of a kind that Pillow does not read; save it as PNG"
+        return "it is no image" if start else "the file is empty"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _pixels(image: Image.Image, channels: int, size: tuple[int, int], resize: Resize) -> NDArray[np.uint8]:
-    height, width = size
-    mode = "L" if channels == 1 else "RGB"
-    if image.format == "JPEG" and image.mode in ("L", "RGB"):
-        # Orientation may turn the image, so that either side may become either.
-        side = 2 * max(width, height)
-        image.draft(mode, (side, side))
-    upright = as_shown(image)
-    if upright.mode != mode:
-        upright = upright.convert(mode)
-    if upright.size != (width, height):
-        box = (0.0, 0.0, float(upright.width), float(upright.height))
-        if resize == "crop":
-            scale = min(upright.width / width, upright.height / height)
-            # One of them is 0, and may be rounded to less, which Pillow refuses.
-            left, top = max(0, upright.width - scale * width) / 2, max(0, upright.height - scale * height) / 2
-            box = (left, top, upright.width - left, upright.height - top)
-        upright = upright.resize((width, height), Image.Resampling.BILINEAR, box, reducing_gap=3.0)
-    pixels: NDArray[np.uint8] = np.asarray(upright)
-    return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+# The two functions below say which pixels an image has: in training, evaluation and prediction, and in the program of
+# docs/checkpoints.md for exported networks, which repeats them. They need nothing but Pillow and NumPy.
+
+
+def pixels_of(image: Image.Image, channels: int, size: tuple[int, int], resize: Resize = "crop") -> NDArray[np.uint8]:
+    """An image as viewers show it, resized bilinearly with antialiasing, uint8 `[C, H, W]`.
+
+    Raises:
+        ValueError: If it is unknown what its numbers mean.
+    """
+    shown, mode = as_shown(image), "L" if channels == 1 else "RGB"
+    if shown.mode != mode:
+        shown = shown.convert(mode)
+    left = top = 0.0
+    if resize == "crop":
+        scale = min(shown.width / size[1], shown.height / size[0])
+        # One of them is 0, and may be rounded to less, which Pillow refuses.
+        left, top = max(0, shown.width - scale * size[1]) / 2, max(0, shown.height - scale * size[0]) / 2
+    box = (left, top, shown.width - left, shown.height - top)
+    levels = np.asarray(shown.resize((size[1], size[0]), Image.Resampling.BILINEAR, box))
+    return levels.reshape(*size, channels).transpose(2, 0, 1)
 
 
 def as_shown(image: Image.Image) -> Image.Image:
-    """An image as a viewer shows it: EXIF orientation applied, 8 bits, transparency laid on white.
+    """An image upright and in 8 bits, its lowest level black and its highest white, its transparency laid on white.
 
     Raises:
-        UnreadableImageError: If the levels have 32 bits.
+        ValueError: If it is unknown what its numbers mean.
     """
-    upright = _to_eight_bits(ImageOps.exif_transpose(image))
-    if upright.has_transparency_data:
-        upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright.convert("RGBA"))
-    return upright
-
-
-def _to_eight_bits(image: Image.Image) -> Image.Image:
-    """Scale 16-bit levels to 8 bits, which Pillow's own conversion would clip."""
-    if image.mode.startswith("I;16"):
-        levels = np.asarray(image).astype(np.uint16)
-        return Image.fromarray(((levels.astype(np.uint32) + 128) // 257).astype(np.uint8))
-    if image.mode in ("I", "F"):
-        raise UnreadableImageError("its pixels have 32 bits, whose scale is unknown; save it with 8 or 16")
+    image.load()
+    kind, tags, transparent = image.mode, getattr(image, "tag_v2", {}), image.info.get("transparency")
+    bits, signed, white_is_zero = tags.get(258, (16,))[0], 2 in tags.get(339, ()), tags.get(262) == 0
+    if kind == "F" or (kind == "I" and image.format != "PPM" and not (signed and bits == 16)):
+        raise ValueError("its pixels have 32 bits, whose scale is unknown; save it with 8 or 16")
+    # Pillow mistakes some channels that are stored one after the other, some negative levels, and palettes of 8 bits.
+    raw = image.info.get("compression") == "raw"
+    planes = kind in ("LA", "La", "PA", "LAB") or (raw and (bits != 8 or white_is_zero or tags.get(266) == 2))
+    swapped = signed and bits == 16 and not raw and getattr(tags, "prefix", b"") == b"MM"
+    if swapped or (planes and tags.get(284) == 2) or max(tags.get(320, (256,))) < 256:
+        raise ValueError("it is a TIFF of a kind that Pillow misreads; save it as PNG")
+    if image.getexif().get(274, 1) != 1:  # asked first, as an image that is upright would be copied
+        image = ImageOps.exif_transpose(image)
+    if kind.startswith("I") or signed:
+        highest, levels = 2**bits - 1, np.asarray(image).astype(np.int32)
+        if signed:
+            levels = (levels + 2 ** (bits - 1)) % 2**bits
+        elif white_is_zero:
+            levels = highest - levels
+        image = Image.fromarray(((levels * 510 + highest) // (2 * highest)).astype(np.uint8))
+        if transparent is not None:
+            image.putalpha(Image.fromarray((levels != transparent).astype(np.uint8) * 255))
+    if image.has_transparency_data:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
     return image

@@ -26,7 +26,7 @@ from datamodules.loader import TimedLoader
 from datamodules.progress import progress
 from datamodules.whole_folder import refuse_too_much, whole_folder
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """Raised whenever the files below change their meaning; packs of another version are made again."""
 
 CHUNK_BYTES = 2**22

@@ -5,12 +5,14 @@
 CHECKPOINT is a file or a run's folder. An ONNX or torch.export model takes images uint8 [B, C, H, W], any number of
 them, normalises them itself and gives logits, float32 [B, K]; safetensors hold the weights alone. Class names, image
 size, channels, resize mode, mean and std are in the file's metadata. What was written is run beside the checkpoint,
-both in float32 on the CPU, before it gets its name; if they differ, there is no file and the exit status is 1.
+both in float32 on the CPU and from image files on, before it gets its name; if they differ, there is no file and the
+exit status is 1. Where scripts/predict.py computes in another precision, how far it differs is said too.
 """
 
 import argparse
+import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -21,12 +23,14 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from PIL import Image
 from torch import Tensor
 
+from datamodules.image_file import pixels_of
 from models.checkpoint import read_checkpoint
 from models.classifier import Classifier
 from models.durable_file import replacing
 from scripts.configuration import mistakes_in_one_sentence
 from scripts.data_command import build_data
 from scripts.export_formats import FORMATS, ExportedModel, ExportError, Predict, facts_of, reason_of
+from scripts.image_classifier import load_classifier
 from scripts.output_file import refuse_output
 from scripts.shown_image import as_network_sees
 from scripts.silence import silence_libraries
@@ -37,6 +41,9 @@ BATCH_SIZES = (1, 2, 5, 8)
 
 LARGEST_DIFFERENCE = 1e-4
 """Of two probabilities, in float32: what another order of the same sums makes of them stays well below."""
+
+LARGEST_ROUNDING = 0.01
+"""Of two probabilities, one of them in bfloat16, without a warning."""
 
 
 def export(checkpoint: Path, name: str, output: Path | None, overwrite: bool) -> Path:
@@ -60,14 +67,19 @@ def export(checkpoint: Path, name: str, output: Path | None, overwrite: bool) ->
     checkpoint = find_checkpoint(checkpoint)
     output = output or (run_of(checkpoint) or checkpoint.parent) / f"{checkpoint.stem}{format_.suffix}"
     refuse_output(output, overwrite)
-    saved = read_checkpoint(checkpoint)
     classifier = load_trained(checkpoint, torch.device("cpu"))
-    model = ExportedModel(classifier)
-    images, whose = images_to_compare(checkpoint, classifier, sum(BATCH_SIZES))
+    predictor = load_classifier(checkpoint)
+    model, facts = ExportedModel(classifier), facts_of(classifier, read_checkpoint(checkpoint))
+    pictures, whose = images_to_compare(checkpoint, classifier, sum(BATCH_SIZES))
+    images = torch.stack([pixels_by_facts(picture, facts) for picture in pictures])
+    parts = torch.split(torch.stack([predictor.pixels(picture) for picture in pictures]), list(BATCH_SIZES))
+    with torch.no_grad():
+        exact = torch.cat([classifier.predict_logits(as_network_sees(part, classifier)) for part in parts])
     try:
         with replacing(output) as part:
-            format_.write(model, images[:2], part, facts_of(classifier, saved))
-            difference = largest_difference(classifier, partial(format_.open, part, model), images)
+            format_.write(model, images[:2], part, facts)
+            found = exported_logits(partial(format_.open, part, model), images, exact.shape[1])
+            difference = largest_difference(found, exact)
             if not difference <= LARGEST_DIFFERENCE:  # which NaN is not either
                 raise ExportError(
                     f"The exported {type(classifier.network).__name__} is not what {checkpoint} is: probabilities "
@@ -77,12 +89,22 @@ def export(checkpoint: Path, name: str, output: Path | None, overwrite: bool) ->
         raise ExportError(f"{output} could not be written: {error.strerror or error}; free space there.") from error
     sizes = ", ".join(map(str, BATCH_SIZES))
     print(f"compared  {len(images)} {whose} in batches of {sizes}: probabilities differ by at most {difference:.1e}")
+    if predictor.precision != "float32":
+        predicted = torch.cat([torch.from_numpy(predictor.logits(part)) for part in parts])
+        rounding = largest_difference(found, predicted)
+        print(f"          in float32, and by at most {rounding:.1e} from scripts/predict.py in {predictor.precision}")
+        if rounding > LARGEST_ROUNDING:
+            print(
+                f"warning: the file computes in float32 and scripts/predict.py in {predictor.precision}, as the run "
+                f"did: their probabilities differ by up to {rounding:.1e}",
+                file=sys.stderr,
+            )
     print(f"exported  {output} ({name}, {output.stat().st_size / 1e6:,.1f} MB)")
     return output
 
 
-def images_to_compare(checkpoint: Path, classifier: Classifier, number: int) -> tuple[Tensor, str]:
-    """Real images in the shape that a network takes: of its test split if that is at hand, else of two photographs.
+def images_to_compare(checkpoint: Path, classifier: Classifier, number: int) -> tuple[list[Path | Tensor], str]:
+    """Real images: of a network's test split if that is at hand, else of two photographs.
 
     Args:
         checkpoint: Where the network comes from.
@@ -90,7 +112,7 @@ def images_to_compare(checkpoint: Path, classifier: Classifier, number: int) -> 
         number: How many.
 
     Returns:
-        uint8 `[number, C, H, W]`, and what to call them.
+        Files, or uint8 `[C, H, W]` of images that are in no file of their own, and what to call them.
     """
     here = ["--data.download", "false"]
     with suppress(MisconfigurationException):  # the data are not here, or have changed
@@ -98,9 +120,30 @@ def images_to_compare(checkpoint: Path, classifier: Classifier, number: int) -> 
             data = data_of(checkpoint, classifier, here)
             assert data.pack is not None, "it is set up"
             test = data.splits["test"]
-            return data.pack[test[torch.arange(number) * len(test) // number]][0], "test images"
+            places = test[torch.arange(number) * len(test) // number]
+            if data.pack.names is None:
+                return list(data.pack[places][0]), "test images"
+            return [data.source_folder / data.pack.name(place) for place in places.tolist()], "test images"
     facts = classifier.preprocessing
-    return photographs(number, facts["channels"], tuple(facts["image_size"])), "parts of two photographs"
+    files = sample_photographs() if facts["channels"] in (1, 3) else []
+    parts = photographs(number - len(files), facts["channels"], tuple(facts["image_size"]))
+    return [*files, *parts], "parts of two photographs"
+
+
+def sample_photographs() -> list[Path]:
+    """The files of the photographs that come with scikit-learn."""
+    from sklearn.datasets import load_sample_images
+
+    return [Path(name) for name in load_sample_images().filenames]
+
+
+def pixels_by_facts(picture: Path | Tensor, facts: Mapping[str, str]) -> Tensor:
+    """What a program that knows nothing but an exported file's facts makes of an image, uint8 `[C, H, W]`."""
+    if isinstance(picture, Tensor):
+        return picture
+    channels, size, resize = (json.loads(facts[name]) for name in ("channels", "image_size", "resize"))
+    with Image.open(picture) as image:
+        return torch.from_numpy(pixels_of(image, channels, tuple(size), resize).copy())
 
 
 def photographs(number: int, channels: int, size: tuple[int, int]) -> Tensor:
@@ -130,35 +173,40 @@ def photographs(number: int, channels: int, size: tuple[int, int]) -> Tensor:
 
 
 @torch.no_grad()
-def largest_difference(classifier: Classifier, load: Callable[[], Predict], images: Tensor) -> float:
-    """Run two networks on the same images, in batches of several sizes.
+def exported_logits(load: Callable[[], Predict], images: Tensor, num_classes: int) -> Tensor:
+    """Run an exported network in batches of several sizes.
 
     Args:
-        classifier: The one, in evaluation mode, on the CPU.
-        load: Gives the other.
+        load: Gives the network.
         images: uint8 `[N, C, H, W]`.
+        num_classes: Classes, K.
 
     Returns:
-        The largest difference of two probabilities; NaN if one is none.
+        float32 `[N, K]`.
 
     Raises:
-        ExportError: If the other cannot be loaded or run, or its logits are of another shape.
+        ExportError: If it cannot be loaded or run, or its logits are of another shape.
     """
-    differences = []
+    parts = []
     try:
         predict = load()
     except Exception as error:
         raise ExportError(f"The exported model cannot be loaded: {reason_of(error)}.") from error
     for some in torch.split(images, list(BATCH_SIZES)):
-        expected = classifier.predict_logits(as_network_sees(some, classifier)).double().softmax(dim=1)
         try:
-            found = predict(some)
+            parts.append(predict(some))
         except Exception as error:
             raise ExportError(f"The exported model fails on a batch of {len(some)}: {reason_of(error)}.") from error
-        if found.shape != expected.shape:
-            raise ExportError(f"The exported model gives {list(found.shape)} in place of {list(expected.shape)}.")
-        differences.append((found.double().softmax(dim=1) - expected).abs().max())
-    return float(torch.stack(differences).max())
+        if parts[-1].shape != (len(some), num_classes):
+            raise ExportError(
+                f"The exported model gives {list(parts[-1].shape)} in place of {[len(some), num_classes]}."
+            )
+    return torch.cat(parts)
+
+
+def largest_difference(logits: Tensor, others: Tensor) -> float:
+    """The largest difference of two probabilities; NaN if one is none."""
+    return float((logits.double().softmax(dim=1) - others.double().softmax(dim=1)).abs().max())
 
 
 def main(args: Sequence[str] | None = None) -> None:

@@ -1,7 +1,10 @@
 """What README.md and docs/ show: its network and data set are dropped into a copy with nothing else edited."""
 
+import ast
+import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -15,11 +18,16 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from datamodules import image_file
 from scripts.export import main as export
+from scripts.image_classifier import load_classifier
+from scripts.predict import main as predict
+from scripts.predictions import predict_split, probabilities_of
 from scripts.shown_image import as_network_sees, shown_image
-from scripts.trained import load_trained
+from scripts.trained import data_of, load_trained
 from tests.conftest import Run
 from tests.discovery import ROOT, imported
+from tests.odd_images import write_odd_images
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SHOWN = "\n".join(page.read_text() for page in PAGES)
@@ -180,3 +188,57 @@ def test_exported_model_names_the_class_that_the_checkpoint_does(
         assert done.stdout == f"{classifier.class_names[label]}\n"
         named.append(done.stdout)
     assert len(set(named)) > 1
+
+
+def statements(source: str) -> dict[str, list[str]]:
+    """What each function of a program does, without what it says of itself."""
+    functions = [node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
+    return {
+        function.name: [ast.dump(node) for node in function.body[ast.get_docstring(function) is not None :]]
+        for function in functions
+    }
+
+
+def test_the_program_for_exported_models_makes_pixels_word_for_word_as_training_does() -> None:
+    shown_there = statements(shown("classify.py", "python"))
+    ours = statements(Path(image_file.__file__).read_text())
+    assert shown_there == {name: ours[name] for name in ("pixels_of", "as_shown")}
+
+
+@pytest.mark.parametrize(("channels", "resize"), [(1, "squash"), (3, "crop")])
+def test_an_odd_image_has_one_probability_in_every_command_in_python_and_in_the_exported_model(
+    channels: int, resize: str, train: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("train/one", "train/other", "val/one", "test/one"):
+        files = write_odd_images(tmp_path / "odd" / folder)
+    flags = ("--data=datamodules.image_folder.ImageFolder", "--data.folder=odd", "--data.root", str(tmp_path))
+    shape = ("--data.image_size=24", f"--data.channels={channels}", f"--data.resize={resize}")
+    short = ("--model.network=models.mlp.MLP", "--trainer.max_epochs=1", "--trainer.precision=32-true")
+    run = train(*flags, *shape, *short)
+    trained = load_trained(run.best)
+    found = predict_split(trained, data_of(run.best, trained, []), "test")
+    assert found.names == [str(file.relative_to(tmp_path / "odd")) for file in files]
+    evaluated = found.probabilities
+    assert run.results["metrics"]["test/loss"] == pytest.approx(-np.log(evaluated[:, 0]).mean(), abs=1e-5)
+
+    predictions = tmp_path / "predicted.jsonl"
+    with pytest.raises(SystemExit, match="0"):
+        predict([str(run.best), str(tmp_path / "odd" / "test"), "--probabilities", "--output", str(predictions)])
+    predicted = [json.loads(line)["probability of one"] for line in predictions.read_text().splitlines()]
+    with pytest.raises(SystemExit, match="0"):
+        export([str(run.folder)])
+    script = tmp_path / "classify.py"
+    script.write_text(shown("classify.py", "python"))
+    classify = load_classifier(run.folder)
+    in_python, exported = [], []
+    for file in files:
+        with Image.open(file) as opened:
+            array = np.asarray(image_file.as_shown(opened).convert("RGB"))
+        with Image.open(file) as opened:
+            answers = classify([file, opened, array])
+        in_python.append([answer.probabilities["one"] for answer in answers])  # type: ignore[union-attr]
+        monkeypatch.setattr(sys, "argv", [str(script), str(run.folder / "best.onnx"), str(file)])
+        exported.append(probabilities_of(runpy.run_path(str(script))["logits"])[0, 0])
+    assert np.std(exported) > 0.1, "what is compared tells images apart"
+    for probabilities in (predicted, exported, *np.transpose(in_python)):
+        assert probabilities == pytest.approx(evaluated[:, 0], abs=1e-5)

@@ -1,4 +1,5 @@
 import os
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from datamodules.image_file import UnreadableImageError, image_pixels, is_image_name, read_image
+from tests.odd_images import BITS, COMPRESSION, EXTRA, FORMAT, PALETTE, PHOTOMETRIC, PLANES, SAMPLES, png, tiff
 
 PHOTO: NDArray[np.uint8] = load_sample_image("china.jpg")
 HEIGHT, WIDTH = PHOTO.shape[:2]
@@ -86,15 +88,160 @@ def test_crops_every_shape(tmp_path: Path, side: int) -> None:
             assert read_image(tmp_path / "a.bmp", 1, (side, side)).shape == (1, side, side)
 
 
-@pytest.mark.parametrize("size", [(32, 32), (64, 96), (300, 200), (500, 900)])
-def test_a_large_jpeg_decoded_at_a_smaller_scale_looks_the_same(tmp_path: Path, size: tuple[int, int]) -> None:
-    Image.fromarray(PHOTO).resize((1600, 1068)).save(tmp_path / "a.jpg", quality=95)
+@pytest.mark.parametrize("size", [(16, 16), (32, 32), (64, 96), (300, 200), (500, 900)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_jpeg_of_any_size_gives_the_pixels_of_the_decoded_photograph(
+    tmp_path: Path, size: tuple[int, int], channels: int
+) -> None:
+    Image.fromarray(PHOTO).resize((1601, 1067)).save(tmp_path / "a.jpg", quality=95)
     with Image.open(tmp_path / "a.jpg") as image:
-        image.load()
-        whole = image.convert("RGB")
-    whole.save(tmp_path / "a.png")
-    quick, exact = (read_image(tmp_path / name, 3, size).astype(float) for name in ("a.jpg", "a.png"))
-    assert np.abs(quick - exact).mean() < 2
+        decoded = Image.fromarray(np.asarray(image))
+    found = read_image(tmp_path / "a.jpg", channels, size)
+    assert np.array_equal(found, image_pixels(decoded, channels, size))
+    grey = decoded.convert("L" if channels == 1 else "RGB")
+    plain = np.asarray(grey.resize(size[::-1], Image.Resampling.BILINEAR)).reshape(*size, channels)
+    assert np.array_equal(read_image(tmp_path / "a.jpg", channels, size, "squash"), plain.transpose(2, 0, 1))
+
+
+def test_every_edge_of_a_picture_weighs_the_same(tmp_path: Path) -> None:
+    image = np.full((257, 257, 3), 255, np.uint8)
+    image[[0, -1]] = image[:, [0, -1]] = (255, 0, 0)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    Image.fromarray(image).save(tmp_path / "a.jpg", quality=100, subsampling=0)
+    for name in ("a.png", "a.jpg"):
+        green = read_image(tmp_path / name, 3, (16, 16))[1].astype(int)
+        assert np.abs(green - green[::-1]).max() <= 1
+        assert np.abs(green - green[:, ::-1]).max() <= 1
+        assert green[8, [0, -1]].tolist() == pytest.approx([245, 245], abs=2)
+
+
+RAMP = np.linspace(0, 1, 64).reshape(8, 8)
+
+
+def as_bytes(levels: NDArray[np.float64], dtype: str) -> bytes:
+    """Shares of what the type holds, from its lowest number to its highest."""
+    ends = np.iinfo(dtype)
+    return np.rint(levels * (float(ends.max) - ends.min) + ends.min).astype(dtype).tobytes()
+
+
+def packed(levels: NDArray[np.float64]) -> bytes:
+    """Levels of 12 bits, two of them in three bytes."""
+    text = "".join(f"{round(level * 4095):012b}" for level in levels.ravel())
+    return bytes(int(text[start : start + 8], 2) for start in range(0, len(text), 8))
+
+
+@pytest.mark.parametrize(
+    ("content", "tags", "order"),
+    [
+        (as_bytes(RAMP, "u1"), {BITS: [8], PHOTOMETRIC: [1]}, "<"),
+        (as_bytes(RAMP, "u1"), {BITS: [8], PHOTOMETRIC: [3], PALETTE: [257 * level for level in range(256)] * 3}, "<"),
+        (as_bytes(RAMP.T, ">u2"), {BITS: [16], PHOTOMETRIC: [1], 274: [5]}, ">"),
+        (as_bytes(1 - RAMP, "u1"), {BITS: [8], PHOTOMETRIC: [0]}, "<"),
+        (as_bytes(RAMP, "i1"), {BITS: [8], PHOTOMETRIC: [1], FORMAT: [2]}, "<"),
+        (as_bytes(RAMP, "i1"), {BITS: [8], PHOTOMETRIC: [1], FORMAT: [2]}, ">"),
+        (zlib.compress(as_bytes(RAMP, "i1")), {BITS: [8], PHOTOMETRIC: [1], FORMAT: [2], COMPRESSION: [8]}, ">"),
+        (packed(RAMP), {BITS: [12], PHOTOMETRIC: [1]}, "<"),
+        (as_bytes(RAMP, "<u2"), {BITS: [16], PHOTOMETRIC: [1]}, "<"),
+        (as_bytes(RAMP, ">u2"), {BITS: [16], PHOTOMETRIC: [1]}, ">"),
+        (as_bytes(1 - RAMP, "<u2"), {BITS: [16], PHOTOMETRIC: [0]}, "<"),
+        (zlib.compress(as_bytes(1 - RAMP, "<u2")), {BITS: [16], PHOTOMETRIC: [0], COMPRESSION: [8]}, "<"),
+        (as_bytes(RAMP, "<i2"), {BITS: [16], PHOTOMETRIC: [1], FORMAT: [2]}, "<"),
+        (as_bytes(RAMP, ">i2"), {BITS: [16], PHOTOMETRIC: [1], FORMAT: [2]}, ">"),
+        (zlib.compress(as_bytes(RAMP, "<i2")), {BITS: [16], PHOTOMETRIC: [1], FORMAT: [2], COMPRESSION: [8]}, "<"),
+    ],
+    ids=[
+        *(
+            "8 bits",
+            "palette",
+            "turned",
+            "8 bits, white is zero",
+            "signed",
+            "signed, big-endian",
+            "signed, compressed",
+            "12 bits",
+        ),
+        *("16 bits", "16 bits, big-endian", "16 bits, white is zero", "16 bits, white is zero, compressed"),
+        *("16 bits, signed", "16 bits, signed, big-endian", "16 bits, signed, compressed"),
+    ],
+)
+def test_levels_of_a_tiff_mean_what_its_tags_say(
+    tmp_path: Path, content: bytes, tags: dict[int, list[int]], order: str
+) -> None:
+    (tmp_path / "a.tif").write_bytes(tiff((8, 8), [content], tags, order))
+    for channels in (1, 3):
+        pixels = read_image(tmp_path / "a.tif", channels, (8, 8))
+        assert np.abs(pixels - RAMP * 255).max() <= 0.6
+
+
+@pytest.mark.parametrize("samples", [3, 4])
+def test_channels_of_a_tiff_one_after_the_other(tmp_path: Path, samples: int) -> None:
+    colours = np.random.default_rng(0).integers(0, 256, (8, 8, samples), np.uint8)
+    tags = {BITS: [8] * samples, PHOTOMETRIC: [2], SAMPLES: [samples], PLANES: [2]} | (
+        {EXTRA: [2]} if samples > 3 else {}
+    )
+    (tmp_path / "a.tif").write_bytes(tiff((8, 8), [plane.tobytes() for plane in colours.transpose(2, 0, 1)], tags))
+    opaque = colours[..., 3:] / 255 if samples > 3 else 1.0
+    expected = colours[..., :3] * opaque + 255 * (1 - opaque)
+    assert np.abs(read_image(tmp_path / "a.tif", 3, (8, 8)).transpose(1, 2, 0) - expected).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("strips", "tags", "order", "reason"),
+    [
+        ([RAMP.astype("<f4").tobytes()], {BITS: [32], PHOTOMETRIC: [1], FORMAT: [3]}, "<", "its pixels have 32 bits"),
+        ([as_bytes(RAMP, "<i4")], {BITS: [32], PHOTOMETRIC: [1], FORMAT: [2]}, "<", "its pixels have 32 bits"),
+        ([as_bytes(RAMP, "<u4")], {BITS: [32], PHOTOMETRIC: [1]}, "<", "its pixels have 32 bits"),
+        ([RAMP.astype("<f8").tobytes()], {BITS: [64], PHOTOMETRIC: [1], FORMAT: [3]}, "<", "Pillow does not read"),
+        ([as_bytes(RAMP, "u1")], {BITS: [8], PHOTOMETRIC: [32803]}, "<", "Pillow does not read"),
+        (
+            [zlib.compress(as_bytes(RAMP, ">i2"))],
+            {BITS: [16], PHOTOMETRIC: [1], FORMAT: [2], COMPRESSION: [8]},
+            ">",
+            "Pillow misreads",
+        ),
+        (
+            [as_bytes(RAMP, "<u2")] * 3,
+            {BITS: [16] * 3, PHOTOMETRIC: [2], SAMPLES: [3], PLANES: [2]},
+            "<",
+            "Pillow misreads",
+        ),
+        (
+            [zlib.compress(as_bytes(RAMP, "u1"))] * 2,
+            {BITS: [8] * 2, PHOTOMETRIC: [1], SAMPLES: [2], PLANES: [2], EXTRA: [2], COMPRESSION: [8]},
+            "<",
+            "Pillow misreads",
+        ),
+        ([as_bytes(RAMP, "u1")], {BITS: [8], PHOTOMETRIC: [0], PLANES: [2]}, "<", "Pillow misreads"),
+        ([as_bytes(RAMP, "u1")], {BITS: [8], PHOTOMETRIC: [3], PALETTE: [*range(256)] * 3}, "<", "Pillow misreads"),
+    ],
+    ids=[
+        *("float", "32 bits, signed", "32 bits", "64 bits", "colour filter", "16 bits, signed, big-endian, compressed"),
+        *("planes of 16 bits", "planes with transparency", "planes, white is zero", "palette of 8 bits"),
+    ],
+)
+def test_a_tiff_whose_numbers_are_not_understood_is_refused(
+    tmp_path: Path, strips: list[bytes], tags: dict[int, list[int]], order: str, reason: str
+) -> None:
+    (tmp_path / "a.tif").write_bytes(tiff((8, 8), strips, tags, order))
+    with pytest.raises(UnreadableImageError, match=reason):
+        read_image(tmp_path / "a.tif", 1, (8, 8))
+
+
+@pytest.mark.parametrize("highest", [1, 100, 255, 1000, 65535])
+@pytest.mark.parametrize("plain", [True, False])
+def test_levels_of_a_pgm_are_shares_of_its_highest(tmp_path: Path, highest: int, plain: bool) -> None:
+    levels = np.rint(RAMP * highest).astype(int)
+    head = f"{'P2' if plain else 'P5'} 8 8 {highest}\n".encode()
+    numbers = " ".join(map(str, levels.ravel())).encode() if plain else levels.astype(">u2" if highest > 255 else "u1")
+    (tmp_path / "a.pgm").write_bytes(head + bytes(numbers))
+    assert np.abs(read_image(tmp_path / "a.pgm", 1, (8, 8))[0] - levels / highest * 255).max() <= 0.6
+
+
+def test_a_transparent_level_of_sixteen_bits_is_laid_on_white(tmp_path: Path) -> None:
+    levels = np.array([[0, 1000, 1001, 65535]], np.uint16)
+    (tmp_path / "a.png").write_bytes(png(levels, transparent=1000))
+    for channels in (1, 3):
+        assert read_image(tmp_path / "a.png", channels, (1, 4))[0].tolist() == [[0, 255, 4, 255]]
 
 
 @pytest.mark.parametrize(

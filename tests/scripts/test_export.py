@@ -16,9 +16,11 @@ from datamodules.digits import Digits
 from models.checkpoint import read_checkpoint
 from models.classifier import Classifier
 from scripts.export import main, photographs
-from scripts.export_formats import FORMATS, Format
+from scripts.export_formats import FORMATS, Format, facts_of
+from scripts.image_classifier import load_classifier
 from scripts.predictions import predict_split
 from tests.conftest import Done, Run
+from tests.odd_images import write_odd_images
 
 SHORT = ("--trainer.max_epochs=1", "--trainer.precision=32-true", "--early_stopping=null")
 MLP = ("--model.network=models.mlp.MLP",)
@@ -105,6 +107,50 @@ def test_however_it_was_trained(
     file = tmp_path / "model.onnx"
     assert export(run.folder, "--output", file)[0] == 0
     assert compared(run.best, file, digits) < 1e-5
+
+
+def test_from_image_files_on_it_is_told_how_far_a_prediction_differs_in_another_precision(
+    train: Callable[..., Run], export: Callable[..., Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("train/one", "train/other", "test/one"):
+        files = write_odd_images(tmp_path / "odd" / folder)
+    flags = ("--data=datamodules.image_folder.ImageFolder", "--data.folder=odd", "--data.root", str(tmp_path))
+    run = train(*flags, *MLP, "--data.image_size=16", "--trainer.max_epochs=1", "--trainer.precision=bf16-mixed")
+    monkeypatch.setattr("scripts.export.LARGEST_ROUNDING", 1e-6)
+    status, out, error = export(run.folder)
+    assert status == 0
+    found = re.search(
+        r"compared  16 test images in batches of 1, 2, 5, 8: probabilities differ by at most (\S+)\n"
+        r" +in float32, and by at most (\S+) from scripts/predict.py in bfloat16\n",
+        out,
+    )
+    assert found
+    assert float(found[1]) < 1e-5
+    classify = load_classifier(run.folder)
+    pixels = torch.stack([classify.pixels(file) for file in files])
+    predicted = torch.from_numpy(classify.logits(pixels))
+    apart = float((logits(run.folder / "best.onnx", pixels).softmax(1) - predicted.softmax(1)).abs().max())
+    assert float(found[2]) == pytest.approx(apart, rel=0.5)
+    assert apart > 1e-4
+    assert error == (
+        "warning: the file computes in float32 and scripts/predict.py in bfloat16, as the run did: their probabilities "
+        f"differ by up to {found[2]}\n"
+    )
+
+
+def test_a_file_that_says_something_else_of_its_images_is_refused(
+    train: Callable[..., Run], refused: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = train(*SHORT, *MLP)
+    checkpoint = torch.load(run.best, weights_only=True)
+    checkpoint["config"]["data"]["init_args"]["root"] = str(tmp_path / "gone")
+    torch.save(checkpoint, tmp_path / "alone.ckpt")
+    before = files_in(tmp_path)
+    wrong = lambda *args: facts_of(*args) | {"resize": '"squash"'}  # noqa: E731
+    monkeypatch.setattr("scripts.export.facts_of", wrong)
+    error = refused(1, tmp_path / "alone.ckpt", "--format", "safetensors")
+    assert "probabilities differ by" in error
+    assert files_in(tmp_path) == before
 
 
 def test_one_that_was_compiled_is_not_compiled_again(
