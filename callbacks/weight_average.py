@@ -25,6 +25,9 @@ class WeightAverage(Callback, ABC):
     there, an average that begins late is validated before anything was averaged, and tensors are updated one by one.
     """
 
+    is_evaluated = True
+    """What is validated and stored is not what is trained: no score goes with those of a run without it."""
+
     def __init__(self) -> None:
         self.updates = 0
         """How often the average was updated."""

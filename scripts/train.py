@@ -43,7 +43,7 @@ from models.class_path import refuse_functions
 from models.classifier import Classifier
 from models.durable_file import remove_leftovers
 from models.precision import choose_precision
-from scripts.configuration import CONFIGS, FAULTS, Parser, one_sentence, read_layers
+from scripts.configuration import CONFIGS, FAULTS, Parser, fill_modes, one_sentence, read_layers
 from scripts.likeness import compare_runs, refuse_incomplete
 from scripts.process import training_process
 from scripts.seeds import Plan, asks_for_seeds, train_seeds_and_tell
@@ -131,7 +131,12 @@ class TrainCLI(LightningCLI):
         self.command = ["scripts/train.py", *args]
         if args and args[0] == "fit":
             args = self._find_other_run(parser, args)
-        self.config = parser.parse_args(self._lay(args))
+        layers = self._lay(args)
+        self.config = parser.parse_args(layers)
+        if args and args[0] in self.subcommands():
+            # The seed is given because arguments are linked to it.
+            given = parser.parse_args([args[0], "--seed_everything=0", *layers[1:]], defaults=False)
+            fill_modes(self.config[args[0]], given[args[0]])
         refuse_functions(self.config, "The configuration")
         if not 0 <= (seed := self.config[self.config.subcommand].seed_everything) < 2**32:
             raise MisconfigurationException(f"seed_everything is {seed}; give a whole number from 0 to {2**32 - 1}.")
