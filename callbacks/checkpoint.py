@@ -78,13 +78,14 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
         """The file of the best, if there is one."""
         self.best_model_score: float | None = None
         """Its figure."""
-        self.has_written = False
-        """Whether there is a checkpoint of this process."""
+        self.last_model_path = ""
+        """The file of the last, if there is one."""
         self._basis: Basis = {}
         self._score: float | None = None  # measured since the last safe point
         self._source: Path | None = None  # what training goes on from, until it is taken over
         self._source_of_best: Path | None = None
         self._written = 0.0
+        self._read_back = False
         self._failure = ""
         self._is_training = False
 
@@ -112,7 +113,7 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
         """Take over the best, if further ones are measured like it."""
         if trainer.state.fn != "fit" or trainer.ckpt_path is None:
             return
-        self._source = Path(trainer.ckpt_path)
+        self._source, self.last_model_path = Path(trainer.ckpt_path), str(self._file(LAST))
         state = checkpoint["callbacks"].get(self.state_key, {})
         if (score := state.get("best_model_score")) is None:
             return
@@ -260,8 +261,10 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
             print(f"warning: {path} could not be written ({failure}); training goes on", file=sys.stderr)
         failed = bool(highest_in_any_process(trainer, bool(failure)))
         self._failure = failure or ("another process could not write it" if failed else "")
-        if not failed and not self.has_written:
-            self.has_written = True
+        if not failed and name == LAST:
+            self.last_model_path = str(path)
+        if not failed and not self._read_back:
+            self._read_back = True
             if trainer.is_global_zero:
                 read_checkpoint(path)
         self._written = time.monotonic()

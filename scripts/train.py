@@ -16,6 +16,7 @@ from pathlib import Path
 from pkgutil import resolve_name
 from shutil import rmtree
 from signal import SIGUSR1
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -35,7 +36,16 @@ from callbacks.curves import Curves, cut_curves
 from callbacks.interruption import Interruption, Stopped
 from callbacks.origin import repeated_run
 from callbacks.prediction_file import PredictionFile
-from callbacks.run_folder import CHECKPOINTS, CONFIG, agree_on_run_folder, hold, newest_run, release_folders
+from callbacks.run_folder import (
+    CHECKPOINTS,
+    CONFIG,
+    agree_on_run_folder,
+    hold,
+    newest_run,
+    put_back,
+    read_records,
+    release_folders,
+)
 from callbacks.run_record import RunRecord
 from datamodules.base import ImageDataModule
 from models.checkpoint import DurableCheckpointIO, is_weights_only, newest_checkpoint, read_checkpoint
@@ -76,20 +86,41 @@ class TrainCLI(LightningCLI):
     def __init__(self, args: ArgsType = None, callbacks: Sequence[Callback] = ()) -> None:
         self.more_callbacks = callbacks
         self.step = 0
+        self._tried_in: TemporaryDirectory[str] | None = None
         self.is_alike = True
         """Whether the run came to what the one came to that it was to do again."""
-        super().__init__(
-            Classifier,
-            ImageDataModule,
-            subclass_mode_data=True,
-            save_config_callback=None,
-            auto_configure_optimizers=False,
-            parser_class=Parser,
-            parser_kwargs={"allow_abbrev": False},
-            # The batch sampler knows of processes; Lightning's would repeat images to even out their shares.
-            trainer_defaults={"use_distributed_sampler": False},
-            args=args,
-        )
+        self.record: RunRecord | None = None
+        self._records: dict[Path, bytes] | None = None  # of the run's folder, before this has changed anything there
+        try:
+            super().__init__(
+                Classifier,
+                ImageDataModule,
+                subclass_mode_data=True,
+                save_config_callback=None,
+                auto_configure_optimizers=False,
+                parser_class=Parser,
+                parser_kwargs={"allow_abbrev": False},
+                # The batch sampler knows of processes; Lightning's would repeat images to even out their shares.
+                trainer_defaults={"use_distributed_sampler": False},
+                args=args,
+            )
+        except MisconfigurationException:
+            self._leave_as_it_was()
+            raise
+        finally:
+            if self._tried_in:
+                self._tried_in.cleanup()
+
+    def _leave_as_it_was(self) -> None:
+        """What is refused changes no run and leaves no new one, unless it has already written a checkpoint."""
+        if self._records is None or (self.record and self.record.is_kept):
+            return
+        for logger in self.trainer.loggers if hasattr(self, "trainer") else ():
+            logger.finalize("failed")  # else its thread may go on writing
+        if self.is_new:
+            rmtree(self.folder, ignore_errors=True)
+        else:
+            put_back(self.folder, self._records)
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -196,8 +227,16 @@ class TrainCLI(LightningCLI):
                 f"{config.ckpt_path} holds weights alone, from which no training goes on; give the last.ckpt of a run, "
                 "or begin from its backbone with --model.network.weights."
             )
+        slurm.refuse_unknown_tasks()
         if self.subcommand == "fit":
             refuse_impossible(config.trainer)
+            if config.trainer.fast_dev_run:
+                if self.resumed or self.original:
+                    raise MisconfigurationException(
+                        "trainer.fast_dev_run tries a configuration out and keeps nothing; leave it out to go on with "
+                        "a run or to do one again."
+                    )
+                self._tried_in = TemporaryDirectory(prefix="kindling-")
         self.name_experiment()
         if config.ckpt_path:
             # What training began from may be gone; the checkpoint's weights follow.
@@ -207,8 +246,13 @@ class TrainCLI(LightningCLI):
         if self.subcommand in ("validate", "test"):
             config.trainer.logger = False
             return
-        self.folder = agree_on_run_folder(config.runs / self.experiment, self.resumed)
+        runs = Path(self._tried_in.name) if self._tried_in else config.runs
+        self.folder = agree_on_run_folder(runs / self.experiment, self.resumed)
         self.is_new = not (self.folder / CONFIG).is_file()
+        if _get_rank() in (None, 0):
+            if self.subcommand == "fit":
+                hold(self.folder)
+            self._records = read_records(self.folder)
         if self.subcommand == "fit":
             self._take_up(config)
         config.trainer.default_root_dir = str(self.folder)
@@ -241,7 +285,6 @@ class TrainCLI(LightningCLI):
         checkpoints = self.folder / CHECKPOINTS
         first = _get_rank() in (None, 0)
         if first:
-            hold(self.folder)
             for place in (self.folder, checkpoints):
                 remove_leftovers(place)
         checkpoint = newest_checkpoint(checkpoints)
@@ -265,8 +308,6 @@ class TrainCLI(LightningCLI):
         try:
             super().instantiate_classes()
         except (ValueError, ModuleNotFoundError, MisconfigurationException) as error:
-            if getattr(self, "is_new", False):
-                rmtree(self.folder, ignore_errors=True)  # another process of the run may be faster
             raise MisconfigurationException(one_sentence(str(error))) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -318,7 +359,7 @@ class TrainCLI(LightningCLI):
         try:
             super()._run_subcommand(subcommand)
         except (Stopped, *FAULTS, torch.OutOfMemoryError, MemoryError) as end:
-            if subcommand == "fit" and self.trainer.is_global_zero:
+            if subcommand == "fit" and self.trainer.is_global_zero and not self._tried_in:
                 what = f"stopped by {end.signal.name}" if isinstance(end, Stopped) else "broken off"
                 if (self.folder / CONFIG).is_file():
                     print(f"{what}; go on with: scripts/train.py fit --resume {self.folder}")
@@ -333,7 +374,7 @@ class TrainCLI(LightningCLI):
         """Test the best checkpoint and say what has come out and where it is."""
         best = getattr(self.trainer.checkpoint_callback, "best_model_path", "") or None
         self.trainer.test(self.model, self.datamodule, ckpt_path=best, verbose=False, weights_only=True)
-        if self.trainer.is_global_zero:
+        if self.trainer.is_global_zero and self.record:
             results = self.record.results
             facts = {name: results[name] for name in ("epochs", "seconds", "images_per_second")}
             self._print_table(results["metrics"] | facts)
@@ -341,6 +382,9 @@ class TrainCLI(LightningCLI):
             share = results["waiting_for_data"]
             if share > MOST_WAITING and not self.config.fit.feature_cache:  # whose steps are all but nothing
                 print(f"{share:.0%} of training was waiting for data: {self.datamodule.remedy_for_waiting}")
+            if self._tried_in:
+                print("nothing is kept of this, because trainer.fast_dev_run only tries the configuration out")
+                return
             print(f"checkpoint  {os.path.relpath(best) if best else 'none'}")
             print(f"curves      {os.path.relpath(tensorboard)} --logdir {self.config.fit.runs}")
             if self.original:
