@@ -31,6 +31,16 @@ def add_safe_points(trainer: Trainer) -> None:
         trainer.fit_loop = _Epochs(trainer)
 
 
+def validate_after_this_step(trainer: Trainer) -> None:
+    """Let a validation follow the step of the batch that is being trained, whether one is due or not.
+
+    Args:
+        trainer: With safe points.
+    """
+    if isinstance(loop := trainer.fit_loop.epoch_loop, _Batches):
+        loop._validation_waits = trainer.enable_validation
+
+
 def stands_between_steps(trainer: Trainer) -> bool:
     """Whether no training batch is half done, and no gradient is waiting for those of further batches."""
     loop = trainer.fit_loop.epoch_loop

@@ -336,6 +336,14 @@ class TrainCLI(LightningCLI):
             plugins=init.trainer.plugins or DurableCheckpointIO(),
             **kwargs,
         )
+        by_torchrun = "TORCHELASTIC_RUN_ID" in os.environ
+        started = int(os.environ["WORLD_SIZE"]) if by_torchrun else slurm.tasks()
+        if started > 1 and started != trainer.world_size:
+            raise MisconfigurationException(
+                f"{started} processes were started together by {'torchrun' if by_torchrun else 'SLURM'}, but the "
+                f"Trainer is for {trainer.world_size}: give --trainer.devices as many as start on each node, or start "
+                "one."
+            )
         device = trainer.strategy.root_device
         if init.trainer.sync_batchnorm and trainer.world_size > 1 and device.type == "cpu":
             raise MisconfigurationException(
