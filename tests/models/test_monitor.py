@@ -7,8 +7,12 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from models.monitor import basis, direction, still_holds
 
-LOWER = "val/loss train/loss val/error val/top1_err val/cross_entropy val/CrossEntropy val/MeanSquaredError val/ECE val/nll"
-HIGHER = "val/accuracy train/accuracy val/top5_accuracy val/acc@5 val/acc1 val/f1 val/MulticlassF1Score val/mAP val/auroc"
+LOWER = (
+    "val/loss train/loss val/error val/top1_err val/cross_entropy val/CrossEntropy val/MeanSquaredError val/ECE val/nll"
+)
+HIGHER = (
+    "val/accuracy train/accuracy val/top5_accuracy val/acc@5 val/acc1 val/f1 val/MulticlassF1Score val/mAP val/auroc"
+)
 UNKNOWN = "lr val/score val/accuracy_loss val/seconds train/nonfinite_steps"
 
 
@@ -30,7 +34,7 @@ def test_a_name_that_says_no_direction_needs_a_mode(name: str) -> None:
 
 def test_what_is_given_holds_if_it_is_a_direction() -> None:
     assert direction("val/loss", "max", "checkpoint") == "max"
-    with pytest.raises(MisconfigurationException, match="checkpoint.mode is mean; give max or min"):
+    with pytest.raises(MisconfigurationException, match=r"checkpoint.mode is mean; give max or min"):
         direction("val/loss", "mean", "checkpoint")
 
 

@@ -128,7 +128,11 @@ SAVER = "lightning.pytorch.callbacks.ModelCheckpoint"
         ([PLATEAU, "--model.scheduler.monitor=val/accuracy"], "model.scheduler", "max"),
         ([PLATEAU, "--model.scheduler.monitor=val/accuracy", "--model.scheduler.mode=min"], "model.scheduler", "min"),
         (["--checkpoint", SAVER, "--checkpoint.monitor=val/accuracy"], "checkpoint", "max"),
-        ([f"--trainer.callbacks=[{{class_path: {SAVER}, init_args: {{monitor: val/f1}}}}]"], "trainer.callbacks", "max"),
+        (
+            [f"--trainer.callbacks=[{{class_path: {SAVER}, init_args: {{monitor: val/f1}}}}]"],
+            "trainer.callbacks",
+            "max",
+        ),
         (["--config={laid}"], "checkpoint", "min"),
         (["--config={laid}", "--checkpoint.monitor=val/accuracy"], "checkpoint", "max"),
         (["--config={laid}", "--checkpoint={init_args: {monitor: val/accuracy}}"], "checkpoint", "max"),
