@@ -277,11 +277,16 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
 
 def _basis_of(checkpoint: dict[str, Any], state: dict[str, Any]) -> Basis:
     """What the best was measured on, as far as the checkpoint says it; an early one does in its configuration alone."""
-    if "basis" in state or not (config := checkpoint.get("config", {})).get("checkpoint"):
-        return state.get("basis", {})
+    config = checkpoint.get("config", {})
+    if "basis" in state or not config.get("checkpoint"):
+        known: Basis = state.get("basis", {})
+        return known
     arguments, average = config["checkpoint"].get("init_args", {}), config.get("weight_average") or {}
-    known = {"metric": arguments.get("monitor"), "mode": arguments.get("mode")}
-    return known | {"weight_average": average.get("class_path", "").rpartition(".")[2] or None}
+    return {
+        "metric": arguments.get("monitor"),
+        "mode": arguments.get("mode"),
+        "weight_average": average.get("class_path", "").rpartition(".")[2] or None,
+    }
 
 
 def _best_of(path: Path, key: str) -> tuple[float, Basis | None] | None:

@@ -1,10 +1,11 @@
 """The places in a training where nothing is half done, so that it can be left and taken up again."""
 
-from typing import Any
+from typing import Any, cast
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.loops.fetchers import _DataFetcher
 from lightning.pytorch.loops.fit_loop import _FitLoop
+from lightning.pytorch.loops.progress import _ProcessedTracker
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.loops.utilities import _is_max_limit_reached
 from torch import Tensor, tensor
@@ -77,7 +78,7 @@ class _Epochs(_FitLoop):
 
     @property
     def done(self) -> bool:
-        epochs = self.epoch_progress.current
+        epochs = cast(_ProcessedTracker, self.epoch_progress.current)
         return epochs.ready == epochs.processed and super().done  # one that was left in its middle ends like any other
 
     def on_advance_end(self) -> None:

@@ -68,6 +68,8 @@ class WeightAverage(Callback, ABC):
         if state := checkpoint["callbacks"].get(self.state_key):
             self.updates = state["updates"]
             self._average = [checkpoint["state_dict"][name] for name in raw]
+        elif trainer.is_global_zero:
+            print("the average of the weights begins anew: the run to go on with had another kind of it")
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the weights, now that they are on their device."""

@@ -93,7 +93,7 @@ def basis(trainer: Trainer, monitor: str, mode: str) -> Basis:
     ]
     data = getattr(trainer, "datamodule", None)
     images = getattr(data, "splits", {}).get(monitor.partition("/")[0])
-    limit = trainer.limit_val_batches if is_of_validation(monitor) else 1.0  # type: ignore[attr-defined]  # likewise
+    limit = trainer.limit_val_batches if is_of_validation(monitor) else 1.0
     part = "" if limit == 1 and isinstance(limit, float) else f" {limit} of {getattr(data, 'batch_size', None)}"
     return {
         "metric": monitor,

@@ -83,14 +83,15 @@ class TrainCLI(LightningCLI):
         callbacks: Further callbacks of `fit`.
     """
 
+    record: RunRecord
+    _records: dict[Path, bytes] | None = None  # of the run's folder, before this has changed anything there
+    _tried_in: TemporaryDirectory[str] | None = None  # what fast_dev_run writes into
+
     def __init__(self, args: ArgsType = None, callbacks: Sequence[Callback] = ()) -> None:
         self.more_callbacks = callbacks
         self.step = 0
-        self._tried_in: TemporaryDirectory[str] | None = None
         self.is_alike = True
         """Whether the run came to what the one came to that it was to do again."""
-        self.record: RunRecord | None = None
-        self._records: dict[Path, bytes] | None = None  # of the run's folder, before this has changed anything there
         try:
             super().__init__(
                 Classifier,
@@ -113,7 +114,7 @@ class TrainCLI(LightningCLI):
 
     def _leave_as_it_was(self) -> None:
         """What is refused changes no run and leaves no new one, unless it has already written a checkpoint."""
-        if self._records is None or (self.record and self.record.is_kept):
+        if self._records is None or (hasattr(self, "record") and self.record.is_kept):
             return
         for logger in self.trainer.loggers if hasattr(self, "trainer") else ():
             logger.finalize("failed")  # else its thread may go on writing
@@ -382,7 +383,7 @@ class TrainCLI(LightningCLI):
         """Test the best checkpoint and say what has come out and where it is."""
         best = getattr(self.trainer.checkpoint_callback, "best_model_path", "") or None
         self.trainer.test(self.model, self.datamodule, ckpt_path=best, verbose=False, weights_only=True)
-        if self.trainer.is_global_zero and self.record:
+        if self.trainer.is_global_zero:
             results = self.record.results
             facts = {name: results[name] for name in ("epochs", "seconds", "images_per_second")}
             self._print_table(results["metrics"] | facts)
