@@ -4,7 +4,7 @@ import math
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning.pytorch.callbacks
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -20,6 +20,7 @@ from callbacks.safe_points import (
 from datamodules.loader import WorkerError
 from models.checkpoint import read_checkpoint
 from models.durable_file import copy_whole
+from models.monitor import Basis, basis, direction, is_of_validation, refuse_unlogged, still_holds
 
 BEST, LAST = "best.ckpt", "last.ckpt"
 
@@ -29,12 +30,13 @@ class CheckpointError(RuntimeError):
 
 
 class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
-    """Keeps `best.ckpt`, by a monitored figure, and `last.ckpt`.
+    """Keeps `best.ckpt`, by a monitored metric, and `last.ckpt`.
 
-    Both are written where nothing is half done, after what belongs to an epoch is logged, so that a run goes on from
-    either as if it had never stopped. The last one is written after every epoch, when a signal ends the process, when
-    the loading of batches fails, and whenever so many minutes have passed. A file is replaced whole, and only by one
-    that has reached the disk; if none can be written, training goes on, and what was there is kept.
+    Both are written where nothing is half done, after what belongs to a step or an epoch is logged, so that a run goes
+    on from either as if it had never stopped. The best one is written before any further step is taken than the metric
+    was measured after. The last one is written after every epoch, when a signal ends the process, when the loading of
+    batches fails, and whenever so many minutes have passed. A file is replaced whole, and only by one that has reached
+    the disk; if none can be written, training goes on, and what was there is kept.
 
     Before the first step the folder is tried with a file of the size of a checkpoint, and the first checkpoint is read
     back, so that a run which could not be kept ends before it has cost anything.
@@ -46,37 +48,42 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
     the run when the disk is full, and forgets the best when the folder changes.
 
     Args:
-        monitor: The figure that decides.
-        mode: Whether it is to be `max` or `min`.
+        monitor: The metric that decides; `val/` ones are looked at after each validation, others after each epoch.
+        mode: Whether it is to be `max` or `min`; by default as its name says.
         every_minutes: The longest time between two checkpoints.
         dirpath: The folder; on the command line always that of the run.
 
     Raises:
-        MisconfigurationException: If an argument is out of its range; when training starts, if the folder cannot take
-            a checkpoint; after an epoch, if the figure was not logged or the checkpoint cannot be read back.
+        MisconfigurationException: If an argument is out of its range or the metric's name does not say its direction;
+            when training starts, if the folder cannot take a checkpoint; after an epoch, if the metric was not logged
+            or the checkpoint cannot be read back.
         CheckpointError: After training, if its end could not be written.
     """
 
     def __init__(
         self,
         monitor: str = "val/accuracy",
-        mode: str = "max",
+        mode: Literal["min", "max"] | None = None,
         every_minutes: float = 10.0,
         dirpath: Path | None = None,
     ) -> None:
         super().__init__()
-        if mode not in ("max", "min"):
-            raise MisconfigurationException(f"checkpoint.mode is {mode}; give max or min.")
         if every_minutes <= 0:
             raise MisconfigurationException(f"checkpoint.every_minutes is {every_minutes}; give a positive number.")
         self.monitor = monitor
-        self.mode = mode
+        self.mode = direction(monitor, mode, "checkpoint")
         self.every_minutes = every_minutes
         self.dirpath = dirpath
         self.best_model_path = ""
         """The file of the best, if there is one."""
         self.best_model_score: float | None = None
         """Its figure."""
+        self.last_model_path = ""
+        """The file of the last, if there is one."""
+        self._basis: Basis = {}
+        self._score: float | None = None  # measured since the last safe point
+        self._source: Path | None = None  # what training goes on from, until it is taken over
+        self._source_of_best: Path | None = None
         self._written = 0.0
         self._read_back = False
         self._failure = ""
@@ -92,45 +99,52 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
         self.best_model_path, self.best_model_score = "", None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Find the folder."""
+        """Find the folder, and what the metric is measured on."""
         add_safe_points(trainer)
         self.dirpath = self.dirpath or Path(trainer.default_root_dir) / "checkpoints"
+        self._basis = basis(trainer, self.monitor, self.mode)
 
     def state_dict(self) -> dict[str, Any]:
-        """The best so far."""
-        return {"best_model_path": self.best_model_path, "best_model_score": self.best_model_score}
+        """The best so far, and what it is the best of."""
+        best = {"best_model_path": self.best_model_path, "best_model_score": self.best_model_score}
+        return best | {"basis": self._basis}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Take over the best, and keep what a new run starts from as its own last, until it has got further.
-
-        Raises:
-            MisconfigurationException: If the folder cannot take them.
-        """
+        """Take over the best, if further ones are measured like it."""
         if trainer.state.fn != "fit" or trainer.ckpt_path is None:
             return
-        source = Path(trainer.ckpt_path)
+        self._source, self.last_model_path = Path(trainer.ckpt_path), str(self._file(LAST))
         state = checkpoint["callbacks"].get(self.state_key, {})
-        ours, score = self._file(BEST), state.get("best_model_score")
-        places = source.with_name(BEST), Path(state.get("best_model_path", ""))
-        theirs = next((place for place in places if _best_score(place, self.state_key) == score), None)
-        if score is not None and theirs is not None:
-            self.best_model_path, self.best_model_score = str(ours), score
-        elif score is not None and trainer.is_global_zero:
+        if (score := state.get("best_model_score")) is None:
+            return
+        if not still_holds(_basis_of(checkpoint, state), self._basis, "the choice of the best checkpoint"):
+            return
+        places = self._source.with_name(BEST), Path(state["best_model_path"])
+        found = (place for place in places if _best_of(place, self.state_key) == (score, state.get("basis")))
+        self._source_of_best = next(found, None)
+        if self._source_of_best is not None:
+            self.best_model_path, self.best_model_score = str(self._file(BEST)), score
+        elif trainer.is_global_zero:
             print(f"{places[0]} is lost or damaged; the best is looked for from here on")
-        if trainer.is_global_zero:
-            last = self._file(LAST)
-            try:
-                ours.parent.mkdir(parents=True, exist_ok=True)
-                if self.best_model_path and theirs is not None and not ours.exists():
-                    copy_whole(theirs, ours)
-                here = source.parent.resolve() == last.parent.resolve()
-                if not last.exists() or (here and not source.samefile(last)):
-                    copy_whole(source, last)
-            except OSError as error:
-                raise MisconfigurationException(
-                    f"The run's folder {ours.parent} cannot take the checkpoint that training goes on from: "
-                    f"{error.strerror}; free space there or choose another place with --runs."
-                ) from error
+
+    def _take_over(self, trainer: Trainer) -> None:
+        """Keep what a new run starts from as its own last, until it has got further, and the best with it."""
+        source, self._source = self._source, None
+        if source is None or not trainer.is_global_zero:
+            return
+        best, last = self._file(BEST), self._file(LAST)
+        try:
+            best.parent.mkdir(parents=True, exist_ok=True)
+            if self._source_of_best is not None and not best.exists():
+                copy_whole(self._source_of_best, best)
+            here = source.parent.resolve() == last.parent.resolve()
+            if not last.exists() or (here and not source.samefile(last)):
+                copy_whole(source, last)
+        except OSError as error:
+            raise MisconfigurationException(
+                f"The run's folder {best.parent} cannot take the checkpoint that training goes on from: "
+                f"{error.strerror}; free space there or choose another place with --runs."
+            ) from error
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Try whether the folder takes a checkpoint.
@@ -157,30 +171,50 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
             trial.unlink(missing_ok=True)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write from here on: before, a resumed run is not yet where its checkpoint is."""
+        """Write from here on: before, a run may be refused, and a resumed one is not yet where its checkpoint is.
+
+        Raises:
+            MisconfigurationException: If the folder cannot take what training goes on from.
+        """
+        self._take_over(trainer)
         self._is_training = True
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write no more, but what could not be written."""
         self._is_training = False
 
-    def on_safe_point(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write what is due.
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note the metric, if this has measured it."""
+        if trainer.state.fn == "fit" and not trainer.sanity_checking and is_of_validation(self.monitor):
+            self._note_score(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note the metric, if this has measured it.
 
         Raises:
-            MisconfigurationException: If the figure to monitor was not logged.
+            MisconfigurationException: If it was not logged.
         """
+        refuse_unlogged(trainer.callback_metrics, self.monitor, "checkpoint")
+        if not is_of_validation(self.monitor):
+            self._note_score(trainer)
+
+    def _note_score(self, trainer: Trainer) -> None:
+        value = trainer.callback_metrics.get(self.monitor)
+        self._score = None if value is None else float(value)
+
+    def on_safe_point(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write what is due."""
         if trainer.fast_dev_run:  # type: ignore[attr-defined]  # the Trainer declares it nowhere
             return
-        if stands_between_epochs(trainer):
-            better = self._find_better(trainer)
-            if better is not None:
-                before = self.state_dict()
-                self.best_model_path, self.best_model_score = str(self._file(BEST)), better
-                if not self._write(trainer, BEST):
-                    self.best_model_path, self.best_model_score = before.values()
-            self._write(trainer, LAST)
-        elif highest_in_any_process(trainer, time.monotonic() - self._written > 60 * self.every_minutes):
+        score, self._score = self._score, None
+        is_better = score is not None and self._is_better(score)
+        if is_better:
+            before = self.best_model_path, self.best_model_score
+            self.best_model_path, self.best_model_score = str(self._file(BEST)), score
+            if not self._write(trainer, BEST):
+                self.best_model_path, self.best_model_score = before
+        due = is_better or stands_between_epochs(trainer)
+        if due or highest_in_any_process(trainer, time.monotonic() - self._written > 60 * self.every_minutes):
             self._write(trainer, LAST)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -204,27 +238,16 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
         Raises:
             CheckpointError: If it could not, and still cannot.
         """
+        self._take_over(trainer)
         if self._failure and not self._write(trainer, LAST):
             raise CheckpointError(
                 f"Training is over, but {self._file(LAST)} could not be written ({self._failure}) and is of an earlier "
                 "time; free space and go on from there with --resume."
             )
 
-    def _find_better(self, trainer: Trainer) -> float | None:
-        figures = trainer.callback_metrics
-        if self.monitor not in figures:
-            validated = any(name.startswith("val/") for name in figures)
-            if self.monitor.startswith("val/") and not validated:
-                return None  # training ended before the first validation
-            raise MisconfigurationException(
-                f"checkpoint.monitor is {self.monitor}, which is not logged; choose from "
-                f"{', '.join(sorted(name for name in figures if '/' in name))}."
-            )
-        score, best = float(figures[self.monitor]), self.best_model_score
-        if math.isnan(score):
-            return None
-        better = best is None or (score > best if self.mode == "max" else score < best)
-        return score if better else None
+    def _is_better(self, score: float) -> bool:
+        best = self.best_model_score
+        return not math.isnan(score) and (best is None or (score > best if self.mode == "max" else score < best))
 
     def _write(self, trainer: Trainer, name: str) -> bool:
         """Whether the checkpoint has reached the disk, the same in all processes."""
@@ -238,6 +261,8 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
             print(f"warning: {path} could not be written ({failure}); training goes on", file=sys.stderr)
         failed = bool(highest_in_any_process(trainer, bool(failure)))
         self._failure = failure or ("another process could not write it" if failed else "")
+        if not failed and name == LAST:
+            self.last_model_path = str(path)
         if not failed and not self._read_back:
             self._read_back = True
             if trainer.is_global_zero:
@@ -250,13 +275,27 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
         return Path(self.dirpath) / name
 
 
-def _best_score(path: Path, key: str) -> float | None:
-    """The score of the best checkpoint in a file, or None if it cannot be used."""
+def _basis_of(checkpoint: dict[str, Any], state: dict[str, Any]) -> Basis:
+    """What the best was measured on, as far as the checkpoint says it; an early one does in its configuration alone."""
+    config = checkpoint.get("config", {})
+    if "basis" in state or not config.get("checkpoint"):
+        known: Basis = state.get("basis", {})
+        return known
+    arguments, average = config["checkpoint"].get("init_args", {}), config.get("weight_average") or {}
+    return {
+        "metric": arguments.get("monitor"),
+        "mode": arguments.get("mode"),
+        "weight_average": average.get("class_path", "").rpartition(".")[2] or None,
+    }
+
+
+def _best_of(path: Path, key: str) -> tuple[float, Basis | None] | None:
+    """The score of the best checkpoint in a file and what it was measured on, or None if it cannot be used."""
     try:
-        score: float | None = read_checkpoint(path)["callbacks"][key]["best_model_score"]
+        state = read_checkpoint(path)["callbacks"][key]
     except (MisconfigurationException, KeyError):
         return None
-    return score
+    return state["best_model_score"], state.get("basis")
 
 
 def _take_space(path: Path, size: int) -> None:

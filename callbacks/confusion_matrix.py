@@ -17,6 +17,7 @@ from callbacks.curves import on_boards
 from callbacks.image_grid import printable, shortened
 from callbacks.outside_steps import OutsideSteps
 from models.classifier import Classifier
+from models.monitor import Basis, basis, still_holds
 
 MOST_NUMBERED = 20
 """Classes up to which the number of images is written into each cell."""
@@ -53,16 +54,23 @@ class ConfusionMatrix(OutsideSteps):
     def __init__(self) -> None:
         self._taken: list[Tensor] = []
         self._best: Tensor | None = None
+        self._basis: Basis = {}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Find what is validated."""
+        self._basis = basis(trainer, "val/accuracy", "max")
 
     def state_dict(self) -> dict[str, Any]:
         """The best validation's, as the rows, columns and numbers of its cells, int64 `[n, 3]`."""
         if self._best is None:
             return {}
-        places = self._best.nonzero()
-        return {"classes": len(self._best), "cells": torch.cat([places, self._best[self._best > 0][:, None]], dim=1)}
+        cells = torch.cat([self._best.nonzero(), self._best[self._best > 0][:, None]], dim=1)
+        return {"classes": len(self._best), "cells": cells, "basis": self._basis}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Go on from there, if further validations are of the same images."""
+        if not still_holds(state_dict.get("basis", {}), self._basis, "the choice of the best confusion matrix"):
+            return
         rows, columns, numbers = state_dict["cells"].unbind(dim=1)
         self._best = torch.zeros(state_dict["classes"], state_dict["classes"], dtype=torch.long)
         self._best[rows, columns] = numbers

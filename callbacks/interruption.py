@@ -13,9 +13,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
-from lightning.pytorch.trainer.states import TrainerFn
 
-from callbacks.safe_points import add_safe_points, highest_in_any_process, stands_between_steps
+from callbacks.safe_points import add_safe_points, highest_in_any_process
 
 EXIT_STATUS = {signal.SIGTERM: 143, signal.SIGUSR1: 143, signal.SIGINT: 130}
 """What the process leaves with on each signal that it heeds."""
@@ -113,8 +112,6 @@ class Interruption(Callback):
         self._leave_if_told(trainer)
 
     def _leave_if_told(self, trainer: Trainer) -> None:
-        if trainer.state.fn == TrainerFn.FITTING and not stands_between_steps(trainer):
-            return  # a validation between batches whose gradients belong together
         if told := highest_in_any_process(trainer, _told.signal):
             raise Stopped(told, in_order=True)
 

@@ -22,7 +22,7 @@ Metrics = dict[str, int | str | float | dict[str, float]]
 class ProgressBar(RichProgressBar):
     """A bar with rate and time left on a terminal; where there is none, a line for each epoch.
 
-    The bar tells the time left of the epoch, `left` that of the whole training, should it run to its last epoch.
+    The bar tells the time left of the epoch, `left` that of the whole training, should it run to its end.
 
     Args:
         refresh_rate: Redraws of the bar per second.
@@ -83,25 +83,33 @@ class ProgressBar(RichProgressBar):
         super().on_train_end(trainer, pl_module)
         self._write_line(trainer)
 
-    def _seconds_per_epoch(self, trainer: Trainer) -> float | None:
-        """From the batches alone: a run that is taken up may begin in the middle of an epoch."""
-        elapsed = time.perf_counter() - self._started
-        return elapsed / self._batches * self.total_train_batches if self._batches else None
+    def _get_train_description(self, current_epoch: int) -> str:
+        description = super()._get_train_description(current_epoch)
+        return description.replace("/-2", "") if self.trainer.max_epochs == -1 else description
+
+    def _rate(self) -> float | None:
+        """Batches per second, of those of this start alone: a run that is taken up may begin in an epoch's middle."""
+        return self._batches / max(time.perf_counter() - self._started, 1e-9) if self._batches else None
 
     def _time_left(self, trainer: Trainer) -> str | None:
-        seconds, total = self._seconds_per_epoch(trainer), trainer.max_epochs
-        if seconds is None or not total or total < 0:
-            return None
-        return str(timedelta(seconds=round(seconds * (total - trainer.current_epoch))))
+        """Until the last epoch or step, whichever comes first."""
+        rate, batches = self._rate(), trainer.num_training_batches
+        limits = []
+        if trainer.max_epochs is not None and trainer.max_epochs >= 0:
+            limits.append((trainer.max_epochs - trainer.current_epoch) * batches)
+        if trainer.max_steps >= 0:
+            limits.append((trainer.max_steps - trainer.global_step) * trainer.accumulate_grad_batches)
+        return str(timedelta(seconds=round(max(0, min(limits)) / rate))) if rate and limits else None
 
     def _write_line(self, trainer: Trainer) -> None:
-        seconds = self._seconds_per_epoch(trainer)
-        if not self._lines or not trainer.is_global_zero or seconds is None:
+        rate = self._rate()
+        if not self._lines or not trainer.is_global_zero or rate is None:
             return
         figures = (f"{name} {float(value):.4f}" for name, value in sorted(trainer.progress_bar_metrics.items()))
-        line = [f"epoch {trainer.current_epoch}", *figures, f"{self.total_train_batches / seconds:.1f} batches/s"]
-        if left := self._time_left(trainer):
+        line = [f"epoch {trainer.current_epoch}", *figures, f"{rate:.1f} batches/s"]
+        if trainer.max_epochs is not None and trainer.max_epochs >= 0:
             line[0] += f"/{trainer.max_epochs}"
+        if left := self._time_left(trainer):
             line.append(f"at most {left} left")
         print("  ".join(line), flush=True)
 

@@ -1,12 +1,15 @@
 """A folder for each run, the same in all its processes."""
 
+import json
 import os
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
 from hashlib import blake2b
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -14,9 +17,16 @@ from lightning.fabric.utilities.rank_zero import _get_rank
 from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, but not listed in its __all__
 
 from callbacks import slurm
+from models.durable_file import replace_file
 
 CONFIG = "config.yaml"
 """The run's resolved configuration, in its folder from before the first step."""
+
+RESULTS = "results.json"
+"""The run's figures, in its folder when training is over, and again after the test."""
+
+RECORDS = "*.yaml", "*.json", "*.csv", "*.txt", "*.patch", "events.out.tfevents.*"
+"""What is written into the run's folder besides checkpoints and what a user puts there."""
 
 CHECKPOINTS = "checkpoints"
 """The folder of checkpoints in the run's folder."""
@@ -31,8 +41,8 @@ def agree_on_run_folder(experiment: Path, resumed: Path | None = None) -> Path:
     """Make the run's folder in its first process, and learn of it in the others.
 
     Processes that the first one starts inherit its environment; those that torchrun starts ask torchrun's store, which
-    also knows the folder when it starts them again after a failure; those of a job of SLURM find the folder by the
-    job's number and the command line, also when the job is queued again.
+    also knows the folder when it starts them again after a failure; those that srun starts ask the first one. A job of
+    SLURM that was queued again goes on with what its command has begun and not finished.
 
     Args:
         experiment: The folder of all runs of the experiment.
@@ -42,24 +52,84 @@ def agree_on_run_folder(experiment: Path, resumed: Path | None = None) -> Path:
         The folder: new, or that of a run to go on with.
 
     Raises:
-        MisconfigurationException: If it cannot be made.
+        MisconfigurationException: If it cannot be made, or the first process does not tell it.
     """
     first = _get_rank() in (None, 0)
-    folder = resumed
-    if folder is None and slurm.job():
-        command = blake2b(repr(sys.argv).encode(errors="surrogateescape"), digest_size=4).hexdigest()
-        folder = experiment / f"job-{slurm.job()}-{command}"
-        _make(folder, new=False)
+    store: TCPStore | None = None
     if "TORCHELASTIC_RUN_ID" in os.environ:
         store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
-        if first and not store.check([VARIABLE]):
-            store.set(VARIABLE, str(folder or make_run_folder(experiment)))
-        return Path(store.get(VARIABLE).decode())
-    if first:
-        folder = folder or make_run_folder(experiment)
+    elif slurm.tasks() > 1:
+        store = slurm.store(is_first=first)
+    if first and not (store and store.check([VARIABLE])):
+        name = None
+        if slurm.job():
+            command = blake2b(repr(sys.argv).encode(errors="surrogateescape"), digest_size=4).hexdigest()
+            name = f"job-{slurm.job()}-{command}"
+        folder = resumed
+        if folder is None and name and slurm.was_queued_again():
+            folder = _newest_unfinished(experiment, name)
+        folder = folder or make_run_folder(experiment, name)
         os.environ[VARIABLE] = str(folder)
+        if store:
+            store.set(VARIABLE, str(folder))
         return folder
-    return folder or Path(os.environ[VARIABLE])
+    try:
+        return Path(store.get(VARIABLE).decode()) if store else resumed or Path(os.environ[VARIABLE])
+    except RuntimeError as error:
+        raise MisconfigurationException(
+            "The first process of the run has not said what its folder is; see what it said."
+        ) from error
+
+
+def _newest_unfinished(experiment: Path, name: str) -> Path | None:
+    runs = [run for run in (*experiment.glob(name), *experiment.glob(f"{name}_*")) if not is_tested(read_results(run))]
+    return max(runs, key=lambda run: run.stat().st_mtime_ns, default=None)
+
+
+def read_results(run: Path) -> dict[str, Any]:
+    """A run's figures as in `results.json`; none if there are none.
+
+    Args:
+        run: Its folder.
+    """
+    try:
+        results = json.loads((run / RESULTS).read_text())
+    except (OSError, ValueError):
+        return {}
+    return results if isinstance(results, dict) else {}
+
+
+def is_tested(results: Mapping[str, Any]) -> bool:
+    """Whether figures are those of a run that has come to its end.
+
+    Args:
+        results: As in `results.json`.
+    """
+    return any(name.startswith("test/") for name in results.get("metrics", {}))
+
+
+def read_records(run: Path) -> dict[Path, bytes]:
+    """What a run's folder holds of what starting or going on with it writes, without its checkpoints.
+
+    Args:
+        run: The folder.
+    """
+    return {file: file.read_bytes() for pattern in RECORDS for file in run.glob(pattern)}
+
+
+def put_back(run: Path, records: Mapping[Path, bytes]) -> None:
+    """Make a run's folder what it was.
+
+    Args:
+        run: The folder.
+        records: What `read_records` has found there.
+    """
+    now = read_records(run)
+    for file in now.keys() - records.keys():
+        file.unlink()
+    for file, content in records.items():
+        if now.get(file) != content:
+            replace_file(file, content)
 
 
 def newest_run(experiment: Path) -> Path:
@@ -117,11 +187,12 @@ def release_folders() -> None:
         _held.pop().release()
 
 
-def make_run_folder(experiment: Path) -> Path:
-    """Make the folder `experiment/<date-time>` for one run alone, even when two start in the same second.
+def make_run_folder(experiment: Path, name: str | None = None) -> Path:
+    """Make a folder for one run alone, even when two start in the same second.
 
     Args:
         experiment: The folder of all runs of the experiment.
+        name: The folder's name, to which a number is added if it is taken; by default date and time.
 
     Returns:
         The new, empty folder.
@@ -129,17 +200,17 @@ def make_run_folder(experiment: Path) -> Path:
     Raises:
         MisconfigurationException: If it cannot be made.
     """
-    started = f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
+    name = name or f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
     for number in count(1):
-        folder = experiment / (started if number == 1 else f"{started}_{number}")
-        if _make(folder, new=True):
+        folder = experiment / (name if number == 1 else f"{name}_{number}")
+        if _make(folder):
             return folder
     raise AssertionError("count never ends")
 
 
-def _make(folder: Path, *, new: bool) -> bool:
+def _make(folder: Path) -> bool:
     try:
-        folder.mkdir(parents=True, exist_ok=not new)
+        folder.mkdir(parents=True)
     except FileExistsError:
         if not folder.is_dir():
             raise MisconfigurationException(

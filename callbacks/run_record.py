@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -11,19 +10,15 @@ from pathlib import Path
 from typing import Any, cast
 
 import yaml
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 
 from callbacks import origin
 from callbacks.outside_steps import OutsideSteps
-from callbacks.run_folder import CONFIG
+from callbacks.run_folder import CONFIG, RESULTS
 from datamodules.names import readable
 from models.checkpoint import VERSION
 from models.classifier import Classifier
 from models.durable_file import replace_file, replacing
-
-RESULTS = "results.json"
-"""The run's figures, in its folder when training is over, and again after the test."""
 
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "kornia")
 """The packages whose versions decide what a run computes."""
@@ -61,6 +56,8 @@ class RunRecord(OutsideSteps):
         self._is_new = not (folder / CONFIG).exists()
         self.results: dict[str, Any] = {"experiment": experiment}
         """What `results.json` holds."""
+        self.is_kept = False
+        """Whether there is a checkpoint or a result of this start, so that nothing in its configuration was refused."""
         self._text = config
         self.config: dict[str, Any] = yaml.safe_load(config)
         """The resolved configuration."""
@@ -123,6 +120,7 @@ class RunRecord(OutsideSteps):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add where the weights come from, and how far the run is."""
+        self.is_kept = True
         checkpoint["config"] = self.config
         checkpoint["data_fingerprint"] = self._fingerprint
         checkpoint["progress"] = {
@@ -167,9 +165,12 @@ class RunRecord(OutsideSteps):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write what training has given."""
+        self.is_kept = True
         self._run_clock.stop()
         checkpoint = trainer.checkpoint_callback
         best = getattr(checkpoint, "best_model_score", None)
+        files = (getattr(checkpoint, f"{name}_model_path", "") for name in ("best", "last"))
+        tested = next(filter(None, files), self.folder)
         datamodule = getattr(trainer, "datamodule", None)
         self.results |= {
             "seed": getattr(datamodule, "seed", None),
@@ -180,8 +181,9 @@ class RunRecord(OutsideSteps):
             "waiting_for_data": round(self._waited(trainer) / max(self._training_clock.seconds, 1e-9), 4),
             "classes": cast(Classifier, pl_module).num_classes,
             "parameters": cast(Classifier, pl_module).num_parameters,
-            "checkpoint": os.path.relpath(getattr(checkpoint, "best_model_path", "") or self.folder, self.folder),
+            "checkpoint": os.path.relpath(tested, self.folder),
             "monitor": getattr(checkpoint, "monitor", None),
+            "mode": getattr(checkpoint, "mode", None),
             "best": None if best is None else float(best),
             "metrics": self._metrics,
             "precision": str(trainer.precision),
@@ -195,13 +197,6 @@ class RunRecord(OutsideSteps):
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add the test's figures."""
         self._write(trainer)
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leave no folder behind when a mistake in the configuration came to light before anything was trained."""
-        if isinstance(exception, MisconfigurationException) and self._is_new and not self._run_clock.seconds:
-            for logger in trainer.loggers:
-                logger.finalize("failed")  # else its thread may write into the folder while it is removed
-            shutil.rmtree(self.folder, ignore_errors=True)
 
     def _waited(self, trainer: Trainer) -> float:
         return self._waited_before + float(getattr(trainer.train_dataloader, "seconds_waited", 0.0))

@@ -1,11 +1,13 @@
 """The places in a training where nothing is half done, so that it can be left and taken up again."""
 
-from typing import Any
+from typing import Any, cast
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.loops.fetchers import _DataFetcher
 from lightning.pytorch.loops.fit_loop import _FitLoop
+from lightning.pytorch.loops.progress import _ProcessedTracker
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
+from lightning.pytorch.loops.utilities import _is_max_limit_reached
 from torch import Tensor, tensor
 
 
@@ -17,13 +19,27 @@ def add_safe_points(trainer: Trainer) -> None:
     is saved in them lacks an epoch's curves and a plateau schedule's last step.
 
     A training that is taken up from such a place, or from within a validation, goes on as it would have without a
-    break. Lightning leaves out the validation that was due, and steps no plateau schedule in a resumed epoch.
+    break. Lightning leaves out the validation that was due, and the rest of an epoch that was to end early.
+
+    So that what is saved here are the weights that were validated, a validation that is due between batches whose
+    gradients belong together waits for their step; Lightning's would look at the weights before it. The weights that
+    `max_steps` ends with are validated too, wherever that is.
 
     Args:
         trainer: The Trainer, before it restores a checkpoint; called again, nothing happens.
     """
     if not isinstance(trainer.fit_loop, _Epochs):
         trainer.fit_loop = _Epochs(trainer)
+
+
+def validate_after_this_step(trainer: Trainer) -> None:
+    """Let a validation follow the step of the batch that is being trained, whether one is due or not.
+
+    Args:
+        trainer: With safe points.
+    """
+    if isinstance(loop := trainer.fit_loop.epoch_loop, _Batches):
+        loop._validation_waits = trainer.enable_validation
 
 
 def stands_between_steps(trainer: Trainer) -> bool:
@@ -60,6 +76,11 @@ class _Epochs(_FitLoop):
         # Lightning tries the validation out also before a run goes on between epochs, and forgets the last figures.
         self.trainer.num_sanity_val_steps = 0
 
+    @property
+    def done(self) -> bool:
+        epochs = cast(_ProcessedTracker, self.epoch_progress.current)
+        return epochs.ready == epochs.processed and super().done  # one that was left in its middle ends like any other
+
     def on_advance_end(self) -> None:
         self._restarting = False  # the epoch ends like any other
         super().on_advance_end()
@@ -67,7 +88,8 @@ class _Epochs(_FitLoop):
 
 
 class _Batches(_TrainingEpochLoop):
-    _validation_due = False
+    _validation_due = False  # in a training that is taken up
+    _validation_waits = False  # for the step
 
     @property
     def _is_validation_done(self) -> bool:
@@ -83,6 +105,13 @@ class _Batches(_TrainingEpochLoop):
             self._validation_due = False
         else:
             super().advance(data_fetcher)
+
+    def _should_check_val_fx(self, data_fetcher: _DataFetcher) -> bool:
+        is_last = self.trainer.enable_validation and _is_max_limit_reached(self.global_step, self.max_steps)
+        due = self._validation_waits or is_last or super()._should_check_val_fx(data_fetcher)
+        stops = self.trainer.should_stop and self.trainer.fit_loop._can_stop_early  # without that step
+        self._validation_waits = due and self._should_accumulate() and not stops
+        return due and not self._validation_waits
 
     def on_advance_end(self, data_fetcher: _DataFetcher) -> None:
         super().on_advance_end(data_fetcher)

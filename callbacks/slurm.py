@@ -4,11 +4,66 @@ import os
 import subprocess
 import sys
 
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, but not listed in its __all__
+
+INTERACTIVE = "bash", "interactive"
+"""Names of jobs that are shells, in which commands are not started by srun, as Lightning has it."""
+
+PORTS_APART = 10_000
+"""Between the port that processes train by, which Lightning takes from the job's number, and that of `store`."""
+
 
 def job() -> str:
     """The job's number, with that of the task of an array; empty outside a job."""
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID", "")
+
+
+def tasks() -> int:
+    """The processes that srun has started together, of which this is one; 1 outside a job and in its shell."""
+    if os.environ.get("SLURM_JOB_NAME") in INTERACTIVE or "TORCHELASTIC_RUN_ID" in os.environ:
+        return 1
+    return int(os.environ.get("SLURM_NTASKS", "1"))
+
+
+def refuse_unknown_tasks() -> None:
+    """See that the job says which of its processes this is, and how many are on each node.
+
+    Raises:
+        MisconfigurationException: If it does not.
+    """
+    if tasks() > 1 and not {"SLURM_PROCID", "SLURM_NTASKS_PER_NODE"} <= os.environ.keys():
+        raise MisconfigurationException(
+            f"The job of SLURM has {tasks()} tasks, but does not say how many of them are on each node: ask for as "
+            "many as --trainer.devices with --ntasks-per-node and start them with srun, or ask for one with --ntasks=1."
+        )
+
+
+def was_queued_again() -> bool:
+    """Whether the job has run before, and was stopped."""
+    return int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0
+
+
+def store(*, is_first: bool) -> TCPStore:
+    """What processes that srun has started together tell each other by, whatever ran in the job before them.
+
+    Args:
+        is_first: Whether this process is the first, where the others look for it.
+    """
+    environment = SLURMEnvironment()
+    address, port = environment.main_address, environment.main_port + PORTS_APART
+    try:
+        _stores.append(TCPStore(address, port, is_master=is_first, wait_for_workers=False))
+    except RuntimeError as error:
+        raise MisconfigurationException(
+            f"The job's processes do not find each other at {address}:{port}; see what the first of them said."
+        ) from error
+    return _stores[-1]
+
+
+_stores: list[TCPStore] = []  # others may ask as long as this process lives
 
 
 def queue_again() -> None:

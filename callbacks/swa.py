@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
 from callbacks.checkpoint import Checkpoint
+from callbacks.safe_points import validate_after_this_step
 from callbacks.weight_average import WeightAverage
 from datamodules.base import ImageDataModule
 from models.batch_norm import compute_statistics, trained_batch_norms
@@ -94,6 +95,7 @@ class SWA(WeightAverage):
         if batch_idx + 1 < trainer.num_training_batches or trainer.current_epoch < self._first_epoch:
             return
         self._update()
+        validate_after_this_step(trainer)  # of the last average, none else would come
         layers = trained_batch_norms(pl_module)
         if layers:
             self._put_in()

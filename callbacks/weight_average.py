@@ -25,6 +25,9 @@ class WeightAverage(Callback, ABC):
     there, an average that begins late is validated before anything was averaged, and tensors are updated one by one.
     """
 
+    is_evaluated = True
+    """What is validated and stored is not what is trained: no score goes with those of a run without it."""
+
     def __init__(self) -> None:
         self.updates = 0
         """How often the average was updated."""
@@ -65,6 +68,8 @@ class WeightAverage(Callback, ABC):
         if state := checkpoint["callbacks"].get(self.state_key):
             self.updates = state["updates"]
             self._average = [checkpoint["state_dict"][name] for name in raw]
+        elif trainer.is_global_zero:
+            print("the average of the weights begins anew: the run to go on with had another kind of it")
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the weights, now that they are on their device."""

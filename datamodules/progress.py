@@ -59,7 +59,7 @@ def progress(title: str, total: int, *, aside: bool = False) -> Iterator[Advance
         done += number
         if (now := time.monotonic()) >= next_line:
             next_line = now + SECONDS_BETWEEN_LINES
-            rate = done / (now - start)
+            rate = max(done, 1) / (now - start)
             left = timedelta(seconds=round((total - done) / rate))
             print(
                 f"{title}  {done:,}/{total:,}  {rate:,.0f}/s  {left} left",

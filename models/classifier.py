@@ -24,7 +24,7 @@ from models.class_path import refuse_functions
 from models.freezing import Freezing
 from models.losses import CrossEntropy, Loss
 from models.metrics import ClassificationMetrics
-from models.optimization import Optimization, make_ready, make_schedule
+from models.optimization import Optimization, make_ready, make_schedule, step_plateaus
 from models.parameter_groups import parameter_groups
 from models.views import Views, average_logits
 from models.weights import misfit
@@ -274,17 +274,16 @@ class Classifier(LightningModule):
             MisconfigurationException: If the schedule waits for a figure that is not among those logged.
         """
         self._log_figures("train", self.train_metrics)
-        for config in self.trainer.lr_scheduler_configs:
-            due = config.reduce_on_plateau and (self.current_epoch + 1) % config.frequency == 0
-            if due and config.monitor not in (logged := self.trainer.callback_metrics):
-                raise MisconfigurationException(
-                    f"model.scheduler.monitor is {config.monitor}, which is not logged; choose from "
-                    f"{', '.join(sorted(name for name in logged if '/' in name))}."
-                )
+        step_plateaus(self.trainer, validated=False)
 
     def on_validation_epoch_end(self) -> None:
         """Log the epoch's figures."""
         self._log_figures("val", self.val_metrics)
+
+    def on_validation_end(self) -> None:
+        """Let a schedule that waits for a figure look at it."""
+        if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
+            step_plateaus(self.trainer, validated=True)
 
     def on_test_epoch_end(self) -> None:
         """Log the figures."""

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +14,7 @@ from lightning.pytorch.utilities.types import LRSchedulerConfigType
 from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import ConstantLR
 
+from models.monitor import basis, is_of_validation, refuse_unlogged, still_holds
 from models.parameter_groups import scale_rates, scale_schedule
 from models.schedule import check_total_steps, length_note, refuse_unusable
 
@@ -28,11 +30,13 @@ class Optimization:
         optimizer: The optimizer as it was configured, with its `class_path`, if it was.
         groups: Its parameter groups.
         total_steps: Optimizer steps of its schedule, if that has an end.
+        schedules: The states of its schedules in the checkpoint, of which what does not hold any more can be left out.
     """
 
     optimizer: object
     groups: Sequence[Mapping[str, Any]]
     total_steps: int | None
+    schedules: Sequence[dict[str, Any]] = ()
 
     @classmethod
     def taken_from(cls, checkpoint: dict[str, Any]) -> Self:
@@ -47,7 +51,7 @@ class Optimization:
             schedule.pop("_schedule_phases", None)  # which OneCycleLR makes of them
         (optimizer,) = checkpoint["optimizer_states"]
         configured = checkpoint.get(LightningModule.CHECKPOINT_HYPER_PARAMS_KEY, {})
-        return cls(configured.get("optimizer"), optimizer["param_groups"], total_steps)
+        return cls(configured.get("optimizer"), optimizer["param_groups"], total_steps, checkpoint["lr_schedulers"])
 
     def refuse_another(self, optimizer: object, groups: Sequence[Mapping[str, Any]]) -> None:
         """See that an optimizer can go on from the state of this one.
@@ -117,10 +121,40 @@ def make_schedule(
         print(note)
     config = LRSchedulerConfigType(scheduler=scheduler, interval="step" if per_step else "epoch", name="lr")
     if isinstance(scheduler, ReduceLROnPlateau):
-        config["monitor"] = scheduler.monitor
-        if scheduler.monitor.startswith("val/"):
-            config["frequency"] = trainer.check_val_every_n_epoch or 1
+        config |= {"monitor": scheduler.monitor, "frequency": sys.maxsize}  # `step_plateaus` knows when
+        vars(scheduler)["basis"] = now = basis(trainer, scheduler.monitor, scheduler.mode)  # a part of its state
+        for state in before.schedules if before else ():
+            then = {"metric": state.get("monitor"), "mode": state.get("mode")} | state.get("basis", {})
+            if "num_bad_epochs" in state and not still_holds(then, now, "the wait for a plateau"):
+                for name in ("best", "num_bad_epochs", "cooldown_counter", "monitor", "mode", "mode_worse", "basis"):
+                    state.pop(name, None)
     return config
+
+
+def step_plateaus(trainer: Trainer, *, validated: bool) -> None:
+    """Let schedules that wait for a plateau look at their metric where it was measured.
+
+    Lightning looks at it after each epoch, at the last value that there is.
+
+    Args:
+        trainer: Whose schedules they are.
+        validated: Whether a validation has ended, else an epoch of training.
+
+    Raises:
+        MisconfigurationException: If an epoch has ended, and nothing of the metric's name was logged.
+    """
+    metrics = trainer.callback_metrics
+    for config in trainer.lr_scheduler_configs:
+        if not isinstance(config.scheduler, ReduceLROnPlateau):
+            continue
+        monitor = config.scheduler.monitor
+        if not validated:
+            refuse_unlogged(metrics, monitor, "model.scheduler")
+        if is_of_validation(monitor) == validated and monitor in metrics:
+            progress = trainer.fit_loop.epoch_loop.scheduler_progress  # which Lightning counts its own steps in
+            progress.increment_ready()
+            config.scheduler.step(metrics[monitor])
+            progress.increment_completed()
 
 
 def make_ready(optimizer: Optimizer) -> None:

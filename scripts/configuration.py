@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 import torch
 import yaml
+from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import _get_rank
 from lightning.pytorch.cli import LightningArgumentParser
@@ -24,6 +25,7 @@ from callbacks.checkpoint import CheckpointError
 from datamodules.loader import WorkerError
 from datamodules.names import readable
 from models.checkpoint import read_checkpoint
+from models.monitor import direction
 from scripts.meant_class import meant_class
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -76,6 +78,8 @@ def merge(base: Config, over: Config) -> Config:
         {'lr': 1, 'net': {'class_path': 'B'}}
     """
     merged = dict(base)
+    if over.get("monitor", monitor := base.get("monitor")) != monitor:
+        merged.pop("mode", None)  # the direction is that of the metric
     for key, value in over.items():
         below = merged.get(key)
         if isinstance(below, dict) and isinstance(value, dict):
@@ -119,7 +123,7 @@ def read_layers(args: Sequence[str], run: Path | None = None) -> tuple[Config, l
 
 
 def switch_classes(config: Config, flags: Sequence[str]) -> Config:
-    """Clear what belongs to the classes that flags such as `--model.optimizer torch.optim.SGD` replace.
+    """Clear what belongs to what flags such as `--model.optimizer torch.optim.SGD` replace: arguments, or a mode.
 
     Args:
         config: The merged files.
@@ -131,16 +135,53 @@ def switch_classes(config: Config, flags: Sequence[str]) -> Config:
     for flag, following in zip_longest(flags, flags[1:], fillvalue=""):
         name, _, value = flag.partition("=")
         value = value or following
-        if not name.startswith("--") or value == "null" or not re.fullmatch(r"[A-Za-z_][\w.]*", value):
+        key = name[2:].removesuffix(".class_path")
+        replaced = Config(class_path=value)
+        if key.endswith(".monitor"):
+            key = key.removesuffix(".monitor").removesuffix(".init_args")
+            replaced = {"init_args": {"monitor": value}}
+        elif value.startswith("{") and isinstance(mapping := _mapping(value), dict):
+            replaced = mapping
+        elif value == "null" or not re.fullmatch(r"[A-Za-z_][\w.]*", value):
             continue
-        parts = name[2:].removesuffix(".class_path").split(".")
+        parts = key.split(".")
         node: Any = config
         for part in parts:
             node = node.get(part) if isinstance(node, dict) else None
-        if isinstance(node, dict) and "class_path" in node:
-            named = reduce(lambda inner, part: {part: inner}, reversed(parts), Config(class_path=value))
-            config = merge(config, named)
+        if name.startswith("--") and isinstance(node, dict) and "class_path" in node:
+            config = merge(config, reduce(lambda inner, part: {part: inner}, reversed(parts), replaced))
     return config
+
+
+def _mapping(value: str) -> Any:
+    try:
+        return yaml.safe_load(value)
+    except yaml.YAMLError:
+        return None  # the parser says what is wrong with it
+
+
+def fill_modes(config: Any, given: Any, key: str = "") -> None:
+    """Give whatever monitors a metric the direction of it, where the user has given none.
+
+    Classes of libraries have a constant default instead, with which the worst model would be kept.
+
+    Args:
+        config: The resolved configuration, or a part of it.
+        given: The same without defaults.
+        key: The part's.
+
+    Raises:
+        MisconfigurationException: If the metric's name does not say its direction.
+    """
+    if isinstance(config, list):
+        for number, item in enumerate(config):
+            fill_modes(item, given[number] if given else None, f"{key}[{number}]")
+    elif isinstance(config, Namespace):
+        parts = vars(given) if isinstance(given, Namespace) else {}
+        if "mode" in config and "mode" not in parts and isinstance(config.get("monitor"), str):
+            config.mode = direction(config.monitor, None, key)
+        for name, value in vars(config).items():
+            fill_modes(value, parts.get(name), key if name == "init_args" else f"{key}.{name}".lstrip("."))
 
 
 class Parser(LightningArgumentParser):

@@ -3,7 +3,6 @@
 python scripts/train.py fit --like runs/EXPERIMENT/DATE-TIME
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +15,7 @@ from torch import Tensor
 
 from callbacks.checkpoint import LAST
 from callbacks.origin import differences, flat, read_origin, read_restarts, sentences
-from callbacks.run_folder import CHECKPOINTS, CONFIG
-from callbacks.run_record import RESULTS
+from callbacks.run_folder import CHECKPOINTS, CONFIG, RESULTS, is_tested, read_results
 from datamodules.names import readable
 from models.checkpoint import read_checkpoint
 
@@ -41,7 +39,7 @@ def refuse_incomplete(original: Path) -> None:
         raise MisconfigurationException(
             f"{original} is no folder of a run: it has no {CONFIG}; give one such as runs/EXPERIMENT/DATE-TIME."
         )
-    if not tested(read_results(original)):
+    if not is_tested(read_results(original)):
         raise MisconfigurationException(
             f"{original} is not complete: it has no {RESULTS} with the figures of a test, so that nothing can be "
             f"compared with it; finish it with --resume {original}, or train its configuration with --config "
@@ -53,28 +51,6 @@ def refuse_incomplete(original: Path) -> None:
             f"configuration with --config {original / CONFIG}."
         )
     read_checkpoint(last)
-
-
-def read_results(run: Path) -> dict[str, Any]:
-    """A run's figures as in `results.json`; none if there are none.
-
-    Args:
-        run: Its folder.
-    """
-    try:
-        results = json.loads((run / RESULTS).read_text())
-    except (OSError, ValueError):
-        return {}
-    return results if isinstance(results, dict) else {}
-
-
-def tested(results: Mapping[str, Any]) -> bool:
-    """Whether figures are those of a run that has come to its end.
-
-    Args:
-        results: As in `results.json`.
-    """
-    return any(name.startswith("test/") for name in results.get("metrics", {}))
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,9 @@ from typing import Any
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from callbacks.interruption import Stopped
+from callbacks.run_folder import is_tested, read_results
 from models.durable_file import replace_file
 from scripts.configuration import CONFIGS
-from scripts.likeness import read_results, tested
 from scripts.output_file import refuse_output
 from scripts.process import training_process
 from scripts.seeds import number_of_seeds, spread, train_seeds
@@ -109,7 +109,7 @@ class Ledger:
         found: list[tuple[dict[str, Any], list[str]]] = []
         for key, entry in self._entries.items():
             is_run = key.rpartition(" ")[0] == experiment.name and "folder" in entry
-            if is_run and tested(results := read_results(self._runs / entry["folder"])):
+            if is_run and is_tested(results := read_results(self._runs / entry["folder"])):
                 found.append((results, entry["flags"]))
         noted = self._entries.get(experiment.name, {"problem": "not asked for yet", "flags": []})
         if not found:

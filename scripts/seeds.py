@@ -26,11 +26,10 @@ from rich.table import Table
 
 from callbacks.interruption import EXIT_STATUS, Stopped
 from callbacks.origin import read_origin
-from callbacks.run_folder import CONFIG, wait_until_left
+from callbacks.run_folder import CONFIG, is_tested, read_results, wait_until_left
 from datamodules.names import readable
 from scripts.configuration import Config
 from scripts.data_command import data_of_config
-from scripts.likeness import read_results, tested
 from scripts.process import PARENT
 
 TRAIN = Path(__file__).with_name("train.py")
@@ -151,6 +150,10 @@ def train_seeds(plan: Plan, seeds: Sequence[int]) -> list[SeedRun]:
     """
     if seeds[-1] >= 2**32:
         raise MisconfigurationException(f"The last seed is {seeds[-1]}; give seeds from 0 to {2**32 - 1}.")
+    if plan.config["trainer"].get("fast_dev_run"):
+        raise MisconfigurationException(
+            "trainer.fast_dev_run keeps nothing that seeds could be compared by; leave it out."
+        )
     with _Child() as child:
         runs = [_train_seed(plan, seed, child) for seed in seeds]
         child.leave_if_told()
@@ -160,7 +163,7 @@ def train_seeds(plan: Plan, seeds: Sequence[int]) -> list[SeedRun]:
 def _train_seed(plan: Plan, seed: int, child: "_Child") -> SeedRun:
     name = f"{plan.experiment.name}, seed {seed}"
     run = find_run(plan, seed)
-    if run and tested(results := read_results(run)):
+    if run and is_tested(results := read_results(run)):
         print(f"{name}: done in {run}", flush=True)
         return SeedRun(seed, run, results)
     if run:
@@ -205,7 +208,7 @@ def find_run(plan: Plan, seed: int) -> Path | None:
     fingerprint = readable(data_of_config(plan.config).data_fingerprint)
     origins = {run: read_origin(run) for run in found}
     found = [run for run, origin in origins.items() if origin and origin["data_fingerprint"] == fingerprint]
-    done = [run for run in found if tested(read_results(run))]
+    done = [run for run in found if is_tested(read_results(run))]
     return max(done or found, key=lambda run: (run / CONFIG).stat().st_mtime_ns, default=None)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from pkgutil import resolve_name
 from shutil import rmtree
 from signal import SIGUSR1
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -35,7 +36,16 @@ from callbacks.curves import Curves, cut_curves
 from callbacks.interruption import Interruption, Stopped
 from callbacks.origin import repeated_run
 from callbacks.prediction_file import PredictionFile
-from callbacks.run_folder import CHECKPOINTS, CONFIG, agree_on_run_folder, hold, newest_run, release_folders
+from callbacks.run_folder import (
+    CHECKPOINTS,
+    CONFIG,
+    agree_on_run_folder,
+    hold,
+    newest_run,
+    put_back,
+    read_records,
+    release_folders,
+)
 from callbacks.run_record import RunRecord
 from datamodules.base import ImageDataModule
 from models.checkpoint import DurableCheckpointIO, is_weights_only, newest_checkpoint, read_checkpoint
@@ -43,7 +53,7 @@ from models.class_path import refuse_functions
 from models.classifier import Classifier
 from models.durable_file import remove_leftovers
 from models.precision import choose_precision
-from scripts.configuration import CONFIGS, FAULTS, Parser, one_sentence, read_layers
+from scripts.configuration import CONFIGS, FAULTS, Parser, fill_modes, one_sentence, read_layers
 from scripts.likeness import compare_runs, refuse_incomplete
 from scripts.process import training_process
 from scripts.seeds import Plan, asks_for_seeds, train_seeds_and_tell
@@ -73,23 +83,45 @@ class TrainCLI(LightningCLI):
         callbacks: Further callbacks of `fit`.
     """
 
+    record: RunRecord
+    _records: dict[Path, bytes] | None = None  # of the run's folder, before this has changed anything there
+    _tried_in: TemporaryDirectory[str] | None = None  # what fast_dev_run writes into
+
     def __init__(self, args: ArgsType = None, callbacks: Sequence[Callback] = ()) -> None:
         self.more_callbacks = callbacks
         self.step = 0
         self.is_alike = True
         """Whether the run came to what the one came to that it was to do again."""
-        super().__init__(
-            Classifier,
-            ImageDataModule,
-            subclass_mode_data=True,
-            save_config_callback=None,
-            auto_configure_optimizers=False,
-            parser_class=Parser,
-            parser_kwargs={"allow_abbrev": False},
-            # The batch sampler knows of processes; Lightning's would repeat images to even out their shares.
-            trainer_defaults={"use_distributed_sampler": False},
-            args=args,
-        )
+        try:
+            super().__init__(
+                Classifier,
+                ImageDataModule,
+                subclass_mode_data=True,
+                save_config_callback=None,
+                auto_configure_optimizers=False,
+                parser_class=Parser,
+                parser_kwargs={"allow_abbrev": False},
+                # The batch sampler knows of processes; Lightning's would repeat images to even out their shares.
+                trainer_defaults={"use_distributed_sampler": False},
+                args=args,
+            )
+        except MisconfigurationException:
+            self._leave_as_it_was()
+            raise
+        finally:
+            if self._tried_in:
+                self._tried_in.cleanup()
+
+    def _leave_as_it_was(self) -> None:
+        """What is refused changes no run and leaves no new one, unless it has already written a checkpoint."""
+        if self._records is None or (hasattr(self, "record") and self.record.is_kept):
+            return
+        for logger in self.trainer.loggers if hasattr(self, "trainer") else ():
+            logger.finalize("failed")  # else its thread may go on writing
+        if self.is_new:
+            rmtree(self.folder, ignore_errors=True)
+        else:
+            put_back(self.folder, self._records)
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -131,7 +163,12 @@ class TrainCLI(LightningCLI):
         self.command = ["scripts/train.py", *args]
         if args and args[0] == "fit":
             args = self._find_other_run(parser, args)
-        self.config = parser.parse_args(self._lay(args))
+        layers = self._lay(args)
+        self.config = parser.parse_args(layers)
+        if args and args[0] in self.subcommands():
+            # The seed is given because arguments are linked to it.
+            given = parser.parse_args([args[0], "--seed_everything=0", *layers[1:]], defaults=False)
+            fill_modes(self.config[args[0]], given[args[0]])
         refuse_functions(self.config, "The configuration")
         if not 0 <= (seed := self.config[self.config.subcommand].seed_everything) < 2**32:
             raise MisconfigurationException(f"seed_everything is {seed}; give a whole number from 0 to {2**32 - 1}.")
@@ -191,8 +228,16 @@ class TrainCLI(LightningCLI):
                 f"{config.ckpt_path} holds weights alone, from which no training goes on; give the last.ckpt of a run, "
                 "or begin from its backbone with --model.network.weights."
             )
+        slurm.refuse_unknown_tasks()
         if self.subcommand == "fit":
             refuse_impossible(config.trainer)
+            if config.trainer.fast_dev_run:
+                if self.resumed or self.original:
+                    raise MisconfigurationException(
+                        "trainer.fast_dev_run tries a configuration out and keeps nothing; leave it out to go on with "
+                        "a run or to do one again."
+                    )
+                self._tried_in = TemporaryDirectory(prefix="kindling-")
         self.name_experiment()
         if config.ckpt_path:
             # What training began from may be gone; the checkpoint's weights follow.
@@ -202,8 +247,13 @@ class TrainCLI(LightningCLI):
         if self.subcommand in ("validate", "test"):
             config.trainer.logger = False
             return
-        self.folder = agree_on_run_folder(config.runs / self.experiment, self.resumed)
+        runs = Path(self._tried_in.name) if self._tried_in else config.runs
+        self.folder = agree_on_run_folder(runs / self.experiment, self.resumed)
         self.is_new = not (self.folder / CONFIG).is_file()
+        if _get_rank() in (None, 0):
+            if self.subcommand == "fit":
+                hold(self.folder)
+            self._records = read_records(self.folder)
         if self.subcommand == "fit":
             self._take_up(config)
         config.trainer.default_root_dir = str(self.folder)
@@ -236,7 +286,6 @@ class TrainCLI(LightningCLI):
         checkpoints = self.folder / CHECKPOINTS
         first = _get_rank() in (None, 0)
         if first:
-            hold(self.folder)
             for place in (self.folder, checkpoints):
                 remove_leftovers(place)
         checkpoint = newest_checkpoint(checkpoints)
@@ -260,8 +309,6 @@ class TrainCLI(LightningCLI):
         try:
             super().instantiate_classes()
         except (ValueError, ModuleNotFoundError, MisconfigurationException) as error:
-            if getattr(self, "is_new", False):
-                rmtree(self.folder, ignore_errors=True)  # another process of the run may be faster
             raise MisconfigurationException(one_sentence(str(error))) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -292,6 +339,14 @@ class TrainCLI(LightningCLI):
             plugins=init.trainer.plugins or DurableCheckpointIO(),
             **kwargs,
         )
+        by_torchrun = "TORCHELASTIC_RUN_ID" in os.environ
+        started = int(os.environ["WORLD_SIZE"]) if by_torchrun else slurm.tasks()
+        if started > 1 and started != trainer.world_size:
+            raise MisconfigurationException(
+                f"{started} processes were started together by {'torchrun' if by_torchrun else 'SLURM'}, but the "
+                f"Trainer is for {trainer.world_size}: give --trainer.devices as many as start on each node, or start "
+                "one."
+            )
         device = trainer.strategy.root_device
         if init.trainer.sync_batchnorm and trainer.world_size > 1 and device.type == "cpu":
             raise MisconfigurationException(
@@ -315,7 +370,7 @@ class TrainCLI(LightningCLI):
         try:
             super()._run_subcommand(subcommand)
         except (Stopped, *FAULTS, torch.OutOfMemoryError, MemoryError) as end:
-            if subcommand == "fit" and self.trainer.is_global_zero:
+            if subcommand == "fit" and self.trainer.is_global_zero and not self._tried_in:
                 what = f"stopped by {end.signal.name}" if isinstance(end, Stopped) else "broken off"
                 if (self.folder / CONFIG).is_file():
                     print(f"{what}; go on with: scripts/train.py fit --resume {self.folder}")
@@ -338,6 +393,9 @@ class TrainCLI(LightningCLI):
             share = results["waiting_for_data"]
             if share > MOST_WAITING and not self.config.fit.feature_cache:  # whose steps are all but nothing
                 print(f"{share:.0%} of training was waiting for data: {self.datamodule.remedy_for_waiting}")
+            if self._tried_in:
+                print("nothing is kept of this, because trainer.fast_dev_run only tries the configuration out")
+                return
             print(f"checkpoint  {os.path.relpath(best) if best else 'none'}")
             print(f"curves      {os.path.relpath(tensorboard)} --logdir {self.config.fit.runs}")
             if self.original:

@@ -8,7 +8,12 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
+from callbacks.checkpoint import _basis_of
+from datamodules.digits import Digits
 from models.checkpoint import DurableCheckpointIO, read_checkpoint
+from models.classifier import Classifier
+from tests.callbacks.test_curves import rows
+from tests.callbacks.test_weight_average import figures
 from tests.conftest import Run
 
 SHORT = ("--data.batch_size=256", "--early_stopping=null")
@@ -164,3 +169,84 @@ def test_a_figure_that_is_no_number_is_not_the_best(train: Callable[..., Run]) -
     monitor = ("--checkpoint.monitor=val/loss", "--checkpoint.mode=min", "--trainer.max_epochs=2")
     run = train(*SHORT, *monitor, f"--trainer.callbacks=[{{class_path: {__name__}.NaNAtFirst}}]")
     assert run.results["best"] == run.results["metrics"]["val/loss"] > 0
+
+
+EMA = "--weight_average=callbacks.ema.EMA"
+SWA = ("--weight_average=callbacks.swa.SWA", "--weight_average.start=1")
+MIDDLE = {
+    "a fraction that divides no epoch": (["--trainer.val_check_interval=0.4"], [4, 8, 15, 19]),
+    "batches across epochs": (["--trainer.val_check_interval=15", "--trainer.check_val_every_n_epoch=null"], [15]),
+    "steps of several batches": (
+        ["--trainer.val_check_interval=4", "--trainer.accumulate_grad_batches=3"],
+        [2, 3, 6, 7],
+    ),
+    "every second epoch": (["--trainer.check_val_every_n_epoch=2"], [22]),
+    "an end within an epoch": (["--trainer.max_steps=14"], [11, 14]),
+    "the same in an epoch that is not validated": (
+        ["--trainer.max_steps=14", "--trainer.check_val_every_n_epoch=3"],
+        [14],
+    ),
+    "an end where a validation is due": (["--trainer.max_steps=16", "--trainer.val_check_interval=5"], [5, 10, 16]),
+    "an end with an epoch": (["--trainer.max_epochs=-1", "--trainer.max_steps=11"], [11]),
+    "an average of steps": ([EMA, "--weight_average.decay=0.8", "--trainer.val_check_interval=4"], [4, 8, 15, 19]),
+    "an average of epochs": ([*SWA, "--trainer.val_check_interval=4"], [4, 8, 15, 19, 22]),
+}
+
+
+@pytest.mark.parametrize(("flags", "steps"), MIDDLE.values(), ids=MIDDLE)
+def test_the_best_has_the_weights_that_scored(
+    train: Callable[..., Run], digits: Digits, flags: list[str], steps: list[int]
+) -> None:
+    run = train(
+        *("--data.batch_size=128", "--early_stopping=null", "--trainer.max_epochs=2", "--checkpoint.monitor=val/loss"),
+        *("--model.optimizer.lr=0.03", "--model.scheduler=null", *flags),
+    )
+    losses = {int(row["step"]) + 1: float(row["val/loss"]) for row in rows(run.folder) if row["val/loss"]}
+    assert list(losses) == steps
+    # Once the epochs are averaged, the best is one of the averages.
+    candidates = {step: loss for step, loss in losses.items() if step > 19 or "SWA" not in flags[0]}
+    best = read_checkpoint(run.best)
+    assert run.results["best"] == losses[best["global_step"]] == min(candidates.values())
+    assert figures(Classifier.load_from_checkpoint(run.best), digits, "val")["val/loss"] == run.results["best"]
+
+
+def test_what_is_restored_is_dropped_where_another_metric_decides(
+    train: Callable[..., Run], resume: Callable[..., Run], capsys: pytest.CaptureFixture[str]
+) -> None:
+    plateau = ("--model.scheduler=lightning.pytorch.cli.ReduceLROnPlateau", "--model.scheduler.monitor=val/loss")
+    run = train(
+        *("--data.batch_size=256", "--trainer.max_epochs=2", *plateau),
+        *("--checkpoint.monitor=val/loss", "--early_stopping.monitor=val/loss"),
+    )
+    assert run.results["mode"] == "min"
+    before = run.results["best"]
+    shutil.copytree(run.folder, untouched := run.folder.parent / "untouched")
+    capsys.readouterr()
+    flags = [f"--{key}.monitor=val/accuracy" for key in ("checkpoint", "early_stopping", "model.scheduler")]
+    run = resume(Run(run.folder), *flags, "--trainer.max_epochs=3")
+    said = capsys.readouterr().out
+    for what in ("the choice of the best checkpoint", "early stopping", "the wait for a plateau"):
+        assert f"{what} begins anew: the metric is val/accuracy, was val/loss; the mode is max, was min" in said
+    facts = {name: run.results[name] for name in ("monitor", "mode", "best")}
+    best = read_checkpoint(run.best)
+    accuracy = best["progress"]["metrics"]["val/accuracy"]
+    assert facts == {"monitor": "val/accuracy", "mode": "max", "best": accuracy} != {"best": before}
+    assert best["epoch"] == 3
+    assert best["lr_schedulers"][0]["best"] == pytest.approx(accuracy)
+    assert (best["lr_schedulers"][0]["mode"], best["lr_schedulers"][0]["num_bad_epochs"]) == ("max", 0)
+
+    # A run that is over has nothing that the new metric could have chosen.
+    over = resume(Run(untouched), "--checkpoint.monitor=val/accuracy")
+    assert over.results["best"] is None
+    assert over.results["checkpoint"] == "checkpoints/last.ckpt"
+
+
+def test_an_early_state_is_known_by_the_configuration_beside_it() -> None:
+    config = {"checkpoint": {"init_args": {"monitor": "val/loss", "mode": "min"}}, "weight_average": None}
+    early = {"best_model_score": 0.5, "best_model_path": ""}
+    known = {"metric": "val/loss", "mode": "min", "weight_average": None}
+    assert _basis_of({"config": config}, early) == known
+    average = {"weight_average": {"class_path": "callbacks.ema.EMA"}}
+    assert _basis_of({"config": config | average}, early) == known | {"weight_average": "EMA"}
+    assert _basis_of({}, early) == {}
+    assert _basis_of({"config": config}, early | {"basis": {"metric": "val/f1"}}) == {"metric": "val/f1"}

@@ -45,3 +45,14 @@ def test_can_watch_any_figure_of_the_epoch(train: Callable[..., Run]) -> None:
         *("--early_stopping.min_delta=100", "--trainer.max_epochs=5"),
     )
     assert run.results["epochs"] == 2
+
+
+@pytest.mark.parametrize("flags", [("val/loss",), ("train/loss", "--trainer.val_check_interval=0.5")])
+def test_a_loss_that_falls_stops_nothing_and_is_looked_at_when_it_is_measured(
+    train: Callable[..., Run], flags: tuple[str, ...]
+) -> None:
+    monitor, *more = flags
+    run = train(f"--early_stopping.monitor={monitor}", *more, "--early_stopping.patience=1", "--trainer.max_epochs=3")
+    assert run.results["epochs"] == 3
+    (state,) = (state for key, state in run.checkpoint["callbacks"].items() if key.startswith("EarlyStopping"))
+    assert float(state["best_score"]) == run.results["metrics"][monitor]

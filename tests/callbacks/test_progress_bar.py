@@ -45,3 +45,36 @@ def test_is_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ProgressBar().is_enabled
     monkeypatch.setattr(get_console(), "_force_terminal", False)
     assert ProgressBar().is_disabled
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+@pytest.mark.parametrize(
+    ("flags", "epochs", "left"),
+    [
+        (["--trainer.max_epochs=-1", "--trainer.max_steps=4"], ["1", "2"], True),
+        (["--trainer.max_epochs=2", "--trainer.max_steps=5"], ["1/2", "2/2"], True),
+        (["--trainer.max_epochs=1", "--trainer.limit_train_batches=1"], ["1/1"], True),
+        (["--trainer.max_epochs=1", "--trainer.limit_val_batches=0"], ["1/1"], True),
+        (["--trainer.max_epochs=1", "--trainer.val_check_interval=2"], ["1/1"], True),
+        (["--trainer.max_epochs=1", "--trainer.limit_train_batches=0"], [], False),
+        (["--trainer.max_epochs=-1", "--trainer.max_time=00:00:00:00", "--model.scheduler=null"], [], False),
+        (["--trainer.max_epochs=1", "--trainer.enable_progress_bar=false", "--progress_bar=null"], [], False),
+    ],
+)
+def test_a_run_of_any_length_ends_in_order_with_and_without_a_terminal(
+    train: Callable[..., Run],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    terminal: bool,
+    flags: list[str],
+    epochs: list[str],
+    left: bool,
+) -> None:
+    monkeypatch.setattr(get_console(), "_force_terminal", terminal)
+    run = train("--data.batch_size=512", *flags)
+    assert "test/accuracy" in run.results["metrics"]
+    said = capsys.readouterr().out
+    assert "/-" not in said, "an epoch of -1"
+    lines = [line for line in said.splitlines() if line.startswith("epoch ")]
+    assert [line.split()[1] for line in lines] == ([] if terminal else epochs)
+    assert all(("at most 0:00:0" in line) == left for line in lines)

@@ -43,6 +43,21 @@ CASES = {
     "killed between batches, and the last checkpoint is damaged": Case(
         ("--early_stopping=null",), (Fault("between batches", 12, TERM),), damaged=True
     ),
+    "killed and stopped after validations within epochs": Case(
+        (
+            *("--trainer.val_check_interval=2", "--checkpoint.monitor=val/loss", "--early_stopping.monitor=val/loss"),
+            *("--model.scheduler=lightning.pytorch.cli.ReduceLROnPlateau", "--model.scheduler.monitor=val/loss"),
+            *("--model.scheduler.patience=0", "--weight_average=callbacks.ema.EMA"),
+        ),
+        (
+            Fault("in a training batch", 4, KILL),
+            Fault("between batches", 3, TERM),
+            Fault("in a validation batch", 2, INT),
+        ),
+    ),
+    "stopped in the validation of the last weights, within an epoch": Case(
+        ("--trainer.max_steps=40", "--data.batch_size=16"), (Fault("in a validation batch", 7, TERM),)
+    ),
     "two processes": Case(("--data.balanced=true",), (Fault("in a training batch", 5, TERM),), processes=2),
 }
 

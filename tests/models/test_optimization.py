@@ -177,3 +177,17 @@ def test_updates_in_one_pass_what_can_be_unless_told_otherwise(
         assert fitted.optimizers[0].param_groups[0].get("fused") == (fused if make is optimizer else None)
         weights.append(torch.cat([parameter.detach().flatten() for parameter in model.parameters()]))
     assert torch.allclose(weights[0], weights[1], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(("monitor", "looks"), [("val/loss", 4), ("train/loss", 2), ("val/accuracy", 4)])
+def test_a_plateau_is_looked_for_whenever_its_metric_is_measured(
+    train: Callable[..., Run], monitor: str, looks: int
+) -> None:
+    plateau = ("--model.scheduler=lightning.pytorch.cli.ReduceLROnPlateau", f"--model.scheduler.monitor={monitor}")
+    middle = ("--trainer.max_epochs=2", "--data.batch_size=128", "--trainer.val_check_interval=4")
+    run = train(*plateau, "--model.scheduler.patience=0", *middle)
+    assert run.checkpoint["loops"]["fit_loop"]["epoch_loop.scheduler_progress"]["total"]["completed"] == looks
+    (state,) = run.checkpoint["lr_schedulers"]
+    assert state["mode"] == ("max" if monitor == "val/accuracy" else "min")
+    assert state["best"] == pytest.approx(run.results["metrics"][monitor])
+    assert state["num_bad_epochs"] == 0

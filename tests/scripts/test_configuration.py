@@ -1,10 +1,15 @@
+from collections.abc import Callable
+from functools import reduce
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from scripts.configuration import merge, mistakes_in_one_sentence, one_sentence, read_config, switch_classes
+from scripts.train import Reading
 
 ADAM = {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.1, "weight_decay": 0.5}}
 
@@ -106,3 +111,50 @@ def test_full_memory_ends_with_what_to_do(capsys: pytest.CaptureFixture[str], er
 def test_what_else_goes_wrong_is_not_taken_for_it() -> None:
     with pytest.raises(RuntimeError, match="the third row"), mistakes_in_one_sentence():
         raise RuntimeError("the third row is missing")
+
+
+PLATEAU = "--model.scheduler=lightning.pytorch.cli.ReduceLROnPlateau"
+LAID = {"monitor": "val/loss", "mode": "min"}
+SAVER = "lightning.pytorch.callbacks.ModelCheckpoint"
+
+
+@pytest.mark.parametrize(
+    ("flags", "place", "expected"),
+    [
+        ([], "checkpoint", "max"),
+        (["--checkpoint.monitor=val/loss"], "checkpoint", "min"),
+        (["--checkpoint.monitor", "train/loss", "--checkpoint.mode=max"], "checkpoint", "max"),
+        (["--early_stopping.init_args.monitor=val/loss"], "early_stopping", "min"),
+        ([PLATEAU, "--model.scheduler.monitor=val/accuracy"], "model.scheduler", "max"),
+        ([PLATEAU, "--model.scheduler.monitor=val/accuracy", "--model.scheduler.mode=min"], "model.scheduler", "min"),
+        (["--checkpoint", SAVER, "--checkpoint.monitor=val/accuracy"], "checkpoint", "max"),
+        (
+            [f"--trainer.callbacks=[{{class_path: {SAVER}, init_args: {{monitor: val/f1}}}}]"],
+            "trainer.callbacks",
+            "max",
+        ),
+        (["--config={laid}"], "checkpoint", "min"),
+        (["--config={laid}", "--checkpoint.monitor=val/accuracy"], "checkpoint", "max"),
+        (["--config={laid}", "--checkpoint={init_args: {monitor: val/accuracy}}"], "checkpoint", "max"),
+        (["--config={laid}", "--config={over}"], "checkpoint", "max"),
+    ],
+)
+def test_whatever_monitors_a_metric_has_the_direction_of_it(
+    tmp_path: Path, flags: list[str], place: str, expected: str
+) -> None:
+    for name, arguments in (("laid", LAID), ("over", {"monitor": "val/accuracy"})):
+        (tmp_path / name).write_text(yaml.safe_dump({"checkpoint": {"init_args": arguments}}))
+    places = {f"{{{name}}}": str(tmp_path / name) for name in ("laid", "over")}
+    flags = [reduce(lambda flag, item: flag.replace(*item), places.items(), flag) for flag in flags]
+    node: Any = yaml.safe_load(Reading(["fit", *flags]).config_text)
+    for part in place.split("."):
+        node = node[part]
+    node = node[0] if isinstance(node, list) else node
+    assert node["init_args"]["mode"] == expected
+
+
+@pytest.mark.parametrize("key", ["checkpoint", "early_stopping", "model.scheduler"])
+def test_a_metric_of_unknown_direction_needs_a_mode(refused: Callable[..., str], key: str) -> None:
+    error = refused("fit", PLATEAU, "--model.scheduler.monitor=val/loss", f"--{key}.monitor=val/score")
+    assert f"{key}.monitor is val/score, whose name does not say whether lower or higher is better" in error
+    assert f"give {key}.mode min or max" in error

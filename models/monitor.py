@@ -1,0 +1,128 @@
+"""What a training is judged by: a metric, whether lower or higher is better, and what it was measured on."""
+
+import re
+from collections.abc import Mapping
+from hashlib import blake2b
+from typing import Any, Literal
+
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_only
+
+Mode = Literal["min", "max"]
+
+LOWER_IS_BETTER = (
+    "loss|logloss|error|err|nll|negative_log_likelihood|bce|ce|crossentropy|cross_entropy|kl|mse|rmse|mae|mape|hinge|"
+    "brier|ece|mce|perplexity|ppl|hamming|misclassification|mistakes|fpr|fnr|eer|false_(?:positive|negative)(?:s|_rate)"
+)
+HIGHER_IS_BETTER = (
+    "accuracy|acc|f1|fbeta|auc|auroc|auprc|ap|map|precision|recall|sensitivity|specificity|tpr|tnr|"
+    "true_(?:positive|negative)(?:s|_rate)|iou|jaccard|dice|kappa|mcc|matthews|r2|youden"
+)
+"""Words of a metric's name that give its direction."""
+
+Basis = Mapping[str, str | None]
+"""What a score was measured on: metric, mode, weight average, images."""
+
+
+def direction(monitor: str, mode: str | None, key: str) -> Mode:
+    """Whether a metric is to be `min` or `max`: as given, else as its name says.
+
+    Args:
+        monitor: The metric's name.
+        mode: What was given.
+        key: The configuration's key of what monitors, for the message.
+
+    Raises:
+        MisconfigurationException: If something else was given, or nothing and the name does not say it.
+
+    Example:
+        >>> [direction(f"val/{name}", None, "checkpoint") for name in ("loss", "acc5", "MulticlassCalibrationError")]
+        ['min', 'max', 'min']
+    """
+    if mode is not None and mode not in ("min", "max"):
+        raise MisconfigurationException(f"{key}.mode is {mode}; give max or min.")
+    words = re.findall(r"[A-Z]?[a-z]+\d*|[A-Z]+\d*(?![a-z])|\d+", monitor)
+    low, high = (
+        bool(re.search(rf"_(?:{terms})\d*_", f"_{'_'.join(words)}_".lower()))
+        for terms in (LOWER_IS_BETTER, HIGHER_IS_BETTER)
+    )
+    if mode is None and low == high:
+        raise MisconfigurationException(
+            f"{key}.monitor is {monitor}, whose name does not say whether lower or higher is better; give {key}.mode "
+            "min or max."
+        )
+    return "max" if mode == "max" or (mode is None and high) else "min"
+
+
+def is_of_validation(monitor: str) -> bool:
+    """Whether a metric is measured by each validation; any other is by each epoch of training."""
+    return monitor.startswith("val/")
+
+
+def refuse_unlogged(metrics: Mapping[str, Any], monitor: str, key: str) -> None:
+    """See that a metric is there when an epoch has ended.
+
+    Args:
+        metrics: What was logged.
+        monitor: The metric's name.
+        key: The configuration's key of what monitors, for the message.
+
+    Raises:
+        MisconfigurationException: If it is not, unless it may come from a validation, of which there was none yet.
+    """
+    if monitor not in metrics and not (is_of_validation(monitor) and not any(map(is_of_validation, metrics))):
+        raise MisconfigurationException(
+            f"{key}.monitor is {monitor}, which is not logged; choose from "
+            f"{', '.join(sorted(name for name in metrics if '/' in name))}."
+        )
+
+
+def basis(trainer: Trainer, monitor: str, mode: str) -> Basis:
+    """What scores of a run are measured on, to be kept with the best of them; a resumed run has the same.
+
+    Args:
+        trainer: Of the run, when its data are set up.
+        monitor: The metric.
+        mode: Its direction.
+    """
+    averages = [
+        type(callback).__name__
+        for callback in trainer.callbacks  # type: ignore[attr-defined]  # the Trainer declares none
+        if getattr(callback, "is_evaluated", False)
+    ]
+    data = getattr(trainer, "datamodule", None)
+    images = getattr(data, "splits", {}).get(monitor.partition("/")[0])
+    limit = trainer.limit_val_batches if is_of_validation(monitor) else 1.0
+    part = "" if limit == 1 and isinstance(limit, float) else f" {limit} of {getattr(data, 'batch_size', None)}"
+    return {
+        "metric": monitor,
+        "mode": mode,
+        "weight_average": ", ".join(averages) or None,
+        "images": None if images is None else blake2b(images.numpy().tobytes(), digest_size=8).hexdigest() + part,
+    }
+
+
+def still_holds(before: Basis, now: Basis, what: str) -> bool:
+    """Whether a restored score may be compared with further ones; says why not.
+
+    Args:
+        before: What it was measured on, as far as that is known.
+        now: What further ones are measured on.
+        what: What begins anew if not.
+    """
+    changed = [name for name in now if name in before and before[name] != now[name]]
+    if changed:
+        told = [
+            f"the {name.replace('_', ' ')} is {now[name] or 'none'}, was {before[name] or 'none'}"
+            if name != "images"
+            else "the images are others"
+            for name in changed
+        ]
+        _say(f"{what} begins anew: {'; '.join(told)}")
+    return not changed
+
+
+@rank_zero_only
+def _say(sentence: str) -> None:
+    print(sentence)
