@@ -8,6 +8,8 @@ from lightning.pytorch.loops.fit_loop import _FitLoop
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from torch import Tensor, tensor
 
+from datamodules.base import ImageDataModule
+
 
 def add_safe_points(trainer: Trainer) -> None:
     """Let the Trainer call `on_safe_point(trainer, pl_module)` of every callback that has it.
@@ -60,6 +62,14 @@ class _Epochs(_FitLoop):
         # Lightning tries the validation out also before a run goes on between epochs, and forgets the last figures.
         self.trainer.num_sanity_val_steps = 0
 
+    def reset(self) -> None:
+        epochs = self.epoch_progress
+        if epochs.current.processed < epochs.current.ready and not self.epoch_loop.take_up():
+            for tracker in (epochs.total, epochs.current):
+                tracker.ready = tracker.started = tracker.processed
+            self._restarting = False
+        super().reset()
+
     def on_advance_end(self) -> None:
         self._restarting = False  # the epoch ends like any other
         super().on_advance_end()
@@ -68,12 +78,36 @@ class _Epochs(_FitLoop):
 
 class _Batches(_TrainingEpochLoop):
     _validation_due = False
+    first_batch = 0
+    """The batch that an epoch was taken up with, from which on batches are accumulated."""
+
+    def take_up(self) -> bool:
+        """Find the place in a broken epoch again, in batches as they are now.
+
+        Returns:
+            Whether the epoch goes on there; else it begins again.
+        """
+        data, batches = getattr(self.trainer, "datamodule", None), self.batch_progress.current
+        if isinstance(data, ImageDataModule):
+            done = data.batches_done(int(self.trainer.num_training_batches))
+            batches.ready = batches.started = batches.processed = batches.completed = done
+            if not data.images_done:
+                self.restarting = self._validation_due = False
+                return False
+        self.first_batch = batches.completed
+        return True
 
     @property
     def _is_validation_done(self) -> bool:
         return not self._validation_due
 
+    def _accumulated_batches_reached(self) -> bool:
+        accumulated = self.batch_progress.current.ready - self.first_batch
+        return accumulated % self.trainer.accumulate_grad_batches == 0
+
     def reset(self) -> None:
+        if not self.restarting:
+            self.first_batch = 0
         super().reset()
         # Lightning would now guess from the counts whether a validation is due; that is known.
         self.restarting = False

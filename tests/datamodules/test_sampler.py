@@ -38,7 +38,7 @@ def test_resumes_behind_the_batches_done(done: int) -> None:
     whole = KeyedBatchSampler(INDICES, 10, shuffle=True)
     whole.set_epoch(5)
     resumed = KeyedBatchSampler(INDICES, 10, shuffle=True)
-    resumed.resume(5, done)
+    resumed.resume(5, 10 * done)
     resumed.set_epoch(5)
     assert batches(resumed) == batches(whole)[done:]
     assert len(resumed) == len(whole)
@@ -97,7 +97,7 @@ def test_balanced_resumes_and_is_shared_by_processes(classes: torch.Tensor) -> N
         return KeyedBatchSampler(INDICES, shuffle=True, balance=classes, **({"batch_size": 5} | arguments))
 
     resumed = sampler()
-    resumed.resume(4, 7)
+    resumed.resume(4, 35)
     whole = sampler()
     whole.set_epoch(4)
     assert batches(resumed) == batches(whole)[7:]
