@@ -138,6 +138,9 @@ class RunRecord(OutsideSteps):
         """Count on from there."""
         if trainer.state.fn == "fit" and (progress := checkpoint.get("progress")):
             self._images, self._metrics = progress["images"], progress["metrics"]
+            place = getattr(getattr(trainer, "datamodule", None), "place", (checkpoint["epoch"], 0))
+            if place[0] < checkpoint["epoch"]:  # an epoch that was cut off, and counted, goes on
+                self._images -= int(cast(Classifier, pl_module).train_metrics.total) * trainer.world_size
             self._waited_before = progress["waiting_seconds"]
             self._run_clock = Stopwatch(progress["run_seconds"])
             self._training_clock = Stopwatch(progress["training_seconds"])

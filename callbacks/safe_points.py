@@ -1,10 +1,11 @@
 """The places in a training where nothing is half done, so that it can be left and taken up again."""
 
-from typing import Any
+from typing import Any, cast
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.loops.fetchers import _DataFetcher
 from lightning.pytorch.loops.fit_loop import _FitLoop
+from lightning.pytorch.loops.progress import _ProcessedTracker
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from torch import Tensor, tensor
 
@@ -62,13 +63,28 @@ class _Epochs(_FitLoop):
         # Lightning tries the validation out also before a run goes on between epochs, and forgets the last figures.
         self.trainer.num_sanity_val_steps = 0
 
+    def run(self) -> None:
+        data, current = getattr(self.trainer, "datamodule", None), self._epochs()[1]
+        steps, most = self.epoch_loop.global_step, self.max_steps
+        if isinstance(data, ImageDataModule) and data.place[0] < current.processed and (most == -1 or steps < most):
+            for tracker in self._epochs():  # the last epoch was cut off by max_steps, and goes on
+                tracker.processed -= 1
+                tracker.completed = min(tracker.completed, tracker.processed)
+            self.restarting = True
+        super().run()
+
     def reset(self) -> None:
-        epochs = self.epoch_progress
-        if epochs.current.processed < epochs.current.ready and not self.epoch_loop.take_up():
-            for tracker in (epochs.total, epochs.current):
+        current = self._epochs()[1]
+        if not (current.processed < current.ready and self.epoch_loop.take_up()):
+            for tracker in self._epochs():
                 tracker.ready = tracker.started = tracker.processed
-            self._restarting = False
+            # Lightning takes a run of so many steps for one that was broken off within an epoch.
+            self._restarting = self.epoch_loop.restarting = False
         super().reset()
+
+    def _epochs(self) -> tuple[_ProcessedTracker, _ProcessedTracker]:
+        progress = self.epoch_progress
+        return cast(_ProcessedTracker, progress.total), cast(_ProcessedTracker, progress.current)
 
     def on_advance_end(self) -> None:
         self._restarting = False  # the epoch ends like any other
@@ -87,12 +103,13 @@ class _Batches(_TrainingEpochLoop):
         Returns:
             Whether the epoch goes on there; else it begins again.
         """
-        data, batches = getattr(self.trainer, "datamodule", None), self.batch_progress.current
+        data = getattr(self.trainer, "datamodule", None)
+        batches = cast(_ProcessedTracker, self.batch_progress.current)
         if isinstance(data, ImageDataModule):
             done = data.batches_done(int(self.trainer.num_training_batches))
             batches.ready = batches.started = batches.processed = batches.completed = done
-            if not data.images_done:
-                self.restarting = self._validation_due = False
+            if not data.place[1]:
+                self._validation_due = False
                 return False
         self.first_batch = batches.completed
         return True
@@ -103,7 +120,7 @@ class _Batches(_TrainingEpochLoop):
 
     def _accumulated_batches_reached(self) -> bool:
         accumulated = self.batch_progress.current.ready - self.first_batch
-        return accumulated % self.trainer.accumulate_grad_batches == 0
+        return bool(accumulated % self.trainer.accumulate_grad_batches == 0)
 
     def reset(self) -> None:
         if not self.restarting:

@@ -376,10 +376,12 @@ class ImageDataModule(ImageSource, LightningDataModule):
             epochs = cast(_ProcessedTracker, self.trainer.fit_loop.epoch_progress.current)
             batches = cast(_ProcessedTracker, self.trainer.fit_loop.epoch_loop.batch_progress.current)
             state |= {"epoch": epochs.processed, "images_done": 0, "order": self._order()}
-            if epochs.processed < epochs.ready:
-                in_all, sampler = int(self.trainer.num_training_batches), self._training_sampler()
+            # An epoch that was cut off by the run's last step has been processed, and yet goes on in a longer run.
+            in_all = int(self.trainer.num_training_batches) if epochs.ready else 0
+            if epochs.processed < epochs.ready or batches.processed < in_all:
+                sampler = self._training_sampler()
                 since = batches.processed - (in_all - sampler.batches_left(in_all))
-                state["is_over"] = batches.processed == in_all
+                state["epoch"], state["is_over"] = epochs.ready - 1, batches.processed == in_all
                 state["images_done"] = sampler.images_done + since * sampler.batch_size * sampler.world_size
         return state
 
@@ -419,9 +421,9 @@ class ImageDataModule(ImageSource, LightningDataModule):
         return 0
 
     @property
-    def images_done(self) -> int:
-        """Of the epoch that training is taken up in, the images before that place."""
-        return self._position[1]
+    def place(self) -> tuple[int, int]:
+        """The epoch that training is taken up in, and the images done in it before."""
+        return self._position
 
     def _begin_epoch_again(self, why: str) -> None:
         epoch, _ = self._position
@@ -435,7 +437,7 @@ class ImageDataModule(ImageSource, LightningDataModule):
 
     def _order(self) -> int:
         """A number that stands for the order of the training images in every epoch."""
-        return random_key(zlib.crc32(self.splits["train"].contiguous().numpy()), self.seed, self.balanced)
+        return random_key(zlib.crc32(self.splits["train"].contiguous().numpy().data), self.seed, self.balanced)
 
 
 def _size(name: str, size: int | float) -> int | float:

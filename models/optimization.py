@@ -35,8 +35,8 @@ class Optimization:
         optimizer: Its state.
         schedules: The states of its schedules; what is put here in their place is what the Trainer restores.
         steps: Optimizer steps done.
-        epoch: The epoch that training goes on with.
-        batches: Batches done in it.
+        epoch: The epoch that training goes on with, and
+        batches: batches done in it, where the data does not know its place.
         epochs_stepped: How often a schedule that steps after each epoch has stepped.
     """
 
@@ -59,7 +59,7 @@ class Optimization:
         loops, steps = checkpoint["loops"]["fit_loop"], checkpoint["global_step"]
         epochs, batches = loops["epoch_progress"]["current"], loops["epoch_loop.batch_progress"]
         within = epochs["processed"] < epochs["ready"]
-        stepped = epochs["processed"] + (within and batches["is_last_batch"])
+        stepped = max(0, epochs["ready"] - 1 + batches["is_last_batch"])
         for schedule in checkpoint["lr_schedulers"]:
             if "num_bad_epochs" not in schedule and schedule.get("last_epoch", steps) != steps:
                 stepped = schedule["last_epoch"]
@@ -134,10 +134,11 @@ class Optimization:
             return max(self.steps, most)
         assert epochs is not None
         batches, each = int(trainer.num_training_batches), trainer.accumulate_grad_batches
-        # Batches may be of another size now.
-        done_of = getattr(getattr(trainer, "datamodule", None), "batches_done", lambda _: self.batches)
-        left = math.ceil((batches - done_of(batches)) / each) + (epochs - self.epoch - 1) * math.ceil(batches / each)
-        return max(self.steps, min(most, self.steps + left * (epochs > self.epoch)))
+        epoch, done, data = self.epoch, self.batches, getattr(trainer, "datamodule", None)
+        if hasattr(data, "batches_done"):  # of whatever size batches are now
+            epoch, done = data.place[0], data.batches_done(batches)
+        left = math.ceil((batches - done) / each) + (epochs - epoch - 1) * math.ceil(batches / each)
+        return max(self.steps, min(most, self.steps + left * (epochs > epoch)))
 
     def take_up(self, scheduler: LRScheduler, *, per_step: bool) -> str:
         """Bring a schedule to where training stands.
@@ -159,8 +160,8 @@ class Optimization:
         if None in (was, is_) or was == is_:
             return ""
         return (
-            f"The schedule was made for {was:,} steps and now has {is_:,}: the rate goes on where the longer or shorter "
-            "course stands at this step."
+            f"The schedule was made for {was:,} steps and now has {is_:,}: the rate goes on where the longer or "
+            "shorter course stands at this step."
         )
 
     def _groups(self) -> list[dict[str, Any]]:
