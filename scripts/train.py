@@ -250,11 +250,9 @@ class TrainCLI(LightningCLI):
         """Build the network without what training began from, which may be gone: the checkpoint's weights follow."""
         network = config.model.network
         names = getattr(resolve_name(network.class_path), "rebuilt_with", {})
-        before = (
-            read_checkpoint(config.ckpt_path).get("config", {}).get("model", {}).get("network", {}) if names else {}
-        )
+        model = read_checkpoint(config.ckpt_path).get("config", {}).get("model", {}) if names else {}
         for name, value in names.items():
-            known = value, before.get("init_args", {}).get(name)
+            known = value, model.get("network", {}).get("init_args", {}).get(name)
             if self.subcommand == "fit" and str(network.init_args[name]) not in map(str, known):
                 raise MisconfigurationException(
                     f"model.network.{name} is {network.init_args[name]}, but training goes on with the weights of "
