@@ -123,9 +123,9 @@ class _Batches(_TrainingEpochLoop):
         return bool(accumulated % self.trainer.accumulate_grad_batches == 0)
 
     def reset(self) -> None:
-        if not self.restarting:
-            self.first_batch = 0
         super().reset()
+        if not self.batch_progress.current.ready:
+            self.first_batch = 0
         # Lightning would now guess from the counts whether a validation is due; that is known.
         self.restarting = False
 

@@ -135,7 +135,7 @@ class Optimization:
         assert epochs is not None
         batches, each = int(trainer.num_training_batches), trainer.accumulate_grad_batches
         epoch, done, data = self.epoch, self.batches, getattr(trainer, "datamodule", None)
-        if hasattr(data, "batches_done"):  # of whatever size batches are now
+        if data is not None and hasattr(data, "batches_done"):  # of whatever size batches are now
             epoch, done = data.place[0], data.batches_done(batches)
         left = math.ceil((batches - done) / each) + (epochs - epoch - 1) * math.ceil(batches / each)
         return max(self.steps, min(most, self.steps + left * (epochs > epoch)))

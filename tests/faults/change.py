@@ -130,7 +130,7 @@ class Account:
     def course(self, settings: Settings) -> Iterator[list[Tensor]]:
         """The batches of each step to the end of a run, from where the account stands; the account goes with them."""
         while self.epoch < settings.epochs and self.steps != settings.steps:
-            batches = self.order(settings, self.epoch)[self.done :].split(settings.batch_size)
+            batches = self.order(settings, self.epoch)[self.done :].split(settings.batch_size)  # type: ignore[no-untyped-call]
             for start in range(0, len(batches), settings.accumulated):
                 if self.steps == settings.steps:
                     return
@@ -189,9 +189,9 @@ def generator_of(*key: int) -> torch.Generator:
 
 def rate_of(settings: Settings, step: int, epoch: int, total: int) -> tuple[float, tuple[float, float]]:
     """Learning rate and betas of a step of a run."""
-    betas = (0.9, 0.999)
+    betas, warmup = (0.9, 0.999), WARMUP * total
     match settings.schedule:
-        case "cosine" if step < (warmup := WARMUP * total):
+        case "cosine" if step < warmup:
             return settings.lr * ((step + 1) / (warmup + 1)), betas
         case "cosine":
             return settings.lr * (0.5 * (1 + math.cos(math.pi * ((step - warmup) / (total - warmup))))), betas

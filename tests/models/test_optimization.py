@@ -231,7 +231,7 @@ def test_what_an_optimizer_has_found_among_its_arguments_is_progress(digits: Dig
     found = []
     for epochs, path in ((1, None), (2, tmp_path / "first.ckpt")):
         trainer = quiet_trainer(tmp_path, max_epochs=epochs, limit_train_batches=2, limit_val_batches=0)
-        trainer.fit(Classifier(MLP(64, 10), 10, Prodigious), digits, ckpt_path=path, weights_only=path and True)
+        trainer.fit(Classifier(MLP(64, 10), 10, Prodigious), digits, ckpt_path=path, weights_only=True)
         trainer.save_checkpoint(tmp_path / "first.ckpt")
         found.append(trainer.optimizers[0].param_groups[0]["found"])
     assert found == [2, 4]

@@ -123,7 +123,8 @@ SCHEDULES: dict[str, Callable[[torch.optim.Optimizer], LRScheduler]] = {
 def test_stands_where_as_many_steps_lead(make: Callable[[torch.optim.Optimizer], LRScheduler], steps: int) -> None:
     stands = []
     for straight in (True, False):
-        optimizer = torch.optim.SGD([{"params": [torch.zeros(1)]}, {"params": [torch.zeros(1)], "lr": 0.02}], 0.1, 0.9)
+        slow: dict[str, Any] = {"params": [torch.zeros(1)], "lr": 0.02}
+        optimizer = torch.optim.SGD([{"params": [torch.zeros(1)]}, slow], 0.1, 0.9)
         scheduler = make(optimizer)
         if straight:
             advance(scheduler, steps)
@@ -140,7 +141,8 @@ def test_stands_where_as_many_steps_lead(make: Callable[[torch.optim.Optimizer],
 
 def plateau(lr: float, *figures: float, **arguments: Any) -> tuple[ReduceLROnPlateau, list[dict[str, Any]]]:
     optimizer = torch.optim.SGD([torch.zeros(1)], lr)
-    scheduler = ReduceLROnPlateau(optimizer, **({"monitor": "val/loss", "patience": 0} | arguments))
+    defaults: dict[str, Any] = {"monitor": "val/loss", "patience": 0}
+    scheduler = ReduceLROnPlateau(optimizer, **(defaults | arguments))
     for figure in figures:
         scheduler.step(figure)
     return scheduler, [{"initial_lr": lr, **optimizer.param_groups[0]}]
