@@ -107,9 +107,7 @@ class RunRecord(OutsideSteps):
         replace_file(self.folder / CONFIG, self._text)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write what each class counts, and what a run goes on with, now that nothing has refused it."""
-        if trainer.is_global_zero and not self._is_new:
-            self._keep_restart(self._start(trainer))
+        """Write what each class counts."""
         datamodule = getattr(trainer, "datamodule", None)
         if not trainer.is_global_zero or datamodule is None or not hasattr(datamodule, "epoch_counts"):
             return
@@ -146,7 +144,12 @@ class RunRecord(OutsideSteps):
             self._training_clock = Stopwatch(progress["training_seconds"])
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin to measure; the images of an epoch taken up in its middle are counted when it ends."""
+        """Begin to measure; the images of an epoch taken up in its middle are counted when it ends.
+
+        What a run goes on with is written now that nothing has refused it, and that there is something left to train.
+        """
+        if trainer.is_global_zero and not self._is_new:
+            self._keep_restart(self._start(trainer))
         self._run_clock.start()
         self._training_clock.start()
 

@@ -80,7 +80,7 @@ def take_up_plateau(
     names = ["last_epoch", "cooldown_counter"]
     if all(state.get(name) == getattr(scheduler, name, None) for name in ("monitor", "mode")):
         names += ["best", "num_bad_epochs"]
-    vars(scheduler).update({name: state[name] for name in names})
+    vars(scheduler).update({name: state[name] for name in names if name in state})
     for index, (group, before) in enumerate(zip(scheduler.optimizer.param_groups, groups, strict=True)):
         if (rate := before.get("initial_lr")) is None:
             group["lr"] = before["lr"]
