@@ -1,13 +1,16 @@
 """The places in a training where nothing is half done, so that it can be left and taken up again."""
 
+from collections.abc import Callable
 from typing import Any, cast
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.loops.fetchers import _DataFetcher
 from lightning.pytorch.loops.fit_loop import _FitLoop
+from lightning.pytorch.loops.optimization.automatic import _AutomaticOptimization
 from lightning.pytorch.loops.progress import _ProcessedTracker
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from torch import Tensor, tensor
+from torch.optim import Optimizer
 
 from datamodules.base import ImageDataModule
 
@@ -56,6 +59,7 @@ class _Epochs(_FitLoop):
         super().__init__(trainer, replaced.min_epochs, replaced.max_epochs)
         self.epoch_loop = _Batches(trainer, replaced.min_steps, replaced.max_steps)
         self._data_source = replaced._data_source
+        self.epoch_loop.automatic_optimization = _Steps(trainer)
         self.epoch_loop.val_loop._data_source = replaced.epoch_loop.val_loop._data_source
 
     def on_load_checkpoint(self, state_dict: dict[str, Any]) -> None:
@@ -154,6 +158,11 @@ class _Batches(_TrainingEpochLoop):
             # It was saved in on_train_batch_end, by which the batch is all but done.
             batches.increment_completed()
             self._validation_due = True
+
+
+class _Steps(_AutomaticOptimization):
+    def _make_zero_grad_fn(self, batch_idx: int, optimizer: Optimizer) -> Callable[[], None] | None:
+        return super()._make_zero_grad_fn(batch_idx - self.trainer.fit_loop.epoch_loop.first_batch, optimizer)
 
 
 def _call_safe_point(trainer: Trainer) -> None:

@@ -51,8 +51,8 @@ CHANGES = {
     "another peak and length": Change(Settings(), 30, Settings(epochs=3, lr=0.0001)),
     "fewer steps per epoch": Change(Settings(), 30, Settings(epochs=3, accumulated=2)),
     "smaller batches within an epoch": Change(Settings(batch_size=64), 7, Settings(epochs=3, batch_size=48)),
-    "larger and accumulated batches within an epoch": Change(
-        Settings(batch_size=24, accumulated=2), 15, Settings(batch_size=32, accumulated=3, schedule="one-cycle")
+    "smaller and accumulated batches within an epoch": Change(
+        Settings(batch_size=24, accumulated=2), 2, Settings(batch_size=16, accumulated=2, schedule="one-cycle")
     ),
     "another seed within an epoch, and by epochs": Change(
         Settings(schedule="one-cycle"), 7, Settings(epochs=4, seed=1, schedule="steps", weight_decay=0.1)
