@@ -5,7 +5,7 @@ from typing import Any
 import lightning.pytorch.callbacks
 from lightning.pytorch import Trainer
 
-from callbacks.logged_steps import is_logged_step
+from callbacks.logged_steps import first_batch, is_logged_step
 
 
 class LearningRateMonitor(lightning.pytorch.callbacks.LearningRateMonitor):
@@ -16,7 +16,8 @@ class LearningRateMonitor(lightning.pytorch.callbacks.LearningRateMonitor):
 
     def on_train_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """Log the rate of the step that begins."""
-        begins = trainer.fit_loop.epoch_loop.batch_idx % trainer.accumulate_grad_batches == 0
+        batch = trainer.fit_loop.epoch_loop.batch_idx - first_batch(trainer)
+        begins = batch % trainer.accumulate_grad_batches == 0
         if begins and self.logging_interval != "epoch" and is_logged_step(trainer):
             rates = self._extract_stats(trainer, "any" if self.logging_interval else "step")
             for logger in trainer.loggers if rates else ():

@@ -15,6 +15,15 @@ def is_logged_step(trainer: Trainer) -> bool:
     every, step = trainer.log_every_n_steps, trainer.global_step  # type: ignore[attr-defined]  # declared nowhere
     if not every:
         return False
-    accumulated, batch = trainer.accumulate_grad_batches, trainer.fit_loop.epoch_loop.batch_idx
-    last = (trainer.num_training_batches - 1) // accumulated
-    return step == 0 or (step + 1) % every == 0 or batch // accumulated == last
+    last = trainer.num_training_batches - 1 - first_batch(trainer)
+    batch, accumulated = trainer.fit_loop.epoch_loop.batch_idx - first_batch(trainer), trainer.accumulate_grad_batches
+    return step == 0 or (step + 1) % every == 0 or batch // accumulated == last // accumulated
+
+
+def first_batch(trainer: Trainer) -> int:
+    """The batch of this epoch from which on batches are accumulated: that with which it was taken up.
+
+    Args:
+        trainer: In a training batch.
+    """
+    return getattr(trainer.fit_loop.epoch_loop, "first_batch", 0)

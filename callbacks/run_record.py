@@ -104,9 +104,7 @@ class RunRecord(OutsideSteps):
         replace_file(self.folder / CONFIG, self._text)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write what each class counts, and what a run goes on with, now that nothing has refused it."""
-        if trainer.is_global_zero and not self._is_new:
-            self._keep_restart(self._start(trainer))
+        """Write what each class counts."""
         datamodule = getattr(trainer, "datamodule", None)
         if not trainer.is_global_zero or datamodule is None or not hasattr(datamodule, "epoch_counts"):
             return
@@ -136,12 +134,20 @@ class RunRecord(OutsideSteps):
         """Count on from there."""
         if trainer.state.fn == "fit" and (progress := checkpoint.get("progress")):
             self._images, self._metrics = progress["images"], progress["metrics"]
+            place = getattr(getattr(trainer, "datamodule", None), "place", (checkpoint["epoch"], 0))
+            if place[0] < checkpoint["epoch"]:  # an epoch that was cut off, and counted, goes on
+                self._images -= int(cast(Classifier, pl_module).train_metrics.total) * trainer.world_size
             self._waited_before = progress["waiting_seconds"]
             self._run_clock = Stopwatch(progress["run_seconds"])
             self._training_clock = Stopwatch(progress["training_seconds"])
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin to measure; the images of an epoch taken up in its middle are counted when it ends."""
+        """Begin to measure; the images of an epoch taken up in its middle are counted when it ends.
+
+        What a run goes on with is written now that nothing has refused it, and that there is something left to train.
+        """
+        if trainer.is_global_zero and not self._is_new:
+            self._keep_restart(self._start(trainer))
         self._run_clock.start()
         self._training_clock.start()
 

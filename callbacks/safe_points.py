@@ -1,14 +1,19 @@
 """The places in a training where nothing is half done, so that it can be left and taken up again."""
 
+from collections.abc import Callable
 from typing import Any, cast
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.loops.fetchers import _DataFetcher
 from lightning.pytorch.loops.fit_loop import _FitLoop
+from lightning.pytorch.loops.optimization.automatic import _AutomaticOptimization
 from lightning.pytorch.loops.progress import _ProcessedTracker
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.loops.utilities import _is_max_limit_reached
 from torch import Tensor, tensor
+from torch.optim import Optimizer
+
+from datamodules.base import ImageDataModule
 
 
 def add_safe_points(trainer: Trainer) -> None:
@@ -69,6 +74,7 @@ class _Epochs(_FitLoop):
         super().__init__(trainer, replaced.min_epochs, replaced.max_epochs)
         self.epoch_loop = _Batches(trainer, replaced.min_steps, replaced.max_steps)
         self._data_source = replaced._data_source
+        self.epoch_loop.automatic_optimization = _Steps(trainer)
         self.epoch_loop.val_loop._data_source = replaced.epoch_loop.val_loop._data_source
 
     def on_load_checkpoint(self, state_dict: dict[str, Any]) -> None:
@@ -81,6 +87,29 @@ class _Epochs(_FitLoop):
         epochs = cast(_ProcessedTracker, self.epoch_progress.current)
         return epochs.ready == epochs.processed and super().done  # one that was left in its middle ends like any other
 
+    def run(self) -> None:
+        data, current = getattr(self.trainer, "datamodule", None), self._epochs()[1]
+        steps, most = self.epoch_loop.global_step, self.max_steps
+        if isinstance(data, ImageDataModule) and data.place[0] < current.processed and (most == -1 or steps < most):
+            for tracker in self._epochs():  # the last epoch was cut off by max_steps, and goes on
+                tracker.processed -= 1
+                tracker.completed = min(tracker.completed, tracker.processed)
+            self.restarting = True
+        super().run()
+
+    def reset(self) -> None:
+        current = self._epochs()[1]
+        if not (current.processed < current.ready and self.epoch_loop.take_up()):
+            for tracker in self._epochs():
+                tracker.ready = tracker.started = tracker.processed
+            # Lightning takes a run of so many steps for one that was broken off within an epoch.
+            self._restarting = self.epoch_loop.restarting = False
+        super().reset()
+
+    def _epochs(self) -> tuple[_ProcessedTracker, _ProcessedTracker]:
+        progress = self.epoch_progress
+        return cast(_ProcessedTracker, progress.total), cast(_ProcessedTracker, progress.current)
+
     def on_advance_end(self) -> None:
         self._restarting = False  # the epoch ends like any other
         super().on_advance_end()
@@ -90,13 +119,38 @@ class _Epochs(_FitLoop):
 class _Batches(_TrainingEpochLoop):
     _validation_due = False  # in a training that is taken up
     _validation_waits = False  # for the step
+    first_batch = 0
+    """The batch that an epoch was taken up with, from which on batches are accumulated."""
+
+    def take_up(self) -> bool:
+        """Find the place in a broken epoch again, in batches as they are now.
+
+        Returns:
+            Whether the epoch goes on there; else it begins again.
+        """
+        data = getattr(self.trainer, "datamodule", None)
+        batches = cast(_ProcessedTracker, self.batch_progress.current)
+        if isinstance(data, ImageDataModule):
+            done = data.batches_done(int(self.trainer.num_training_batches))
+            batches.ready = batches.started = batches.processed = batches.completed = done
+            if not data.place[1]:
+                self._validation_due = False
+                return False
+        self.first_batch = batches.completed
+        return True
 
     @property
     def _is_validation_done(self) -> bool:
         return not self._validation_due
 
+    def _accumulated_batches_reached(self) -> bool:
+        accumulated = self.batch_progress.current.ready - self.first_batch
+        return bool(accumulated % self.trainer.accumulate_grad_batches == 0)
+
     def reset(self) -> None:
         super().reset()
+        if not self.batch_progress.current.ready:
+            self.first_batch = 0
         # Lightning would now guess from the counts whether a validation is due; that is known.
         self.restarting = False
 
@@ -132,6 +186,11 @@ class _Batches(_TrainingEpochLoop):
             # It was saved in on_train_batch_end, by which the batch is all but done.
             batches.increment_completed()
             self._validation_due = True
+
+
+class _Steps(_AutomaticOptimization):
+    def _make_zero_grad_fn(self, batch_idx: int, optimizer: Optimizer) -> Callable[[], None] | None:
+        return super()._make_zero_grad_fn(batch_idx - self.trainer.fit_loop.epoch_loop.first_batch, optimizer)
 
 
 def _call_safe_point(trainer: Trainer) -> None:

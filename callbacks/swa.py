@@ -74,6 +74,27 @@ class SWA(WeightAverage):
                 "out with --early_stopping null."
             )
 
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Go on with the average if it is of the epochs from `start` on; begin it anew if that is yet to come.
+
+        Raises:
+            MisconfigurationException: If it lacks an epoch from there on, or holds one from before.
+        """
+        super().on_load_checkpoint(trainer, pl_module, checkpoint)
+        if trainer.state.fn != "fit":
+            return
+        loops = checkpoint["loops"]["fit_loop"]
+        ended = max(0, loops["epoch_progress"]["current"]["ready"] - 1)
+        ended += loops["epoch_loop.batch_progress"]["is_last_batch"]
+        due = max(0, ended - self._first_epoch)
+        if not due:
+            self.updates, self._average = 0, None
+        elif self.updates != due:
+            raise MisconfigurationException(
+                f"weight_average.start is {self.start}, but the run stands after {ended} epochs with an average of "
+                f"{self.updates} of them, where {due} would have to be; leave start as it was, or give {ended} or more."
+            )
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """See that a run of a number of steps comes to the end of an epoch to average.
 

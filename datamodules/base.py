@@ -3,6 +3,7 @@
 Shapes: a batch of `B` images with `C` channels, `H` rows and `W` columns; `K` classes.
 """
 
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -112,7 +113,9 @@ class ImageDataModule(ImageSource, LightningDataModule):
         self.features: Features | None = None
         """What the loaders of its splits give in place of images, if anything: neither augmented nor normalised."""
         self.splits: dict[str, Tensor] = {}
+        self._is_computed = chosen is None
         self._position = (0, 0)
+        self._may_be_over = False
         self._transform: BatchTransform | None = None
 
     # What others may ask.
@@ -367,19 +370,74 @@ class ImageDataModule(ImageSource, LightningDataModule):
     # The place in a run, kept here because state on the loader is not restored before it is iterated.
 
     def state_dict(self) -> dict[str, Any]:
-        """Epoch and batches done in it, and the numbers that the images are normalised by."""
-        state: dict[str, Any] = {"mean": self.mean, "std": self.std}
+        """Epoch and images done in it, in their order, and the numbers that the images are normalised by."""
+        state: dict[str, Any] = {"mean": self.mean, "std": self.std, "computed": self._is_computed}
         if self.trainer is not None and self.trainer.state.fn is TrainerFn.FITTING:
             epochs = cast(_ProcessedTracker, self.trainer.fit_loop.epoch_progress.current)
             batches = cast(_ProcessedTracker, self.trainer.fit_loop.epoch_loop.batch_progress.current)
-            state["epoch"] = epochs.processed
-            state["batches_done"] = batches.processed if epochs.processed < epochs.ready else 0
+            state |= {"epoch": epochs.processed, "images_done": 0, "order": self._order()}
+            # An epoch that was cut off by the run's last step has been processed, and yet goes on in a longer run.
+            in_all = int(self.trainer.num_training_batches) if epochs.ready else 0
+            if epochs.processed < epochs.ready or batches.processed < in_all:
+                sampler = self._training_sampler()
+                since = batches.processed - (in_all - sampler.batches_left(in_all))
+                state["epoch"], state["is_over"] = epochs.ready - 1, batches.processed == in_all
+                state["images_done"] = sampler.images_done + since * sampler.batch_size * sampler.world_size
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the place and the normalisation of a checkpoint."""
-        self.mean, self.std, self._transform = state_dict["mean"], state_dict["std"], None
-        self._position = state_dict.get("epoch", 0), state_dict.get("batches_done", 0)
+        """Take up the place and the normalisation of a checkpoint.
+
+        Raises:
+            MisconfigurationException: If another normalisation is asked for.
+        """
+        mean, std = state_dict["mean"], state_dict["std"]
+        if self._is_computed != state_dict.get("computed", self._is_computed) or not (
+            self._is_computed or (self.mean, self.std) == (mean, std)
+        ):
+            raise MisconfigurationException(
+                f"data.normalization is another than the checkpoint's weights were trained with, mean {mean} and std "
+                f"{std}; leave it as it was, or begin a new run from its backbone with --model.network.weights."
+            )
+        self.mean, self.std, self._transform = mean, std, None
+        size = self.batch_size * (self.trainer.world_size if self.trainer else 1)
+        done = state_dict.get("images_done", size * state_dict.get("batches_done", 0))
+        is_over = state_dict.get("is_over", False)
+        self._position = state_dict.get("epoch", 0), len(self.splits["train"]) if is_over else done
+        self._may_be_over = is_over or "batches_done" in state_dict  # as older checkpoints have it
+        if done and not is_over and state_dict.get("order", self._order()) != self._order():
+            self._begin_epoch_again("the order of its training images is not what it was")
+
+    def batches_done(self, batches: int) -> int:
+        """Of an epoch of so many batches, those before the place that training is taken up at; known with its loader.
+
+        An epoch of which nothing is left, but that was not over, begins again.
+        """
+        left = self._training_sampler().batches_left(batches)
+        if left or self._may_be_over:
+            return batches - left
+        self._begin_epoch_again("in batches of this size and number nothing is left of it")
+        self._training_sampler().resume(*self._position)
+        return 0
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """The epoch that training is taken up in, and the images done in it before."""
+        return self._position
+
+    def _begin_epoch_again(self, why: str) -> None:
+        epoch, _ = self._position
+        self._position = epoch, 0
+        if self.trainer is None or self.trainer.is_global_zero:
+            print(f"epoch {epoch} begins again: {why}")
+
+    def _training_sampler(self) -> KeyedBatchSampler:
+        assert self.trainer is not None, "training is taken up by a Trainer"
+        return cast(KeyedBatchSampler, cast(TimedLoader, self.trainer.train_dataloader).sampler)
+
+    def _order(self) -> int:
+        """A number that stands for the order of the training images in every epoch."""
+        return random_key(zlib.crc32(self.splits["train"].contiguous().numpy().data), self.seed, self.balanced)
 
 
 def _size(name: str, size: int | float) -> int | float:

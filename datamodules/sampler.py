@@ -10,7 +10,7 @@ from datamodules.randomness import random_key
 
 
 class KeyedBatchSampler(Sampler[Tensor]):
-    """Yields index tensors whose order is a function of (seed, epoch), from any batch of the epoch on.
+    """Yields index tensors whose order is a function of (seed, epoch), from any image of the epoch on.
 
     With `shuffle`, every process draws the same permutation and takes its share of each global batch, so that
     `world_size` processes see together what one process with the global batch size sees. Without, image `i` goes to
@@ -50,11 +50,12 @@ class KeyedBatchSampler(Sampler[Tensor]):
         self.rank = rank
         self.world_size = world_size
         self.epoch = 0
-        self.batches_done = 0
+        self.images_done = 0
+        """Images of the epoch, of all processes, before the first batch that is yielded."""
 
-    def resume(self, epoch: int, batches_done: int) -> None:
-        """Continue `epoch` behind its first `batches_done` batches."""
-        self.epoch, self.batches_done = epoch, batches_done
+    def resume(self, epoch: int, images_done: int) -> None:
+        """Continue `epoch` behind its first `images_done` images, of all processes and in batches of whatever size."""
+        self.epoch, self.images_done = epoch, images_done
 
     def set_epoch(self, epoch: int) -> None:
         """Start `epoch`; called by the Trainer, also for the epoch that `resume` has placed us in."""
@@ -63,23 +64,31 @@ class KeyedBatchSampler(Sampler[Tensor]):
 
     def __len__(self) -> int:
         """The batches of a whole epoch, wherever this one was resumed."""
-        full, rest = divmod(len(self.indices), self.batch_size * self.world_size)
+        return self._batches(len(self.indices))
+
+    def batches_left(self, batches: int) -> int:
+        """The batches from where the epoch was resumed on, if it is cut off after as many as `batches`."""
+        size = self.batch_size * self.world_size
+        within = -(-(batches * size - self.images_done) // size)
+        return max(0, min(within, self._batches(len(self.indices) - self.images_done)))
+
+    def _batches(self, images: int) -> int:
+        full, rest = divmod(images, self.batch_size * self.world_size)
         if not self.shuffle:
             return full + (rest > 0)
         # A rest that cannot give every process an image would leave one of them waiting for the others.
         return full + (not self.drop_last and rest >= self.world_size)
 
     def __iter__(self) -> Iterator[Tensor]:
-        rest = range(self.batches_done, len(self))
         if not self.shuffle:
             share, size = self._share(), self.batch_size
-            yield from (share[number * size : (number + 1) * size] for number in rest)
+            yield from (share[number * size : (number + 1) * size] for number in range(len(self)))
             return
         generator = torch.Generator().manual_seed(random_key(self.seed, self.epoch))
         indices = self.indices if self._by_class is None else self._balanced(self._by_class, generator)
-        order = indices[torch.randperm(len(indices), generator=generator)]
+        order = indices[torch.randperm(len(indices), generator=generator)][self.images_done :]
         size = self.batch_size * self.world_size
-        for number in rest:
+        for number in range(self._batches(len(order))):
             yield order[number * size : (number + 1) * size].tensor_split(self.world_size)[self.rank]
 
     def _balanced(self, by_class: list[Tensor], generator: torch.Generator) -> Tensor:

@@ -192,7 +192,9 @@ class Classifier(LightningModule):
         self.train_metrics.update(logits.detach(), labels, loss.detach())
         if (accumulated := self.trainer.accumulate_grad_batches) > 1:
             # Lightning divides by as many, also in an epoch's last step, for which there may be fewer.
-            left = self.trainer.num_training_batches - batch_idx // accumulated * accumulated
+            first = getattr(self.trainer.fit_loop.epoch_loop, "first_batch", 0)
+            step = first + (batch_idx - first) // accumulated * accumulated
+            left = self.trainer.num_training_batches - step
             loss = loss * (accumulated / min(accumulated, left))
         if self.trainer.world_size > 1 and self.trainer.is_last_batch:
             # Gradients are averaged over processes, whose shares of an epoch's last batch may differ by an image.
@@ -298,14 +300,15 @@ class Classifier(LightningModule):
 
         Raises:
             MisconfigurationException: If either refuses its arguments, the schedule has an end and the run has none or
-                a later one, or a checkpoint is of another optimizer.
+                a later one, or training cannot go on with it from the checkpoint.
         """
         try:
             optimizer = self.make_optimizer(self.parameter_groups(self.network))
-            if self._before is not None:
-                self._before.refuse_another(self.hparams.get("optimizer"), optimizer.param_groups)
+            before, self._before = self._before, None
+            if before is not None:
+                before.refuse_another(self.hparams.get("optimizer"), optimizer, self.make_optimizer)
             make_ready(optimizer)
-            schedule = make_schedule(self._make_scheduler, optimizer, self.trainer, self._before)
+            schedule = make_schedule(self._make_scheduler, optimizer, self.trainer, before)
         except ValueError as error:
             raise MisconfigurationException(f"model.optimizer or model.scheduler: {str(error).rstrip('.')}.") from error
         return {"optimizer": optimizer, "lr_scheduler": schedule}
@@ -353,7 +356,9 @@ class Classifier(LightningModule):
                 f"The checkpoint knows the classes {', '.join(class_names)}, the data has "
                 f"{', '.join(self.class_names)}; use data with the classes of the checkpoint."
             )
-        self.class_names, self.preprocessing = class_names, checkpoint["preprocessing"]
+        # Images of another size are trained on as they are now, but normalised by what they were.
+        own = {name: value for name, value in self.preprocessing.items() if name not in ("mean", "std")}
+        self.class_names, self.preprocessing = class_names, checkpoint["preprocessing"] | own
         if self._trainer is None:
             return
         own = {name: value.shape for name, value in self.state_dict().items()}
@@ -364,6 +369,8 @@ class Classifier(LightningModule):
             )
         if self._trainer.state.fn == "fit":
             self._before = Optimization.taken_from(checkpoint)
+            for config in self.trainer.lr_scheduler_configs:  # of a strategy that restores after they are made
+                self._before.take_up(config.scheduler, per_step=config.interval == "step")
             self._take_counts(checkpoint)
 
     def _take_counts(self, checkpoint: dict[str, Any]) -> None:

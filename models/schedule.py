@@ -1,6 +1,9 @@
 """Learning-rate schedules over a whole training."""
 
 import math
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import lightning.pytorch.cli
 from torch.optim import Optimizer
@@ -9,10 +12,13 @@ from torch.optim.lr_scheduler import (
     LambdaLR,
     LRScheduler,
     MultiStepLR,
+    OneCycleLR,
     PolynomialLR,
     ReduceLROnPlateau,
     StepLR,
 )
+
+from models.monitor import still_holds
 
 
 class WarmupCosine(LambdaLR):
@@ -44,6 +50,53 @@ class WarmupCosine(LambdaLR):
             return 0.5 * (1 + math.cos(math.pi * progress))
 
         super().__init__(optimizer, factor)
+
+
+def advance(scheduler: LRScheduler, steps: int) -> None:
+    """Bring a schedule to where it stands after so many steps, with the learning rates that it gives there.
+
+    Args:
+        scheduler: Any that needs no figure, just made.
+        steps: How often it would have been stepped.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step\\(\\)`")  # nothing is optimized here
+        if steps and isinstance(scheduler, LambdaLR | OneCycleLR):  # functions of the step, of which there are many
+            scheduler.last_epoch, scheduler._step_count = steps - 1, steps
+            steps = 1
+        for _ in range(steps):
+            scheduler.step()
+
+
+def take_up_plateau(
+    scheduler: ReduceLROnPlateau, state: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]
+) -> None:
+    """Let a plateau schedule go on from another's reductions, and from its wait if both watch the same.
+
+    Args:
+        scheduler: It, just made, with the `basis` of its metric.
+        state: The state of the other.
+        groups: The optimizer's parameter groups of that time, with their `lr` and, if it is known, the `initial_lr`
+            before any reduction.
+    """
+    names = ["last_epoch"]
+    then = {"metric": state.get("monitor"), "mode": state.get("mode")} | state.get("basis", {})
+    if still_holds(then, vars(scheduler)["basis"], "the wait for a plateau"):
+        names += ["best", "num_bad_epochs", "cooldown_counter"]
+    vars(scheduler).update({name: state[name] for name in names if name in state})
+    for index, (group, before) in enumerate(zip(scheduler.optimizer.param_groups, groups, strict=True)):
+        if (rate := before.get("initial_lr")) is None:
+            group["lr"] = before["lr"]
+            continue
+        while rate > before["lr"]:
+            lower = max(rate * state["factor"], state["min_lrs"][index])
+            if rate - lower <= state["eps"]:
+                break
+            rate = lower
+            lower = max(group["lr"] * scheduler.factor, scheduler.min_lrs[index])
+            if group["lr"] - lower > scheduler.eps:
+                group["lr"] = lower
+    scheduler._last_lr = [group["lr"] for group in scheduler.optimizer.param_groups]
 
 
 def refuse_unusable(scheduler: LRScheduler) -> None:

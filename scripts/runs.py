@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+from callbacks.origin import read_restarts
 from callbacks.run_folder import CONFIG
 from models.checkpoint import read_checkpoint
 from scripts.chart import Point
@@ -142,7 +143,7 @@ def _read_folder(folder: Path) -> Run:
         path=folder,
         experiment=str(config.get("experiment") or folder.parent.name),
         seed=_seed(config),
-        settings=settings_of(config),
+        settings=settings_of(config) | _settings_changed(folder),
         checkpoint=checkpoint,
         class_names=tuple(inside.get("class_names", ())),
         data_fingerprint=inside.get("data_fingerprint"),
@@ -221,11 +222,23 @@ def settings_of(config: dict[str, Any]) -> dict[str, str]:
         >>> settings_of({"seed_everything": 3, "model": {"network": {"class_path": "a.B", "init_args": {"x": [1]}}}})
         {'model.network': 'a.B', 'model.network.x': '[1]'}
     """
-    return {
-        key: value
-        for key, value in _flattened(config, "")
-        if not any(key == other or key.startswith(f"{other}.") for other in NO_SETTINGS)
-    }
+    return {key: value for key, value in _flattened(config, "") if _is_setting(key)}
+
+
+def _is_setting(key: str) -> bool:
+    return not any(key == other or key.startswith(f"{other}.") for other in NO_SETTINGS)
+
+
+def _settings_changed(folder: Path) -> dict[str, str]:
+    """Settings that a run did not have from its beginning to its end, with the step from which on it had each value."""
+    changed: dict[str, str] = {}
+    for restart in read_restarts(folder):
+        for key, values in restart["differs"].items():
+            name = key.removeprefix("config ").replace(".init_args", "").removesuffix(".class_path")
+            if key.startswith("config ") and _is_setting(name):
+                before = changed.get(name, str(values["was"]))
+                changed[name] = f"{before}, from step {restart['step']} on {values['is']}"
+    return changed
 
 
 def _flattened(value: Any, key: str) -> Iterator[tuple[str, str]]:

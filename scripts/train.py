@@ -240,10 +240,7 @@ class TrainCLI(LightningCLI):
                 self._tried_in = TemporaryDirectory(prefix="kindling-")
         self.name_experiment()
         if config.ckpt_path:
-            # What training began from may be gone; the checkpoint's weights follow.
-            network = config.model.network
-            for name, value in getattr(resolve_name(network.class_path), "rebuilt_with", {}).items():
-                network.init_args[name] = value
+            self._leave_out_weights(config)
         if self.subcommand in ("validate", "test"):
             config.trainer.logger = False
             return
@@ -291,11 +288,26 @@ class TrainCLI(LightningCLI):
         checkpoint = newest_checkpoint(checkpoints)
         if checkpoint:
             config.ckpt_path = checkpoint
+            self._leave_out_weights(config)
         if first and not self.is_new:
             reached = read_checkpoint(checkpoint) if checkpoint else {}
             self.step = reached.get("global_step", 0)
             cut_curves(self.folder, reached.get("curves", {}))
             print(f"going on in {self.folder} after step {self.step:,}")
+
+    def _leave_out_weights(self, config: Namespace) -> None:
+        """Build the network without what training began from, which may be gone: the checkpoint's weights follow."""
+        network = config.model.network
+        names = getattr(resolve_name(network.class_path), "rebuilt_with", {})
+        model = read_checkpoint(config.ckpt_path).get("config", {}).get("model", {}) if names else {}
+        for name, value in names.items():
+            known = value, model.get("network", {}).get("init_args", {}).get(name)
+            if self.subcommand == "fit" and str(network.init_args[name]) not in map(str, known):
+                raise MisconfigurationException(
+                    f"model.network.{name} is {network.init_args[name]}, but training goes on with the weights of "
+                    f"{config.ckpt_path}; leave it out, or begin a new run."
+                )
+            network.init_args[name] = value
 
     def _experiment_name(self, config: Namespace) -> str:
         """The last --config's place under configs/, or what is trained on what."""

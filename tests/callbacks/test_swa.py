@@ -90,6 +90,19 @@ def test_refuses_what_never_averages(
     assert not list(tmp_path.rglob("*.*"))
 
 
+def test_a_resumed_run_averages_the_epochs_that_start_says(
+    train: Callable[..., Run], resume: Callable[..., Run], refused: Callable[..., str]
+) -> None:
+    run = train(*FLAGS, "--trainer.max_epochs=2", "--weight_average.start=1", "--data.limit=300")
+    error = refused("fit", "--resume", run.folder, "--trainer.max_epochs=4", "--weight_average.start=0")
+    assert (
+        "start is 0, but the run stands after 2 epochs with an average of 1 of them, where 2 would have to be" in error
+    )
+    longer = resume(run, "--trainer.max_epochs=4", "--weight_average.start=0.75")
+    assert longer.checkpoint["callbacks"]["SWA"]["updates"] == 1
+    assert read_checkpoint(longer.best)["epoch"] == 4
+
+
 def fit_without_data_module(network: torch.nn.Module, folder: Path) -> SWA:
     average = SWA(start=0)
     loader = DataLoader(TensorDataset(torch.rand(20, 1, 8, 8), torch.arange(20) % 10), batch_size=10)

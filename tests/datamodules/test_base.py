@@ -69,6 +69,48 @@ def test_normalises_by_the_training_split_unless_told(digits: Digits, data_root:
     )
 
 
+@pytest.mark.parametrize(
+    ("before", "now", "is_refused"),
+    [
+        ("computed", "computed", False),
+        ("mnist", "mnist", False),
+        ("mnist", Normalization([0.1307], [0.3081]), False),
+        ("computed", "mnist", True),
+        ("mnist", "computed", True),
+        ("mnist", "none", True),
+        (Normalization([0.5], [0.25]), Normalization([0.5], [0.5]), True),
+    ],
+)
+def test_weights_go_on_with_the_normalisation_that_they_had(
+    data_root: Path, before: str | Normalization, now: str | Normalization, is_refused: bool
+) -> None:
+    state, data = prepared(data_root, normalization=before).state_dict(), prepared(data_root, normalization=now)
+    if is_refused:
+        with pytest.raises(MisconfigurationException, match=r"data\.normalization is another than the checkpoint's"):
+            data.load_state_dict(state)
+    else:
+        data.load_state_dict(state)
+        assert data.mean == state["mean"]
+    data = prepared(data_root)
+    data.load_state_dict({"mean": [0.25], "std": [0.5]})  # as older checkpoints have it
+    assert data.mean == [0.25]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "place"),
+    [({}, (1, 640)), ({"batch_size": 48}, (1, 640)), ({"seed": 1}, (1, 0)), ({"limit": 0.5}, (1, 0))],
+)
+def test_goes_on_behind_the_same_images_or_begins_the_epoch_again_and_says_so(
+    data_root: Path, capsys: pytest.CaptureFixture[str], arguments: dict[str, Any], place: tuple[int, int]
+) -> None:
+    before, data = prepared(data_root), prepared(data_root, **arguments)
+    capsys.readouterr()
+    data.load_state_dict(before.state_dict() | {"epoch": 1, "images_done": 640, "order": before._order()})
+    assert data.place == place
+    begins_again = "epoch 1 begins again: the order of its training images is not what it was\n"
+    assert capsys.readouterr().out == (begins_again if place == (1, 0) else "")
+
+
 def test_a_channel_without_contrast_does_no_harm(data_root: Path) -> None:
     data = prepared(data_root, normalization=Normalization([0.5], [0.0]))
     images, _ = data.on_after_batch_transfer(next(iter(data.val_dataloader())), 0)

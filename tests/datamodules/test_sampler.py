@@ -33,12 +33,36 @@ def test_order_is_a_function_of_seed_and_epoch() -> None:
     assert first != batches(KeyedBatchSampler(INDICES, 10, shuffle=True, seed=4))
 
 
+@pytest.mark.parametrize(("size", "world_size"), [(1, 1), (7, 1), (40, 1), (103, 1), (5, 2), (9, 4)])
+@pytest.mark.parametrize("images", [0, 1, 30, 64, 103])
+def test_resumes_behind_any_image_in_batches_of_any_size(images: int, size: int, world_size: int) -> None:
+    whole = KeyedBatchSampler(INDICES, 10, shuffle=True)
+    whole.set_epoch(3)
+    ranks = [
+        KeyedBatchSampler(INDICES, size, shuffle=True, rank=rank, world_size=world_size) for rank in range(world_size)
+    ]
+    for rank in ranks:
+        rank.resume(3, images)
+    together = list(chain(*(chain(*parts) for parts in zip(*map(batches, ranks), strict=True))))
+    expected = list(chain(*batches(whole)))[images:]
+    assert together == expected[: len(together)]
+    assert len(expected) - len(together) < world_size
+    assert len(batches(ranks[0])) == ranks[0].batches_left(len(ranks[0]))
+
+
+def test_what_is_left_of_an_epoch_that_is_cut_off() -> None:
+    sampler = KeyedBatchSampler(INDICES, 10, shuffle=True)
+    for images, batches_left in ((0, 5), (10, 4), (11, 4), (50, 0), (60, 0)):
+        sampler.resume(0, images)
+        assert sampler.batches_left(5) == batches_left
+
+
 @pytest.mark.parametrize("done", [0, 1, 7, 11])
 def test_resumes_behind_the_batches_done(done: int) -> None:
     whole = KeyedBatchSampler(INDICES, 10, shuffle=True)
     whole.set_epoch(5)
     resumed = KeyedBatchSampler(INDICES, 10, shuffle=True)
-    resumed.resume(5, done)
+    resumed.resume(5, 10 * done)
     resumed.set_epoch(5)
     assert batches(resumed) == batches(whole)[done:]
     assert len(resumed) == len(whole)
@@ -97,7 +121,7 @@ def test_balanced_resumes_and_is_shared_by_processes(classes: torch.Tensor) -> N
         return KeyedBatchSampler(INDICES, shuffle=True, balance=classes, **({"batch_size": 5} | arguments))
 
     resumed = sampler()
-    resumed.resume(4, 7)
+    resumed.resume(4, 35)
     whole = sampler()
     whole.set_epoch(4)
     assert batches(resumed) == batches(whole)[7:]

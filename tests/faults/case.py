@@ -19,8 +19,10 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from datamodules.digits import Digits
 from models.checkpoint import read_checkpoint
 from tests.discovery import ROOT
+from tests.faults.change import Account, Change, images_of, unused
 from tests.faults.fault import PLACES, Fault
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
@@ -191,6 +193,59 @@ class Laboratory:
             return f"{len(runs)} runs: {log.read_text()[-2000:]}"
         return difference(whole, runs[0])
 
+    def follows(self, change: Change, folder: Path) -> str:
+        """Stop a run, go on with other settings, and compare it with the account of steps and images.
+
+        Args:
+            change: The settings.
+            folder: Where, not yet there.
+
+        Returns:
+            What is different, or nothing.
+        """
+        folder.mkdir(parents=True)
+        log, noted, data = self.log(folder), folder / "images.jsonl", self._digits
+        args = ["fit", "--trainer.log_every_n_steps=1", "--early_stopping=null", f"--data.limit={data.limit}"]
+        args += [f"--data.root={data.root}", f"--runs={folder / 'runs'}", "--experiment=change"]
+        request: dict[str, Any] = {"env": {}, "log": str(log)}
+        status = self._ask(request | {"args": [*args, *change.before.flags], "fault": asdict(change.fault)})
+        (run,) = (file.parent for file in folder.glob("runs/*/*/config.yaml"))
+        if status not in (0, 143):
+            return f"exit status {status}: {log.read_text()[-2000:]}"
+        flags = ["fit", "--resume", str(run), *change.after.flags]
+        last, config = run / "checkpoints" / "last.ckpt", (run / "config.yaml").read_text()
+        if change.refused:
+            status = self._ask(request | {"args": [*flags, change.refused]})
+            if status != 2 or (run / "config.yaml").read_text() != config:
+                return f"exit status {status} with {change.refused}: {log.read_text()[-2000:]}"
+        account = Account(change, data)
+        account.stop()
+        weights, rates, images = account.go_on(read_checkpoint(last), last)
+        if status := self._ask(request | {"args": flags, "images": str(noted)}):
+            return f"exit status {status}: {log.read_text()[-2000:]}"
+        checkpoint = read_checkpoint(last)
+        found = {name: checkpoint["state_dict"][f"network.{name}"] for name in weights}
+        rows = [row for row in csv.DictReader((run / "metrics.csv").read_text().splitlines()) if row["lr"]]
+        logged = [float(row["lr"]) for row in rows]
+        pairs = {
+            "steps": (account.steps, checkpoint["global_step"]),
+            "images": (images, images_of(noted)),
+            "weights": (weights, found),
+        }
+        if change.after.schedule in ("cosine", "one-cycle"):  # others have a point for each epoch
+            pairs["learning rates"] = (rates, logged[len(logged) - len(rates) :])
+        for name, (expected, seen) in pairs.items():
+            if not _equal(expected, seen):
+                return f"{name} differ: {_shown(expected)} became {_shown(seen)}"
+        return unused(run, change.after) if rates else ""
+
+    @cached_property
+    def _digits(self) -> Digits:
+        data = Digits(root=self._data, limit=400)
+        data.prepare_data()
+        data.setup("test")
+        return data
+
     def unbroken(self, case: Case) -> Path:
         """The folder of the run that nothing befalls."""
         key = case.flags, case.processes
@@ -232,6 +287,9 @@ class Laboratory:
             request["fault"] = asdict(fault)
         elif fault:
             request["kill"] = fault
+        return self._ask(request)
+
+    def _ask(self, request: dict[str, Any]) -> int:
         zygote = self._zygote
         assert zygote.stdin
         assert zygote.stdout

@@ -4,18 +4,20 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 import callbacks.curves
 import callbacks.safe_points
 import datamodules.pack
 import models.checkpoint
+from datamodules.sampler import KeyedBatchSampler
 from models.classifier import Classifier
 
 PLACES = (
@@ -47,6 +49,20 @@ class Fault:
     nth: int
     signal: int
     share: float = 0.5
+
+
+def note_images(file: Path) -> None:
+    """Write down the images of each training batch that is handed out."""
+    batches = KeyedBatchSampler.__iter__
+
+    def noted(sampler: KeyedBatchSampler) -> Iterator[Tensor]:
+        for batch in batches(sampler):
+            if sampler.shuffle:
+                with file.open("a") as lines:
+                    lines.write(f"{batch.tolist()}\n")
+            yield batch
+
+    KeyedBatchSampler.__iter__ = noted  # type: ignore[method-assign]
 
 
 def _fill_disk() -> None:

@@ -1,4 +1,4 @@
-"""Break off and take up as many random runs as wanted: `make soak CASES=200 SEED=1`.
+"""Break off and take up as many random runs as wanted, a third with other flags: `make soak CASES=200 SEED=1`.
 
 Prints each case that does not survive, and on its last line survived / tried; status 0 only when all survive.
 """
@@ -13,6 +13,10 @@ from pathlib import Path
 from threading import Thread
 
 from tests.faults.case import CONFIGURATIONS, Laboratory, draw_case
+from tests.faults.change import Change, draw_change
+
+CHANGES = 3
+"""One case in so many goes on with other flags."""
 
 ELSEWHERE = Path("/dev/shm")
 """Another file system, where a fifth of the cases has its temporary files."""
@@ -32,10 +36,14 @@ def main() -> int:
     started = time.monotonic()
 
     def attempt(laboratory: Laboratory, number: int) -> None:
-        case, place = draw_case(args.seed, number), folder / f"case-{number}"
+        place = folder / f"case-{number}"
+        case = draw_change(args.seed, number) if number % CHANGES == CHANGES - 1 else draw_case(args.seed, number)
         try:
             elsewhere = number % 5 == 0 and ELSEWHERE.is_dir()
-            why = laboratory.survives(case, place, {"TMPDIR": str(ELSEWHERE)} if elsewhere else {})
+            if isinstance(case, Change):
+                why = laboratory.follows(case, place)
+            else:
+                why = laboratory.survives(case, place, {"TMPDIR": str(ELSEWHERE)} if elsewhere else {})
         except Exception as error:
             why = f"{type(error).__name__}: {error}"
         if why:

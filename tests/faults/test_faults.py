@@ -11,6 +11,7 @@ import pytest
 
 from tests.discovery import ROOT
 from tests.faults.case import FEATURES, Case, Laboratory, difference, draw_case
+from tests.faults.change import Change, Settings, draw_change
 from tests.faults.fault import PLACES, Fault
 
 KILL, TERM, INT, USR1 = signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1
@@ -61,6 +62,21 @@ CASES = {
     "two processes": Case(("--data.balanced=true",), (Fault("in a training batch", 5, TERM),), processes=2),
 }
 
+CHANGES = {
+    "another peak and length": Change(Settings(), 30, Settings(epochs=3, lr=0.0001)),
+    "fewer steps per epoch": Change(Settings(), 30, Settings(epochs=3, accumulated=2)),
+    "smaller batches within an epoch": Change(Settings(batch_size=64), 7, Settings(epochs=3, batch_size=48)),
+    "smaller and accumulated batches within an epoch": Change(
+        Settings(batch_size=24, accumulated=2), 2, Settings(batch_size=16, accumulated=2, schedule="one-cycle")
+    ),
+    "another seed within an epoch, and by epochs": Change(
+        Settings(schedule="one-cycle"), 7, Settings(epochs=4, seed=1, schedule="steps", weight_decay=0.1)
+    ),
+    "an epoch that was cut off, without a schedule": Change(
+        Settings(steps=7), 30, Settings(epochs=3, schedule="constant", label_smoothing=0.1), "--data.normalization=none"
+    ),
+}
+
 
 @pytest.fixture(scope="module")
 def laboratory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laboratory]:
@@ -72,6 +88,13 @@ def laboratory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laboratory]
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_a_broken_run_ends_like_an_unbroken_one(laboratory: Laboratory, case: Case, tmp_path: Path) -> None:
     assert not laboratory.survives(case, tmp_path / "run")
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_run_goes_on_with_other_flags_as_steps_and_images_say(
+    laboratory: Laboratory, change: Change, tmp_path: Path
+) -> None:
+    assert not laboratory.follows(change, tmp_path / "run")
 
 
 @pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="needs another file system")
@@ -108,6 +131,7 @@ def test_a_seed_decides_the_cases_and_they_reach_every_place() -> None:
     assert cases != [draw_case(2, number) for number in range(200)]
     assert {fault.place for case in cases for fault in case.faults if isinstance(fault, Fault)} == set(PLACES)
     assert any(case.processes == 2 for case in cases)
+    assert draw_change(1, 2) == draw_change(1, 2) != draw_change(2, 2)
 
 
 def test_soak_tells_what_survived(tmp_path: Path) -> None:

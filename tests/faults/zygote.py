@@ -1,7 +1,8 @@
 """Runs of the command line as real processes, each a fork of one that has imported everything already.
 
 Reads one request per line on standard input, JSON with `args`, `env`, `log` (a file), and optionally `fault` (see
-`tests.faults.fault`) and `kill` ([seconds, signal]); answers each with the exit status, as `subprocess` gives it.
+`tests.faults.fault`), `kill` ([seconds, signal]) and `images` (a file for the images of each training batch); answers
+each with the exit status, as `subprocess` gives it.
 """
 
 import json
@@ -10,11 +11,12 @@ import signal
 import sys
 import time
 import traceback
+from pathlib import Path
 from typing import Any
 
 import scripts.train
 from tests.discovery import ROOT
-from tests.faults.fault import Fault, inject
+from tests.faults.fault import Fault, inject, note_images
 
 
 def run(request: dict[str, Any]) -> int:
@@ -48,6 +50,8 @@ def _become(request: dict[str, Any]) -> None:
     try:
         if fault := request.get("fault"):
             inject(Fault(**fault))
+        if images := request.get("images"):
+            note_images(Path(images))
         scripts.train.main(request["args"])
     except SystemExit as exit_:
         status = int(exit_.code or 0)

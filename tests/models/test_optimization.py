@@ -1,14 +1,21 @@
+import csv
+import math
 import re
+import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from datamodules.digits import Digits
 from models.classifier import Classifier
 from models.mlp import MLP
+from scripts.train import main
 from tests.conftest import Run, quiet_trainer
 
 SCHEDULERS = "torch.optim.lr_scheduler"
@@ -122,6 +129,120 @@ def test_a_resumed_run_may_be_made_longer(
     assert longer.checkpoint["epoch"] == 3
     rates = [run.checkpoint["optimizer_states"][0]["param_groups"][0]["lr"] for run in (longer, whole)]
     assert rates[0] == pytest.approx(rates[1])
+
+
+@pytest.fixture(scope="module")
+def two_epochs(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Path:
+    """A run of 2 epochs of 12 steps, whose rate has come down to 0."""
+    place = tmp_path_factory.mktemp("two-epochs")
+    flags = ("--data.limit=1000", "--trainer.max_epochs=2", "--trainer.log_every_n_steps=1", "--early_stopping=null")
+    main(["fit", *flags, "--runs", str(place), "--data.root", str(data_root), "--experiment=run"])
+    (run,) = (file.parent for file in place.glob("run/*/config.yaml"))
+    return run
+
+
+@pytest.fixture
+def go_on(two_epochs: Path, tmp_path: Path, resume: Callable[..., Run]) -> Callable[..., Run]:
+    """Goes on with a copy of that run to a third epoch."""
+
+    def fit(*flags: str) -> Run:
+        folder = tmp_path / "copy"
+        shutil.copytree(two_epochs, folder)
+        return resume(Run(folder), "--trainer.max_epochs=3", *flags)
+
+    return fit
+
+
+def cosine(peak: float, step: int, total: int) -> float:
+    return peak * (1 + math.cos(math.pi * (step - 0.1 * total) / (0.9 * total))) / 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "rate", "argument"),
+    [
+        (["--model.optimizer.lr=0.001"], cosine(0.001, 24, 36), None),
+        (["--model.scheduler.warmup=0.9"], 0.003 * 25 / (0.9 * 36 + 1), None),
+        (["--trainer.accumulate_grad_batches=4"], cosine(0.003, 24, 27), None),
+        (["--data.batch_size=240", "--trainer.max_epochs=4"], cosine(0.003, 24, 30), None),
+        (["--trainer.limit_train_batches=6"], cosine(0.003, 24, 30), None),
+        (["--model.scheduler=null"], 0.003, None),
+        ([f"--model.scheduler={SCHEDULERS}.StepLR", "--model.scheduler.step_size=1"], 0.003 * 0.1 * 0.1, None),
+        ([f"--model.scheduler={SCHEDULERS}.ExponentialLR", "--model.scheduler.gamma=0.5"], 0.003 / 4, None),
+        ([*PLATEAU, "val/loss"], 0.003, None),
+        (["--model.optimizer.weight_decay=0.3"], cosine(0.003, 24, 36), ("weight_decay", 0.3)),
+        (["--model.optimizer.betas=[0.8, 0.9]"], cosine(0.003, 24, 36), ("betas", (0.8, 0.9))),
+        (["--model.optimizer.eps=0.001"], cosine(0.003, 24, 36), ("eps", 0.001)),
+    ],
+)
+def test_a_resumed_run_is_optimized_as_its_flags_say(
+    go_on: Callable[..., Run], flags: list[str], rate: float, argument: tuple[str, object] | None
+) -> None:
+    run = go_on(*flags)
+    rows = list(csv.DictReader((run.folder / "metrics.csv").read_text().splitlines()))
+    assert [float(row["lr"]) for row in rows if row["lr"] and row["step"] == "24"] == [pytest.approx(rate)]
+    (group,) = run.checkpoint["optimizer_states"][0]["param_groups"]
+    if argument:
+        name, value = argument
+        assert group[name] == value
+    state = run.checkpoint["optimizer_states"][0]["state"]
+    assert {int(values["step"]) for values in state.values()} == {run.checkpoint["global_step"]}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        (torch.optim.AdamW, partial(torch.optim.AdamW, amsgrad=True), "the optimizer keeps a max_exp_avg_sq, of which"),
+        (torch.optim.RMSprop, partial(torch.optim.RMSprop, centered=True), "the optimizer keeps a grad_avg, of which"),
+        (torch.optim.SGD, partial(torch.optim.SGD, momentum=0.9, nesterov=True), ""),
+        (partial(torch.optim.AdamW, amsgrad=True), torch.optim.AdamW, ""),
+    ],
+)
+def test_an_optimizer_goes_on_with_other_arguments_if_it_has_what_they_need(
+    before: Callable[..., torch.optim.Optimizer],
+    after: Callable[..., torch.optim.Optimizer],
+    words: str,
+    digits: Digits,
+    tmp_path: Path,
+) -> None:
+    first = quiet_trainer(tmp_path, max_epochs=1, limit_train_batches=2, limit_val_batches=0)
+    first.fit(Classifier(MLP(64, 10), 10, partial(before, lr=0.01)), digits)
+    first.save_checkpoint(tmp_path / "first.ckpt")
+    second = quiet_trainer(tmp_path, max_epochs=2, limit_train_batches=2, limit_val_batches=0)
+    model = Classifier(MLP(64, 10), 10, partial(after, lr=0.02))
+    with pytest.raises(MisconfigurationException, match=words) if words else nullcontext():
+        second.fit(model, digits, ckpt_path=tmp_path / "first.ckpt", weights_only=True)
+        assert second.optimizers[0].param_groups[0]["lr"] == 0.02
+
+
+class Prodigious(torch.optim.SGD):
+    """Finds its rate by itself, and keeps it where arguments are."""
+
+    def __init__(self, params: Any, lr: float = 1.0) -> None:
+        super().__init__(params, lr)
+        self.defaults["found"] = 0
+        self.param_groups[0]["found"] = 0
+
+    def step(self, closure: Any = None) -> Any:
+        self.param_groups[0]["found"] += 1
+        return super().step(closure)
+
+
+def test_what_an_optimizer_has_found_among_its_arguments_is_progress(digits: Digits, tmp_path: Path) -> None:
+    found = []
+    for epochs, path in ((1, None), (2, tmp_path / "first.ckpt")):
+        trainer = quiet_trainer(tmp_path, max_epochs=epochs, limit_train_batches=2, limit_val_batches=0)
+        trainer.fit(Classifier(MLP(64, 10), 10, Prodigious), digits, ckpt_path=path, weights_only=True)
+        trainer.save_checkpoint(tmp_path / "first.ckpt")
+        found.append(trainer.optimizers[0].param_groups[0]["found"])
+    assert found == [2, 4]
+
+
+def test_layers_have_the_rates_that_the_flags_say(train: Callable[..., Run], resume: Callable[..., Run]) -> None:
+    run = train("--model.layer_decay=0.5", "--trainer.max_epochs=1", "--data.limit=200", "--model.scheduler=null")
+    resumed = resume(run, "--trainer.max_epochs=2", "--model.layer_decay=0.9", "--model.optimizer.lr=0.01")
+    groups = resumed.checkpoint["optimizer_states"][0]["param_groups"]
+    assert len(groups) > 2
+    assert [group["lr"] for group in groups] == [pytest.approx(0.01 * 0.9**depth) for depth in range(len(groups))][::-1]
 
 
 @pytest.mark.parametrize(

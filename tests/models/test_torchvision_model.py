@@ -202,7 +202,7 @@ def test_published_weights_are_taken_from_where_they_were_put(
 
 
 def test_a_run_needs_the_weights_that_it_began_from_no_more(
-    train: Callable[..., Run], tmp_path: Path, digits: Digits
+    train: Callable[..., Run], refused: Callable[..., str], tmp_path: Path, digits: Digits
 ) -> None:
     weights = tmp_path / "weights.pth"
     torch.save(get_model("shufflenet_v2_x0_5").state_dict(), weights)
@@ -222,6 +222,12 @@ def test_a_run_needs_the_weights_that_it_began_from_no_more(
     begun = TorchvisionModel("shufflenet_v2_x0_5", 3, in_channels=1, weights=str(run.last))
     for name, value in begun.backbone.state_dict().items():
         assert torch.equal(value, saved[f"network.backbone.{name}"])
+
+    main(["fit", "--resume", str(run.folder), "--trainer.max_epochs=2"])
+    assert read_checkpoint(run.last)["epoch"] == 2
+    for flags in (("--resume", run.folder), ("--ckpt_path", run.last)):
+        error = refused("fit", *flags, "--model.network.weights=DEFAULT")
+        assert "model.network.weights is DEFAULT, but training goes on with the weights of" in error
 
 
 @pytest.mark.parametrize("name", ["resnet81", "fcn_resnet50"])

@@ -155,3 +155,16 @@ def test_a_file_that_may_not_be_read_is_told(tmp_path: Path) -> None:
     (write_run(tmp_path / "x/one") / "results.json").chmod(0)
     with pytest.raises(MisconfigurationException, match="Permission denied"):
         read_run(tmp_path / "x/one")
+
+
+def test_settings_that_changed_on_the_way_are_given_with_their_steps(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", seed=0, accuracy=0.9, lr=1)
+    lr, root = "config model.optimizer.init_args.lr", "config data.init_args.root"
+    starts = [
+        {"step": 63, "differs": {lr: {"was": 0.003, "is": 0.001}, root: {"was": "a", "is": "b"}}},
+        {"step": 70, "differs": {lr: {"was": 0.001, "is": 0.0001}, "package torch": {"was": "1", "is": "2"}}},
+    ]
+    (folder / "restarts.json").write_text(json.dumps(starts))
+    before = read_run(write_run(tmp_path / "unbroken", seed=0, accuracy=0.9, lr=1)).settings
+    changed = {"model.optimizer.lr": "0.003, from step 63 on 0.001, from step 70 on 0.0001"}
+    assert read_run(folder).settings == before | changed
