@@ -143,6 +143,7 @@ def plateau(lr: float, *figures: float, **arguments: Any) -> tuple[ReduceLROnPla
     optimizer = torch.optim.SGD([torch.zeros(1)], lr)
     defaults: dict[str, Any] = {"monitor": "val/loss", "patience": 0}
     scheduler = ReduceLROnPlateau(optimizer, **(defaults | arguments))
+    vars(scheduler)["basis"] = {"metric": scheduler.monitor, "mode": scheduler.mode}
     for figure in figures:
         scheduler.step(figure)
     return scheduler, [{"initial_lr": lr, **optimizer.param_groups[0]}]
