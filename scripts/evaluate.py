@@ -40,6 +40,7 @@ from scripts.evaluation_page import (
     section,
     training_curves,
 )
+from scripts.expansion import to_path
 from scripts.intervals import CONFIDENCE, Interval, class_figures, class_intervals, wilson
 from scripts.layers import grad_cam, last_maps
 from scripts.page import embedded, escaped, table, write_page
@@ -439,8 +440,8 @@ def main(args: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a checkpoint, or the folder of a run")
-    parser.add_argument("--output", type=Path, help="the folder of what is written; by default in that of the run")
+    parser.add_argument("checkpoint", type=to_path, metavar="CHECKPOINT", help="a checkpoint, or the folder of a run")
+    parser.add_argument("--output", type=to_path, help="the folder of what is written; by default in that of the run")
     parser.add_argument("--split", choices=("train", "val", "test"), default="test", help="test if absent")
     parser.add_argument("--images", type=number_of_images, default=24, help="pictures in each part; 24 if absent")
     with mistakes_in_one_sentence():

@@ -12,6 +12,8 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from datetime import timedelta
+from inspect import Parameter, signature
 from pathlib import Path
 from pkgutil import resolve_name
 from shutil import rmtree
@@ -23,15 +25,16 @@ import yaml
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import _get_rank
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.trainer import Trainer
 from rich import get_console
 from rich.table import Table
 
 from callbacks import slurm
-from callbacks.curves import Curves, cut_curves
+from callbacks.curves import CSVLogger, Curves, TensorBoardLogger, cut_curves
 from callbacks.interruption import Interruption, Stopped
 from callbacks.origin import repeated_run
 from callbacks.prediction_file import PredictionFile
@@ -44,6 +47,7 @@ from models.classifier import Classifier
 from models.durable_file import remove_leftovers
 from models.precision import choose_precision
 from scripts.configuration import CONFIGS, FAULTS, Parser, one_sentence, read_layers
+from scripts.expansion import to_path
 from scripts.likeness import compare_runs, refuse_incomplete
 from scripts.process import training_process
 from scripts.seeds import Plan, asks_for_seeds, train_seeds_and_tell
@@ -142,8 +146,8 @@ class TrainCLI(LightningCLI):
         --resume by itself goes on with the newest.
         """
         other = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-        other.add_argument("--resume", nargs="?", type=Path, const=NEWEST)
-        other.add_argument("--like", nargs="?", type=Path, const=Path())
+        other.add_argument("--resume", nargs="?", type=to_path, const=NEWEST)
+        other.add_argument("--like", nargs="?", type=to_path, const=Path())
         given, rest = other.parse_known_args(args)
         self.resumed, self.original = given.resume, given.like
         names = [name for name, value in (("--resume", given.resume), ("--like", given.like)) if value]
@@ -192,11 +196,16 @@ class TrainCLI(LightningCLI):
                 "or begin from its backbone with --model.network.weights."
             )
         if self.subcommand == "fit":
-            refuse_impossible(config.trainer)
+            refuse_impossible(config)
+        if config.trainer.enable_checkpointing is False:
+            config.checkpoint = None
+        if config.trainer.enable_progress_bar is False:
+            config.progress_bar = None
         self.name_experiment()
+        network = config.model.network
+        network.init_args = network.get("init_args") or Namespace()  # where Lightning adds what the data knows
         if config.ckpt_path:
             # What training began from may be gone; the checkpoint's weights follow.
-            network = config.model.network
             for name, value in getattr(resolve_name(network.class_path), "rebuilt_with", {}).items():
                 network.init_args[name] = value
         if self.subcommand in ("validate", "test"):
@@ -206,17 +215,14 @@ class TrainCLI(LightningCLI):
         self.is_new = not (self.folder / CONFIG).is_file()
         if self.subcommand == "fit":
             self._take_up(config)
-        config.trainer.default_root_dir = str(self.folder)
+        config.trainer.default_root_dir = config.trainer.default_root_dir or str(self.folder)
         if self.subcommand == "predict":
             config.trainer.logger = False
             config.trainer.devices = 1
-        if config.checkpoint is None and not config.trainer.callbacks:
-            config.trainer.enable_checkpointing = False
         if config.trainer.logger is False:
             config.learning_rate_monitor = None
-        for logger in config.trainer.logger if isinstance(config.trainer.logger, list) else []:
-            if "save_dir" in logger.init_args:
-                logger.init_args.save_dir = str(self.folder)
+        for logger in one_or_more(config.trainer.logger):
+            put_into(self.folder, logger)
         if config.checkpoint and self.subcommand == "fit":
             config.checkpoint.init_args.dirpath = str(self.folder / CHECKPOINTS)
 
@@ -269,7 +275,7 @@ class TrainCLI(LightningCLI):
         init, keys = self.config_init[self.subcommand], self._parser(self.subcommand).callback_keys
         # The defaults come first, so that the Trainer's checkpoint callback is the one whose best is tested.
         callbacks: list[Callback] = [Interruption()]
-        callbacks += [init[key] for key in keys if init.get(key) is not None] + list(init.trainer.callbacks or [])
+        callbacks += [init[key] for key in keys if init.get(key) is not None] + one_or_more(init.trainer.callbacks)
         keys.clear()
         if self.subcommand == "fit":
             origin = (self.command, self.step, self.original)
@@ -283,13 +289,26 @@ class TrainCLI(LightningCLI):
             if device is None or init.trainer.accelerator == "cpu":
                 device = torch.device("cpu")
             precision, reason = choose_precision(self.model.network, self.datamodule.image_shape, device)
-        trainer = super().instantiate_trainer(
-            callbacks=callbacks,
-            precision=precision,
-            profiler=init.trainer.profiler or NoProfiler(),
-            plugins=init.trainer.plugins or DurableCheckpointIO(),
-            **kwargs,
-        )
+        plugins = one_or_more(init.trainer.plugins)
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            plugins.append(DurableCheckpointIO())
+        has_checkpoint = any(isinstance(callback, Checkpoint) for callback in callbacks)
+        try:
+            trainer = super().instantiate_trainer(
+                callbacks=callbacks,
+                precision=precision,
+                profiler=init.trainer.profiler or NoProfiler(),
+                plugins=plugins,
+                enable_checkpointing=has_checkpoint and init.trainer.enable_checkpointing is not False,
+                **kwargs,
+            )
+        except TypeError as error:
+            if "CPUAccelerator" not in str(error):
+                raise
+            raise MisconfigurationException(
+                f"trainer.devices is {init.trainer.devices}, but training is to run on the CPU; give a number of "
+                "processes, such as 1, or leave it out."
+            ) from error
         device = trainer.strategy.root_device
         if init.trainer.sync_batchnorm and trainer.world_size > 1 and device.type == "cpu":
             raise MisconfigurationException(
@@ -361,15 +380,48 @@ class TrainCLI(LightningCLI):
             get_console().print(table)
 
 
-def refuse_impossible(trainer: Namespace) -> None:
+def one_or_more(value: Any) -> list[Any]:
+    """The classes or objects that the Trainer takes alone or as a list."""
+    return list(value) if isinstance(value, list | tuple) else [value] if value else []
+
+
+def put_into(folder: Path, logger: Any) -> None:
+    """Have a logger write into a run's folder, unless it is told another place.
+
+    Args:
+        folder: The folder.
+        logger: The logger's class and arguments.
+
+    Raises:
+        MisconfigurationException: If one of ours is, which goes on with its files when the run is resumed.
+    """
+    arguments = logger.get("init_args", {}) if isinstance(logger, Namespace) else {}
+    if "save_dir" not in arguments:
+        return
+    logger_class = resolve_name(logger.class_path)
+    default = signature(logger_class).parameters["save_dir"].default
+    is_default = default is not Parameter.empty and Path(arguments.save_dir or "") == Path(default)
+    if issubclass(logger_class, CSVLogger | TensorBoardLogger):
+        if not is_default:
+            raise MisconfigurationException(
+                f"The logger's save_dir is {arguments.save_dir}, but {logger.class_path} always writes into the run's "
+                f"folder; choose its place with --runs, or use lightning.pytorch.loggers.{logger_class.__name__}."
+            )
+        arguments.save_dir = str(folder)
+    elif is_default:
+        arguments.save_dir = str(folder / default)
+
+
+def refuse_impossible(config: Namespace) -> None:
     """See that the Trainer is told nothing that it would fall over or pass over in silence.
 
     Args:
-        trainer: Its arguments.
+        config: The configuration of `fit`.
 
     Raises:
         MisconfigurationException: If it is.
     """
+    trainer = config.trainer
     if trainer.accumulate_grad_batches < 1:
         raise MisconfigurationException(
             f"trainer.accumulate_grad_batches is {trainer.accumulate_grad_batches}; give a whole number of at least 1."
@@ -380,6 +432,23 @@ def refuse_impossible(trainer: Namespace) -> None:
         raise MisconfigurationException(
             f"trainer.overfit_batches is {trainer.overfit_batches}, but the order of images is not the Trainer's; "
             "train on few images with --data.limit."
+        )
+    if trainer.barebones:
+        raise MisconfigurationException(
+            "trainer.barebones is true, but a run without checkpoint, logger and callbacks leaves nothing behind; time "
+            "its steps with scripts/benchmark.py."
+        )
+    for name in ("val_check_interval", "check_val_every_n_epoch"):
+        if isinstance(value := trainer[name], int) and value < 1:
+            raise MisconfigurationException(
+                f"trainer.{name} is {value}; give a whole number of at least 1, or leave validation out with "
+                "--trainer.limit_val_batches 0."
+            )
+    if config.early_stopping and isinstance(interval := trainer.val_check_interval, str | Mapping | timedelta):
+        raise MisconfigurationException(
+            f"trainer.val_check_interval is {interval}, a time, but early stopping counts validations, whose number "
+            "would depend on the machine's speed; give a number of batches or a fraction of an epoch, or "
+            "--early_stopping null."
         )
 
 
