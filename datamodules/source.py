@@ -9,6 +9,7 @@ import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
+from errno import ENOSPC
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -202,9 +203,10 @@ class ImageSource(ABC):
                     source = self.from_source(self.read)
                     write_pack(folder, source, self.source_class_names, packed=self._is_to_be_packed(source))
         except OSError as error:
+            smaller = ", or of image files keep no pixels with --data.storage files" if error.errno == ENOSPC else ""
             raise MisconfigurationException(
                 f"The data set cannot be packed in {folder.parent}: {error.strerror or error}; choose another folder "
-                "with --data.packs, or --data.storage files."
+                f"with --data.packs{smaller}."
             ) from error
 
     def _is_to_be_packed(self, source: Source) -> bool:

@@ -148,7 +148,7 @@ def switch_classes(config: Config, flags: Sequence[str]) -> Config:
 class Parser(LightningArgumentParser):
     """Says what is wrong with the configuration in one sentence."""
 
-    def parse_args(self, *args: Any, **kwargs: Any) -> Namespace:
+    def parse_args(self, *args: Any, **kwargs: Any) -> Namespace:  # type: ignore[override]  # as jsonargparse's
         """Parse the flags, and expand every value that has come from them and from files."""
         config: Namespace = expand_all(super().parse_args(*args, **kwargs))
         return config

@@ -359,7 +359,7 @@ def page_parts(found: Evaluation, most_images: int) -> Iterator[str]:
         yield section("Least certain hits", note="No image is right.")
     yield section("Calibration", *_calibration_parts(found))
     classes = class_table(names, tested.confusion, found.class_figures, found.class_intervals)
-    yield section("Classes", classes, note="With bootstrap intervals. A click on a heading sorts.")
+    yield section("Classes", classes, note="With 95% intervals. A click on a heading sorts.")
     yield f"<script>{SCRIPT}</script>"
 
 

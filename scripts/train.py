@@ -203,7 +203,8 @@ class TrainCLI(LightningCLI):
             config.progress_bar = None
         self.name_experiment()
         network = config.model.network
-        network.init_args = network.get("init_args") or Namespace()  # where Lightning adds what the data knows
+        if not network.get("init_args"):  # where Lightning adds what the data knows
+            network.init_args = Namespace()  # type: ignore[no-untyped-call]
         if config.ckpt_path:
             # What training began from may be gone; the checkpoint's weights follow.
             for name, value in getattr(resolve_name(network.class_path), "rebuilt_with", {}).items():
@@ -222,7 +223,8 @@ class TrainCLI(LightningCLI):
         if config.trainer.logger is False:
             config.learning_rate_monitor = None
         for logger in one_or_more(config.trainer.logger):
-            put_into(self.folder, logger)
+            if (place := default_place(logger)) is not None:
+                logger.init_args.save_dir = str(self.folder / place)
         if config.checkpoint and self.subcommand == "fit":
             config.checkpoint.init_args.dirpath = str(self.folder / CHECKPOINTS)
 
@@ -385,31 +387,24 @@ def one_or_more(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value] if value else []
 
 
-def put_into(folder: Path, logger: Any) -> None:
-    """Have a logger write into a run's folder, unless it is told another place.
+def default_place(logger: Any) -> Path | None:
+    """Where in the run's folder a logger writes to, unless it is given a `save_dir` or takes none.
 
     Args:
-        folder: The folder.
-        logger: The logger's class and arguments.
-
-    Raises:
-        MisconfigurationException: If one of ours is, which goes on with its files when the run is resumed.
+        logger: Its class and arguments.
     """
-    arguments = logger.get("init_args", {}) if isinstance(logger, Namespace) else {}
-    if "save_dir" not in arguments:
-        return
-    logger_class = resolve_name(logger.class_path)
-    default = signature(logger_class).parameters["save_dir"].default
-    is_default = default is not Parameter.empty and Path(arguments.save_dir or "") == Path(default)
-    if issubclass(logger_class, CSVLogger | TensorBoardLogger):
-        if not is_default:
-            raise MisconfigurationException(
-                f"The logger's save_dir is {arguments.save_dir}, but {logger.class_path} always writes into the run's "
-                f"folder; choose its place with --runs, or use lightning.pytorch.loggers.{logger_class.__name__}."
-            )
-        arguments.save_dir = str(folder)
-    elif is_default:
-        arguments.save_dir = str(folder / default)
+    arguments: Any = logger.get("init_args") if isinstance(logger, Namespace) else None
+    parameter = signature(resolve_name(logger.class_path)).parameters.get("save_dir") if arguments else None
+    if parameter is None or parameter.default is Parameter.empty:
+        return None
+    default = Path(parameter.default or "")
+    is_given = Path(arguments.save_dir or "") != default
+    return None if is_given else Path() if is_ours(logger) else default
+
+
+def is_ours(logger: Any) -> bool:
+    """True for loggers that go on with their files in the run's folder when the run is resumed."""
+    return isinstance(logger, Namespace) and issubclass(resolve_name(logger.class_path), CSVLogger | TensorBoardLogger)
 
 
 def refuse_impossible(config: Namespace) -> None:
@@ -438,6 +433,12 @@ def refuse_impossible(config: Namespace) -> None:
             "trainer.barebones is true, but a run without checkpoint, logger and callbacks leaves nothing behind; time "
             "its steps with scripts/benchmark.py."
         )
+    for logger in one_or_more(trainer.logger):
+        if is_ours(logger) and default_place(logger) is None:
+            raise MisconfigurationException(
+                f"The logger's save_dir is {logger.init_args.save_dir}, but {logger.class_path} writes into the run's "
+                "folder; choose that with --runs, or take the logger of that name from lightning.pytorch.loggers."
+            )
     for name in ("val_check_interval", "check_val_every_n_epoch"):
         if isinstance(value := trainer[name], int) and value < 1:
             raise MisconfigurationException(
