@@ -82,7 +82,7 @@ def hyperparameters(config: Mapping[str, Any], precision: str, processes: int) -
     """
     found: dict[str, Value] = {"seed_everything": config["seed_everything"]}
     found |= _settings("data", config["data"], numbers=False)
-    found |= _settings("data.batch_size", config["data"]["init_args"].get("batch_size"))
+    found |= _settings("data.batch_size", config["data"].get("init_args", {}).get("batch_size"))
     for name, value in config["model"].items():
         parameter = inspect.signature(Classifier).parameters[name]
         found |= _settings(f"model.{name}", value, parameter.default, numbers=isinstance(value, Mapping))

@@ -50,7 +50,7 @@ def _wilson(right: NDArray[np.int64], total: NDArray[np.int64]) -> NDArray[np.fl
     z = norm.ppf((1 + CONFIDENCE) / 2)
     middle = right + z**2 / 2
     half = z * np.sqrt(right * (total - right) / np.maximum(total, 1) + z**2 / 4)
-    ends = np.stack([middle - half, middle + half]) / (total + z**2)
+    ends: NDArray[np.float64] = np.stack([middle - half, middle + half]) / (total + z**2)
     ends[0, right == 0], ends[1, right == total] = 0, 1  # exactly
     ends[:, total == 0] = np.nan
     return ends

@@ -225,7 +225,7 @@ class TrainCLI(LightningCLI):
         for logger in one_or_more(config.trainer.logger):
             if (place := default_place(logger)) is not None:
                 logger.init_args.save_dir = str(self.folder / place)
-        if config.checkpoint and self.subcommand == "fit":
+        if self.subcommand == "fit" and config.checkpoint and "dirpath" in config.checkpoint.get("init_args", ()):
             config.checkpoint.init_args.dirpath = str(self.folder / CHECKPOINTS)
 
     def name_experiment(self) -> None:
@@ -271,6 +271,7 @@ class TrainCLI(LightningCLI):
             if getattr(self, "is_new", False):
                 rmtree(self.folder, ignore_errors=True)  # another process of the run may be faster
             raise MisconfigurationException(one_sentence(str(error))) from error
+        self.datamodule.seed = self.config[self.subcommand].seed_everything  # where the constructor does not take it
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The Trainer with the record of the run, and with a precision for the hardware where none is given."""
@@ -432,6 +433,11 @@ def refuse_impossible(config: Namespace) -> None:
         raise MisconfigurationException(
             "trainer.barebones is true, but a run without checkpoint, logger and callbacks leaves nothing behind; time "
             "its steps with scripts/benchmark.py."
+        )
+    if config.checkpoint and (place := config.checkpoint.get("init_args.dirpath")):
+        raise MisconfigurationException(
+            f"checkpoint.dirpath is {place}, but checkpoints are kept in the run's folder, where --resume finds them; "
+            "choose that with --runs."
         )
     for logger in one_or_more(trainer.logger):
         if is_ours(logger) and default_place(logger) is None:

@@ -1,10 +1,15 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from scripts.expansion import expand, expand_all, to_path
+
+
+def namespace(**values: Any) -> Namespace:
+    return Namespace(**values)  # type: ignore[no-untyped-call]
 
 
 @pytest.fixture(autouse=True)
@@ -51,13 +56,13 @@ def test_a_variable_without_braces_is_no_folder() -> None:
 
 def test_every_value_of_a_configuration_is_expanded() -> None:
     nested = [{"save_dir": "~/logs"}, ("${DISK}", 3, None)]
-    config = Namespace(runs=Path("~/runs"), data=Namespace(packs=Path("${DISK}/p"), limit=0.5), loggers=nested)
+    config = namespace(runs=Path("~/runs"), data=namespace(packs=Path("${DISK}/p"), limit=0.5), loggers=nested)
     expand_all(config)
     assert config.runs == Path("/home/someone/runs")
-    assert config.data == Namespace(packs=Path("/mnt/disk/p"), limit=0.5)
+    assert config.data == namespace(packs=Path("/mnt/disk/p"), limit=0.5)
     assert config.loggers == [{"save_dir": "/home/someone/logs"}, ("/mnt/disk", 3, None)]
 
 
 def test_none_is_no_folder() -> None:
     with pytest.raises(MisconfigurationException, match="write null"):
-        expand_all(Namespace(packs=Path("None")))
+        expand_all(namespace(packs=Path("None")))

@@ -1,3 +1,4 @@
+import json
 import os
 import random
 import re
@@ -163,6 +164,22 @@ def test_a_network_that_asks_for_nothing_is_trained_tested_and_built_again(train
     assert isinstance(rebuilt.network, Bare)
 
 
+class BareDigits(Digits):
+    """Likewise."""
+
+    def __init__(self) -> None:
+        super().__init__(batch_size=256)
+
+
+def test_a_data_set_that_asks_for_nothing_is_trained_with_the_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    main(["fit", f"--data={__name__}.BareDigits", "--trainer.max_epochs=1", "--seed_everything=5"])
+    (results,) = tmp_path.glob("runs/*/*/results.json")
+    assert json.loads(results.read_text())["seed"] == 5
+
+
 def test_a_logger_of_another_kind_is_told_settings_and_checkpoints(train: Callable[..., Run], tmp_path: Path) -> None:
     run = train(*QUICK, f"--trainer.logger={__name__}.Listener")
     assert Listener.told["params"] == run.checkpoint["config"]
@@ -317,6 +334,7 @@ MISTAKES = {
         ["--model.freeze=[stages, head]", "--model.unfreeze={1: [head]}"],
         "freeze leaves nothing of ConvNet to train before epoch 1",
     ),
+    "another place for checkpoints": (["--checkpoint.dirpath=elsewhere"], "checkpoint.dirpath is elsewhere, but"),
     "another place for the curves": (
         ["--trainer.logger=callbacks.curves.CSVLogger", "--trainer.logger.save_dir=elsewhere"],
         "writes into the run's folder; choose that with --runs, or take the logger of that name from lightning.pytorch",
