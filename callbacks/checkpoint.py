@@ -84,6 +84,8 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
         self._score: float | None = None  # measured since the last safe point
         self._source: Path | None = None  # what training goes on from, until it is taken over
         self._source_of_best: Path | None = None
+        self.save_top_k = 1
+        """What loggers with `log_model` ask for: one best is kept, and uploaded at the end unless they take `all`."""
         self._written = 0.0
         self._read_back = False
         self._failure = ""
@@ -268,6 +270,8 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
             if trainer.is_global_zero:
                 read_checkpoint(path)
         self._written = time.monotonic()
+        for logger in trainer.loggers if trainer.is_global_zero and not failed else []:
+            logger.after_save_checkpoint(self)  # type: ignore[arg-type]  # of a ModelCheckpoint they take what is here
         return not failed
 
     def _file(self, name: str) -> Path:

@@ -35,9 +35,9 @@ class FiniteGuard(Callback):
 
     Where the loss or the norm of the gradient is not finite, in any process, no process takes the step: parameters and
     optimizer stay as they are, batch norm's statistics and the epoch's figures go back to before it, and its batches
-    are saved as `nonfinite_step_<step>.pt` in the run's folder (of several processes, each its own), to be read by
-    `torch.load(path, weights_only=True)`. Weights that are not finite themselves, because an update was too large, end
-    training before they are evaluated or written.
+    are saved as `nonfinite_step_<step>.pt` in the Trainer's `default_root_dir`, the run's folder unless it is given (of
+    several processes, each its own), to be read by `torch.load(path, weights_only=True)`. Weights that are not finite
+    themselves, because an update was too large, end training before they are evaluated or written.
 
     The gradient's norm over all weights, before it is clipped, is logged as `train/gradient_norm` in the steps in which
     the learning rate is; where each process has only a part of the weights, it is not.
@@ -118,7 +118,8 @@ class FiniteGuard(Callback):
         assert self._held is not None, "training starts before"
         self._read(trainer, pl_module)
         # What follows is done in every step, and is a noticeable part of a small network's.
-        norms = torch.stack(torch._foreach_norm([p.grad for p in self._parameters.values() if p.grad is not None]))
+        gradients = [p.grad for p in self._parameters.values() if p.grad is not None]
+        norms = torch.stack(torch._foreach_norm(gradients)) if gradients else self._losses[0].new_zeros(0)
         if self._logs_norm and is_logged_step(trainer):
             for logger in trainer.loggers:
                 logger.log_metrics({"train/gradient_norm": float(norms.norm())}, step=trainer.global_step)
@@ -284,7 +285,9 @@ class _Step:
         return bool(self.bad)
 
     def description(self) -> str:
-        """The loss, the largest gradient and the learning rate."""
+        """The loss, the largest gradient, if there is one, and the learning rate."""
+        if not self.names:
+            return f"the loss is {float(self.loss):.4g}, without gradients, at learning rate {self.rate:.4g}"
         largest = int(self.norms.nan_to_num(nan=torch.inf).argmax())
         return (
             f"the loss is {float(self.loss):.4g} and the largest gradient {float(self.norms[largest]):.4g} "
@@ -294,6 +297,7 @@ class _Step:
     def save(self, folder: Path, trainer: Trainer) -> Path:
         """Write the batches with what is known of the step."""
         rank = f"_rank_{trainer.global_rank}" if trainer.world_size > 1 else ""
+        folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"nonfinite_step_{self.number}{rank}.pt"
         facts = {"step": self.number, "learning_rate": self.rate, "loss": self.loss.cpu(), "batches": self.batches}
         torch.save(facts | {"gradient_norms": dict(zip(self.names, self.norms.tolist(), strict=True))}, path)

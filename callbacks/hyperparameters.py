@@ -14,7 +14,7 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard.summary import hparams
 
-from callbacks.curves import SETTINGS, on_boards
+from callbacks.curves import SETTINGS, CSVLogger, on_boards
 from callbacks.outside_steps import OutsideSteps
 from callbacks.run_record import RunRecord
 from models.classifier import Classifier
@@ -33,7 +33,9 @@ CALLBACKS = ("weight_average", "early_stopping", "feature_cache")
 
 
 class Hyperparameters(OutsideSteps):
-    """Fills TensorBoard's HParams tab: what a run was asked for, and its figures, so that runs are sorted by either.
+    """Fills TensorBoard's HParams tab; other loggers are given the whole configuration.
+
+    The tab holds what a run was asked for, and its figures, so that runs are sorted by either.
 
     What it was asked for is that part of the configuration which decides what is learnt, under the names of the flags:
     seed, precision, batch size; network, optimizer, schedule, loss and averaging with all their numbers; and of these,
@@ -53,6 +55,8 @@ class Hyperparameters(OutsideSteps):
         for logger in trainer.loggers:
             if isinstance(logger, lightning.pytorch.loggers.TensorBoardLogger):
                 _write_alone(Path(logger.log_dir) / SETTINGS, start)
+            elif not isinstance(logger, CSVLogger):
+                logger.log_hyperparams(records[0].config)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the best figure."""
@@ -78,7 +82,7 @@ def hyperparameters(config: Mapping[str, Any], precision: str, processes: int) -
     """
     found: dict[str, Value] = {"seed_everything": config["seed_everything"]}
     found |= _settings("data", config["data"], numbers=False)
-    found |= _settings("data.batch_size", config["data"]["init_args"].get("batch_size"))
+    found |= _settings("data.batch_size", config["data"].get("init_args", {}).get("batch_size"))
     for name, value in config["model"].items():
         parameter = inspect.signature(Classifier).parameters[name]
         found |= _settings(f"model.{name}", value, parameter.default, numbers=isinstance(value, Mapping))

@@ -271,6 +271,12 @@ class ImageDataModule(ImageSource, LightningDataModule):
                     f"data.batch_size is {self.batch_size} but training has {len(self.splits[split])} images, too few "
                     "for one batch; give a smaller batch size."
                 )
+            interval = getattr(trainer, "val_check_interval", None)  # which the Trainer lacks if it is a time
+            if isinstance(interval, int) and interval > len(sampler) and trainer and trainer.check_val_every_n_epoch:
+                raise MisconfigurationException(
+                    f"trainer.val_check_interval is {interval}, but an epoch has {len(sampler)} batches; give at most "
+                    "that, or count batches over all epochs with --trainer.check_val_every_n_epoch null."
+                )
             sampler.resume(*self._position)
         from_features = self.features is not None and split in self.features.splits
         # Features lie ready in memory, and which variant is due is known in this process.

@@ -9,6 +9,7 @@ import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
+from errno import ENOSPC
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -78,7 +79,7 @@ class ImageSource(ABC):
         self.label_map: Tensor | None = None
         """The label of each of them, int64, -1 for one that is not asked for; nothing if all are."""
         if classes is not None:
-            self._select([str(name) for name in classes])
+            self._select(classes)
         if len(self.class_names) < 2:
             raise MisconfigurationException(
                 f"{type(self).__name__} has only the class {self.class_names[0]}; classification needs at least two."
@@ -86,14 +87,16 @@ class ImageSource(ABC):
                 else "data.classes is empty; name at least two classes."
             )
 
-    def _select(self, classes: Sequence[str]) -> None:
+    def _select(self, given: Sequence[str | int]) -> None:
         names = self.source_class_names
-        for name in classes:
+        classes = [str(name) for name in given]
+        for name, value in zip(classes, given, strict=True):
             if name not in names:
                 near = get_close_matches(name, names, n=3, cutoff=0.5)
+                quotes = "" if isinstance(value, str) else " YAML reads 12:30 as 750: put such a name in quotes."
                 raise MisconfigurationException(
                     f"data.classes names {name}, which {type(self).__name__} does not have; "
-                    f"{'did you mean' if near else 'it has'} {', '.join(near or names[:10])}?"
+                    f"{'did you mean' if near else 'it has'} {', '.join(near or names[:10])}?{quotes}"
                 )
         if len(set(classes)) < len(classes):
             raise MisconfigurationException(f"data.classes names a class twice: {', '.join(classes)}.")
@@ -200,9 +203,10 @@ class ImageSource(ABC):
                     source = self.from_source(self.read)
                     write_pack(folder, source, self.source_class_names, packed=self._is_to_be_packed(source))
         except OSError as error:
+            smaller = ", or of image files keep no pixels with --data.storage files" if error.errno == ENOSPC else ""
             raise MisconfigurationException(
                 f"The data set cannot be packed in {folder.parent}: {error.strerror or error}; choose another folder "
-                "with --data.packs, or --data.storage files."
+                f"with --data.packs{smaller}."
             ) from error
 
     def _is_to_be_packed(self, source: Source) -> bool:

@@ -160,10 +160,11 @@ class Classifier(LightningModule):
         """
         apply = self.on_features or self.network
         logits: Tensor = apply(self.laid_out(images))
-        if logits.shape != (len(images), self.num_classes):
+        if getattr(logits, "shape", None) != (len(images), self.num_classes):
+            given = list(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
             raise MisconfigurationException(
-                f"{type(self.network).__name__} gives {list(logits.shape)} for {len(images)} images; expected logits "
-                f"of shape {[len(images), self.num_classes]}, a number for each class."
+                f"{type(self.network).__name__} gives {given} for {len(images)} images; expected logits alone, of "
+                f"shape {[len(images), self.num_classes]}, a number for each class."
             )
         return logits
 
@@ -176,7 +177,7 @@ class Classifier(LightningModule):
         """The batch's mean loss, classes weighted.
 
         Raises:
-            MisconfigurationException: If batch norm is given one number of each channel.
+            MisconfigurationException: If batch norm is given one number of each channel, or nothing is trained.
         """
         images, labels = batch
         try:
@@ -189,6 +190,11 @@ class Classifier(LightningModule):
                 "an epoch out with --data.drop_last true, or give another --data.batch_size."
             ) from error
         loss: Tensor = self.loss(logits.float(), labels, self._weight)
+        if not loss.requires_grad:
+            raise MisconfigurationException(
+                f"Nothing of {type(self.network).__name__} is trained: its logits come from no parameter with "
+                "requires_grad; use one in forward, and do not detach what it gives."
+            )
         self.train_metrics.update(logits.detach(), labels, loss.detach())
         if (accumulated := self.trainer.accumulate_grad_batches) > 1:
             # Lightning divides by as many, also in an epoch's last step, for which there may be fewer.

@@ -46,8 +46,10 @@ class Freezing:
                 if not related:
                     raise ValueError(f"unfreeze names {name}, which is not frozen")
         self._frozen: list[nn.Module] = []
-        if freeze and not any(self.is_ever_trained(name) for name, _ in network.named_parameters()):
-            raise ValueError(f"freeze leaves nothing of {type(network).__name__} to train")
+        if freeze and all(self.is_frozen(name, 0) for name, _ in network.named_parameters()):
+            first = min(self._unfreeze, default=0)
+            before = f" before epoch {first}; freeze less, or unfreeze it at once" if first else ""
+            raise ValueError(f"freeze leaves nothing of {type(network).__name__} to train{before}")
 
     def is_frozen(self, name: str, epoch: int) -> bool:
         """Whether a submodule or parameter of this name is frozen in an epoch."""

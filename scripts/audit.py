@@ -34,6 +34,7 @@ from models.durable_file import replace_file
 from scripts.audit_page import Shown, ShownPair, write_page
 from scripts.data_command import run_on_data
 from scripts.duplicates import Fingerprints, joined, look_at, near_pairs, view
+from scripts.expansion import to_path
 from scripts.stray_files import stray_files
 
 EXAMPLES = 3
@@ -394,8 +395,8 @@ def main(args: Sequence[str] | None = None) -> None:
         description="Look at a data set before training. Other flags are those of scripts/train.py about data.",
         allow_abbrev=False,
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything found")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page of the pairs found")
+    parser.add_argument("--json", type=to_path, metavar="FILE", help="write everything found")
+    parser.add_argument("--html", type=to_path, metavar="FILE", help="write a page of the pairs found")
     run_on_data(parser, audit, args)
 
 

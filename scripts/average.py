@@ -32,6 +32,7 @@ from models.checkpoint import DurableCheckpointIO, read_checkpoint
 from models.classifier import Classifier
 from scripts.calibration import cross_entropy
 from scripts.configuration import mistakes_in_one_sentence
+from scripts.expansion import to_path
 from scripts.output_file import refuse_output
 from scripts.predictions import predict_split
 from scripts.silence import silence_libraries
@@ -263,9 +264,9 @@ def main(args: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument(
-        "checkpoints", type=Path, nargs="+", metavar="CHECKPOINT", help="a checkpoint, or the folder of a run"
+        "checkpoints", type=to_path, nargs="+", metavar="CHECKPOINT", help="a checkpoint, or the folder of a run"
     )
-    parser.add_argument("--output", type=Path, metavar="FILE", required=True, help="the checkpoint to write")
+    parser.add_argument("--output", type=to_path, metavar="FILE", required=True, help="the checkpoint to write")
     parser.add_argument("--greedy", action="store_true", help="leave out parts that make the average worse")
     parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
     with mistakes_in_one_sentence(NotWrittenError):

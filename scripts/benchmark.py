@@ -46,6 +46,8 @@ from callbacks.step_benchmark import StepBenchmark
 from datamodules.base import ImageDataModule
 from datamodules.cores import available_cores
 from datamodules.image_files import ImageFiles
+from scripts.configuration import mistakes_in_one_sentence
+from scripts.expansion import to_path
 from scripts.image_classifier import ImageClassifier, load_classifier
 from scripts.input_images import input_images
 from scripts.predict import command_line, write_rows
@@ -102,7 +104,7 @@ def measure(flags: list[str], steps: int, seconds: float, standard: bool) -> dic
             "waiting": median(clock.waiting),
         }
         if standard:
-            augmentation = counterparts(cli.config.fit.data.init_args.get("augmentation") or [], data.image_shape[1:])
+            augmentation = counterparts(cli.config.fit.data.get("init_args.augmentation") or [], data.image_shape[1:])
             epochs = len(clock.program_ms) if row["program_ms"] < 100 else 1
             row["standard_ms"] = min(
                 median(
@@ -135,7 +137,8 @@ def measure_callbacks(flags: list[str]) -> dict[str, Any]:
     """
     with tempfile.TemporaryDirectory() as folder:
         clock = f"--trainer.profiler={SimpleProfiler.__module__}.{SimpleProfiler.__qualname__}"
-        cli = TrainCLI(["fit", *flags, "--runs", folder, clock])
+        report = (f"--trainer.profiler.dirpath={folder}", "--trainer.profiler.filename=hooks")
+        cli = TrainCLI(["fit", *flags, "--runs", folder, clock, *report])
         profiler: Any = cli.trainer.profiler  # type: ignore[attr-defined]  # declared nowhere
         spent: dict[str, list[float]] = {}
         for action, durations in profiler.recorded_durations.items():
@@ -372,10 +375,11 @@ def main(args: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=20, help="training batches per epoch, at most")
     parser.add_argument("--no-standard", action="store_true", help="leave the standard program out")
     parser.add_argument("--callbacks", action="store_true", help="what each callback costs in a whole training")
-    parser.add_argument("--predict", type=Path, metavar="CHECKPOINT", help="time scripts/predict.py with this instead")
-    parser.add_argument("--images", type=Path, metavar="PATH", help="on these photographs")
+    parser.add_argument("--predict", type=to_path, metavar="CHECKPOINT", help="time scripts/predict.py with it instead")
+    parser.add_argument("--images", type=to_path, metavar="PATH", help="on these photographs")
     parser.add_argument("--into", help=argparse.SUPPRESS)
-    options, flags = parser.parse_known_args(args)
+    with mistakes_in_one_sentence():
+        options, flags = parser.parse_known_args(args)
     if options.predict or options.images:
         with training_process():
             if not (options.predict and options.images) or flags or options.config:

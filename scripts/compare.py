@@ -22,6 +22,7 @@ from models.durable_file import replace_file
 from scripts.comparison import Comparison, compare_runs
 from scripts.comparison_page import STYLE, page_parts
 from scripts.configuration import mistakes_in_one_sentence
+from scripts.expansion import expand, to_path
 from scripts.page import write_page
 from scripts.paired import compare_groups
 from scripts.runs import read_all
@@ -90,11 +91,13 @@ def main(args: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="a run, an experiment, a glob pattern or a checkpoint")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with table, tests and learning curves")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write all figures in full, a row for each group")
-    parser.add_argument("--latex", type=Path, metavar="FILE", help="write the table for LaTeX with booktabs")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table in Markdown")
+    parser.add_argument(
+        "runs", type=expand, nargs="+", metavar="RUN", help="a run, an experiment, a glob pattern or a checkpoint"
+    )
+    parser.add_argument("--html", type=to_path, metavar="FILE", help="write a page with table, tests, learning curves")
+    parser.add_argument("--csv", type=to_path, metavar="FILE", help="write all figures in full, a row for each group")
+    parser.add_argument("--latex", type=to_path, metavar="FILE", help="write the table for LaTeX with booktabs")
+    parser.add_argument("--markdown", type=to_path, metavar="FILE", help="write the table in Markdown")
     parser.add_argument("--no-predict", action="store_true", help="test no network again; figures and seeds alone")
     with mistakes_in_one_sentence():
         options, flags = parser.parse_known_args(args)

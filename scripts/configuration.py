@@ -26,6 +26,7 @@ from datamodules.loader import WorkerError
 from datamodules.names import readable
 from models.checkpoint import read_checkpoint
 from models.monitor import direction
+from scripts.expansion import expand, expand_all
 from scripts.meant_class import meant_class
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -106,8 +107,8 @@ def read_layers(args: Sequence[str], run: Path | None = None) -> tuple[Config, l
         MisconfigurationException: If a file cannot be read.
     """
     files = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    files.add_argument("-c", "--config", action="append", default=[])
-    files.add_argument("--ckpt_path")
+    files.add_argument("-c", "--config", type=expand, action="append", default=[])
+    files.add_argument("--ckpt_path", type=expand)
     given, flags = files.parse_known_args(args)
     layers = [read_config(CONFIGS / "default.yaml")]
     if given.ckpt_path:
@@ -118,7 +119,7 @@ def read_layers(args: Sequence[str], run: Path | None = None) -> tuple[Config, l
         layers.append(read_config(run))
     config = switch_classes(reduce(merge, layers), flags)
     if not given.ckpt_path and config.get("ckpt_path"):
-        read_checkpoint(config["ckpt_path"])
+        read_checkpoint(expand(config["ckpt_path"]))
     return config, flags, given.config
 
 
@@ -187,6 +188,11 @@ def fill_modes(config: Any, given: Any, key: str = "") -> None:
 class Parser(LightningArgumentParser):
     """Says what is wrong with the configuration in one sentence."""
 
+    def parse_args(self, *args: Any, **kwargs: Any) -> Namespace:  # type: ignore[override]  # as jsonargparse's
+        """Parse the flags, and expand every value that has come from them and from files."""
+        config: Namespace = expand_all(super().parse_args(*args, **kwargs))
+        return config
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise the sentence that the user is to see."""
         if not self.exit_on_error:
@@ -199,6 +205,8 @@ class Parser(LightningArgumentParser):
         help_ = f"--{key[1]}.help CLASS" if key and re.search(r"Option '|: Parser key", sentence) else "--help"
         near = get_close_matches(flag[1], self._option_string_actions, n=1) if flag else []
         hint = f" Did you mean {near[0]}?" if near else ""
+        if sentence.endswith(("Expected a <class 'str'>.", "Expected a <class 'str'> Expected a <class 'int'>.")):
+            hint = " YAML reads yes, no, 007 and 12:30 as other than text: put them in quotes."
         raise MisconfigurationException(f"{sentence}{hint} See: scripts/train.py fit {help_}.") from ex
 
 

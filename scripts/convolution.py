@@ -30,6 +30,7 @@ from torch.nn import functional as F
 from callbacks.figure import new_figure, picture_of
 from datamodules.image_file import UnreadableImageError, as_shown, open_image
 from scripts.configuration import mistakes_in_one_sentence
+from scripts.expansion import expand
 from scripts.picture_file import picture_file, save_picture, show_picture
 
 Numbers = NDArray[np.float64]
@@ -519,7 +520,8 @@ def main(args: Sequence[str] | None = None) -> None:
                 each.add_argument(f"--{option}", type=int, default=default, help=f"{default} if absent")
             continue
         if name == "kernels":
-            each.add_argument("--image", default=SHIPPED[0], metavar="FILE", help="an image file, or china or flower")
+            help_ = "an image file, or china or flower"
+            each.add_argument("--image", type=expand, default=SHIPPED[0], metavar="FILE", help=help_)
         else:
             each.add_argument("--size", type=int, default=7, help="of the image, a side; 7 if absent")
             each.add_argument("--kernel_size", type=int, default=3, help="of the kernel; 3 if absent")

@@ -40,6 +40,7 @@ from scripts.evaluation_page import (
     section,
     training_curves,
 )
+from scripts.expansion import to_path
 from scripts.intervals import CONFIDENCE, Interval, class_figures, class_intervals, wilson
 from scripts.layers import grad_cam, last_maps
 from scripts.page import embedded, escaped, table, write_page
@@ -358,7 +359,7 @@ def page_parts(found: Evaluation, most_images: int) -> Iterator[str]:
         yield section("Least certain hits", note="No image is right.")
     yield section("Calibration", *_calibration_parts(found))
     classes = class_table(names, tested.confusion, found.class_figures, found.class_intervals)
-    yield section("Classes", classes, note="With bootstrap intervals. A click on a heading sorts.")
+    yield section("Classes", classes, note="With 95% intervals. A click on a heading sorts.")
     yield f"<script>{SCRIPT}</script>"
 
 
@@ -439,8 +440,8 @@ def main(args: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a checkpoint, or the folder of a run")
-    parser.add_argument("--output", type=Path, help="the folder of what is written; by default in that of the run")
+    parser.add_argument("checkpoint", type=to_path, metavar="CHECKPOINT", help="a checkpoint, or the folder of a run")
+    parser.add_argument("--output", type=to_path, help="the folder of what is written; by default in that of the run")
     parser.add_argument("--split", choices=("train", "val", "test"), default="test", help="test if absent")
     parser.add_argument("--images", type=number_of_images, default=24, help="pictures in each part; 24 if absent")
     with mistakes_in_one_sentence():

@@ -29,6 +29,7 @@ from models.classifier import Classifier
 from models.durable_file import replacing
 from scripts.configuration import mistakes_in_one_sentence
 from scripts.data_command import build_data
+from scripts.expansion import to_path
 from scripts.export_formats import FORMATS, ExportedModel, ExportError, Predict, facts_of, reason_of
 from scripts.image_classifier import load_classifier
 from scripts.output_file import refuse_output
@@ -214,9 +215,9 @@ def main(args: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a checkpoint, or the folder of a run")
+    parser.add_argument("checkpoint", type=to_path, metavar="CHECKPOINT", help="a checkpoint, or the folder of a run")
     parser.add_argument("--format", choices=FORMATS, default="onnx", help="onnx if absent")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="by default in the run's folder")
+    parser.add_argument("--output", type=to_path, metavar="FILE", help="by default in the run's folder")
     parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
     with mistakes_in_one_sentence(ExportError):
         options = parser.parse_args(args)

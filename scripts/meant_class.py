@@ -37,11 +37,15 @@ def meant_class(message: str) -> str | None:
         >>> meant_class('Parser key "model.network": Expected a dot import path string: ConvNt')
         'model.network names ConvNt, and there is no such class; did you mean models.convnet.ConvNet?'
     """
+    if no_class := re.search(r'Parser key "([\w.]+)": Not a valid subclass of (\w+)', message):
+        return f"{no_class[1]} is no {no_class[2]}; name a class, or write null to leave it out."
     named = [match for pattern in NOT_THERE for match in pattern.finditer(message)]
     if not named:
         return None
     path = max(named, key=lambda match: match.start())[1]  # the innermost
     key = ".".join(re.findall(r'Parser key "([\w.]+)"', message))
+    if path.lower() in ("none", "false"):
+        return f"{key} is {path}; write null to leave it out."
     module, _, name = path.rpartition(".")
     classes = _classes(module)
     near = get_close_matches(name.lower(), classes, n=1)

@@ -6,6 +6,8 @@ from tempfile import NamedTemporaryFile
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from PIL import Image, ImageShow
 
+from scripts.expansion import to_path
+
 
 def picture_file(name: str) -> Path:
     """The file of this name, if a picture can be written there; it is left as it is.
@@ -13,7 +15,7 @@ def picture_file(name: str) -> Path:
     Raises:
         MisconfigurationException: If it cannot.
     """
-    path = Path(name)
+    path = to_path(name)
     try:
         if path.exists():
             path.open("ab").close()

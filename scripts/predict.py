@@ -13,7 +13,6 @@ import os
 import sys
 from collections.abc import Generator, Sequence
 from contextlib import closing
-from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 from datamodules.loader import WorkerError
 from datamodules.names import readable
 from datamodules.progress import progress
+from scripts.expansion import expand, to_path
 from scripts.image_classifier import ImageClassifier, load_classifier
 from scripts.input_images import input_images
 from scripts.prediction_output import (
@@ -221,10 +221,14 @@ class Parser(argparse.ArgumentParser):
 def command_line() -> Parser:
     """What may be asked for."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a checkpoint, or the folder of a run")
-    parser.add_argument("paths", nargs="*", metavar="PATH", help="an image, a folder, a glob, or - for standard input")
-    parser.add_argument("--list", action="append", default=[], metavar="FILE", help="a text file, a path on each line")
-    parser.add_argument("--output", type=Path, metavar="FILE", help=".csv, .jsonl or .parquet; a table if absent")
+    parser.add_argument("checkpoint", type=to_path, metavar="CHECKPOINT", help="a checkpoint, or the folder of a run")
+    parser.add_argument(
+        "paths", type=expand, nargs="*", metavar="PATH", help="an image, a folder, a glob, or - for standard input"
+    )
+    parser.add_argument(
+        "--list", type=expand, action="append", default=[], metavar="FILE", help="a text file, a path on each line"
+    )
+    parser.add_argument("--output", type=to_path, metavar="FILE", help=".csv, .jsonl or .parquet; a table if absent")
     parser.add_argument("--top", type=whole_number, default=0, metavar="K", help="the K most probable classes as well")
     parser.add_argument("--probabilities", action="store_true", help="the probability of each class as well")
     parser.add_argument("--logits", action="store_true", help="the logit of each class as well")

@@ -23,6 +23,7 @@ from callbacks.interruption import Stopped
 from callbacks.run_folder import is_tested, read_results
 from models.durable_file import replace_file
 from scripts.configuration import CONFIGS
+from scripts.expansion import to_path
 from scripts.output_file import refuse_output
 from scripts.process import training_process
 from scripts.seeds import number_of_seeds, spread, train_seeds
@@ -249,11 +250,11 @@ def main(args: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--only", nargs="+", metavar="EXPERIMENT", help="by default all")
     parser.add_argument("--seeds", default="1", help="runs of each, with seeds 0, 1, ...")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="the folder of all runs")
-    parser.add_argument("--output", type=Path, default=Path("RESULTS.md"), help="the table")
+    parser.add_argument("--runs", type=to_path, default=Path("runs"), help="the folder of all runs")
+    parser.add_argument("--output", type=to_path, default=Path("RESULTS.md"), help="the table")
     parser.add_argument("--note", default="", help="a line below the table, such as where the data came from")
-    options, flags = parser.parse_known_args(args)
     with training_process():
+        options, flags = parser.parse_known_args(args)
         for name in options.only or ():
             if name not in names:
                 raise MisconfigurationException(f"There is no experiment {name}; there are {', '.join(names)}.")

@@ -6,6 +6,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
 from typing import Any
 
 EVENT_FILE_WRITER = "tensorboard.summary.writer.event_file_writer"
@@ -16,6 +17,10 @@ def silence_libraries() -> None:
     """Keep a normal run free of what libraries say besides what is wrong."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)  # tips and a list of accelerators
+    for name in ("profilers", "callbacks", "utilities.rank_zero"):
+        logger = logging.getLogger(f"lightning.pytorch.{name}")
+        logger.setLevel(logging.INFO)
+        logger.addFilter(_is_asked_for)
     for message in (
         "The number of training batches .* is smaller than the logging interval",  # each epoch is logged all the same
         "The '.*_dataloader' does not have many workers",  # packed data wants none
@@ -31,6 +36,11 @@ def silence_libraries() -> None:
         warnings.filterwarnings("ignore", f"\\s*{message}")
     if not isinstance(threading.excepthook, _UnlessItIsTold):
         threading.excepthook = _UnlessItIsTold(threading.excepthook)
+
+
+def _is_asked_for(record: logging.LogRecord) -> bool:
+    """True for warnings, and for what profilers and callbacks report: the user has asked for that."""
+    return record.levelno > logging.INFO or Path(record.pathname).parent.name in ("profilers", "callbacks")
 
 
 class _UnlessItIsTold:

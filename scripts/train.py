@@ -12,6 +12,8 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from datetime import timedelta
+from inspect import Parameter, signature
 from pathlib import Path
 from pkgutil import resolve_name
 from shutil import rmtree
@@ -24,15 +26,16 @@ import yaml
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import _get_rank
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.trainer import Trainer
 from rich import get_console
 from rich.table import Table
 
 from callbacks import slurm
-from callbacks.curves import Curves, cut_curves
+from callbacks.curves import CSVLogger, Curves, TensorBoardLogger, cut_curves
 from callbacks.interruption import Interruption, Stopped
 from callbacks.origin import repeated_run
 from callbacks.prediction_file import PredictionFile
@@ -54,6 +57,7 @@ from models.classifier import Classifier
 from models.durable_file import remove_leftovers
 from models.precision import choose_precision
 from scripts.configuration import CONFIGS, FAULTS, Parser, fill_modes, one_sentence, read_layers
+from scripts.expansion import to_path
 from scripts.likeness import compare_runs, refuse_incomplete
 from scripts.process import training_process
 from scripts.seeds import Plan, asks_for_seeds, train_seeds_and_tell
@@ -179,8 +183,8 @@ class TrainCLI(LightningCLI):
         --resume by itself goes on with the newest.
         """
         other = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-        other.add_argument("--resume", nargs="?", type=Path, const=NEWEST)
-        other.add_argument("--like", nargs="?", type=Path, const=Path())
+        other.add_argument("--resume", nargs="?", type=to_path, const=NEWEST)
+        other.add_argument("--like", nargs="?", type=to_path, const=Path())
         given, rest = other.parse_known_args(args)
         self.resumed, self.original = given.resume, given.like
         names = [name for name, value in (("--resume", given.resume), ("--like", given.like)) if value]
@@ -230,7 +234,7 @@ class TrainCLI(LightningCLI):
             )
         slurm.refuse_unknown_tasks()
         if self.subcommand == "fit":
-            refuse_impossible(config.trainer)
+            refuse_impossible(config)
             if config.trainer.fast_dev_run:
                 if self.resumed or self.original:
                     raise MisconfigurationException(
@@ -238,7 +242,14 @@ class TrainCLI(LightningCLI):
                         "a run or to do one again."
                     )
                 self._tried_in = TemporaryDirectory(prefix="kindling-")
+        if config.trainer.enable_checkpointing is False:
+            config.checkpoint = None
+        if config.trainer.enable_progress_bar is False:
+            config.progress_bar = None
         self.name_experiment()
+        network = config.model.network
+        if not network.get("init_args"):  # where Lightning adds what the data knows
+            network.init_args = Namespace()  # type: ignore[no-untyped-call]
         if config.ckpt_path:
             self._leave_out_weights(config)
         if self.subcommand in ("validate", "test"):
@@ -253,18 +264,16 @@ class TrainCLI(LightningCLI):
             self._records = read_records(self.folder)
         if self.subcommand == "fit":
             self._take_up(config)
-        config.trainer.default_root_dir = str(self.folder)
+        config.trainer.default_root_dir = config.trainer.default_root_dir or str(self.folder)
         if self.subcommand == "predict":
             config.trainer.logger = False
             config.trainer.devices = 1
-        if config.checkpoint is None and not config.trainer.callbacks:
-            config.trainer.enable_checkpointing = False
         if config.trainer.logger is False:
             config.learning_rate_monitor = None
-        for logger in config.trainer.logger if isinstance(config.trainer.logger, list) else []:
-            if "save_dir" in logger.init_args:
-                logger.init_args.save_dir = str(self.folder)
-        if config.checkpoint and self.subcommand == "fit":
+        for logger in one_or_more(config.trainer.logger):
+            if (place := default_place(logger)) is not None:
+                logger.init_args.save_dir = str(self.folder / place)
+        if self.subcommand == "fit" and config.checkpoint and "dirpath" in config.checkpoint.get("init_args", ()):
             config.checkpoint.init_args.dirpath = str(self.folder / CHECKPOINTS)
 
     def name_experiment(self) -> None:
@@ -322,13 +331,14 @@ class TrainCLI(LightningCLI):
             super().instantiate_classes()
         except (ValueError, ModuleNotFoundError, MisconfigurationException) as error:
             raise MisconfigurationException(one_sentence(str(error))) from error
+        self.datamodule.seed = self.config[self.subcommand].seed_everything  # where the constructor does not take it
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The Trainer with the record of the run, and with a precision for the hardware where none is given."""
         init, keys = self.config_init[self.subcommand], self._parser(self.subcommand).callback_keys
         # The defaults come first, so that the Trainer's checkpoint callback is the one whose best is tested.
         callbacks: list[Callback] = [Interruption()]
-        callbacks += [init[key] for key in keys if init.get(key) is not None] + list(init.trainer.callbacks or [])
+        callbacks += [init[key] for key in keys if init.get(key) is not None] + one_or_more(init.trainer.callbacks)
         keys.clear()
         if self.subcommand == "fit":
             origin = (self.command, self.step, self.original)
@@ -344,13 +354,26 @@ class TrainCLI(LightningCLI):
             precision, reason = choose_precision(self.model.network, self.datamodule.image_shape, device)
         # In float32, cuDNN's fastest convolutions give other bits each time.
         torch.backends.cudnn.deterministic = init.trainer.deterministic is not False
-        trainer = super().instantiate_trainer(
-            callbacks=callbacks,
-            precision=precision,
-            profiler=init.trainer.profiler or NoProfiler(),
-            plugins=init.trainer.plugins or DurableCheckpointIO(),
-            **kwargs,
-        )
+        plugins = one_or_more(init.trainer.plugins)
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            plugins.append(DurableCheckpointIO())
+        has_checkpoint = any(isinstance(callback, Checkpoint) for callback in callbacks)
+        try:
+            trainer = super().instantiate_trainer(
+                callbacks=callbacks,
+                precision=precision,
+                profiler=init.trainer.profiler or NoProfiler(),
+                plugins=plugins,
+                enable_checkpointing=has_checkpoint and init.trainer.enable_checkpointing is not False,
+                **kwargs,
+            )
+        except TypeError as error:
+            if "CPUAccelerator" not in str(error):
+                raise
+            raise MisconfigurationException(
+                f"trainer.devices is {init.trainer.devices}, but training is to run on the CPU; give a number of "
+                "processes, such as 1, or leave it out."
+            ) from error
         by_torchrun = "TORCHELASTIC_RUN_ID" in os.environ
         started = int(os.environ["WORLD_SIZE"]) if by_torchrun else slurm.tasks()
         if started > 1 and started != trainer.world_size:
@@ -433,15 +456,41 @@ class TrainCLI(LightningCLI):
             get_console().print(table)
 
 
-def refuse_impossible(trainer: Namespace) -> None:
+def one_or_more(value: Any) -> list[Any]:
+    """The classes or objects that the Trainer takes alone or as a list."""
+    return list(value) if isinstance(value, list | tuple) else [value] if value else []
+
+
+def default_place(logger: Any) -> Path | None:
+    """Where in the run's folder a logger writes to, unless it is given a `save_dir` or takes none.
+
+    Args:
+        logger: Its class and arguments.
+    """
+    arguments: Any = logger.get("init_args") if isinstance(logger, Namespace) else None
+    parameter = signature(resolve_name(logger.class_path)).parameters.get("save_dir") if arguments else None
+    if parameter is None or parameter.default is Parameter.empty:
+        return None
+    default = Path(parameter.default or "")
+    is_given = Path(arguments.save_dir or "") != default
+    return None if is_given else Path() if is_ours(logger) else default
+
+
+def is_ours(logger: Any) -> bool:
+    """True for loggers that go on with their files in the run's folder when the run is resumed."""
+    return isinstance(logger, Namespace) and issubclass(resolve_name(logger.class_path), CSVLogger | TensorBoardLogger)
+
+
+def refuse_impossible(config: Namespace) -> None:
     """See that the Trainer is told nothing that it would fall over or pass over in silence.
 
     Args:
-        trainer: Its arguments.
+        config: The configuration of `fit`.
 
     Raises:
         MisconfigurationException: If it is.
     """
+    trainer = config.trainer
     if trainer.accumulate_grad_batches < 1:
         raise MisconfigurationException(
             f"trainer.accumulate_grad_batches is {trainer.accumulate_grad_batches}; give a whole number of at least 1."
@@ -452,6 +501,34 @@ def refuse_impossible(trainer: Namespace) -> None:
         raise MisconfigurationException(
             f"trainer.overfit_batches is {trainer.overfit_batches}, but the order of images is not the Trainer's; "
             "train on few images with --data.limit."
+        )
+    if trainer.barebones:
+        raise MisconfigurationException(
+            "trainer.barebones is true, but a run without checkpoint, logger and callbacks leaves nothing behind; time "
+            "its steps with scripts/benchmark.py."
+        )
+    if config.checkpoint and (place := config.checkpoint.get("init_args.dirpath")):
+        raise MisconfigurationException(
+            f"checkpoint.dirpath is {place}, but checkpoints are kept in the run's folder, where --resume finds them; "
+            "choose that with --runs."
+        )
+    for logger in one_or_more(trainer.logger):
+        if is_ours(logger) and default_place(logger) is None:
+            raise MisconfigurationException(
+                f"The logger's save_dir is {logger.init_args.save_dir}, but {logger.class_path} writes into the run's "
+                "folder; choose that with --runs, or take the logger of that name from lightning.pytorch.loggers."
+            )
+    for name in ("val_check_interval", "check_val_every_n_epoch"):
+        if isinstance(value := trainer[name], int) and value < 1:
+            raise MisconfigurationException(
+                f"trainer.{name} is {value}; give a whole number of at least 1, or leave validation out with "
+                "--trainer.limit_val_batches 0."
+            )
+    if config.early_stopping and isinstance(interval := trainer.val_check_interval, str | Mapping | timedelta):
+        raise MisconfigurationException(
+            f"trainer.val_check_interval is {interval}, a time, but early stopping counts validations, whose number "
+            "would depend on the machine's speed; give a number of batches or a fraction of an epoch, or "
+            "--early_stopping null."
         )
 
 

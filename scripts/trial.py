@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import Callback
 
 from callbacks.curves import Curves
 from callbacks.run_record import RunRecord
-from scripts.train import TrainCLI
+from scripts.train import TrainCLI, one_or_more
 
 
 class Trial(TrainCLI):
@@ -54,7 +54,7 @@ class Trial(TrainCLI):
         if not self._scheduled:
             config.model.scheduler = None
             config.model.unfreeze = None  # the epochs of a trial are no epochs of the run
-        given = [] if self._scheduled else config.trainer.callbacks or []
+        given = [] if self._scheduled else one_or_more(config.trainer.callbacks)
         without = {
             "callbacks": [each for each in given if getattr(resolve_name(each.class_path), "sets_weights", False)],
             "logger": False,

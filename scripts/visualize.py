@@ -33,6 +33,7 @@ from models.near_names import near_names
 from scripts.architecture import layer_table, layers_of
 from scripts.configuration import mistakes_in_one_sentence
 from scripts.embedding import embedding_picture, features_of, last_linear, t_sne, write_projector
+from scripts.expansion import expand, to_path
 from scripts.layer_pictures import activations_picture, attribution_picture
 from scripts.layers import find_layer, grad_cam, last_maps, layer_outputs, occlusion, saliency
 from scripts.picture_file import picture_file, save_picture, show_picture
@@ -236,13 +237,14 @@ def main(args: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a checkpoint, or the folder of a run")
+    parser.add_argument("checkpoint", type=to_path, metavar="CHECKPOINT", help="a checkpoint, or the folder of a run")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
         described = command.__doc__
         each = commands.add_parser(name, help=described, description=described, allow_abbrev=False)
         if name in ("activations", "gradcam", "saliency", "occlusion"):
-            each.add_argument("--image", required=True, metavar="FILE", help="an image file, or such as 'test[17]'")
+            help_ = "an image file, or such as 'test[17]'"
+            each.add_argument("--image", type=expand, required=True, metavar="FILE", help=help_)
         if name in ("activations", "filters", "gradcam"):
             each.add_argument("--layer", metavar="NAME", help="as `activations` without --layer lists them")
         if name in ("gradcam", "saliency", "occlusion"):

@@ -1,3 +1,4 @@
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -67,6 +68,31 @@ def fit(
     )
     quiet_trainer(folder, **({"max_epochs": 1} | options), callbacks=[*others, guard]).fit(classifier, digits)
     return classifier
+
+
+class WithoutGradients(Callback):
+    """Takes the gradients of some batches away, as one who leaves out a step by hand does."""
+
+    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.global_step % 2:
+            for parameter in pl_module.parameters():
+                parameter.grad = None
+
+
+@fused
+def test_a_step_without_gradients_is_taken_and_changes_nothing(digits: Digits, tmp_path: Path, fused: bool) -> None:
+    guard = FiniteGuard()
+    losses = Losses()
+    fit(digits, tmp_path, guard, WithoutGradients(), losses, fused=fused, limit_train_batches=4)
+    assert guard.nonfinite_steps == 0
+    changed = [not torch.equal(*pair) for pair in itertools.pairwise(losses.weights)]
+    assert changed == [True, False, True]
+
+
+def test_a_loss_that_is_not_finite_is_told_without_gradients_too(digits: Digits, tmp_path: Path) -> None:
+    with pytest.raises(FloatingPointError, match="the loss is nan, without gradients"):
+        fit(digits, tmp_path / "new", FiniteGuard(), WithoutGradients(), Poison((1,)))
+    assert (tmp_path / "new" / "nonfinite_step_1.pt").is_file()
 
 
 def assert_finite(state: dict[str, Tensor]) -> None:

@@ -41,6 +41,16 @@ def test_of_sources_as_committed_the_commit_is_enough(project: Path) -> None:
     assert code().name == code().commit
 
 
+def test_another_users_checkout_gives_its_commit(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit = git(project, "rev-parse", "HEAD").strip()
+    (project / "models" / "net.py").write_text("width = 2\n")
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    with pytest.raises(subprocess.CalledProcessError):
+        git(project, "rev-parse", "HEAD")
+    assert code().name == f"{commit}-dirty"
+    assert b"width = 2" in (code().changes or b"")
+
+
 def test_the_patch_makes_the_sources_that_ran(project: Path, tmp_path: Path) -> None:
     git(project.parent, "clone", "-q", str(project), "clone")
     (project / "models" / "net.py").write_text("width = 2\n")

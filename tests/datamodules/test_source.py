@@ -23,6 +23,15 @@ def test_reads_the_source_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert len(again.splits["train"]) == 1294
 
 
+def test_the_remedy_for_a_place_that_cannot_be_written_works(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(MisconfigurationException, match=r"choose another folder with --data\.packs\.$"):
+        Digits(root=tmp_path / "file").prepare_data()
+    data = Digits(root=tmp_path / "file", packs=tmp_path / "packs")
+    data.prepare_data()
+    assert data.open_pack() is not None
+
+
 def test_another_source_makes_another_pack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = prepared(tmp_path).pack_folder
     monkeypatch.setattr(Digits, "fingerprint", lambda self: "another")

@@ -83,6 +83,32 @@ def test_refuses_a_network_of_another_shape(digits: Digits, tmp_path: Path) -> N
         trainer(tmp_path).fit(Classifier(MLP(64, 7), 10, sgd), digits)
 
 
+class Several(ConvNet):
+    """Gives more than logits."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(1, (8, 8), 10)
+        self.kind = kind
+
+    def forward(self, images: Tensor) -> Any:
+        logits = super().forward(images)
+        kinds = {"tuple": (logits, images), "dict": {"logits": logits}, "list": [logits], "detached": logits.detach()}
+        return kinds[self.kind]
+
+
+@pytest.mark.parametrize("kind", ["tuple", "dict", "list"])
+def test_a_network_that_gives_more_than_logits_is_named(kind: str) -> None:
+    classifier = Classifier(Several(kind), 10, torch.optim.Adam)
+    with pytest.raises(MisconfigurationException, match=rf"Several gives a {kind} for 2 images; expected logits alone"):
+        classifier(torch.zeros(2, 1, 8, 8))
+
+
+def test_a_network_of_which_nothing_is_trained_is_named(digits: Digits, tmp_path: Path) -> None:
+    classifier = Classifier(Several("detached"), 10, torch.optim.Adam)
+    with pytest.raises(MisconfigurationException, match="Nothing of Several is trained"):
+        quiet_trainer(tmp_path, max_epochs=1).fit(classifier, digits)
+
+
 def test_a_single_image_that_batch_norm_cannot_take_is_one_sentence(
     refused: Callable[..., str], data_root: Path, tmp_path: Path
 ) -> None:

@@ -54,6 +54,7 @@ def test_frozen_parts_are_in_evaluation_mode_and_thawed_ones_in_training() -> No
         (["stages"], {3: ["head"]}, "unfreeze names head, which is not frozen"),
         (["stages"], {0: ["stages"]}, "unfreeze names epoch 0"),
         (["stages", "head"], {}, "leaves nothing of ConvNet to train"),
+        (["stages", "head"], {2: ["stages"], 1: ["head"]}, "leaves nothing of ConvNet to train before epoch 1; freeze"),
     ],
 )
 def test_refuses_what_makes_no_sense(freeze: list[str], unfreeze: dict[int, list[str]], words: str) -> None:

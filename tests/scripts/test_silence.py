@@ -4,6 +4,10 @@ import threading
 import warnings
 
 import pytest
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.profilers import SimpleProfiler
+from lightning_utilities.core.rank_zero import rank_zero_info
 
 from scripts.silence import EVENT_FILE_WRITER, silence_libraries, silent
 
@@ -15,6 +19,19 @@ def test_keeps_quiet_what_is_known_and_nothing_else() -> None:
         warnings.warn("The 'train_dataloader' does not have many workers which may be a bottleneck.", stacklevel=1)
         with pytest.raises(UserWarning, match="something else"):
             warnings.warn("something else", stacklevel=1)
+
+
+def test_what_was_asked_for_is_shown(caplog: pytest.LogCaptureFixture) -> None:
+    silence_libraries()
+    rank_zero_info("a tip")
+    logging.getLogger("lightning.pytorch.trainer").info("another")
+    assert not caplog.messages
+    SimpleProfiler().describe()
+    timer = Timer(duration={"seconds": 0})
+    timer._check_time_remaining(Trainer(logger=False, enable_checkpointing=False))
+    profile, time = caplog.messages
+    assert "Profiler Report" in profile
+    assert "Time limit reached" in time
 
 
 def test_a_thread_of_tensorboard_that_ends_is_left_to_the_logger(monkeypatch: pytest.MonkeyPatch) -> None:

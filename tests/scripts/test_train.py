@@ -1,3 +1,4 @@
+import json
 import os
 import random
 import re
@@ -5,18 +6,25 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
+import yaml
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.loggers.utilities import _scan_checkpoints
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor, nn
 
 from datamodules.digits import Digits
 from datamodules.pack import Source
-from models.checkpoint import read_checkpoint
+from models.checkpoint import DurableCheckpointIO, read_checkpoint
+from models.classifier import Classifier
 from scripts.train import main
 from tests.conftest import Run
 from tests.datamodules.test_image_folder import write_source
@@ -72,6 +80,138 @@ def test_killed_at_a_random_step_and_resumed_ends_bit_for_bit_as_unbroken(
     for name, value in whole.checkpoint["state_dict"].items():
         assert torch.equal(value, resumed.checkpoint["state_dict"][name]), name
     assert resumed.results["metrics"] == whole.results["metrics"]
+
+
+class Bare(nn.Module):
+    """Its constructor asks for nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.layers(images)
+        return logits
+
+
+class Listener(Logger):
+    """A logger that keeps what it is told, as those of other services do."""
+
+    told: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, save_dir: str = "logs") -> None:
+        super().__init__()
+        self.told.clear()
+        self.told["save_dir"] = save_dir
+
+    @property
+    def name(self) -> str:
+        return "listener"
+
+    @property
+    def version(self) -> str:
+        return "0"
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        self.told.setdefault("metrics", {}).update(metrics)
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        self.told["params"] = params
+
+    def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
+        self.told["uploaded"] = [path for _, path, *_ in _scan_checkpoints(checkpoint_callback, {})]
+        self.told["keeps"] = checkpoint_callback.save_top_k
+
+
+class Noted(Callback):
+    """Notes what it was attached to."""
+
+    seen: ClassVar[dict[str, Any]] = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.seen["root"] = trainer.default_root_dir
+        self.seen["checkpoints"] = list(trainer.checkpoint_callbacks)
+        self.seen["io"] = trainer.strategy.checkpoint_io
+
+
+QUICK = ("--trainer.max_epochs=1", "--data.batch_size=256")
+NOTED = f"--trainer.callbacks={__name__}.Noted"
+
+
+def test_home_and_variables_are_meant_in_flags_and_files(
+    tmp_path: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("DISK", str(tmp_path / "disk"))
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "a.yaml").write_text(
+        "runs: ~/runs\ndata: {init_args: {packs: '${DISK}/packs'}}\n"
+        "trainer: {logger: {class_path: lightning.pytorch.loggers.CSVLogger, init_args: {save_dir: ~/logs}}}"
+    )
+    main(["fit", "--config=~/a.yaml", f"--data.root={data_root}", *QUICK])
+    (run,) = tmp_path.glob("home/runs/a/*")
+    assert len(list(tmp_path.glob("disk/packs/digits-*"))) == 2, "the pack and its lock"
+    assert list(tmp_path.glob("home/logs/**/metrics.csv"))
+    main(["fit", f"--resume=~/runs/a/{run.name}", "--trainer.max_epochs=2"])
+    main(["test", "--ckpt_path=${HOME}/runs/a/" + f"{run.name}/checkpoints/best.ckpt"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["disk", "home"]
+    assert yaml.safe_load((run / "config.yaml").read_text())["runs"] == str(tmp_path / "home" / "runs")
+
+
+def test_a_network_that_asks_for_nothing_is_trained_tested_and_built_again(train: Callable[..., Run]) -> None:
+    run = train(*QUICK, f"--model.network={__name__}.Bare")
+    main(["test", "--ckpt_path", str(run.best)])
+    rebuilt = Classifier.load_from_checkpoint(run.best)
+    assert isinstance(rebuilt.network, Bare)
+
+
+class BareDigits(Digits):
+    """Likewise."""
+
+    def __init__(self) -> None:
+        super().__init__(batch_size=256)
+
+
+def test_a_data_set_that_asks_for_nothing_is_trained_with_the_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    main(["fit", f"--data={__name__}.BareDigits", "--trainer.max_epochs=1", "--seed_everything=5"])
+    (results,) = tmp_path.glob("runs/*/*/results.json")
+    assert json.loads(results.read_text())["seed"] == 5
+
+
+def test_a_logger_of_another_kind_is_told_settings_and_checkpoints(train: Callable[..., Run], tmp_path: Path) -> None:
+    run = train(*QUICK, f"--trainer.logger={__name__}.Listener")
+    assert Listener.told["params"] == run.checkpoint["config"]
+    assert Listener.told["uploaded"] == [str(run.best)]
+    assert Listener.told["keeps"] == 1
+    assert Listener.told["metrics"].keys() >= {"train/loss", "val/loss", "test/loss"}
+    assert Listener.told["save_dir"] == str(run.folder / "logs")
+    train(*QUICK, f"--trainer.logger={__name__}.Listener", f"--trainer.logger.save_dir={tmp_path / 'mine'}")
+    assert Listener.told["save_dir"] == str(tmp_path / "mine")
+
+
+def test_a_single_callback_a_plugin_and_a_root_are_kept(train: Callable[..., Run], tmp_path: Path) -> None:
+    plugin = "lightning.pytorch.plugins.environments.LightningEnvironment"
+    run = train(*QUICK, NOTED, f"--trainer.plugins={plugin}", f"--trainer.default_root_dir={tmp_path / 'root'}")
+    assert Noted.seen["root"] == str(tmp_path / "root")
+    assert isinstance(Noted.seen["io"], DurableCheckpointIO)
+    assert run.best.is_file()
+
+
+@pytest.mark.parametrize("flag", ["--checkpoint=null", "--trainer.enable_checkpointing=false"])
+def test_no_checkpoint_is_kept_if_none_is_wanted(
+    train: Callable[..., Run], capsys: pytest.CaptureFixture[str], flag: str
+) -> None:
+    run = train(*QUICK, NOTED, flag, "--trainer.enable_progress_bar=false")
+    assert not Noted.seen["checkpoints"]
+    assert not list(run.folder.rglob("*.ckpt"))
+    said = capsys.readouterr().out
+    assert "checkpoint  none" in said
+    assert "epoch 1/1" not in said
+    assert "test/accuracy" in run.results["metrics"]
 
 
 def test_layers_are_read_in_turn(train: Callable[..., Run], tmp_path: Path) -> None:
@@ -170,6 +310,42 @@ MISTAKES = {
     "batch norm over processes without a GPU": (
         ["--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.sync_batchnorm=true"],
         "trainer.sync_batchnorm is true, but processes share batch norm on GPUs only; leave it out.",
+    ),
+    "not null": (["--early_stopping=none"], "early_stopping is none; write null to leave it out."),
+    "not null of Python": (["--model.scheduler=None"], "model.scheduler is None; write null to leave it out."),
+    "no folder": (["--data.packs=None"], "None; write null to leave it out."),
+    "GPUs that are not there": (["--trainer.accelerator=cpu", "--trainer.devices=[0]"], "trainer.devices is [0]"),
+    "a GPU that is not there": (["--trainer.accelerator=cpu", "--trainer.devices=0,"], "give a number of processes"),
+    "validation after more than an epoch": (
+        ["--trainer.val_check_interval=500"],
+        "trainer.val_check_interval is 500, but an epoch has 21 batches; give at most that, or count batches over all",
+    ),
+    "the same without a schedule": (
+        ["--trainer.val_check_interval=22", "--model.scheduler=null"],
+        "trainer.val_check_interval is 22, but an epoch has 21 batches",
+    ),
+    "validation after no batch": (["--trainer.val_check_interval=0"], "trainer.val_check_interval is 0; give a whole"),
+    "validation after no epoch": (["--trainer.check_val_every_n_epoch=0"], "trainer.check_val_every_n_epoch is 0"),
+    "validation by time": (
+        ["--trainer.val_check_interval=00:00:00:10"],
+        "a time, but early stopping counts validations, whose number would depend on the machine's speed; give",
+    ),
+    "barebones": (["--trainer.barebones=true"], "trainer.barebones is true"),
+    "a truth value as a class": (["--data.classes=[yes, no]"], "YAML reads yes, no, 007 and 12:30 as other than text"),
+    "a number as a class": (["--data.classes=[12:30, 5]"], "names 750, which Digits does not have"),
+    "all frozen at first": (
+        ["--model.freeze=[stages, head]", "--model.unfreeze={1: [head]}"],
+        "freeze leaves nothing of ConvNet to train before epoch 1",
+    ),
+    "another place for checkpoints": (["--checkpoint.dirpath=elsewhere"], "checkpoint.dirpath is elsewhere, but"),
+    "another place for the curves": (
+        ["--trainer.logger=callbacks.curves.CSVLogger", "--trainer.logger.save_dir=elsewhere"],
+        "writes into the run's folder; choose that with --runs, or take the logger of that name from lightning.pytorch",
+    ),
+    "variable that is not set": (["--data.packs=${NOT_SET}/p"], "names the environment variable NOT_SET, which is not"),
+    "variable without braces": (
+        ["--data.packs=$HOME"],
+        "begins with an environment variable; write it as ${HOME}",
     ),
     "no configuration file": (["--config=none.yaml"], "The configuration file none.yaml cannot be read"),
     "no checkpoint": (["--ckpt_path=none.ckpt"], "There is no checkpoint none.ckpt"),

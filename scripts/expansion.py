@@ -1,0 +1,65 @@
+"""The home folder and environment variables in what a user gives."""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+
+def expand(text: str) -> str:
+    """Replace a leading `~` by the home folder, and each `${NAME}` by that environment variable.
+
+    Raises:
+        MisconfigurationException: If the variable is not set, or stands at the beginning of a path without braces.
+
+    Example:
+        >>> expand("${HOME}/cats") == expand("~/cats") != "~/cats"
+        True
+    """
+    shown = text.rstrip("/")
+    if bare := re.match(r"\$(\w+)/", text):
+        raise MisconfigurationException(
+            f"{shown} begins with an environment variable; write it as ${{{bare[1]}}}, or ./ before a folder so called."
+        )
+
+    def value_of(match: re.Match[str]) -> str:
+        if not (value := os.environ.get(match[1])):
+            raise MisconfigurationException(
+                f"{shown} names the environment variable {match[1]}, which is not set; set it, or write its value."
+            )
+        return value
+
+    return os.path.expanduser(re.sub(r"\$\{([^}]*)\}", value_of, text))  # noqa: PTH111 - also of what is no path
+
+
+def to_path(text: str) -> Path:
+    """The path that a text names, expanded.
+
+    Raises:
+        MisconfigurationException: If it cannot be expanded.
+    """
+    return Path(expand(os.path.join(text, "")))  # noqa: PTH118 - Path drops the slash, by which `$NAME` alone is seen
+
+
+def expand_all(config: Any) -> Any:
+    """Expand every text and path in a parsed configuration.
+
+    Raises:
+        MisconfigurationException: If one cannot be expanded.
+    """
+    if isinstance(config, Namespace):
+        vars(config).update({key: expand_all(value) for key, value in vars(config).items()})
+    elif isinstance(config, dict):
+        return {key: expand_all(value) for key, value in config.items()}
+    elif isinstance(config, list | tuple):
+        return type(config)(map(expand_all, config))
+    elif isinstance(config, Path):
+        if str(config).lower() == "none":
+            raise MisconfigurationException(f"A folder or file is {config}; write null to leave it out.")
+        return to_path(str(config))
+    elif isinstance(config, str):
+        return expand(config)
+    return config
