@@ -39,7 +39,7 @@ from callbacks.run_folder import CHECKPOINTS, CONFIG, agree_on_run_folder, hold,
 from callbacks.run_record import RunRecord
 from datamodules.base import ImageDataModule
 from models.checkpoint import DurableCheckpointIO, is_weights_only, newest_checkpoint, read_checkpoint
-from models.class_path import refuse_functions
+from models.class_path import Scope, check_classes
 from models.classifier import Classifier
 from models.durable_file import remove_leftovers
 from models.precision import choose_precision
@@ -131,8 +131,11 @@ class TrainCLI(LightningCLI):
         self.command = ["scripts/train.py", *args]
         if args and args[0] == "fit":
             args = self._find_other_run(parser, args)
-        self.config = parser.parse_args(self._lay(args))
-        refuse_functions(self.config, "The configuration")
+        self.scope: Scope = nullcontext
+        args = self._lay(args)
+        with self.scope():
+            self.config = parser.parse_args(args)
+            check_classes(self.config, "The configuration")
         if not 0 <= (seed := self.config[self.config.subcommand].seed_everything) < 2**32:
             raise MisconfigurationException(f"seed_everything is {seed}; give a whole number from 0 to {2**32 - 1}.")
 
@@ -172,7 +175,7 @@ class TrainCLI(LightningCLI):
         if not args or args[0] not in self.subcommands():
             return args
         run = self.resumed / CONFIG if self.resumed and self.resumed != NEWEST else None
-        config, flags, self.config_files = read_layers(args[1:], run)
+        config, flags, self.config_files, self.scope = read_layers(args[1:], run)
         return [args[0], "--config", yaml.safe_dump(config), *flags]
 
     def _parse_ckpt_path(self) -> None:
@@ -258,7 +261,8 @@ class TrainCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         """Build data, model and Trainer; what a constructor refuses is the user's to change."""
         try:
-            super().instantiate_classes()
+            with self.scope():
+                super().instantiate_classes()
         except (ValueError, ModuleNotFoundError, MisconfigurationException) as error:
             if getattr(self, "is_new", False):
                 rmtree(self.folder, ignore_errors=True)  # another process of the run may be faster
