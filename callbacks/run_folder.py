@@ -80,6 +80,23 @@ def newest_run(experiment: Path) -> Path:
     return max(runs, key=lambda run: (run / CONFIG).stat().st_mtime_ns)
 
 
+def refuse_links(folder: Path) -> None:
+    """See that a run that goes on in its folder writes nowhere else.
+
+    Args:
+        folder: The folder.
+
+    Raises:
+        MisconfigurationException: If it holds a link that leads out of it.
+    """
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
+            raise MisconfigurationException(
+                f"{path} is a link that leads out of the run's folder, and what is written there would be written "
+                "elsewhere; put what it leads to in its place, or remove it."
+            )
+
+
 def hold(folder: Path) -> None:
     """Keep a run's folder for this process until `release_folders`.
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import torch
-import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import _get_rank
 from lightning.pytorch.cli import LightningArgumentParser
@@ -25,6 +24,7 @@ from datamodules.loader import WorkerError
 from datamodules.names import readable
 from models.checkpoint import read_checkpoint
 from models.class_path import DENIED, Scope, known_classes, not_known, trust
+from models.plain_data import parse_yaml, read_yaml
 from scripts.meant_class import meant_class
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -67,14 +67,15 @@ def read_config(path: str | Path) -> Config:
         MisconfigurationException: If it is not there, is not YAML or is no mapping of keys to values.
     """
     try:
-        config = yaml.safe_load(Path(path).read_text())
+        config = read_yaml(Path(path))
     except OSError as error:
         raise MisconfigurationException(
             f"The configuration file {path} cannot be read: {error.strerror}; give a file such as those in configs/."
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise MisconfigurationException(f"The configuration file {path} is not YAML: {reason}; correct it.") from error
+    except ValueError as error:
+        raise MisconfigurationException(
+            f"The configuration file {path} {str(error).removeprefix('it ')}; correct it."
+        ) from error
     if not isinstance(config, dict | None):
         raise MisconfigurationException(
             f"The configuration file {path} holds a {type(config).__name__}; expected keys and values such as "
@@ -145,8 +146,8 @@ def read_layers(args: Sequence[str], run: Path | None = None) -> Layers:
 
 def _value(flag: str) -> Any:
     try:
-        return yaml.safe_load(flag)
-    except yaml.YAMLError:
+        return parse_yaml(flag)
+    except ValueError:
         return None
 
 

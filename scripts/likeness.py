@@ -3,14 +3,12 @@
 python scripts/train.py fit --like runs/EXPERIMENT/DATE-TIME
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
@@ -20,6 +18,8 @@ from callbacks.run_folder import CHECKPOINTS, CONFIG
 from callbacks.run_record import RESULTS
 from datamodules.names import readable
 from models.checkpoint import read_checkpoint
+from models.plain_data import read_json
+from scripts.configuration import read_config
 
 NAMED = 20
 """The most differences of a kind that are named."""
@@ -62,10 +62,10 @@ def read_results(run: Path) -> dict[str, Any]:
         run: Its folder.
     """
     try:
-        results = json.loads((run / RESULTS).read_text())
+        results = read_json(run / RESULTS)
     except (OSError, ValueError):
         return {}
-    return results if isinstance(results, dict) else {}
+    return results if isinstance(results, dict) and isinstance(results.get("metrics"), dict) else {}
 
 
 def tested(results: Mapping[str, Any]) -> bool:
@@ -161,7 +161,7 @@ def _weights_that_differ(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor
 
 
 def _causes(original: Path, run: Path) -> Iterator[str]:
-    configs = [flat(yaml.safe_load((folder / CONFIG).read_text())) for folder in (original, run)]
+    configs = [flat(read_config(folder / CONFIG)) for folder in (original, run)]
     for line in sentences(differences(configs[0], configs[1])):
         yield f"config {line}"
     theirs, ours = (read_origin(folder) for folder in (original, run))

@@ -35,7 +35,15 @@ from callbacks.curves import Curves, cut_curves
 from callbacks.interruption import Interruption, Stopped
 from callbacks.origin import repeated_run
 from callbacks.prediction_file import PredictionFile
-from callbacks.run_folder import CHECKPOINTS, CONFIG, agree_on_run_folder, hold, newest_run, release_folders
+from callbacks.run_folder import (
+    CHECKPOINTS,
+    CONFIG,
+    agree_on_run_folder,
+    hold,
+    newest_run,
+    refuse_links,
+    release_folders,
+)
 from callbacks.run_record import RunRecord
 from datamodules.base import ImageDataModule
 from models.checkpoint import DurableCheckpointIO, is_weights_only, newest_checkpoint, read_checkpoint
@@ -239,6 +247,7 @@ class TrainCLI(LightningCLI):
         checkpoints = self.folder / CHECKPOINTS
         first = _get_rank() in (None, 0)
         if first:
+            refuse_links(self.folder)
             hold(self.folder)
             for place in (self.folder, checkpoints):
                 remove_leftovers(place)

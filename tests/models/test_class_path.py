@@ -1,7 +1,5 @@
-import importlib
 import inspect
 import math
-import subprocess
 import sys
 import typing
 from collections.abc import Callable, Iterator
@@ -19,7 +17,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 
 from datamodules.base import ImageDataModule
-from models.class_path import KNOWN, check_classes, known_classes, trust
+from models.class_path import KNOWN, check_classes, known_classes
 from models.classifier import Classifier
 from scripts.data_command import build_data
 from tests import discovery
@@ -88,7 +86,9 @@ def test_nor_does_a_checkpoint(
     assert not (tmp_path / "ran").exists()
     checkpoint["hyper_parameters"]["network"] = {"class_path": "fractions.Fraction", "init_args": {}}
     torch.save(checkpoint, tmp_path / "strange.ckpt")
-    with pytest.raises(MisconfigurationException, match=r"strange\.ckpt names fractions\.Fraction, whose code is not run"):
+    with pytest.raises(
+        MisconfigurationException, match=r"strange\.ckpt names fractions\.Fraction, whose code is not run"
+    ):
         Classifier.load_from_checkpoint(tmp_path / "strange.ckpt")
 
 
@@ -138,7 +138,6 @@ def leaves(hint: Any) -> set[Any]:
 
 def reachable_arguments() -> dict[str, tuple[ArgumentParser, str]]:
     """For each type of argument in any class that a configuration can reach, one such argument and its parser."""
-    import kornia.augmentation.auto
     import torchvision.transforms.v2  # noqa: F401
 
     discovery.networks(), discovery.data_modules(), discovery.callback_classes()
