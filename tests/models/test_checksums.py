@@ -63,7 +63,7 @@ def test_an_archive_larger_than_its_file_is_refused_before_it_is_read(
         raise AssertionError("a part was read")
 
     monkeypatch.setattr(zipfile.ZipFile, "open", refuse)
-    with pytest.raises(ValueError, match="compressed|larger than the whole"):
+    with pytest.raises(ValueError, match=r"compressed|larger than the whole"):
         damaged_part(tmp_path / "a.ckpt")
     with pytest.raises(MisconfigurationException, match="truncated or damaged"):
         read_checkpoint(tmp_path / "a.ckpt")
