@@ -284,7 +284,7 @@ def read_restarts(folder: Path) -> list[Facts]:
 
 
 def _is_change(value: Any) -> bool:
-    return {"was", "is"} <= value.keys()
+    return bool({"was", "is"} <= value.keys())
 
 
 def origin_facts(start: Facts, versions: Mapping[str, str]) -> Facts:

@@ -18,7 +18,7 @@ VERSION = "0.1.0"
 """Of Kindling; in every checkpoint, so that an older Kindling does not guess at what a newer one has written."""
 
 
-CONTENT = {
+CONTENT: dict[str, type] = {
     **dict.fromkeys(("state_dict", "preprocessing", "config", "hyper_parameters", "progress", "curves"), dict),
     "class_names": list,
 }

@@ -89,7 +89,7 @@ def parse_yaml(text: str) -> Any:
         if node is None:
             return None
         _expanded(node, 0, {})
-        data = loader.construct_document(node)  # type: ignore[no-untyped-call]
+        data = loader.construct_document(node)
     except yaml.YAMLError as error:
         raise ValueError(f"it is not YAML: {' '.join(str(error).split())}") from error
     except RecursionError as error:

@@ -125,7 +125,11 @@ PLAIN = {int, float, bool, type(None)}
 
 
 def subclasses(base: type) -> set[type]:
-    return {base}.union(*(subclasses(each) for each in type.__subclasses__(base)))
+    found = {base}
+    below: list[type] = type.__subclasses__(base)
+    for each in below:
+        found |= subclasses(each)
+    return found
 
 
 def leaves(hint: Any) -> set[Any]:
@@ -157,9 +161,15 @@ def reachable_arguments() -> dict[str, tuple[ArgumentParser, str]]:
             hint = getattr(action, "_typehint", None)
             if hint is not None and not action.dest.endswith(".help") and not leaves(hint) <= PLAIN:
                 found.setdefault(repr(hint), (parser, action.dest))
-                bases = {base for base in leaves(hint) if inspect.isclass(base) and base.__module__.startswith(OURS)}
-                found_in_it = set().union(*map(subclasses, bases)) - seen
-                todo |= {each for each in found_in_it if not each.__module__.startswith(INTERNAL)}
+                bases: set[type] = {
+                    base for base in leaves(hint) if inspect.isclass(base) and base.__module__.startswith(OURS)
+                }
+                todo |= {
+                    each
+                    for base in bases
+                    for each in subclasses(base) - seen
+                    if not each.__module__.startswith(INTERNAL)
+                }
     return found
 
 
