@@ -15,7 +15,7 @@ from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from torch.utils.tensorboard import SummaryWriter
 
 from callbacks.outside_steps import OutsideSteps
-from models.durable_file import replacing
+from models.durable_file import replace_file, replacing
 
 TABLE, EVENTS = ExperimentWriter.NAME_METRICS_FILE, "events.out.tfevents.*"
 
@@ -55,7 +55,8 @@ def cut_curves(folder: Path, places: Mapping[str, int]) -> None:
         if file.name not in places:
             file.unlink()
         elif file.stat().st_size > places[file.name]:
-            os.truncate(file, places[file.name])
+            with file.open("rb") as opened:  # a copy, for another folder may hold the same file by a link
+                replace_file(file, opened.read(places[file.name]))
     table = folder / TABLE
     if rows := _read(table)[: places.get(TABLE, 0)]:
         _write(table, sorted({name for row in rows for name, value in row.items() if value}), rows)

@@ -24,4 +24,4 @@ def picture_of(figure: Figure) -> Image.Image:
     """
     buffer = BytesIO()
     figure.savefig(buffer, format="png")
-    return Image.open(buffer).convert("RGB")
+    return Image.open(buffer, formats=("PNG",)).convert("RGB")

@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import Any, get_args
 
 import lightning.pytorch.loggers
@@ -17,6 +16,7 @@ from torch.utils.tensorboard.summary import hparams
 from callbacks.curves import SETTINGS, CSVLogger, on_boards
 from callbacks.outside_steps import OutsideSteps
 from callbacks.run_record import RunRecord
+from models.class_path import find_class
 from models.classifier import Classifier
 from models.durable_file import replacing
 
@@ -97,8 +97,7 @@ def hyperparameters(config: Mapping[str, Any], precision: str, processes: int) -
 
 def _settings(key: str, value: Any, default: Any = None, *, numbers: bool = True) -> dict[str, Value]:
     """What there is to be told of an argument: nothing if it is its default, unless it is a class, or a number."""
-    if isinstance(value, Mapping) and "class_path" in value:
-        class_ = resolve_name(value["class_path"])
+    if isinstance(value, Mapping) and (class_ := find_class(value.get("class_path"))):
         return {key: class_.__name__, **_arguments(key, class_, value.get("init_args") or {}, numbers)}
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if value is None or not (value or default or is_number) or (_same(value, default) and not (numbers and is_number)):
@@ -134,8 +133,7 @@ def _parameter(class_: type, name: str) -> inspect.Parameter | None:
 
 def _text(value: Any) -> str:
     """A value in a cell of the table, such as `RandomAffine(degrees=10.0)`."""
-    if isinstance(value, Mapping) and "class_path" in value:
-        class_ = resolve_name(value["class_path"])
+    if isinstance(value, Mapping) and (class_ := find_class(value.get("class_path"))):
         found = _arguments("", class_, value.get("init_args") or {}, numbers=False)
         changed = [f"{name[1:]}={setting}" for name, setting in found.items()]
         return f"{class_.__name__}({', '.join(changed)})" if changed else class_.__name__

@@ -19,6 +19,7 @@ import torch
 from datamodules.cores import available_cores
 from datamodules.names import readable
 from models.durable_file import replace_file
+from models.plain_data import read_json
 
 ORIGIN, RESTARTS, CONSTRAINTS, CHANGES = "origin.json", "restarts.json", "constraints.txt", "changes.patch"
 """The files of a run's folder that say where it comes from."""
@@ -253,10 +254,10 @@ def read_origin(folder: Path) -> Facts | None:
         folder: The run's folder.
     """
     try:
-        start = json.loads((folder / ORIGIN).read_text())
+        start = read_json(folder / ORIGIN)
         lines = (folder / CONSTRAINTS).read_text().splitlines()
         return origin_facts(start, dict(line.split("==", 1) for line in lines))
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, AttributeError):
         return None
 
 
@@ -267,7 +268,7 @@ def repeated_run(folder: Path) -> Path | None:
         folder: The run's folder.
     """
     original = (read_origin(folder) or {}).get("repeats")
-    return Path(original) if original and Path(original).is_dir() else None
+    return Path(original) if isinstance(original, str) and Path(original).is_dir() else None
 
 
 def read_restarts(folder: Path) -> list[Facts]:
@@ -277,10 +278,14 @@ def read_restarts(folder: Path) -> list[Facts]:
         folder: The run's folder.
     """
     try:
-        restarts: list[Facts] = json.loads((folder / RESTARTS).read_text())
-    except (OSError, ValueError):
+        restarts = read_json(folder / RESTARTS)
+        return [each for each in restarts if "step" in each and all(map(_is_change, each["differs"].values()))]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return []
-    return restarts
+
+
+def _is_change(value: Any) -> bool:
+    return bool({"was", "is"} <= value.keys())
 
 
 def origin_facts(start: Facts, versions: Mapping[str, str]) -> Facts:

@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from callbacks.curves import on_boards
-from callbacks.image_grid import image_grid, printable
+from callbacks.image_grid import image_grid
 from datamodules.base import ImageDataModule
+from datamodules.names import in_markdown
 from datamodules.transform import Batch, unnormalised
 
 LONGEST_TABLE = 50
@@ -112,7 +113,5 @@ def class_table(class_names: Sequence[str], counts: Sequence[int], epoch_counts:
         labels.sort(key=lambda label: -counts[label])
         labels = labels[:ENDS] + labels[-ENDS:]
         lines[:0] = [f"The {ENDS} largest and the {ENDS} smallest of {len(class_names)} classes.", ""]
-    for label in labels:
-        name = printable(class_names[label]).replace("|", "\\|")
-        lines.append(f"| {name} | {counts[label]:,} | {epoch_counts[label]:,} |")
+    lines += [f"| {in_markdown(class_names[at])} | {counts[at]:,} | {epoch_counts[at]:,} |" for at in labels]
     return "\n".join(lines)

@@ -1,6 +1,5 @@
 """A folder for each run, the same in all its processes."""
 
-import json
 import os
 import sys
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, 
 
 from callbacks import slurm
 from models.durable_file import replace_file
+from models.plain_data import read_json
 
 CONFIG = "config.yaml"
 """The run's resolved configuration, in its folder from before the first step."""
@@ -93,10 +93,10 @@ def read_results(run: Path) -> dict[str, Any]:
         run: Its folder.
     """
     try:
-        results = json.loads((run / RESULTS).read_text())
+        results = read_json(run / RESULTS)
     except (OSError, ValueError):
         return {}
-    return results if isinstance(results, dict) else {}
+    return results if isinstance(results, dict) and isinstance(results.get("metrics"), dict) else {}
 
 
 def is_tested(results: Mapping[str, Any]) -> bool:
@@ -148,6 +148,23 @@ def newest_run(experiment: Path) -> Path:
             "leave out --resume to begin one."
         )
     return max(runs, key=lambda run: (run / CONFIG).stat().st_mtime_ns)
+
+
+def refuse_links(folder: Path) -> None:
+    """See that a run that goes on in its folder writes nowhere else.
+
+    Args:
+        folder: The folder.
+
+    Raises:
+        MisconfigurationException: If it holds a link that leads out of it.
+    """
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
+            raise MisconfigurationException(
+                f"{path} is a link that leads out of the run's folder, and what is written there would be written "
+                "elsewhere; put what it leads to in its place, or remove it."
+            )
 
 
 def hold(folder: Path) -> None:

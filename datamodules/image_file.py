@@ -20,6 +20,9 @@ IMAGE_SUFFIXES = frozenset(
 )
 """Endings of file names, in lower case, that are taken for images."""
 
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
+"""What Pillow may take a file for; for PostScript it would run Ghostscript."""
+
 Resize = Literal["crop", "squash"]
 """How an image of another shape is fitted: its shorter side resized and its centre cut out, or both sides resized."""
 
@@ -47,7 +50,7 @@ def open_image(path: str | Path) -> Iterator[Image.Image]:
     with _unreadable_if_it_fails(path):
         if stat.S_ISFIFO(os.stat(path).st_mode):  # noqa: PTH116 - which would wait for a writer for ever
             raise UnreadableImageError("it is no file but a pipe")
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             yield image
 
 

@@ -12,9 +12,17 @@ from packaging.version import InvalidVersion, Version
 
 from models.checksums import damaged_part
 from models.durable_file import replacing
+from models.plain_data import check_plain
 
 VERSION = "0.1.0"
 """Of Kindling; in every checkpoint, so that an older Kindling does not guess at what a newer one has written."""
+
+
+CONTENT: dict[str, type] = {
+    **dict.fromkeys(("state_dict", "preprocessing", "config", "hyper_parameters", "progress", "curves"), dict),
+    "class_names": list,
+}
+"""What a checkpoint holds for others than the Trainer, as far as it has it, and of what type."""
 
 
 class DurableCheckpointIO(TorchCheckpointIO):
@@ -102,7 +110,24 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             "scripts/train.py has written."
         )
     _refuse_newer(path, checkpoint)
+    try:
+        _check_content(checkpoint)
+    except ValueError as error:
+        raise MisconfigurationException(f"{path} is no checkpoint of this program: {error}; leave it out.") from error
     return checkpoint
+
+
+def _check_content(checkpoint: dict[str, Any]) -> None:
+    for name, kind in CONTENT.items():
+        if not isinstance(part := checkpoint.get(name, kind()), kind):
+            raise ValueError(f"its {name} are no {kind.__name__}")
+        if name != "state_dict":
+            check_plain(part)
+    if not all(isinstance(name, str) for name in checkpoint["class_names"]):
+        raise ValueError("its class_names are not all text")
+    for name in ("data", "model", "trainer"):
+        if not isinstance(checkpoint.get("config", {}).get(name, {}), dict):
+            raise ValueError(f"its config's {name} is no dict")
 
 
 def _read(path: Path) -> dict[str, Any]:

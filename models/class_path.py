@@ -1,17 +1,119 @@
 """What a configuration may name to be called."""
 
-from collections.abc import Iterator, Mapping
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
-from pkgutil import resolve_name
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any
 
-from jsonargparse import Namespace
+from jsonargparse import Namespace, set_parsing_settings
+
+# There is no public way to undo "*", nor to ask for a verdict.
+from jsonargparse._common import denying_import_path_entry, parsing_settings
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+PACKAGES = ("models", "datamodules", "callbacks")
+"""The project's packages whose classes a configuration names."""
 
-def refuse_functions(config: Any, whose: str) -> None:
-    """Let a configuration name classes alone.
+KNOWN = (*PACKAGES, "torch", "torchvision", "kornia", "timm", "lightning.pytorch.callbacks", "lightning.pytorch.cli")
+"""The packages whose classes a checkpoint may name."""
+
+CLOSED = ("torch.distributed", "torch.fx", "torch.jit", "torch.package", "torch.testing", "torch.utils")
+"""The parts of them that run, load or write code, files or processes."""
+
+DENIED = re.compile(r"Importing '([\w.]+)' is not allowed")
+"""How jsonargparse says that a name is not imported."""
+
+NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
+
+# No configuration builds a class where any value will do, and none names what runs commands or opens files.
+set_parsing_settings(instantiate_subclass_spec_in_any=False, import_path_denylist=[])
+
+Scope = Callable[[], AbstractContextManager[None]]
+"""Makes a context within which a configuration is parsed and its classes are built."""
+
+
+def trust(package: str) -> str:
+    """Let checkpoints name classes of one more package in this process.
+
+    Args:
+        package: A package, module or class, such as `mypackage.networks`.
+
+    Returns:
+        The same.
+
+    Raises:
+        ValueError: If it is no such name.
+    """
+    set_parsing_settings(import_path_allowlist=[package])
+    return package
+
+
+@contextmanager
+def known_classes(whose: str, own: Any = None) -> Iterator[None]:
+    """Within, import no module and build no class but of the packages that are `KNOWN` or trusted.
+
+    Args:
+        whose: Whose configuration is read, for the sentence.
+        own: What the user has written: what it names is allowed, too, unless it is of Python's own library.
+
+    Raises:
+        MisconfigurationException: If the configuration names something else.
+    """
+    named = {name.rpartition(".")[0] for name in _names(own)}
+    named = {name for name in named if name.partition(".")[0] not in {*sys.stdlib_module_names, "jsonargparse"}}
+    before = parsing_settings["import_path_verdicts"]
+    closed = [part for part in CLOSED if part not in before]  # else it is trusted
+    set_parsing_settings(import_path_denylist=["*", *closed], import_path_allowlist=[*KNOWN, *named])
+    try:
+        yield
+    except Exception as error:
+        if denied := DENIED.search(str(error)):
+            raise MisconfigurationException(not_known(whose, denied[1])) from error
+        raise
+    finally:
+        parsing_settings["import_path_verdicts"] = before
+
+
+def not_known(whose: str, name: str) -> str:
+    """Say that a configuration names what it may not."""
+    return (
+        f"{whose} names {name}, whose code is not run unasked; expected a class of the project's packages or of torch, "
+        f"torchvision, kornia or timm. If you trust it, give --trust {name.rpartition('.')[0] or name}."
+    )
+
+
+def _names(node: Any) -> Iterator[str]:
+    if isinstance(node, Mapping):
+        node = list(node.values())
+    if isinstance(node, list | tuple):
+        for value in node:
+            yield from _names(value)
+    elif isinstance(node, str) and NAME.fullmatch(node):
+        yield node
+
+
+def find_class(path: object) -> type | None:
+    """The class that a parsed configuration names; None if it was not imported, so that nothing is built of it.
+
+    Args:
+        path: Its `class_path`.
+    """
+    found = _imported(path)
+    return found if isinstance(found, type) else None
+
+
+def _imported(path: object) -> object:
+    module, _, name = path.rpartition(".") if isinstance(path, str) else ("", "", "")
+    outer, _, inner = module.rpartition(".")
+    owner = sys.modules.get(module) or getattr(sys.modules.get(outer), inner, None)
+    return getattr(owner, name, None)
+
+
+def check_classes(config: Any, whose: str) -> None:
+    """Let a configuration name classes alone, and only those that may be named.
 
     Each of them is checked by jsonargparse to be of the kind that is expected in its place. A function would be called
     with what stands beside it, and is not: of `torch.hub.load`, that is code to fetch and run.
@@ -21,25 +123,30 @@ def refuse_functions(config: Any, whose: str) -> None:
         whose: Where it comes from, for the sentence.
 
     Raises:
-        MisconfigurationException: If it names a function.
+        MisconfigurationException: If it names a function, or what may not be named.
     """
-    for key, name in _functions(config, ""):
+    for key, name, is_denied in _faults(config, ""):
+        if is_denied:
+            raise MisconfigurationException(not_known(f"{whose}, {key},", name))
         raise MisconfigurationException(
             f"{whose} names {name} as {key}, which is a function; name a class, whose constructor is called."
         )
 
 
-def _functions(node: Any, key: str) -> Iterator[tuple[str, str]]:
+def _faults(node: Any, key: str) -> Iterator[tuple[str, str, bool]]:
     if isinstance(node, Namespace):
         node = vars(node)
     if isinstance(node, Mapping):
         path = node.get("class_path")
-        if isinstance(path, str) and not isinstance(resolve_name(path), type):
-            yield key, path
+        if isinstance(path, str):
+            if NAME.fullmatch(path) and denying_import_path_entry(path):
+                yield key, path, True
+            elif not isinstance(_imported(path), type | None):
+                yield key, path, False
         for name, value in node.items():
-            yield from _functions(value, f"{key}.{name}".lstrip("."))
+            yield from _faults(value, f"{key}.{name}".lstrip("."))
     elif isinstance(node, list | tuple):
         for place, value in enumerate(node):
-            yield from _functions(value, f"{key}.{place}")
+            yield from _faults(value, f"{key}.{place}")
     elif isinstance(node, FunctionType | BuiltinFunctionType | MethodType | partial):
-        yield key, f"{getattr(node, '__module__', '')}.{getattr(node, '__qualname__', node)}"
+        yield key, f"{getattr(node, '__module__', '')}.{getattr(node, '__qualname__', node)}", False

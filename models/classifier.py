@@ -15,12 +15,13 @@ from jsonargparse import ArgumentParser
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.core.saving import CHECKPOINT_PAST_HPARAMS_KEYS
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.checkpoint import read_checkpoint
-from models.class_path import refuse_functions
+from models.class_path import check_classes, known_classes
 from models.freezing import Freezing
 from models.losses import CrossEntropy, Loss
 from models.metrics import ClassificationMetrics
@@ -401,23 +402,25 @@ class Classifier(LightningModule):
             kwargs: Arguments of the constructor that replace those saved.
 
         Raises:
-            MisconfigurationException: If the file is missing, damaged or of another program, or names a function where
-                a class belongs.
+            MisconfigurationException: If the file is missing, damaged or of another program, or names what is no class
+                or, unless `models.class_path.trust` allows it, one of another package.
         """
-        saved = read_checkpoint(checkpoint_path).get(cls.CHECKPOINT_HYPER_PARAMS_KEY, {})
-        if "network" not in {**saved, **kwargs}:
+        checkpoint = read_checkpoint(checkpoint_path)
+        saved = checkpoint.get(cls.CHECKPOINT_HYPER_PARAMS_KEY, {})
+        if "network" not in {**saved, **kwargs} or checkpoint.keys() & {*CHECKPOINT_PAST_HPARAMS_KEYS}:
             raise MisconfigurationException(
                 f"{checkpoint_path} was saved around a ready-made network, whose arguments are not in it; "
                 "give the network again: Classifier.load_from_checkpoint(path, network=...)."
             )
-        if "_instantiator" in saved:
-            arguments = {name: value for name, value in {**saved, **kwargs}.items() if name != "_instantiator"}
-            parser = ArgumentParser(exit_on_error=False)
-            parser.add_class_arguments(cls, fail_untyped=False)
-            refuse_functions(parser.parse_object(arguments), str(checkpoint_path))
-        classifier: Self = super().load_from_checkpoint(
-            checkpoint_path, map_location=map_location, weights_only=True, **kwargs
-        )
+        with known_classes(str(checkpoint_path), own=kwargs):
+            if "_instantiator" in saved:
+                arguments = {name: value for name, value in {**saved, **kwargs}.items() if name != "_instantiator"}
+                parser = ArgumentParser(exit_on_error=False)
+                parser.add_class_arguments(cls, fail_untyped=False)
+                check_classes(parser.parse_object(arguments), str(checkpoint_path))
+            classifier: Self = super().load_from_checkpoint(
+                checkpoint_path, map_location=map_location, weights_only=True, **kwargs
+            )
         return classifier
 
 

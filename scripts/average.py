@@ -31,7 +31,7 @@ from models.batch_norm import compute_statistics, trained_batch_norms
 from models.checkpoint import DurableCheckpointIO, read_checkpoint
 from models.classifier import Classifier
 from scripts.calibration import cross_entropy
-from scripts.configuration import mistakes_in_one_sentence
+from scripts.configuration import TRUST, mistakes_in_one_sentence
 from scripts.expansion import to_path
 from scripts.output_file import refuse_output
 from scripts.predictions import predict_split
@@ -261,7 +261,10 @@ def _write(output: Path, checkpoint: dict[str, Any]) -> None:
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line; a user's mistake ends in one sentence and exit status 2."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        parents=[TRUST],
     )
     parser.add_argument(
         "checkpoints", type=to_path, nargs="+", metavar="CHECKPOINT", help="a checkpoint, or the folder of a run"

@@ -45,6 +45,7 @@ from torchvision import transforms
 from callbacks.step_benchmark import StepBenchmark
 from datamodules.base import ImageDataModule
 from datamodules.cores import available_cores
+from datamodules.image_file import FORMATS
 from datamodules.image_files import ImageFiles
 from scripts.configuration import mistakes_in_one_sentence
 from scripts.expansion import to_path
@@ -255,7 +256,7 @@ def measure_data(data: ImageDataModule, folder: Path) -> dict[str, Any]:
         some = np.random.default_rng(0).permutation(len(images))[:PILLOW_IMAGES]
         start = time.perf_counter()
         for index in some:
-            with Image.open(images.path(index)) as file:
+            with Image.open(images.path(index), formats=FORMATS) as file:
                 np.asarray(file.convert("RGB"))
         row["pillow_rate"] = len(some) / (time.perf_counter() - start)
         data = _as_new(data)

@@ -21,7 +21,7 @@ from datamodules.names import readable
 from models.durable_file import replace_file
 from scripts.comparison import Comparison, compare_runs
 from scripts.comparison_page import STYLE, page_parts
-from scripts.configuration import mistakes_in_one_sentence
+from scripts.configuration import TRUST, mistakes_in_one_sentence
 from scripts.expansion import expand, to_path
 from scripts.page import write_page
 from scripts.paired import compare_groups
@@ -89,7 +89,10 @@ def compare(names: Sequence[str], files: dict[str, Path | None], predict: bool, 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line; a user's mistake ends in one sentence and exit status 2."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        parents=[TRUST],
     )
     parser.add_argument(
         "runs", type=expand, nargs="+", metavar="RUN", help="a run, an experiment, a glob pattern or a checkpoint"

@@ -7,15 +7,14 @@ import argparse
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from difflib import get_close_matches
-from functools import reduce
+from functools import partial, reduce
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import torch
-import yaml
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import _get_rank
@@ -25,7 +24,9 @@ from callbacks.checkpoint import CheckpointError
 from datamodules.loader import WorkerError
 from datamodules.names import readable
 from models.checkpoint import read_checkpoint
+from models.class_path import DENIED, Scope, known_classes, not_known, trust
 from models.monitor import direction
+from models.plain_data import parse_yaml, read_yaml
 from scripts.expansion import expand, expand_all
 from scripts.meant_class import meant_class
 
@@ -35,6 +36,28 @@ FAULTS = (CheckpointError, WorkerError, FloatingPointError)
 """What ends a run through no mistake in its configuration."""
 
 Config = dict[str, Any]
+
+TRUST = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+"""The flag of every command that takes a checkpoint, for `parents`."""
+TRUST.add_argument(
+    "--trust", type=trust, action="append", metavar="PACKAGE", help="a package whose classes a checkpoint may name"
+)
+
+
+class Layers(NamedTuple):
+    """The layers of a configuration, as one.
+
+    Args:
+        config: That which the flags may be laid over.
+        flags: Those flags.
+        files: The files given.
+        scope: Makes the context within which it is to be parsed, and its classes are to be built.
+    """
+
+    config: Config
+    flags: list[str]
+    files: list[str]
+    scope: Scope
 
 
 def read_config(path: str | Path) -> Config:
@@ -47,14 +70,15 @@ def read_config(path: str | Path) -> Config:
         MisconfigurationException: If it is not there, is not YAML or is no mapping of keys to values.
     """
     try:
-        config = yaml.safe_load(Path(path).read_text())
+        config = read_yaml(Path(path))
     except OSError as error:
         raise MisconfigurationException(
             f"The configuration file {path} cannot be read: {error.strerror}; give a file such as those in configs/."
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise MisconfigurationException(f"The configuration file {path} is not YAML: {reason}; correct it.") from error
+    except ValueError as error:
+        raise MisconfigurationException(
+            f"The configuration file {path} {str(error).removeprefix('it ')}; correct it."
+        ) from error
     if not isinstance(config, dict | None):
         raise MisconfigurationException(
             f"The configuration file {path} holds a {type(config).__name__}; expected keys and values such as "
@@ -93,7 +117,7 @@ def merge(base: Config, over: Config) -> Config:
     return merged
 
 
-def read_layers(args: Sequence[str], run: Path | None = None) -> tuple[Config, list[str], list[str]]:
+def read_layers(args: Sequence[str], run: Path | None = None) -> Layers:
     """Read the default configuration, that in the checkpoint if one is given, each --config, and a run's, in turn.
 
     Args:
@@ -101,26 +125,35 @@ def read_layers(args: Sequence[str], run: Path | None = None) -> tuple[Config, l
         run: The configuration file of a run to go on with.
 
     Returns:
-        The configuration that the flags may be laid over, those flags, and the files given.
+        Them as one.
 
     Raises:
         MisconfigurationException: If a file cannot be read.
     """
-    files = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    files = argparse.ArgumentParser(add_help=False, allow_abbrev=False, parents=[TRUST])
     files.add_argument("-c", "--config", type=expand, action="append", default=[])
     files.add_argument("--ckpt_path", type=expand)
     given, flags = files.parse_known_args(args)
-    layers = [read_config(CONFIGS / "default.yaml")]
-    if given.ckpt_path:
-        layers.append(read_checkpoint(given.ckpt_path).get("config", {}))
-        flags += ["--ckpt_path", given.ckpt_path]
-    layers += map(read_config, given.config)
+    layers = [read_config(CONFIGS / "default.yaml"), *map(read_config, given.config)]
     if run:
         layers.append(read_config(run))
+    scope: Scope = nullcontext
+    if given.ckpt_path:
+        written = [*layers, *(_value(part) for flag in flags for part in (flag, flag.partition("=")[2]))]
+        scope = partial(known_classes, f"The configuration in {given.ckpt_path}", written)
+        layers.insert(1, read_checkpoint(given.ckpt_path).get("config", {}))
+        flags += ["--ckpt_path", given.ckpt_path]
     config = switch_classes(reduce(merge, layers), flags)
     if not given.ckpt_path and config.get("ckpt_path"):
         read_checkpoint(expand(config["ckpt_path"]))
-    return config, flags, given.config
+    return Layers(config, flags, given.config, scope)
+
+
+def _value(flag: str) -> Any:
+    try:
+        return parse_yaml(flag)
+    except ValueError:
+        return None
 
 
 def switch_classes(config: Config, flags: Sequence[str]) -> Config:
@@ -198,6 +231,8 @@ class Parser(LightningArgumentParser):
         if not self.exit_on_error:
             super().error(message, ex)  # a parser within another, which adds the key
         sentence = one_sentence(message)
+        if denied := DENIED.search(sentence):
+            raise MisconfigurationException(not_known("The configuration", denied[1])) from ex
         if meant := meant_class(sentence):
             raise MisconfigurationException(meant) from ex
         key = re.match(r'Parser key "([\w.]+)"', sentence)

@@ -3,13 +3,14 @@
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from datamodules.base import ImageDataModule
-from models.class_path import refuse_functions
+from models.class_path import Scope, check_classes
 from scripts.configuration import Config, Parser, mistakes_in_one_sentence, one_sentence, read_layers
 from scripts.silence import silence_libraries
 
@@ -23,16 +24,17 @@ def build_data(flags: Sequence[str]) -> ImageDataModule:
     Raises:
         MisconfigurationException: If a configuration or a value in it makes no sense, or the source is not there.
     """
-    config, flags, _ = read_layers(flags)
-    return data_of_config(config, flags)
+    layers = read_layers(flags)
+    return data_of_config(layers.config, layers.flags, layers.scope)
 
 
-def data_of_config(config: Config, flags: Sequence[str] = ()) -> ImageDataModule:
+def data_of_config(config: Config, flags: Sequence[str] = (), scope: Scope = nullcontext) -> ImageDataModule:
     """Build the data module of a configuration.
 
     Args:
         config: As files give it; of the keys, `data` and `seed_everything` count.
         flags: Of these two, which are laid over it.
+        scope: What it may name, as in `Layers`.
 
     Raises:
         MisconfigurationException: If a value makes no sense, or the source is not there.
@@ -45,10 +47,11 @@ def data_of_config(config: Config, flags: Sequence[str] = ()) -> ImageDataModule
     parser.add_lightning_class_args(ImageDataModule, "data", subclass_mode=True)
     parser.link_arguments("seed_everything", "data.init_args.seed")
     known = {key: config[key] for key in ("seed_everything", "data") if key in config}
-    parsed = parser.parse_args(["--config", yaml.safe_dump(known), *flags])
-    refuse_functions(parsed, "The configuration")
     try:
-        data: ImageDataModule = parser.instantiate_classes(parsed).data
+        with scope():
+            parsed = parser.parse_args(["--config", yaml.safe_dump(known), *flags])
+            check_classes(parsed, "The configuration")
+            data: ImageDataModule = parser.instantiate_classes(parsed).data
     except (ValueError, ModuleNotFoundError, MisconfigurationException) as error:
         raise MisconfigurationException(one_sentence(str(error))) from error
     return data

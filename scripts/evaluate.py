@@ -28,7 +28,7 @@ from datamodules.base import ImageDataModule
 from models.classifier import Classifier
 from models.durable_file import replace_file
 from scripts.calibration import BINS, Reliability, cross_entropy, fit_temperature, reliability
-from scripts.configuration import mistakes_in_one_sentence
+from scripts.configuration import TRUST, mistakes_in_one_sentence
 from scripts.evaluation_page import (
     SCRIPT,
     STYLE,
@@ -438,7 +438,10 @@ def evaluate(checkpoint: Path, flags: Sequence[str], split: str, output: Path | 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line; a user's mistake ends in one sentence and exit status 2."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        parents=[TRUST],
     )
     parser.add_argument("checkpoint", type=to_path, metavar="CHECKPOINT", help="a checkpoint, or the folder of a run")
     parser.add_argument("--output", type=to_path, help="the folder of what is written; by default in that of the run")

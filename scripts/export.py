@@ -27,7 +27,7 @@ from datamodules.image_file import pixels_of
 from models.checkpoint import read_checkpoint
 from models.classifier import Classifier
 from models.durable_file import replacing
-from scripts.configuration import mistakes_in_one_sentence
+from scripts.configuration import TRUST, mistakes_in_one_sentence
 from scripts.data_command import build_data
 from scripts.expansion import to_path
 from scripts.export_formats import FORMATS, ExportedModel, ExportError, Predict, facts_of, reason_of
@@ -213,7 +213,10 @@ def largest_difference(logits: Tensor, others: Tensor) -> float:
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line; a user's mistake ends in one sentence and exit status 2, a failed export in one and 1."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        parents=[TRUST],
     )
     parser.add_argument("checkpoint", type=to_path, metavar="CHECKPOINT", help="a checkpoint, or the folder of a run")
     parser.add_argument("--format", choices=FORMATS, default="onnx", help="onnx if absent")

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
@@ -18,6 +17,7 @@ from callbacks.origin import differences, flat, read_origin, read_restarts, sent
 from callbacks.run_folder import CHECKPOINTS, CONFIG, RESULTS, is_tested, read_results
 from datamodules.names import readable
 from models.checkpoint import read_checkpoint
+from scripts.configuration import read_config
 
 NAMED = 20
 """The most differences of a kind that are named."""
@@ -137,7 +137,7 @@ def _weights_that_differ(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor
 
 
 def _causes(original: Path, run: Path) -> Iterator[str]:
-    configs = [flat(yaml.safe_load((folder / CONFIG).read_text())) for folder in (original, run)]
+    configs = [flat(read_config(folder / CONFIG)) for folder in (original, run)]
     for line in sentences(differences(configs[0], configs[1])):
         yield f"config {line}"
     theirs, ours = (read_origin(folder) for folder in (original, run))

@@ -5,9 +5,7 @@ import sys
 from difflib import get_close_matches
 
 from callbacks.origin import PROJECT
-
-PACKAGES = ("models", "datamodules", "callbacks")
-"""The project's packages whose classes a configuration names."""
+from models.class_path import PACKAGES
 
 LIBRARIES = ("torch.nn", "torch.optim", "torch.optim.lr_scheduler", "lightning.pytorch.callbacks")
 """The libraries' modules whose classes a configuration often names."""

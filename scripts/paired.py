@@ -4,7 +4,6 @@ Shapes: `N` images.
 """
 
 import csv
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from numpy.typing import NDArray
 
+from models.plain_data import read_json
 from scripts.comparison import Group, differing_files, differing_settings
 from scripts.intervals import CONFIDENCE
 from scripts.predictions import Predictions, predict_split
@@ -76,7 +76,7 @@ def _evaluated(run: Run, checkpoint: Path) -> Answers | None:
     """What an evaluation has found that is newer than the checkpoint and gave the accuracy of the run's own test."""
     folder = (run_of(checkpoint) or checkpoint.parent) / "evaluation"
     try:
-        figures = json.loads((folder / "evaluation.json").read_text())
+        figures = read_json(folder / "evaluation.json")
         with (folder / "predictions.csv").open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
         columns = [[row[name] for row in rows] for name in ("image", "label", "prediction")]
@@ -84,7 +84,7 @@ def _evaluated(run: Run, checkpoint: Path) -> Answers | None:
         newer = (folder / "predictions.csv").stat().st_mtime_ns > checkpoint.stat().st_mtime_ns
         same = figures["split"] == "test" and Path(figures["checkpoint"]).resolve() == checkpoint.resolve()
         off = float(found.right.mean()) - run.figures["test/accuracy"] if rows else 1.0
-    except (OSError, ValueError, KeyError, TypeError, csv.Error):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error):
         return None
     return found if newer and same and abs(off) < 1e-6 else None
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from datamodules.loader import WorkerError
 from datamodules.names import readable
 from datamodules.progress import progress
+from scripts.configuration import TRUST
 from scripts.expansion import expand, to_path
 from scripts.image_classifier import ImageClassifier, load_classifier
 from scripts.input_images import input_images
@@ -220,7 +221,12 @@ class Parser(argparse.ArgumentParser):
 
 def command_line() -> Parser:
     """What may be asked for."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser = Parser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        parents=[TRUST],
+    )
     parser.add_argument("checkpoint", type=to_path, metavar="CHECKPOINT", help="a checkpoint, or the folder of a run")
     parser.add_argument(
         "paths", type=expand, nargs="*", metavar="PATH", help="an image, a folder, a glob, or - for standard input"

@@ -22,6 +22,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from callbacks.interruption import Stopped
 from callbacks.run_folder import is_tested, read_results
 from models.durable_file import replace_file
+from models.plain_data import read_json
 from scripts.configuration import CONFIGS
 from scripts.expansion import to_path
 from scripts.output_file import refuse_output
@@ -96,7 +97,7 @@ class Ledger:
         self._file = runs / "reproduced.json"
         self._runs = runs
         try:
-            entries = json.loads(self._file.read_text())
+            entries = read_json(self._file)
         except (OSError, ValueError):  # none yet, or half of one: then runs are looked for again
             entries = {}
         self._entries: dict[str, dict[str, Any]] = {}

@@ -1,7 +1,7 @@
 """What runs have left behind: their settings, figures, curves and checkpoints."""
 
 import csv
-import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from glob import glob
@@ -14,9 +14,10 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from callbacks.origin import read_restarts
 from callbacks.run_folder import CONFIG
 from models.checkpoint import read_checkpoint
+from models.plain_data import read_json
 from scripts.chart import Point
 from scripts.configuration import read_config
-from scripts.trained import find_checkpoint, run_of
+from scripts.trained import checkpoint_of, find_checkpoint, run_of
 
 CHECKPOINT = "checkpoint file"
 """The setting that tells a checkpoint from the one that its run has ended with."""
@@ -29,6 +30,12 @@ NO_SETTINGS = (
     *("trainer.log_every_n_steps", "trainer.profiler", "trainer.num_sanity_val_steps"),
 )
 """Keys, with all below them, that change neither what is learnt nor on what."""
+
+KEY = re.compile(r"\w[\w.+/ -]*")
+"""A key of a configuration, with those above it."""
+
+NAMED = 50
+"""Characters of one that is none that are shown."""
 
 COSTS = "parameters", "epochs", "seconds", "images_per_second"
 """What `results.json` says of a run besides its figures, as far as runs are compared by it."""
@@ -116,20 +123,23 @@ def read_run(path: Path) -> Run:
     Raises:
         MisconfigurationException: If a file of it is damaged.
     """
-    if path.is_dir():
-        return _read_folder(path)
-    folder = run_of(path)
-    if folder and path.is_file() and find_checkpoint(folder).resolve() == path.resolve():
-        return _read_folder(folder)
-    return _read_checkpoint(path, folder)
+    try:
+        if path.is_dir():
+            return _read_folder(path)
+        folder = run_of(path)
+        if folder and path.is_file() and find_checkpoint(folder).resolve() == path.resolve():
+            return _read_folder(folder)
+        return _read_checkpoint(path, folder)
+    except (ArithmeticError, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+        raise MisconfigurationException(
+            f"{path} cannot be read as a run: its files hold what no run has written ({type(error).__name__}: "
+            f"{' '.join(str(error).split())}); leave it out."
+        ) from error
 
 
 def _read_folder(folder: Path) -> Run:
     config, results = read_config(folder / CONFIG), _read_results(folder)
-    try:
-        checkpoint: Path | None = find_checkpoint(folder)
-    except MisconfigurationException:
-        checkpoint = None
+    checkpoint = checkpoint_of(folder)
     inside = read_checkpoint(checkpoint) if checkpoint else {}
     curves = read_curves(folder / "metrics.csv")
     figures = _figures(results.get("metrics", {}))
@@ -189,11 +199,11 @@ def _seed(config: dict[str, Any]) -> int | None:
 def _read_results(folder: Path) -> dict[str, Any]:
     file = folder / "results.json"
     try:
-        results = json.loads(file.read_text())
+        results = read_json(file)
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "it is no JSON"
+        reason = getattr(error, "strerror", None) or error
         raise MisconfigurationException(f"{file} cannot be read: {reason}; leave this run out.") from error
     if not isinstance(results, dict) or not isinstance(results.get("metrics"), dict):
         raise MisconfigurationException(f"{file} holds no figures under metrics; leave this run out.")
@@ -218,11 +228,17 @@ def settings_of(config: dict[str, Any]) -> dict[str, str]:
     Returns:
         Each value, as it would be written, by its key on the command line.
 
+    Raises:
+        ValueError: If a key is none that could stand there, such as a formula that a table would be headed by.
+
     Example:
         >>> settings_of({"seed_everything": 3, "model": {"network": {"class_path": "a.B", "init_args": {"x": [1]}}}})
         {'model.network': 'a.B', 'model.network.x': '[1]'}
     """
-    return {key: value for key, value in _flattened(config, "") if _is_setting(key)}
+    settings = dict(_flattened(config, ""))
+    if strange := next((key for key in settings if not KEY.fullmatch(key)), None):
+        raise ValueError(f"the configuration has the key {strange[:NAMED]!r}")
+    return {key: value for key, value in settings.items() if _is_setting(key)}
 
 
 def _is_setting(key: str) -> bool:

@@ -19,7 +19,6 @@ from statistics import mean, stdev
 from types import FrameType
 from typing import Any
 
-import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from rich import get_console
 from rich.table import Table
@@ -28,6 +27,7 @@ from callbacks.interruption import EXIT_STATUS, Stopped
 from callbacks.origin import read_origin
 from callbacks.run_folder import CONFIG, is_tested, read_results, wait_until_left
 from datamodules.names import readable
+from models.plain_data import parse_yaml
 from scripts.configuration import Config
 from scripts.data_command import data_of_config
 from scripts.process import PARENT
@@ -214,8 +214,8 @@ def find_run(plan: Plan, seed: int) -> Path | None:
 
 def _what_counts(text: str) -> Config | None:
     try:
-        config = yaml.safe_load(text)
-    except yaml.YAMLError:
+        config = parse_yaml(text)
+    except ValueError:
         return None
     return {key: value for key, value in config.items() if key not in ELSEWHERE} if isinstance(config, dict) else None
 

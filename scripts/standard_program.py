@@ -21,6 +21,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from torchvision import transforms as T
 
 from datamodules.base import ImageDataModule
+from datamodules.image_file import FORMATS
 from datamodules.image_files import ImageFiles
 from datamodules.pack import Images
 
@@ -38,7 +39,7 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         if isinstance(self.images, ImageFiles):
-            with Image.open(self.images.path(index)) as file:
+            with Image.open(self.images.path(index), formats=FORMATS) as file:
                 image = file.convert("RGB")
         else:
             image = Image.fromarray(self.images[index].transpose(1, 2, 0).squeeze())

@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from datamodules.names import in_markdown
+
 LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -96,14 +98,9 @@ def markdown(table: Table) -> str:
     """
 
     def line(cells: list[str]) -> str:
-        return f"| {' | '.join(map(_in_markdown, cells))} |"
+        return f"| {' | '.join(map(in_markdown, cells))} |"
 
     return "\n".join([line(table.heading), f"|{'---|' * len(table.heading)}", *map(line, table.rows)]) + "\n"
-
-
-def _in_markdown(text: str) -> str:
-    text = re.sub(r"([\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", text)
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("://", "&#58;//")
 
 
 def latex(table: Table) -> str:

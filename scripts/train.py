@@ -47,12 +47,13 @@ from callbacks.run_folder import (
     newest_run,
     put_back,
     read_records,
+    refuse_links,
     release_folders,
 )
 from callbacks.run_record import RunRecord
 from datamodules.base import ImageDataModule
 from models.checkpoint import DurableCheckpointIO, is_weights_only, newest_checkpoint, read_checkpoint
-from models.class_path import refuse_functions
+from models.class_path import Scope, check_classes
 from models.classifier import Classifier
 from models.durable_file import remove_leftovers
 from models.precision import choose_precision
@@ -167,13 +168,15 @@ class TrainCLI(LightningCLI):
         self.command = ["scripts/train.py", *args]
         if args and args[0] == "fit":
             args = self._find_other_run(parser, args)
+        self.scope: Scope = nullcontext
         layers = self._lay(args)
-        self.config = parser.parse_args(layers)
-        if args and args[0] in self.subcommands():
-            # The seed is given because arguments are linked to it.
-            given = parser.parse_args([args[0], "--seed_everything=0", *layers[1:]], defaults=False)
-            fill_modes(self.config[args[0]], given[args[0]])
-        refuse_functions(self.config, "The configuration")
+        with self.scope():
+            self.config = parser.parse_args(layers)
+            if args and args[0] in self.subcommands():
+                # The seed is given because arguments are linked to it.
+                given = parser.parse_args([args[0], "--seed_everything=0", *layers[1:]], defaults=False)
+                fill_modes(self.config[args[0]], given[args[0]])
+            check_classes(self.config, "The configuration")
         if not 0 <= (seed := self.config[self.config.subcommand].seed_everything) < 2**32:
             raise MisconfigurationException(f"seed_everything is {seed}; give a whole number from 0 to {2**32 - 1}.")
 
@@ -213,7 +216,7 @@ class TrainCLI(LightningCLI):
         if not args or args[0] not in self.subcommands():
             return args
         run = self.resumed / CONFIG if self.resumed and self.resumed != NEWEST else None
-        config, flags, self.config_files = read_layers(args[1:], run)
+        config, flags, self.config_files, self.scope = read_layers(args[1:], run)
         return [args[0], "--config", yaml.safe_dump(config), *flags]
 
     def _parse_ckpt_path(self) -> None:
@@ -259,6 +262,7 @@ class TrainCLI(LightningCLI):
         self.folder = agree_on_run_folder(runs / self.experiment, self.resumed)
         self.is_new = not (self.folder / CONFIG).is_file()
         if _get_rank() in (None, 0):
+            refuse_links(self.folder)
             if self.subcommand == "fit":
                 hold(self.folder)
             self._records = read_records(self.folder)
@@ -328,7 +332,8 @@ class TrainCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         """Build data, model and Trainer; what a constructor refuses is the user's to change."""
         try:
-            super().instantiate_classes()
+            with self.scope():
+                super().instantiate_classes()
         except (ValueError, ModuleNotFoundError, MisconfigurationException) as error:
             raise MisconfigurationException(one_sentence(str(error))) from error
         self.datamodule.seed = self.config[self.subcommand].seed_everything  # where the constructor does not take it

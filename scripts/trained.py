@@ -1,6 +1,6 @@
 """A network that has been trained, and the data that it was trained on, from a checkpoint or a run's folder alone."""
 
-import json
+import os
 from argparse import ArgumentError
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -13,6 +13,7 @@ from callbacks.run_folder import CONFIG
 from datamodules.base import ImageDataModule
 from models.checkpoint import read_checkpoint
 from models.classifier import Classifier
+from models.plain_data import read_json
 from models.precision import choose_precision
 from scripts.data_command import build_data
 
@@ -34,17 +35,34 @@ def find_checkpoint(path: Path) -> Path:
     """
     if not path.is_dir():
         return path  # reading it says if it is not there
+    if (found := checkpoint_of(path)) is None:
+        raise MisconfigurationException(
+            f"{path} is no folder of a run with a checkpoint: it has no checkpoints/best.ckpt; give one such as "
+            "runs/EXPERIMENT/DATE-TIME, or a checkpoint."
+        )
+    return found
+
+
+def checkpoint_of(run: Path) -> Path | None:
+    """The best checkpoint of a run, else the last, if it has any.
+
+    Args:
+        run: Its folder.
+
+    Raises:
+        MisconfigurationException: If its results name a file that lies elsewhere.
+    """
     try:
-        named = path / json.loads((path / "results.json").read_text())["checkpoint"]
+        named = run / read_json(run / "results.json")["checkpoint"]
     except (OSError, ValueError, KeyError, TypeError):
-        named = path
-    for file in (named, path / "checkpoints" / "best.ckpt", path / "checkpoints" / "last.ckpt"):
-        if file.is_file():
-            return file
-    raise MisconfigurationException(
-        f"{path} is no folder of a run with a checkpoint: it has no checkpoints/best.ckpt; give one such as "
-        "runs/EXPERIMENT/DATE-TIME, or a checkpoint."
-    )
+        named = run
+    if not Path(os.path.normpath(named)).is_relative_to(os.path.normpath(run)):
+        raise MisconfigurationException(
+            f"{run / 'results.json'} names the checkpoint {named}, which is not in the run's folder; if that is what "
+            "you want, give the file itself."
+        )
+    files = (named, run / "checkpoints" / "best.ckpt", run / "checkpoints" / "last.ckpt")
+    return next((file for file in files if file.is_file()), None)
 
 
 def run_of(checkpoint: Path) -> Path | None:

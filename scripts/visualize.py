@@ -31,7 +31,7 @@ from datamodules.progress import progress
 from models.classifier import Classifier
 from models.near_names import near_names
 from scripts.architecture import layer_table, layers_of
-from scripts.configuration import mistakes_in_one_sentence
+from scripts.configuration import TRUST, mistakes_in_one_sentence
 from scripts.embedding import embedding_picture, features_of, last_linear, t_sne, write_projector
 from scripts.expansion import expand, to_path
 from scripts.layer_pictures import activations_picture, attribution_picture
@@ -241,7 +241,7 @@ def main(args: Sequence[str] | None = None) -> None:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
         described = command.__doc__
-        each = commands.add_parser(name, help=described, description=described, allow_abbrev=False)
+        each = commands.add_parser(name, help=described, description=described, allow_abbrev=False, parents=[TRUST])
         if name in ("activations", "gradcam", "saliency", "occlusion"):
             help_ = "an image file, or such as 'test[17]'"
             each.add_argument("--image", type=expand, required=True, metavar="FILE", help=help_)

@@ -4,25 +4,45 @@ import contextlib
 import csv
 import io
 import os
+import re
+import sys
 import tarfile
 import zipfile
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
+import yaml
+from jsonargparse._common import parsing_settings
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from PIL import Image
 from sklearn.datasets import load_digits
 from torchvision.datasets.utils import extract_archive
 
+from callbacks.curves import cut_curves
 from callbacks.image_grid import printable
+from callbacks.preview import class_table
+from callbacks.run_folder import refuse_links
+from datamodules.image_file import UnreadableImageError, read_image
 from datamodules.image_folder import ImageFolder
+from models.classifier import Classifier
 from scripts.audit import main as audit
+from scripts.data_command import build_data
+from scripts.evaluate import main as evaluate
+from scripts.export import main as export
+from scripts.predict import main as predict
+from scripts.runs import read_all
 from scripts.train import main
-from tests.conftest import Run
+from scripts.visualize import main as visualize
+from tests.conftest import Done, Run
 from tests.datamodules.test_tiny_imagenet import write_source
+from tests.discovery import ROOT
+from tests.models.test_plain_data import BOMB
+from tests.scripts.test_runs import write_run
 
 NAMES = ('<script>alert("a")<\\script>', "two\nlines, \x1b[31mred\x07", "=1+1|[bold]\u202e")
 SCANS = (load_digits().images * 15).astype(np.uint8)
@@ -107,6 +127,20 @@ def test_a_list_of_files_names_none_elsewhere(tmp_path: Path) -> None:
         TinyImageNet(root=tmp_path).read()
 
 
+def test_an_archive_of_another_checksum_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from datamodules.tiny_imagenet import TinyImageNet
+
+    def retrieve(url: str, filename: str, *_: object, **__: object) -> None:
+        with zipfile.ZipFile(filename, "w") as archive:
+            archive.writestr("tiny-imagenet-200/wnids.txt", "n01443537")
+
+    monkeypatch.setattr("torchvision.datasets.utils._urlretrieve", retrieve)
+    monkeypatch.setattr("torchvision.datasets.utils._get_redirect_url", lambda url, **_: url)
+    with pytest.raises(MisconfigurationException, match=r"could not be downloaded .*corrupted"):
+        TinyImageNet(root=tmp_path, download=True).prepare_data()
+    assert not (tmp_path / "tiny-imagenet-200").exists()
+
+
 @pytest.mark.parametrize("member", ["../outside.txt", "/outside.txt", "a/../../outside.txt"])
 def test_members_of_archives_stay_in_their_folder(tmp_path: Path, member: str) -> None:
     inside = tmp_path / "deep" / "inside"
@@ -133,3 +167,204 @@ def test_a_decompression_bomb_is_refused_by_name(tmp_path: Path) -> None:
     data.prepare_data()
     with pytest.raises(MisconfigurationException, match=r"1 of 14 files give no image: .*bomb\.png \(.*exceeds limit"):
         data.setup("fit")
+
+
+@pytest.fixture
+def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A module of somebody else's: a network that notes that it was imported, and a class that notes being built."""
+    (tmp_path / "stranger.py").write_text(
+        "from pathlib import Path\n"
+        "from models.mlp import MLP\n"
+        f"Path({str(tmp_path / 'imported')!r}).touch()\n"
+        "class Network(MLP):\n"
+        "    pass\n"
+        "class Device:\n"
+        "    def __init__(self) -> None:\n"
+        f"        Path({str(tmp_path / 'built')!r}).touch()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "stranger", raising=False)
+    monkeypatch.setitem(parsing_settings, "import_path_verdicts", parsing_settings["import_path_verdicts"])
+    return tmp_path
+
+
+def in_linear(spec: dict[str, Any]) -> dict[str, Any]:
+    """A class in the place of an argument without a type, within one that is known."""
+    return {"class_path": "torch.nn.Linear", "init_args": {"in_features": 1, "out_features": 1, "device": spec}}
+
+
+def test_a_configuration_builds_nothing_where_any_value_will_do(stranger: Path, refused: Callable[..., str]) -> None:
+    for spec in (
+        {"class_path": "subprocess.Popen", "init_args": {"args": f"touch {stranger / 'built'}", "shell": True}},
+        {"class_path": "stranger.Device"},
+    ):
+        (stranger / "a.yaml").write_text(yaml.safe_dump({"data": {"init_args": {"augmentation": [in_linear(spec)]}}}))
+        flags = ("--config", str(stranger / "a.yaml"), "--data.root", str(stranger))
+        refused("fit", *flags, "--runs", str(stranger / "runs"))
+        with pytest.raises(MisconfigurationException):
+            build_data(flags)
+        assert not (stranger / "built").exists()
+
+
+def test_a_checkpoint_runs_no_code_that_was_not_asked_for(
+    stranger: Path, train: Callable[..., Run], script: Callable[..., Callable[..., Done]]
+) -> None:
+    flags = ("--config", str(ROOT / "configs/digits/mlp.yaml"), "--trainer.max_epochs=1")
+    checkpoint = train(*flags, "--trainer.limit_train_batches=1").checkpoint
+    file, command = stranger / "strange.ckpt", {"class_path": "subprocess.Popen", "init_args": {"args": "touch built"}}
+    network = checkpoint["hyper_parameters"]["network"]
+    renamed = network | {"class_path": "stranger.Network"}
+    for spec in (command, {"class_path": "stranger.Device"}, in_linear({"class_path": "stranger.Device"}), renamed):
+        for place in ("hyper_parameters", "module_arguments"):
+            torch.save(checkpoint | {place: checkpoint["hyper_parameters"] | {"network": spec}}, file)
+            with pytest.raises(MisconfigurationException):
+                Classifier.load_from_checkpoint(file)
+    for run, options in ((predict, [ROOT / "docs"]), (evaluate, []), (export, []), (visualize, ["filters"])):
+        status, _, error = script(run)(file, *options)
+        assert status == 2
+        assert error.count("\n") == 1
+    changed = checkpoint["config"]["model"] | {"network": renamed}
+    torch.save(checkpoint | {"config": checkpoint["config"] | {"model": changed}}, file)
+    status, _, error = script(main)("test", "--ckpt_path", str(file))
+    assert status == 2
+    assert "names stranger.Network" in error
+    changed = checkpoint["config"]["data"] | {"class_path": "stranger.Device"}
+    torch.save(checkpoint | {"config": checkpoint["config"] | {"data": changed}}, file)
+    with pytest.raises(MisconfigurationException, match=r"names stranger\.Device.* give --trust stranger"):
+        build_data(["--ckpt_path", str(file)])
+    assert not (stranger / "imported").exists()
+
+
+def test_a_package_that_the_user_names_is_trusted(
+    stranger: Path, train: Callable[..., Run], script: Callable[..., Callable[..., Done]]
+) -> None:
+    run = train("--model.network=stranger.Network", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1")
+    main(["test", "--ckpt_path", str(run.best), "--model.network=stranger.Network"])
+    with pytest.raises(MisconfigurationException, match="--trust stranger"):
+        Classifier.load_from_checkpoint(run.best)
+    assert script(visualize)(run.best, "architecture")[0] == 2
+    assert script(visualize)(run.best, "architecture", "--trust", "stranger")[0] == 0
+    main(["test", "--ckpt_path", str(run.best), "--trust", "stranger"])
+    assert type(Classifier.load_from_checkpoint(run.best).network).__name__ == "Network"
+
+
+def test_no_file_is_handed_to_another_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from PIL import EpsImagePlugin
+
+    def refuse(*args: object) -> None:
+        raise AssertionError("it was")
+
+    monkeypatch.setattr(EpsImagePlugin.EpsImageFile, "_open", refuse)
+    (tmp_path / "a.jpg").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n")
+    with pytest.raises(UnreadableImageError, match="it is no image"):
+        read_image(tmp_path / "a.jpg", 3, (8, 8))
+    for folder in ("models", "datamodules", "callbacks", "scripts"):
+        for source in (ROOT / folder).rglob("*.py"):
+            for call in re.findall(r"Image\.open\(.*", source.read_text()):
+                assert "formats=" in call, source
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        (
+            "results.json",
+            '{"metrics": {}, "checkpoint": "../../other/best.ckpt"}',
+            "not in the run's folder",
+        ),
+        ("results.json", '{"metrics": {}, "checkpoint": "/etc/passwd"}', "not in the run's folder"),
+        ("results.json", "[" * 100_000, "results.json cannot be read"),
+        ("results.json", '{"metrics": {"test/loss": 1' + "0" * 400 + "}}", "more than 300 digits"),
+        ("results.json", '{"metrics": {"test/loss": [1]}, "seconds": {"a": 1}, "checkpoint": 3}', None),
+        ("config.yaml", BOMB, "more than 1,000,000 values"),
+        ("config.yaml", "[" * 20_000, "levels deep"),
+        ("config.yaml", "seed_everything: 1" + "0" * 400, "more than 300 digits"),
+        ("config.yaml", "model: {'=cmd|calc!A0': 1}", "the configuration has the key"),
+        ("config.yaml", "model: {class_path: a.B, init_args: 3}", "cannot be read as a run"),
+        ("metrics.csv", "epoch,val/loss\n1,1e999\n1,nan\n", None),
+        ("metrics.csv", "epoch,val/loss\n\xe9,0\n", "metrics.csv is damaged"),
+    ],
+)
+def test_a_run_from_a_stranger_is_left_out_in_one_sentence(
+    tmp_path: Path, name: str, content: str, told: str | None
+) -> None:
+    write_run(tmp_path / "runs/good/one")
+    bad = write_run(tmp_path / "runs/bad/one")
+    (bad / name).write_text(content)
+    runs, problems = read_all([str(tmp_path / "runs/bad"), str(tmp_path / "runs/good")])
+    assert [run.path.parent.name for run in runs] == (["good"] if told else ["bad", "good"])
+    assert len(problems) == bool(told)
+    assert all(str(told) in problem and "\n" not in problem for problem in problems)
+
+
+def test_a_run_that_goes_on_writes_nowhere_else(tmp_path: Path) -> None:
+    run, mine = tmp_path / "run", tmp_path / "mine"
+    run.mkdir()
+    mine.write_bytes(bytes(100))
+    (run / "events.out.tfevents.1").hardlink_to(mine)
+    (run / "checkpoints").mkdir()
+    (run / "checkpoints" / "last.ckpt").symlink_to("best.ckpt")
+    refuse_links(run)
+    cut_curves(run, {"events.out.tfevents.1": 10})
+    assert (run / "events.out.tfevents.1").stat().st_size == 10
+    assert mine.stat().st_size == 100
+    (run / "checkpoints" / "best.ckpt").symlink_to(mine)
+    with pytest.raises(MisconfigurationException, match=r"best\.ckpt is a link that leads out of the run's folder"):
+        refuse_links(run)
+
+
+def test_a_run_with_a_link_out_of_it_does_not_go_on(
+    train: Callable[..., Run], refused: Callable[..., str], tmp_path: Path
+) -> None:
+    run = train("--trainer.max_epochs=1", "--trainer.limit_train_batches=1")
+    (tmp_path / "mine").write_bytes(bytes(100_000))
+    events = max(run.folder.glob("*tfevents*"))
+    events.unlink()
+    events.symlink_to(tmp_path / "mine")
+    assert "is a link that leads out" in refused("fit", "--resume", str(run.folder))
+    assert (tmp_path / "mine").stat().st_size == 100_000
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"class_names": "abc"},
+        {"class_names": [["a"], 1]},
+        {"preprocessing": []},
+        {"config": {"trainer": []}},
+        {"progress": {"images": 10**400}},
+        {"curves": [1]},
+    ],
+    ids=str,
+)
+def test_a_checkpoint_of_another_shape_is_refused(tmp_path: Path, part: dict[str, Any]) -> None:
+    whole = {"state_dict": {}, "class_names": ["a"], "preprocessing": {}, "hyper_parameters": {}}
+    torch.save(whole | part, tmp_path / "a.ckpt")
+    with pytest.raises(MisconfigurationException, match="is no checkpoint of this program: it"):
+        Classifier.load_from_checkpoint(tmp_path / "a.ckpt")
+
+
+@pytest.mark.filterwarnings("ignore:html5lib")
+def test_names_are_text_in_tensorboard() -> None:
+    from tensorboard.plugin_util import markdown_to_safe_html
+
+    names = [
+        *(*NAMES, '<img src="http://x/y.png">', "<a href=http://x>y</a>", "![i](http://x/y.png)", "[a](http://x)"),
+        *("<http://x>", "`c`|**d**", "\\[e](http://x)", "&lt;img src=x&gt;"),
+    ]
+    tags = Tags()
+    tags.feed(markdown_to_safe_html(class_table(names, [1] * len(names), [1] * len(names))))
+    assert tags.found <= {"table", "thead", "tbody", "tr", "th", "td"}
+    assert len(tags.found) == 6
+
+
+def test_each_promise_names_the_tests_that_hold_it() -> None:
+    text = (ROOT / "SECURITY.md").read_text()
+    promised = text.partition("## What is promised")[2].partition("## What is not")[0]
+    promises = re.split(r"^- ", promised, flags=re.MULTILINE)[1:]
+    assert len(promises) > 5
+    for promise in promises:
+        tests = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", promise)
+        assert tests, promise
+        for file, name in tests:
+            assert f"def {name}(" in (ROOT / file).read_text(), f"{file}::{name}"

@@ -1,13 +1,30 @@
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from models.checkpoint import newest_checkpoint
+from models.checkpoint import newest_checkpoint, read_checkpoint
 from models.checksums import damaged_part
 from models.weights import read_weights
 
 STATE = {"weight": torch.zeros(1000)}
+
+
+def deflate(path: Path) -> None:
+    """Zeros by the million, compressed."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for number in range(4):
+            archive.writestr(f"a/data/{number}", bytes(10_000_000))
+
+
+def overlap(path: Path) -> None:
+    """The same bytes as the content of many parts."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a/data/0", bytes(50_000))
+        archive.filelist *= 100
 
 
 def test_finds_a_part_in_which_a_bit_is_another(tmp_path: Path) -> None:
@@ -33,3 +50,22 @@ def test_what_was_written_without_checksums_is_read(tmp_path: Path, capsys: pyte
         assert torch.equal(read_weights(tmp_path / name).tensors["weight"], STATE["weight"])
     assert newest_checkpoint(tmp_path) == tmp_path / "quick.ckpt"
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("write", [deflate, overlap])
+def test_an_archive_larger_than_its_file_is_refused_before_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[Path], None]
+) -> None:
+    write(tmp_path / "a.ckpt")
+    assert (tmp_path / "a.ckpt").stat().st_size < 100_000
+
+    def refuse(*args: object) -> None:
+        raise AssertionError("a part was read")
+
+    monkeypatch.setattr(zipfile.ZipFile, "open", refuse)
+    with pytest.raises(ValueError, match=r"compressed|larger than the whole"):
+        damaged_part(tmp_path / "a.ckpt")
+    with pytest.raises(MisconfigurationException, match="truncated or damaged"):
+        read_checkpoint(tmp_path / "a.ckpt")
+    with pytest.raises(ValueError, match="cannot be read"):
+        read_weights(tmp_path / "a.ckpt")

@@ -1,0 +1,110 @@
+"""Plain data of files that may be somebody else's: JSON, YAML, and what lies beside the weights in a checkpoint."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+DEEPEST, MOST, LARGEST = 64, 1_000_000, 2**1023
+"""The most levels and values, and the largest whole number, that are taken."""
+
+
+def check_plain(data: object) -> None:
+    """See that data can be walked through, printed and computed with.
+
+    Raises:
+        ValueError: If they are nested too deeply or too large, counted as often as they are referred to, or hold a
+            number that is no float.
+    """
+    left, count = [(data, 0)], 0
+    while left:
+        node, depth = left.pop()
+        count += 1
+        _check_extent(depth, count)
+        if isinstance(node, Mapping):
+            left += ((part, depth + 1) for item in node.items() for part in item)
+        elif isinstance(node, list | tuple):
+            left += ((part, depth + 1) for part in node)
+        elif isinstance(node, int) and abs(node) > LARGEST:
+            raise ValueError("it holds a number of more than 300 digits")
+
+
+def _check_extent(depth: int, count: int) -> None:
+    if depth > DEEPEST:
+        raise ValueError(f"it is nested more than {DEEPEST} levels deep")
+    if count > MOST:
+        raise ValueError(f"it holds more than {MOST:,} values")
+
+
+def read_json(file: Path) -> Any:
+    """Read a JSON file.
+
+    Args:
+        file: The file.
+
+    Raises:
+        OSError: If it cannot be read.
+        ValueError: If it is not JSON, or not as `check_plain` wants it; the message is the reason.
+    """
+    try:
+        data = json.loads(file.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError("it is no JSON") from error
+    except RecursionError as error:
+        raise ValueError(f"it is nested more than {DEEPEST} levels deep") from error
+    check_plain(data)
+    return data
+
+
+def read_yaml(file: Path) -> Any:
+    """Read a YAML file, as `parse_yaml` reads its text.
+
+    Args:
+        file: The file.
+
+    Raises:
+        OSError: If it cannot be read.
+        ValueError: As in `read_json`.
+    """
+    try:
+        return parse_yaml(file.read_text())
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is not YAML: {error}") from error
+
+
+def parse_yaml(text: str) -> Any:
+    """Read YAML, whose aliases count as often as they stand there.
+
+    Args:
+        text: The YAML.
+
+    Raises:
+        ValueError: As in `read_json`.
+    """
+    try:
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _expanded(node, 0, {})
+        data = loader.construct_document(node)
+    except yaml.YAMLError as error:
+        raise ValueError(f"it is not YAML: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise ValueError(f"it is nested more than {DEEPEST} levels deep") from error
+    check_plain(data)
+    return data
+
+
+def _expanded(node: yaml.Node, depth: int, known: dict[yaml.Node, int]) -> int:
+    """The values that a node would hold if its aliases were written out, as merging them does."""
+    if node not in known:
+        _check_extent(depth, 0)  # before going on, for one that refers to itself
+        parts = node.value if isinstance(node, yaml.CollectionNode) else []
+        parts = [part for pair in parts for part in pair] if isinstance(node, yaml.MappingNode) else parts
+        count = 1 + sum(_expanded(part, depth + 1, known) for part in parts)
+        _check_extent(depth, count)
+        known[node] = count
+    return known[node]
