@@ -174,7 +174,7 @@ def switch_classes(config: Config, flags: Sequence[str]) -> Config:
         if key.endswith(".monitor"):
             key = key.removesuffix(".monitor").removesuffix(".init_args")
             replaced = {"init_args": {"monitor": value}}
-        elif value.startswith("{") and isinstance(mapping := _mapping(value), dict):
+        elif value.startswith("{") and isinstance(mapping := _value(value), dict):
             replaced = mapping
         elif value == "null" or not re.fullmatch(r"[A-Za-z_][\w.]*", value):
             continue
@@ -185,13 +185,6 @@ def switch_classes(config: Config, flags: Sequence[str]) -> Config:
         if name.startswith("--") and isinstance(node, dict) and "class_path" in node:
             config = merge(config, reduce(lambda inner, part: {part: inner}, reversed(parts), replaced))
     return config
-
-
-def _mapping(value: str) -> Any:
-    try:
-        return yaml.safe_load(value)
-    except yaml.YAMLError:
-        return None  # the parser says what is wrong with it
 
 
 def fill_modes(config: Any, given: Any, key: str = "") -> None:
