@@ -142,6 +142,7 @@ def leaves(hint: Any) -> set[Any]:
 
 def reachable_arguments() -> dict[str, tuple[ArgumentParser, str]]:
     """For each type of argument in any class that a configuration can reach, one such argument and its parser."""
+    import kornia.augmentation.auto  # noqa: F401
     import torchvision.transforms.v2  # noqa: F401
 
     discovery.networks(), discovery.data_modules(), discovery.callback_classes()
