@@ -21,6 +21,7 @@ from lightning.fabric.utilities.rank_zero import _get_rank
 from lightning.pytorch.cli import LightningArgumentParser
 
 from callbacks.checkpoint import CheckpointError
+from callbacks.run_folder import with_split_rule
 from datamodules.loader import WorkerError
 from datamodules.names import readable
 from models.checkpoint import read_checkpoint
@@ -57,7 +58,7 @@ def read_config(path: str | Path) -> Config:
             f"The configuration file {path} holds a {type(config).__name__}; expected keys and values such as "
             "`trainer: {max_epochs: 3}`."
         )
-    return config or {}
+    return with_split_rule(config or {})
 
 
 def merge(base: Config, over: Config) -> Config:
@@ -107,7 +108,7 @@ def read_layers(args: Sequence[str], run: Path | None = None) -> tuple[Config, l
     given, flags = files.parse_known_args(args)
     layers = [read_config(CONFIGS / "default.yaml")]
     if given.ckpt_path:
-        layers.append(read_checkpoint(given.ckpt_path).get("config", {}))
+        layers.append(with_split_rule(read_checkpoint(given.ckpt_path).get("config", {})))
         flags += ["--ckpt_path", given.ckpt_path]
     layers += map(read_config, given.config)
     if run:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from callbacks.checkpoint import LAST
 from callbacks.origin import differences, flat, read_origin, read_restarts, sentences
-from callbacks.run_folder import CHECKPOINTS, CONFIG
+from callbacks.run_folder import CHECKPOINTS, CONFIG, with_split_rule
 from callbacks.run_record import RESULTS
 from datamodules.names import readable
 from models.checkpoint import read_checkpoint
@@ -161,7 +161,7 @@ def _weights_that_differ(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor
 
 
 def _causes(original: Path, run: Path) -> Iterator[str]:
-    configs = [flat(yaml.safe_load((folder / CONFIG).read_text())) for folder in (original, run)]
+    configs = [flat(with_split_rule(yaml.safe_load((folder / CONFIG).read_text()))) for folder in (original, run)]
     for line in sentences(differences(configs[0], configs[1])):
         yield f"config {line}"
     theirs, ours = (read_origin(folder) for folder in (original, run))
