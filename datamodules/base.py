@@ -3,11 +3,11 @@
 Shapes: a batch of `B` images with `C` channels, `H` rows and `W` columns; `K` classes.
 """
 
+from abc import ABCMeta
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from inspect import Parameter, signature
 from pathlib import Path
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -35,7 +35,24 @@ LARGE_BATCH_BYTES = 2**22
 """From this size on, copying a batch takes longer than what is spent on a batch of any size, some 0.1 ms."""
 
 
-class ImageDataModule(ImageSource, LightningDataModule):
+class NotesArguments(ABCMeta):
+    """Keeps the arguments that a data set adds to those of every other: they belong to the identity of its pack."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        """Construct the data module."""
+        data = super().__call__(*args, **kwargs)
+        constructor, shared = signature(cls.__init__), signature(ImageDataModule.__init__).parameters
+        bound = constructor.bind(data, *args, **kwargs)
+        bound.apply_defaults()
+        given = dict(bound.arguments)
+        for name, parameter in constructor.parameters.items():
+            if parameter.kind is Parameter.VAR_KEYWORD:
+                given |= given.pop(name)
+        data.own_arguments = {name: value for name, value in given.items() if name not in shared}
+        return data
+
+
+class ImageDataModule(ImageSource, LightningDataModule, metaclass=NotesArguments):
     """Reads a data set once, packs it, and feeds it as normalised batches in an order that only the seed decides.
 
     A data set says its `class_names` and `image_shape`, and how to `read` it; the rest is done here. Images travel to
@@ -75,21 +92,6 @@ class ImageDataModule(ImageSource, LightningDataModule):
     Raises:
         MisconfigurationException: If an argument is out of its range.
     """
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """Note the arguments that the data set adds to those below: they belong to the identity of its pack."""
-        data = super().__new__(cls)
-        with suppress(TypeError):  # which the call of __init__ is going to raise
-            constructor = signature(cls.__init__)
-            bound = constructor.bind_partial(data, *args, **kwargs)
-            bound.apply_defaults()
-            given = dict(bound.arguments)
-            for name, parameter in constructor.parameters.items():
-                if parameter.kind is Parameter.VAR_KEYWORD:
-                    given |= given.pop(name)
-            shared = signature(ImageDataModule.__init__).parameters
-            data.own_arguments = {name: value for name, value in given.items() if name not in shared}
-        return data
 
     def __init__(
         self,

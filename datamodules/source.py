@@ -82,12 +82,12 @@ class ImageSource(ABC):
         repack: bool,
     ) -> None:
         super().__init__()
-        check_declaration(type(self).__name__, getattr(self, "class_names", None), getattr(self, "image_shape", None))
         self.root = root
         self.packs = packs or root / "packs"
         self.download = download
         self.storage = storage
         self.repack = repack
+        check_declaration(self)
         self.source_class_names = list(self.class_names)
         """The classes of the source, of which `class_names` may be a selection."""
         self.label_map: Tensor | None = None

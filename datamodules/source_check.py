@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from inspect import getattr_static
 from typing import Any, Never
 
 import numpy as np
@@ -13,21 +14,23 @@ from datamodules.pack import Source
 from datamodules.split import SPLITS
 
 
-def check_declaration(name: str, class_names: Any, image_shape: Any) -> None:
+def check_declaration(data: Any) -> None:
     """See that class names are different texts, and the shape is three numbers.
 
     Args:
-        name: The data set's.
-        class_names: What it declares.
-        image_shape: Likewise.
+        data: The data set, which declares them.
 
     Raises:
         MisconfigurationException: If they are not.
     """
 
     def refuse(sentence: str) -> Never:
-        raise MisconfigurationException(f"{name}.{sentence}")
+        raise MisconfigurationException(f"{type(data).__name__}.{sentence}")
 
+    class_names, image_shape = (
+        None if getattr_static(data, name, None) is None else getattr(data, name)
+        for name in ("class_names", "image_shape")
+    )
     if isinstance(class_names, str) or not isinstance(class_names, Sequence):
         refuse(f'class_names is {class_names!r}; give one text for each class, such as ("cat", "dog").')
     if others := [each for each in class_names if not isinstance(each, str) or not each]:
