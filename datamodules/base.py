@@ -58,7 +58,7 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=NotesArguments
     A data set says its `class_names` and `image_shape`, and how to `read` it; the rest is done here. Images travel to
     the device as `uint8` and are augmented (training only) and normalised there, a whole batch at a time.
 
-    A split that the source does not come with is drawn from its training images, every class in its proportion.
+    A split that the source does not come with is drawn from its training images, as `split_rule` says.
 
     Args:
         root: The folder of downloaded data sets.
@@ -72,7 +72,8 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=NotesArguments
         repack: Whether to read the source anew although there is a pack of it, for a change that no start can notice.
         limit: How many images to use: a number or a fraction; every split and class keeps its share.
         batch_size: Images per batch and process.
-        val_size: The validation split where the source has none: a number of images or a fraction of those at hand.
+        val_size: The validation split where the source has none: a fraction of the images at hand, or a number of them,
+            which under `hash` stands for a fraction of two digits.
         test_size: The test split where the source has none: likewise, drawn before validation.
         split_seed: The seed of these draws; apart from `seed`, so that several seeds train on the same images.
         split_rule: `hash`, by which an image's split follows from `split_seed` and its path in the source (where there

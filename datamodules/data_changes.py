@@ -56,5 +56,7 @@ def data_changes(then: KnownImages, now: KnownImages) -> str:
     }
     if not (new or gone or any(trained_on.values())):
         return ""
-    counts = " and ".join(f"{count:,} of {len(now[split]):,} {split} images" for split, count in trained_on.items())
-    return f"data or splits are not those of training: {new:,} images are new, {gone:,} gone; trained on were {counts}"
+    counts = " and ".join(f"{count:,} of {len(now[split]):,} {split}" for split, count in trained_on.items())
+    return (
+        f"the data or their splits are not those of training: {new:,} new, {gone:,} gone; trained on: {counts} images"
+    )

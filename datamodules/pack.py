@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datamodules.cores import available_cores
-from datamodules.identity import content_digests, digests_of
+from datamodules.identity import by_copies, content_digests, path_digests
 from datamodules.image_file import UnreadableImageError
 from datamodules.image_files import Attempts, ImageFiles
 from datamodules.loader import TimedLoader
@@ -210,7 +210,7 @@ def write_pack(folder: Path, source: Source, class_names: Sequence[str], *, pack
 def _write_parts(part: Path, source: Source, class_names: Sequence[str], total: int, packed: bool) -> None:
     some = next(images for images, _ in source.values())
     shape = tuple(some.shape[1:])
-    kept_labels, kept_names, kept_digests, skipped, splits, end = [], [], [], [], {}, 0
+    kept_labels, kept_names, kept_contents, skipped, splits, end = [], [], [], [], {}, 0
     with ExitStack() as open_files:
         opened = open_files.enter_context
         pixels = opened(_Array(part / "images.npy", total, shape, np.uint8)) if packed else None
@@ -230,22 +230,24 @@ def _write_parts(part: Path, source: Source, class_names: Sequence[str], total: 
                     pixels.append(chunk)
                 sums.append(image_sums(chunk))
                 kept_labels.append(labels[rows])
-                ours = contents = content_digests(chunk)
+                kept_contents.append(content_digests(chunk))
                 if isinstance(images, ImageFiles):
                     kept_names.append(images.names[rows])
-                    ours = digests_of(kept_names[-1].tolist())
-                kept_digests.append(np.stack([ours, contents], axis=1))
                 end += len(rows)
                 advance(len(rows) + len(errors))
             splits[split] = (start, end)
         for array in (pixels, sums):
             if array is not None:
                 array.finish(end)
-    all_labels, digests = np.concatenate(kept_labels).astype(np.int64), np.concatenate(kept_digests)
+    all_labels, contents = np.concatenate(kept_labels).astype(np.int64), np.concatenate(kept_contents)
+    known_by = contents
+    if kept_names:
+        names = np.concatenate(kept_names)
+        np.save(part / "names.npy", names)
+        known_by = path_digests(names)
+    digests = np.stack([by_copies(known_by), contents], axis=1)
     np.save(part / "labels.npy", all_labels)
     np.save(part / "digests.npy", digests)
-    if kept_names:
-        np.save(part / "names.npy", np.concatenate(kept_names))
     facts = {
         "version": FORMAT_VERSION,
         "packed": packed,

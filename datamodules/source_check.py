@@ -65,18 +65,19 @@ def checked(name: str, source: Any, class_names: Sequence[str], image_shape: tup
             raise MisconfigurationException(f"{name}.read returns {_kind(pair)} for the {split} split; {whole}.")
     if "train" not in source:
         raise MisconfigurationException(f"{name}.read returns no 'train' split; {whole}.")
-    return {
-        split: (_images(f"{name}.read: the {split} images", images, image_shape), labels)
-        for split, (images, given) in source.items()
-        for labels in [_labels(f"{name}.read: the {split} labels", given, len(images), class_names, split)]
-    }
+    checked_source = {}
+    for split, (images, labels) in source.items():
+        _check_images(f"{name}.read: the {split} images", images, image_shape)
+        what = f"{name}.read: the {split} labels"
+        checked_source[split] = images, _labels(what, labels, len(images), class_names, split)
+    return checked_source
 
 
 def _kind(value: Any) -> str:
     return "nothing" if value is None else f"a {type(value).__name__}"
 
 
-def _images(what: str, images: Any, image_shape: tuple[int, int, int]) -> Any:
+def _check_images(what: str, images: Any, image_shape: tuple[int, int, int]) -> None:
     def refuse(sentence: str) -> Never:
         raise MisconfigurationException(f"{what} {sentence}.")
 
@@ -86,6 +87,8 @@ def _images(what: str, images: Any, image_shape: tuple[int, int, int]) -> Any:
         if shape is None or not hasattr(images, "dtype"):
             refuse(f"are {_kind(images)}; give an array uint8 {wanted}, or files by datamodules.image_files.listed")
         dtype = str(images.dtype).removeprefix("torch.")
+        if dtype.startswith(("<U", ">U", "|S", "object")):
+            refuse("are no numbers; have files listed by datamodules.image_files.listed")
         if dtype != "uint8":
             remedy = {"uint16": "divide by 257", "bool": "multiply by 255"}.get(dtype, "scale them to 0 to 255")
             refuse(f"are {dtype}; {remedy} and give uint8, as by .round().astype(np.uint8)")
@@ -98,7 +101,6 @@ def _images(what: str, images: Any, image_shape: tuple[int, int, int]) -> Any:
         }
         remedy = axes.get(shape[1:], "make one of the two fit the other")
         refuse(f"are of shape {list(shape)}, but image_shape says {wanted}; {remedy}")
-    return images
 
 
 def _labels(what: str, given: Any, images: int, class_names: Sequence[str], split: str) -> NDArray[np.int64]:

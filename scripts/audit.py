@@ -172,7 +172,7 @@ class Audit:
         problem = None
         try:
             labels = torch.from_numpy(self.listing.labels[self.readable])
-            known_by = np.concatenate([identities(images) for images in self.listing.parts.values()])[self.readable]
+            known_by = identities(self.listing.parts.values())[self.readable]
             drawn = self.data.draw_splits(dict(whole), labels, known_by)
         except MisconfigurationException as error:
             drawn, problem = whole, str(error)
