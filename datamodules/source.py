@@ -28,8 +28,8 @@ from datamodules.source_check import check_declaration, checked
 
 T = TypeVar("T")
 
-FRAMEWORK = ("builtins", "abc", "datamodules.base", "datamodules.source", "lightning.", "torch.")
-"""Modules of classes that decide nothing of what a data set reads."""
+FRAMEWORK = ("abc.", "builtins.", "datamodules.base.", "datamodules.source.", "lightning.", "torch.", "typing.")
+"""Modules of classes that decide nothing of what a data set reads, and packages of such."""
 
 
 class ImageSource(ABC):
@@ -191,7 +191,7 @@ class ImageSource(ABC):
         identity = (
             str(self.source_folder.resolve()),
             self.from_source(self.fingerprint),
-            *(_source_text(each) for each in type(self).__mro__ if not each.__module__.startswith(FRAMEWORK)),
+            *(_source_text(each) for each in type(self).__mro__ if not f"{each.__module__}.".startswith(FRAMEWORK)),
             # Where an object lies in memory is another place in each process.
             re.sub(r" at 0x[0-9a-f]+", "", repr(sorted(self.own_arguments.items()))),
             (self.source_class_names, self.image_shape, self.resize),
