@@ -34,7 +34,7 @@ def with_split_rule(config: dict[str, Any]) -> dict[str, Any]:
     Args:
         config: Any configuration; one that does not say all there is to say of data is no run's, and stays as it is.
     """
-    data = config.get("data")
+    data: Any = config.get("data")
     given = data.get("init_args") if isinstance(data, dict) else None
     if not isinstance(given, dict) or "split_rule" in given or not {"split_seed", "drop_last"} <= given.keys():
         return config

@@ -41,7 +41,8 @@ class NotesArguments(ABCMeta):
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         """Construct the data module."""
         data = super().__call__(*args, **kwargs)
-        constructor, shared = signature(cls.__init__), signature(ImageDataModule.__init__).parameters
+        constructor = signature(cls.__init__)  # type: ignore[misc]  # which is that of the class
+        shared = signature(ImageDataModule.__init__).parameters
         bound = constructor.bind(data, *args, **kwargs)
         bound.apply_defaults()
         given = dict(bound.arguments)

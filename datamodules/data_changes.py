@@ -37,7 +37,7 @@ def trained_on_both(earlier: KnownImages, now: KnownImages) -> dict[str, Tensor]
     """
     seen = earlier["train"]
     apart = {split: images[~torch.isin(images, seen)] for split, images in now.items() if split != "train"}
-    return {"train": torch.unique(torch.cat([seen, now["train"]])), **apart}  # type: ignore[no-untyped-call]
+    return {"train": torch.unique(torch.cat([seen, now["train"]])), **apart}
 
 
 def data_changes(then: KnownImages, now: KnownImages) -> str:
@@ -47,7 +47,7 @@ def data_changes(then: KnownImages, now: KnownImages) -> str:
         then: The images of training.
         now: Those that are measured on.
     """
-    before, here = (torch.unique(torch.cat(list(images.values()))) for images in (then, now))  # type: ignore[no-untyped-call]
+    before, here = (torch.unique(torch.cat(list(images.values()))) for images in (then, now))
     new, gone = (int((~torch.isin(one, other)).sum()) for one, other in ((here, before), (before, here)))
     # Of two copies that were in two splits all along, the audit tells.
     trained_on = {

@@ -14,7 +14,7 @@ TOGETHER = 8
 
 def content_digests(images: NDArray[np.uint8]) -> NDArray[np.uint64]:
     """A digest of the pixels of each of some images uint8 `[N, C, H, W]`, uint64 `[N]`."""
-    return _digests(np.ascontiguousarray(images).reshape(len(images), -1))
+    return _digests(image.data for image in np.ascontiguousarray(images).reshape(len(images), -1))
 
 
 def path_digests(names: NDArray[np.bytes_]) -> NDArray[np.uint64]:
@@ -22,7 +22,7 @@ def path_digests(names: NDArray[np.bytes_]) -> NDArray[np.uint64]:
     return _digests(names.tolist())
 
 
-def _digests(items: Iterable[bytes | NDArray[np.uint8]]) -> NDArray[np.uint64]:
+def _digests(items: Iterable[bytes | memoryview]) -> NDArray[np.uint64]:
     return np.frombuffer(b"".join(blake2b(item, digest_size=8).digest() for item in items), "<u8").astype(np.uint64)
 
 

@@ -55,7 +55,7 @@ class OneByOne(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Augment each image; of several sizes, give one that is not that of the images, which is refused."""
-        augmented = [self.layers(image) for image in images.split(1)]
+        augmented = [self.layers(image) for image in torch.split(images, 1)]
         other = next((each for each in augmented if each.shape[1:] != images.shape[1:]), None)
         return torch.cat(augmented) if other is None else other
 

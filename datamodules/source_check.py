@@ -27,10 +27,10 @@ def check_declaration(data: Any) -> None:
     def refuse(sentence: str) -> Never:
         raise MisconfigurationException(f"{type(data).__name__}.{sentence}")
 
-    class_names, image_shape = (
-        None if getattr_static(data, name, None) is None else getattr(data, name)
-        for name in ("class_names", "image_shape")
-    )
+    def declared(name: str) -> Any:
+        return None if getattr_static(data, name, None) is None else getattr(data, name)
+
+    class_names, image_shape = declared("class_names"), declared("image_shape")
     if isinstance(class_names, str) or not isinstance(class_names, Sequence):
         refuse(f'class_names is {class_names!r}; give one text for each class, such as ("cat", "dog").')
     if others := [each for each in class_names if not isinstance(each, str) or not each]:

@@ -14,6 +14,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from datamodules.base import ImageDataModule
 from datamodules.digits import Digits
+from datamodules.pack import Source
 from tests.datamodules.test_base import prepared
 from tests.discovery import ROOT
 
@@ -93,8 +94,13 @@ def test_what_a_data_set_reads_by_is_part_of_its_pack(tmp_path: Path) -> None:
 
 def test_a_pack_is_made_anew_once_where_that_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = prepared(tmp_path)
-    reads, read = [], Digits.read
-    monkeypatch.setattr(Digits, "read", lambda self: reads.append(0) or read(self))
+    reads, whole = [], Digits.read
+
+    def read(self: Digits) -> Source:
+        reads.append(self)
+        return whole(self)
+
+    monkeypatch.setattr(Digits, "read", read)
     again = prepared(tmp_path, repack=True)
     again.prepare_data()
     assert again.pack_folder == first.pack_folder

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -64,10 +66,9 @@ def test_numbers_are_the_same_on_every_machine() -> None:
     assert uniform(np.array(digests, np.uint64), 17).tolist() == [mixed(digest ^ 17) for digest in digests]
 
 
-def splits_of(digests: NDArray[np.uint64], labels: Tensor, **arguments: float) -> dict[int, str]:
-    splits = draw_splits(
-        {"train": torch.arange(len(labels))}, labels, digests, **({"val_size": 0.1, "test_size": 0.2} | arguments)
-    )
+def splits_of(digests: NDArray[np.uint64], labels: Tensor, **arguments: Any) -> dict[int, str]:
+    sizes: dict[str, Any] = {"val_size": 0.1, "test_size": 0.2}
+    splits = draw_splits({"train": torch.arange(len(labels))}, labels, digests, **sizes | arguments)
     return {int(digests[place]): name for name, places in splits.items() for place in places.tolist()}
 
 
