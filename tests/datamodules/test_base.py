@@ -137,7 +137,7 @@ def test_augments_training_images_alone_each_in_its_own_way(data_root: Path) -> 
         ({"limit": 0}, "data.limit is 0"),
         ({"limit": 1798}, "data.limit: size=1798 asks for 1798 of 1797 images"),
         ({"limit": 3}, "the (val|test) split has none"),
-        ({"limit": 15}, r"The class \d has no training image left by the splits and data.limit"),
+        ({"limit": 12}, r"The class \d has no training image left by the splits and data.limit"),
         ({"storage": "files"}, "data.storage is files, but Digits does not come as image files"),
         ({"download": True, "root": Path("/proc/none")}, "cannot be packed"),
         ({"val_size": 1439}, "data.val_size: size=1439 asks for 1439 of 1438 images"),
