@@ -222,7 +222,7 @@ def _identity(data: ImageDataModule, classifier: Classifier, trainer: Trainer, v
         weights.update(flat.view(torch.uint8).numpy().data)
     splits = {split: hashlib.sha256(data.splits[split].numpy().data).hexdigest() for split in SPLITS}
     facts = {
-        "data": data.pack_folder.name,
+        "data": data.data_fingerprint,
         "splits": splits,
         "preprocessing": data.preprocessing,
         "augmentation": [_description(module) for module in data.augmentation],

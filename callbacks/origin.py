@@ -18,6 +18,7 @@ import torch
 
 from datamodules.cores import available_cores
 from datamodules.names import readable
+from datamodules.pack import FINGERPRINT
 from models.durable_file import replace_file
 from models.plain_data import read_json
 
@@ -314,6 +315,9 @@ def differences(one: Facts, other: Facts) -> dict[str, tuple[Any, Any]]:
         {'os': ('Linux', 'Darwin')}
     """
     pairs = {key: (one.get(key, MISSING), other.get(key, MISSING)) for key in {**one, **other} if key not in PASSING}
+    older = pairs.get("data_fingerprint", ("", ""))
+    if not all(str(each).startswith(FINGERPRINT) for each in older):
+        pairs.pop("data_fingerprint", None)
     return {key: values for key, values in pairs.items() if values[0] != values[1]}
 
 
@@ -329,7 +333,7 @@ def sentences(found: Mapping[str, tuple[Any, Any]]) -> list[str]:
         if key == "changes":
             lines.append("changes since the commit: " + ("others" if was and is_ else "some" if is_ else "none"))
         elif key == "data_fingerprint":
-            lines.append("data: other files, or files of another size or time of change, than before")
+            lines.append("data: other images, file names or labels than before")
         elif key == "torch.build":
             lines.append("torch: built with other options")
         else:

@@ -14,7 +14,8 @@ from lightning.pytorch import LightningModule, Trainer
 
 from callbacks import origin
 from callbacks.outside_steps import OutsideSteps
-from callbacks.run_folder import CONFIG, RESULTS
+from callbacks.run_folder import CONFIG, RESULTS, with_split_rule
+from datamodules.data_changes import KnownImages, data_changes, trained_on_both
 from datamodules.names import readable
 from models.checkpoint import VERSION
 from models.classifier import Classifier
@@ -32,7 +33,8 @@ class RunRecord(OutsideSteps):
     epoch shows, and what each counts in the loss) and `skipped_files.txt`, if files of the data set give no image; at
     the end of training and again after the test `results.json`. A run that goes on keeps its origin, and says in
     `restarts.json` and in a line what is no longer as it was. Adds `config`, `versions`, `git_commit`,
-    `data_fingerprint` and `progress` to every checkpoint, in plain types; a resumed run counts on from `progress`.
+    `data_fingerprint`, `data_images` and `progress` to every checkpoint, in plain types; a resumed run counts on from
+    `progress`.
 
     Args:
         folder: The run's folder.
@@ -62,6 +64,7 @@ class RunRecord(OutsideSteps):
         self.config: dict[str, Any] = yaml.safe_load(config)
         """The resolved configuration."""
         self._fingerprint: str | None = None
+        self._data_images: KnownImages | None = None
         self._command = command
         self._step = step
         self._repeats = repeats
@@ -79,6 +82,7 @@ class RunRecord(OutsideSteps):
             return
         datamodule = getattr(trainer, "datamodule", None)
         self._fingerprint = getattr(datamodule, "data_fingerprint", None)
+        self._data_images = getattr(datamodule, "known_images", None)
         if trainer.is_global_zero and self._is_new:
             self._keep_start(self._start(trainer))
         skipped = getattr(getattr(datamodule, "pack", None), "skipped", None)
@@ -97,7 +101,7 @@ class RunRecord(OutsideSteps):
         replace_file(self.folder / CONFIG, self._text)
 
     def _keep_restart(self, start: origin.Facts) -> None:
-        before = yaml.safe_load((self.folder / CONFIG).read_text())
+        before = with_split_rule(yaml.safe_load((self.folder / CONFIG).read_text()))
         configured = origin.differences(origin.flat(before), origin.flat(self.config))
         if changed := origin.note_restart(self.folder, start, self._step, configured):
             print(f"not as when the run began: {'; '.join(changed)}")
@@ -121,6 +125,7 @@ class RunRecord(OutsideSteps):
         self.is_kept = True
         checkpoint["config"] = self.config
         checkpoint["data_fingerprint"] = self._fingerprint
+        checkpoint["data_images"] = self._data_images
         checkpoint["progress"] = {
             "images": self._images,
             "metrics": self._metrics | _figures(trainer),
@@ -140,6 +145,11 @@ class RunRecord(OutsideSteps):
             self._waited_before = progress["waiting_seconds"]
             self._run_clock = Stopwatch(progress["run_seconds"])
             self._training_clock = Stopwatch(progress["training_seconds"])
+        earlier, now = checkpoint.get("data_images"), self._data_images
+        if trainer.state.fn == "fit" and earlier and now and (changed := data_changes(earlier, now)):
+            self._data_images = trained_on_both(earlier, now)
+            if trainer.is_global_zero:
+                print(f"note: {changed}")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to measure; the images of an epoch taken up in its middle are counted when it ends.

@@ -4,19 +4,24 @@ Shapes: a batch of `B` images with `C` channels, `H` rows and `W` columns; `K` c
 """
 
 import zlib
+from abc import ABCMeta
 from collections.abc import Iterator, Sequence
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import numpy as np
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.loops.progress import _ProcessedTracker
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from datamodules.cores import available_cores
+from datamodules.data_changes import KnownImages, data_changes, known_images
 from datamodules.features import Features
 from datamodules.loader import TimedLoader
 from datamodules.normalization import Normalization, chosen_normalization
@@ -24,20 +29,38 @@ from datamodules.pack import Pack
 from datamodules.randomness import random_key, seed_generators
 from datamodules.sampler import KeyedBatchSampler, balanced_counts
 from datamodules.source import ImageSource
-from datamodules.split import SPLITS, draw_splits
+from datamodules.split import SPLITS, Rule, draw_splits
 from datamodules.transform import Batch, BatchTransform
 
 LARGE_BATCH_BYTES = 2**22
 """From this size on, copying a batch takes longer than what is spent on a batch of any size, some 0.1 ms."""
 
 
-class ImageDataModule(ImageSource, LightningDataModule):
+class NotesArguments(ABCMeta):
+    """Keeps the arguments that a data set adds to those of every other: they belong to the identity of its pack."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        """Construct the data module."""
+        data = super().__call__(*args, **kwargs)
+        constructor = signature(cls.__init__)  # type: ignore[misc]  # which is that of the class
+        shared = signature(ImageDataModule.__init__).parameters
+        bound = constructor.bind(data, *args, **kwargs)
+        bound.apply_defaults()
+        given = dict(bound.arguments)
+        for name, parameter in constructor.parameters.items():
+            if parameter.kind is Parameter.VAR_KEYWORD:
+                given |= given.pop(name)
+        data.own_arguments = {name: value for name, value in given.items() if name not in shared}
+        return data
+
+
+class ImageDataModule(ImageSource, LightningDataModule, metaclass=NotesArguments):
     """Reads a data set once, packs it, and feeds it as normalised batches in an order that only the seed decides.
 
     A data set says its `class_names` and `image_shape`, and how to `read` it; the rest is done here. Images travel to
     the device as `uint8` and are augmented (training only) and normalised there, a whole batch at a time.
 
-    A split that the source does not come with is drawn from its training images, every class in its proportion.
+    A split that the source does not come with is drawn from its training images, as `split_rule` says.
 
     Args:
         root: The folder of downloaded data sets.
@@ -48,11 +71,16 @@ class ImageDataModule(ImageSource, LightningDataModule):
         on_corrupt: Whether files that give no image are an `error`, or left out (`skip`) and listed in the run's
             folder.
         classes: The classes to use, in the order of their labels; by default all.
+        repack: Whether to read the source anew although there is a pack of it, for a change that no start can notice.
         limit: How many images to use: a number or a fraction; every split and class keeps its share.
         batch_size: Images per batch and process.
-        val_size: The validation split where the source has none: a number of images or a fraction of those at hand.
+        val_size: The validation split where the source has none: a fraction of the images at hand, or a number of them,
+            which under `hash` stands for a fraction of two digits.
         test_size: The test split where the source has none: likewise, drawn before validation.
         split_seed: The seed of these draws; apart from `seed`, so that several seeds train on the same images.
+        split_rule: `hash`, by which an image's split follows from `split_seed` and its path in the source (where there
+            are no files, its pixels) alone, so that sizes are met on average; or `shuffle`, by which they are met
+            exactly and all images are drawn anew when one comes or goes. Runs from before this choice have the latter.
         seed: The seed of order and augmentation; on the command line that of the whole run.
         augmentation: Modules that map float32 images `[B, C, H, W]` in [0, 1] to such images, applied in turn to
             training batches; kornia's draw anew for each image.
@@ -76,11 +104,13 @@ class ImageDataModule(ImageSource, LightningDataModule):
         storage: Literal["packed", "files"] | None = None,
         on_corrupt: Literal["error", "skip"] = "error",
         classes: Sequence[str | int] | None = None,
+        repack: bool = False,
         limit: int | float | None = None,
         batch_size: int = 64,
         val_size: int | float = 0.1,
         test_size: int | float = 0.2,
         split_seed: int = 0,
+        split_rule: Rule = "hash",
         seed: int = 0,
         augmentation: Sequence[nn.Module] = (),
         mixing: Sequence[nn.Module] = (),
@@ -93,13 +123,14 @@ class ImageDataModule(ImageSource, LightningDataModule):
             raise MisconfigurationException(f"data.batch_size is {batch_size}; give a whole number of at least 1.")
         if num_workers is not None and num_workers < 0:
             raise MisconfigurationException(f"data.num_workers is {num_workers}; give 0 or a positive number.")
-        super().__init__(root, packs, download, storage, classes)
+        super().__init__(root, packs, download, storage, classes, repack)
         self.on_corrupt = on_corrupt
         self.limit = None if limit is None else _size("limit", limit)
         self.batch_size = batch_size
         self.val_size = _size("val_size", val_size)
         self.test_size = _size("test_size", test_size)
         self.split_seed = split_seed
+        self.split_rule = split_rule
         self.seed = seed
         self.augmentation = list(augmentation)
         self.mixing = list(mixing)
@@ -150,6 +181,36 @@ class ImageDataModule(ImageSource, LightningDataModule):
         return balanced_counts(sum(counts), len(counts)) if self.balanced else counts
 
     @property
+    def data_fingerprint(self) -> str:
+        """A digest of all images with their labels, the same for a copy elsewhere; known after `prepare_data`."""
+        pack = self.open_pack() if self.pack is None else self.pack
+        assert pack is not None, "prepare_data comes before"
+        return pack.fingerprint
+
+    @property
+    def known_images(self) -> dict[str, Tensor]:
+        """By what the images of each split are known again; known after `setup`."""
+        assert self.pack is not None, "setup comes before"
+        return known_images(self.splits, self.pack.contents)
+
+    def changes_since(self, training: KnownImages | None) -> str:
+        """Say in how far these are not the data that a network was trained on; nothing if they are.
+
+        Args:
+            training: The `known_images` in its checkpoint; one from before there were any has none.
+        """
+        assert self.pack is not None, "setup comes before"
+        if training:
+            return data_changes(training, self.known_images)
+        drawn = {"val", "test"} - self.pack.splits.keys()
+        if self.split_rule == "hash" or not drawn:
+            return ""
+        return (
+            "the splits depend on how many images there are, and the checkpoint is too old to say which it was trained "
+            f"on: if any has come or gone, {' and '.join(sorted(drawn))} images may have been"
+        )
+
+    @property
     def remedy_for_waiting(self) -> str:
         """What to change when training waits for batches; known after `setup`."""
         assert self.pack is not None, "setup comes before"
@@ -177,7 +238,7 @@ class ImageDataModule(ImageSource, LightningDataModule):
                 raise MisconfigurationException(f"The pack in {self.pack_folder} is not whole; start again.")
             self._refuse_skipped(self.pack)
             splits = {name: torch.arange(ends.start, ends.stop) for name, ends in self.pack.splits.items()}
-            self.splits = self.draw_splits(splits, self.pack.labels)
+            self.splits = self.draw_splits(splits, self.pack.labels, self.pack.identities)
             if stage == "fit":
                 self._tell()
         if self.mean is None or self.std is None:
@@ -196,34 +257,45 @@ class ImageDataModule(ImageSource, LightningDataModule):
                 "or remove them, or leave them out with --data.on_corrupt skip."
             )
 
-    def draw_splits(self, splits: dict[str, Tensor], labels: Tensor) -> dict[str, Tensor]:
+    def draw_splits(
+        self, splits: dict[str, Tensor], labels: Tensor, identities: NDArray[np.uint64]
+    ) -> dict[str, Tensor]:
         """Choose the images of each split, as `datamodules.split.draw_splits` does with the sizes asked for.
 
         Args:
             splits: The places of the images of each split that the source comes with, int64.
             labels: The labels of all images, int64 `[N]`; -1 for a class that is not asked for.
+            identities: What identifies each image, uint64 `[N]`.
 
         Raises:
-            MisconfigurationException: If a class has no training image in the source, or a split is left without any.
+            MisconfigurationException: If a class has no training image, or a split is left without any.
         """
-        counts = torch.bincount(labels[splits["train"]] + 1, minlength=self.num_classes + 1)[1:]
-        if (counts == 0).any():
-            raise MisconfigurationException(
-                f"The class {self.class_names[int(counts.argmin())]} has no training image in {self.source_folder}; "
-                "add some, or leave it out of --data.classes."
-            )
+        self._check_classes(labels[splits["train"]], f"in {self.source_folder}; add some")
         try:
-            return draw_splits(
+            drawn = draw_splits(
                 splits,
                 labels,
+                identities,
                 val_size=self.val_size,
                 test_size=self.test_size,
                 limit=self.limit,
                 seed=self.split_seed,
                 tests_on_validation=self.tests_on_validation,
+                rule=self.split_rule,
             )
         except ValueError as error:
             raise MisconfigurationException(f"data.{error}.") from error
+        if self.split_rule == "hash":  # the other is that of runs which have been trained without the class
+            self._check_classes(labels[drawn["train"]], "left by the splits and data.limit; use more images")
+        return drawn
+
+    def _check_classes(self, labels: Tensor, remedy: str) -> None:
+        counts = torch.bincount(labels + 1, minlength=self.num_classes + 1)[1:]
+        if (counts == 0).any():
+            name = self.class_names[int(counts.argmin())]
+            raise MisconfigurationException(
+                f"The class {name} has no training image {remedy}, or leave it out of --data.classes."
+            )
 
     @rank_zero_only
     def _tell(self) -> None:

@@ -154,7 +154,10 @@ def folders_in(folder: Path) -> list[str]:
 
 
 def fingerprint_files(folder: Path) -> str:
-    """A digest of path, size and time of change of every file below a folder, or of the one file that it is.
+    """A digest of path, size and both times of change of every file below a folder, or of the one file that it is.
+
+    The time of change of a file's inode is the system's to set, so that content put in place of other content of the
+    same size is noticed although its time of modification was put back, as archives and `cp -p` do.
 
     Raises:
         OSError: If it is not there or cannot be read.
@@ -162,7 +165,7 @@ def fingerprint_files(folder: Path) -> str:
     digest = hashlib.sha256()
     if folder.is_file():
         facts = folder.stat()
-        digest.update(b"%d %d" % (facts.st_size, facts.st_mtime_ns))
+        digest.update(b"%d %d %d" % (facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns))
         return digest.hexdigest()
     folders = [""]
     while folders:
@@ -177,7 +180,7 @@ def fingerprint_files(folder: Path) -> str:
                 if S_ISDIR(facts.st_mode):
                     folders.append(f"{within}{name}/")
                 else:
-                    numbers.extend((facts.st_size, facts.st_mtime_ns))
+                    numbers.extend((facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns))
         finally:
             os.close(opened)
         digest.update(os.fsencode("\0".join((within, *names, ""))) + numbers.tobytes())

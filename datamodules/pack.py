@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datamodules.cores import available_cores
+from datamodules.identity import by_copies, content_digests, path_digests
 from datamodules.image_file import UnreadableImageError
 from datamodules.image_files import Attempts, ImageFiles
 from datamodules.loader import TimedLoader
@@ -38,6 +39,9 @@ CHECKED_IMAGES = 32
 HEADER_BYTES = 128
 """What precedes the values in a file of NumPy, unless the shape takes more than a line."""
 
+FINGERPRINT = "content "
+"""What fingerprints of images begin with; those of runs from before were of files, and say nothing of these."""
+
 Images = NDArray[np.uint8] | ImageFiles
 """Images as an array uint8 `[N, C, H, W]`, or as files that are decoded to one."""
 
@@ -45,14 +49,18 @@ Source = Mapping[str, tuple[Images, NDArray[np.int64]]]
 """What a data set reads: images and labels int64 `[N]` for each split that it comes with."""
 
 
+Splits = dict[str, tuple[int, int]]
+
+
 class Pack(Dataset[tuple[Tensor, Tensor]]):
     """The images and labels of a data set that has been read once.
 
     A folder holds `images.npy` (uint8 `[N, C, H, W]`; absent when images are decoded from their files each time),
     `labels.npy` (int64 `[N]`), `sums.npy` (int64 `[N, 2, C]`: the sum and the sum of squares of each image's pixels,
-    from which mean and standard deviation of any split follow exactly and at once), `names.npy` (bytes `[N]`: paths
-    relative to the source's folder; absent when the source has no files) and `facts.json` (class names, the range of
-    images of each split, files that could not be read, format version, and a digest of all of this but the pixels).
+    from which mean and standard deviation of any split follow exactly and at once), `digests.npy` (uint64 `[N, 2]`:
+    what identifies each image, and its pixels, see `datamodules.identity`), `names.npy` (bytes `[N]`: paths relative to
+    the source's folder; absent when the source has no files) and `facts.json` (class names, the range of images of each
+    split, files that could not be read, format version, and a digest of all of this but the pixels).
 
     Args:
         folder: A folder that `write_pack` has made.
@@ -74,13 +82,19 @@ class Pack(Dataset[tuple[Tensor, Tensor]]):
                 raise ValueError("its labels or names are not those that were written")
             self.is_packed: bool = facts["packed"]
             images = self._map("images") if self.is_packed else None
-            labels, sums = self._map("labels"), self._map("sums")
+            labels, sums, digests = self._map("labels"), self._map("sums"), self._map("digests")
             self.names: NDArray[np.bytes_] | None = self._map("names") if facts["files"] else None
         except Exception as error:  # of a damaged file, whatever its bytes happen to mean
             raise ValueError(f"{folder} is no whole pack: {error}") from error
         self.images: Tensor | None = None if images is None else torch.from_numpy(images)
         self.source_labels: Tensor = torch.from_numpy(labels)
         self.sums: Tensor = torch.from_numpy(sums)
+        self.identities: NDArray[np.uint64] = digests[:, 0]
+        """What an image's split is drawn by: a digest of its path or, without files, of its pixels."""
+        self.contents: NDArray[np.uint64] = digests[:, 1]
+        """A digest of each image's pixels."""
+        self.fingerprint: str = facts["fingerprint"]
+        """A digest of the images, their paths and labels, the same wherever and however they are packed."""
         self.shape: tuple[int, int, int] = tuple(facts["shape"])
         """(C, H, W) of the images."""
         self.splits: dict[str, range] = {name: range(*ends) for name, ends in facts["splits"].items()}
@@ -176,16 +190,14 @@ def write_pack(folder: Path, source: Source, class_names: Sequence[str], *, pack
 
     Args:
         folder: Where the pack is to be; anything there is replaced.
-        source: Images and labels by split.
+        source: Images and labels by split, as `datamodules.source_check.checked` gives them.
         class_names: One name for each label.
         packed: Whether to keep the pixels, or of files only what is known about them.
 
     Raises:
-        MisconfigurationException: If there is no image, labels and images do not match, or a label is outside the
-            classes.
+        MisconfigurationException: If there is no image.
         OSError: If the folder cannot be written.
     """
-    check_labels(source, class_names)
     total = sum(len(labels) for _, labels in source.values())
     if not total:
         raise MisconfigurationException(f"The data set for {folder.name} has no images; check where it is read from.")
@@ -195,32 +207,10 @@ def write_pack(folder: Path, source: Source, class_names: Sequence[str], *, pack
         _write_parts(part, source, class_names, total, packed)
 
 
-def check_labels(source: Source, class_names: Sequence[str]) -> None:
-    """See that each image has a label and each label a class.
-
-    Args:
-        source: Images and labels by split.
-        class_names: One name for each label.
-
-    Raises:
-        MisconfigurationException: If it is not so.
-    """
-    for split, (images, labels) in source.items():
-        if len(images) != len(labels):
-            raise MisconfigurationException(
-                f"The {split} split has {len(images)} images but {len(labels)} labels; each image needs one."
-            )
-        if len(outside := np.flatnonzero((labels < 0) | (labels >= len(class_names)))):
-            raise MisconfigurationException(
-                f"Label {labels[outside[0]]} of image {outside[0]} in the {split} split is outside the "
-                f"{len(class_names)} classes, 0 to {len(class_names) - 1}; correct the label or add the class's name."
-            )
-
-
 def _write_parts(part: Path, source: Source, class_names: Sequence[str], total: int, packed: bool) -> None:
     some = next(images for images, _ in source.values())
     shape = tuple(some.shape[1:])
-    kept_labels, kept_names, skipped, splits, end = [], [], [], {}, 0
+    kept_labels, kept_names, kept_contents, skipped, splits, end = [], [], [], [], {}, 0
     with ExitStack() as open_files:
         opened = open_files.enter_context
         pixels = opened(_Array(part / "images.npy", total, shape, np.uint8)) if packed else None
@@ -240,6 +230,7 @@ def _write_parts(part: Path, source: Source, class_names: Sequence[str], total: 
                     pixels.append(chunk)
                 sums.append(image_sums(chunk))
                 kept_labels.append(labels[rows])
+                kept_contents.append(content_digests(chunk))
                 if isinstance(images, ImageFiles):
                     kept_names.append(images.names[rows])
                 end += len(rows)
@@ -248,9 +239,15 @@ def _write_parts(part: Path, source: Source, class_names: Sequence[str], total: 
         for array in (pixels, sums):
             if array is not None:
                 array.finish(end)
-    np.save(part / "labels.npy", np.concatenate(kept_labels).astype(np.int64))
+    all_labels, contents = np.concatenate(kept_labels).astype(np.int64), np.concatenate(kept_contents)
+    known_by = contents
     if kept_names:
-        np.save(part / "names.npy", np.concatenate(kept_names))
+        names = np.concatenate(kept_names)
+        np.save(part / "names.npy", names)
+        known_by = path_digests(names)
+    digests = np.stack([by_copies(known_by), contents], axis=1)
+    np.save(part / "labels.npy", all_labels)
+    np.save(part / "digests.npy", digests)
     facts = {
         "version": FORMAT_VERSION,
         "packed": packed,
@@ -260,8 +257,16 @@ def _write_parts(part: Path, source: Source, class_names: Sequence[str], total: 
         "splits": splits,
         "skipped": skipped,
         "class_names": list(class_names),
+        "fingerprint": _fingerprint(all_labels, digests, splits, class_names),
     }
     (part / "facts.json").write_text(json.dumps(facts | {"digest": _digest(part, facts)}, indent=2))
+
+
+def _fingerprint(labels: NDArray[np.int64], digests: NDArray[np.uint64], splits: Splits, names: Sequence[str]) -> str:
+    digest = blake2b(repr((splits, list(names))).encode(errors="surrogateescape"), digest_size=16)
+    digest.update(labels.astype("<i8").tobytes())
+    digest.update(digests.astype("<u8").tobytes())
+    return FINGERPRINT + digest.hexdigest()
 
 
 def _digest(folder: Path, facts: Mapping[str, Any]) -> str:

@@ -1,7 +1,8 @@
-"""An augmentation policy that is drawn anew for each image."""
+"""Augmentation that is drawn anew for each image where a module would draw it for the batch."""
 
 from collections import defaultdict
 
+import torch
 from kornia.augmentation.auto import PolicyAugmentBase
 from torch import Tensor, nn
 
@@ -36,3 +37,29 @@ class PerImage(nn.Module):
             for operation, rows in rows_of.items():
                 images[rows] = operation(images[rows])
         return images
+
+
+class OneByOne(nn.Module):
+    """Gives modules each image as a batch of its own: torchvision's draw once for all that they are given.
+
+    Args:
+        modules: What an image goes through.
+
+    Shape:
+        float `[B, C, H, W]` to the same.
+    """
+
+    def __init__(self, *modules: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*modules)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Augment each image; of several sizes, give one that is not that of the images, which is refused."""
+        augmented = [self.layers(image) for image in torch.split(images, 1)]
+        other = next((each for each in augmented if each.shape[1:] != images.shape[1:]), None)
+        return torch.cat(augmented) if other is None else other
+
+
+def is_drawn_for_a_batch(module: nn.Module) -> bool:
+    """Whether a module is torchvision's, or one of its parts is."""
+    return any(type(part).__module__.startswith("torchvision.transforms") for part in module.modules())

@@ -4,15 +4,18 @@ Shapes: `N` images of `C` channels, `H` rows and `W` columns.
 """
 
 import hashlib
+import inspect
 import os
+import re
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from errno import ENOSPC
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from filelock import FileLock
@@ -22,8 +25,12 @@ from torch import Tensor
 from datamodules.image_file import Resize
 from datamodules.image_files import ImageFiles
 from datamodules.pack import Pack, Source, write_pack
+from datamodules.source_check import check_declaration, checked
 
 T = TypeVar("T")
+
+FRAMEWORK = ("abc.", "builtins.", "datamodules.base.", "datamodules.source.", "lightning.", "torch.", "typing.")
+"""Modules of classes that decide nothing of what a data set reads, and packages of such."""
 
 
 class ImageSource(ABC):
@@ -35,9 +42,11 @@ class ImageSource(ABC):
         download: Whether to fetch the data set if it is not there.
         storage: `packed` or `files`; by default what memory and disk have room for.
         classes: The classes to use, in the order of their labels; by default all.
+        repack: Whether to read the source anew.
 
     Raises:
-        MisconfigurationException: If there are no such classes, or fewer than two.
+        MisconfigurationException: If there are no such classes, or fewer than two, or the data set does not declare
+            what it must.
     """
 
     class_names: Sequence[str]
@@ -58,6 +67,9 @@ class ImageSource(ABC):
     tests_on_validation = False
     """Whether the source's validation images are its test images too, because labels of others are not public."""
 
+    own_arguments: Mapping[str, Any]
+    """The constructor's arguments that the data set adds to those of every other."""
+
     known_files: Sequence[str] = ()
     """Glob patterns, relative to the source's folder, of files that belong there but are no labelled images."""
 
@@ -68,12 +80,15 @@ class ImageSource(ABC):
         download: bool,
         storage: Literal["packed", "files"] | None,
         classes: Sequence[str | int] | None,
+        repack: bool,
     ) -> None:
         super().__init__()
         self.root = root
         self.packs = packs or root / "packs"
         self.download = download
         self.storage = storage
+        self.repack = repack
+        check_declaration(self)
         self.source_class_names = list(self.class_names)
         """The classes of the source, of which `class_names` may be a selection."""
         self.label_map: Tensor | None = None
@@ -106,7 +121,7 @@ class ImageSource(ABC):
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """Text that changes whenever `read` would give other images; cheap, as every start asks for it."""
+        """Text that changes whenever the source's files do; cheap, as every start asks for it."""
 
     @abstractmethod
     def read(self) -> Source:
@@ -167,41 +182,44 @@ class ImageSource(ABC):
             return read()
 
     @cached_property
-    def data_fingerprint(self) -> str:
-        """The source's fingerprint.
-
-        Raises:
-            MisconfigurationException: If the source is not there.
-        """
-        return self.from_source(self.fingerprint)
-
-    @cached_property
     def pack_folder(self) -> Path:
-        """Where the pack of this source is or will be; another source has another folder.
+        """Where the pack of this source is or will be.
+
+        Another place of the source, other files there by the data set's `fingerprint`, another text of the modules that
+        the data set's classes are in, and other arguments of its own give another folder.
 
         Raises:
             MisconfigurationException: If the source is not there.
         """
-        identity = repr((self.data_fingerprint, self.source_class_names, self.image_shape, self.resize))
-        digest = hashlib.sha256(identity.encode(errors="surrogateescape")).hexdigest()[:12]
+        identity = (
+            str(self.source_folder.resolve()),
+            self.from_source(self.fingerprint),
+            *(_source_text(each) for each in type(self).__mro__ if not f"{each.__module__}.".startswith(FRAMEWORK)),
+            # Where an object lies in memory is another place in each process.
+            re.sub(r" at 0x[0-9a-f]+", "", repr(sorted(self.own_arguments.items()))),
+            (self.source_class_names, self.image_shape, self.resize),
+        )
+        digest = hashlib.sha256(repr(identity).encode(errors="surrogateescape")).hexdigest()[:12]
         return self.packs / f"{type(self).__name__.lower()}-{digest}"
 
     def prepare_data(self) -> None:
         """Read the data set unless that has been done; of several processes, one reads and the others wait.
 
         Raises:
-            MisconfigurationException: If the source is not there, is empty or has labels outside the classes, or the
+            MisconfigurationException: If the source is not there, is empty or is not what the data set declares, or the
                 pack cannot be written.
         """
         folder = self.pack_folder
-        if self.open_pack() is not None:
+        if not self.repack and self.open_pack() is not None:
             return
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(folder.with_suffix(".lock")):
-                if self.open_pack(say_why_not=True) is None:
-                    source = self.from_source(self.read)
-                    write_pack(folder, source, self.source_class_names, packed=self._is_to_be_packed(source))
+                if self.repack or self.open_pack(say_why_not=True) is None:
+                    name, names = type(self).__name__, self.source_class_names
+                    source = checked(name, self.from_source(self.read), names, self.image_shape)
+                    write_pack(folder, source, names, packed=self._is_to_be_packed(source))
+                    self.repack = False
         except OSError as error:
             smaller = ", or of image files keep no pixels with --data.storage files" if error.errno == ENOSPC else ""
             raise MisconfigurationException(
@@ -239,3 +257,11 @@ class ImageSource(ABC):
             if say_why_not and folder.exists():
                 print(f"{error}; reading the data set again")
             return None
+
+
+def _source_text(of: type) -> str:
+    """The module that a class is in, or the class alone where that has no file, as in a notebook."""
+    for part in (inspect.getmodule(of), of):
+        with suppress(OSError, TypeError):
+            return inspect.getsource(part)  # type: ignore[arg-type]  # of None, TypeError
+    return ""

@@ -4,6 +4,7 @@ Shapes: a batch of `B` images with `C` channels, `H` rows and `W` columns; `K` c
 """
 
 from collections.abc import Sequence
+from itertools import groupby
 
 import torch
 from kornia.augmentation.auto import PolicyAugmentBase
@@ -11,7 +12,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from datamodules.per_image import PerImage
+from datamodules.per_image import OneByOne, PerImage, is_drawn_for_a_batch
 
 Batch = tuple[Tensor, Tensor]
 """Images, uint8 or float32 `[B, C, H, W]`, and labels, int64 `[B]` or, of mixed images, probabilities `[B, K]`."""
@@ -61,9 +62,14 @@ class BatchTransform:
         mixing: Sequence[nn.Module],
         num_classes: int,
     ) -> None:
-        self.augmentation = [
-            PerImage(module) if isinstance(module, PolicyAugmentBase) else module for module in augmentation
-        ]
+        self.augmentation: list[nn.Module] = []
+        for one_by_one, modules in groupby(augmentation, is_drawn_for_a_batch):
+            if one_by_one:
+                self.augmentation.append(OneByOne(*modules))
+            else:
+                self.augmentation += (
+                    PerImage(each) if isinstance(each, PolicyAugmentBase) else each for each in modules
+                )
         self.mixing = mixing
         self.num_classes = num_classes
         self._normalize = Normalize(mean, std)

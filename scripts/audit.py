@@ -25,10 +25,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from datamodules.base import ImageDataModule
+from datamodules.identity import identities
 from datamodules.image_files import ImageFiles
 from datamodules.names import readable
-from datamodules.pack import Images, Source, check_labels
+from datamodules.pack import Images, Source
 from datamodules.progress import progress
+from datamodules.source_check import checked
 from datamodules.split import SPLITS
 from models.durable_file import replace_file
 from scripts.audit_page import Shown, ShownPair, write_page
@@ -50,13 +52,9 @@ class Listing:
     Args:
         data: The data module.
         source: What it reads.
-
-    Raises:
-        MisconfigurationException: If images and labels do not match, or a label is outside the classes.
     """
 
     def __init__(self, data: ImageDataModule, source: Source) -> None:
-        check_labels(source, data.source_class_names)
         self.class_names = list(data.class_names)
         self.parts: dict[str, Images] = {}
         rows, labels = [], []
@@ -128,7 +126,8 @@ class Audit:
 
     def __init__(self, data: ImageDataModule) -> None:
         self.data = data
-        source = data.from_source(data.read)
+        read = data.from_source(data.read)
+        source = checked(type(data).__name__, read, data.source_class_names, data.image_shape)
         self.listing = Listing(data, source)
         if not len(self.listing):
             raise MisconfigurationException(
@@ -173,7 +172,9 @@ class Audit:
         whole = {name: torch.arange(*place) for name, place in zip(self.listing.parts, ranges, strict=True)}
         problem = None
         try:
-            drawn = self.data.draw_splits(dict(whole), torch.from_numpy(self.listing.labels[self.readable]))
+            labels = torch.from_numpy(self.listing.labels[self.readable])
+            known_by = identities(self.listing.parts.values())[self.readable]
+            drawn = self.data.draw_splits(dict(whole), labels, known_by)
         except MisconfigurationException as error:
             drawn, problem = whole, str(error)
         known = [name for name in SPLITS if name in drawn and not (name == "test" and self.data.tests_on_validation)]

@@ -40,7 +40,7 @@ from scripts.trained import computing, data_of, find_checkpoint, load_trained
 
 KEPT = (
     *("state_dict", "hyper_parameters", "hparams_name", "class_names", "preprocessing", "config"),
-    *("epoch", "global_step", "data_fingerprint", "git_commit", "versions", "pytorch-lightning_version"),
+    *("epoch", "global_step", "data_fingerprint", "data_images", "git_commit", "versions", "pytorch-lightning_version"),
 )
 """What a checkpoint needs to predict, and to say where it comes from."""
 
@@ -96,6 +96,8 @@ def average(
     figures = {}
     for number, file in enumerate(files, 1):
         print(f"{number:<10}  {readable(str(file))}")
+        if number > 1 and (changed := data.changes_since(parts[number - 1].get("data_images"))):
+            print(f"note: {changed}")
         figures[str(number)] = evaluated(load_trained(file), file, data)
     states: list[State] = [part["state_dict"] for part in parts]
     taken = list(range(len(files)))

@@ -271,8 +271,7 @@ def _as_new(data: ImageDataModule) -> ImageDataModule:
     """The same data module before it has looked for anything."""
     new = copy.copy(data)
     new.pack = None
-    for found in ("data_fingerprint", "pack_folder"):
-        vars(new).pop(found, None)
+    vars(new).pop("pack_folder", None)
     return new
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from callbacks.run_folder import CONFIG
 from datamodules.names import readable
+from datamodules.pack import FINGERPRINT
 from scripts.chart import Point
 from scripts.intervals import Interval
 from scripts.runs import COSTS, Run
@@ -22,7 +23,16 @@ FIGURES = tuple(
 )
 """The figures that are compared, in the order in which they are shown."""
 
-DATA = "data", "data.folder", "data.classes", "data.limit", "data.test_size", "data.split_seed", "data.on_corrupt"
+DATA = (
+    "data",
+    "data.folder",
+    "data.classes",
+    "data.limit",
+    "data.test_size",
+    "data.split_seed",
+    "data.split_rule",
+    "data.on_corrupt",
+)
 """The settings that decide which images are tested on."""
 
 MODULE = re.compile(r"(?:^|(?<=[\[(= ]))(?:[a-z_]\w*\.)+(?=[A-Z]\w*(?:[(,)\]]|$))")
@@ -275,7 +285,7 @@ def differing_settings(one: Group, other: Group) -> str:
 
 
 def differing_files(one: Group, other: Group) -> str:
-    """Say whether the files of the data have changed between the runs of two groups on the same data set.
+    """Say whether the images of the data have changed between the runs of two groups on the same data set.
 
     Args:
         one: A group.
@@ -284,10 +294,11 @@ def differing_files(one: Group, other: Group) -> str:
     Returns:
         A sentence; empty if they have not, or that is not known.
     """
-    prints = {run.data_fingerprint for group in (one, other) for run in group.counted if run.data_fingerprint}
+    known = (run.data_fingerprint or "" for group in (one, other) for run in group.counted)
+    prints = {each for each in known if each.startswith(FINGERPRINT)}
     if len(prints) < 2 or any(one.settings.get(key) != other.settings.get(key) for key in ("data", "data.folder")):
         return ""
     return (
-        f"The files of the data have changed, or been touched, between the runs of {one.letter} and {other.letter}: "
-        "their figures may be of different images."
+        f"The images of the data have changed between the runs of {one.letter} and {other.letter}: their figures are "
+        "of different images."
     )

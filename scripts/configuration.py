@@ -21,6 +21,7 @@ from lightning.fabric.utilities.rank_zero import _get_rank
 from lightning.pytorch.cli import LightningArgumentParser
 
 from callbacks.checkpoint import CheckpointError
+from callbacks.run_folder import with_split_rule
 from datamodules.loader import WorkerError
 from datamodules.names import readable
 from models.checkpoint import read_checkpoint
@@ -84,7 +85,7 @@ def read_config(path: str | Path) -> Config:
             f"The configuration file {path} holds a {type(config).__name__}; expected keys and values such as "
             "`trainer: {max_epochs: 3}`."
         )
-    return config or {}
+    return with_split_rule(config or {})
 
 
 def merge(base: Config, over: Config) -> Config:
@@ -141,7 +142,7 @@ def read_layers(args: Sequence[str], run: Path | None = None) -> Layers:
     if given.ckpt_path:
         written = [*layers, *(_value(part) for flag in flags for part in (flag, flag.partition("=")[2]))]
         scope = partial(known_classes, f"The configuration in {given.ckpt_path}", written)
-        layers.insert(1, read_checkpoint(given.ckpt_path).get("config", {}))
+        layers.insert(1, with_split_rule(read_checkpoint(given.ckpt_path).get("config", {})))
         flags += ["--ckpt_path", given.ckpt_path]
     config = switch_classes(reduce(merge, layers), flags)
     if not given.ckpt_path and config.get("ckpt_path"):

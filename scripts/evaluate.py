@@ -25,6 +25,7 @@ from torch import Tensor
 from callbacks.confusion_matrix import SHADES
 from callbacks.image_grid import as_rgb, picture
 from datamodules.base import ImageDataModule
+from models.checkpoint import read_checkpoint
 from models.classifier import Classifier
 from models.durable_file import replace_file
 from scripts.calibration import BINS, Reliability, cross_entropy, fit_temperature, reliability
@@ -131,6 +132,11 @@ class Evaluation:
         }
 
     @cached_property
+    def data_changes(self) -> str:
+        """In how far the data are not those of training."""
+        return self.data.changes_since(read_checkpoint(self.checkpoint).get("data_images"))
+
+    @cached_property
     def fitted_on_the_same(self) -> bool:
         """Whether the temperature was fitted on the images that it is judged on."""
         return bool(np.isin(self.tested.places, self.validated.places).any())
@@ -189,6 +195,7 @@ class Evaluation:
             "checkpoint": str(self.checkpoint),
             "data": type(self.data).__name__,
             "data_fingerprint": self.data.data_fingerprint,
+            "data_changes": self.data_changes,
             "split": self.split,
             "images": len(self.tested),
             "right": self.right,
@@ -335,6 +342,8 @@ def page_parts(found: Evaluation, most_images: int) -> Iterator[str]:
     )
     if found.data.tests_on_validation and found.split == "test":
         yield '<p class="quiet">The best epoch was chosen on these same images: other labels are not public.</p>'
+    if found.data_changes:
+        yield f'<p class="quiet">Note: {escaped(found.data_changes)}.</p>'
     if found.curves:
         yield section("Training", training_curves(found.curves))
     else:

@@ -12,7 +12,7 @@ import numpy as np
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from callbacks.origin import read_restarts
-from callbacks.run_folder import CONFIG
+from callbacks.run_folder import CONFIG, with_split_rule
 from models.checkpoint import read_checkpoint
 from models.plain_data import read_json
 from scripts.chart import Point
@@ -24,7 +24,7 @@ CHECKPOINT = "checkpoint file"
 
 NO_SETTINGS = (
     *("seed_everything", "experiment", "runs", "progress_bar", "preview", "learning_rate_monitor"),
-    *("data.root", "data.packs", "data.download", "data.storage", "data.num_workers", "data.seed"),
+    *("data.root", "data.packs", "data.repack", "data.download", "data.storage", "data.num_workers", "data.seed"),
     *("checkpoint.dirpath", "checkpoint.every_minutes", "trainer.logger", "trainer.default_root_dir"),
     *("trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.enable_checkpointing"),
     *("trainer.log_every_n_steps", "trainer.profiler", "trainer.num_sanity_val_steps"),
@@ -167,7 +167,7 @@ def _read_folder(folder: Path) -> Run:
 
 def _read_checkpoint(path: Path, folder: Path | None) -> Run:
     inside = read_checkpoint(path)
-    config, progress = inside.get("config", {}), inside.get("progress", {})
+    config, progress = with_split_rule(inside.get("config", {})), inside.get("progress", {})
     results = _read_results(folder) if folder else {}
     costs = {
         "epochs": inside.get("epoch"),

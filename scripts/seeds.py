@@ -205,7 +205,9 @@ def find_run(plan: Plan, seed: int) -> Path | None:
             found.append(file.parent)
     if not found:
         return None
-    fingerprint = readable(data_of_config(plan.config).data_fingerprint)
+    data = data_of_config(plan.config)
+    data.prepare_data()
+    fingerprint = readable(data.data_fingerprint)
     origins = {run: read_origin(run) for run in found}
     found = [run for run, origin in origins.items() if origin and origin["data_fingerprint"] == fingerprint]
     done = [run for run in found if is_tested(read_results(run))]

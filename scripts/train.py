@@ -289,7 +289,9 @@ class TrainCLI(LightningCLI):
                 f"experiment is {self.experiment!r}, which leads out of {config.runs}; give a name such as "
                 "cifar10/baseline, and another place with --runs."
             )
-        self.config_text = self._parser(self.subcommand).dump(config, skip_unset=False)
+        recorded = config.clone()
+        recorded.data.init_args.repack = False  # done once; what reads this later is not asked for it again
+        self.config_text = self._parser(self.subcommand).dump(recorded, skip_unset=False)
 
     def _take_up(self, config: Namespace) -> None:
         """Go on from the newest checkpoint in the run's folder, if there is one."""
@@ -444,14 +446,22 @@ class TrainCLI(LightningCLI):
                 print(*likeness.lines(self.original), sep="\n")
 
     def after_validate(self) -> None:
-        """Print the figures."""
+        """Print the figures, and whether they are of other data than those of training."""
+        self._print_changes()
         self._print_table(self.trainer.callback_metrics)
 
     after_test = after_validate
 
     def after_predict(self) -> None:
         """Say where the predictions are."""
+        self._print_changes()
         print(f"predictions  {self.folder / PREDICTIONS}")
+
+    def _print_changes(self) -> None:
+        trained = read_checkpoint(self.config[self.subcommand].ckpt_path)
+        changed = self.datamodule.changes_since(trained.get("data_images"))
+        if changed and self.trainer.is_global_zero:
+            print(f"note: {changed}")
 
     def _print_table(self, figures: Mapping[str, Any]) -> None:
         if self.trainer.is_global_zero:

@@ -95,6 +95,8 @@ def load_trained(checkpoint: Path, device: torch.device | None = None) -> Classi
 def data_of(checkpoint: Path, classifier: Classifier, flags: Sequence[str]) -> ImageDataModule:
     """The data of the run, or what flags make of it, read, and normalised as the network is used to.
 
+    Prints in how far these are not the data that it was trained on.
+
     Args:
         checkpoint: The file.
         classifier: What is in it.
@@ -106,8 +108,10 @@ def data_of(checkpoint: Path, classifier: Classifier, flags: Sequence[str]) -> I
     Raises:
         MisconfigurationException: If the data cannot be had, or have other classes or another image shape.
     """
-    known = "data" in read_checkpoint(checkpoint).get("config", {})
-    if not known and not any(flag.partition("=")[0] in ("--data", "--config", "-c") for flag in flags):
+    trained = read_checkpoint(checkpoint)
+    if "data" not in trained.get("config", {}) and not any(
+        flag.partition("=")[0] in ("--data", "--config", "-c") for flag in flags
+    ):
         raise MisconfigurationException(
             f"{checkpoint} does not say what data it was trained on; give them with --data datamodules.mnist.MNIST or "
             "another."
@@ -125,6 +129,8 @@ def data_of(checkpoint: Path, classifier: Classifier, flags: Sequence[str]) -> I
     data.mean, data.std = list(preprocessing["mean"]), list(preprocessing["std"])
     data.prepare_data()
     data.setup("test")
+    if changed := data.changes_since(trained.get("data_images")):
+        print(f"note: {changed}")
     return data
 
 

@@ -187,6 +187,18 @@ def script(capfd: pytest.CaptureFixture[str]) -> Callable[..., Callable[..., Don
 
 
 @pytest.fixture
+def other_digits(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """From its call on, the digits are white on black."""
+
+    def change() -> None:
+        images, labels = Digits.read(Digits())["train"]
+        monkeypatch.setattr(Digits, "fingerprint", lambda self: "other digits")
+        monkeypatch.setattr(Digits, "read", lambda self: {"train": (255 - np.asarray(images), labels)})
+
+    return change
+
+
+@pytest.fixture
 def any_source(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Gives a data module a source to read in some folder.
 

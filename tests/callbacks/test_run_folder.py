@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from callbacks.run_folder import hold, make_run_folder, release_folders
+from callbacks.run_folder import hold, make_run_folder, release_folders, with_split_rule
 from scripts.train import main
 from tests.conftest import Run
 from tests.discovery import ROOT
@@ -73,3 +73,13 @@ def test_says_what_cannot_be_gone_on_with(
     runs = str(tmp_path / "runs")
     error = refused("fit", "--runs", runs, *(flag.format(runs=runs) for flag in flags))
     assert words.format(runs=runs) in error
+
+
+def test_a_run_from_before_there_were_two_rules_keeps_its_own() -> None:
+    arguments = {"split_seed": 0, "drop_last": False}
+    run = {"data": {"class_path": "datamodules.digits.Digits", "init_args": arguments}, "seed_everything": 0}
+    assert with_split_rule(run)["data"]["init_args"] == arguments | {"split_rule": "shuffle"}
+    assert "split_rule" not in arguments
+    newer = {"data": {"init_args": arguments | {"split_rule": "hash"}}}
+    for config in (newer, {}, {"data": {"init_args": {"split_seed": 3}}}, {"data": {"class_path": "a"}}, {"data": "a"}):
+        assert with_split_rule(config) == config

@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -54,7 +55,12 @@ def test_the_configuration_trains_the_same_again(train: Callable[..., Run]) -> N
 def test_a_checkpoint_says_where_it_comes_from(train: Callable[..., Run]) -> None:
     run = train("--trainer.max_epochs=1")
     assert run.checkpoint["config"] == yaml.safe_load((run.folder / "config.yaml").read_text())
-    assert run.checkpoint["data_fingerprint"].startswith("scikit-learn ")
+    assert run.checkpoint["data_fingerprint"].startswith("content ")
+    assert {name: len(images) for name, images in run.checkpoint["data_images"].items()} == {
+        "train": 1294,
+        "val": 144,
+        "test": 359,
+    }
     assert run.checkpoint["versions"].keys() == {"kindling", *run_record.PACKAGES}
     assert "git_commit" in run.checkpoint
 
@@ -102,3 +108,21 @@ def test_lists_the_files_that_were_left_out(train: Callable[..., Run], tmp_path:
     )
     assert (run.folder / "skipped_files.txt").read_text() == "train/china/broken.jpg\tit is no image\n"
     assert 0 <= run.results["waiting_for_data"] <= 1
+
+
+def test_a_run_that_goes_on_with_other_images_says_so_and_knows_both(
+    train: Callable[..., Run], resume: Callable[..., Run], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = train("--trainer.max_epochs=1")
+    before = run.checkpoint["data_images"]
+    capsys.readouterr()
+    again = resume(run, "--trainer.max_epochs=2")
+    assert "note: " not in capsys.readouterr().out
+    assert torch.equal(again.checkpoint["data_images"]["train"], before["train"])
+    again = resume(run, "--trainer.max_epochs=3", "--data.split_seed=1")
+    images = again.checkpoint["data_images"]
+    told = re.search(r"0 new, 0 gone; trained on: (\d+) of \d+ val and (\d+) of \d+ test", capsys.readouterr().out)
+    assert told
+    assert int(told[2]) > 200
+    assert set(before["train"].tolist()) < set(images["train"].tolist())
+    assert not set(images["test"].tolist()) & set(images["train"].tolist())

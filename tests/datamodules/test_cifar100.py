@@ -6,7 +6,7 @@ from tests.datamodules import test_cifar10
 
 
 def write_source(root: Path, **_: Any) -> None:
-    test_cifar10.write_source(root, CIFAR100)
+    test_cifar10.write_source(root, CIFAR100, count=600)
 
 
 def test_keeps_what_cifar10_keeps(tmp_path: Path) -> None:

@@ -1,3 +1,5 @@
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -57,14 +59,51 @@ def test_keeps_the_splits_that_are_there_and_draws_the_others(tmp_path: Path) ->
     assert list(data.class_names) == ["class 0", "class 1", "class 2"]
     assert contents(data, "val") == expected(range(40, 60))
     assert contents(data, "train") | contents(data, "test") == expected(range(40))
-    assert len(data.splits["test"]) == 10
+    assert 4 < len(data.splits["test"]) < 18
 
 
 def test_splits_one_folder_of_class_folders(tmp_path: Path) -> None:
     write_scans(tmp_path / "images", lambda row, label: f"class {label}/{row}.png")
     data = prepared(tmp_path, val_size=0.25, test_size=0.2)
-    assert {name: len(indices) for name, indices in data.splits.items()} == {"train": 36, "val": 12, "test": 12}
+    assert sum(map(len, data.splits.values())) == 60
     assert contents(data, "train") | contents(data, "val") | contents(data, "test") == expected(range(60))
+
+
+def splits_by_name(data: ImageFolder) -> dict[str, str]:
+    assert data.pack is not None
+    return {data.pack.name(place): split for split, places in data.splits.items() for place in places.tolist()}
+
+
+@pytest.mark.parametrize("arguments", [{}, {"limit": 0.5}, {"storage": "files"}, {"split_rule": "shuffle"}], ids=str)
+def test_a_file_more_or_less_moves_no_other(tmp_path: Path, arguments: dict[str, Any]) -> None:
+    folder = write_scans(tmp_path / "images", lambda row, label: f"class {label}/{row}.png")
+    before = splits_by_name(prepared(tmp_path, **arguments))
+    shutil.copytree(folder, tmp_path / "elsewhere" / "images")  # the files in another order, of other times
+    Image.fromarray(SCANS[60]).save(folder / "class 0" / "00.png")
+    with_another = [splits_by_name(prepared(root, **arguments)) for root in (tmp_path, tmp_path / "elsewhere")]
+    moved = [sum(before.get(name, split) != split for name, split in after.items()) for after in with_another]
+    (folder / "class 0" / "00.png").write_bytes(b"no image")
+    (folder / "class 1" / "1.png").unlink()
+    after = splits_by_name(prepared(tmp_path, on_corrupt="skip", **arguments))
+    moved.append(sum(before.get(name, split) != split for name, split in after.items()))
+    if "split_rule" in arguments:
+        assert moved[0] > 9
+        assert moved[1] == 0
+    else:
+        assert moved == [0, 0, 0]
+        assert len(after.keys() ^ before.keys()) <= (1 if "limit" not in arguments else 6)
+
+
+def test_a_class_of_one_image_is_trained_on(tmp_path: Path) -> None:
+    write_scans(tmp_path / "images", lambda row, label: f"class {row if row < 20 else label}/{row}.png")
+    for split_seed in range(5):
+        data = prepared(tmp_path, split_seed=split_seed)
+        assert min(data.class_counts) > 0
+        assert all(map(len, data.splits.values()))
+    with pytest.raises(
+        MisconfigurationException, match=r"class \d+ has no training image left by .* or leave it out of"
+    ):
+        prepared(tmp_path, limit=12)
 
 
 def test_reads_images_that_are_named_after_their_class(tmp_path: Path) -> None:
@@ -175,6 +214,34 @@ def test_files_that_give_no_image_are_named_or_skipped(tmp_path: Path, storage: 
     }
     assert len(data.pack) == 59
     assert contents(data, "val") == expected(range(40, 60))
+
+
+def test_content_of_the_same_size_with_its_time_put_back_is_read_anew(tmp_path: Path) -> None:
+    folder = write_scans(tmp_path / "images", lambda row, label: f"class {label}/{row}.bmp")
+    before = prepared(tmp_path)
+    file, other = folder / "class 0" / "0.bmp", folder / "class 1" / "1.bmp"
+    facts = file.stat()
+    file.write_bytes(other.read_bytes())
+    os.utime(file, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    assert (file.stat().st_size, file.stat().st_mtime_ns) == (facts.st_size, facts.st_mtime_ns)
+    after = prepared(tmp_path)
+    assert after.pack_folder != before.pack_folder
+    assert after.data_fingerprint != before.data_fingerprint
+
+
+def test_folders_of_one_listing_have_packs_of_their_own_and_copies_one_fingerprint(tmp_path: Path) -> None:
+    for name, first in (("a", 0), ("b", 100)):
+        for row in range(60):
+            file = tmp_path / name / f"class {row % 3}" / f"{row}.bmp"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(SCANS[first + row]).save(file)
+            os.utime(file, ns=(0, 0))
+    shutil.copytree(tmp_path / "a", tmp_path / "copy")
+    one, other, copy = (prepared(tmp_path, folder=Path(name)) for name in ("a", "b", "copy"))
+    assert len({data.pack_folder for data in (one, other, copy)}) == 3
+    assert one.data_fingerprint == copy.data_fingerprint != other.data_fingerprint
+    assert copy.changes_since(one.known_images) == ""
+    assert "60 new, 60 gone" in other.changes_since(one.known_images)
 
 
 def test_packed_and_decoded_by_workers_are_the_same(tmp_path: Path) -> None:

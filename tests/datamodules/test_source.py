@@ -1,8 +1,11 @@
 import json
+import linecache
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from datamodules.base import ImageDataModule
 from datamodules.digits import Digits
+from datamodules.pack import Source
 from tests.datamodules.test_base import prepared
 from tests.discovery import ROOT
 
@@ -36,6 +40,80 @@ def test_another_source_makes_another_pack(tmp_path: Path, monkeypatch: pytest.M
     first = prepared(tmp_path).pack_folder
     monkeypatch.setattr(Digits, "fingerprint", lambda self: "another")
     assert prepared(tmp_path).pack_folder != first
+
+
+SCANS = """
+import numpy as np
+from sklearn.datasets import load_digits
+from datamodules.base import ImageDataModule
+
+LEVELS = 15
+
+class Scans(ImageDataModule):
+    class_names = tuple("0123456789")
+    image_shape = (1, 8, 8)
+
+    def __init__(self, fold: int = 0, **arguments):
+        super().__init__(**arguments)
+        self.fold = fold
+
+    def fingerprint(self):
+        return ""
+
+    def read(self):
+        digits = load_digits()
+        images = (digits.images[:, None] * LEVELS).astype(np.uint8)
+        kept = np.arange(len(images)) % 5 != self.fold
+        return {"train": (images[kept], digits.target[kept])}
+"""
+
+
+def scans(folder: Path, text: str, **arguments: Any) -> ImageDataModule:
+    """The data set of one's own in a file of this text, read."""
+    file = folder / "scans.py"
+    file.write_text(text)
+    linecache.checkcache(str(file))
+    spec = spec_from_file_location("scans", file)
+    assert spec is not None
+    assert spec.loader is not None
+    sys.modules["scans"] = module = module_from_spec(spec)
+    exec(compile(text, str(file), "exec"), vars(module))  # not by the loader, which knows times to the second
+    data: ImageDataModule = module.Scans(root=folder, **arguments)
+    data.prepare_data()
+    data.setup("fit")
+    return data
+
+
+def test_what_a_data_set_reads_by_is_part_of_its_pack(tmp_path: Path) -> None:
+    first = scans(tmp_path, SCANS)
+    assert scans(tmp_path, SCANS).pack_folder == first.pack_folder
+    assert scans(tmp_path, SCANS, fold=0, batch_size=8).pack_folder == first.pack_folder
+    fingerprints = {first.data_fingerprint}
+    for text, arguments in (
+        (SCANS.replace(".astype", ".__mul__(0).astype"), {}),
+        (SCANS.replace("LEVELS = 15", "LEVELS = 10"), {}),
+        (SCANS, {"fold": 1}),
+        (SCANS, {"fold": 2}),
+    ):
+        other = scans(tmp_path, text, **arguments)
+        assert other.pack_folder != first.pack_folder
+        fingerprints.add(other.data_fingerprint)
+    assert len(fingerprints) == 5
+
+
+def test_a_pack_is_made_anew_once_where_that_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = prepared(tmp_path)
+    reads, whole = [], Digits.read
+
+    def read(self: Digits) -> Source:
+        reads.append(self)
+        return whole(self)
+
+    monkeypatch.setattr(Digits, "read", read)
+    again = prepared(tmp_path, repack=True)
+    again.prepare_data()
+    assert again.pack_folder == first.pack_folder
+    assert len(reads) == 1
 
 
 def change_version(folder: Path) -> None:

@@ -177,7 +177,8 @@ def test_files_of_the_data_that_have_changed_are_told(tmp_path: Path) -> None:
         pair = [replace(one, data_fingerprint=first), replace(other, data_fingerprint=second)]
         return differing_files(*compare_runs(pair).groups)
 
-    assert "have changed, or been touched, between the runs of A and B" in told("before", "after")
-    assert told("same", "same") == told(None, "after") == ""
+    assert "The images of the data have changed between the runs of A and B" in told("content 1", "content 2")
+    assert told("content 1", "content 1") == told(None, "content 2") == ""
+    assert told("5f0c", "content 2") == "", "what older runs know are files"
     other.settings["data"] = "d.E"
-    assert told("before", "after") == "", "of another data set, the setting is told"
+    assert told("content 1", "content 2") == "", "of another data set, the setting is told"

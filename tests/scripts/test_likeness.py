@@ -57,7 +57,7 @@ def test_changed_data_are_named(train: Callable[..., Run], tmp_path: Path, capsy
     with Image.open(file) as image:
         image.transpose(Image.Transpose.ROTATE_180).save(file)
     like(run, status=1)
-    assert "not as it was there:\n  data: other files, or files of another size" in capsys.readouterr().out
+    assert "not as it was there:\n  data: other images, file names or labels" in capsys.readouterr().out
 
 
 def test_a_run_that_was_broken_off_is_compared_when_it_is_over(

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from callbacks.interruption import Stopped
-from datamodules.digits import Digits
 from models.checkpoint import read_checkpoint
 from scripts import seeds
 from scripts.seeds import Plan, SeedRun, find_run, number_of_seeds, spread, tell, train_seeds
@@ -78,7 +77,7 @@ def test_trains_what_is_not_done_and_goes_on_with_what_was_broken_off(
 
 
 def test_a_run_counts_with_this_configuration_these_data_and_this_seed_alone(
-    train: Callable[..., Run], flags: tuple[str, ...], plan: Plan, monkeypatch: pytest.MonkeyPatch
+    train: Callable[..., Run], flags: tuple[str, ...], plan: Plan, other_digits: Callable[[], None]
 ) -> None:
     run = train(*ONE)
     assert find_run(plan, 0) == run.folder
@@ -91,7 +90,7 @@ def test_a_run_counts_with_this_configuration_these_data_and_this_seed_alone(
     (run.folder.parent / "half").mkdir()
     (run.folder.parent / "half" / "config.yaml").write_text("seed_everything: 0\n a: [")
     assert find_run(plan, 0) == run.folder
-    monkeypatch.setattr(Digits, "fingerprint", lambda self: "other digits")
+    other_digits()
     assert find_run(plan, 0) is None
 
 

@@ -5,9 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from PIL import Image
 
+from datamodules.randomness import random_key
+from datamodules.split import stratified_split
 from scripts.trained import computing, data_of, find_checkpoint, load_trained, refuse_other_classes, run_of
 from tests.conftest import Run
+from tests.datamodules.test_image_folder import SCANS, write_scans
 
 SHORT = ("--trainer.max_epochs=1",)
 
@@ -29,6 +33,46 @@ def test_normalises_as_the_network_is_used_to_whatever_the_data(train: Callable[
     data = data_of(run.best, classifier, ["--data.limit", "0.5", "--data.split_seed", "3"])
     assert len(data.splits["test"]) < 200
     assert data.mean == classifier.preprocessing["mean"]
+
+
+def test_says_in_how_far_the_data_are_not_those_of_training(
+    train: Callable[..., Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_scans(tmp_path / "images", lambda row, label: f"class {label}/{row}.png")
+    folders = ("--data=datamodules.image_folder.ImageFolder", "--data.root", str(tmp_path), "--data.image_size=8")
+    run = train(*folders, *SHORT)
+    classifier = load_trained(run.best)
+    capsys.readouterr()
+    data_of(run.best, classifier, [])
+    assert capsys.readouterr().out == ""
+    Image.fromarray(SCANS[60]).save(folder / "class 0" / "00.png")
+    (folder / "class 1" / "1.png").unlink()
+    data = data_of(run.best, classifier, [])
+    val, test = (len(data.splits[split]) for split in ("val", "test"))
+    expected = f"1 new, 1 gone; trained on: 0 of {val} val and 0 of {test} test images\n"
+    assert capsys.readouterr().out.endswith(expected)
+    file = folder / data.pack.name(data.splits["train"].tolist()[-1])  # type: ignore[union-attr]
+    for number in range(40):
+        file = file.rename(file.with_name(f"{number}.renamed.png"))
+        data = data_of(run.best, classifier, [])
+        if any(data.pack.name(place).endswith(file.name) for place in data.splits["test"].tolist()):  # type: ignore[union-attr]
+            break
+    assert capsys.readouterr().out.splitlines()[-1].endswith(f"and 1 of {len(data.splits['test'])} test images")
+
+
+def test_a_run_from_before_there_were_two_rules_keeps_its_splits(
+    train: Callable[..., Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = train(*SHORT, "--data.split_rule", "shuffle")
+    expected = data_of(run.best, load_trained(run.best), []).splits["test"]
+    checkpoint = torch.load(run.best, weights_only=True)
+    del checkpoint["data_images"], checkpoint["config"]["data"]["init_args"]["split_rule"]
+    torch.save(checkpoint, tmp_path / "old.ckpt")
+    capsys.readouterr()
+    data = data_of(tmp_path / "old.ckpt", load_trained(tmp_path / "old.ckpt"), [])
+    assert torch.equal(data.splits["test"], expected)
+    assert torch.equal(data.splits["test"], stratified_split(data.pack.labels, 0.2, random_key(0, 0))[1])  # type: ignore[union-attr]
+    assert "the checkpoint is too old to say which it was trained on" in capsys.readouterr().out
 
 
 def test_the_last_checkpoint_where_there_is_no_best(train: Callable[..., Run], tmp_path: Path) -> None:
