@@ -1,5 +1,11 @@
 """Names of files and classes as text, whatever a stranger has called them."""
 
+from collections.abc import Iterable, Sequence
+from itertools import count
+
+MOST_NAMED = 10
+"""Names that a sentence lists."""
+
 
 def readable(name: str) -> str:
     r"""A name as one line that any encoding and any terminal takes; what is neither a letter nor a sign, as its code.
@@ -11,5 +17,34 @@ def readable(name: str) -> str:
         >>> readable("Käse\x1b[2J"), readable("two\nlines"), readable("caf\udce9")
         ('Käse\\x1b[2J', 'two\\nlines', 'caf\\xe9')
     """
-    text = name.encode(errors="surrogateescape").decode(errors="backslashreplace")
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+    return "".join(letter if letter.isprintable() else _code(letter) for letter in name)
+
+
+def _code(letter: str) -> str:
+    byte = ord(letter) - 0xDC00  # if this stands for a byte of no known meaning
+    return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else letter.encode("unicode_escape").decode()
+
+
+def distinct_names(names: Iterable[str]) -> list[str]:
+    r"""Names of classes as readable text, each different: a name that another class has already gets a number.
+
+    Outputs use them as keys and columns.
+
+    Example:
+        >>> distinct_names(["crane", "reel", "crane"]), distinct_names(["caf\udce9", "caf\\xe9"])
+        (['crane', 'reel', 'crane (2)'], ['caf\\xe9', 'caf\\xe9 (2)'])
+    """
+    texts = [readable(name) for name in names]
+    taken, distinct = set(texts), dict[str, None]()
+    for text in texts:
+        name = text
+        if text in distinct:
+            name = next(f"{text} ({number})" for number in count(2) if f"{text} ({number})" not in taken)
+            taken.add(name)
+        distinct[name] = None
+    return list(distinct)
+
+
+def some_of(names: Sequence[str]) -> str:
+    """The first names in a sentence, with dots for the rest."""
+    return ", ".join([*map(readable, names[:MOST_NAMED]), *(["..."] if len(names) > MOST_NAMED else [])])

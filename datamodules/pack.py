@@ -26,7 +26,7 @@ from datamodules.loader import TimedLoader
 from datamodules.progress import progress
 from datamodules.whole_folder import refuse_too_much, whole_folder
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """Raised whenever the files below change their meaning; packs of another version are made again."""
 
 CHUNK_BYTES = 2**22
@@ -86,6 +86,8 @@ class Pack(Dataset[tuple[Tensor, Tensor]]):
         self.splits: dict[str, range] = {name: range(*ends) for name, ends in facts["splits"].items()}
         self.skipped: list[tuple[str, str]] = [(name, reason) for name, reason in facts["skipped"]]
         """Path and reason of each file that could not be read and is not in the pack."""
+        self.left_out: str = facts["left_out"]
+        """How many other files of the source are no image of it, and why."""
         self.files: ImageFiles | None = None
         if files is not None:
             if self.names is None:
@@ -168,7 +170,9 @@ def image_sums(images: NDArray[np.uint8]) -> NDArray[np.int64]:
     return sums
 
 
-def write_pack(folder: Path, source: Source, class_names: Sequence[str], *, packed: bool = True) -> None:
+def write_pack(
+    folder: Path, source: Source, class_names: Sequence[str], *, packed: bool = True, left_out: str = ""
+) -> None:
     """Read every image and write a pack so that the folder appears whole or not at all.
 
     Image files are decoded by all cores. Those that cannot be read are left out and listed with the reason. Only one
@@ -179,10 +183,11 @@ def write_pack(folder: Path, source: Source, class_names: Sequence[str], *, pack
         source: Images and labels by split.
         class_names: One name for each label.
         packed: Whether to keep the pixels, or of files only what is known about them.
+        left_out: What to say of other files.
 
     Raises:
-        MisconfigurationException: If there is no image, labels and images do not match, or a label is outside the
-            classes.
+        MisconfigurationException: If there is no image, labels and images do not match, a label is outside the
+            classes, or a file cannot be read this time for a reason that may pass.
         OSError: If the folder cannot be written.
     """
     check_labels(source, class_names)
@@ -192,7 +197,7 @@ def write_pack(folder: Path, source: Source, class_names: Sequence[str], *, pack
     with whole_folder(folder) as part:
         if packed:
             refuse_too_much(part, sum(math.prod(images.shape) for images, _ in source.values()))
-        _write_parts(part, source, class_names, total, packed)
+        _write_parts(part, source, class_names, total, packed, left_out)
 
 
 def check_labels(source: Source, class_names: Sequence[str]) -> None:
@@ -217,7 +222,9 @@ def check_labels(source: Source, class_names: Sequence[str]) -> None:
             )
 
 
-def _write_parts(part: Path, source: Source, class_names: Sequence[str], total: int, packed: bool) -> None:
+def _write_parts(
+    part: Path, source: Source, class_names: Sequence[str], total: int, packed: bool, left_out: str
+) -> None:
     some = next(images for images, _ in source.values())
     shape = tuple(some.shape[1:])
     kept_labels, kept_names, skipped, splits, end = [], [], [], {}, 0
@@ -259,6 +266,7 @@ def _write_parts(part: Path, source: Source, class_names: Sequence[str], total: 
         "resize": some.resize if isinstance(some, ImageFiles) else None,
         "splits": splits,
         "skipped": skipped,
+        "left_out": left_out,
         "class_names": list(class_names),
     }
     (part / "facts.json").write_text(json.dumps(facts | {"digest": _digest(part, facts)}, indent=2))
@@ -308,5 +316,7 @@ def _chunks(images: Images) -> Iterator[tuple[NDArray[np.uint8], dict[int, str]]
         yield from ((np.asarray(images[rows.start : rows.stop]), {}) for rows in ranges)
         return
     workers = min(available_cores(), len(ranges))
-    for chunk, errors in TimedLoader(Attempts(images), batch_size=None, sampler=ranges, num_workers=workers):
+    for chunk, errors in TimedLoader(
+        Attempts(images, for_good=True), batch_size=None, sampler=ranges, num_workers=workers
+    ):
         yield chunk.numpy(), errors

@@ -3,11 +3,12 @@
 Shapes: `N` images of `C` channels, `H` rows and `W` columns.
 """
 
+import glob
 import hashlib
 import os
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +21,8 @@ from torch import Tensor
 
 from datamodules.image_file import Resize
 from datamodules.image_files import ImageFiles
+from datamodules.left_out import files_besides, summary
+from datamodules.names import distinct_names, readable
 from datamodules.pack import Pack, Source, write_pack
 
 T = TypeVar("T")
@@ -40,7 +43,10 @@ class ImageSource(ABC):
     """
 
     class_names: Sequence[str]
-    """The classes' names; a label is a place in this list."""
+    """The classes' names; a label is a place in this list. An instance has them as `distinct_names` writes them."""
+
+    distinct_names = staticmethod(distinct_names)
+    """How the names in checkpoints of earlier versions, which have them as they were read, are to be written."""
 
     image_shape: tuple[int, int, int]
     """The images' shape (C, H, W)."""
@@ -73,12 +79,12 @@ class ImageSource(ABC):
         self.packs = packs or root / "packs"
         self.download = download
         self.storage = storage
-        self.source_class_names = list(self.class_names)
+        self.class_names = self.source_class_names = distinct_names(self.class_names)
         """The classes of the source, of which `class_names` may be a selection."""
         self.label_map: Tensor | None = None
         """The label of each of them, int64, -1 for one that is not asked for; nothing if all are."""
         if classes is not None:
-            self._select([str(name) for name in classes])
+            self._select([readable(str(name)) for name in classes])
         if len(self.class_names) < 2:
             raise MisconfigurationException(
                 f"{type(self).__name__} has only the class {self.class_names[0]}; classification needs at least two."
@@ -117,6 +123,26 @@ class ImageSource(ABC):
     def source_folder(self) -> Path:
         """The folder that the source's files are in."""
         return self.root
+
+    def known_names(self, source: Source) -> set[str]:
+        """The paths, relative to the source's folder, of images and of other files that belong there.
+
+        Args:
+            source: What `read` gives; of one that is not read from image files there are none.
+        """
+        files = [images for images, _ in source.values() if isinstance(images, ImageFiles)]
+        known = {os.fsdecode(name) for images in files for name in images.names}
+        if known:
+            known.update(*(glob.iglob(pattern, root_dir=self.source_folder) for pattern in self.known_files))  # noqa: PTH207
+        return known
+
+    def files_left_out(self, known: Collection[str]) -> list[str]:
+        """The files below the source's folder, hidden ones too, that are not known, sorted; none if none is.
+
+        Raises:
+            OSError: If a folder cannot be read.
+        """
+        return sorted(files_besides(known, self.source_folder, {self.packs.resolve()})) if known else []
 
     def fetch(self) -> None:
         """Download the source, in a data set that can be downloaded.
@@ -198,7 +224,15 @@ class ImageSource(ABC):
             with FileLock(folder.with_suffix(".lock")):
                 if self.open_pack(say_why_not=True) is None:
                     source = self.from_source(self.read)
-                    write_pack(folder, source, self.source_class_names, packed=self._is_to_be_packed(source))
+                    left_out = self.from_source(lambda: self.files_left_out(self.known_names(source)))
+                    packed = self._is_to_be_packed(source)
+                    write_pack(
+                        folder,
+                        source,
+                        self.source_class_names,
+                        packed=packed,
+                        left_out=summary(left_out, self.source_folder),
+                    )
         except OSError as error:
             raise MisconfigurationException(
                 f"The data set cannot be packed in {folder.parent}: {error.strerror or error}; choose another folder "
