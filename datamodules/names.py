@@ -25,6 +25,12 @@ def _code(letter: str) -> str:
     return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else letter.encode("unicode_escape").decode()
 
 
+def escape(error: UnicodeError) -> tuple[str, int]:
+    """For `codecs.register_error`: write what an encoding lacks as `readable` writes what is no text."""
+    assert isinstance(error, UnicodeEncodeError)
+    return "".join(map(_code, error.object[error.start : error.end])), error.end
+
+
 def distinct_names(names: Iterable[str]) -> list[str]:
     r"""Names of classes as readable text, each different: a name that another class has already gets a number.
 

@@ -4,12 +4,14 @@ A class named anew starts from its own defaults: nothing that was set for the cl
 """
 
 import argparse
+import codecs
 import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import reduce
+from io import TextIOWrapper
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NoReturn
@@ -22,7 +24,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from callbacks.checkpoint import CheckpointError
 from datamodules.loader import WorkerError
-from datamodules.names import readable
+from datamodules.names import escape, readable
 from models.checkpoint import read_checkpoint
 from scripts.meant_class import meant_class
 
@@ -169,6 +171,10 @@ def mistakes_in_one_sentence(*faults: type[Exception]) -> Iterator[None]:
         faults: What may go wrong besides `FAULTS`.
     """
     known: tuple[type[Exception], ...] = (*FAULTS, *faults)
+    codecs.register_error("escape", escape)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="escape")  # a path need not be text in the terminal's encoding
     try:
         yield
     except MisconfigurationException as error:

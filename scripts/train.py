@@ -38,6 +38,7 @@ from callbacks.prediction_file import PredictionFile
 from callbacks.run_folder import CHECKPOINTS, CONFIG, agree_on_run_folder, hold, newest_run, release_folders
 from callbacks.run_record import RunRecord
 from datamodules.base import ImageDataModule
+from datamodules.names import some_of
 from models.checkpoint import DurableCheckpointIO, is_weights_only, newest_checkpoint, read_checkpoint
 from models.class_path import refuse_functions
 from models.classifier import Classifier
@@ -296,9 +297,11 @@ class TrainCLI(LightningCLI):
                 "trainer.sync_batchnorm is true, but processes share batch norm on GPUs only; leave it out."
             )
         if trainer.is_global_zero:
+            names = self.datamodule.class_names
             print(
                 f"{type(self.model.network).__name__} with {self.model.num_parameters:,} parameters on "
-                f"{type(self.datamodule).__name__}, {device.type}, {precision} ({reason})"
+                f"{type(self.datamodule).__name__}, {len(names)} classes ({some_of(names)}), {device.type}, {precision} "
+                f"({reason})"
             )
         return trainer
 
