@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from callbacks.curves import on_boards
-from callbacks.image_grid import image_grid, printable
+from callbacks.image_grid import image_grid
 from datamodules.base import ImageDataModule
+from datamodules.names import readable
 from datamodules.transform import Batch, unnormalised
 
 LONGEST_TABLE = 50
@@ -113,6 +114,6 @@ def class_table(class_names: Sequence[str], counts: Sequence[int], epoch_counts:
         labels = labels[:ENDS] + labels[-ENDS:]
         lines[:0] = [f"The {ENDS} largest and the {ENDS} smallest of {len(class_names)} classes.", ""]
     for label in labels:
-        name = printable(class_names[label]).replace("|", "\\|")
+        name = readable(class_names[label]).replace("|", "\\|")
         lines.append(f"| {name} | {counts[label]:,} | {epoch_counts[label]:,} |")
     return "\n".join(lines)

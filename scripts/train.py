@@ -297,11 +297,10 @@ class TrainCLI(LightningCLI):
                 "trainer.sync_batchnorm is true, but processes share batch norm on GPUs only; leave it out."
             )
         if trainer.is_global_zero:
-            names = self.datamodule.class_names
+            network, data, names = self.model.network, self.datamodule, self.datamodule.class_names
             print(
-                f"{type(self.model.network).__name__} with {self.model.num_parameters:,} parameters on "
-                f"{type(self.datamodule).__name__}, {len(names)} classes ({some_of(names)}), {device.type}, {precision} "
-                f"({reason})"
+                f"{type(network).__name__} with {self.model.num_parameters:,} parameters on {type(data).__name__}, "
+                f"{len(names)} classes ({some_of(names)}), {device.type}, {precision} ({reason})"
             )
         return trainer
 

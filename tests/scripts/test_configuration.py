@@ -1,3 +1,5 @@
+import io
+import sys
 from pathlib import Path
 
 import pytest
@@ -106,3 +108,12 @@ def test_full_memory_ends_with_what_to_do(capsys: pytest.CaptureFixture[str], er
 def test_what_else_goes_wrong_is_not_taken_for_it() -> None:
     with pytest.raises(RuntimeError, match="the third row"), mistakes_in_one_sentence():
         raise RuntimeError("the third row is missing")
+
+
+def test_what_a_terminal_cannot_show_is_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    with mistakes_in_one_sentence():
+        print("runs/caf\udce9/Käse")
+    terminal.flush()
+    assert terminal.buffer.getvalue() == b"runs/caf\\xe9/K\\xe4se\n"  # type: ignore[attr-defined]
