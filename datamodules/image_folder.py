@@ -1,8 +1,9 @@
 """Any images in folders named after their classes."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from itertools import permutations
 from pathlib import Path
 from typing import Any, Literal
 
@@ -80,8 +81,8 @@ class ImageFolder(ImageDataModule):
         height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
         if min(height, width) < 1:
             raise MisconfigurationException(f"data.image_size is {image_size}; give a positive number of pixels.")
-        if splits is not None and "train" not in splits:
-            raise MisconfigurationException("data.splits has no folder for train; give one, as in '{train: .}'.")
+        if splits is not None:
+            _check_splits({split: Path(name) for split, name in splits.items()})
         self.image_shape = (channels, height, width)
         self.resize = resize
         self._folder = folder
@@ -99,10 +100,12 @@ class ImageFolder(ImageDataModule):
 
     def _find_splits(self) -> dict[str, Path]:
         top = self.source_folder
-        if self._given_splits is not None:
-            named = {split: top / name for split, name in self._given_splits.items()}
-        else:
-            named = _named_splits(_unwrapped(top, split_named), top)
+        given = self._given_splits
+        named = (
+            _named_splits(_unwrapped(top, split_named), top)
+            if given is None
+            else {str(split): top / name for split, name in given.items()}
+        )
         found = {"train": _unwrapped(named["train"])}
         classes = _classes_in(found["train"])
         for split in ("val", "test"):
@@ -110,7 +113,7 @@ class ImageFolder(ImageDataModule):
                 folder = _unwrapped(named[split], classes.__contains__)
                 if len(folders_in(folder)) > 1 or not set(classes).isdisjoint(_classes_in(folder)):
                     found[split] = folder
-                elif self._given_splits is not None:
+                elif given is not None:
                     raise MisconfigurationException(
                         f"{folder}, which data.splits names, has no class of training, such as {some_of(classes)}; "
                         "name a folder of class folders."
@@ -178,6 +181,20 @@ class ImageFolder(ImageDataModule):
         return rows
 
 
+def _check_splits(folders: Mapping[str, Path]) -> None:
+    if "train" not in folders:
+        raise MisconfigurationException("data.splits has no folder for train; give one, as in '{train: .}'.")
+    for (one, path), (other, inner) in permutations(folders.items(), 2):
+        if path == inner or path in inner.parents:
+            raise MisconfigurationException(
+                f"data.splits: the folder of {other} lies in that of {one}, so that images would be in both; give "
+                "folders beside each other."
+            )
+    for path in folders.values():
+        if path.is_absolute() or ".." in path.parts:
+            raise MisconfigurationException(f"data.splits names {path}; give a folder within --data.folder.")
+
+
 def _classes_in(folder: Path) -> list[str]:
     return folders_in(folder) or sorted({match[1] for name in images_in(folder) if (match := NUMBERED.fullmatch(name))})
 
@@ -224,7 +241,7 @@ def _named_splits(folder: Path, top: Path) -> dict[str, Path]:
     asked = {"train": ["FOLDER"]} | {split: some for split, some in splits.items() if split != "unlabelled"}
     asked_for = ", ".join(f"{split}: {folder.relative_to(top) / some[0]}" for split, some in asked.items())
     raise MisconfigurationException(
-        f"{folder} has {some_of(within)}, named after splits{f', beside {some_of(others)}' if others else ''}: it is "
-        f"not clear which folders are splits and which are classes; say it with --data.splits '{{{asked_for}}}', or "
+        f"{folder} has folders named after splits ({some_of(within)}){f' beside {some_of(others)}' if others else ''}: "
+        f"it is not clear which are splits and which are classes; say it with --data.splits '{{{asked_for}}}', or "
         f"'{{train: {folder.relative_to(top)}}}' if all are classes, or rename them."
     )

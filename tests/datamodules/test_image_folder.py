@@ -276,20 +276,20 @@ def test_says_which_folders_are_splits_where_names_do_not(tmp_path: Path) -> Non
     assert list(ImageFolder(root=tmp_path, splits={"train": "."}).class_names) == ["bus", "car", "train"]
     write_layout(tmp_path / "others", "one/a one/b two/a two/b test")
     arguments: dict[str, Any] = {"root": tmp_path, "folder": Path("others")}
-    one, two = (
-        ImageFolder(splits=splits, **arguments) for splits in ({"train": "one", "val": "two"}, {"train": "two"})
-    )
+    one = ImageFolder(splits={"train": "one", "val": "two"}, **arguments)
+    two = ImageFolder(splits={"train": "two"}, **arguments)
     assert one.read().keys() == {"train", "val"}
     assert two.read().keys() == {"train"}
     assert one.data_fingerprint != two.data_fingerprint
-    for splits, message in (
+    wrong: list[tuple[Any, str]] = [
         ({"val": "two"}, "has no folder for train"),
-        (
-            {"train": "one", "test": "test"},
-            r"others/test, which data\.splits names, has no class of training, such as a",
-        ),
+        ({"train": "one", "val": "one"}, "the folder of val lies in that of train"),
+        ({"train": ".", "test": "two"}, "the folder of test lies in that of train"),
+        ({"train": "../others/one"}, r"data\.splits names \.\./others/one; give a folder within"),
+        ({"train": "one", "test": "test"}, r"/test, which data\.splits names, has no class of training, such as a"),
         ({"train": "three"}, "others/three: No such file"),
-    ):
+    ]
+    for splits, message in wrong:
         with pytest.raises(MisconfigurationException, match=message):
             ImageFolder(splits=splits, **arguments)
 
