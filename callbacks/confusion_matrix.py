@@ -14,8 +14,9 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from callbacks.curves import on_boards
-from callbacks.image_grid import printable, shortened
+from callbacks.image_grid import shortened
 from callbacks.outside_steps import OutsideSteps
+from datamodules.names import readable
 from models.classifier import Classifier
 from models.monitor import Basis, basis, still_holds
 
@@ -161,7 +162,7 @@ def confusion_picture(confusion: NDArray[np.int64], class_names: Sequence[str]) 
     widest = int(font.getlength(f"{confusion.max():,}"))
     cell = max(NUMBERED_CELL, widest + 6) if numbered else max(1, min(CELL, LONGEST_SIDE // count))
     named = cell >= CELL
-    names = [shortened(printable(name), WIDEST_NAME, font) if named else "" for name in class_names]
+    names = [shortened(readable(name), WIDEST_NAME, font) if named else "" for name in class_names]
     margin, line = int(max(map(font.getlength, names))) + 12, int(1.5 * (NUMBERED_FONT if numbered else FONT))
     left = top = margin + line
     side = count * cell

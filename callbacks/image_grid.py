@@ -9,6 +9,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from datamodules.names import readable
+
 TILE = 96
 """Pixels that a tile's longer side has at least; it has less than twice as many."""
 
@@ -60,7 +62,7 @@ def image_grid(images: Tensor, captions: Sequence[str], columns: int = 8) -> Ima
         tile = tile.resize((width * factor, height * factor), Image.Resampling.NEAREST).reduce(divisor)
         grid.paste(tile, (left, top))
         for line_number, line in enumerate(caption.split("\n")):
-            text = shortened(printable(line), cell_width - GAP, font)
+            text = shortened(readable(line), cell_width - GAP, font)
             draw.text((left, top + tile_height + line_number * LINE_HEIGHT), text, "black", font)
     return grid
 
@@ -83,16 +85,6 @@ def as_rgb(images: Tensor) -> Tensor:
 def picture(image: Tensor) -> Image.Image:
     """An image uint8 `[3, H, W]` as a picture, RGB."""
     return Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
-
-
-def printable(text: str) -> str:
-    r"""The text on one line, with a question mark for each letter or byte of a name that cannot be drawn.
-
-    Example:
-        >>> printable("two\nlines"), printable("caf\udce9")
-        ('two lines', 'caf?')
-    """
-    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
 
 
 def shortened(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:

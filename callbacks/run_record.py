@@ -115,7 +115,7 @@ class RunRecord(OutsideSteps):
         weights = cast(Classifier, pl_module).loss_weights
         rows = zip(datamodule.class_names, datamodule.class_counts, datamodule.epoch_counts, weights, strict=True)
         table = self.folder / "classes.csv"
-        with replacing(table) as part, part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        with replacing(table) as part, part.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(("class", "train_images", "images_per_epoch", "loss_weight"))
             writer.writerows(rows)

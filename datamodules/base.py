@@ -24,6 +24,7 @@ from datamodules.cores import available_cores
 from datamodules.data_changes import KnownImages, data_changes, known_images
 from datamodules.features import Features
 from datamodules.loader import TimedLoader
+from datamodules.names import readable
 from datamodules.normalization import Normalization, chosen_normalization
 from datamodules.pack import Pack
 from datamodules.randomness import random_key, seed_generators
@@ -315,6 +316,8 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=NotesArguments
         if self.pack.skipped:
             line += f"; left out because they give no image: {len(self.pack.skipped)}"
         print(line)
+        if self.pack.left_out:
+            print(f"left out of {readable(str(self.source_folder))}: {self.pack.left_out}")
 
     def _workers(self) -> int:
         if self.num_workers is not None:

@@ -3,6 +3,7 @@
 Shapes: an image of `C` channels, `H` rows and `W` columns.
 """
 
+import errno
 import os
 import stat
 import warnings
@@ -16,12 +17,21 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 IMAGE_SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
+    (
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
+        *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".avif", ".heic", ".heif"),
+    )
 )
-"""Endings of file names, in lower case, that are taken for images."""
+"""Endings of file names, in lower case, that are taken for images; files of other names are looked into."""
 
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 """What Pillow may take a file for; for PostScript it would run Ghostscript."""
+
+HEIF_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"avif", b"avis"))
+"""What files of HEIC and AVIF have in their bytes 8 to 11, after `ftyp`."""
+
+OWN_FAULTS = frozenset((errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.EINVAL))
+"""What the system says of a file that cannot be read however often one tries; all else it says may pass."""
 
 Resize = Literal["crop", "squash"]
 """How an image of another shape is fitted: its shorter side resized and its centre cut out, or both sides resized."""
@@ -31,9 +41,26 @@ class UnreadableImageError(ValueError):
     """A file that gives no image; the message is the reason."""
 
 
-def is_image_name(name: str) -> bool:
-    """Whether a file of this name is taken for an image; hidden files never are."""
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 - 10x faster
+class TemporaryError(UnreadableImageError):
+    """A file that could not be read this time: for want of permission, memory or open files, or a disk failed."""
+
+
+def is_image(path: str) -> bool:
+    """Whether a file is taken for an image: by the ending of its name, or else by its first bytes.
+
+    One that cannot be read is, so that reading it says why.
+    """
+    if os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES:  # noqa: PTH122 - 10x faster
+        return True
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116
+            return False
+        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=FORMATS):
+            return True
+    except UnidentifiedImageError:
+        return _is_heif(path)
+    except Exception as error:  # Pillow's parsers let through whatever they stumble over
+        return _may_pass(error)
 
 
 @contextmanager
@@ -45,7 +72,7 @@ def open_image(path: str | Path) -> Iterator[Image.Image]:
 
     Raises:
         UnreadableImageError: If its header is that of no image or of one larger than Pillow's limit, or what is done
-            with it within fails.
+            with it within fails; a TemporaryError if that is no fault of the file's own.
     """
     with _unreadable_if_it_fails(path):
         if stat.S_ISFIFO(os.stat(path).st_mode):  # noqa: PTH116 - which would wait for a writer for ever
@@ -94,7 +121,32 @@ def _unreadable_if_it_fails(path: str | Path = "") -> Iterator[None]:
     except UnreadableImageError:
         raise
     except Exception as error:  # Pillow's parsers and decoders let through whatever they stumble over
-        raise UnreadableImageError(_reason(error, path)) from error
+        kind = TemporaryError if _may_pass(error) or (path and not _can_be_read(path)) else UnreadableImageError
+        raise kind(_reason(error, path)) from error
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether an error is no fault of the file's own, so that another try may succeed."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno not in OWN_FAULTS
+    return isinstance(error, MemoryError) or "out of memory" in str(error).lower()
+
+
+def _can_be_read(path: str | Path) -> bool:
+    """Whether all bytes of a file can be had, of which decoders in C do not tell."""
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123
+            while file.read(2**20):
+                pass
+    except OSError as error:
+        return not _may_pass(error)
+    return True
+
+
+def _is_heif(path: str | Path) -> bool:
+    with open(path, "rb") as file:  # noqa: PTH123
+        start = file.read(12)
+    return start[4:8] == b"ftyp" and start[8:] in HEIF_BRANDS
 
 
 def _reason(error: Exception, path: str | Path) -> str:
@@ -102,6 +154,8 @@ def _reason(error: Exception, path: str | Path) -> str:
     if isinstance(error, FileNotFoundError):
         return "the file is not there"
     if isinstance(error, UnidentifiedImageError):
+        if _is_heif(path):
+            return "it is HEIC or AVIF, which the installed Pillow cannot decode; convert it to JPEG or PNG"
         with open(path, "rb") as file:  # noqa: PTH123
             start = file.read(4)
         if start in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):

@@ -16,13 +16,18 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from datamodules.image_file import Resize, UnreadableImageError, is_image_name, read_image
+from datamodules.image_file import Resize, TemporaryError, UnreadableImageError, is_image, read_image
 
 Listing = Mapping[str, Sequence[tuple[str, int]]]
 """Path relative to the source's folder, and label, of each image of each split."""
 
-JUNK = frozenset(("__MACOSX", "__pycache__", "lost+found", "System Volume Information", "Thumbs.db", "desktop.ini"))
-"""Files and folders that operating systems leave behind, besides those that begin with `.`, `@` or `$`."""
+JUNK = frozenset(
+    (
+        *("__MACOSX", "__pycache__", "lost+found", "System Volume Information", "Thumbs.db", "desktop.ini"),
+        *("$RECYCLE.BIN", "@eaDir", "@Recycle", "#recycle"),
+    )
+)
+"""Files and folders that operating systems leave behind, besides hidden ones, which begin with `.`."""
 
 
 class ImageFiles:
@@ -79,16 +84,21 @@ class Attempts(Dataset[tuple[NDArray[np.uint8], dict[int, str]]]):
 
     Args:
         images: What to decode.
+        for_good: Whether what is found is kept, so that a `TemporaryError` must not be among the reasons.
     """
 
-    def __init__(self, images: ImageFiles) -> None:
+    def __init__(self, images: ImageFiles, *, for_good: bool = False) -> None:
         self.images = images
+        self.for_good = for_good
 
     def __getitem__(self, indices: range) -> tuple[NDArray[np.uint8], dict[int, str]]:
         """Decode the images at some places.
 
         Returns:
             uint8 `[B, C, H, W]`, zeros where there is no image, and the reason for each row of these.
+
+        Raises:
+            MisconfigurationException: If a file cannot be read for a reason that may pass, and that would be kept.
         """
         chunk = np.zeros((len(indices), *self.images.shape[1:]), np.uint8)
         errors = {}
@@ -96,13 +106,18 @@ class Attempts(Dataset[tuple[NDArray[np.uint8], dict[int, str]]]):
             try:
                 chunk[row] = self.images.read(index)
             except UnreadableImageError as error:
+                if self.for_good and isinstance(error, TemporaryError):
+                    raise MisconfigurationException(
+                        f"{self.images.path(index)} cannot be read: {error}, which may be no fault of the file's; make "
+                        "it readable and start again, or take it out of the data set."
+                    ) from error
                 errors[row] = str(error)
         return chunk, errors
 
 
 def is_junk(name: str) -> bool:
     """Whether a file or folder of this name is nobody's data."""
-    return name[0] in ".@$" or name in JUNK
+    return name.startswith(".") or name in JUNK
 
 
 def files_under(folder: Path) -> Iterator[os.DirEntry[str]]:
@@ -130,7 +145,7 @@ def images_under(folder: Path, start: Path) -> list[str]:
         OSError: If a folder cannot be read.
     """
     skip = len(os.path.join(start, ""))  # noqa: PTH118 - a string to measure
-    return sorted(entry.path[skip:] for entry in files_under(folder) if is_image_name(entry.name))
+    return sorted(entry.path[skip:] for entry in files_under(folder) if is_image(entry.path))
 
 
 def images_in(folder: Path) -> list[str]:
@@ -140,7 +155,17 @@ def images_in(folder: Path) -> list[str]:
         OSError: If the folder cannot be read.
     """
     with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if is_image_name(entry.name) and not entry.is_dir())
+        files = (entry for entry in entries if not is_junk(entry.name) and not entry.is_dir())
+        return sorted(entry.name for entry in files if is_image(entry.path))
+
+
+def holds_image(folder: Path) -> bool:
+    """Whether there is an image anywhere below a folder.
+
+    Raises:
+        OSError: If a folder cannot be read.
+    """
+    return any(is_image(entry.path) for entry in files_under(folder))
 
 
 def folders_in(folder: Path) -> list[str]:

@@ -1,8 +1,9 @@
 """Any images in folders named after their classes."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from itertools import permutations
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,14 +11,42 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from datamodules.base import ImageDataModule
 from datamodules.image_file import Resize
-from datamodules.image_files import fingerprint_files, folders_in, images_in, images_under, listed
+from datamodules.image_files import fingerprint_files, folders_in, holds_image, images_in, images_under, listed
+from datamodules.names import some_of
 from datamodules.pack import Source
 
-SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
-"""What the folder of each split may be called."""
+SPLIT_WORDS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "validate", "dev"),
+    "test": ("test", "testing", "eval", "evaluation"),
+    "unlabelled": ("pred", "predict", "prediction", "unlabeled", "unlabelled"),
+}
+"""What public data sets call the folder of each split, as Hugging Face's `datasets` knows it, and that of images
+without labels."""
 
-NUMBERED = re.compile(r"([^.]+)\.\d+\.\w+")
-"""Names of files that begin with their class, as in the Dogs vs. Cats competition (Kaggle, 2013): `cat.0.jpg`."""
+SPLIT_OF = {word: split for split, words in SPLIT_WORDS.items() for word in words}
+
+OTHER_WORDS = frozenset(("", "image", "img", "split"))
+"""What such names hold besides, as in `test_images`."""
+
+NUMBERED = re.compile(r"(.+?)[._]\d+(\.\w+)?")
+"""Names of files that begin with their class, as in the competition Dogs vs. Cats (Kaggle, 2013), `cat.0.jpg`, and the
+Oxford-IIIT Pet data set (Parkhi et al., 2012), `Abyssinian_1.jpg`."""
+
+
+def split_named(name: str) -> tuple[str, str] | None:
+    """The split that a folder is named after, and the rest of its name; None if it is named after none.
+
+    Example:
+        >>> split_named("Training"), split_named("ValidSet"), split_named("seg_train"), split_named("trainee")
+        (('train', ''), ('val', ''), ('train', 'seg'), None)
+    """
+    words = re.findall(r"[^\W\d_]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())
+    words = [re.sub(r"(data)?(set)?s?$", "", word) for word in words]
+    splits = [SPLIT_OF[word] for word in words if word in SPLIT_OF]
+    if len(splits) != 1:
+        return None
+    return splits[0], " ".join(word for word in words if word not in SPLIT_OF and word not in OTHER_WORDS)
 
 
 class ImageFolder(ImageDataModule):
@@ -25,13 +54,16 @@ class ImageFolder(ImageDataModule):
 
     The classes are those of `train`, sorted by name. Images may lie in folders within a class's folder. Instead of in
     class folders, they may be named after their class and numbered: `train/cat.0.jpg`. What a split lacks in labels is
-    no split: a `test` folder of images without classes is left alone.
+    no split: a `test` folder of images without classes is left out. Folders of splits may be named as in public data
+    sets (`Training`, `valid`, `seg_test`), and a folder that is alone in another is looked through.
 
     Args:
         folder: Where they are; a relative path begins in `root`.
         image_size: Height and width that images are brought to, in pixels; one number is both.
         channels: 3 for colour, 1 for grey.
         resize: `crop` resizes the shorter side and cuts out the centre, `squash` resizes both sides.
+        splits: The folder of each split, relative to `folder`, where names do not say it: `{train: a, test: b}`; or
+            `{train: .}` if all folders are classes, whatever they are called.
         arguments: Those of `ImageDataModule`.
     """
 
@@ -43,14 +75,18 @@ class ImageFolder(ImageDataModule):
         image_size: int | tuple[int, int] = 224,
         channels: Literal[1, 3] = 3,
         resize: Resize = "crop",
+        splits: dict[Literal["train", "val", "test"], str] | None = None,
         **arguments: Any,
     ) -> None:
         height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
         if min(height, width) < 1:
             raise MisconfigurationException(f"data.image_size is {image_size}; give a positive number of pixels.")
+        if splits is not None:
+            _check_splits({split: Path(name) for split, name in splits.items()})
         self.image_shape = (channels, height, width)
         self.resize = resize
         self._folder = folder
+        self._given_splits = splits
         super().__init__(**arguments)
 
     @property
@@ -60,37 +96,55 @@ class ImageFolder(ImageDataModule):
 
     @cached_property
     def _split_folders(self) -> dict[str, Path]:
-        there = self.from_source(lambda: folders_in(self.source_folder))
-        if "train" not in there:
-            return {"train": self.source_folder}
-        named = {split: name for split, names in SPLIT_FOLDERS.items() for name in reversed(names) if name in there}
-        folders = {split: self.source_folder / name for split, name in named.items()}
-        return {split: folder for split, folder in folders.items() if split == "train" or self._classes_in(folder)}
+        return self.from_source(self._find_splits)
 
-    def _classes_in(self, folder: Path) -> list[str]:
-        return folders_in(folder) or sorted(
-            {match[1] for name in images_in(folder) if (match := NUMBERED.fullmatch(name))}
+    def _find_splits(self) -> dict[str, Path]:
+        top = self.source_folder
+        given = self._given_splits
+        named = (
+            _named_splits(_unwrapped(top, split_named), top)
+            if given is None
+            else {str(split): top / name for split, name in given.items()}
         )
+        found = {"train": _unwrapped(named["train"])}
+        classes = _classes_in(found["train"])
+        for split in ("val", "test"):
+            if split in named:
+                folder = _unwrapped(named[split], classes.__contains__)
+                if len(folders_in(folder)) > 1 or not set(classes).isdisjoint(_classes_in(folder)):
+                    found[split] = folder
+                elif given is not None:
+                    raise MisconfigurationException(
+                        f"{folder}, which data.splits names, has no class of training, such as {some_of(classes)}; "
+                        "name a folder of class folders."
+                    )
+        return found
+
+    @cached_property
+    def _class_folders(self) -> list[str]:
+        """The classes as the source has them, in the order of their labels."""
+        return self.from_source(lambda: _classes_in(self._split_folders["train"]))
 
     @cached_property
     def class_names(self) -> Sequence[str]:  # type: ignore[override]  # others declare theirs, these are folders
         """The names of the class folders in `train`, sorted.
 
         Raises:
-            MisconfigurationException: If there are none.
+            MisconfigurationException: If there are none, or it is not clear which folders are classes.
         """
-        folder = self._split_folders["train"]
-        names = self.from_source(lambda: self._classes_in(folder))
-        if not names:
+        if not self._class_folders:
+            folder = self._split_folders["train"]
             raise MisconfigurationException(
                 f"{folder} has no class folders; expected images in folders such as {folder / 'cat'} and "
-                f"{folder / 'dog'}."
+                f"{folder / 'dog'}, or another folder in --data.folder or --data.splits."
             )
-        return names
+        return self._class_folders
 
     def fingerprint(self) -> str:
-        """Sizes and times of all files."""
-        return fingerprint_files(self.source_folder)
+        """Sizes and times of all files, and which folders are splits where their names alone do not say it."""
+        splits = {split: str(path.relative_to(self.source_folder)) for split, path in self._split_folders.items()}
+        unusual = {split: path for split, path in splits.items() if path not in (".", split, "valid", "validation")}
+        return fingerprint_files(self.source_folder) + (str(unusual) if unusual else "")
 
     def read(self) -> Source:
         """The images of every split that is there."""
@@ -98,25 +152,96 @@ class ImageFolder(ImageDataModule):
         return listed(self.source_folder, listing, self.image_shape, self.resize)
 
     def _list(self, split: str, folder: Path) -> list[tuple[str, int]]:
-        names = self.source_class_names
-        if others := sorted(set(self._classes_in(folder)) - set(names)):
+        label_of = {name: label for label, name in enumerate(self._class_folders)}
+        classes = _classes_in(folder)
+        if others := sorted(set(classes) - set(label_of)):
             raise MisconfigurationException(
                 f"{folder} has the class {others[0]}, which training lacks; the classes are those of "
-                f"{self._split_folders['train']}: {', '.join(names[:10])}{', ...' if len(names) > 10 else ''}."
+                f"{self._split_folders['train']}: {some_of(self._class_folders)}."
             )
         if folders_in(folder):
+            for name in classes:
+                if twice := sorted(set(folders_in(folder / name)) & set(label_of) - {name}):
+                    raise MisconfigurationException(
+                        f"{folder / name} has a folder {twice[0]}, as there is a class beside it, so that its images "
+                        "would be of two classes; remove what is there twice, or name another --data.folder."
+                    )
             rows = [
-                (path, label)
-                for label, name in enumerate(names)
-                if (folder / name).is_dir()
-                for path in images_under(folder / name, self.source_folder)
+                (path, label_of[name]) for name in classes for path in images_under(folder / name, self.source_folder)
             ]
         else:
             within = folder.relative_to(self.source_folder)
             matches = [match for name in images_in(folder) if (match := NUMBERED.fullmatch(name))]
-            rows = [(str(within / match[0]), names.index(match[1])) for match in matches]
-        if split == "train" and (empty := sorted(set(range(len(names))) - {label for _, label in rows})):
+            rows = [(str(within / match[0]), label_of[match[1]]) for match in matches]
+        if split == "train" and (empty := sorted(set(label_of.values()) - {label for _, label in rows})):
             raise MisconfigurationException(
-                f"The class folder {folder / names[empty[0]]} has no image; add some or remove the folder."
+                f"The class folder {folder / self._class_folders[empty[0]]} has no image; add some or remove the "
+                "folder, or say with --data.folder in which folder the classes are."
             )
         return rows
+
+
+def _check_splits(folders: Mapping[str, Path]) -> None:
+    if "train" not in folders:
+        raise MisconfigurationException("data.splits has no folder for train; give one, as in '{train: .}'.")
+    for (one, path), (other, inner) in permutations(folders.items(), 2):
+        if path == inner or path in inner.parents:
+            raise MisconfigurationException(
+                f"data.splits: the folder of {other} lies in that of {one}, so that images would be in both; give "
+                "folders beside each other."
+            )
+    for path in folders.values():
+        if path.is_absolute() or ".." in path.parts:
+            raise MisconfigurationException(f"data.splits names {path}; give a folder within --data.folder.")
+
+
+def _classes_in(folder: Path) -> list[str]:
+    return folders_in(folder) or sorted({match[1] for name in images_in(folder) if (match := NUMBERED.fullmatch(name))})
+
+
+def _unwrapped(folder: Path, is_one: Callable[[str], object] = lambda name: False) -> Path:
+    """The folder, or one within it that archives have wrapped in others: alone in its own, and with several classes.
+
+    Args:
+        folder: The folder.
+        is_one: Whether a name is that of a class or split, which is no wrapping.
+    """
+    inner = folder
+    while len(names := folders_in(inner)) == 1 and not is_one(names[0]):
+        inner /= names[0]
+    return inner if (names and is_one(names[0])) or len(_classes_in(inner)) > 1 else folder
+
+
+def _named_splits(folder: Path, top: Path) -> dict[str, Path]:
+    """The folders in one that are named after splits; itself, for training, if there are none.
+
+    Args:
+        folder: The folder.
+        top: The folder that is searched, in which it lies.
+
+    Raises:
+        MisconfigurationException: If they may be classes.
+    """
+    names = folders_in(folder)
+    by_rest: dict[str, dict[str, list[str]]] = {}
+    for name in names:
+        if named := split_named(name):
+            by_rest.setdefault(named[1], {}).setdefault(named[0], []).append(name)
+    # With another word in its name, a folder alone may be a class, such as bullet trains.
+    several = (splits for splits in by_rest.values() if "train" in splits and len(splits) > 1)
+    splits = by_rest.get("") or next(several, None)
+    if splits is None:
+        return {"train": folder}
+    within = [name for some in splits.values() for name in some]
+    # Beside two splits, folders without class folders are not meant to be trained on.
+    others = [name for name in names if name not in within and (len(splits) == 1 or folders_in(folder / name))]
+    others = [name for name in others if holds_image(folder / name)]
+    if "train" in splits and not others and len(within) == len(splits):
+        return {split: folder / name for split, (name,) in splits.items()}
+    asked = {"train": ["FOLDER"]} | {split: some for split, some in splits.items() if split != "unlabelled"}
+    asked_for = ", ".join(f"{split}: {folder.relative_to(top) / some[0]}" for split, some in asked.items())
+    raise MisconfigurationException(
+        f"{folder} has folders named after splits ({some_of(within)}){f' beside {some_of(others)}' if others else ''}: "
+        f"it is not clear which are splits and which are classes; say it with --data.splits '{{{asked_for}}}', or "
+        f"'{{train: {folder.relative_to(top)}}}' if all are classes, or rename them."
+    )

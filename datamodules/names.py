@@ -1,6 +1,11 @@
 """Names of files and classes as text, whatever a stranger has called them."""
 
 import re
+from collections.abc import Iterable, Sequence
+from itertools import count
+
+MOST_NAMED = 10
+"""Names that a sentence lists."""
 
 
 def readable(name: str) -> str:
@@ -13,8 +18,7 @@ def readable(name: str) -> str:
         >>> readable("Käse\x1b[2J"), readable("two\nlines"), readable("caf\udce9")
         ('Käse\\x1b[2J', 'two\\nlines', 'caf\\xe9')
     """
-    text = name.encode(errors="surrogateescape").decode(errors="backslashreplace")
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+    return "".join(letter if letter.isprintable() else _code(letter) for letter in name)
 
 
 def in_markdown(name: str) -> str:
@@ -26,3 +30,39 @@ def in_markdown(name: str) -> str:
     """
     text = re.sub(r"([\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", readable(name))
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("://", "&#58;//")
+
+
+def _code(letter: str) -> str:
+    byte = ord(letter) - 0xDC00  # if this stands for a byte of no known meaning
+    return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else letter.encode("unicode_escape").decode()
+
+
+def escape(error: UnicodeError) -> tuple[str, int]:
+    """For `codecs.register_error`: write what an encoding lacks as `readable` writes what is no text."""
+    assert isinstance(error, UnicodeEncodeError)
+    return "".join(map(_code, error.object[error.start : error.end])), error.end
+
+
+def distinct_names(names: Iterable[str]) -> list[str]:
+    r"""Names of classes as readable text, each different: a name that another class has already gets a number.
+
+    Outputs use them as keys and columns.
+
+    Example:
+        >>> distinct_names(["crane", "reel", "crane"]), distinct_names(["caf\udce9", "caf\\xe9"])
+        (['crane', 'reel', 'crane (2)'], ['caf\\xe9', 'caf\\xe9 (2)'])
+    """
+    texts = [readable(name) for name in names]
+    taken, distinct = set(texts), dict[str, None]()
+    for text in texts:
+        name = text
+        if text in distinct:
+            name = next(f"{text} ({number})" for number in count(2) if f"{text} ({number})" not in taken)
+            taken.add(name)
+        distinct[name] = None
+    return list(distinct)
+
+
+def some_of(names: Sequence[str]) -> str:
+    """The first names in a sentence, with dots for the rest."""
+    return ", ".join([*map(readable, names[:MOST_NAMED]), *(["..."] if len(names) > MOST_NAMED else [])])

@@ -100,6 +100,8 @@ class Pack(Dataset[tuple[Tensor, Tensor]]):
         self.splits: dict[str, range] = {name: range(*ends) for name, ends in facts["splits"].items()}
         self.skipped: list[tuple[str, str]] = [(name, reason) for name, reason in facts["skipped"]]
         """Path and reason of each file that could not be read and is not in the pack."""
+        self.left_out: str = facts["left_out"]
+        """How many other files of the source are no image of it, and why."""
         self.files: ImageFiles | None = None
         if files is not None:
             if self.names is None:
@@ -182,7 +184,9 @@ def image_sums(images: NDArray[np.uint8]) -> NDArray[np.int64]:
     return sums
 
 
-def write_pack(folder: Path, source: Source, class_names: Sequence[str], *, packed: bool = True) -> None:
+def write_pack(
+    folder: Path, source: Source, class_names: Sequence[str], *, packed: bool = True, left_out: str = ""
+) -> None:
     """Read every image and write a pack so that the folder appears whole or not at all.
 
     Image files are decoded by all cores. Those that cannot be read are left out and listed with the reason. Only one
@@ -193,9 +197,10 @@ def write_pack(folder: Path, source: Source, class_names: Sequence[str], *, pack
         source: Images and labels by split, as `datamodules.source_check.checked` gives them.
         class_names: One name for each label.
         packed: Whether to keep the pixels, or of files only what is known about them.
+        left_out: What to say of other files.
 
     Raises:
-        MisconfigurationException: If there is no image.
+        MisconfigurationException: If there is no image, or a file cannot be read this time for a reason that may pass.
         OSError: If the folder cannot be written.
     """
     total = sum(len(labels) for _, labels in source.values())
@@ -204,10 +209,12 @@ def write_pack(folder: Path, source: Source, class_names: Sequence[str], *, pack
     with whole_folder(folder) as part:
         if packed:
             refuse_too_much(part, sum(math.prod(images.shape) for images, _ in source.values()))
-        _write_parts(part, source, class_names, total, packed)
+        _write_parts(part, source, class_names, total, packed, left_out)
 
 
-def _write_parts(part: Path, source: Source, class_names: Sequence[str], total: int, packed: bool) -> None:
+def _write_parts(
+    part: Path, source: Source, class_names: Sequence[str], total: int, packed: bool, left_out: str
+) -> None:
     some = next(images for images, _ in source.values())
     shape = tuple(some.shape[1:])
     kept_labels, kept_names, kept_contents, skipped, splits, end = [], [], [], [], {}, 0
@@ -256,6 +263,7 @@ def _write_parts(part: Path, source: Source, class_names: Sequence[str], total: 
         "resize": some.resize if isinstance(some, ImageFiles) else None,
         "splits": splits,
         "skipped": skipped,
+        "left_out": left_out,
         "class_names": list(class_names),
         "fingerprint": _fingerprint(all_labels, digests, splits, class_names),
     }
@@ -313,5 +321,7 @@ def _chunks(images: Images) -> Iterator[tuple[NDArray[np.uint8], dict[int, str]]
         yield from ((np.asarray(images[rows.start : rows.stop]), {}) for rows in ranges)
         return
     workers = min(available_cores(), len(ranges))
-    for chunk, errors in TimedLoader(Attempts(images), batch_size=None, sampler=ranges, num_workers=workers):
+    for chunk, errors in TimedLoader(
+        Attempts(images, for_good=True), batch_size=None, sampler=ranges, num_workers=workers
+    ):
         yield chunk.numpy(), errors

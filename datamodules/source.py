@@ -3,13 +3,14 @@
 Shapes: `N` images of `C` channels, `H` rows and `W` columns.
 """
 
+import glob
 import hashlib
 import inspect
 import os
 import re
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
 from errno import ENOSPC
@@ -24,6 +25,8 @@ from torch import Tensor
 
 from datamodules.image_file import Resize
 from datamodules.image_files import ImageFiles
+from datamodules.left_out import files_besides, summary
+from datamodules.names import distinct_names, readable
 from datamodules.pack import Pack, Source, write_pack
 from datamodules.source_check import check_declaration, checked
 
@@ -50,7 +53,10 @@ class ImageSource(ABC):
     """
 
     class_names: Sequence[str]
-    """The classes' names; a label is a place in this list."""
+    """The classes' names; a label is a place in this list. An instance has them as `distinct_names` writes them."""
+
+    distinct_names = staticmethod(distinct_names)
+    """How the names in checkpoints of earlier versions, which have them as they were read, are to be written."""
 
     image_shape: tuple[int, int, int]
     """The images' shape (C, H, W)."""
@@ -89,7 +95,7 @@ class ImageSource(ABC):
         self.storage = storage
         self.repack = repack
         check_declaration(self)
-        self.source_class_names = list(self.class_names)
+        self.class_names = self.source_class_names = distinct_names(self.class_names)
         """The classes of the source, of which `class_names` may be a selection."""
         self.label_map: Tensor | None = None
         """The label of each of them, int64, -1 for one that is not asked for; nothing if all are."""
@@ -104,7 +110,7 @@ class ImageSource(ABC):
 
     def _select(self, given: Sequence[str | int]) -> None:
         names = self.source_class_names
-        classes = [str(name) for name in given]
+        classes = [readable(str(name)) for name in given]
         for name, value in zip(classes, given, strict=True):
             if name not in names:
                 near = get_close_matches(name, names, n=3, cutoff=0.5)
@@ -135,6 +141,26 @@ class ImageSource(ABC):
     def source_folder(self) -> Path:
         """The folder that the source's files are in."""
         return self.root
+
+    def known_names(self, source: Source) -> set[str]:
+        """The paths, relative to the source's folder, of images and of other files that belong there.
+
+        Args:
+            source: What `read` gives; of one that is not read from image files there are none.
+        """
+        files = [images for images, _ in source.values() if isinstance(images, ImageFiles)]
+        known = {os.fsdecode(name) for images in files for name in images.names}
+        if known:
+            known.update(*(glob.iglob(pattern, root_dir=self.source_folder) for pattern in self.known_files))  # noqa: PTH207
+        return known
+
+    def files_left_out(self, known: Collection[str]) -> list[str]:
+        """The files below the source's folder, hidden ones too, that are not known, sorted; none if none is.
+
+        Raises:
+            OSError: If a folder cannot be read.
+        """
+        return sorted(files_besides(known, self.source_folder, {self.packs.resolve()})) if known else []
 
     def fetch(self) -> None:
         """Download the source, in a data set that can be downloaded.
@@ -218,7 +244,9 @@ class ImageSource(ABC):
                 if self.repack or self.open_pack(say_why_not=True) is None:
                     name, names = type(self).__name__, self.source_class_names
                     source = checked(name, self.from_source(self.read), names, self.image_shape)
-                    write_pack(folder, source, names, packed=self._is_to_be_packed(source))
+                    left_out = self.from_source(lambda: self.files_left_out(self.known_names(source)))
+                    packed, others = self._is_to_be_packed(source), summary(left_out, self.source_folder)
+                    write_pack(folder, source, names, packed=packed, left_out=others)
                     self.repack = False
         except OSError as error:
             smaller = ", or of image files keep no pixels with --data.storage files" if error.errno == ENOSPC else ""

@@ -35,7 +35,8 @@ def check_declaration(data: Any) -> None:
         refuse(f'class_names is {class_names!r}; give one text for each class, such as ("cat", "dog").')
     if others := [each for each in class_names if not isinstance(each, str) or not each]:
         refuse(f'class_names has {others[0]!r}, which is no text; write names such as "cat".')
-    if twice := [each for each, count in Counter(class_names).items() if count > 1]:
+    is_read = not isinstance(getattr_static(data, "class_names"), Sequence)  # from a file, where it is nobody's mistake
+    if not is_read and (twice := [each for each, count in Counter(class_names).items() if count > 1]):
         refuse(f"class_names has {twice[0]} twice; give every class a name of its own.")
     whole = isinstance(image_shape, Sequence) and all(type(each) is int and each > 0 for each in image_shape)
     if not whole or len(image_shape) != 3:

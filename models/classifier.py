@@ -357,7 +357,8 @@ class Classifier(LightningModule):
             MisconfigurationException: If data with other classes is attached, or the weights are of another network
                 than the Trainer has.
         """
-        class_names = checkpoint["class_names"]
+        datamodule = getattr(self._trainer, "datamodule", None)
+        class_names = getattr(datamodule, "distinct_names", list)(checkpoint["class_names"])
         if self.class_names and self.class_names != class_names:
             raise MisconfigurationException(
                 f"The checkpoint knows the classes {', '.join(class_names)}, the data has "

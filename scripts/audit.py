@@ -83,7 +83,9 @@ class Listing:
     def name(self, place: int) -> str:
         """The path of an image in the source's folder, or its split and place there, as in `train[123]`."""
         split, images, index = self.find(place)
-        return os.fsdecode(images.names[index]) if isinstance(images, ImageFiles) else f"{split}[{self.rows[place]}]"
+        if isinstance(images, ImageFiles):
+            return readable(os.fsdecode(images.names[index]))
+        return f"{split}[{self.rows[place]}]"
 
     def picture(self, place: int) -> Image.Image:
         """The image as a viewer shows it."""
@@ -243,12 +245,12 @@ class Audit:
         kinds = ("leakage", "label_conflicts", "exact_duplicates", "near_duplicates")
         return {
             "data": type(self.data).__name__,
-            "folder": str(self.data.source_folder),
+            "folder": readable(str(self.data.source_folder)),
             "clean": self.is_clean,
             "images": len(self.listing),
             "splits_problem": self.problem,
             "unreadable": [image(place) | {"reason": reason} for place, reason in self.prints.errors.items()],
-            "stray_files": self.stray,
+            "stray_files": list(map(readable, self.stray)),
             **{
                 kind: [{"images": [image(pair.first), image(pair.second)], **pair.facts} for pair in pairs]
                 for kind, pairs in zip(kinds, self.pairs.values(), strict=True)
@@ -295,7 +297,7 @@ def _some(lines: Sequence[str]) -> list[str]:
 
 def class_table(audit: Audit) -> Table:
     """Images per class and split: a row for each class, or what is typical where there are many."""
-    counts, names = audit.counts, [readable(str(name)) for name in audit.listing.class_names]
+    counts, names = audit.counts, audit.listing.class_names
     table = Table(box=box.SIMPLE_HEAD)
     if len(names) <= MOST_CLASSES:
         table.add_column("class")

@@ -25,7 +25,7 @@ from rich.table import Table
 from torch import Tensor
 
 from datamodules.base import ImageDataModule
-from datamodules.names import readable
+from datamodules.names import distinct_names, readable
 from datamodules.progress import progress
 from models.batch_norm import compute_statistics, trained_batch_norms
 from models.checkpoint import DurableCheckpointIO, read_checkpoint
@@ -162,7 +162,7 @@ def refuse_differences(one: Path, first: Mapping[str, Any], other: Path, second:
 
 def _facts(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     found = {"network": checkpoint.get("hyper_parameters", {}).get("network")}
-    found |= {f"class {place}": name for place, name in enumerate(checkpoint["class_names"])}
+    found |= {f"class {place}": name for place, name in enumerate(distinct_names(checkpoint["class_names"]))}
     found["preprocessing"] = checkpoint["preprocessing"]
     flat: dict[str, Any] = {}
 

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from callbacks.figure import new_figure, picture_of
-from callbacks.image_grid import as_rgb, printable
+from callbacks.image_grid import as_rgb
+from datamodules.names import readable
 from datamodules.whole_folder import whole_folder
 from models.classifier import Classifier
 from scripts.layers import layer_outputs
@@ -116,7 +117,7 @@ def embedding_picture(
     """
     figure = new_figure()
     axes = figure.subplots()
-    names = [printable(name) for name in class_names]
+    names = [readable(name) for name in class_names]
     present = np.unique(labels).tolist()
     for label in present:
         x, y = places[labels == label].T
@@ -149,7 +150,7 @@ def write_projector(
     with whole_folder(folder) as part, SummaryWriter(str(part)) as writer:
         writer.add_embedding(
             features,
-            metadata=[printable(class_names[label]) for label in labels.tolist()],
+            metadata=[readable(class_names[label]) for label in labels.tolist()],
             label_img=thumbnails,
             tag="features",
         )

@@ -4,18 +4,21 @@ import os
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from glob import glob, has_magic
+from itertools import takewhile
 from pathlib import Path
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from datamodules.image_file import is_image_name
+from datamodules.image_file import is_image
 from datamodules.image_files import images_under, is_junk
+from datamodules.left_out import files_besides, summary
+from datamodules.names import readable
 
 STANDARD_INPUT = "-"
 
 
 def input_images(paths: Sequence[str], lists: Sequence[str] = ()) -> list[str]:
-    """Find the images, in the order in which they were asked for.
+    """Find the images, in the order in which they were asked for; a line on standard error says what is left out.
 
     Args:
         paths: Files, whatever they are called; folders, whose images are taken with those of the folders in them,
@@ -39,15 +42,27 @@ def input_images(paths: Sequence[str], lists: Sequence[str] = ()) -> list[str]:
 def _meant_by(path: str) -> Sequence[str]:
     if path == STANDARD_INPUT:
         return _names_in(sys.stdin.buffer.read(), "Standard input")
+    matches = [path]
     if os.path.lexists(path):
-        return _under(path) if Path(path).is_dir() else [path]
-    if not has_magic(path):
+        if not Path(path).is_dir():
+            return [path]
+    elif has_magic(path):
+        matches = glob(path, recursive=True)  # noqa: PTH207 - strings that are kept as they are
+    else:
         raise MisconfigurationException(f"There is no {path}; name image files, folders of them, or globs.")
-    matches = glob(path, recursive=True)  # noqa: PTH207 - strings that are kept as they are
     asked_for = set(Path(path).parts)
     found = sorted({name for match in matches for name in _images_of(match, asked_for)})
     if not found:
-        raise MisconfigurationException(f"No image matches {path}; name image files, folders of them, or other globs.")
+        raise MisconfigurationException(
+            f"The folder {path} has no images, nor have those in it; name another."
+            if matches == [path]
+            else f"No image matches {path}; name image files, folders of them, or other globs."
+        )
+    plain = takewhile(lambda part: matches == [path] or not has_magic(part), Path(path).parts)
+    top = Path(*plain)
+    others = {name for match in matches for name in _files_of(match)}.difference(found)
+    if left_out := summary([os.path.relpath(name, top) for name in others], top):
+        print(f"left out of {readable(str(top))}: {left_out}", file=sys.stderr)
     return found
 
 
@@ -56,17 +71,14 @@ def _images_of(match: str, asked_for: Collection[str]) -> Iterator[str]:
         return
     if Path(match).is_dir():
         yield from _images_in(match)
-    elif is_image_name(os.path.basename(match)):  # noqa: PTH119 - of a string
+    elif is_image(match):
         yield match
 
 
-def _under(folder: str) -> list[str]:
-    found = _images_in(folder)
-    if not found:
-        raise MisconfigurationException(
-            f"The folder {folder} has no images: no file in it or below ends in .jpg, .png or the like; name another."
-        )
-    return found
+def _files_of(match: str) -> Iterator[str]:
+    if Path(match).is_dir():
+        return (os.path.join(match, name) for name in files_besides((), Path(match)))  # noqa: PTH118
+    return iter([match])
 
 
 def _images_in(folder: str) -> list[str]:

@@ -169,7 +169,7 @@ def rows_of(
         errors: For the rows without an image, the reason.
         options: The command line's.
     """
-    names = [readable(name) for name in classifier.class_names]
+    names = classifier.class_names
     errors = errors | {
         int(row): NO_FINITE_LOGITS for row in np.flatnonzero(~np.isfinite(logits).all(axis=1)) if int(row) not in errors
     }

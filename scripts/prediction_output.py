@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from rich.cells import cell_len
 
-from datamodules.names import readable
+from datamodules.names import distinct_names, readable
 
 ROW_GROUP_CELLS = 2**20
 """Cells of a Parquet file that are in memory at a time."""
@@ -66,7 +66,7 @@ def columns_for(
         probabilities: Whether to give the probability of each class.
         logits: Whether to give its logit.
     """
-    names = [readable(name) for name in class_names]
+    names = distinct_names(class_names)
     columns = [*BASE]
     for number in range(1, top + 1):
         columns += [Column(f"class {number}"), Column(f"probability {number}", "probability")]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from datamodules.base import ImageDataModule
-from datamodules.names import readable
+from datamodules.names import distinct_names, readable
 from datamodules.progress import progress
 from models.classifier import Classifier
 from models.durable_file import replacing
@@ -107,7 +107,7 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
     Raises:
         OSError: If it cannot be written.
     """
-    names = [readable(name) for name in predictions.class_names]
+    names = distinct_names(predictions.class_names)
     probabilities = predictions.probabilities
     wide = len(names) <= MOST_COLUMNS
     if wide:

@@ -13,6 +13,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from callbacks.origin import read_restarts
 from callbacks.run_folder import CONFIG, with_split_rule
+from datamodules.names import distinct_names
 from models.checkpoint import read_checkpoint
 from models.plain_data import read_json
 from scripts.chart import Point
@@ -155,7 +156,7 @@ def _read_folder(folder: Path) -> Run:
         seed=_seed(config),
         settings=settings_of(config) | _settings_changed(folder),
         checkpoint=checkpoint,
-        class_names=tuple(inside.get("class_names", ())),
+        class_names=tuple(distinct_names(inside.get("class_names", ()))),
         data_fingerprint=inside.get("data_fingerprint"),
         figures=figures,
         costs={name: float(results[name]) for name in COSTS if isinstance(results.get(name), int | float)},
@@ -182,7 +183,7 @@ def _read_checkpoint(path: Path, folder: Path | None) -> Run:
         seed=_seed(config),
         settings=settings_of(config) | {CHECKPOINT: path.name},
         checkpoint=path,
-        class_names=tuple(inside["class_names"]),
+        class_names=tuple(distinct_names(inside["class_names"])),
         data_fingerprint=inside.get("data_fingerprint"),
         figures={name: value for name, value in _figures(progress.get("metrics", {})).items() if name[:4] != "test"},
         costs={name: float(value) for name, value in costs.items() if value is not None},

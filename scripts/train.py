@@ -52,6 +52,7 @@ from callbacks.run_folder import (
 )
 from callbacks.run_record import RunRecord
 from datamodules.base import ImageDataModule
+from datamodules.names import some_of
 from models.checkpoint import DurableCheckpointIO, is_weights_only, newest_checkpoint, read_checkpoint
 from models.class_path import Scope, check_classes
 from models.classifier import Classifier
@@ -395,9 +396,10 @@ class TrainCLI(LightningCLI):
                 "trainer.sync_batchnorm is true, but processes share batch norm on GPUs only; leave it out."
             )
         if trainer.is_global_zero:
+            network, data, names = self.model.network, self.datamodule, self.datamodule.class_names
             print(
-                f"{type(self.model.network).__name__} with {self.model.num_parameters:,} parameters on "
-                f"{type(self.datamodule).__name__}, {device.type}, {precision} ({reason})"
+                f"{type(network).__name__} with {self.model.num_parameters:,} parameters on {type(data).__name__}, "
+                f"{len(names)} classes ({some_of(names)}), {device.type}, {precision} ({reason})"
             )
         return trainer
 

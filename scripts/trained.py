@@ -11,6 +11,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from callbacks.run_folder import CONFIG
 from datamodules.base import ImageDataModule
+from datamodules.names import distinct_names
 from models.checkpoint import read_checkpoint
 from models.classifier import Classifier
 from models.plain_data import read_json
@@ -84,12 +85,14 @@ def load_trained(checkpoint: Path, device: torch.device | None = None) -> Classi
     device = device or torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     compiled = {"compile": False} if "compile" in read_checkpoint(checkpoint).get("hyper_parameters", {}) else {}
     try:
-        return Classifier.load_from_checkpoint(checkpoint, device, **compiled).eval()
+        classifier = Classifier.load_from_checkpoint(checkpoint, device, **compiled).eval()
     except (ArgumentError, AttributeError, ImportError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise MisconfigurationException(
             f"The network in {checkpoint} cannot be built again: {' '.join(str(error).split()).rstrip('. ')}; use the "
             "sources that it was trained with."
         ) from error
+    classifier.class_names = distinct_names(classifier.class_names)
+    return classifier
 
 
 def data_of(checkpoint: Path, classifier: Classifier, flags: Sequence[str]) -> ImageDataModule:

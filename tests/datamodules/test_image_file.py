@@ -1,3 +1,5 @@
+import builtins
+import errno
 import os
 import zlib
 from pathlib import Path
@@ -8,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from datamodules.image_file import UnreadableImageError, image_pixels, is_image_name, read_image
+from datamodules.image_file import TemporaryError, UnreadableImageError, image_pixels, is_image, read_image
 from tests.odd_images import BITS, COMPRESSION, EXTRA, FORMAT, PALETTE, PHOTOMETRIC, PLANES, SAMPLES, png, tiff
 
 PHOTO: NDArray[np.uint8] = load_sample_image("china.jpg")
@@ -298,6 +300,68 @@ def test_does_not_wait_at_a_pipe(tmp_path: Path) -> None:
         read_image(tmp_path / "a.jpg", 1, (8, 8))
 
 
-def test_knows_images_by_their_names() -> None:
-    assert is_image_name("cat.0.JPEG")
-    assert not any(map(is_image_name, (".hidden.png", "notes.txt", "png", "a.npz")))
+def test_knows_images_by_their_names_or_else_by_their_content(tmp_path: Path) -> None:
+    for name, format_ in (("no_suffix", "PNG"), ("wrong.txt", "JPEG"), ("odd.bak", "AVIF"), ("a.b.c", "TIFF")):
+        Image.new("RGB", (8, 8)).save(tmp_path / name, format_)
+        assert is_image(str(tmp_path / name))
+        assert read_image(tmp_path / name, 3, (8, 8)).shape == (3, 8, 8)
+    assert all(map(is_image, ("cat.0.JPEG", "not there.avif", "a.heic")))
+    for name, content in (
+        ("notes.txt", b"P5 is a text"),
+        ("BM", b"BM"),
+        ("empty", b""),
+        ("data.h5", b"\x89HDF\r\n\x1a\n"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        assert not is_image(str(tmp_path / name))
+    os.mkfifo(tmp_path / "pipe")
+    assert not any(map(is_image, (str(tmp_path / "pipe"), str(tmp_path), "not there")))
+
+
+def test_says_how_to_make_a_photograph_of_a_telephone_readable(tmp_path: Path) -> None:
+    for name in ("photo.heic", "photo"):
+        (tmp_path / name).write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+        assert is_image(str(tmp_path / name))
+        with pytest.raises(UnreadableImageError, match=r"it is HEIC or AVIF, .* cannot decode; convert it to JPEG"):
+            read_image(tmp_path / name, 3, (8, 8))
+
+
+@pytest.mark.parametrize(
+    ("error", "temporary"),
+    [
+        *((PermissionError(errno.EACCES, "Permission denied"), True), (OSError(errno.EIO, "Input/output error"), True)),
+        *((OSError(errno.EMFILE, "Too many open files"), True), (OSError(errno.ESTALE, "Stale file handle"), True)),
+        *((MemoryError(), True), (OSError("out of memory error when reading image file"), True)),
+        *((FileNotFoundError(errno.ENOENT, "No such file"), False), (OSError(errno.EINVAL, "Invalid argument"), False)),
+        *((OSError("image file is truncated"), False), (SyntaxError("broken PNG file"), False)),
+    ],
+)
+def test_tells_a_failure_that_may_pass_from_a_fault_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, temporary: bool
+) -> None:
+    Image.new("L", (8, 8)).save(tmp_path / "a.png")
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Image, "open", fail)
+    with pytest.raises(UnreadableImageError) as raised:
+        read_image(tmp_path / "a.png", 1, (8, 8))
+    assert isinstance(raised.value, TemporaryError) == temporary
+
+
+def test_a_decoder_that_hides_that_the_disk_failed_is_found_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("L", (8, 8)).save(tmp_path / "a.tif")
+
+    def fail(*_: object, **__: object) -> None:
+        monkeypatch.setattr(builtins, "open", no_more_files)
+        raise OSError("decoding error when reading image file")
+
+    def no_more_files(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(Image, "open", fail)
+    with pytest.raises(TemporaryError):
+        read_image(tmp_path / "a.tif", 1, (8, 8))

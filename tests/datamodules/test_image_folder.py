@@ -11,6 +11,8 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_images
 
+from datamodules import pack
+from datamodules.image_files import ImageFiles
 from datamodules.image_folder import ImageFolder
 
 SCANS = (load_digits().images * 15).astype(np.uint8)
@@ -268,3 +270,148 @@ def test_a_file_that_vanishes_is_told_from_the_worker_in_one_sentence(tmp_path: 
     ) as error:
         list(data.train_dataloader())
     assert "\n" not in str(error.value)
+
+
+def write_layout(folder: Path, layout: str, per_folder: int = 3) -> Path:
+    """Different scans in each of several folders."""
+    for number, name in enumerate(layout.split()):
+        for row in range(per_folder):
+            file = folder / name.format(row) if "{}" in name else folder / name / f"{row}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(SCANS[number * per_folder + row]).save(file, "PNG")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("layout", "splits"),
+    [
+        ("Training/a Training/b Testing/a Testing/b", {"train": "Training", "test": "Testing"}),
+        ("TRAIN/a TRAIN/b TEST/a TEST/b Valid/a Valid/b", {"train": "TRAIN", "val": "Valid", "test": "TEST"}),
+        ("train/a train/b dev/a dev/b eval/b", {"train": "train", "val": "dev", "test": "eval"}),
+        (
+            "training_set/training_set/a training_set/training_set/b test_set/test_set/a test_set/test_set/b",
+            {"train": "training_set/training_set", "test": "test_set/test_set"},
+        ),
+        (
+            "seg_train/seg_train/a seg_train/seg_train/b seg_test/seg_test/a seg_test/seg_test/b seg_pred/seg_pred",
+            {"train": "seg_train/seg_train", "test": "seg_test/seg_test"},
+        ),
+        (
+            "signs_train/signs_train/a signs_train/signs_train/b signs_test/signs_test",
+            {"train": "signs_train/signs_train"},
+        ),
+        ("x/y/Train/a x/y/Train/b x/y/Validation/a", {"train": "x/y/Train", "val": "x/y/Validation"}),
+        ("Training/a Training/b Test/a Test/b test-multiple/", {"train": "Training", "test": "Test"}),
+        ("raw-img/a raw-img/b", {"train": "raw-img"}),
+        ("training_a training_b", {"train": "."}),
+        ("a b bullet_train test_tubes", {"train": "."}),
+        ("train/a train/b test/unknown", {"train": "train"}),
+        ("train/a.{}.png train/b_{}.png test/{}.png", {"train": "train"}),
+        ("train2017/a train2017/b trainee/", None),
+        ("a b test", None),
+        ("train car bus", None),
+        ("train/a train/b extra/a extra/b", None),
+        ("train/a train/b test/a test/b extra/a", None),
+        ("Train/a Train/b train/a train/b", None),
+        ("valid invalid", None),
+        ("yes no pred", None),
+    ],
+)
+def test_folders_named_as_in_public_data_sets_are_splits_or_it_is_asked(
+    tmp_path: Path, layout: str, splits: dict[str, str] | None
+) -> None:
+    folder = write_layout(tmp_path / "images", layout)
+    if splits is None:
+        with pytest.raises(MisconfigurationException, match=r"not clear .*--data\.splits '\{train: .*\{train: \.\}'"):
+            ImageFolder(root=tmp_path)
+        return
+    data = ImageFolder(root=tmp_path, image_size=8, channels=1)
+    source = data.read()
+    assert source.keys() == splits.keys()
+    for split, within in splits.items():
+        images, _ = source[split]
+        assert isinstance(images, ImageFiles)
+        names = {name.decode() for name in images.names}
+        assert names == {str(path.relative_to(folder)) for path in (folder / within).rglob("*.png")}
+    if splits["train"] != ".":
+        assert list(data.class_names) == ["a", "b"]
+
+
+def test_says_which_folders_are_splits_where_names_do_not(tmp_path: Path) -> None:
+    write_layout(tmp_path / "images", "train car bus")
+    assert list(ImageFolder(root=tmp_path, splits={"train": "."}).class_names) == ["bus", "car", "train"]
+    write_layout(tmp_path / "others", "one/a one/b two/a two/b test")
+    arguments: dict[str, Any] = {"root": tmp_path, "folder": Path("others")}
+    one = ImageFolder(splits={"train": "one", "val": "two"}, **arguments)
+    two = ImageFolder(splits={"train": "two"}, **arguments)
+    assert one.read().keys() == {"train", "val"}
+    assert two.read().keys() == {"train"}
+    assert one.data_fingerprint != two.data_fingerprint
+    wrong: list[tuple[Any, str]] = [
+        ({"val": "two"}, "has no folder for train"),
+        ({"train": "one", "val": "one"}, "the folder of val lies in that of train"),
+        ({"train": ".", "test": "two"}, "the folder of test lies in that of train"),
+        ({"train": "../others/one"}, r"data\.splits names \.\./others/one; give a folder within"),
+        ({"train": "one", "test": "test"}, r"/test, which data\.splits names, has no class of training, such as a"),
+        ({"train": "three"}, "others/three: No such file"),
+    ]
+    for splits, message in wrong:
+        with pytest.raises(MisconfigurationException, match=message):
+            ImageFolder(splits=splits, **arguments)
+
+
+@pytest.mark.parametrize("layout", ["a b cells/a cells/b", "train/a train/b train/train/a"])
+def test_refuses_a_copy_of_the_classes_within_a_class(tmp_path: Path, layout: str) -> None:
+    write_layout(tmp_path / "images", layout)
+    with pytest.raises(MisconfigurationException, match="has a folder a, as there is a class beside it"):
+        ImageFolder(root=tmp_path).read()
+
+
+def test_every_picture_is_read_or_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_layout(tmp_path / "images", "train/$a train/@b train/_c train/.d dev/$a test/{}.png", 12)
+    read = ("train/$a/$x", "train/@b/@y.txt", "train/_c/z.bak")
+    for name in (*read, "train/loose.png", "train/$a/.hidden.png"):
+        Image.fromarray(SCANS[300 + len(name)]).save(folder / name, "PNG")
+    (folder / "notes.txt").write_text("text")
+    for _ in range(2):  # the second finds the pack
+        data = prepared(tmp_path)
+        assert list(data.class_names) == ["$a", "@b", "_c"]
+        assert data.pack is not None
+        assert data.pack.names is not None
+        assert {name.encode() for name in read} < set(data.pack.names.tolist())
+        assert len(data.pack) == 4 * 12 + 3
+        assert capsys.readouterr().out.splitlines()[1:] == [
+            f"left out of {folder}: 1 no image (notes.txt), 13 not in a class (test/0.png, ...), "
+            "13 hidden (train/$a/.hidden.png, ...)"
+        ]
+
+
+def test_what_could_not_be_read_once_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scan_folders(tmp_path)
+    monkeypatch.setattr(pack, "available_cores", lambda: 0)  # read in this process, where reading can be made to fail
+    opened = Image.open
+
+    def fail(path: Path, *args: Any, **options: Any) -> Image.Image:
+        if path.name == "7.png":
+            raise PermissionError(13, "Permission denied")
+        return opened(path, *args, **options)
+
+    monkeypatch.setattr(Image, "open", fail)
+    for on_corrupt in ("error", "skip"):
+        with pytest.raises(
+            MisconfigurationException, match=r"7\.png cannot be read: Permission denied, which may be no"
+        ):
+            prepared(tmp_path, on_corrupt=on_corrupt)
+    monkeypatch.setattr(Image, "open", opened)
+    data = prepared(tmp_path, on_corrupt="skip")
+    assert data.pack is not None
+    assert len(data.pack) == 60
+
+
+def test_class_folders_whose_names_are_no_text_or_read_alike_are_told_apart(tmp_path: Path) -> None:
+    write_layout(tmp_path / "images", f"{os.fsdecode(b'caf' + bytes([0xE9]))} caf\\xe9 tea", 12)
+    data = prepared(tmp_path)
+    assert list(data.class_names) == ["caf\\xe9", "caf\\xe9 (2)", "tea"]
+    assert data.pack is not None
+    for place, label in enumerate(data.pack.labels.tolist()):
+        assert os.fsencode(data.pack.name(place)).split(b"/")[0] == (b"caf\\xe9", b"caf\xe9", b"tea")[label]

@@ -1,6 +1,6 @@
 import pytest
 
-from datamodules.names import readable
+from datamodules.names import distinct_names, readable
 
 
 @pytest.mark.parametrize("name", ["cat.0.jpg", "Käse, 猫 & <b>.png", "a b"])
@@ -20,3 +20,10 @@ def test_leaves_letters_and_signs_alone(name: str) -> None:
 def test_shows_what_is_neither_as_its_code(name: str, text: str) -> None:
     assert readable(name) == text
     assert readable(name).isprintable()
+
+
+def test_names_of_classes_are_each_different_and_stay_as_they_are() -> None:
+    names = ["crane", "crane (2)", "crane", "caf\udce9", "caf\\xe9", "\ud800", "crane"]
+    distinct = distinct_names(names)
+    assert distinct == ["crane", "crane (2)", "crane (3)", "caf\\xe9", "caf\\xe9 (2)", "\\ud800", "crane (4)"]
+    assert distinct_names(distinct) == distinct

@@ -119,4 +119,14 @@ def test_names_a_class_that_has_no_training_image(tmp_path: Path, how: str) -> N
 def test_a_name_of_no_known_encoding_does_no_harm(tmp_path: Path) -> None:
     folder = write_source(tmp_path)
     (folder / "words.txt").write_bytes(b"n02124075\tcaf\xe9 cat\nn04067472\treel\n\n")
-    assert list(TinyImageNet(root=tmp_path).class_names) == ["caf\udce9 cat", "reel", "n04540053"]
+    data = TinyImageNet(root=tmp_path, classes=["reel", "caf\udce9 cat"])
+    assert data.source_class_names == ["caf\\xe9 cat", "reel", "n04540053"]
+    assert list(data.class_names) == ["reel", "caf\\xe9 cat"]
+
+
+def test_classes_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    folder = write_source(tmp_path)
+    (folder / "words.txt").write_text("n02124075\tcrane\nn04067472\treel\nn04540053\tcrane, machine\n")
+    data = prepared(tmp_path)
+    assert list(data.class_names) == ["crane", "reel", "crane (2)"]
+    assert data.class_counts == [12, 12, 12]

@@ -15,6 +15,7 @@ from datamodules.digits import Digits
 from models.classifier import Classifier
 from models.convnet import ConvNet
 from models.mlp import MLP
+from scripts.train import main
 from tests.conftest import Run, quiet_trainer
 from tests.discovery import CONFIGS
 
@@ -238,3 +239,23 @@ def test_a_step_of_fewer_accumulated_batches_counts_them_fully(train: Callable[.
     assert small.checkpoint["global_step"] == large.checkpoint["global_step"] == 22
     assert torch.allclose(parameters_of(small), parameters_of(large), atol=1e-5)
     assert small.results["metrics"]["train/loss"] == pytest.approx(large.results["metrics"]["train/loss"], abs=1e-5)
+
+
+def test_a_checkpoint_with_class_names_as_they_were_read_goes_on_and_is_tested(
+    train: Callable[..., Run],
+    resume: Callable[..., Run],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As earlier versions have written it: names twice, and some that are no text."""
+    names = ["crane", "caf\udce9", "crane", *"3456789"]
+    monkeypatch.setattr(Digits, "class_names", names)
+    run = train("--trainer.max_epochs=1")
+    assert "10 classes (crane, caf\\xe9, crane (2), 3, 4, 5, 6, 7, 8, 9)" in capsys.readouterr().out.splitlines()[0]
+    for file in (run.best, run.last):
+        checkpoint = torch.load(file, weights_only=True)
+        torch.save(checkpoint | {"class_names": names}, file)
+    main(["test", "--ckpt_path", str(run.best)])
+    resume(run, "--trainer.max_epochs=2")
+    for file in (run.best, run.last):
+        assert torch.load(file, weights_only=True)["class_names"] == ["crane", "caf\\xe9", "crane (2)", *"3456789"]

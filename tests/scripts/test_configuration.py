@@ -1,3 +1,5 @@
+import io
+import sys
 from collections.abc import Callable
 from functools import reduce
 from pathlib import Path
@@ -158,3 +160,12 @@ def test_a_metric_of_unknown_direction_needs_a_mode(refused: Callable[..., str],
     error = refused("fit", PLATEAU, "--model.scheduler.monitor=val/loss", f"--{key}.monitor=val/score")
     assert f"{key}.monitor is val/score, whose name does not say whether lower or higher is better" in error
     assert f"give {key}.mode min or max" in error
+
+
+def test_what_a_terminal_cannot_show_is_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    with mistakes_in_one_sentence():
+        print("runs/caf\udce9/Käse")
+    terminal.flush()
+    assert terminal.buffer.getvalue() == b"runs/caf\\xe9/K\\xe4se\n"

@@ -61,7 +61,7 @@ def test_the_projector_has_a_row_and_a_picture_for_each_image(tmp_path: Path) ->
     (config,) = tmp_path.rglob("projector_config.pbtxt")
     (place,) = (file.parent for file in tmp_path.rglob("tensors.tsv"))
     assert len((place / "tensors.tsv").read_text().splitlines()) == 6
-    assert (place / "metadata.tsv").read_text().splitlines() == ["a", "b c"] * 3
+    assert (place / "metadata.tsv").read_text().splitlines() == ["a", "b\\tc"] * 3
     assert (place / "sprite.png").is_file()
     assert config.read_text().count("sprite.png") == 1
     assert [file.name for file in tmp_path.iterdir()] == ["projector"]

@@ -83,3 +83,13 @@ def test_what_leads_nowhere_is_refused(photos: Path, paths: list[str], lists: li
     (photos / "blank.txt").write_text("\n \n")
     with pytest.raises(MisconfigurationException, match=expected):
         input_images(paths, lists)
+
+
+def test_says_what_is_left_out_of_folders_and_globs(capsys: pytest.CaptureFixture[str]) -> None:
+    input_images(["b"])
+    input_images(["*"])
+    input_images(["b/*.png", "a.png"])
+    assert capsys.readouterr().err.splitlines() == [
+        "left out of b: 1 hidden (.hidden.png), 1 no image (notes.txt)",
+        "left out of .: 1 hidden (b/.hidden.png), 2 no image (b/notes.txt, ...)",
+    ]

@@ -377,3 +377,37 @@ def test_the_rows_go_where_they_are_piped_and_progress_does_not(photos: Path, ch
     )
     assert done.stdout.split() == ["path", "prediction", "probability"]
     assert "Traceback" not in done.stderr
+
+
+def test_classes_of_one_name_have_a_column_each(
+    photos: Path, checkpoint: Path, predict: Callable[..., Done], tmp_path: Path
+) -> None:
+    """Whatever a checkpoint holds: `caf\\xe9` and a byte that is no text are written alike."""
+    torch.save(torch.load(checkpoint, weights_only=True) | {"class_names": ["caf\udce9", "caf\\xe9"]}, checkpoint)
+    for ending in ("csv", "jsonl", "parquet"):
+        file = tmp_path / f"out.{ending}"
+        assert predict(checkpoint, photos / "test", "--output", file, "--probabilities", "--logits")[0] == 0
+    (line, *_) = map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())
+    expected = [f"{what} of caf\\xe9{number}" for what in ("probability", "logit") for number in ("", " (2)")]
+    for names in (line, rows_of(tmp_path / "out.csv")[0], pq.read_table(tmp_path / "out.parquet").schema.names):
+        assert list(names)[4:] == expected
+    assert line[expected[0]] + line[expected[1]] == pytest.approx(1)
+
+
+def test_a_folder_has_a_row_for_each_picture_and_a_line_for_the_rest(
+    checkpoint: Path, predict: Callable[..., Done], tmp_path: Path
+) -> None:
+    folder = tmp_path / "pictures"
+    pictures = ("$a.png", "@b/c.png", "_d.png", "dev/e", "f.txt", "g.avif", "h.png")
+    for number, name in enumerate((*pictures, ".hidden.png")):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(SCANS[number]).save(folder / name, "AVIF" if name == "g.avif" else "PNG")
+    (folder / "i.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    (folder / "notes.txt").write_text("text")
+    status, _, error = predict(checkpoint, folder, "--output", tmp_path / "out.csv")
+    assert status == 1
+    assert error.splitlines()[0] == f"left out of {folder}: 1 hidden (.hidden.png), 1 no image (notes.txt)"
+    rows = {row["path"]: row["error"] for row in rows_of(tmp_path / "out.csv")}
+    assert rows.keys() == {str(folder / name) for name in (*pictures, "i.heic")}
+    assert {Path(path).name for path, reason in rows.items() if reason} == {"i.heic"}
+    assert "convert it to JPEG" in rows[str(folder / "i.heic")]

@@ -37,6 +37,8 @@ def test_what_belongs_there_is_not_stray_and_a_folder_that_does_not_is_one_line(
     stray, lines = stray_files(tiny, tiny.read())
     unlisted = [f"train/n03/images/n03_{number}.JPEG" for number in range(3)]
     assert stray == [".DS_Store", "junk/a.txt", "junk/deep/b.txt", *unlisted, "val/images/val_9.JPEG"]
+    reasons, *lines = lines
+    assert reasons == "2 no image (junk/a.txt, ...), 4 not in a class (train/n03/images/n03_0.JPEG, ...)"
     assert lines == ["train/n03/images/ (3 files)", "junk/ (2 files)", ".DS_Store", "val/images/val_9.JPEG"]
 
 
