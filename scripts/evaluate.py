@@ -27,7 +27,7 @@ from callbacks.image_grid import as_rgb, picture
 from datamodules.base import ImageDataModule
 from models.classifier import Classifier
 from models.durable_file import replace_file
-from scripts.calibration import BINS, Reliability, cross_entropy, fit_temperature, reliability
+from scripts.calibration import BINS, Reliability, fit_temperature, reliability
 from scripts.configuration import mistakes_in_one_sentence
 from scripts.evaluation_page import (
     SCRIPT,
@@ -134,12 +134,12 @@ class Evaluation:
         """Whether the temperature was fitted on the images that it is judged on."""
         return bool(np.isin(self.tested.places, self.validated.places).any())
 
-    @property
+    @cached_property
     def pairs(self) -> list[tuple[int, int, int]]:
         """Label, prediction and images of each two classes that were confused, the most frequent first."""
-        confusion = self.tested.confusion
-        np.fill_diagonal(confusion, 0)
-        found = [(int(label), int(taken), int(confusion[label, taken])) for label, taken in np.argwhere(confusion)]
+        cells = np.argwhere(self.tested.confusion)
+        labels, taken = cells[cells[:, 0] != cells[:, 1]].T
+        found = zip(labels.tolist(), taken.tolist(), self.tested.confusion[labels, taken].tolist(), strict=True)
         return sorted(found, key=lambda pair: -pair[2])
 
     @cached_property
@@ -195,7 +195,7 @@ class Evaluation:
             "accuracy_interval": list(self.interval),
             "confidence": CONFIDENCE,
             "top5_accuracy": self.top5_accuracy,
-            "loss": cross_entropy(self.tested.logits, self.tested.labels),
+            "loss": self.calibration["as it is"].loss,
             "class_names": names,
             "classes": {
                 name: {
@@ -221,11 +221,7 @@ class Evaluation:
                 **{
                     name.replace(" ", "_").replace("-", "_"): {
                         "ece": found.ece,
-                        "loss": cross_entropy(
-                            self.tested.logits,
-                            self.tested.labels,
-                            1.0 if name == "as it is" else self.temperature or 1.0,
-                        ),
+                        "loss": found.loss,
                         "low": found.low,
                         "images": found.images,
                         "probability": found.probability,
@@ -328,7 +324,7 @@ def page_parts(found: Evaluation, most_images: int) -> Iterator[str]:
             ("data", f"{type(found.data).__name__}, {len(names)} classes"),
             ("right", f"{found.right:,} of {len(tested):,}"),
             *top5,
-            ("loss (cross-entropy)", f"{cross_entropy(tested.logits, tested.labels):.4f}"),
+            ("loss (cross-entropy)", f"{found.calibration['as it is'].loss:.4f}"),
             ("calibration error (ECE)", f"{found.calibration['as it is'].ece:.4f}"),
         ]
     )
@@ -379,9 +375,7 @@ def _calibration_parts(found: Evaluation) -> Iterator[str]:
     if found.temperature is None:
         said = "Every validation image is right, so there is no best temperature."
     else:
-        before, after = (
-            cross_entropy(found.tested.logits, found.tested.labels, value) for value in (1.0, found.temperature)
-        )
+        before, after = (each.loss for each in found.calibration.values())
         said = (
             f"Logits divided by {found.temperature:.3f}, fitted on {len(found.validated):,} validation images, take "
             f"the loss from {before:.4f} to {after:.4f}; predictions stay the same."

@@ -7,6 +7,7 @@ import csv
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,7 @@ class Answers:
     labels: list[str]
     predictions: list[str]
 
-    @property
+    @cached_property
     def right(self) -> NDArray[np.bool_]:
         """Which images are right, bool `[N]`."""
         return np.array([label == taken for label, taken in zip(self.labels, self.predictions, strict=True)], bool)
