@@ -14,7 +14,7 @@ from datamodules.names import readable
 from scripts.chart import Point
 from scripts.intervals import Interval
 from scripts.runs import COSTS, Run
-from scripts.significance import t_interval
+from scripts.significance import t_interval, varies
 from scripts.table import Table
 
 FIGURES = tuple(
@@ -41,7 +41,7 @@ class Mean:
 
     Args:
         value: Its mean.
-        interval: The 95 % t-interval of the mean, if there are two runs or more.
+        interval: The 95 % t-interval of the mean, if two or more runs gave more than one figure.
         runs: How many have it.
     """
 
@@ -105,7 +105,7 @@ class Group:
         values = self.values(figure)
         if not values:
             return None
-        return Mean(float(np.mean(values)), t_interval(values) if len(values) > 1 else None, len(values))
+        return Mean(float(np.mean(values)), t_interval(values) if varies(values) else None, len(values))
 
     def cost(self, name: str) -> float | None:
         """The mean of what `COSTS` names over the runs that have it, if any has."""

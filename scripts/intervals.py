@@ -26,7 +26,7 @@ class Interval(NamedTuple):
     high: float
 
 
-def wilson(right: int, total: int) -> Interval:
+def wilson(right: int, total: int, confidence: float = CONFIDENCE) -> Interval:
     """The interval of a share, which stays within [0, 1] and is usable for few images and shares near 0 or 1.
 
     Source: E. B. Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", 1927; as scipy
@@ -35,6 +35,7 @@ def wilson(right: int, total: int) -> Interval:
     Args:
         right: Images that count.
         total: All images.
+        confidence: Share of repetitions in which the interval holds the true value.
 
     Returns:
         Low and high end in [0, 1].
@@ -46,7 +47,7 @@ def wilson(right: int, total: int) -> Interval:
         >>> [round(end, 4) for end in wilson(81, 263)]  # Newcombe, "Two-sided confidence intervals", 1998, table I
         [0.2553, 0.3662]
     """
-    interval = binomtest(right, total).proportion_ci(CONFIDENCE, method="wilson")
+    interval = binomtest(right, total).proportion_ci(confidence, method="wilson")
     return Interval(float(interval.low), float(interval.high))
 
 

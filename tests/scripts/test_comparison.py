@@ -47,6 +47,12 @@ def test_repeats_are_one_group_with_mean_and_interval(tmp_path: Path) -> None:
     assert comparison.notes == []
 
 
+def test_figures_that_are_all_the_same_have_no_interval(tmp_path: Path) -> None:
+    comparison = compare_runs(runs(tmp_path, 0.9, 0.9))
+    assert cells(comparison)["test/accuracy"] == ["0.9000"]
+    assert comparison.records()[0]["test/accuracy_low"] == ""
+
+
 def test_only_settings_that_differ_are_shown_and_classes_by_their_names(tmp_path: Path) -> None:
     one = {"model": network("models.convnet.ConvNet", kernel_size=3, padding=None, dropout=0.0), "same": 1, "w": 0.1}
     other = {"model": network("models.mlp.MLP", hidden_sizes=[64]), "same": 1, "w": 0.0}
