@@ -22,7 +22,7 @@ from matplotlib import colormaps
 from PIL import Image
 from torch import Tensor
 
-from callbacks.confusion_matrix import SHADES
+from callbacks.confusion_matrix import MOST_CLASSES, SHADES
 from callbacks.image_grid import as_rgb, picture
 from datamodules.base import ImageDataModule
 from models.classifier import Classifier
@@ -104,6 +104,11 @@ class Evaluation:
             return None
         best = np.argpartition(-self.tested.logits, 5, axis=1)[:, :5]
         return float((best == self.tested.labels[:, None]).any(axis=1).mean())
+
+    @property
+    def is_shown_by_class(self) -> bool:
+        """Whether there are few enough classes to draw or list all of them."""
+        return len(self.tested.class_names) <= MOST_CLASSES
 
     @cached_property
     def class_figures(self) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -208,7 +213,7 @@ class Evaluation:
                 }
                 for label, name in enumerate(names)
             },
-            "confusion": self.tested.confusion.tolist(),
+            "confusion": self.tested.confusion.tolist() if self.is_shown_by_class else None,
             "confused_pairs": [
                 {"label": names[label], "prediction": names[taken], "images": count}
                 for label, taken, count in self.pairs
@@ -334,8 +339,9 @@ def page_parts(found: Evaluation, most_images: int) -> Iterator[str]:
         yield section("Training", training_curves(found.curves))
     else:
         yield section("Training", note="There are no curves: no metrics.csv lies in the checkpoint's run.")
-    note = f"The next shade begins at {', '.join(f'{share:.1%}' for share in SHADES)} of a label's images."
-    yield section("Confusion matrix", confusion_matrix(tested.confusion, names), note=note)
+    if found.is_shown_by_class:
+        note = f"The next shade begins at {', '.join(f'{share:.1%}' for share in SHADES)} of a label's images."
+        yield section("Confusion matrix", confusion_matrix(tested.confusion, names), note=note)
     mistakes = found.certain_mistakes
     if mistakes:
         yield section("Most confused pairs", f'<div class="pairs">{"".join(_pair_parts(found, pictures))}</div>')
@@ -353,8 +359,12 @@ def page_parts(found: Evaluation, most_images: int) -> Iterator[str]:
     else:
         yield section("Least certain hits", note="No image is right.")
     yield section("Calibration", *_calibration_parts(found))
-    classes = class_table(names, tested.confusion, found.class_figures, found.class_intervals)
-    yield section("Classes", classes, note="With bootstrap intervals. A click on a heading sorts.")
+    if found.is_shown_by_class:
+        classes = class_table(names, tested.confusion, found.class_figures, found.class_intervals)
+        yield section("Classes", classes, note="With bootstrap intervals. A click on a heading sorts.")
+    else:
+        note = f"More than {MOST_CLASSES:,} are neither drawn nor listed here; evaluation.json has their figures."
+        yield section("Classes", note=note)
     yield f"<script>{SCRIPT}</script>"
 
 

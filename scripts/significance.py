@@ -94,7 +94,8 @@ def paired_interval(lost: int, won: int, images: int, confidence: float = CONFID
     The difference is a product of two independent figures: the share of images on which one alone is right, with
     Wilson's interval, and how unevenly these are divided, with the exact interval of C. Clopper and E. Pearson (1934).
     Their variances are recovered from their limits (MOVER; R. Newcombe, "MOVER-R confidence intervals for ratios and
-    products of two independently estimated quantities", 2016). So it excludes 0 exactly when McNemar's exact p-value is below `1 - confidence`.
+    products of two independently estimated quantities", 2016). So the interval excludes 0 exactly when McNemar's exact
+    p-value is below `1 - confidence`.
 
     Args:
         lost: Images that the first alone has right.
