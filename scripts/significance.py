@@ -105,7 +105,7 @@ def paired_interval(lost: int, won: int, images: int, confidence: float = CONFID
 
     Example:
         >>> [round(end, 3) for end in paired_interval(20, 45, 1000)]
-        [0.009, 0.04]
+        [0.008, 0.041]
     """
     rate, rates = (lost + won) / images, wilson(lost + won, images, confidence)
     if not rate:

@@ -54,8 +54,12 @@ def test_figures_that_are_all_the_same_have_no_interval(tmp_path: Path) -> None:
 
 
 def test_only_settings_that_differ_are_shown_and_classes_by_their_names(tmp_path: Path) -> None:
-    one = {"model": network("models.convnet.ConvNet", kernel_size=3, padding=None, dropout=0.0), "same": 1, "w": 0.1}
-    other = {"model": network("models.mlp.MLP", hidden_sizes=[64]), "same": 1, "w": 0.0}
+    one: dict[str, Any] = {
+        "model": network("models.convnet.ConvNet", kernel_size=3, padding=None, dropout=0.0),
+        "same": 1,
+        "w": 0.1,
+    }
+    other: dict[str, Any] = {"model": network("models.mlp.MLP", hidden_sizes=[64]), "same": 1, "w": 0.0}
     comparison = compare_runs([*runs(tmp_path, 0.9, **one), *runs(tmp_path, 0.8, name="y", **other)])
     assert comparison.differing == ["model.network", "model.network.kernel_size", "w", "model.network.hidden_sizes"]
     shown = cells(comparison)
