@@ -20,6 +20,9 @@ from datamodules.names import readable
 from models.classifier import Classifier
 from models.monitor import Basis, basis, still_holds
 
+MOST_CLASSES = 1000
+"""Classes up to which all are drawn or listed: of more, that takes seconds and gigabytes, and nothing can be seen."""
+
 MOST_NUMBERED = 20
 """Classes up to which the number of images is written into each cell."""
 
@@ -49,7 +52,8 @@ class ConfusionMatrix(OutsideSteps):
     """Draws for TensorBoard how many images of each class were taken for each: `confusion_matrix/val` and `/test`.
 
     After training that of the validation in which most images were right, and after the test that of the test. From
-    the logits that are there anyway; over several processes, of the images of all.
+    the logits that are there anyway; over several processes, of the images of all. Of more than 1,000 classes there is
+    none.
     """
 
     def __init__(self) -> None:
@@ -73,8 +77,9 @@ class ConfusionMatrix(OutsideSteps):
         if not still_holds(state_dict.get("basis", {}), self._basis, "the choice of the best confusion matrix"):
             return
         rows, columns, numbers = state_dict["cells"].unbind(dim=1)
-        self._best = torch.zeros(state_dict["classes"], state_dict["classes"], dtype=torch.long)
-        self._best[rows, columns] = numbers
+        if state_dict["classes"] <= MOST_CLASSES:
+            self._best = torch.zeros(state_dict["classes"], state_dict["classes"], dtype=torch.long)
+            self._best[rows, columns] = numbers
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count anew."""
@@ -99,8 +104,9 @@ class ConfusionMatrix(OutsideSteps):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the best."""
-        if trainer.state.fn == "fit" and not trainer.sanity_checking:
-            confusion = self._confusion(trainer, cast(Classifier, pl_module).num_classes)
+        count = cast(Classifier, pl_module).num_classes
+        if trainer.state.fn == "fit" and not trainer.sanity_checking and count <= MOST_CLASSES:
+            confusion = self._confusion(trainer, count)
             if self._best is None or confusion.trace() > self._best.trace():
                 self._best = confusion
 
@@ -112,7 +118,8 @@ class ConfusionMatrix(OutsideSteps):
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw that of the test."""
         classifier = cast(Classifier, pl_module)
-        self._draw(trainer, classifier.class_names, "test", self._confusion(trainer, classifier.num_classes))
+        if classifier.num_classes <= MOST_CLASSES:
+            self._draw(trainer, classifier.class_names, "test", self._confusion(trainer, classifier.num_classes))
 
     def _confusion(self, trainer: Trainer, count: int) -> Tensor:
         """Images of all processes by label and prediction, int64 `[K, K]`, on the CPU."""

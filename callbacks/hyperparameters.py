@@ -18,6 +18,7 @@ from callbacks.outside_steps import OutsideSteps
 from callbacks.run_record import RunRecord
 from models.class_path import find_class
 from models.classifier import Classifier
+from models.constructor import is_default, parameter
 from models.durable_file import replacing
 
 Value = str | bool | int | float
@@ -84,8 +85,8 @@ def hyperparameters(config: Mapping[str, Any], precision: str, processes: int) -
     found |= _settings("data", config["data"], numbers=False)
     found |= _settings("data.batch_size", config["data"].get("init_args", {}).get("batch_size"))
     for name, value in config["model"].items():
-        parameter = inspect.signature(Classifier).parameters[name]
-        found |= _settings(f"model.{name}", value, parameter.default, numbers=isinstance(value, Mapping))
+        argument = inspect.signature(Classifier).parameters[name]
+        found |= _settings(f"model.{name}", value, argument.default, numbers=isinstance(value, Mapping))
     trainer = inspect.signature(Trainer).parameters
     for name in TRAINER:
         found |= _settings(f"trainer.{name}", config["trainer"].get(name), trainer[name].default, numbers=False)
@@ -100,35 +101,22 @@ def _settings(key: str, value: Any, default: Any = None, *, numbers: bool = True
     if isinstance(value, Mapping) and (class_ := find_class(value.get("class_path"))):
         return {key: class_.__name__, **_arguments(key, class_, value.get("init_args") or {}, numbers)}
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if value is None or not (value or default or is_number) or (_same(value, default) and not (numbers and is_number)):
+    if is_default(value, default) and not (numbers and is_number):
         return {}
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple) and value:
         return {key: ", ".join(map(_text, value))}
     return {key: value if is_number else _text(value)}
-
-
-def _same(value: Any, default: Any) -> bool:
-    if isinstance(default, type):  # in the configuration a path
-        return isinstance(value, str) and value.rpartition(".")[2] == default.__name__
-    sequences = isinstance(value, list | tuple) and isinstance(default, list | tuple)
-    return list(value) == list(default) if sequences else bool(value == default)
 
 
 def _arguments(key: str, class_: type, arguments: Mapping[str, Any], numbers: bool) -> dict[str, Value]:
     found: dict[str, Value] = {}
     for name, value in arguments.items():
-        parameter = _parameter(class_, name)
-        annotation = parameter.annotation if parameter else Any
+        argument = parameter(class_, name)
+        annotation = argument.annotation if argument else Any
         if Path not in (annotation, *get_args(annotation)):
-            default = parameter.default if parameter else None
+            default = argument.default if argument else None
             found |= _settings(f"{key}.{name}", value, default, numbers=numbers)
     return found
-
-
-def _parameter(class_: type, name: str) -> inspect.Parameter | None:
-    """The argument of a constructor, or of one that it hands arguments on to."""
-    signatures = (inspect.signature(base).parameters for base in class_.__mro__[:-1])
-    return next((parameters[name] for parameters in signatures if name in parameters), None)
 
 
 def _text(value: Any) -> str:
@@ -141,7 +129,9 @@ def _text(value: Any) -> str:
         return ", ".join(f"{name}: {_text(part)}" for name, part in value.items())
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_text, value))}]"
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)
 
 
 def _callbacks(trainer: Trainer) -> Iterator[Any]:

@@ -26,12 +26,14 @@ class Reliability:
         images: Images in each.
         probability: Their mean probability of the class predicted.
         accuracy: Share of them that is right.
+        loss: The cross-entropy of all images, in nats.
     """
 
     low: list[float]
     images: list[int]
     probability: list[float]
     accuracy: list[float]
+    loss: float
 
     @property
     def ece(self) -> float:
@@ -69,7 +71,8 @@ def reliability(logits: NDArray[np.floating], labels: NDArray[np.int64], tempera
     used = np.flatnonzero(images)
     probability = np.bincount(bins, probabilities, BINS)[used] / images[used]
     accuracy = np.bincount(bins, predictions == labels, BINS)[used] / images[used]
-    return Reliability((used / BINS).tolist(), images[used].tolist(), probability.tolist(), accuracy.tolist())
+    loss = -float(logarithms[np.arange(len(labels)), labels].mean())
+    return Reliability((used / BINS).tolist(), images[used].tolist(), probability.tolist(), accuracy.tolist(), loss)
 
 
 def cross_entropy(logits: NDArray[np.floating], labels: NDArray[np.int64], temperature: float = 1.0) -> float:

@@ -15,7 +15,7 @@ from datamodules.pack import FINGERPRINT
 from scripts.chart import Point
 from scripts.intervals import Interval
 from scripts.runs import COSTS, Run
-from scripts.significance import t_interval
+from scripts.significance import t_interval, varies
 from scripts.table import Table
 
 FIGURES = tuple(
@@ -42,7 +42,7 @@ ABSENT = "-"
 """Stands for what is not known or not there."""
 
 OFF = "null", "false", "[]", "{}", "0", "0.0"
-"""Values of a setting that are as good as not having it."""
+"""Defaults of an argument that are not shown where another class lacks it."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Mean:
 
     Args:
         value: Its mean.
-        interval: The 95 % t-interval of the mean, if there are two runs or more.
+        interval: The 95 % t-interval of the mean, if two or more runs gave more than one figure.
         runs: How many have it.
     """
 
@@ -87,10 +87,14 @@ class Group:
         """The letter and the experiment."""
         return f"{self.letter} {readable(self.runs[0].experiment)}"
 
-    @property
+    @cached_property
     def settings(self) -> Mapping[str, str]:
-        """What all its runs are set to."""
-        return self.runs[0].settings
+        """What all its runs are set to, with defaults that older ones may lack."""
+        return {key: value for run in self.runs for key, value in run.settings.items()}
+
+    def is_set(self, key: str) -> bool:
+        """Whether a setting is not its argument's default."""
+        return key in self.runs[0].chosen
 
     @cached_property
     def counted(self) -> list[Run]:
@@ -111,7 +115,7 @@ class Group:
         values = self.values(figure)
         if not values:
             return None
-        return Mean(float(np.mean(values)), t_interval(values) if len(values) > 1 else None, len(values))
+        return Mean(float(np.mean(values)), t_interval(values) if varies(values) else None, len(values))
 
     def cost(self, name: str) -> float | None:
         """The mean of what `COSTS` names over the runs that have it, if any has."""
@@ -142,10 +146,14 @@ class Comparison:
 
     @cached_property
     def differing(self) -> list[str]:
-        """The settings whose values are not the same in all groups; of those that a group lacks, what is on."""
+        """The settings that are not the same in all groups, and defaults that a group lacks, unless they are off."""
         keys = dict.fromkeys(key for group in self.groups for key in group.settings)
         values = {key: {group.settings.get(key) for group in self.groups} for key in keys}
-        return [key for key, found in values.items() if len(found) > 1 and found - {None, *OFF}]
+        return [
+            key
+            for key, found in values.items()
+            if _differs(key, self.groups) or (len(found) > 1 and found - {None, *OFF})
+        ]
 
     def setting(self, key: str) -> list[str]:
         """A setting's value in each group; classes by their names alone, where that tells them apart."""
@@ -199,6 +207,12 @@ class Comparison:
         return records
 
 
+def _differs(key: str, groups: Sequence[Group]) -> bool:
+    """Whether a setting is not the same in all groups. One that a group lacks is the same as its default."""
+    values = {group.settings.get(key) for group in groups}
+    return len(values - {None}) > 1 or (None in values and any(group.is_set(key) for group in groups))
+
+
 def _number_of_runs(group: Group) -> str:
     seeds = ", ".join(str(run.seed) for run in group.runs)
     number = str(len(group.runs)) if group.tested in (0, len(group.runs)) else f"{group.tested} of {len(group.runs)}"
@@ -221,8 +235,7 @@ def compare_runs(runs: Sequence[Run]) -> Comparison:
     """
     together: dict[frozenset[tuple[str, str]], list[Run]] = {}
     for run in runs:
-        on = frozenset((key, value) for key, value in run.settings.items() if value not in OFF)
-        together.setdefault(on, []).append(run)
+        together.setdefault(frozenset(run.chosen.items()), []).append(run)
     groups, notes = [], []
     for letter, members in zip(_letters(), together.values(), strict=False):
         kept: dict[object, Run] = {}
@@ -273,11 +286,10 @@ def differing_settings(one: Group, other: Group) -> str:
     Returns:
         A sentence; empty if there are none.
     """
-    settings = [(key, *(group.settings.get(key, ABSENT) for group in (one, other))) for key in DATA]
     told = [
-        f"{key} is {mine} in {one.letter} and {theirs} in {other.letter}"
-        for key, mine, theirs in settings
-        if mine != theirs
+        f"{key} is " + " and ".join(f"{group.settings.get(key, ABSENT)} in {group.letter}" for group in (one, other))
+        for key in DATA
+        if _differs(key, (one, other))
     ]
     if not told:
         return ""

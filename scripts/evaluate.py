@@ -22,13 +22,13 @@ from matplotlib import colormaps
 from PIL import Image
 from torch import Tensor
 
-from callbacks.confusion_matrix import SHADES
+from callbacks.confusion_matrix import MOST_CLASSES, SHADES
 from callbacks.image_grid import as_rgb, picture
 from datamodules.base import ImageDataModule
 from models.checkpoint import read_checkpoint
 from models.classifier import Classifier
 from models.durable_file import replace_file
-from scripts.calibration import BINS, Reliability, cross_entropy, fit_temperature, reliability
+from scripts.calibration import BINS, Reliability, fit_temperature, reliability
 from scripts.configuration import TRUST, mistakes_in_one_sentence
 from scripts.evaluation_page import (
     SCRIPT,
@@ -107,6 +107,11 @@ class Evaluation:
         best = np.argpartition(-self.tested.logits, 5, axis=1)[:, :5]
         return float((best == self.tested.labels[:, None]).any(axis=1).mean())
 
+    @property
+    def is_shown_by_class(self) -> bool:
+        """Whether there are few enough classes to draw or list all of them."""
+        return len(self.tested.class_names) <= MOST_CLASSES
+
     @cached_property
     def class_figures(self) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Precision, recall and F1, `[3, K]`."""
@@ -141,12 +146,12 @@ class Evaluation:
         """Whether the temperature was fitted on the images that it is judged on."""
         return bool(np.isin(self.tested.places, self.validated.places).any())
 
-    @property
+    @cached_property
     def pairs(self) -> list[tuple[int, int, int]]:
         """Label, prediction and images of each two classes that were confused, the most frequent first."""
-        confusion = self.tested.confusion
-        np.fill_diagonal(confusion, 0)
-        found = [(int(label), int(taken), int(confusion[label, taken])) for label, taken in np.argwhere(confusion)]
+        cells = np.argwhere(self.tested.confusion)
+        labels, taken = cells[cells[:, 0] != cells[:, 1]].T
+        found = zip(labels.tolist(), taken.tolist(), self.tested.confusion[labels, taken].tolist(), strict=True)
         return sorted(found, key=lambda pair: -pair[2])
 
     @cached_property
@@ -203,7 +208,7 @@ class Evaluation:
             "accuracy_interval": list(self.interval),
             "confidence": CONFIDENCE,
             "top5_accuracy": self.top5_accuracy,
-            "loss": cross_entropy(self.tested.logits, self.tested.labels),
+            "loss": self.calibration["as it is"].loss,
             "class_names": names,
             "classes": {
                 name: {
@@ -216,7 +221,7 @@ class Evaluation:
                 }
                 for label, name in enumerate(names)
             },
-            "confusion": self.tested.confusion.tolist(),
+            "confusion": self.tested.confusion.tolist() if self.is_shown_by_class else None,
             "confused_pairs": [
                 {"label": names[label], "prediction": names[taken], "images": count}
                 for label, taken, count in self.pairs
@@ -229,11 +234,7 @@ class Evaluation:
                 **{
                     name.replace(" ", "_").replace("-", "_"): {
                         "ece": found.ece,
-                        "loss": cross_entropy(
-                            self.tested.logits,
-                            self.tested.labels,
-                            1.0 if name == "as it is" else self.temperature or 1.0,
-                        ),
+                        "loss": found.loss,
                         "low": found.low,
                         "images": found.images,
                         "probability": found.probability,
@@ -336,7 +337,7 @@ def page_parts(found: Evaluation, most_images: int) -> Iterator[str]:
             ("data", f"{type(found.data).__name__}, {len(names)} classes"),
             ("right", f"{found.right:,} of {len(tested):,}"),
             *top5,
-            ("loss (cross-entropy)", f"{cross_entropy(tested.logits, tested.labels):.4f}"),
+            ("loss (cross-entropy)", f"{found.calibration['as it is'].loss:.4f}"),
             ("calibration error (ECE)", f"{found.calibration['as it is'].ece:.4f}"),
         ]
     )
@@ -348,8 +349,9 @@ def page_parts(found: Evaluation, most_images: int) -> Iterator[str]:
         yield section("Training", training_curves(found.curves))
     else:
         yield section("Training", note="There are no curves: no metrics.csv lies in the checkpoint's run.")
-    note = f"The next shade begins at {', '.join(f'{share:.1%}' for share in SHADES)} of a label's images."
-    yield section("Confusion matrix", confusion_matrix(tested.confusion, names), note=note)
+    if found.is_shown_by_class:
+        note = f"The next shade begins at {', '.join(f'{share:.1%}' for share in SHADES)} of a label's images."
+        yield section("Confusion matrix", confusion_matrix(tested.confusion, names), note=note)
     mistakes = found.certain_mistakes
     if mistakes:
         yield section("Most confused pairs", f'<div class="pairs">{"".join(_pair_parts(found, pictures))}</div>')
@@ -367,8 +369,12 @@ def page_parts(found: Evaluation, most_images: int) -> Iterator[str]:
     else:
         yield section("Least certain hits", note="No image is right.")
     yield section("Calibration", *_calibration_parts(found))
-    classes = class_table(names, tested.confusion, found.class_figures, found.class_intervals)
-    yield section("Classes", classes, note="With 95% intervals. A click on a heading sorts.")
+    if found.is_shown_by_class:
+        classes = class_table(names, tested.confusion, found.class_figures, found.class_intervals)
+        yield section("Classes", classes, note="With 95% intervals. A click on a heading sorts.")
+    else:
+        note = f"More than {MOST_CLASSES:,} are neither drawn nor listed here; evaluation.json has their figures."
+        yield section("Classes", note=note)
     yield f"<script>{SCRIPT}</script>"
 
 
@@ -389,9 +395,7 @@ def _calibration_parts(found: Evaluation) -> Iterator[str]:
     if found.temperature is None:
         said = "Every validation image is right, so there is no best temperature."
     else:
-        before, after = (
-            cross_entropy(found.tested.logits, found.tested.labels, value) for value in (1.0, found.temperature)
-        )
+        before, after = (each.loss for each in found.calibration.values())
         said = (
             f"Logits divided by {found.temperature:.3f}, fitted on {len(found.validated):,} validation images, take "
             f"the loss from {before:.4f} to {after:.4f}; predictions stay the same."

@@ -20,7 +20,7 @@ class Interval(NamedTuple):
     high: float
 
 
-def wilson(right: int, total: int) -> Interval:
+def wilson(right: int, total: int, confidence: float = CONFIDENCE) -> Interval:
     """The interval of a share, which stays within [0, 1] and is usable for few images and shares near 0 or 1.
 
     Source: E. B. Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", 1927; without
@@ -29,6 +29,7 @@ def wilson(right: int, total: int) -> Interval:
     Args:
         right: Images that count.
         total: All images.
+        confidence: Share of repetitions in which the interval holds the true value.
 
     Returns:
         Low and high end in [0, 1].
@@ -42,12 +43,12 @@ def wilson(right: int, total: int) -> Interval:
     """
     if not 0 <= right <= total > 0:
         raise ValueError(f"{right} of {total} images is no share")
-    return Interval(*_wilson(np.array(right), np.array(total)).tolist())
+    return Interval(*_wilson(np.array(right), np.array(total), confidence).tolist())
 
 
-def _wilson(right: NDArray[np.int64], total: NDArray[np.int64]) -> NDArray[np.float64]:
+def _wilson(right: NDArray[np.int64], total: NDArray[np.int64], confidence: float) -> NDArray[np.float64]:
     """Low and high ends `[2, ...]`; NaN where there is no image."""
-    z = norm.ppf((1 + CONFIDENCE) / 2)
+    z = norm.ppf((1 + confidence) / 2)
     middle = right + z**2 / 2
     half = z * np.sqrt(right * (total - right) / np.maximum(total, 1) + z**2 / 4)
     ends: NDArray[np.float64] = np.stack([middle - half, middle + half]) / (total + z**2)
@@ -102,6 +103,6 @@ def class_intervals(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
                [0.94, 0.87]])
     """
     right, predicted, there = np.diagonal(confusion), confusion.sum(axis=0), confusion.sum(axis=1)
-    ends = _wilson(np.stack([right] * 3), np.stack([predicted, there, predicted + there - right]))
+    ends = _wilson(np.stack([right] * 3), np.stack([predicted, there, predicted + there - right]), CONFIDENCE)
     ends[:, 2] = 2 * ends[:, 2] / (1 + ends[:, 2])
     return ends

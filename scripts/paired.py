@@ -4,8 +4,10 @@ Shapes: `N` images.
 """
 
 import csv
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +19,8 @@ from scripts.comparison import Group, differing_files, differing_settings
 from scripts.intervals import CONFIDENCE
 from scripts.predictions import Predictions, predict_split
 from scripts.runs import Run
-from scripts.significance import Difference, difference_on_the_same_images, difference_over_runs, holm
+from scripts.significance import LEVEL, Difference, difference_on_the_same_images, difference_over_runs, varies
 from scripts.trained import computing, data_of, load_trained, refuse_other_classes, run_of
-
-LEVEL = 1 - CONFIDENCE
-"""The p-value below which two are told apart."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class Answers:
     labels: list[str]
     predictions: list[str]
 
-    @property
+    @cached_property
     def right(self) -> NDArray[np.bool_]:
         """Which images are right, bool `[N]`."""
         return np.array([label == taken for label, taken in zip(self.labels, self.predictions, strict=True)], bool)
@@ -97,7 +96,7 @@ class Verdict:
     Args:
         subject: What is compared.
         reference: With what.
-        difference: By how much the subject's accuracy is greater.
+        difference: By how much the subject's accuracy is greater, for a number of comparisons that are made together.
         test: What gave the p-value, and on what.
         same: What is the same in both, if all is.
         begins: How the sentence does.
@@ -105,27 +104,34 @@ class Verdict:
 
     subject: str
     reference: str
-    difference: Difference
+    difference: Callable[[int], Difference]
     test: str
     same: str = ""
     begins: str = ""
 
-    def sentence(self, p: float, tests: int) -> str:
+    def sentence(self, tests: int) -> str:
         """Say it.
 
         Args:
-            p: The p-value, adjusted for the number of tests.
-            tests: How many were made together.
+            tests: How many comparisons were made together.
         """
-        subject, reference, points = self.subject, self.reference, 100 * self.difference.value
+        subject, reference = self.subject, self.reference
         if self.same:
             return f"{subject} and {reference} cannot be told apart: {self.same} ({self.test})."
-        low, high = sorted(100 * (end if points >= 0 else -end) for end in self.difference.interval)
+        value, interval, p = self.difference(tests)
+        points, better = 100 * value, "better" if value >= 0 else "worse"
+        if math.isnan(p):
+            return (
+                f"{self.begins}nothing can be concluded about {subject} and {reference}: {subject} is {better} by "
+                f"{abs(points):.2f} points, but each gave the same with every seed, so that nobody knows how much of "
+                f"it is luck ({self.test})."
+            )
+        low, high = sorted(100 * (end if points >= 0 else -end) for end in interval)
         found = f"p {'< 0.001' if p < 0.001 else f'= {p:.3f}' if p < 0.1 else f'= {p:.2f}'}"
         found += f" adjusted for {tests} comparisons" if tests > 1 else ""
-        sized = f"{abs(points):.2f} points, {CONFIDENCE:.0%} interval {low:.2f} to {high:.2f}"
+        kind = "simultaneous interval" if tests > 1 else "interval"
+        sized = f"{abs(points):.2f} points, {CONFIDENCE:.0%} {kind} {low:.2f} to {high:.2f}"
         told = f"({self.test.format(p=found)})"
-        better = "better" if points >= 0 else "worse"
         if p < LEVEL:
             return f"{self.begins}{subject} is {better} than {reference} by {sized} {told}."
         return f"{self.begins}{subject} and {reference} cannot be told apart: {subject} is {better} by {sized} {told}."
@@ -156,9 +162,9 @@ def on_the_same_images(one: Group, other: Group, first: Answers, second: Answers
         same = "both take every image for the same"
     elif (first.right == second.right).all():
         same = "both are right on the same images"
-    found = difference_on_the_same_images(first.right, second.right)
+    compared = partial(difference_on_the_same_images, first.right, second.right)
     test = images if same else f"McNemar {{p}}, {images}"
-    return Verdict(_network(other), _network(one), found, test, same)
+    return Verdict(_network(other), _network(one), compared, test, same)
 
 
 def over_runs(one: Group, other: Group) -> Verdict | None:
@@ -171,9 +177,9 @@ def over_runs(one: Group, other: Group) -> Verdict | None:
     first, second = one.values("test/accuracy"), other.values("test/accuracy")
     if min(len(first), len(second)) < 2:
         return None
-    found = difference_over_runs(first, second)
-    test = f"Welch's t-test {{p}}, {len(second)} and {len(first)} runs"
-    return Verdict(other.letter, one.letter, found, test, begins="Over seeds, ")
+    runs = f"{len(second)} and {len(first)} runs"
+    test = f"Welch's t-test {{p}}, {runs}" if varies(first) or varies(second) else runs
+    return Verdict(other.letter, one.letter, partial(difference_over_runs, first, second), test, begins="Over seeds, ")
 
 
 def _network(group: Group) -> str:
@@ -193,8 +199,7 @@ def told(verdicts: Sequence[Verdict]) -> list[str]:
     Args:
         verdicts: Of one kind.
     """
-    adjusted = holm([verdict.difference.p for verdict in verdicts])
-    return [verdict.sentence(p, len(verdicts)) for verdict, p in zip(verdicts, adjusted, strict=True)]
+    return [verdict.sentence(len(verdicts)) for verdict in verdicts]
 
 
 def compare_groups(groups: Sequence[Group], predict: bool, flags: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -234,6 +239,19 @@ def compare_groups(groups: Sequence[Group], predict: bool, flags: Sequence[str])
         else:
             changed.append(differing_settings(reference, group))
         notes += filter(None, changed)
-        if not any(changed) and (verdict := over_runs(reference, group)):
+        if any(changed):
+            continue
+        single = [each.letter for each in (reference, group) if len(each.values("test/accuracy")) == 1]
+        if verdict := over_runs(reference, group):
             repeated.append(verdict)
+        elif len(single) == 1 or (single and group.letter not in answers):
+            notes.append(
+                f"Nothing can be concluded over seeds about {group.letter} and {reference.letter}: only one run of "
+                f"{' and of '.join(single)} was tested; fit --seeds trains several."
+            )
+    if max(len(paired), len(repeated)) > 1:
+        notes.append(
+            f"P-values and intervals of each kind of test hold for all its comparisons together (Bonferroni): where "
+            f"there is no difference, one is found with a probability of at most {LEVEL:.0%}."
+        )
     return told(paired) + told(repeated), notes

@@ -5,6 +5,7 @@ Shapes: `N` images of `C` channels, `H` rows and `W` columns; `K` classes.
 
 import csv
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -46,23 +47,22 @@ class Predictions:
     def __len__(self) -> int:
         return len(self.labels)
 
-    @property
+    @cached_property
     def probabilities(self) -> NDArray[np.float64]:
         """`[N, K]`."""
         return probabilities_of(self.logits)
 
-    @property
+    @cached_property
     def classes(self) -> NDArray[np.int64]:
         """The classes predicted, int64 `[N]`."""
         found: NDArray[np.int64] = self.logits.argmax(axis=1)
         return found
 
-    @property
+    @cached_property
     def confusion(self) -> NDArray[np.int64]:
         """Images by label and class predicted, int64 `[K, K]`."""
-        counts = np.zeros((len(self.class_names),) * 2, np.int64)
-        np.add.at(counts, (self.labels, self.classes), 1)
-        return counts
+        count = len(self.class_names)
+        return np.bincount(self.labels * count + self.classes, minlength=count**2).reshape(count, count)
 
 
 def probabilities_of(logits: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -3,18 +3,24 @@
 import csv
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from glob import glob
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Trainer
 
 from callbacks.origin import read_restarts
 from callbacks.run_folder import CONFIG, with_split_rule
 from datamodules.names import distinct_names
 from models.checkpoint import read_checkpoint
+from models.class_path import PACKAGES
+from models.classifier import Classifier
+from models.constructor import find_class, is_default, parameter
 from models.plain_data import read_json
 from scripts.chart import Point
 from scripts.configuration import read_config
@@ -37,6 +43,8 @@ KEY = re.compile(r"\w[\w.+/ -]*")
 
 NAMED = 50
 """Characters of one that is none that are shown."""
+CLASSES = {"model": Classifier, "trainer": Trainer}
+"""The classes that a configuration does not name, by the keys that their arguments are under."""
 
 COSTS = "parameters", "epochs", "seconds", "images_per_second"
 """What `results.json` says of a run besides its figures, as far as runs are compared by it."""
@@ -54,6 +62,7 @@ class Run:
         experiment: The name under which it was run.
         seed: Its seed, if that is known.
         settings: Each setting's value by its key, both as on the command line.
+        defaults: The keys of those that are their argument's default.
         checkpoint: The file to test, if there is one.
         class_names: The classes that it knows, in the order of their labels; none without a checkpoint.
         data_fingerprint: That of the data that it was trained on.
@@ -76,6 +85,12 @@ class Run:
     hardware: str | None = None
     curves: Curves = field(default_factory=dict)
     state: str = ""
+    defaults: frozenset[str] = frozenset()
+
+    @property
+    def chosen(self) -> dict[str, str]:
+        """The settings without defaults, which runs of an older version may lack."""
+        return {key: value for key, value in self.settings.items() if key not in self.defaults}
 
 
 def find_runs(name: str) -> list[Path]:
@@ -155,6 +170,7 @@ def _read_folder(folder: Path) -> Run:
         experiment=str(config.get("experiment") or folder.parent.name),
         seed=_seed(config),
         settings=settings_of(config) | _settings_changed(folder),
+        defaults=frozenset(_defaults(config, "")),
         checkpoint=checkpoint,
         class_names=tuple(distinct_names(inside.get("class_names", ()))),
         data_fingerprint=inside.get("data_fingerprint"),
@@ -182,6 +198,7 @@ def _read_checkpoint(path: Path, folder: Path | None) -> Run:
         experiment=str(config.get("experiment") or path.stem),
         seed=_seed(config),
         settings=settings_of(config) | {CHECKPOINT: path.name},
+        defaults=frozenset(_defaults(config, "")),
         checkpoint=path,
         class_names=tuple(distinct_names(inside["class_names"])),
         data_fingerprint=inside.get("data_fingerprint"),
@@ -259,7 +276,7 @@ def _settings_changed(folder: Path) -> dict[str, str]:
 
 
 def _flattened(value: Any, key: str) -> Iterator[tuple[str, str]]:
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or (key and not value):
         yield key, _written(value)
         return
     if "class_path" in value:
@@ -267,6 +284,30 @@ def _flattened(value: Any, key: str) -> Iterator[tuple[str, str]]:
         value = value.get("init_args") or {}
     for name, inner in value.items():
         yield from _flattened(inner, f"{key}.{name}" if key else str(name))
+
+
+def _defaults(value: Any, key: str) -> Iterator[str]:
+    """The keys of settings that are the default of the class that they are an argument of; on top, that is null."""
+    if not isinstance(value, dict):
+        return
+    class_ = CLASSES.get(key)
+    if "class_path" in value:
+        class_, value = _known_class(value["class_path"]), value.get("init_args") or {}
+    for name, inner in value.items():
+        below = f"{key}.{name}" if key else str(name)
+        argument = parameter(class_, name) if class_ else None
+        if is_default(inner, argument.default) if argument else not key and inner is None:
+            yield from (setting for setting, _ in _flattened(inner, below))
+        else:
+            yield from _defaults(inner, below)
+
+
+def _known_class(path: object) -> type | None:
+    """The class of that name. A configuration may be a stranger's: no module but the project's is imported for it."""
+    if isinstance(path, str) and path.partition(".")[0] in PACKAGES:
+        with suppress(ImportError, ValueError):
+            import_module(path.rpartition(".")[0])
+    return find_class(path)
 
 
 def _written(value: Any) -> str:

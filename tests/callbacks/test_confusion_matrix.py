@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from callbacks import confusion_matrix
 from callbacks.confusion_matrix import CELL, COLOURS, ConfusionMatrix, confusion_picture, shade_levels
 from scripts.predictions import predict_split
 from scripts.silence import silence_libraries
@@ -65,6 +66,15 @@ def test_the_best_is_kept_in_a_checkpoint() -> None:
     other.load_state_dict(state)
     assert other._best is not None
     assert torch.equal(other._best, kept._best)
+
+
+def test_of_too_many_classes_there_is_none(train: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(confusion_matrix, "MOST_CLASSES", 9)
+    run = train("--trainer.max_epochs=1")
+    assert not [tag for tag in events(run.folder).Tags()["images"] if tag.startswith("confusion_matrix")]
+    callback = ConfusionMatrix()
+    callback.load_state_dict({"classes": 10, "cells": torch.tensor([[9, 9, 1]])})
+    assert callback.state_dict() == {}, "that of an older run is not taken up"
 
 
 def test_over_two_processes_every_image_is_counted_once(train_in_two_processes: Callable[..., Run]) -> None:

@@ -96,6 +96,10 @@ def test_every_configuration_has_settings_of_classes_numbers_and_changes(train: 
     assert found["model.unfreeze"] == "5: [backbone]"
     assert found["model.class_weights"] == "balanced"
     assert not {"data.normalization", "data.split_seed", "model.layer_decay", "early_stopping.patience"} & found.keys()
+    config["model"]["network"]["init_args"] |= {"padding": False, "pooled_stages": [], "batch_norm": None}
+    off = {"model.network.padding": "false", "model.network.pooled_stages": "[]", "model.network.batch_norm": "null"}
+    assert hyperparameters(config, "bf16-mixed", 2) == found | off
+    found |= off
     config["early_stopping"]["init_args"]["patience"] = 3
     assert hyperparameters(config, "bf16-mixed", 2).items() - found.items() == {("early_stopping.patience", 3)}
     assert all(isinstance(value, str | int | float) for value in found.values())

@@ -19,7 +19,9 @@ def test_the_error_is_that_of_torchmetrics(temperature: float) -> None:
     logits, labels = some_logits()
     probabilities = torch.from_numpy(logits / temperature).softmax(dim=1)
     expected = multiclass_calibration_error(probabilities, torch.from_numpy(labels), 5, n_bins=BINS)
-    assert reliability(logits, labels, temperature).ece == pytest.approx(float(expected), abs=1e-5)
+    found = reliability(logits, labels, temperature)
+    assert found.ece == pytest.approx(float(expected), abs=1e-5)
+    assert found.loss == cross_entropy(logits, labels, temperature)
 
 
 def test_cross_entropy_is_that_of_torch() -> None:

@@ -21,6 +21,10 @@ def runs(tmp_path: Path, *accuracies: float | None, name: str = "x", **config: o
     ]
 
 
+def network(path: str, **arguments: object) -> dict[str, Any]:
+    return {"network": {"class_path": path, "init_args": arguments}}
+
+
 def cells(comparison: Comparison) -> dict[str, list[str]]:
     return {row[0]: row[1:] for row in comparison.table.rows}
 
@@ -43,19 +47,77 @@ def test_repeats_are_one_group_with_mean_and_interval(tmp_path: Path) -> None:
     assert comparison.notes == []
 
 
+def test_figures_that_are_all_the_same_have_no_interval(tmp_path: Path) -> None:
+    comparison = compare_runs(runs(tmp_path, 0.9, 0.9))
+    assert cells(comparison)["test/accuracy"] == ["0.9000"]
+    assert comparison.records()[0]["test/accuracy_low"] == ""
+
+
 def test_only_settings_that_differ_are_shown_and_classes_by_their_names(tmp_path: Path) -> None:
     one: dict[str, Any] = {
-        "model": {"class_path": "m.Conv", "init_args": {"width": 3, "bias": False, "pad": None}},
+        "model": network("models.convnet.ConvNet", kernel_size=3, padding=None, dropout=0.0),
         "same": 1,
         "w": 0.1,
     }
-    other: dict[str, Any] = {"model": {"class_path": "m.MLP", "init_args": {"sizes": [64]}}, "same": 1, "w": 0.0}
+    other: dict[str, Any] = {"model": network("models.mlp.MLP", hidden_sizes=[64]), "same": 1, "w": 0.0}
     comparison = compare_runs([*runs(tmp_path, 0.9, **one), *runs(tmp_path, 0.8, name="y", **other)])
-    assert comparison.differing == ["model", "model.width", "w", "model.sizes"]
+    assert comparison.differing == ["model.network", "model.network.kernel_size", "w", "model.network.hidden_sizes"]
     shown = cells(comparison)
-    assert shown["model"] == ["Conv", "MLP"]
-    assert shown["model.width"] == ["3", "-"]
+    assert shown["model.network"] == ["ConvNet", "MLP"]
+    assert shown["model.network.kernel_size"] == ["3", "-"]
     assert shown["w"] == ["0.1", "0.0"]
+
+
+@pytest.mark.parametrize("path", ["models.convnet.ConvNet", "elsewhere.Net"])
+def test_values_that_are_off_in_different_ways_are_different_experiments(tmp_path: Path, path: str) -> None:
+    values: list[object] = [None, False, 0, 0.0, [], {}]
+    comparison = compare_runs(
+        [
+            run
+            for place, value in enumerate(values)
+            for run in runs(tmp_path, 0.9, 0.8, name=f"{place}", model=network(path, padding=value), late=value)
+        ]
+    )
+    assert [len(group.runs) for group in comparison.groups] == [2] * 6
+    assert comparison.differing == ["late", "model.network.padding"]
+    assert comparison.setting("late") == ["null", "false", "0", "0.0", "[]", "{}"]
+
+
+@pytest.mark.parametrize(
+    ("config", "is_default"),
+    [
+        ({"model": {"layer_decay": 1.0, "freeze": [], "unfreeze": None}}, True),
+        ({"model": {"layer_decay": 0.5}}, False),
+        ({"model": {"freeze": None}}, False),
+        ({"trainer": {"check_val_every_n_epoch": 1, "detect_anomaly": False}}, True),
+        ({"trainer": {"detect_anomaly": None}}, False),
+        ({"ema": None}, True),
+        ({"ema": False}, False),
+        ({"data": {"class_path": "datamodules.digits.Digits", "init_args": {"limit": None, "augmentation": []}}}, True),
+        ({"data": {"class_path": "datamodules.digits.Digits", "init_args": {"limit": 0}}}, False),
+        ({"model": {"optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"betas": [0.9, 0.999]}}}}, True),
+        ({"model": {"network": {"class_path": "models.mlp.MLP", "init_args": {"activation": "torch.nn.ReLU"}}}}, True),
+        ({"model": {"network": {"class_path": "models.mlp.MLP", "init_args": {"activation": "other.ReLU"}}}}, False),
+        ({"model": {"network": {"class_path": "elsewhere.Net", "init_args": {"dropout": 0.0}}}}, False),
+    ],
+)
+def test_what_an_older_run_lacks_is_its_default(tmp_path: Path, config: dict[str, Any], is_default: bool) -> None:
+    def without(tree: dict[str, Any]) -> dict[str, Any]:
+        inner = {key: without(value) if isinstance(value, dict) else value for key, value in tree.items()}
+        return {key: value for key, value in inner.items() if key == "class_path" or (value and value != tree[key])}
+
+    older, newer = runs(tmp_path, 0.9, **without(config)), runs(tmp_path, 0.8, name="y", **config)
+    groups = compare_runs([*older, replace(newer[0], seed=1)]).groups
+    assert len(groups) == (1 if is_default else 2)
+
+
+def test_a_default_that_an_older_run_lacks_gives_no_other_test_images(tmp_path: Path) -> None:
+    data = [
+        {"class_path": "datamodules.digits.Digits", "init_args": arguments}
+        for arguments in ({}, {"test_size": 0.2, "classes": None})
+    ]
+    pair = [*runs(tmp_path, 0.9, data=data[0]), *runs(tmp_path, 0.8, name="y", lr=2, data=data[1])]
+    assert differing_settings(*compare_runs(pair).groups) == ""
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,21 @@ def test_a_run_is_enough_for_page_figures_and_table(
     assert "Grad-CAM at stages." in text
 
 
+def test_too_many_classes_are_not_drawn_or_listed(
+    train: Callable[..., Run], evaluate: Callable[..., Done], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = train("--trainer.max_epochs=1")
+    monkeypatch.setattr("scripts.evaluate.MOST_CLASSES", 9)
+    assert evaluate(run.folder)[0] == 0
+    text, found = (run.folder / "evaluation" / "evaluation.html").read_text(), figures(run.folder / "evaluation")
+    assert "<h2>Confusion matrix</h2>" not in text
+    assert "<thead>" not in text
+    assert "More than 9 are neither drawn nor listed" in text
+    assert found["confusion"] is None
+    assert len(found["classes"]) == 10
+    assert sum(pair["images"] for pair in found["confused_pairs"]) == found["images"] - found["right"]
+
+
 @needs_browser
 @pytest.mark.parametrize(("width", "dark"), [(360, False), (1200, True)])
 def test_in_a_browser_nothing_is_cut_off_broken_or_loaded(

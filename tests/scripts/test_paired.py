@@ -10,11 +10,10 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from scripts import paired
 from scripts.comparison import Group, compare_runs
 from scripts.evaluate import evaluate
-from scripts.intervals import Interval
-from scripts.paired import Answers, Verdict, answers_of, compare_groups, on_the_same_images, over_runs, told
+from scripts.paired import Answers, answers_of, compare_groups, on_the_same_images, over_runs, told
 from scripts.runs import Run as ReadRun
 from scripts.runs import read_run
-from scripts.significance import Difference, mcnemar
+from scripts.significance import mcnemar
 from tests.conftest import Run
 
 SHORT = ("--trainer.max_epochs=1", "--trainer.precision=32-true")
@@ -77,10 +76,11 @@ def test_an_evaluation_is_used_if_it_is_of_the_same_test(
 def test_the_better_network_is_told_from_the_worse() -> None:
     first, second = answers("a" * 80 + "b" * 20), answers("a" * 95 + "b" * 5)
     verdict = on_the_same_images(group("A"), group("B"), first, second)
-    assert verdict.difference.value == pytest.approx(0.15)
-    assert verdict.difference.p == mcnemar(0, 15)
+    found = verdict.difference(1)
+    assert found.value == pytest.approx(0.15)
+    assert found.p == mcnemar(0, 15)
     (sentence,) = told([verdict])
-    low, high = (f"{100 * end:.2f}" for end in verdict.difference.interval)
+    low, high = (f"{100 * end:.2f}" for end in found.interval)
     expected = f"B is better than A by 15.00 points, 95% interval {low} to {high} (McNemar p < 0.001, 100 test images)."
     assert sentence == expected
     (sentence,) = told([on_the_same_images(group("A"), group("B"), second, first)])
@@ -101,7 +101,7 @@ def test_one_image_identical_predictions_and_no_mistakes() -> None:
         ("aaaa", "aaaa", "both take every image for the same (4 test images)"),
         ("ab", "ac", "both are right on the same images (2 test images)"),
         ("a", "a", "both take every image for the same (1 test image)"),
-        ("a", "b", "B is worse by 100.00 points, 95% interval 100.00 to 100.00 (McNemar p = 1.00, 1 test image)"),
+        ("a", "b", "B is worse by 100.00 points, 95% interval -100.00 to 100.00 (McNemar p = 1.00, 1 test image)"),
     ):
         pair = answers(first, "abc"), answers(second, "abc")
         (sentence,) = told([on_the_same_images(group("A"), group("B"), *pair)])
@@ -116,11 +116,13 @@ def test_other_classes_and_other_images_are_refused() -> None:
 
 
 def test_p_values_are_adjusted_for_how_many_there_are() -> None:
-    one = Verdict("B", "A", Difference(0.1, Interval(0.01, 0.2), 0.03), "McNemar {p}")
-    assert told([one])[0].startswith("B is better than A by")
-    sentences = told([one, one])
-    assert all("cannot be told apart" in sentence for sentence in sentences)
-    assert all("p = 0.060 adjusted for 2 comparisons" in sentence for sentence in sentences)
+    one = over_runs(group("A", 0.50, 0.51, 0.52), group("B", 0.53, 0.54))
+    assert one is not None
+    alone, *together = told([one]) + told([one, one])
+    assert "B is better than A by 2.50 points, 95% interval 0.01 to 4.99 (Welch's t-test p = 0.049, " in alone
+    for sentence in together:
+        assert "B and A cannot be told apart: B is better by 2.50 points, 95% simultaneous interval -" in sentence
+        assert "p = 0.099 adjusted for 2 comparisons" in sentence
     assert told([]) == []
 
 
@@ -134,6 +136,27 @@ def test_seeds_are_compared_where_there_are_several() -> None:
     verdict = over_runs(group("A", 0.5, 0.6), group("B", 0.5, 0.7))
     assert verdict is not None
     assert told([verdict])[0].startswith("Over seeds, B and A cannot be told apart: B is better by 5.00 points, ")
+
+
+def test_nothing_is_concluded_of_seeds_that_all_gave_the_same() -> None:
+    verdict = over_runs(group("A", 0.5, 0.5), group("B", 0.5028, 0.5028, 0.5028))
+    assert verdict is not None
+    (sentence,) = told([verdict])
+    assert sentence.startswith("Over seeds, nothing can be concluded about B and A: B is better by 0.28 points, but ")
+    assert sentence.endswith(" (3 and 2 runs).")
+
+
+def test_a_single_run_is_told() -> None:
+    found, (note,) = compare_groups([group("A", 0.5, 0.6), group("B", 0.5)], False, [])
+    assert found == []
+    assert note.startswith("Nothing can be concluded over seeds about B and A: only one run of B was tested; ")
+
+
+def test_error_rates_of_several_comparisons_are_told() -> None:
+    groups = [group("A", 0.5, 0.6), group("B", 0.5, 0.7), group("C", 0.8, 0.9)]
+    found, (note,) = compare_groups(groups, False, [])
+    assert len(found) == 2
+    assert "with a probability of at most 5%" in note
 
 
 def test_without_data_it_is_told_why_and_seeds_are_compared_all_the_same(

@@ -72,6 +72,16 @@ def test_the_table_has_each_class_or_the_most_probable(classes: int, tmp_path: P
     assert list(tmp_path.iterdir()) == [file]
 
 
+def test_what_follows_from_logits_is_computed_once() -> None:
+    found = some(3, 30)
+    assert found.probabilities is found.probabilities
+    assert found.classes is found.classes
+    assert found.confusion is found.confusion
+    expected = np.zeros((3, 3), np.int64)
+    np.add.at(expected, (found.labels, found.classes), 1)
+    assert (found.confusion == expected).all()
+
+
 def test_names_of_no_known_encoding_are_written(tmp_path: Path) -> None:
     found = some(2, 1)
     write_predictions(

@@ -1,0 +1,38 @@
+"""The arguments of constructors that a configuration names."""
+
+import inspect
+import sys
+from typing import Any
+
+
+def find_class(path: object) -> type | None:
+    """The class that a configuration names; None if it has not been imported, or is none."""
+    module, _, name = path.rpartition(".") if isinstance(path, str) else ("", "", "")
+    found = getattr(sys.modules.get(module), name, None)
+    return found if isinstance(found, type) else None
+
+
+def parameter(class_: type, name: str) -> inspect.Parameter | None:
+    """The argument of a constructor, or of one that it hands arguments on to; None if it is not known."""
+    for base in class_.__mro__[:-1]:
+        try:
+            parameters = inspect.signature(base).parameters
+        except (TypeError, ValueError):  # of a class that is not written in Python
+            continue
+        if name in parameters:
+            return parameters[name]
+    return None
+
+
+def is_default(value: Any, default: Any) -> bool:
+    """Whether a configured value is an argument's default: `null`, `false`, `0` and `[]` are four different values.
+
+    Example:
+        >>> is_default([0.9, 0.999], (0.9, 0.999)), is_default(0, None), is_default(0, False), is_default([], None)
+        (True, False, False, False)
+    """
+    if isinstance(default, type):  # in a configuration its path
+        return find_class(value) is default
+    if isinstance(value, list | tuple) and isinstance(default, list | tuple):
+        return len(value) == len(default) and all(map(is_default, value, default))
+    return type(value) is type(default) and bool(value == default)
