@@ -123,8 +123,8 @@ class Verdict:
         if math.isnan(p):
             return (
                 f"{self.begins}nothing can be concluded about {subject} and {reference}: {subject} is {better} by "
-                f"{abs(points):.2f} points, but each gave the same with every seed, so that nobody knows how much of "
-                f"it is luck ({self.test})."
+                f"{abs(points):.2f} points, but one of them gave the same with every seed, so that its spread is not "
+                f"known ({self.test})."
             )
         low, high = sorted(100 * (end if points >= 0 else -end) for end in interval)
         found = f"p {'< 0.001' if p < 0.001 else f'= {p:.3f}' if p < 0.1 else f'= {p:.2f}'}"
@@ -178,7 +178,7 @@ def over_runs(one: Group, other: Group) -> Verdict | None:
     if min(len(first), len(second)) < 2:
         return None
     runs = f"{len(second)} and {len(first)} runs"
-    test = f"Welch's t-test {{p}}, {runs}" if varies(first) or varies(second) else runs
+    test = f"Welch's t-test {{p}}, {runs}" if varies(first) and varies(second) else runs
     return Verdict(other.letter, one.letter, partial(difference_over_runs, first, second), test, begins="Over seeds, ")
 
 

@@ -4,7 +4,6 @@ Shapes: `N` images.
 """
 
 import math
-import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -154,7 +153,7 @@ def difference_over_runs(first: Sequence[float], second: Sequence[float], tests:
         tests: Over how many comparisons the error rates hold, as in `Difference`.
 
     Returns:
-        The difference; its interval and p-value are NaN if neither's figures vary, which leaves nothing to judge by.
+        The difference; its interval and p-value are NaN if all figures of one are the same, whose spread is not known.
 
     Raises:
         ValueError: If there are fewer.
@@ -162,10 +161,8 @@ def difference_over_runs(first: Sequence[float], second: Sequence[float], tests:
     if min(len(first), len(second)) < 2:
         raise ValueError(f"two or more runs of each are wanted, not {len(first)} and {len(second)}")
     value = float(np.mean(second) - np.mean(first))
-    if not varies(first) and not varies(second):
+    if not (varies(first) and varies(second)):
         return Difference(value, Interval(math.nan, math.nan), math.nan)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # that the figures of one of them are all the same
-        found = ttest_ind(second, first, equal_var=False)
+    found = ttest_ind(second, first, equal_var=False)
     low, high = found.confidence_interval(1 - LEVEL / tests)
     return Difference(value, Interval(float(low), float(high)), min(1.0, tests * float(found.pvalue)))

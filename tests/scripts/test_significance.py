@@ -148,15 +148,13 @@ def test_difference_over_runs_is_the_published_one() -> None:
     assert (high - low) / 2 == pytest.approx(critical * found.value / 12.94627, rel=1e-4)
 
 
-@pytest.mark.parametrize("second", [[0.5, 0.5], [1.0, 1.0], [323 / 359, float(np.float32(323 / 359))]])
+@pytest.mark.parametrize("second", [[0.5, 0.5], [1.0, 1.0], [0.6, 0.7, 0.8], [323 / 359, float(np.float32(323 / 359))]])
 def test_nothing_is_concluded_of_runs_that_give_the_same(second: list[float]) -> None:
     value, interval, p = difference_over_runs([0.5, 0.5], second)
-    assert value == pytest.approx(second[0] - 0.5)
+    assert value == pytest.approx(np.mean(second) - 0.5)
     assert np.isnan([*interval, p]).all()
 
 
-def test_difference_over_runs_of_which_some_give_the_same() -> None:
-    one_sided = difference_over_runs([0.5, 0.5, 0.5], [0.6, 0.7, 0.8])
-    assert one_sided.interval.low < 0.2 < one_sided.interval.high
+def test_a_single_run_has_no_difference_over_runs() -> None:
     with pytest.raises(ValueError, match="not 1 and 2"):
         difference_over_runs([1], [1, 2])
