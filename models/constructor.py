@@ -1,15 +1,9 @@
 """The arguments of constructors that a configuration names."""
 
 import inspect
-import sys
 from typing import Any
 
-
-def find_class(path: object) -> type | None:
-    """The class that a configuration names; None if it has not been imported, or is none."""
-    module, _, name = path.rpartition(".") if isinstance(path, str) else ("", "", "")
-    found = getattr(sys.modules.get(module), name, None)
-    return found if isinstance(found, type) else None
+from models.class_path import find_class
 
 
 def parameter(class_: type, name: str) -> inspect.Parameter | None:

@@ -18,9 +18,9 @@ from callbacks.origin import read_restarts
 from callbacks.run_folder import CONFIG, with_split_rule
 from datamodules.names import distinct_names
 from models.checkpoint import read_checkpoint
-from models.class_path import PACKAGES
+from models.class_path import PACKAGES, find_class
 from models.classifier import Classifier
-from models.constructor import find_class, is_default, parameter
+from models.constructor import is_default, parameter
 from models.plain_data import read_json
 from scripts.chart import Point
 from scripts.configuration import read_config

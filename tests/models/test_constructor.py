@@ -4,7 +4,8 @@ import pytest
 from torch import nn
 
 from datamodules.digits import Digits
-from models.constructor import find_class, is_default, parameter
+from models.class_path import find_class
+from models.constructor import is_default, parameter
 
 
 def test_values_that_are_off_are_all_different() -> None:
