@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,7 @@ def test_runs_are_compared_and_written_as_asked_for(
     (sentence,) = (line for line in out.splitlines() if line.startswith("B "))
     assert "A (seed 0)" in sentence
     assert "359 test images" in sentence
-    assert sentence in files["html"].read_text()
+    assert escape(sentence, quote=False) in files["html"].read_text()
     assert not list(tmp_path.glob(".*"))
 
     status, out, error = compare(ours[0].folder, other.folder, "--no-predict")
