@@ -30,13 +30,14 @@ def check_declaration(data: Any) -> None:
     def declared(name: str) -> Any:
         return None if getattr_static(data, name, None) is None else getattr(data, name)
 
+    # Names that are read from a file may be there twice; they are made different.
+    is_written = isinstance(getattr_static(data, "class_names", None), Sequence)
     class_names, image_shape = declared("class_names"), declared("image_shape")
     if isinstance(class_names, str) or not isinstance(class_names, Sequence):
         refuse(f'class_names is {class_names!r}; give one text for each class, such as ("cat", "dog").')
     if others := [each for each in class_names if not isinstance(each, str) or not each]:
         refuse(f'class_names has {others[0]!r}, which is no text; write names such as "cat".')
-    is_read = not isinstance(getattr_static(data, "class_names"), Sequence)  # from a file, where it is nobody's mistake
-    if not is_read and (twice := [each for each, count in Counter(class_names).items() if count > 1]):
+    if is_written and (twice := [each for each, count in Counter(class_names).items() if count > 1]):
         refuse(f"class_names has {twice[0]} twice; give every class a name of its own.")
     whole = isinstance(image_shape, Sequence) and all(type(each) is int and each > 0 for each in image_shape)
     if not whole or len(image_shape) != 3:

@@ -10,7 +10,7 @@ def parameter(class_: type, name: str) -> inspect.Parameter | None:
     """The argument of a constructor, or of one that it hands arguments on to; None if it is not known."""
     for base in class_.__mro__[:-1]:
         try:
-            parameters = inspect.signature(base).parameters
+            parameters = inspect.signature(base.__init__).parameters
         except (TypeError, ValueError):  # of a class that is not written in Python
             continue
         if name in parameters:

@@ -346,7 +346,7 @@ def test_says_which_folders_are_splits_where_names_do_not(tmp_path: Path) -> Non
     two = ImageFolder(splits={"train": "two"}, **arguments)
     assert one.read().keys() == {"train", "val"}
     assert two.read().keys() == {"train"}
-    assert one.data_fingerprint != two.data_fingerprint
+    assert one.pack_folder != two.pack_folder
     wrong: list[tuple[Any, str]] = [
         ({"val": "two"}, "has no folder for train"),
         ({"train": "one", "val": "one"}, "the folder of val lies in that of train"),

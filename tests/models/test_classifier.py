@@ -1,5 +1,6 @@
 import math
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -249,7 +250,9 @@ def test_a_checkpoint_with_class_names_as_they_were_read_goes_on_and_is_tested(
 ) -> None:
     """As earlier versions have written it: names twice, and some that are no text."""
     names = ["crane", "caf\udce9", "crane", *"3456789"]
-    monkeypatch.setattr(Digits, "class_names", names)
+    read = cached_property(lambda _: names)
+    read.__set_name__(Digits, "class_names")
+    monkeypatch.setattr(Digits, "class_names", read)
     run = train("--trainer.max_epochs=1")
     assert "10 classes (crane, caf\\xe9, crane (2), 3, 4, 5, 6, 7, 8, 9)" in capsys.readouterr().out.splitlines()[0]
     for file in (run.best, run.last):
