@@ -81,8 +81,8 @@ class SWA(WeightAverage):
             MisconfigurationException: If it lacks an epoch from there on, or holds one from before.
         """
         super().on_load_checkpoint(trainer, pl_module, checkpoint)
-        if trainer.state.fn != "fit":
-            return
+        if trainer.state.fn != "fit" or self.state_key not in checkpoint["callbacks"]:
+            return  # the average begins with this run
         loops = checkpoint["loops"]["fit_loop"]
         ended = max(0, loops["epoch_progress"]["current"]["ready"] - 1)
         ended += loops["epoch_loop.batch_progress"]["is_last_batch"]

@@ -291,7 +291,8 @@ class TrainCLI(LightningCLI):
                 "cifar10/baseline, and another place with --runs."
             )
         recorded = config.clone()
-        recorded.data.init_args.repack = False  # done once; what reads this later is not asked for it again
+        if "repack" in recorded.data.get("init_args", ()):
+            recorded.data.init_args.repack = False  # done once; what reads this later is not asked for it again
         self.config_text = self._parser(self.subcommand).dump(recorded, skip_unset=False)
 
     def _take_up(self, config: Namespace) -> None:
