@@ -228,7 +228,7 @@ def test_what_is_not_the_same_or_cannot_be_exported_leaves_no_file(
 ) -> None:
     run = train(*SHORT, f"--model.network={__name__}.{network.__name__}")
     before = files_in(run.folder)
-    error = refused(1, run.folder, "--format", name)
+    error = refused(1, run.folder, "--format", name, "--trust", "tests")
     assert re.search(words, error)
     assert files_in(run.folder) == before
 
