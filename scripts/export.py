@@ -23,7 +23,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from PIL import Image
 from torch import Tensor
 
-from datamodules.image_file import FORMATS, pixels_of
+from datamodules.image_file import open_image, pixels_of
 from models.checkpoint import read_checkpoint
 from models.classifier import Classifier
 from models.durable_file import replacing
@@ -143,7 +143,7 @@ def pixels_by_facts(picture: Path | Tensor, facts: Mapping[str, str]) -> Tensor:
     if isinstance(picture, Tensor):
         return picture
     channels, size, resize = (json.loads(facts[name]) for name in ("channels", "image_size", "resize"))
-    with Image.open(picture, formats=FORMATS) as image:
+    with open_image(picture) as image:
         return torch.from_numpy(pixels_of(image, channels, tuple(size), resize).copy())
 
 

@@ -217,7 +217,12 @@ def test_a_checkpoint_runs_no_code_that_was_not_asked_for(
             torch.save(checkpoint | {place: checkpoint["hyper_parameters"] | {"network": spec}}, file)
             with pytest.raises(MisconfigurationException):
                 Classifier.load_from_checkpoint(file)
-    for run, options in ((predict, [ROOT / "docs" / "pictures"]), (evaluate, []), (export, []), (visualize, ["filters"])):
+    for run, options in (
+        (predict, [ROOT / "docs" / "pictures"]),
+        (evaluate, []),
+        (export, []),
+        (visualize, ["filters"]),
+    ):
         status, _, error = script(run)(file, *options)
         assert status == 2
         assert error.count("\n") == 1
