@@ -10,7 +10,8 @@ def parameter(class_: type, name: str) -> inspect.Parameter | None:
     """The argument of a constructor, or of one that it hands arguments on to; None if it is not known."""
     for base in class_.__mro__[:-1]:
         try:
-            parameters = inspect.signature(base.__init__).parameters
+            # Not of the class, whose metaclass may take whatever it is given.
+            parameters = inspect.signature(vars(base).get("__init__", object.__init__)).parameters
         except (TypeError, ValueError):  # of a class that is not written in Python
             continue
         if name in parameters:

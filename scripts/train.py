@@ -218,6 +218,9 @@ class TrainCLI(LightningCLI):
             return args
         run = self.resumed / CONFIG if self.resumed and self.resumed != NEWEST else None
         config, flags, self.config_files, self.scope = read_layers(args[1:], run)
+        if args[0] != "fit":
+            # Nothing is logged, so a checkpoint's loggers, which may be of any package, are not asked for.
+            config["trainer"] = config.get("trainer", {}) | {"logger": False}
         return [args[0], "--config", yaml.safe_dump(config), *flags]
 
     def _parse_ckpt_path(self) -> None:
