@@ -22,7 +22,7 @@ def job() -> str:
 
 
 def tasks() -> int:
-    """The processes that srun has started together, of which this is one; 1 outside a job and in its shell."""
+    """How many processes srun has started together with this one; 1 outside a job and in its shell."""
     if os.environ.get("SLURM_JOB_NAME") in INTERACTIVE or "TORCHELASTIC_RUN_ID" in os.environ:
         return 1
     return int(os.environ.get("SLURM_NTASKS", "1"))

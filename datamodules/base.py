@@ -492,7 +492,7 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=NotesArguments
     def batches_done(self, batches: int) -> int:
         """Of an epoch of so many batches, those before the place that training is taken up at; known with its loader.
 
-        An epoch of which nothing is left, but that was not over, begins again.
+        An epoch that was not over begins again if it has no batch left.
         """
         left = self._training_sampler().batches_left(batches)
         if left or self._may_be_over:

@@ -27,7 +27,7 @@ def _digests(items: Iterable[bytes | memoryview]) -> NDArray[np.uint64]:
 
 
 def by_copies(digests: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Digests of the images of a whole source, of which only so many are equal as belong together."""
+    """Digests of a source's images, where at most `TOGETHER` copies of one image keep the same digest."""
     order = np.argsort(digests, kind="stable")
     ordered = digests[order]
     before = np.arange(len(digests)) - np.searchsorted(ordered, ordered)

@@ -133,7 +133,7 @@ def _may_pass(error: Exception) -> bool:
 
 
 def _can_be_read(path: str | Path) -> bool:
-    """Whether all bytes of a file can be had, of which decoders in C do not tell."""
+    """Whether all bytes of a file can be read; decoders in C do not say so."""
     try:
         with open(path, "rb") as file:  # noqa: PTH123
             while file.read(2**20):

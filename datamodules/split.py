@@ -180,8 +180,8 @@ def draw_splits(
     for name in SPLITS:
         if not len(splits[name]):
             raise ValueError(
-                f"{name}_size, limit or classes: the {name} split has none of the {len(labels)} images, of which each "
-                "class keeps one to be trained on; change them"
+                f"{name}_size, limit or classes: the {name} split has none of the {len(labels)} images (each "
+                "class keeps one to be trained on); change them"
             )
     return splits
 

@@ -69,7 +69,7 @@ def refuse_unlogged(metrics: Mapping[str, Any], monitor: str, key: str) -> None:
         key: The configuration's key of what monitors, for the message.
 
     Raises:
-        MisconfigurationException: If it is not, unless it may come from a validation, of which there was none yet.
+        MisconfigurationException: If it is not, unless a validation may still log it because there was none yet.
     """
     if monitor not in metrics and not (is_of_validation(monitor) and not any(map(is_of_validation, metrics))):
         raise MisconfigurationException(

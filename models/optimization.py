@@ -103,7 +103,7 @@ class Optimization:
             )
         if (lacking := self._lacks(optimizer, make)) is not None:
             raise ValueError(
-                f"with these arguments the optimizer keeps a {lacking}, of which the run to go on with has none; leave "
+                f"with these arguments the optimizer keeps a {lacking}, which the run to go on with lacks; leave "
                 f"them as they were, {remedy}"
             )
 
@@ -129,7 +129,7 @@ class Optimization:
         """Optimizer steps of the whole run: those done, and those that are left as the Trainer takes them now.
 
         Args:
-            trainer: What training goes on with, of which `estimated_stepping_batches` is known.
+            trainer: The Trainer that goes on; its `estimated_stepping_batches` is known.
         """
         epochs, most = trainer.max_epochs, math.inf if trainer.max_steps == -1 else trainer.max_steps
         if epochs in (None, -1):

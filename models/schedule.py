@@ -61,7 +61,7 @@ def advance(scheduler: LRScheduler, steps: int) -> None:
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step\\(\\)`")  # nothing is optimized here
-        if steps and isinstance(scheduler, LambdaLR | OneCycleLR):  # functions of the step, of which there are many
+        if steps and isinstance(scheduler, LambdaLR | OneCycleLR):  # functions of the step: a jump replaces many steps
             scheduler.last_epoch, scheduler._step_count = steps - 1, steps
             steps = 1
         for _ in range(steps):

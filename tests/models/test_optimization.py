@@ -191,8 +191,8 @@ def test_a_resumed_run_is_optimized_as_its_flags_say(
 @pytest.mark.parametrize(
     ("before", "after", "words"),
     [
-        (torch.optim.AdamW, partial(torch.optim.AdamW, amsgrad=True), "the optimizer keeps a max_exp_avg_sq, of which"),
-        (torch.optim.RMSprop, partial(torch.optim.RMSprop, centered=True), "the optimizer keeps a grad_avg, of which"),
+        (torch.optim.AdamW, partial(torch.optim.AdamW, amsgrad=True), "the optimizer keeps a max_exp_avg_sq, which"),
+        (torch.optim.RMSprop, partial(torch.optim.RMSprop, centered=True), "the optimizer keeps a grad_avg, which"),
         (torch.optim.SGD, partial(torch.optim.SGD, momentum=0.9, nesterov=True), ""),
         (partial(torch.optim.AdamW, amsgrad=True), torch.optim.AdamW, ""),
     ],
