@@ -204,8 +204,9 @@ class Laboratory:
             What is different, or nothing.
         """
         folder.mkdir(parents=True)
-        log, noted, data = self.log(folder), folder / "images.jsonl", self._digits
-        args = ["fit", "--trainer.log_every_n_steps=1", "--early_stopping=null", f"--data.limit={data.limit}"]
+        log, noted = self.log(folder), folder / "images.jsonl"
+        data, data_after = (self._digits(settings.limit) for settings in (change.before, change.after))
+        args = ["fit", "--trainer.log_every_n_steps=1", "--early_stopping=null"]
         args += [f"--data.root={data.root}", f"--runs={folder / 'runs'}", "--experiment=change"]
         request: dict[str, Any] = {"env": {}, "log": str(log)}
         status = self._ask(request | {"args": [*args, *change.before.flags], "fault": asdict(change.fault)})
@@ -218,7 +219,7 @@ class Laboratory:
             status = self._ask(request | {"args": [*flags, change.refused]})
             if status != 2 or (run / "config.yaml").read_text() != config:
                 return f"exit status {status} with {change.refused}: {log.read_text()[-2000:]}"
-        account = Account(change, data)
+        account = Account(change, data, data_after)
         account.stop()
         weights, rates, images = account.go_on(read_checkpoint(last), last)
         if status := self._ask(request | {"args": flags, "images": str(noted)}):
@@ -239,9 +240,8 @@ class Laboratory:
                 return f"{name} differ: {_shown(expected)} became {_shown(seen)}"
         return unused(run, change.after) if rates else ""
 
-    @cached_property
-    def _digits(self) -> Digits:
-        data = Digits(root=self._data, limit=400)
+    def _digits(self, limit: int) -> Digits:
+        data = Digits(root=self._data, limit=limit)
         data.prepare_data()
         data.setup("test")
         return data

@@ -1,8 +1,4 @@
-"""Runs that go on with other flags, each compared bit for bit with a plain loop over steps and images.
-
-A change of the data between a run and its resume belongs in `Settings` too: a field, its flag, and what it does to
-`Account.order`.
-"""
+"""Runs that go on with other flags or data, each compared bit for bit with a plain loop over steps and images."""
 
 import json
 import math
@@ -59,6 +55,8 @@ class Settings:
     label_smoothing: float = 0.0
     schedule: str = "cosine"
     seed: int = 0
+    limit: int = 400
+    """Images of the data set."""
 
     @property
     def flags(self) -> list[str]:
@@ -67,6 +65,7 @@ class Settings:
             *(f"--data.batch_size={self.batch_size}", f"--trainer.accumulate_grad_batches={self.accumulated}"),
             *(f"--model.optimizer.lr={self.lr}", f"--model.optimizer.weight_decay={self.weight_decay}"),
             *(f"--model.loss.label_smoothing={self.label_smoothing}", f"--seed_everything={self.seed}"),
+            f"--data.limit={self.limit}",
             *SCHEDULES[self.schedule],
         ]
 
@@ -98,6 +97,7 @@ def draw_change(seed: int, number: int) -> Change:
         "label_smoothing": (0.0, 0.1),
         "schedule": tuple(SCHEDULES),
         "seed": (0, 0, 1),
+        "limit": (400, 400, 300),
     }
     before = Settings(**{name: draw.choice(values) for name, values in choices.items()})
     changed = {name: draw.choice(values) for name, values in choices.items() if draw.random() < 0.4}
@@ -111,11 +111,13 @@ class Account:
 
     Args:
         change: The settings.
-        data: The images, set up as they are for both.
+        data: The images before, set up.
+        data_after: Those after.
     """
 
     change: Change
     data: Digits
+    data_after: Digits
     steps: int = 0
     """Optimizer steps done so far."""
     epoch: int = 0
@@ -124,7 +126,8 @@ class Account:
 
     def order(self, settings: Settings, epoch: int) -> Tensor:
         """The training images of an epoch."""
-        images = self.data.splits["train"]
+        data = self.data if settings.limit == self.change.before.limit else self.data_after
+        images = data.splits["train"]
         return images[torch.randperm(len(images), generator=generator_of(settings.seed, epoch))]
 
     def course(self, settings: Settings) -> Iterator[list[Tensor]]:
@@ -149,7 +152,8 @@ class Account:
                 break
         if self.done == len(self.data.splits["train"]):
             self.epoch, self.done = self.epoch + 1, 0
-        if self.change.before.seed != self.change.after.seed:
+        before, after = self.change.before, self.change.after
+        if (before.seed, before.limit) != (after.seed, after.limit):
             self.done = 0  # in another order, the epoch begins again
 
     def go_on(self, checkpoint: dict[str, Any], path: Path) -> tuple[dict[str, Tensor], list[float], list[list[int]]]:
@@ -221,6 +225,7 @@ def unused(run: Path, settings: Settings) -> str:
         "batch_size": config["data"]["init_args"]["batch_size"],
         "accumulated": config["trainer"]["accumulate_grad_batches"],
         "seed": config["seed_everything"],
+        "limit": config["data"]["init_args"]["limit"],
     }
     for arguments in (config["model"], saved):
         recorded |= {name: arguments["optimizer"]["init_args"][name] for name in ("lr", "weight_decay")}

@@ -72,6 +72,7 @@ CHANGES = {
     "another seed within an epoch, and by epochs": Change(
         Settings(schedule="one-cycle"), 7, Settings(epochs=4, seed=1, schedule="steps", weight_decay=0.1)
     ),
+    "other images within an epoch": Change(Settings(), 3, Settings(epochs=3, limit=300)),
     "an epoch that was cut off, without a schedule": Change(
         Settings(steps=7), 30, Settings(epochs=3, schedule="constant", label_smoothing=0.1), "--data.normalization=none"
     ),
