@@ -212,7 +212,8 @@ def wait_until_left(folder: Path, seconds: float) -> None:
 
 
 def release_folders() -> None:
-    """Leave the run folders that are held to others."""
+    """Leave the run folders that are held to others, and tell no other process of them any more."""
+    slurm.close_stores()
     while _held:
         _held.pop().release()
 

@@ -63,7 +63,12 @@ def store(*, is_first: bool) -> TCPStore:
     return _stores[-1]
 
 
-_stores: list[TCPStore] = []  # others may ask as long as this process lives
+_stores: list[TCPStore] = []  # others may ask until the run is over
+
+
+def close_stores() -> None:
+    """Give the port of `store` back."""
+    _stores.clear()
 
 
 def queue_again() -> None:
