@@ -64,9 +64,14 @@ class EarlyStopping(lightning.pytorch.callbacks.EarlyStopping):
         if still_holds(state_dict.get("basis", {}), self._basis, "early stopping"):
             super().load_state_dict(state_dict | {"patience": self.patience})
 
+    @property
+    def has_stopped(self) -> bool:
+        """Whether nothing has got better for so long that training stops."""
+        return self.wait_count >= max(1, self.patience)
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop at once when a run is resumed that was at its end."""
-        trainer.should_stop = trainer.should_stop or self.wait_count >= max(1, self.patience)
+        trainer.should_stop = trainer.should_stop or self.has_stopped
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look at what is measured by the epoch, and see that the metric was logged at all."""

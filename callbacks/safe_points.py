@@ -90,8 +90,10 @@ class _Epochs(_FitLoop):
     def run(self) -> None:
         data, current = getattr(self.trainer, "datamodule", None), self._epochs()[1]
         steps, most = self.epoch_loop.global_step, self.max_steps
-        if isinstance(data, ImageDataModule) and data.place[0] < current.processed and (most == -1 or steps < most):
-            for tracker in self._epochs():  # the last epoch was cut off by max_steps, and goes on
+        has_stopped = any(getattr(callback, "has_stopped", False) for callback in self.trainer.callbacks)  # type: ignore[attr-defined]
+        goes_on = not has_stopped and (most == -1 or steps < most)
+        if isinstance(data, ImageDataModule) and data.place[0] < current.processed and goes_on:
+            for tracker in self._epochs():  # the last epoch was cut off, and goes on
                 tracker.processed -= 1
                 tracker.completed = min(tracker.completed, tracker.processed)
             self.restarting = True

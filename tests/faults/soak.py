@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 from threading import Thread
 
+import torch
+
 from tests.faults.case import CONFIGURATIONS, Laboratory, draw_case
 from tests.faults.change import Change, draw_change
 
@@ -29,6 +31,7 @@ def main() -> int:
     parser.add_argument("--only", type=int, nargs="*", help="numbers of single cases")
     parser.add_argument("--keep", type=Path, help="a folder for what the runs leave")
     args = parser.parse_args()
+    torch.set_num_threads(1)  # as the runs that it computes the weights of
     numbers = args.only or range(args.cases)
     folder = args.keep or Path(tempfile.mkdtemp())
     laboratories = [Laboratory(folder / f"laboratory-{core}") for core in os.sched_getaffinity(0)]
