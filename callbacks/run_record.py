@@ -71,6 +71,7 @@ class RunRecord(OutsideSteps):
         versions = {"kindling": VERSION} | {name: origin.packages()[name] for name in PACKAGES}
         self._origin = {"versions": versions, "git_commit": origin.code().name}
         self._images = 0
+        self._was_cut_off = False
         self._waited_before = 0.0
         self._metrics: dict[str, float] = {}
         self._run_clock = Stopwatch()
@@ -140,8 +141,7 @@ class RunRecord(OutsideSteps):
         if trainer.state.fn == "fit" and (progress := checkpoint.get("progress")):
             self._images, self._metrics = progress["images"], progress["metrics"]
             place = getattr(getattr(trainer, "datamodule", None), "place", (checkpoint["epoch"], 0))
-            if place[0] < checkpoint["epoch"]:  # an epoch that was cut off, and counted, goes on
-                self._images -= int(cast(Classifier, pl_module).train_metrics.total) * trainer.world_size
+            self._was_cut_off = place[0] < checkpoint["epoch"]
             self._waited_before = progress["waiting_seconds"]
             self._run_clock = Stopwatch(progress["run_seconds"])
             self._training_clock = Stopwatch(progress["training_seconds"])
@@ -158,6 +158,8 @@ class RunRecord(OutsideSteps):
         """
         if trainer.is_global_zero and not self._is_new:
             self._keep_restart(self._start(trainer))
+        if self._was_cut_off and not trainer.should_stop:  # an epoch that was cut off, and counted, goes on
+            self._images -= int(cast(Classifier, pl_module).train_metrics.total) * trainer.world_size
         self._run_clock.start()
         self._training_clock.start()
 
