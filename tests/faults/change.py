@@ -132,10 +132,11 @@ class Account:
 
     def course(self, settings: Settings) -> Iterator[list[Tensor]]:
         """The batches of each step to the end of a run, from where the account stands; the account goes with them."""
-        while self.epoch < settings.epochs and self.steps != settings.steps:
+        most = math.inf if settings.steps is None else settings.steps
+        while self.epoch < settings.epochs and self.steps < most:
             batches = self.order(settings, self.epoch)[self.done :].split(settings.batch_size)  # type: ignore[no-untyped-call]
             for start in range(0, len(batches), settings.accumulated):
-                if self.steps == settings.steps:
+                if self.steps >= most:
                     return
                 step = list(batches[start : start + settings.accumulated])
                 yield step
