@@ -14,7 +14,7 @@ from torch import Tensor
 
 from callbacks.checkpoint import LAST
 from callbacks.origin import differences, flat, read_origin, read_restarts, sentences
-from callbacks.run_folder import CHECKPOINTS, CONFIG, RESULTS, is_tested, read_results, with_split_rule
+from callbacks.run_folder import CHECKPOINTS, CONFIG, RESULTS, is_tested, read_results
 from datamodules.names import readable
 from models.checkpoint import read_checkpoint
 from scripts.configuration import read_config
@@ -137,7 +137,7 @@ def _weights_that_differ(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor
 
 
 def _causes(original: Path, run: Path) -> Iterator[str]:
-    configs = [flat(with_split_rule(read_config(folder / CONFIG))) for folder in (original, run)]
+    configs = [flat(read_config(folder / CONFIG)) for folder in (original, run)]
     for line in sentences(differences(configs[0], configs[1])):
         yield f"config {line}"
     theirs, ours = (read_origin(folder) for folder in (original, run))
