@@ -90,13 +90,15 @@ class AirbenchNet(nn.Module):
         for fan_in, fan_out in pairwise((patches, *channels)):
             stages += [_convolution(fan_in, fan_out), nn.MaxPool2d(2), ShiftNorm2d(fan_out), nn.GELU()]
             stages += [_convolution(fan_out, fan_out), ShiftNorm2d(fan_out), nn.GELU()]
-        self.stages = nn.Sequential(*stages, nn.AdaptiveMaxPool2d(1), nn.Flatten())
+        self.stages = nn.Sequential(*stages)
         self.head = nn.Linear((patches, *channels)[-1], num_classes, bias=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of each class."""
         features: Tensor = self.stages(F.gelu(self.whitening(images) + self.shift))
-        logits: Tensor = self.head(features) / 9
+        # torch 2.11 has no translation of adaptive maximum pooling to ONNX.
+        pooled = F.max_pool2d(features, features.shape[-2:]).flatten(1)
+        logits: Tensor = self.head(pooled) / 9
         return logits
 
 
