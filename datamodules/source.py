@@ -9,6 +9,7 @@ import inspect
 import os
 import re
 import shutil
+import tarfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
@@ -198,9 +199,11 @@ class ImageSource(ABC):
             try:
                 return read()  # another process has fetched it
             except FileNotFoundError as missing:
+                # torchvision 0.26 names no filter, and Python has none by default before 3.14.
+                tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)
                 try:
                     self.fetch()
-                except (OSError, RuntimeError) as error:
+                except (OSError, RuntimeError, tarfile.TarError) as error:
                     raise MisconfigurationException(
                         f"{type(self).__name__} could not be downloaded ({' '.join(str(error).split())}); get it from "
                         f"{self.origin} with another machine and put it where it is looked for: {missing.filename}."

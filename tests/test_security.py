@@ -1,6 +1,5 @@
 """What SECURITY.md promises of data from strangers, with real files."""
 
-import contextlib
 import csv
 import io
 import os
@@ -139,18 +138,28 @@ def test_an_archive_of_another_checksum_is_not_unpacked(tmp_path: Path, monkeypa
     assert not (tmp_path / "tiny-imagenet-200").exists()
 
 
-@pytest.mark.parametrize("member", ["../outside.txt", "/outside.txt", "a/../../outside.txt"])
-def test_members_of_archives_stay_in_their_folder(tmp_path: Path, member: str) -> None:
-    inside = tmp_path / "deep" / "inside"
-    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
-        archive.writestr(member, "text")
-    extract_archive(str(tmp_path / "a.zip"), str(inside))
-    with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as archive:
-        info = tarfile.TarInfo(member)
-        info.size = 4
-        archive.addfile(info, io.BytesIO(b"text"))
-    with contextlib.suppress(tarfile.TarError):
-        extract_archive(str(tmp_path / "a.tar.gz"), str(inside))
+@pytest.mark.parametrize("suffix", [".zip", ".tar.gz"])
+@pytest.mark.parametrize("member", ["../outside.txt", "/outside.txt", "a/../../outside.txt", "link/outside.txt"])
+def test_members_of_archives_stay_in_their_folder(
+    tmp_path: Path, member: str, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from datamodules.tiny_imagenet import TinyImageNet
+
+    monkeypatch.setattr(tarfile.TarFile, "extraction_filter", None)
+    path, inside = tmp_path / f"a{suffix}", tmp_path / "deep" / "inside"
+    if suffix == ".zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr(member, "text")
+    else:
+        link, info = tarfile.TarInfo("link"), tarfile.TarInfo(member)
+        link.type, link.linkname, info.size = tarfile.SYMTYPE, "..", 4
+        with tarfile.open(path, "w:gz") as archive:
+            if member.startswith("link"):
+                archive.addfile(link)
+            archive.addfile(info, io.BytesIO(b"text"))
+    monkeypatch.setattr(TinyImageNet, "fetch", lambda data: extract_archive(str(path), str(data.root)))
+    with pytest.raises(MisconfigurationException, match=r"outside|cannot be read"):
+        TinyImageNet(root=inside, download=True).prepare_data()
     files = [Path(folder) / name for folder, _, names in os.walk(tmp_path) for name in names]
     assert all(file.is_relative_to(inside) for file in files if file.name == "outside.txt")
     assert not Path("/outside.txt").exists()
