@@ -258,7 +258,7 @@ class Classifier(LightningModule):
                 )
         self.freezing.apply(self.current_epoch)
         last, epochs = self.freezing.last_change, self.trainer.max_epochs
-        if epochs not in (None, -1) and last >= epochs and self.trainer.is_global_zero:
+        if epochs is not None and 0 <= epochs <= last and self.trainer.is_global_zero:
             print(f"model.unfreeze names epoch {last}, which a run of {epochs} epochs, counted from 0, does not reach.")
 
     def on_train_epoch_start(self) -> None:
