@@ -3,10 +3,11 @@ ARGS ?=
 CASES ?= 200
 SEED ?= 1
 BIN := .venv/bin
+OLDEST := .venv-oldest
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-gpu soak lint format benchmark constraints
+.PHONY: help setup train test test-gpu test-oldest soak lint format benchmark constraints
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -14,7 +15,7 @@ help: ## list the targets
 setup: $(INSTALLED) ## install everything into .venv
 
 $(INSTALLED): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 setup")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 4) and "Python 3.11.4 or newer is needed: make PYTHON=python3.11 setup")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "Installing into .venv (several GB, only this once)"
 	@$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
@@ -28,6 +29,12 @@ test: lint ## lint, types and tests
 
 test-gpu: setup ## what only a GPU can show
 	@$(BIN)/python -m pytest -m "gpu or any_device" tests $(ARGS)
+
+test-oldest: ## the tests on the oldest versions that pyproject.toml allows; PYTHON=python3.12
+	@$(PYTHON) -m venv --clear $(OLDEST)
+	@sed -nE 's/^ *"([A-Za-z0-9._-]+)(\[.*\])?>=([0-9.]+).*/\1==\3/p' pyproject.toml > $(OLDEST)/constraints.txt
+	@$(OLDEST)/bin/python -m pip install --disable-pip-version-check --constraint $(OLDEST)/constraints.txt --editable '.[dev,timm]'
+	@$(OLDEST)/bin/python -m pytest $(ARGS)
 
 soak: setup ## break off and take up random runs; CASES=200 SEED=1
 	@$(BIN)/python -m tests.faults.soak --cases $(CASES) --seed $(SEED)

@@ -53,5 +53,6 @@ def test_dependencies_have_reasons_and_pins() -> None:
     for requirement in sum(project["optional-dependencies"].values(), project["dependencies"]):
         (line,) = (line for line in text.splitlines() if f'"{requirement}"' in line)
         assert "#" in line, f"{requirement} has no reason beside it"
+        assert ">=" in requirement, f"{requirement} has no lower bound for make test-oldest to install"
         package = re.split(r"[\[<>=]", requirement)[0].lower()
         assert package in pins, f"{package} is not in constraints.txt; run make constraints"
