@@ -24,6 +24,10 @@ from tests import discovery
 from tests.conftest import Run
 
 FETCH = "{class_path: torch.hub.load, init_args: {repo_or_dir: %s, source: local, model: network}}"
+FUNCTION_IN_DATA = (  # one of the kind that kornia's annotation asks for
+    "data: {init_args: {augmentation: [{class_path: kornia.contrib.Lambda, "
+    "init_args: {func: torch.nn.functional.relu}}]}}"
+)
 
 
 @pytest.mark.parametrize("value", [math.sqrt, partial(print, 1), [1].append, {"class_path": "torch.hub.load"}])
@@ -51,7 +55,7 @@ def repository(tmp_path: Path) -> Path:
         "model: {optimizer: %s}",
         "trainer: {callbacks: [{class_path: lightning.pytorch.callbacks.LambdaCallback, "
         "init_args: {on_fit_start: torch.hub.load}}]}",
-        "data: {init_args: {augmentation: [{class_path: kornia.contrib.Lambda, init_args: {func: torch.hub.load}}]}}",
+        FUNCTION_IN_DATA,
     ],
 )
 def test_a_configuration_runs_no_function(
@@ -65,9 +69,7 @@ def test_a_configuration_runs_no_function(
 
 
 def test_nor_does_one_about_data_alone(tmp_path: Path) -> None:
-    (tmp_path / "a.yaml").write_text(
-        "data: {init_args: {augmentation: [{class_path: kornia.contrib.Lambda, init_args: {func: torch.hub.load}}]}}"
-    )
+    (tmp_path / "a.yaml").write_text(FUNCTION_IN_DATA)
     with pytest.raises(MisconfigurationException, match="which is a function"):
         build_data(["--config", str(tmp_path / "a.yaml")])
 
