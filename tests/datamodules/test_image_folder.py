@@ -231,6 +231,18 @@ def test_content_of_the_same_size_with_its_time_put_back_is_read_anew(tmp_path: 
     assert after.data_fingerprint != before.data_fingerprint
 
 
+def test_a_file_that_changes_behind_a_running_training_is_refused_where_it_is_read(tmp_path: Path) -> None:
+    folder = write_scans(tmp_path / "images", lambda row, label: f"class {label}/{row}.bmp")
+    data = prepared(tmp_path, storage="files")
+    assert data.pack is not None
+    place = [data.pack.name(row) for row in range(60)].index("class 0/3.bmp")
+    (folder / "class 0" / "3.bmp").write_bytes((folder / "class 1" / "1.bmp").read_bytes())
+    others = torch.tensor([row for row in range(60) if row != place])
+    assert len(data.pack[others][0]) == 59
+    with pytest.raises(MisconfigurationException, match=r"class 0/3\.bmp gives other pixels .* --data\.repack true"):
+        data.pack[torch.tensor([0, place])]
+
+
 def test_folders_of_one_listing_have_packs_of_their_own_and_copies_one_fingerprint(tmp_path: Path) -> None:
     for name, first in (("a", 0), ("b", 100)):
         for row in range(60):

@@ -425,6 +425,23 @@ def test_an_unwritable_place_is_named(refused: Callable[..., str], tmp_path: Pat
     assert "choose another folder with --data.packs" in refused("fit", "--runs", tmp_path / "runs", "--data.root", file)
 
 
+def test_damaged_pixels_end_a_run_before_they_are_trained_on_and_cost_none(
+    train: Callable[..., Run], resume: Callable[..., Run], refused: Callable[..., str], tmp_path: Path, data_root: Path
+) -> None:
+    root = ("--data.root", str(tmp_path / "data"))
+    run = train(*root, "--trainer.max_epochs=1")
+    (pixels,) = (tmp_path / "data" / "packs").glob("*/images.npy")
+    content = bytearray(pixels.read_bytes())
+    for image in range(1, 57):  # none of which is looked at when the pack is opened
+        content[128 + 64 * image] ^= 4
+    pixels.write_bytes(content)
+    said = refused("fit", *root, "--runs", tmp_path / "runs")
+    assert f"{pixels.parent} holds other pixels of train[" in said
+    assert "read the data set anew with --data.repack true. A run goes on with --resume." in said
+    assert list(tmp_path.glob("runs/*/*")) == [run.folder]
+    assert resume(run, "--trainer.max_epochs=2", "--data.repack=true").results["epochs"] == 2
+
+
 def test_says_when_training_waits_for_data_and_what_helps(
     train: Callable[..., Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
