@@ -11,7 +11,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_images
 
-from datamodules import pack
+from datamodules import image_folder, pack
 from datamodules.image_files import ImageFiles
 from datamodules.image_folder import ImageFolder
 
@@ -116,6 +116,16 @@ def test_reads_images_that_are_named_after_their_class(tmp_path: Path) -> None:
     data = prepared(tmp_path, val_size=5, test_size=5)
     parts = (contents(data, split) for split in ("train", "val", "test"))
     assert next(parts) | next(parts) | next(parts) == expected(range(50))
+
+
+def test_a_start_looks_into_one_image_of_each_class_however_many_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_scans(tmp_path / "images", lambda row, label: f"train/{label}.{row}.png")
+    seen, is_image = [], image_folder.is_image
+    monkeypatch.setattr(image_folder, "is_image", lambda path: seen.append(path) or is_image(path))
+    assert ImageFolder(root=tmp_path).class_names == ["0", "1", "2"]
+    assert 0 < len(seen) <= 6
 
 
 def test_images_may_lie_deeper_and_junk_is_no_class(tmp_path: Path) -> None:
