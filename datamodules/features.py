@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 
 from datamodules.first_read import FirstReads, checksums
 from datamodules.sampler import KeyedBatchSampler
-from datamodules.whole_folder import refuse_too_much, whole_folder
+from datamodules.whole_folder import note_use, refuse_too_much, whole_folder
 
 FORMAT_VERSION = 3
 """Raised whenever the files below change their meaning; features of another version are computed again."""
@@ -91,6 +91,7 @@ class Features:
         except Exception as error:  # of a damaged file, whatever its bytes happen to mean
             raise ValueError(f"{folder} holds no features that can be used: {error}") from error
         self.arrays, self._first_reads, self._folder = arrays, first_reads, folder
+        note_use(folder)
 
     def batches(self, split: str, sampler: KeyedBatchSampler) -> "FeatureBatches":
         """The data set that a loader of the split draws from, with the variant that is due in the sampler's epoch."""

@@ -27,7 +27,7 @@ from datamodules.image_files import Attempts, ImageFiles
 from datamodules.loader import TimedLoader
 from datamodules.names import readable
 from datamodules.progress import progress
-from datamodules.whole_folder import refuse_too_much, whole_folder
+from datamodules.whole_folder import note_use, refuse_too_much, whole_folder
 
 FORMAT_VERSION = 5
 """Raised whenever the files below change their meaning; packs of another version are made again."""
@@ -112,6 +112,7 @@ class Pack(Dataset[tuple[Tensor, Tensor]]):
             self.files = ImageFiles(files, self.names, self.shape, facts["resize"])
         self._first_reads = FirstReads(written)
         self._check_some()
+        note_use(folder)
 
     def _map(self, name: str) -> NDArray[Any]:
         # Copy-on-write: pages stay shared between processes, and torch has a writable array as it wants.
@@ -283,6 +284,7 @@ def _write_parts(
         "files": bool(kept_names),
         "shape": shape,
         "resize": some.resize if isinstance(some, ImageFiles) else None,
+        "source": readable(str(some.folder)) if isinstance(some, ImageFiles) else "",
         "splits": splits,
         "skipped": skipped,
         "left_out": left_out,
