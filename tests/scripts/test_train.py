@@ -447,8 +447,8 @@ def test_a_file_written_in_place_ends_a_run_before_it_leaves_anything_and_the_ne
 ) -> None:
     monkeypatch.setattr("datamodules.remembered_times.MANY_FILES", 60)
     folder = write_scans(tmp_path / "images", lambda row, label: f"class {label}/{row}.bmp")
-    flags = ("--data=datamodules.image_folder.ImageFolder", "--data.image_size=8", "--data.channels=1")
-    flags += ("--data.root", str(tmp_path), "--trainer.max_epochs=1")
+    shape = ("--data=datamodules.image_folder.ImageFolder", "--data.image_size=8", "--data.channels=1")
+    flags = (*shape, "--data.root", str(tmp_path), "--trainer.max_epochs=1")
     first = train(*flags)
     with (folder / "class 0" / "0.bmp").open("r+b") as file:
         file.write((folder / "class 1" / "1.bmp").read_bytes())
