@@ -3,7 +3,8 @@
 import csv
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ class Curves(OutsideSteps):
         for logger in trainer.loggers:
             if isinstance(logger, CSVLogger):
                 logger.save()
-                places[TABLE] = len(_read(Path(logger.log_dir) / TABLE))
+                places[TABLE] = logger.experiment.rows
             elif isinstance(logger, TensorBoardLogger):
                 logger.save()
                 files = Path(logger.log_dir).glob(EVENTS)
@@ -58,8 +59,9 @@ def cut_curves(folder: Path, places: Mapping[str, int]) -> None:
             with file.open("rb") as opened:  # a copy, for another folder may hold the same file by a link
                 replace_file(file, opened.read(places[file.name]))
     table = folder / TABLE
-    if rows := _read(table)[: places.get(TABLE, 0)]:
-        _write(table, sorted({name for row in rows for name, value in row.items() if value}), rows)
+    count = places.get(TABLE, 0)
+    if names := {name for row in islice(_rows(table), count) for name, value in row.items() if value}:
+        _write(table, sorted(names), islice(_rows(table), count))
     else:
         table.unlink(missing_ok=True)
 
@@ -155,41 +157,54 @@ class _TableWriter(ExperimentWriter):
     _failing = False  # which is said once, not for every row
 
     def _check_log_dir_exists(self) -> None:
-        self._take_up_header()
-
-    def _take_up_header(self) -> None:
-        table = Path(self.metrics_file_path)
-        self.metrics_keys = table.read_text().partition("\n")[0].split(",") if table.is_file() else []
+        self.rows = 0
+        """How many the file holds; counted on, so that a checkpoint of a long run need not read it."""
+        if (table := Path(self.metrics_file_path)).is_file():
+            with table.open(newline="") as file:
+                self.metrics_keys = next(csv.reader(file), [])
+            self.rows = sum(1 for _ in _rows(table))
 
     def save(self) -> None:
+        if not self.metrics:
+            return
         table = Path(self.metrics_file_path)
-        size = table.stat().st_size if table.is_file() else None
         try:
-            super().save()
+            self._append(table)
             self._failing = False
         except OSError as error:  # the rows are kept, and tried again with the next
             if not self._failing:
                 print(f"warning: {table} could not be written ({error.strerror})", file=sys.stderr)
             self._failing = True
-            if size is not None:
-                os.truncate(table, size)
-            self._take_up_header()
 
-    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
-        table = Path(self.metrics_file_path)
-        _write(table, fieldnames, _read(table))
+    def _append(self, table: Path) -> None:
+        names = sorted({*self.metrics_keys, *(name for row in self.metrics for name in row)})
+        if names != self.metrics_keys or not table.is_file():
+            self.rows = _write(table, names, _rows(table))
+            self.metrics_keys = names
+        size = table.stat().st_size
+        try:
+            with table.open("a", newline="") as file:
+                csv.DictWriter(file, names).writerows(self.metrics)
+        except OSError:
+            os.truncate(table, size)
+            raise
+        self.rows += len(self.metrics)
+        self.metrics = []
 
 
-def _read(table: Path) -> list[dict[str, str]]:
-    if not table.is_file():
-        return []
-    with table.open(newline="") as file:
-        return list(csv.DictReader(file))
+def _rows(table: Path) -> Iterator[dict[str, str]]:
+    """One at a time: a long run has millions."""
+    if table.is_file():
+        with table.open(newline="") as file:
+            yield from csv.DictReader(file)
 
 
-def _write(table: Path, names: list[str], rows: list[dict[str, str]]) -> None:
-    """Replace the file whole or not at all."""
+def _write(table: Path, names: list[str], rows: Iterable[Mapping[str, str]]) -> int:
+    """Replace the file whole or not at all, and count its rows."""
+    count = 0
     with replacing(table) as part, part.open("w", newline="") as file:
         writer = csv.DictWriter(file, names, extrasaction="ignore")
         writer.writeheader()
-        writer.writerows(rows)
+        for count, row in enumerate(rows, 1):  # noqa: B007  # the last is how many there are
+            writer.writerow(row)
+    return count

@@ -15,6 +15,7 @@ from lightning.pytorch import LightningModule, Trainer
 from callbacks import origin
 from callbacks.outside_steps import OutsideSteps
 from callbacks.run_folder import CONFIG, RESULTS, with_split_rule
+from datamodules.base import ImageDataModule
 from datamodules.data_changes import KnownImages, data_changes, trained_on_both
 from datamodules.names import readable
 from models.checkpoint import VERSION
@@ -177,12 +178,22 @@ class RunRecord(OutsideSteps):
             self._training_clock.start()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Pause, and count the epoch's images."""
+        """Pause, and count the epoch's images.
+
+        Raises:
+            MisconfigurationException: If the data's files are not those that the images were read from.
+        """
         self._training_clock.stop()
         self._images += int(cast(Classifier, pl_module).train_metrics.total) * trainer.world_size
+        _refuse_changed_files(trainer)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write what training has given."""
+        """Write what training has given.
+
+        Raises:
+            MisconfigurationException: If the data's files are not those that the images were read from.
+        """
+        _refuse_changed_files(trainer)
         self.is_kept = True
         self._run_clock.stop()
         checkpoint = trainer.checkpoint_callback
@@ -253,6 +264,11 @@ class Stopwatch:
     def stop(self) -> None:
         """Stand still."""
         self._sum, self._started = self.seconds, None
+
+
+def _refuse_changed_files(trainer: Trainer) -> None:
+    if isinstance(data := getattr(trainer, "datamodule", None), ImageDataModule):
+        data.remembered_times.refuse_changed()
 
 
 def _figures(trainer: Trainer) -> dict[str, float]:

@@ -242,12 +242,27 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=NotesArguments
             self.splits = self.draw_splits(splits, self.pack.labels, self.pack.identities)
             if stage == "fit":
                 self._tell()
+                if self.trainer is not None and self.trainer.is_global_zero:
+                    self.remembered_times.look_at_all()
         if self.mean is None or self.std is None:
             self.mean, self.std = self.pack.mean_and_std(self.splits["train"])
         if len(self.mean) != self.image_shape[0]:
             raise MisconfigurationException(
                 f"The checkpoint normalises {len(self.mean)} channels; the images have {self.image_shape[0]}."
             )
+
+    @property
+    def is_training(self) -> bool:
+        """Whether a Trainer fits with it."""
+        return self.trainer is not None and self.trainer.state.fn is TrainerFn.FITTING
+
+    def teardown(self, stage: str) -> None:
+        """See that no file was written to behind the start of training.
+
+        Raises:
+            MisconfigurationException: If one was.
+        """
+        self.remembered_times.refuse_changed()
 
     def _refuse_skipped(self, pack: Pack) -> None:
         if pack.skipped and self.on_corrupt == "error":
@@ -453,7 +468,7 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=NotesArguments
     def state_dict(self) -> dict[str, Any]:
         """Epoch and images done in it, in their order, and the numbers that the images are normalised by."""
         state: dict[str, Any] = {"mean": self.mean, "std": self.std, "computed": self._is_computed}
-        if self.trainer is not None and self.trainer.state.fn is TrainerFn.FITTING:
+        if self.trainer is not None and self.is_training:
             epochs = cast(_ProcessedTracker, self.trainer.fit_loop.epoch_progress.current)
             batches = cast(_ProcessedTracker, self.trainer.fit_loop.epoch_loop.batch_progress.current)
             state |= {"epoch": epochs.processed, "images_done": 0, "order": self._order()}

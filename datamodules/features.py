@@ -11,18 +11,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from datamodules.first_read import FirstReads, checksums
 from datamodules.sampler import KeyedBatchSampler
-from datamodules.whole_folder import refuse_too_much, whole_folder
+from datamodules.whole_folder import note_use, refuse_too_much, whole_folder
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Raised whenever the files below change their meaning; features of another version are computed again."""
 
 CHECKED_ROWS = 32
-"""Images of each split whose checksums are compared when features are opened."""
+"""Images of each split that are looked at when features are opened, so that damaged ones are computed again."""
 
 Chunk = tuple[int, int, Tensor]
 """The variant, the place in its split of the first image, and features `[B, *F]` of that image and those behind it."""
@@ -34,8 +35,8 @@ class Features:
     They may be drawn from once `open` has found them, so that loaders can be made before.
 
     A folder holds a file for each split, such as `train.npy` (`[V, N, *F]` in the dtype that the backbone gives;
-    bfloat16, which NumPy does not have, as the int16 of the same bits), and `facts.json` (format version, what the
-    features were made from, dtype, checksums of some images).
+    bfloat16, which NumPy does not have, as the int16 of the same bits), their checksums, such as `train-checksums.npy`
+    (uint32 `[V, N]`), and `facts.json` (format version, what the features were made from, dtype, checksums of these).
 
     Args:
         splits: The numbers in the pack of the images of each split, int64 `[N]`.
@@ -47,6 +48,8 @@ class Features:
         self.labels = labels
         self.arrays: dict[str, Tensor] = {}
         """The features of each split, `[V, N, *F]`, mapped into memory; none until they are opened."""
+        self._first_reads: dict[str, FirstReads] = {}
+        self._folder = Path()
         self._rows: dict[str, Tensor] = {}
         for split, indices in self.splits.items():
             self._rows[split] = torch.full((len(labels),), -1)
@@ -62,7 +65,7 @@ class Features:
         Raises:
             ValueError: If the folder holds no whole features of this version, or they were made from something else.
         """
-        arrays = {}
+        arrays, first_reads = {}, {}
         try:
             facts = json.loads((folder / "facts.json").read_text())
             if facts["version"] != FORMAT_VERSION:
@@ -73,12 +76,22 @@ class Features:
             for split, indices in self.splits.items():
                 # Copy-on-write: pages stay shared between processes, and torch has a writable array as it wants.
                 array = np.load(folder / f"{split}.npy", mmap_mode="c", allow_pickle=False)
-                if array.shape[1] != len(indices) or _checksums(array) != facts["checksums"][split]:
+                written = np.load(folder / f"{split}-checksums.npy", allow_pickle=False)
+                rows = array.reshape(-1, *array.shape[2:])
+                some = np.linspace(0, len(rows) - 1, min(CHECKED_ROWS, len(rows))).astype(np.int64)
+                reads = first_reads[split] = FirstReads(written.ravel())
+                if (
+                    array.shape[:2] != written.shape
+                    or array.shape[1] != len(indices)
+                    or zlib.crc32(written.data) != facts["checksums"][split]
+                    or reads.changed(some, rows[some]) is not None
+                ):
                     raise ValueError(f"those of {split} are not those that were written")
                 arrays[split] = torch.from_numpy(array).view(dtype)
         except Exception as error:  # of a damaged file, whatever its bytes happen to mean
             raise ValueError(f"{folder} holds no features that can be used: {error}") from error
-        self.arrays = arrays
+        self.arrays, self._first_reads, self._folder = arrays, first_reads, folder
+        note_use(folder)
 
     def batches(self, split: str, sampler: KeyedBatchSampler) -> "FeatureBatches":
         """The data set that a loader of the split draws from, with the variant that is due in the sampler's epoch."""
@@ -94,9 +107,20 @@ class Features:
 
         Returns:
             Features `[B, *F]` and labels int64 `[B]`.
+
+        Raises:
+            MisconfigurationException: If they are not what was written.
         """
         array, rows = self.arrays[split], self._rows[split].index_select(0, indices)
-        return array[variant % len(array)].index_select(0, rows), self.labels.index_select(0, indices)
+        number = variant % len(array)
+        features = array[number].index_select(0, rows)
+        places = (number * array.shape[1] + rows).numpy()
+        if self._first_reads[split].changed(places, features.flatten(1).view(torch.uint8).numpy()) is not None:
+            raise MisconfigurationException(
+                f"{self._folder} holds other features than were written: its disk has damaged them; remove the folder, "
+                "and they are computed again. A run goes on with --resume."
+            )
+        return features, self.labels.index_select(0, indices)
 
 
 class FeatureBatches(Dataset[tuple[Tensor, Tensor]]):
@@ -150,6 +174,7 @@ def write_features(
                     rows = np.ascontiguousarray(features.numpy())
                     if not start_of_rows:
                         refuse_too_much(part, rows[0].nbytes * variants * images)
+                        written = np.zeros((variants, images), np.uint32)
                         shape = (variants, images, *rows.shape[1:])
                         header = {"descr": rows.dtype.str, "fortran_order": False, "shape": shape}
                         np.lib.format.write_array_header_1_0(file, header)
@@ -157,11 +182,7 @@ def write_features(
                     # Written and not mapped: a mapped file that outgrows the disk ends the process by a signal.
                     file.seek(start_of_rows + (variant * images + start) * rows[0].nbytes)
                     file.write(rows.data)
-            facts["checksums"][split] = _checksums(np.load(part / f"{split}.npy", mmap_mode="r"))
+                    written[variant, start : start + len(rows)] = checksums(rows)
+            np.save(part / f"{split}-checksums.npy", written)
+            facts["checksums"][split] = zlib.crc32(written.data)
         (part / "facts.json").write_text(json.dumps(facts, indent=2))
-
-
-def _checksums(array: NDArray[Any]) -> list[int]:
-    """Of some rows: a disk that lost power may keep a file's length and lose its content."""
-    rows = np.linspace(0, array.shape[1] - 1, min(CHECKED_ROWS, array.shape[1])).astype(int)
-    return [zlib.crc32(np.ascontiguousarray(variant[row]).data) for variant in array for row in rows]

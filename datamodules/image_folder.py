@@ -10,8 +10,16 @@ from typing import Any, Literal
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from datamodules.base import ImageDataModule
-from datamodules.image_file import Resize
-from datamodules.image_files import fingerprint_files, folders_in, holds_image, images_in, images_under, listed
+from datamodules.image_file import Resize, is_image
+from datamodules.image_files import (
+    files_in,
+    fingerprint_files,
+    folders_in,
+    holds_image,
+    images_in,
+    images_under,
+    listed,
+)
 from datamodules.names import some_of
 from datamodules.pack import Source
 
@@ -107,7 +115,7 @@ class ImageFolder(ImageDataModule):
             else {str(split): top / name for split, name in given.items()}
         )
         found = {"train": _unwrapped(named["train"])}
-        classes = _classes_in(found["train"])
+        classes = _classes_in(found["train"]) if named.keys() - {"train"} else []
         for split in ("val", "test"):
             if split in named:
                 folder = _unwrapped(named[split], classes.__contains__)
@@ -194,7 +202,14 @@ def _check_splits(folders: Mapping[str, Path]) -> None:
 
 
 def _classes_in(folder: Path) -> list[str]:
-    return folders_in(folder) or sorted({match[1] for name in images_in(folder) if (match := NUMBERED.fullmatch(name))})
+    if folders := folders_in(folder):
+        return folders
+    classes: set[str] = set()
+    for entry in files_in(folder):  # one image shows that there is a class
+        match = NUMBERED.fullmatch(entry.name)
+        if match and match[1] not in classes and is_image(entry.path):
+            classes.add(match[1])
+    return sorted(classes)
 
 
 def _unwrapped(folder: Path, is_one: Callable[[str], object] = lambda name: False) -> Path:
@@ -207,7 +222,7 @@ def _unwrapped(folder: Path, is_one: Callable[[str], object] = lambda name: Fals
     inner = folder
     while len(names := folders_in(inner)) == 1 and not is_one(names[0]):
         inner /= names[0]
-    return inner if (names and is_one(names[0])) or len(_classes_in(inner)) > 1 else folder
+    return inner if inner == folder or (names and is_one(names[0])) or len(_classes_in(inner)) > 1 else folder
 
 
 def _named_splits(folder: Path, top: Path) -> dict[str, Path]:

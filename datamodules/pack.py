@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, Never
 
 import numpy as np
 import torch
@@ -20,21 +20,23 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datamodules.cores import available_cores
+from datamodules.first_read import FirstReads, checksums
 from datamodules.identity import by_copies, content_digests, path_digests
 from datamodules.image_file import UnreadableImageError
 from datamodules.image_files import Attempts, ImageFiles
 from datamodules.loader import TimedLoader
+from datamodules.names import readable
 from datamodules.progress import progress
-from datamodules.whole_folder import refuse_too_much, whole_folder
+from datamodules.whole_folder import note_use, refuse_too_much, whole_folder
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 """Raised whenever the files below change their meaning; packs of another version are made again."""
 
 CHUNK_BYTES = 2**22
 """Bytes of images that are decoded, copied or summed at a time, so that packing needs little memory."""
 
 CHECKED_IMAGES = 32
-"""Images whose sums are compared when a pack is opened."""
+"""Images that are looked at when a pack is opened, so that one that lost its content is made again by itself."""
 
 HEADER_BYTES = 128
 """What precedes the values in a file of NumPy, unless the shape takes more than a line."""
@@ -58,9 +60,10 @@ class Pack(Dataset[tuple[Tensor, Tensor]]):
     A folder holds `images.npy` (uint8 `[N, C, H, W]`; absent when images are decoded from their files each time),
     `labels.npy` (int64 `[N]`), `sums.npy` (int64 `[N, 2, C]`: the sum and the sum of squares of each image's pixels,
     from which mean and standard deviation of any split follow exactly and at once), `digests.npy` (uint64 `[N, 2]`:
-    what identifies each image, and its pixels, see `datamodules.identity`), `names.npy` (bytes `[N]`: paths relative to
-    the source's folder; absent when the source has no files) and `facts.json` (class names, the range of images of each
-    split, files that could not be read, format version, and a digest of all of this but the pixels).
+    what identifies each image, and its pixels, see `datamodules.identity`), `checksums.npy` (uint32 `[N]`: the CRC-32
+    of each image's pixels), `names.npy` (bytes `[N]`: paths relative to the source's folder; absent when the source has
+    no files) and `facts.json` (class names, the range of images of each split, files that could not be read, format
+    version, and a digest of all of this but the pixels).
 
     Args:
         folder: A folder that `write_pack` has made.
@@ -82,7 +85,7 @@ class Pack(Dataset[tuple[Tensor, Tensor]]):
                 raise ValueError("its labels or names are not those that were written")
             self.is_packed: bool = facts["packed"]
             images = self._map("images") if self.is_packed else None
-            labels, sums, digests = self._map("labels"), self._map("sums"), self._map("digests")
+            labels, sums, digests, written = map(self._map, ("labels", "sums", "digests", "checksums"))
             self.names: NDArray[np.bytes_] | None = self._map("names") if facts["files"] else None
         except Exception as error:  # of a damaged file, whatever its bytes happen to mean
             raise ValueError(f"{folder} is no whole pack: {error}") from error
@@ -107,7 +110,9 @@ class Pack(Dataset[tuple[Tensor, Tensor]]):
             if self.names is None:
                 raise ValueError(f"{folder} was not read from image files")
             self.files = ImageFiles(files, self.names, self.shape, facts["resize"])
+        self._first_reads = FirstReads(written)
         self._check_some()
+        note_use(folder)
 
     def _map(self, name: str) -> NDArray[Any]:
         # Copy-on-write: pages stay shared between processes, and torch has a writable array as it wants.
@@ -118,7 +123,7 @@ class Pack(Dataset[tuple[Tensor, Tensor]]):
         """A disk that lost power may keep a file's length and lose its content."""
         if self.images is not None and len(self):
             some = torch.linspace(0, len(self) - 1, min(CHECKED_IMAGES, len(self))).long()
-            if not np.array_equal(image_sums(self.images[some].numpy()), self.sums[some]):
+            if self._first_reads.changed(some.numpy(), self.images[some].numpy()) is not None:
                 raise ValueError(f"{self.folder} is no whole pack: its images are not those that were written")
 
     def __len__(self) -> int:
@@ -133,20 +138,36 @@ class Pack(Dataset[tuple[Tensor, Tensor]]):
         """Gather a batch: indices int64 `[B]` to images uint8 `[B, C, H, W]` and labels int64 `[B]`.
 
         Raises:
-            MisconfigurationException: If a file that was readable when the data set was read no longer is.
+            MisconfigurationException: If an image is not what it was when the data set was read.
         """
         labels = self.source_labels.index_select(0, indices)
         if self.label_map is not None:
             labels = self.label_map.index_select(0, labels)
         if self.files is None:
             assert self.images is not None, "a pack without images is opened with their files"
-            return self.images.index_select(0, indices), labels
-        try:
-            return torch.from_numpy(self.files[indices.numpy()]), labels
-        except UnreadableImageError as error:
-            raise MisconfigurationException(
-                f"{error}, though it could be read before; restore the file and go on from the last checkpoint."
-            ) from error
+            images = self.images.index_select(0, indices)
+        else:
+            try:
+                images = torch.from_numpy(self.files[indices.numpy()])
+            except UnreadableImageError as error:
+                raise MisconfigurationException(
+                    f"{error}, though it could be read before; restore the file and go on from the last checkpoint."
+                ) from error
+        changed = self._first_reads.changed(indices.numpy(), images.numpy())
+        if changed is not None:
+            self._refuse_changed(int(indices[changed]))
+        return images, labels
+
+    def _refuse_changed(self, place: int) -> Never:
+        if self.files is None:
+            what = (
+                f"{self.folder} holds other pixels of {self.name(place)} than were written: its disk has damaged them"
+            )
+        else:
+            what = f"{self.files.path(place)} gives other pixels than when the data set was read: it has changed since"
+        raise MisconfigurationException(
+            f"{readable(what)}; read the data set anew with --data.repack true. A run goes on with --resume."
+        )
 
     def __reduce__(self) -> tuple[type["Pack"], tuple[Path, Path | None, Tensor | None]]:
         """Travel to a worker process as a path; the mapping is opened again there."""
@@ -217,7 +238,7 @@ def _write_parts(
 ) -> None:
     some = next(images for images, _ in source.values())
     shape = tuple(some.shape[1:])
-    kept_labels, kept_names, kept_contents, skipped, splits, end = [], [], [], [], {}, 0
+    kept_labels, kept_names, kept_contents, kept_checksums, skipped, splits, end = [], [], [], [], [], {}, 0
     with ExitStack() as open_files:
         opened = open_files.enter_context
         pixels = opened(_Array(part / "images.npy", total, shape, np.uint8)) if packed else None
@@ -238,6 +259,7 @@ def _write_parts(
                 sums.append(image_sums(chunk))
                 kept_labels.append(labels[rows])
                 kept_contents.append(content_digests(chunk))
+                kept_checksums.append(checksums(chunk))
                 if isinstance(images, ImageFiles):
                     kept_names.append(images.names[rows])
                 end += len(rows)
@@ -255,12 +277,14 @@ def _write_parts(
     digests = np.stack([by_copies(known_by), contents], axis=1)
     np.save(part / "labels.npy", all_labels)
     np.save(part / "digests.npy", digests)
+    np.save(part / "checksums.npy", np.concatenate(kept_checksums))
     facts = {
         "version": FORMAT_VERSION,
         "packed": packed,
         "files": bool(kept_names),
         "shape": shape,
         "resize": some.resize if isinstance(some, ImageFiles) else None,
+        "source": readable(str(some.folder)) if isinstance(some, ImageFiles) else "",
         "splits": splits,
         "skipped": skipped,
         "left_out": left_out,
@@ -278,7 +302,7 @@ def _fingerprint(labels: NDArray[np.int64], digests: NDArray[np.uint64], splits:
 
 
 def _digest(folder: Path, facts: Mapping[str, Any]) -> str:
-    """Of all that a pack holds but the pixels, which would take seconds to read; of those, `Pack` looks at some."""
+    """Of all that a pack holds but the pixels, each image of which has a checksum."""
     digest = blake2b(json.dumps(facts).encode(), digest_size=16)
     for path in sorted(folder.glob("*.npy")):
         with path.open("rb") as file:

@@ -12,7 +12,7 @@ import shutil
 import tarfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from difflib import get_close_matches
 from errno import ENOSPC
 from functools import cached_property
@@ -29,6 +29,7 @@ from datamodules.image_files import ImageFiles
 from datamodules.left_out import files_besides, summary
 from datamodules.names import distinct_names, readable
 from datamodules.pack import Pack, Source, write_pack
+from datamodules.remembered_times import RememberedTimes
 from datamodules.source_check import check_declaration, checked
 
 T = TypeVar("T")
@@ -93,6 +94,8 @@ class ImageSource(ABC):
         self.root = root
         self.packs = packs or root / "packs"
         self.download = download
+        self.remembered_times = RememberedTimes(self.packs)
+        """What spares a training's start to look at every file; `refuse_changed` there comes before its figures."""
         self.storage = storage
         self.repack = repack
         check_declaration(self)
@@ -125,6 +128,11 @@ class ImageSource(ABC):
         label_of = {name: label for label, name in enumerate(classes)}
         self.label_map = torch.tensor([label_of.get(name, -1) for name in names])
         self.class_names = list(classes)
+
+    @property
+    def is_training(self) -> bool:
+        """Whether a training is under way, beside which files may be looked at."""
+        return False
 
     @abstractmethod
     def fingerprint(self) -> str:
@@ -220,9 +228,11 @@ class ImageSource(ABC):
         Raises:
             MisconfigurationException: If the source is not there.
         """
+        with self.remembered_times.used() if self.is_training else nullcontext():
+            fingerprint = self.from_source(self.fingerprint)
         identity = (
             str(self.source_folder.resolve()),
-            self.from_source(self.fingerprint),
+            fingerprint,
             *(_source_text(each) for each in type(self).__mro__ if not f"{each.__module__}.".startswith(FRAMEWORK)),
             # Where an object lies in memory is another place in each process.
             re.sub(r" at 0x[0-9a-f]+", "", repr(sorted(self.own_arguments.items()))),

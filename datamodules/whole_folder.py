@@ -4,7 +4,7 @@ import errno
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -33,6 +33,12 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         part.rename(folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def note_use(folder: Path) -> None:
+    """Let a folder's time of modification say when it was used last, where that may be written."""
+    with suppress(OSError):
+        os.utime(folder)
 
 
 def refuse_too_much(folder: Path, needed: int) -> None:

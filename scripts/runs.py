@@ -335,22 +335,21 @@ def read_curves(file: Path) -> Curves:
     Raises:
         MisconfigurationException: If what should be a number is none.
     """
-    curves: Curves = {}
+    curves: Curves = {figure: {"train": [], "val": []} for figure in ("loss", "accuracy")}
     if not file.is_file():
-        return curves
+        return {}
     try:
         with file.open(newline="") as opened:
-            rows = list(csv.DictReader(opened))
-        for figure in ("loss", "accuracy"):
-            for split in ("train", "val"):
-                name = f"{split}/{figure}"
-                points = [(float(row["epoch"]), float(row[name])) for row in rows if row.get("epoch") and row.get(name)]
-                points = [point for point in points if np.isfinite(point).all()]
-                if points:
-                    curves.setdefault(figure, {})[split] = points
+            for row in csv.DictReader(opened):  # one at a time: a long run has millions
+                for figure, splits in curves.items():
+                    for split, points in splits.items():
+                        if row.get("epoch") and (value := row.get(f"{split}/{figure}")):
+                            point = float(row["epoch"]), float(value)
+                            points += [point] if np.isfinite(point).all() else []
     except (ValueError, csv.Error) as error:
         raise MisconfigurationException(f"{file} is damaged: {error}; remove it.") from error
-    return curves
+    known = {figure: {split: points for split, points in splits.items() if points} for figure, splits in curves.items()}
+    return {figure: splits for figure, splits in known.items() if splits}
 
 
 def read_all(names: Sequence[str]) -> tuple[list[Run], list[str]]:

@@ -2,11 +2,13 @@ import csv
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from callbacks.curves import CSVLogger, TensorBoardLogger, cut_curves
+from callbacks.curves import CSVLogger, Curves, TensorBoardLogger, cut_curves
 from models.checkpoint import read_checkpoint
 from tests.conftest import Run
 from tests.faults.case import MEASURED, timeless_points, timeless_rows
@@ -50,8 +52,9 @@ def test_a_row_that_was_cut_short_is_not_kept(tmp_path: Path) -> None:
     assert (tmp_path / "metrics.csv").read_text().split() == ["step,train/loss", "1,0.5", "2,0.4"]
 
 
+@pytest.mark.parametrize("broken_call", ["writerow", "writerows"], ids=["as columns are added", "as rows are added"])
 def test_rows_wait_while_the_table_cannot_be_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], broken_call: str
 ) -> None:
     logger = CSVLogger(tmp_path)
     logger.log_metrics({"train/loss": 0.5}, step=1)
@@ -60,18 +63,34 @@ def test_rows_wait_while_the_table_cannot_be_written(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as broken:
-        broken.setattr(csv.DictWriter, "writerows", full)
+        broken.setattr(csv.DictWriter, broken_call, full)
         logger.log_metrics({"train/loss": 0.4, "val/loss": 0.6}, step=2)
         logger.save()
     told = capsys.readouterr().err
     assert told.count("metrics.csv could not be written (No space left on device)") == 1, "it is said once"
-    assert rows(tmp_path) == [{"step": "1", "train/loss": "0.5"}]
+    assert [(row["step"], row["train/loss"]) for row in rows(tmp_path)] == [("1", "0.5")]
     logger.log_metrics({"train/loss": 0.3}, step=3)
     assert [(row["step"], row["train/loss"], row["val/loss"]) for row in rows(tmp_path)] == [
         ("1", "0.5", ""),
         ("2", "0.4", "0.6"),
         ("3", "0.3", ""),
     ]
+
+
+def test_a_checkpoint_knows_how_long_the_table_is_without_reading_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = CSVLogger(tmp_path)
+    for step in range(3):
+        first.log_metrics({"train/loss": 0.5}, step=step)
+    taken_up = CSVLogger(tmp_path)
+    taken_up.log_metrics({"val/loss": 0.4}, step=3)
+    monkeypatch.setattr(csv, "DictReader", lambda *_: pytest.fail("reads the table"))
+    taken_up.log_metrics({"train/loss": 0.3}, step=4)
+    checkpoint: dict[str, Any] = {}
+    trainer = Mock(is_global_zero=True, loggers=[taken_up])
+    Curves().on_save_checkpoint(trainer, Mock(), checkpoint)
+    assert checkpoint["curves"] == {"metrics.csv": 5}
 
 
 def test_tensorboard_goes_on_in_another_file_when_there_is_space_again(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from datamodules.features import Features, write_features
 from datamodules.sampler import KeyedBatchSampler
@@ -80,6 +81,7 @@ def test_a_killed_process_leaves_nothing_half_done(tmp_path: Path) -> None:
 import os, signal
 from pathlib import Path
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from datamodules.features import write_features
 def chunks():
     yield 0, 0, torch.ones(2, 2)
@@ -91,3 +93,30 @@ write_features(Path({str(folder)!r}), "weights", {{"train": (1, 3)}}, {{"train":
     assert not folder.exists()
     Features(SPLITS, LABELS).open(written(folder), "weights")
     assert list(tmp_path.iterdir()) == [folder]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_flipped_bit_is_noticed_where_it_is_read(tmp_path: Path, dtype: torch.dtype) -> None:
+    folder, images = tmp_path / "features", 500
+    rows = torch.arange(2 * images * 4).view(2, images, 4).to(dtype)
+    chunks = {"train": [(0, 0, rows[0]), (1, 0, rows[1])]}
+    write_features(folder, "weights", {"train": (2, images)}, chunks)
+    with (folder / "train.npy").open("r+b") as file:
+        file.seek(-5 * 4 * rows.element_size() - 1, 2)  # in the sixth row from the end, which is not looked at before
+        last = file.read(1)[0]
+        file.seek(-1, 1)
+        file.write(bytes([last ^ 1]))
+    features = Features({"train": torch.arange(images)}, torch.zeros(images))
+    features.open(folder, "weights")
+    whole = features.gather("train", 0, torch.arange(images))[0]
+    assert torch.equal(whole, rows[0])
+    features.gather("train", 1, torch.arange(images - 6))
+    with pytest.raises(MisconfigurationException, match=rf"{folder} holds other features than were written: .* remove"):
+        features.gather("train", 1, torch.arange(images))
+
+
+def test_damaged_checksums_are_noticed_when_features_are_opened(tmp_path: Path) -> None:
+    file = written(tmp_path / "features") / "train-checksums.npy"
+    file.write_bytes(file.read_bytes()[:-1] + b"\0")
+    with pytest.raises(ValueError, match="those of train are not"):
+        Features(SPLITS, LABELS).open(file.parent, "weights")

@@ -3,6 +3,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_images
 
-from datamodules import pack
+from datamodules import image_folder, pack
+from datamodules.image_file import is_image
 from datamodules.image_files import ImageFiles
 from datamodules.image_folder import ImageFolder
 
@@ -116,6 +118,16 @@ def test_reads_images_that_are_named_after_their_class(tmp_path: Path) -> None:
     data = prepared(tmp_path, val_size=5, test_size=5)
     parts = (contents(data, split) for split in ("train", "val", "test"))
     assert next(parts) | next(parts) | next(parts) == expected(range(50))
+
+
+def test_a_start_looks_into_one_image_of_each_class_however_many_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_scans(tmp_path / "images", lambda row, label: f"train/{label}.{row}.png")
+    look = Mock(side_effect=is_image)
+    monkeypatch.setattr(image_folder, "is_image", look)
+    assert ImageFolder(root=tmp_path).class_names == ["0", "1", "2"]
+    assert 0 < look.call_count <= 6
 
 
 def test_images_may_lie_deeper_and_junk_is_no_class(tmp_path: Path) -> None:
@@ -229,6 +241,18 @@ def test_content_of_the_same_size_with_its_time_put_back_is_read_anew(tmp_path: 
     after = prepared(tmp_path)
     assert after.pack_folder != before.pack_folder
     assert after.data_fingerprint != before.data_fingerprint
+
+
+def test_a_file_that_changes_behind_a_running_training_is_refused_where_it_is_read(tmp_path: Path) -> None:
+    folder = write_scans(tmp_path / "images", lambda row, label: f"class {label}/{row}.bmp")
+    data = prepared(tmp_path, storage="files")
+    assert data.pack is not None
+    place = [data.pack.name(row) for row in range(60)].index("class 0/3.bmp")
+    (folder / "class 0" / "3.bmp").write_bytes((folder / "class 1" / "1.bmp").read_bytes())
+    others = torch.tensor([row for row in range(60) if row != place])
+    assert len(data.pack[others][0]) == 59
+    with pytest.raises(MisconfigurationException, match=r"class 0/3\.bmp gives other pixels .* --data\.repack true"):
+        data.pack[torch.tensor([0, place])]
 
 
 def test_folders_of_one_listing_have_packs_of_their_own_and_copies_one_fingerprint(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from sklearn.datasets import load_digits
 
 from datamodules import pack
-from datamodules.pack import Pack, Source, write_pack
+from datamodules.pack import HEADER_BYTES, Pack, Source, write_pack
 from tests.discovery import ROOT
 
 NAMES = [str(digit) for digit in range(10)]
@@ -105,7 +105,7 @@ def test_a_disk_without_room_is_told_before_packing(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", ["images.npy", "labels.npy", "sums.npy", "digests.npy", "facts.json"])
+@pytest.mark.parametrize("name", ["images.npy", "labels.npy", "sums.npy", "digests.npy", "checksums.npy", "facts.json"])
 @pytest.mark.parametrize("share", [0, 0.5])
 def test_a_truncated_pack_is_refused(tmp_path: Path, source: Source, name: str, share: float) -> None:
     write_pack(tmp_path / "pack", source, NAMES)
@@ -115,10 +115,10 @@ def test_a_truncated_pack_is_refused(tmp_path: Path, source: Source, name: str, 
         Pack(tmp_path / "pack")
 
 
-@pytest.mark.parametrize("name", ["images.npy", "labels.npy", "sums.npy", "digests.npy", "facts.json"])
+@pytest.mark.parametrize("name", ["images.npy", "labels.npy", "sums.npy", "digests.npy", "checksums.npy", "facts.json"])
 @pytest.mark.parametrize("place", [11, 60, -2])
 def test_a_changed_byte_is_noticed(tmp_path: Path, source: Source, name: str, place: int) -> None:
-    """In the header or the last value; of pixels in the middle, only some are looked at."""
+    """In the header or the last value; pixels in the middle are looked at where they are read."""
     write_pack(tmp_path / "pack", source, NAMES)
     file = tmp_path / "pack" / name
     content = bytearray(file.read_bytes())
@@ -169,3 +169,20 @@ def test_private_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
     assert int(done.stdout) < images.nbytes / 1024 / 8
+
+
+def test_a_flipped_bit_is_noticed_wherever_it_is_before_anything_is_made_of_it(tmp_path: Path, source: Source) -> None:
+    write_pack(tmp_path / "pack", source, NAMES)
+    file, random = tmp_path / "pack" / "images.npy", np.random.default_rng(0)
+    for place in random.integers(0, 8 * 1797 * 3 * 64, 200).tolist():
+        with file.open("r+b") as opened:
+            opened.seek(HEADER_BYTES + place // 8)
+            byte = opened.read(1)[0]
+            opened.seek(-1, 1)
+            opened.write(bytes([byte ^ 1 << place % 8]))
+        with pytest.raises((ValueError, MisconfigurationException), match=str(tmp_path / "pack")):
+            Pack(tmp_path / "pack")[torch.tensor([place // 8 // (3 * 64), 0])]
+        with file.open("r+b") as opened:
+            opened.seek(HEADER_BYTES + place // 8)
+            opened.write(bytes([byte]))
+    assert len(Pack(tmp_path / "pack")[torch.arange(1797)][0]) == 1797

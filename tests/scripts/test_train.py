@@ -27,7 +27,7 @@ from models.checkpoint import DurableCheckpointIO, read_checkpoint
 from models.classifier import Classifier
 from scripts.train import main
 from tests.conftest import Run
-from tests.datamodules.test_image_folder import write_source
+from tests.datamodules.test_image_folder import write_scans, write_source
 from tests.discovery import ROOT
 
 TRAIN = [sys.executable, str(ROOT / "scripts" / "train.py")]
@@ -423,6 +423,39 @@ def test_an_unwritable_place_is_named(refused: Callable[..., str], tmp_path: Pat
     file.touch()
     assert "choose another place with --runs" in refused("fit", "--runs", file, "--data.root", data_root)
     assert "choose another folder with --data.packs" in refused("fit", "--runs", tmp_path / "runs", "--data.root", file)
+
+
+def test_damaged_pixels_end_a_run_before_they_are_trained_on_and_cost_none(
+    train: Callable[..., Run], resume: Callable[..., Run], refused: Callable[..., str], tmp_path: Path, data_root: Path
+) -> None:
+    root = ("--data.root", str(tmp_path / "data"))
+    run = train(*root, "--trainer.max_epochs=1")
+    (pixels,) = (tmp_path / "data" / "packs").glob("*/images.npy")
+    content = bytearray(pixels.read_bytes())
+    for image in range(1, 57):  # none of which is looked at when the pack is opened
+        content[128 + 64 * image] ^= 4
+    pixels.write_bytes(content)
+    said = refused("fit", *root, "--runs", tmp_path / "runs")
+    assert f"{pixels.parent} holds other pixels of train[" in said
+    assert "read the data set anew with --data.repack true. A run goes on with --resume." in said
+    assert list(tmp_path.glob("runs/*/*")) == [run.folder]
+    assert resume(run, "--trainer.max_epochs=2", "--data.repack=true").results["epochs"] == 2
+
+
+def test_a_file_written_in_place_ends_a_run_before_it_leaves_anything_and_the_next_is_right(
+    train: Callable[..., Run], refused: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("datamodules.remembered_times.MANY_FILES", 60)
+    folder = write_scans(tmp_path / "images", lambda row, label: f"class {label}/{row}.bmp")
+    shape = ("--data=datamodules.image_folder.ImageFolder", "--data.image_size=8", "--data.channels=1")
+    flags = (*shape, "--data.root", str(tmp_path), "--trainer.max_epochs=1")
+    first = train(*flags)
+    with (folder / "class 0" / "0.bmp").open("r+b") as file:
+        file.write((folder / "class 1" / "1.bmp").read_bytes())
+    said = refused("fit", *flags, "--runs", tmp_path / "runs")
+    assert f"{folder}/class 0/0.bmp has been written to since the data set was read" in said
+    assert list(tmp_path.glob("runs/*/*")) == [first.folder]
+    assert train(*flags).checkpoint["data_fingerprint"] != first.checkpoint["data_fingerprint"]
 
 
 def test_says_when_training_waits_for_data_and_what_helps(
