@@ -28,7 +28,7 @@ from datamodules.loader import TimedLoader
 from datamodules.names import readable
 from datamodules.normalization import Normalization, chosen_normalization
 from datamodules.pack import Pack
-from datamodules.randomness import Generator, own_generators, random_key, seed_generators
+from datamodules.randomness import EVALUATION, Generator, own_generators, random_key, seed_generators
 from datamodules.sampler import KeyedBatchSampler, balanced_counts
 from datamodules.source import ImageSource
 from datamodules.split import SPLITS, Rule, draw_splits
@@ -36,10 +36,6 @@ from datamodules.transform import Batch, BatchTransform, ModuleState
 
 LARGE_BATCH_BYTES = 2**22
 """From this size on, copying a batch takes longer than what is spent on a batch of any size, some 0.1 ms."""
-
-
-EVALUATION = -1
-"""In place of an epoch: what is drawn in validation, test and prediction is the same each time."""
 
 
 class NotesArguments(ABCMeta):
@@ -446,7 +442,7 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=NotesArguments
         """
         if self._own_generators is None:
             network = self.trainer.lightning_module if self.trainer else None
-            self._own_generators = own_generators([*self.augmentation, *self.mixing, *([network] if network else [])])
+            self._own_generators = own_generators([*([network] if network else []), *self.augmentation, *self.mixing])
         seed_generators(random_key(self.seed, *place), device, self._own_generators)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:

@@ -9,6 +9,9 @@ import numpy as np
 import torch
 from torch import nn
 
+EVALUATION = -1
+"""In place of an epoch: what is drawn in validation, test and prediction is the same each time."""
+
 Generator = torch.Generator | np.random.Generator | np.random.RandomState | random.Random
 
 
