@@ -3,7 +3,7 @@
 import hashlib
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import closing
 from functools import partial
 from itertools import takewhile
@@ -41,8 +41,9 @@ class FeatureCache(Callback):
     outputs for the training and validation images lie beside the packs, as `features-...`, and are found again by
     every run with the same data, weights, preprocessing, code of the backbone and of the augmentation, and arguments
     that their modules keep; those that are damaged or belong to others are computed again. So are those that differ
-    from what the backbone gives now, by the first images of each split, which are computed at every start. Without augmentation training is the same as without the cache, but for the rounding of the outputs, which
-    depends on how many images are computed at once. Testing, and the checkpoint, are those of the whole network.
+    from what the backbone gives now, by the first images of each split, which are computed at every start. Without
+    augmentation training is the same as without the cache, but for the rounding of the outputs, which depends on how
+    many images are computed at once. Testing, and the checkpoint, are those of the whole network.
 
     Args:
         variants: How often each training image is augmented: epoch `e` trains on variant `e % variants`. Without
@@ -180,7 +181,7 @@ def _parts_of_network(classifier: Classifier) -> tuple[nn.Sequential, nn.Module]
 @torch.no_grad()
 def _chunks(
     data: ImageDataModule, classifier: Classifier, trainer: Trainer, split: str, variants: int, advance: Advance
-) -> Iterator[Chunk]:
+) -> Generator[Chunk]:
     """The features of a split, on the CPU, whatever mode the network is in and was."""
     network, device = classifier.network, classifier.device
     cached, trained = _parts_of_network(classifier)
@@ -214,14 +215,16 @@ def _compare_some(data: ImageDataModule, classifier: Classifier, trainer: Traine
     """
     assert data.features is not None, "they have been opened"
     for split in SPLITS:
-        with closing(_chunks(data, classifier, trainer, split, 1, lambda _: None)) as chunks:
+        with closing(_chunks(data, classifier, trainer, split, 1, lambda number=1: None)) as chunks:
             _, _, features = next(chunks)
         kept = data.features.arrays[split][0, : len(features)]
         limit = TOLERANCE * float(kept.abs().nan_to_num(0, posinf=0).max())
         if features.shape != kept.shape or not torch.allclose(
             features.double(), kept.double(), rtol=0, atol=limit, equal_nan=True
         ):
-            raise ValueError(f"{folder} holds no features that can be used: the network gives others for {split} images")
+            raise ValueError(
+                f"{folder} holds no features that can be used: the network gives others for {split} images"
+            )
 
 
 def _check(network: nn.Module, trained: nn.Module, images: Tensor, features: Any) -> None:

@@ -56,7 +56,7 @@ def seed_generators(key: int, device: torch.device, own: Sequence[Generator] = (
         torch.cuda.default_generators[index].manual_seed(key)
     elif device.type == "mps":
         torch.mps.manual_seed(key)
-    np.random.seed(key % 2**32)  # noqa: NPY002 - the generator that others draw from
+    np.random.seed(key % 2**32)
     random.seed(key)
     for number, generator in enumerate(own):
         seed = random_key(key, number)

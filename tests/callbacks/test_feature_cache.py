@@ -229,7 +229,9 @@ def test_computes_anew_for_another_file_of_the_backbones_class(
         shutil.rmtree(tmp_path / "__pycache__", ignore_errors=True)
         importlib.invalidate_caches()
         model = classifier()
-        model.network.backbone = importlib.import_module("own_backbone").Own(*model.network.get_submodule("backbone"))
+        model.network.backbone = importlib.import_module("own_backbone").Own(
+            *model.network.get_submodule("backbone").children()
+        )
         fit(digits, model, tmp_path, epochs=1)
         assert len(caches(tmp_path)) == min(number, 2)
 

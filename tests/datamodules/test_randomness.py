@@ -21,15 +21,14 @@ def test_keys_are_the_same_everywhere() -> None:
 
 
 def test_seeding_decides_what_is_drawn() -> None:
-    device, noise = torch.device("cpu"), nn.Sequential(Noise())
-    own = own_generators([noise, noise])
+    device, noise = torch.device("cpu"), Noise()
+    own = own_generators([nn.Sequential(noise), noise])
     assert len(own) == 3
 
     def drawn(key: int) -> list[float]:
         seed_generators(key, device, own)
-        globally = [float(torch.rand(())), np.random.rand(), random.random()]  # noqa: NPY002
-        by_noise = noise[0]
-        return [*globally, float(torch.rand((), generator=by_noise.torch)), by_noise.numpy.random(), by_noise.python.random()]
+        globally = [float(torch.rand(())), np.random.rand(), random.random()]
+        return [*globally, float(torch.rand((), generator=noise.torch)), noise.numpy.random(), noise.python.random()]
 
     first = drawn(7)
     assert len(set(first)) == len(first)

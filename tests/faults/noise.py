@@ -25,7 +25,7 @@ class Noise(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Images or logits, float, to the same."""
-        drawn = random.random() + np.random.rand() + self.python.random() + self.numpy.random()  # noqa: NPY002
+        drawn = random.random() + np.random.rand() + self.python.random() + self.numpy.random()
         drawn += float(torch.rand(()) + torch.rand((), generator=self.torch))
         if self.training:
             self.mean.lerp_(images.detach().mean().to(self.mean), 0.1)
