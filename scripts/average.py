@@ -175,7 +175,7 @@ def _facts(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
 
     for name, value in found.items():
         flatten(name, json.loads(json.dumps(value)))
-    shapes = {name: list(tensor.shape) for name, tensor in checkpoint["state_dict"].items()}
+    shapes = {name: list(getattr(tensor, "shape", [])) for name, tensor in checkpoint["state_dict"].items()}
     return flat | {f"the shape of {name}": shape for name, shape in shapes.items()}
 
 

@@ -22,7 +22,10 @@ CASES = {
     "killed before a checkpoint's renaming": Case((), (Fault("before a checkpoint's renaming", 3, KILL),)),
     "killed in packing": Case(("--data.mixing=[datamodules.mixing.MixUp]",), (Fault("in packing", 1, KILL),)),
     "killed in a batch, then in a validation": Case(
-        (*NOISE, "--checkpoint.every_minutes=0.000001", "--weight_average=callbacks.ema.EMA"),
+        (
+            *(*NOISE, "--checkpoint.every_minutes=0.000001", "--weight_average=callbacks.ema.EMA"),
+            "--finite_guard.on_nan=rollback",
+        ),
         (Fault("in a training batch", 8, KILL), Fault("in a validation batch", 3, KILL)),
     ),
     "killed in a table's writing and renewal": Case(
