@@ -157,7 +157,7 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
         self._written, self._is_training = time.monotonic(), False
         if not trainer.is_global_zero:
             return
-        weights = sum(tensor.nbytes for tensor in pl_module.state_dict().values())
+        weights = sum(getattr(value, "nbytes", 0) for value in pl_module.state_dict().values())
         trained = sum(parameter.nbytes for parameter in pl_module.parameters() if parameter.requires_grad)
         size = weights + 2 * trained  # most optimizers keep two numbers for each that they train
         trial = self._file(".trial")

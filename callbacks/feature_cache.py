@@ -1,7 +1,10 @@
 """A frozen backbone's outputs, computed once instead of in every epoch."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import re
+import sys
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import closing
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
@@ -18,7 +21,6 @@ from torch import Tensor, nn
 from datamodules.base import ImageDataModule
 from datamodules.features import Chunk, Features, write_features
 from datamodules.progress import Advance, progress
-from datamodules.randomness import random_key, seed_generators
 from models.classifier import Classifier
 
 SPLITS = ("train", "val")
@@ -27,6 +29,9 @@ SPLITS = ("train", "val")
 IMAGES_AT_A_TIME = 64
 """Images that the backbone is given at once; the same whatever training's batch size, so that the cache serves all."""
 
+TOLERANCE = 1e-3
+"""By how much of the largest feature one may differ from what was kept: another processor rounds otherwise."""
+
 
 class FeatureCache(Callback):
     """Trains the head on what the frozen backbone makes of the images, which is computed once and kept on disk.
@@ -34,9 +39,11 @@ class FeatureCache(Callback):
     For networks of a `backbone` and a `head`, with `--model.freeze '[backbone]'`. Layers that a head, a sequence,
     begins with and that are named there as well (`[backbone, head.0, head.1]`) belong to what is computed once. The
     outputs for the training and validation images lie beside the packs, as `features-...`, and are found again by
-    every run with the same data, weights and preprocessing; those that are damaged or belong to others are computed
-    again. Without augmentation training is the same as without the cache, but for the rounding of the outputs, which
-    depends on how many images are computed at once. Testing, and the checkpoint, are those of the whole network.
+    every run with the same data, weights, preprocessing, code of the backbone and of the augmentation, and arguments
+    that their modules keep; those that are damaged or belong to others are computed again. So are those that differ
+    from what the backbone gives now, by the first images of each split, which are computed at every start. Without
+    augmentation training is the same as without the cache, but for the rounding of the outputs, which depends on how
+    many images are computed at once. Testing, and the checkpoint, are those of the whole network.
 
     Args:
         variants: How often each training image is augmented: epoch `e` trains on variant `e % variants`. Without
@@ -85,6 +92,7 @@ class FeatureCache(Callback):
             with FileLock(folder.with_suffix(".lock")):
                 try:
                     data.features.open(folder, made_from)
+                    _compare_some(data, classifier, trainer, folder)
                 except ValueError as error:
                     if folder.exists():
                         print(f"{error}; computing them again")
@@ -173,7 +181,7 @@ def _parts_of_network(classifier: Classifier) -> tuple[nn.Sequential, nn.Module]
 @torch.no_grad()
 def _chunks(
     data: ImageDataModule, classifier: Classifier, trainer: Trainer, split: str, variants: int, advance: Advance
-) -> Iterator[Chunk]:
+) -> Generator[Chunk]:
     """The features of a split, on the CPU, whatever mode the network is in and was."""
     network, device = classifier.network, classifier.device
     cached, trained = _parts_of_network(classifier)
@@ -181,11 +189,11 @@ def _chunks(
     start = 0
     try:
         network.eval()
-        with isolate_rng():
+        with isolate_rng(), data.keep_transform_state():
             for number, (raw, labels) in enumerate(data.images_in_order(split, IMAGES_AT_A_TIME)):
                 batch = raw.to(device), labels.to(device)
                 for variant in range(variants):
-                    seed_generators(random_key(data.seed, variant, number), device)
+                    data.seed_by(variant, number, device=device)
                     images = classifier.laid_out(data.transform(batch, training=split == "train")[0])
                     with trainer.precision_plugin.forward_context():
                         features = cached(images)
@@ -197,6 +205,26 @@ def _chunks(
     finally:
         for module, mode in modes.items():
             module.training = mode
+
+
+def _compare_some(data: ImageDataModule, classifier: Classifier, trainer: Trainer, folder: Path) -> None:
+    """See that the first images of each split still have the features that were kept.
+
+    Raises:
+        ValueError: If they have not, whatever the identity did not show.
+    """
+    assert data.features is not None, "they have been opened"
+    for split in SPLITS:
+        with closing(_chunks(data, classifier, trainer, split, 1, lambda number=1: None)) as chunks:
+            _, _, features = next(chunks)
+        kept = data.features.arrays[split][0, : len(features)]
+        limit = TOLERANCE * float(kept.abs().nan_to_num(0, posinf=0).max())
+        if features.shape != kept.shape or not torch.allclose(
+            features.double(), kept.double(), rtol=0, atol=limit, equal_nan=True
+        ):
+            raise ValueError(
+                f"{folder} holds no features that can be used: the network gives others for {split} images"
+            )
 
 
 def _check(network: nn.Module, trained: nn.Module, images: Tensor, features: Any) -> None:
@@ -215,22 +243,18 @@ def _check(network: nn.Module, trained: nn.Module, images: Tensor, features: Any
 def _identity(data: ImageDataModule, classifier: Classifier, trainer: Trainer, variants: int) -> str:
     """Everything that the features depend on, down to their rounding."""
     cached, _ = _parts_of_network(classifier)
-    weights = hashlib.sha256()
-    for name, tensor in cached.state_dict().items():
-        flat = tensor.detach().cpu().contiguous().reshape(-1)
-        weights.update(f"{name} {tensor.dtype} {list(tensor.shape)} {tensor.stride()}".encode())
-        weights.update(flat.view(torch.uint8).numpy().data)
     splits = {split: hashlib.sha256(data.splits[split].numpy().data).hexdigest() for split in SPLITS}
     facts = {
         "data": data.data_fingerprint,
         "splits": splits,
         "preprocessing": data.preprocessing,
-        "augmentation": [_description(module) for module in data.augmentation],
+        "augmentation": [(_description(module), _digest(module.state_dict())) for module in data.augmentation],
         "variants": variants,
         "seed": data.seed if data.augmentation else None,
         "network": f"{type(classifier.network).__module__}.{type(classifier.network).__qualname__}",
-        "cached": hashlib.sha256(repr(cached).encode()).hexdigest(),
-        "weights": weights.hexdigest(),
+        "code": _code([type(classifier.network), *map(type, nn.ModuleList([cached, *data.augmentation]).modules())]),
+        "cached": hashlib.sha256(_description(cached).encode(errors="surrogateescape")).hexdigest(),
+        "weights": _digest(cached.state_dict()),
         "computed": [str(trainer.precision), classifier.device.type, torch.__version__],
     }
     return "\n".join(f"{name}: {fact}" for name, fact in facts.items())
@@ -241,14 +265,27 @@ def _description(module: nn.Module) -> str:
     parts = [repr(module)]
     for name, part in module.named_modules():
         settings = {key: value for key, value in vars(part).items() if key[0] != "_" and key != "training"}
-        parts += [f"{name}.{key}={value!r}" for key, value in sorted(settings.items()) if _is_plain(value)]
-    parts += [f"{name}={tensor.tolist()}" for name, tensor in module.state_dict().items()]
-    return "; ".join(parts)
+        parts += [f"{name}.{key}={value!r}" for key, value in sorted(settings.items())]
+    return re.sub(r"(?i) at 0x[0-9a-f]+", "", "; ".join(parts))
 
 
-def _is_plain(value: object) -> bool:
-    if isinstance(value, dict):
-        return all(_is_plain(part) for part in (*value.keys(), *value.values()))
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        return all(_is_plain(part) for part in value)
-    return value is None or isinstance(value, str | bytes | int | float | Path | Tensor)
+def _digest(state: Mapping[str, Any]) -> str:
+    """Of weights and other state, down to how they lie in memory, on which rounding depends."""
+    digest = hashlib.sha256()
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            digest.update(f"{name} {value!r}".encode())
+            continue
+        digest.update(f"{name} {value.dtype} {list(value.shape)} {value.stride()}".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _code(classes: Iterable[type]) -> str:
+    """A digest of the files that classes, and what they inherit from, are defined in; torch is known by its version."""
+    names = {base.__module__ for one in classes for base in one.__mro__}
+    digest = hashlib.sha256()
+    for name in sorted(name for name in names if name.split(".")[0] != "torch"):
+        if file := getattr(sys.modules.get(name), "__file__", None):
+            digest.update(Path(file).read_bytes())
+    return digest.hexdigest()

@@ -226,7 +226,7 @@ class FiniteGuard(Callback):
         network = cast(Classifier, pl_module).network
         self._good = {
             "step": pl_module.trainer.global_step,
-            "network": {name: value.clone() for name, value in network.state_dict().items()},
+            "network": deepcopy(network.state_dict()),
             "optimizer": deepcopy(optimizer.state_dict()["state"]),
             "averages": [average.snapshot() for average in _averages(pl_module.trainer)],
         }

@@ -6,6 +6,7 @@ Shapes: a batch of `B` images with `C` channels, `H` rows and `W` columns; `K` c
 import zlib
 from abc import ABCMeta
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -27,11 +28,11 @@ from datamodules.loader import TimedLoader
 from datamodules.names import readable
 from datamodules.normalization import Normalization, chosen_normalization
 from datamodules.pack import Pack
-from datamodules.randomness import random_key, seed_generators
+from datamodules.randomness import EVALUATION, Generator, own_generators, random_key, seed_generators
 from datamodules.sampler import KeyedBatchSampler, balanced_counts
 from datamodules.source import ImageSource
 from datamodules.split import SPLITS, Rule, draw_splits
-from datamodules.transform import Batch, BatchTransform
+from datamodules.transform import Batch, BatchTransform, ModuleState
 
 LARGE_BATCH_BYTES = 2**22
 """From this size on, copying a batch takes longer than what is spent on a batch of any size, some 0.1 ms."""
@@ -149,6 +150,8 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=NotesArguments
         self._position = (0, 0)
         self._may_be_over = False
         self._transform: BatchTransform | None = None
+        self._transform_state = ModuleState({"augmentation": self.augmentation, "mixing": self.mixing})
+        self._own_generators: list[Generator] | None = None
 
     # What others may ask.
 
@@ -233,6 +236,7 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=NotesArguments
             MisconfigurationException: If a file could not be read and is not to be skipped, or a split is left without
                 images.
         """
+        self._own_generators = None
         if self.pack is None:
             self.pack = self.open_pack()
             if self.pack is None:
@@ -409,12 +413,13 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=NotesArguments
             Images float32 `[B, C, H, W]`, normalised, or the `features` in their place, and labels int64 `[B]` or, when
             mixed, float32 `[B, K]`.
         """
-        loader = self.train_dataloader()
+        loader, rank = self.train_dataloader(), self.trainer.global_rank if self.trainer else 0
         cast(KeyedBatchSampler, loader.sampler).resume(epoch, 0)
-        for batch_idx, (images, labels) in enumerate(loader):
-            self._seed_batch(epoch, batch_idx, device)
-            batch = images.to(device), labels.to(device)
-            yield batch if self.features is not None else self.transform(batch, training=True)
+        with self.keep_transform_state():
+            for batch_idx, (images, labels) in enumerate(loader):
+                self.seed_by(epoch, batch_idx, rank, device=device)
+                batch = images.to(device), labels.to(device)
+                yield batch if self.features is not None else self.transform(batch, training=True)
 
     def images_in_order(self, split: str, batch_size: int) -> Iterator[Batch]:
         """All images of a split once, in its order, as they were read.
@@ -431,16 +436,29 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=NotesArguments
         yield from TimedLoader(self.pack, batch_size=None, sampler=sampler, num_workers=self._workers())
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Seed everything random of the coming training batch by its place: (seed, epoch, batch, rank)."""
+        """Seed everything random of the coming batch by its place: (seed, epoch, batch, rank)."""
         trainer = self.trainer
-        if trainer is not None and trainer.training:
-            batch_idx = trainer.fit_loop.epoch_loop.batch_progress.current.ready
-            self._seed_batch(trainer.current_epoch, batch_idx, trainer.strategy.root_device)
+        if trainer is not None and (function := trainer.state.fn) is not None:
+            loop, epoch = getattr(trainer, f"{function.value}_loop"), EVALUATION
+            if function is TrainerFn.FITTING:
+                loop = loop.epoch_loop if trainer.training else loop.epoch_loop.val_loop
+            if trainer.training:
+                epoch = trainer.current_epoch
+            place = epoch, loop.batch_progress.current.ready, trainer.global_rank
+            self.seed_by(*place, device=trainer.strategy.root_device)
         return batch
 
-    def _seed_batch(self, epoch: int, batch_idx: int, device: torch.device) -> None:
-        rank = self.trainer.global_rank if self.trainer else 0
-        seed_generators(random_key(self.seed, epoch, batch_idx, rank), device)
+    def seed_by(self, *place: int, device: torch.device) -> None:
+        """Seed all generators by a place such as (epoch, batch, rank), also those that modules hold.
+
+        Args:
+            place: Integers, besides `seed`.
+            device: Where the batch is going.
+        """
+        if self._own_generators is None:
+            network = self.trainer.lightning_module if self.trainer else None
+            self._own_generators = own_generators([*([network] if network else []), *self.augmentation, *self.mixing])
+        seed_generators(random_key(self.seed, *place), device, self._own_generators)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """On the device: augment if in training, and normalise, unless these are features."""
@@ -463,15 +481,25 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=NotesArguments
             self._transform = BatchTransform(self.mean, self.std, self.augmentation, self.mixing, self.num_classes)
         return self._transform(batch, training=training)
 
+    @contextmanager
+    def keep_transform_state(self) -> Iterator[None]:
+        """Leave the buffers of augmentation and mixing as they are, whatever passes through them within."""
+        before = self._transform_state.moved()
+        try:
+            yield
+        finally:
+            self._transform_state.load(before)
+
     # The place in a run, kept here because state on the loader is not restored before it is iterated.
 
     def state_dict(self) -> dict[str, Any]:
-        """Epoch and images done in it, in their order, and the numbers that the images are normalised by."""
+        """Epoch and images done in it, in their order, what the images are normalised by, and the transforms' state."""
         state: dict[str, Any] = {"mean": self.mean, "std": self.std, "computed": self._is_computed}
         if self.trainer is not None and self.is_training:
             epochs = cast(_ProcessedTracker, self.trainer.fit_loop.epoch_progress.current)
             batches = cast(_ProcessedTracker, self.trainer.fit_loop.epoch_loop.batch_progress.current)
             state |= {"epoch": epochs.processed, "images_done": 0, "order": self._order()}
+            state["transforms"] = self._transform_state.of_each_rank(self.trainer.world_size)
             # An epoch that was cut off by the run's last step has been processed, and yet goes on in a longer run.
             in_all = int(self.trainer.num_training_batches) if epochs.ready else 0
             if epochs.processed < epochs.ready or batches.processed < in_all:
@@ -499,6 +527,10 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=NotesArguments
         size = self.batch_size * (self.trainer.world_size if self.trainer else 1)
         done = state_dict.get("images_done", size * state_dict.get("batches_done", 0))
         is_over = state_dict.get("is_over", False)
+        if states := state_dict.get("transforms"):
+            rank = self.trainer.global_rank if self.trainer else 0
+            if not self._transform_state.load(states[rank % len(states)]) and rank == 0:
+                print("data.augmentation and data.mixing begin anew: their state in the checkpoint is of others")
         self._position = state_dict.get("epoch", 0), len(self.splits["train"]) if is_over else done
         self._may_be_over = is_over or "batches_done" in state_dict  # as older checkpoints have it
         if done and not is_over and state_dict.get("order", self._order()) != self._order():

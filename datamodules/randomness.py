@@ -1,9 +1,18 @@
 """Randomness as a function of what is being done, so that no generator state ever needs saving."""
 
+import random
 import struct
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 
+import numpy as np
 import torch
+from torch import nn
+
+EVALUATION = -1
+"""In place of an epoch: what is drawn in validation, test and prediction is the same each time."""
+
+Generator = torch.Generator | np.random.Generator | np.random.RandomState | random.Random
 
 
 def random_key(*parts: int) -> int:
@@ -23,8 +32,15 @@ def random_key(*parts: int) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
-def seed_generators(key: int, device: torch.device) -> None:
-    """Seed torch's generator on the CPU and the one of `device`.
+def own_generators(modules: Iterable[nn.Module]) -> list[Generator]:
+    """The generators that modules, or parts of them, hold as attributes, each once."""
+    parts = (part for module in modules for part in module.modules())
+    values = (value for part in parts for value in vars(part).values())
+    return list({id(value): value for value in values if isinstance(value, Generator)}.values())
+
+
+def seed_generators(key: int, device: torch.device, own: Sequence[Generator] = ()) -> None:
+    """Seed the global generators of torch (on the CPU and on `device`), NumPy and Python, and some others.
 
     The generators are reached directly: `torch.manual_seed` visits every back end and costs more than a small
     network's forward pass.
@@ -32,6 +48,7 @@ def seed_generators(key: int, device: torch.device) -> None:
     Args:
         key: The seed, for example from `random_key`.
         device: Where the training runs.
+        own: Generators besides; each gets a seed of its own.
     """
     torch.default_generator.manual_seed(key)
     if device.type == "cuda":
@@ -39,3 +56,13 @@ def seed_generators(key: int, device: torch.device) -> None:
         torch.cuda.default_generators[index].manual_seed(key)
     elif device.type == "mps":
         torch.mps.manual_seed(key)
+    np.random.seed(key % 2**32)
+    random.seed(key)
+    for number, generator in enumerate(own):
+        seed = random_key(key, number)
+        if isinstance(generator, torch.Generator):
+            generator.manual_seed(seed)
+        elif isinstance(generator, np.random.Generator):
+            generator.bit_generator.state = type(generator.bit_generator)(seed).state
+        else:
+            generator.seed(seed % 2**32)

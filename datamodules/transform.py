@@ -3,8 +3,10 @@
 Shapes: a batch of `B` images with `C` channels, `H` rows and `W` columns; `K` classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from itertools import groupby
+from typing import Any
 
 import torch
 from kornia.augmentation.auto import PolicyAugmentBase
@@ -109,6 +111,53 @@ class BatchTransform:
                 f"the size of the images, {list(images.shape[2:])}."
             )
         return augmented * 255
+
+
+class ModuleState:
+    """The buffers, parameters and extra state of some modules, as far as they have changed since they were constructed.
+
+    The rest is configuration, which is that of the flags when a run is resumed.
+
+    Args:
+        modules: The modules, by what they are for.
+    """
+
+    def __init__(self, modules: Mapping[str, Sequence[nn.Module]]) -> None:
+        self._modules = nn.ModuleDict(
+            {
+                use: nn.ModuleDict({f"{type(module).__name__} {place}": module for place, module in enumerate(some)})
+                for use, some in modules.items()
+            }
+        )
+        self._initial = deepcopy(self._modules.state_dict())
+
+    def moved(self) -> dict[str, Any]:
+        """A copy of what has changed, on the CPU."""
+        state = {
+            name: value.detach().to("cpu", copy=True) if isinstance(value, Tensor) else deepcopy(value)
+            for name, value in self._modules.state_dict().items()
+        }
+        return {name: value for name, value in state.items() if not _is_equal(value, self._initial.get(name))}
+
+    def of_each_rank(self, world_size: int) -> list[dict[str, Any]]:
+        """What has changed in each process of a run; all of them have to ask."""
+        states = [self.moved()] * world_size
+        if world_size > 1:
+            torch.distributed.all_gather_object(states, states[0])
+        return states
+
+    def load(self, moved: Mapping[str, Any]) -> bool:
+        """Take up what had changed; leave the modules as they are, and say so by False, if it is of others."""
+        own = self._modules.state_dict()
+        for name, value in moved.items():
+            if name not in own or getattr(own[name], "shape", None) != getattr(value, "shape", None):
+                return False
+        self._modules.load_state_dict({**own, **self._initial, **moved})
+        return True
+
+
+def _is_equal(value: object, other: object) -> bool:
+    return isinstance(value, Tensor) and isinstance(other, Tensor) and torch.equal(value, other.cpu())
 
 
 def _shift_and_spread(mean: Sequence[float], std: Sequence[float]) -> tuple[Tensor, Tensor]:

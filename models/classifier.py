@@ -369,8 +369,7 @@ class Classifier(LightningModule):
         self.class_names, self.preprocessing = class_names, checkpoint["preprocessing"] | own
         if self._trainer is None:
             return
-        own = {name: value.shape for name, value in self.state_dict().items()}
-        if found := misfit(own, checkpoint["state_dict"]):
+        if found := misfit(self.state_dict(), checkpoint["state_dict"]):
             raise MisconfigurationException(
                 f"The checkpoint's weights do not fit {type(self.network).__name__} as it is given: {found}; leave "
                 "model.network as it was trained, or begin a new run from the backbone with --model.network.weights."

@@ -94,7 +94,7 @@ def load_weights(module: nn.Module, weights: Weights, name: str, skip: Sequence[
         ValueError: If a weight is missing, unexpected or of another shape; nothing is loaded then.
     """
     own = module.state_dict()
-    expected = {key: value.shape for key, value in own.items() if not key.startswith(tuple(skip))}
+    expected = {key: value for key, value in own.items() if not key.startswith(tuple(skip))}
     given = {key: value for key, value in weights.tensors.items() if not key.startswith(tuple(skip))}
     for layer, child in module.named_modules():
         if isinstance(child, nn.Conv2d):
@@ -109,20 +109,21 @@ def load_weights(module: nn.Module, weights: Weights, name: str, skip: Sequence[
     module.load_state_dict(own)
 
 
-def misfit(expected: Mapping[str, torch.Size], given: Mapping[str, Tensor]) -> str:
+def misfit(expected: Mapping[str, Any], given: Mapping[str, Any]) -> str:
     """Say how many weights are missing, unexpected or of another shape, and the first names of each; or nothing.
 
     Args:
-        expected: The shape of each weight that there must be.
-        given: The weights that there are.
+        expected: A state dict with each name that there must be; what is no tensor, a module's extra state, has no
+            shape.
+        given: The state dict that there is.
     """
     kinds = {
         "missing": [key for key in expected if key not in given],
         "unexpected": [key for key in given if key not in expected],
         "of another shape": [
-            f"{key} {list(given[key].shape)} for {list(shape)}"
-            for key, shape in expected.items()
-            if key in given and given[key].shape != shape
+            f"{key} {list(given[key].shape)} for {list(value.shape)}"
+            for key, value in expected.items()
+            if isinstance(value, Tensor) and key in given and given[key].shape != value.shape
         ],
     }
     return "; ".join(f"{len(keys)} {kind} ({_first(keys)})" for kind, keys in kinds.items() if keys)

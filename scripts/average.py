@@ -113,7 +113,7 @@ def average(
     put_in(classifier, files[0], [states[number] for number in taken], data)
     name = f"average of {', '.join(str(number + 1) for number in sorted(taken))}"
     figures[name] = evaluated(classifier, files[0], data)
-    averaged = {key: value.cpu() for key, value in classifier.state_dict().items()}
+    averaged = classifier.cpu().state_dict()
     sources = [{key: parts[number].get(key) for key in ("global_step", "git_commit")} for number in taken]
     for source, number in zip(sources, taken, strict=True):
         source["checkpoint"] = str(files[number])
@@ -175,19 +175,19 @@ def _facts(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
 
     for name, value in found.items():
         flatten(name, json.loads(json.dumps(value)))
-    shapes = {name: list(tensor.shape) for name, tensor in checkpoint["state_dict"].items()}
+    shapes = {name: list(getattr(tensor, "shape", [])) for name, tensor in checkpoint["state_dict"].items()}
     return flat | {f"the shape of {name}": shape for name, shape in shapes.items()}
 
 
 def average_states(states: Sequence[State]) -> dict[str, Tensor]:
-    """The equal average of weights, summed in float64; integers are those of the first.
+    """The equal average of weights, summed in float64; integers, and what is no tensor, are those of the first.
 
     Args:
         states: State dicts of the same names and shapes.
     """
     return {
         name: torch.stack([state[name].double() for state in states]).mean(dim=0).to(tensor.dtype)
-        if tensor.is_floating_point()
+        if isinstance(tensor, Tensor) and tensor.is_floating_point()
         else tensor
         for name, tensor in states[0].items()
     }

@@ -107,7 +107,7 @@ def write_onnx(model: ExportedModel, images: Tensor, path: Path, facts: Mapping[
         ExportError: If the network cannot be exported.
         OSError: If the file cannot be written.
     """
-    if (size := sum(tensor.nbytes for tensor in model.state_dict().values())) > LARGEST_ONNX:
+    if (size := sum(getattr(value, "nbytes", 0) for value in model.state_dict().values())) > LARGEST_ONNX:
         raise ExportError(
             f"{_name(model)} has {size / 1e9:,.1f} GB of weights, and one ONNX file holds {LARGEST_ONNX / 1e9:,.1f}; "
             "export it with --format torch_export."
@@ -190,8 +190,8 @@ def write_safetensors(model: ExportedModel, images: Tensor, path: Path, facts: M
     """
     from safetensors.torch import save
 
-    # Copied, as tensors that share memory are refused.
-    state = {name: tensor.clone() for name, tensor in model.network.state_dict().items()}
+    # Copied, as tensors that share memory are refused; a module's extra state, which the format cannot hold, is not.
+    state = {name: value.clone() for name, value in model.network.state_dict().items() if isinstance(value, Tensor)}
     facts = {**facts, "input": json.dumps("images: float32 [B, C, H, W], (level / 255 - mean) / std")}
     path.write_bytes(save(state, facts))
 
@@ -201,9 +201,11 @@ def open_safetensors(path: Path, model: ExportedModel) -> Predict:
     from safetensors.torch import load_file
 
     again = copy.deepcopy(model)
-    for tensor in again.network.state_dict().values():
-        tensor.zero_()
-    again.network.load_state_dict(load_file(path))
+    state = again.network.state_dict()
+    extra = {name: value for name, value in state.items() if not isinstance(value, Tensor)}
+    for name in state.keys() - extra.keys():
+        state[name].zero_()
+    again.network.load_state_dict(load_file(path) | extra)
     return again
 
 

@@ -16,6 +16,7 @@ from scipy.special import softmax
 from datamodules.base import ImageDataModule
 from datamodules.names import distinct_names, readable
 from datamodules.progress import progress
+from datamodules.randomness import EVALUATION, own_generators, random_key, seed_generators
 from models.classifier import Classifier
 from models.durable_file import replacing
 
@@ -82,9 +83,10 @@ def predict_split(classifier: Classifier, data: ImageDataModule, split: str) -> 
     """
     assert data.pack is not None, "setup comes before"
     places = data.splits[split]
-    parts, labels = [], []
+    parts, labels, own = [], [], own_generators([classifier])
     with progress(f"Predicting {split}", len(places)) as advance:
-        for images, some in data.images_in_order(split, data.batch_size):
+        for number, (images, some) in enumerate(data.images_in_order(split, data.batch_size)):
+            seed_generators(random_key(data.seed, EVALUATION, number, 0), classifier.device, own)
             batch, _ = data.transform((images.to(classifier.device), some), training=False)
             parts.append(classifier.predict_logits(batch).float().cpu())
             labels.append(some)

@@ -14,7 +14,6 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from callbacks.preview import batch_picture
 from datamodules.base import ImageDataModule
-from datamodules.randomness import random_key, seed_generators
 from datamodules.transform import Batch
 from scripts.data_command import run_on_data
 from scripts.picture_file import picture_file, save_picture
@@ -36,7 +35,7 @@ def first_batch(data: ImageDataModule) -> Batch:
     data.prepare_data()
     data.setup("fit")
     batch = next(iter(data.train_dataloader()))
-    seed_generators(random_key(data.seed, 0, 0, 0), torch.device("cpu"))
+    data.seed_by(0, 0, 0, device=torch.device("cpu"))
     return data.transform(batch, training=True)
 
 

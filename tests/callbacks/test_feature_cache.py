@@ -1,4 +1,6 @@
+import importlib
 import shutil
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -21,6 +23,7 @@ from models.resnet import ResNet
 from tests.conftest import Run, quiet_trainer
 from tests.datamodules.test_base import assert_equal
 from tests.datamodules.test_image_folder import write_source
+from tests.faults.noise import Noise
 
 pytestmark = pytest.mark.filterwarnings("ignore:Found .* module.s. in eval mode")  # the backbone, as it should be
 
@@ -94,7 +97,7 @@ def test_gives_the_backbone_every_image_once(digits: Digits, tmp_path: Path) -> 
 
     again = classifier()
     fit(digits, again, tmp_path)
-    assert again.images == 0
+    assert again.images == 4 * 64  # the first of each split, to see that the features are still these
     assert_equal(again.state_dict(), model.state_dict(), "weights")
 
 
@@ -177,6 +180,71 @@ def test_computes_anew_for_other_weights_images_and_settings(data_root: Path, tm
     assert count(augmentation=affine, seed=1) == 7
     assert count(batch_size=32, seed=1) == 7
     assert count(channels_last=True) == 8  # which rounds otherwise
+
+
+class Scaled(nn.Module):
+    hidden = 1.0
+
+    def __init__(self, layers: nn.Module, scale: float) -> None:
+        super().__init__()
+        self.layers = layers
+        self.scale = scale
+
+    def forward(self, images: Tensor) -> Tensor:
+        features: Tensor = self.scale * self.hidden * self.layers(images)
+        return features
+
+
+def test_computes_anew_for_another_argument_or_code_of_the_backbone(
+    digits: Digits, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def features(scale: float) -> Tensor:
+        model = classifier()
+        model.network.backbone = Scaled(model.network.get_submodule("backbone"), scale)
+        fit(digits, model, tmp_path, epochs=1)
+        return model.seen[0]
+
+    first = features(1.0)
+    assert torch.equal(features(1.0), first)
+    assert torch.equal(features(2.0), 2 * first)
+    assert len(caches(tmp_path)) == 2
+    assert "computing them again" not in capsys.readouterr().out
+    monkeypatch.setattr(Scaled, "hidden", 4.0)  # which nothing but the features shows
+    assert torch.equal(features(1.0), 4 * first)
+    assert "the network gives others for train images; computing them again" in capsys.readouterr().out
+    assert len(caches(tmp_path)) == 2
+
+
+def test_computes_anew_for_another_file_of_the_backbones_class(
+    digits: Digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    file = tmp_path / "own_backbone.py"
+    for number, code in enumerate(("input", "2 * input", "2 * input"), 1):
+        file.write_text(
+            "from torch import nn\n\n\nclass Own(nn.Sequential):\n"
+            f"    def forward(self, input):\n        return super().forward({code})\n"
+        )
+        monkeypatch.delitem(sys.modules, "own_backbone", raising=False)
+        shutil.rmtree(tmp_path / "__pycache__", ignore_errors=True)
+        importlib.invalidate_caches()
+        model = classifier()
+        model.network.backbone = importlib.import_module("own_backbone").Own(
+            *model.network.get_submodule("backbone").children()
+        )
+        fit(digits, model, tmp_path, epochs=1)
+        assert len(caches(tmp_path)) == min(number, 2)
+
+
+def test_leaves_the_state_of_the_augmentation(data_root: Path, tmp_path: Path) -> None:
+    noise = Noise()
+    data = Digits(root=data_root, augmentation=[noise])
+    first, again = classifier(), classifier()
+    fit(data, first, tmp_path, epochs=1)
+    assert not noise.mean
+    fit(data, again, tmp_path, epochs=1)
+    assert_equal(again.seen, first.seen, "features")
+    assert len(caches(tmp_path)) == 1
 
 
 @pytest.mark.parametrize("harm", ["of others", "cut", "zeroed", "without facts"])

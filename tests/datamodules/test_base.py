@@ -16,7 +16,9 @@ from datamodules.normalization import Normalization
 from datamodules.pack import Source
 from models.classifier import Classifier
 from models.mlp import MLP
+from scripts.predictions import predict_split
 from tests.conftest import Run, quiet_trainer
+from tests.faults.noise import Noise, NoisyConvNet
 
 
 def prepared(root: Path, **arguments: Any) -> Digits:
@@ -296,3 +298,31 @@ def assert_equal(one: Any, other: Any, place: str) -> None:
         assert torch.equal(one, other), place
     else:
         assert one == other, place
+
+
+def test_a_network_that_draws_in_evaluation_draws_the_same_each_time(data_root: Path, tmp_path: Path) -> None:
+    data = prepared(data_root, batch_size=100)
+    model = Classifier(NoisyConvNet(1, (8, 8), 10), 10, torch.optim.SGD).eval()
+    trainer = quiet_trainer(tmp_path)
+    first, again = (torch.cat(trainer.predict(model, data)) for _ in range(2))  # type: ignore[arg-type]
+    assert torch.equal(first, again)
+    data.trainer = None
+    assert np.array_equal(predict_split(model, data, "test").logits, first.numpy())
+
+
+@pytest.mark.parametrize(
+    ("augmentation", "words"),
+    [([Noise()], ""), ([K.RandomAffine(10.0), Noise()], "data.augmentation and data.mixing begin anew"), ([], "anew")],
+)
+def test_takes_up_the_state_of_augmentation_or_says_that_it_begins_anew(
+    data_root: Path, capsys: pytest.CaptureFixture[str], augmentation: list[torch.nn.Module], words: str
+) -> None:
+    before = prepared(data_root, augmentation=[Noise()])
+    before.transform(next(iter(before.train_dataloader())), training=True)
+    state = before.state_dict() | {"transforms": before._transform_state.of_each_rank(1)}
+    data = prepared(data_root, augmentation=augmentation)
+    capsys.readouterr()
+    data.load_state_dict(state)
+    assert words in capsys.readouterr().out
+    means = [each.mean for each in augmentation if isinstance(each, Noise)]
+    assert all(bool(mean) == (not words) for mean in means)

@@ -1,6 +1,12 @@
-import torch
+import random
 
-from datamodules.randomness import random_key, seed_generators
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from datamodules.randomness import own_generators, random_key, seed_generators
+from tests.faults.noise import Noise
 
 
 def test_keys_are_spread_and_tell_all_parts_apart() -> None:
@@ -15,11 +21,26 @@ def test_keys_are_the_same_everywhere() -> None:
 
 
 def test_seeding_decides_what_is_drawn() -> None:
-    device = torch.device("cpu")
-    seed_generators(7, device)
-    first = torch.rand(3)
-    torch.rand(5)
-    seed_generators(7, device)
-    assert torch.equal(first, torch.rand(3))
-    seed_generators(8, device)
-    assert not torch.equal(first, torch.rand(3))
+    device, noise = torch.device("cpu"), Noise()
+    own = own_generators([nn.Sequential(noise), noise])
+    assert len(own) == 3
+
+    def drawn(key: int) -> list[float]:
+        seed_generators(key, device, own)
+        globally = [float(torch.rand(())), np.random.rand(), random.random()]
+        return [*globally, float(torch.rand((), generator=noise.torch)), noise.numpy.random(), noise.python.random()]
+
+    first = drawn(7)
+    assert len(set(first)) == len(first)
+    assert drawn(7) == first
+    assert not set(drawn(8)) & set(first)
+
+
+@pytest.mark.parametrize("kind", [np.random.PCG64, np.random.MT19937, np.random.Philox, np.random.SFC64])
+def test_seeds_every_kind_of_numpys_generators(kind: type[np.random.BitGenerator]) -> None:
+    generator = np.random.Generator(kind(0))
+    numbers = []
+    for _ in range(2):
+        seed_generators(7, torch.device("cpu"), [generator])
+        numbers.append(generator.random())
+    assert numbers[0] == numbers[1]

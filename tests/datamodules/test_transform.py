@@ -10,7 +10,8 @@ from torch import nn
 from datamodules.digits import Digits
 from datamodules.mixing import CutMix, MixUp
 from datamodules.per_image import PerImage
-from datamodules.transform import Batch, BatchTransform, unnormalised
+from datamodules.transform import Batch, BatchTransform, ModuleState, unnormalised
+from tests.faults.noise import Noise
 
 
 @pytest.fixture
@@ -76,3 +77,23 @@ def test_unnormalised_images_lie_between_0_and_1() -> None:
     images = unnormalised(torch.tensor([-9.0, 0.0, 9.0]).view(3, 1, 1, 1), [0.5], [0.0])
     assert images.flatten().tolist() == pytest.approx([0.5 - 9 / 255, 0.5, 0.5 + 9 / 255])
     assert unnormalised(torch.tensor([-9.0, 9.0]).view(2, 1, 1, 1), [0.5], [1.0]).flatten().tolist() == [0, 1]
+
+
+def test_keeps_what_modules_have_changed_and_nothing_that_they_were_given() -> None:
+    noise, again, policy = Noise(), Noise(), TrivialAugment()
+    state, taken_up = ModuleState({"augmentation": [policy, noise]}), ModuleState({"augmentation": [policy, again]})
+    images = torch.rand(2, 3, 8, 8)
+    noise(policy(images))
+    moved = state.moved()
+    assert set(moved) == {"augmentation.Noise 1.mean", "augmentation.Noise 1._extra_state"}
+    before = noise.mean.clone()
+    noise(images)
+    assert moved["augmentation.Noise 1.mean"] == before
+    assert taken_up.load(moved)
+    assert (again.mean, again.calls) == (before, 1)
+    assert taken_up.load({})  # which is what they were constructed with
+    assert not again.mean
+
+    assert not ModuleState({"augmentation": [noise]}).load(moved)
+    assert not ModuleState({"augmentation": [policy, nn.BatchNorm2d(3)]}).load(moved)
+    assert state.of_each_rank(1) == [state.moved()]

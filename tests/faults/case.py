@@ -44,6 +44,12 @@ FIGURES = ("metrics", "best", "epochs", "steps")
 
 MIXING = "[{class_path: datamodules.mixing.MixUp}]"
 AFFINE = "[{class_path: kornia.augmentation.RandomAffine, init_args: {degrees: 10.0}}]"
+PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "64-true")
+NOISE = (
+    "--model.network=tests.faults.noise.NoisyConvNet",
+    f"--data.augmentation=[{{class_path: tests.faults.noise.Noise}}, {AFFINE[1:-1]}]",
+    "--data.mixing=[{class_path: tests.faults.noise.NoisyMixing}]",
+)
 PLATEAU = "lightning.pytorch.cli.ReduceLROnPlateau"
 FEATURES: tuple[tuple[tuple[str, ...], ...], ...] = (
     (
@@ -55,13 +61,14 @@ FEATURES: tuple[tuple[tuple[str, ...], ...], ...] = (
             *("--data.storage=files", "--data.num_workers=1"),
         ),
     ),
+    ((), NOISE),
     ((), (f"--data.mixing={MIXING}",)),
     ((), ("--data.balanced=true",)),
     ((), ("--model.network.head_dropout=0.2",)),
     ((), ("--trainer.accumulate_grad_batches=2",)),
     ((), ("--trainer.gradient_clip_val=0.5",)),
     ((), ("--trainer.val_check_interval=0.5",)),
-    ((), ("--trainer.precision=bf16-mixed",)),
+    ((), *((f"--trainer.precision={precision}",) for precision in PRECISIONS)),
     (
         (),
         ("--weight_average=callbacks.ema.EMA",),

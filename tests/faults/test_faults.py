@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.discovery import ROOT
-from tests.faults.case import FEATURES, Case, Laboratory, difference, draw_case
+from tests.faults.case import FEATURES, NOISE, Case, Laboratory, difference, draw_case
 from tests.faults.change import Change, Settings, draw_change
 from tests.faults.fault import PLACES, Fault
 
@@ -22,7 +22,10 @@ CASES = {
     "killed before a checkpoint's renaming": Case((), (Fault("before a checkpoint's renaming", 3, KILL),)),
     "killed in packing": Case(("--data.mixing=[datamodules.mixing.MixUp]",), (Fault("in packing", 1, KILL),)),
     "killed in a batch, then in a validation": Case(
-        ("--checkpoint.every_minutes=0.000001", "--weight_average=callbacks.ema.EMA"),
+        (
+            *(*NOISE, "--checkpoint.every_minutes=0.000001", "--weight_average=callbacks.ema.EMA"),
+            "--finite_guard.on_nan=rollback",
+        ),
         (Fault("in a training batch", 8, KILL), Fault("in a validation batch", 3, KILL)),
     ),
     "killed in a table's writing and renewal": Case(
@@ -59,7 +62,7 @@ CASES = {
     "stopped in the validation of the last weights, within an epoch": Case(
         ("--trainer.max_steps=40", "--data.batch_size=16"), (Fault("in a validation batch", 7, TERM),)
     ),
-    "two processes": Case(("--data.balanced=true",), (Fault("in a training batch", 5, TERM),), processes=2),
+    "two processes": Case((*NOISE, "--data.balanced=true"), (Fault("in a training batch", 5, TERM),), processes=2),
 }
 
 CHANGES = {

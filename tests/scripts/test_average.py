@@ -11,7 +11,7 @@ from torch.optim.swa_utils import AveragedModel, update_bn
 from datamodules.digits import Digits
 from models.checkpoint import read_checkpoint
 from models.classifier import Classifier
-from scripts.average import average, main, put_in
+from scripts.average import average, average_states, main, put_in
 from scripts.calibration import cross_entropy
 from scripts.predictions import predict_split
 from scripts.train import main as train_main
@@ -185,3 +185,12 @@ def test_frozen_statistics_are_left_as_they_are(train: Callable[..., Run], digit
         if name.startswith("network.stages.") and value.is_floating_point():
             assert torch.equal(value, states[0][name]), name
     assert not torch.equal(classifier.network.get_parameter("head.1.weight"), states[0]["network.head.1.weight"])
+
+
+def test_what_is_no_number_to_average_is_that_of_the_first() -> None:
+    states = [
+        {"weight": torch.tensor([value]), "count": torch.tensor(number), "_extra_state": {"calls": number}}
+        for value, number in ((1.0, 1), (2.0, 2))
+    ]
+    averaged = average_states(states)  # type: ignore[arg-type]  # extra state is no tensor
+    assert averaged == {"weight": torch.tensor([1.5]), "count": torch.tensor(1), "_extra_state": {"calls": 1}}

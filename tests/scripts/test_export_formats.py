@@ -20,6 +20,7 @@ from models.mlp import MLP
 from models.views import Views
 from scripts.export_formats import FORMATS, ExportedModel, ExportError, facts_of
 from tests.discovery import networks
+from tests.faults.noise import NoisyConvNet
 
 NAMES = {
     "TorchvisionModel": ("resnet18", "mobilenet_v3_small"),
@@ -207,3 +208,13 @@ def test_what_is_too_large_for_one_onnx_file_is_refused(
     monkeypatch.setattr("scripts.export_formats.LARGEST_ONNX", 1000)
     with pytest.raises(ExportError, match=r"0\.0 GB of weights, .* export it with --format torch_export"):
         exported(classifier_of(MLP(64, 10), digits), "onnx", scans(digits), tmp_path)
+
+
+def test_what_is_no_tensor_stays_out_of_safetensors(digits: Digits, tmp_path: Path) -> None:
+    model, path = ExportedModel(classifier_of(NoisyConvNet(1, (8, 8), 10), digits)), tmp_path / "model.safetensors"
+    model.network.get_submodule("noise").calls = 3  # type: ignore[assignment]
+    FORMATS["safetensors"].write(model, scans(digits), path, {})
+    read = FORMATS["safetensors"].open(path, model)
+    assert isinstance(read, ExportedModel)
+    assert read.network.get_submodule("noise").calls == 3  # type: ignore[comparison-overlap]
+    assert torch.equal(read.network.get_parameter("stages.0.weight"), model.network.get_parameter("stages.0.weight"))
