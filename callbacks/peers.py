@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
-from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -32,6 +31,9 @@ FIRST = "KINDLING_FIRST_PROCESS"
 """Tells the number of the process that has started the others to these."""
 
 LOST = "Another process of this run has ended, and this one with it; see what it said."
+
+
+_waiting: list[threading.Thread] = []
 
 
 class PeerError(RuntimeError):
@@ -61,7 +63,8 @@ def come_together(meet: Callable[[], T], is_lost: Callable[[], bool] = lambda: F
         except BaseException as error:  # noqa: BLE001  # which is raised below
             met.set_exception(error)
 
-    threading.Thread(target=run, daemon=True).start()
+    _waiting.append(threading.Thread(target=run, daemon=True))
+    _waiting[-1].start()
     end = time.monotonic() + PATIENCE_SECONDS
     while not wait([met], timeout=0.1).done:
         if is_lost() or any(watch.has_lost for watch in _watches):
@@ -161,21 +164,30 @@ def watch(is_lost: Callable[[], bool]) -> None:
     _watches[-1].start()
 
 
+def leave(end: SystemExit) -> None:
+    """End the process at once if a thread still waits for others, which Python's own end may not survive.
+
+    Args:
+        end: With the status.
+    """
+    if any(thread.is_alive() for thread in _waiting):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(end.code if isinstance(end.code, int) else 1)
+
+
 _stores: list[TCPStore] = []
 
 
-def open_store(
-    address: str, port: int, *, is_first: bool, timeout: timedelta = timedelta(seconds=PATIENCE_SECONDS)
-) -> TCPStore:
+def open_store(address: str, port: int, *, is_first: bool) -> TCPStore:
     """The store of the first process of a run, which serves the others until `part`.
 
     Args:
         address: Where the others look for it.
         port: Where, too; 0 for the first to choose.
         is_first: Whether this process is the first.
-        timeout: How long to look for it.
     """
-    _stores.append(TCPStore(address, port, None, is_first, timeout, wait_for_workers=False, multi_tenant=True))
+    _stores.append(TCPStore(address, port, is_master=is_first, wait_for_workers=False, multi_tenant=True))
     return _stores[-1]
 
 

@@ -1,9 +1,10 @@
 """What torchrun tells the processes that it starts, and starts again when one has failed."""
 
 import os
-from datetime import timedelta
+import socket
+import time
 
-from torch.distributed import DistNetworkError, TCPStore  # type: ignore[attr-defined]  # not listed in its __all__
+from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, but not listed in its __all__
 
 from callbacks.peers import open_store
 
@@ -42,16 +43,20 @@ def store(*, is_first: bool) -> TCPStore:
     if os.environ.get(SHARED) != "True":
         return open_store(address, port, is_first=is_first)
     shared = TCPStore(address, port)
-    while True:
-        port = 0 if is_first else int(shared.get(PORT))
-        try:
-            own = open_store(address, port, is_first=is_first, timeout=timedelta(seconds=2))
-            break
-        except DistNetworkError:
-            if is_first:
-                raise
-            # It is the port of a process that has failed.
     if is_first:
+        own = open_store(address, 0, is_first=True)
         shared.set(PORT, str(own.port))
+    else:
+        while not _answers(address, port := int(shared.get(PORT))):  # it is that of a process which has failed
+            time.sleep(0.1)
+        own = open_store(address, port, is_first=False)
     os.environ |= {"MASTER_PORT": str(own.port), SHARED: "False"}
     return shared
+
+
+def _answers(address: str, port: int) -> bool:
+    try:
+        socket.create_connection((address, port), timeout=2).close()
+    except OSError:
+        return False
+    return True

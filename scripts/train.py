@@ -38,7 +38,7 @@ from callbacks import slurm, torchrun
 from callbacks.curves import CSVLogger, Curves, TensorBoardLogger, cut_curves
 from callbacks.interruption import Interruption, Stopped
 from callbacks.origin import repeated_run
-from callbacks.peers import let_come_together
+from callbacks.peers import leave, let_come_together
 from callbacks.prediction_file import PredictionFile
 from callbacks.run_folder import (
     CHECKPOINTS,
@@ -593,6 +593,9 @@ def main(args: list[str] | None = None) -> None:
             if asks_for_seeds(args):
                 sys.exit(train_seeds_and_tell(args[1:], plan_seeds))
             cli = TrainCLI(args)
+    except SystemExit as end:
+        leave(end)
+        raise
     finally:
         release_folders()
     if torch.distributed.is_initialized():
