@@ -60,7 +60,7 @@ def come_together(meet: Callable[[], T], is_lost: Callable[[], bool] = lambda: F
     def run() -> None:
         try:
             met.set_result(meet())
-        except BaseException as error:  # noqa: BLE001  # which is raised below
+        except BaseException as error:  # which is raised below
             met.set_exception(error)
 
     _waiting.append(threading.Thread(target=run, daemon=True))

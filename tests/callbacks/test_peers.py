@@ -37,8 +37,8 @@ def test_gives_what_was_waited_for() -> None:
 
 def test_a_signal_is_heeded_while_others_are_waited_for() -> None:
     sends = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM))
+    sends.start()
     with heeding_signals(), pytest.raises(Stopped):
-        sends.start()
         come_together(nobody)
     assert peers._waiting[-1].is_alive(), "torch has not given up yet"
 
