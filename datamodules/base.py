@@ -436,7 +436,7 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=NotesArguments
         images, labels = batch
         trainer = self.trainer
         training = trainer is not None and trainer.training
-        if training and not len(labels):
+        if trainer and training and not len(labels):
             stand_ins, _ = cast(TimedLoader, trainer.train_dataloader).dataset[self.splits["train"][:2]]
             batch, training = (stand_ins.to(images.device), labels), False
         return batch if self.features is not None else self.transform(batch, training=training)
