@@ -15,7 +15,8 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import _get_rank
 from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, but not listed in its __all__
 
-from callbacks import slurm
+from callbacks import slurm, torchrun
+from callbacks.peers import come_together, part, signs_of_life, watch
 from models.durable_file import replace_file
 from models.plain_data import read_json
 
@@ -54,8 +55,9 @@ def agree_on_run_folder(experiment: Path, resumed: Path | None = None) -> Path:
     """Make the run's folder in its first process, and learn of it in the others.
 
     Processes that the first one starts inherit its environment; those that torchrun starts ask torchrun's store, which
-    also knows the folder when it starts them again after a failure; those that srun starts ask the first one. A job of
-    SLURM that was queued again goes on with what its command has begun and not finished.
+    also knows the folder when it starts them again after a failure; those that srun starts, or a torchrun that shares
+    no store, ask the first one. A job that was queued or started again goes on with what its command has begun and not
+    finished.
 
     Args:
         experiment: The folder of all runs of the experiment.
@@ -65,33 +67,35 @@ def agree_on_run_folder(experiment: Path, resumed: Path | None = None) -> Path:
         The folder: new, or that of a run to go on with.
 
     Raises:
-        MisconfigurationException: If it cannot be made, or the first process does not tell it.
+        MisconfigurationException: If it cannot be made.
+        PeerError: If the first process does not tell it.
     """
     first = _get_rank() in (None, 0)
+    job, is_again = slurm.job() or torchrun.job(), slurm.was_queued_again() or torchrun.has_started_again()
     store: TCPStore | None = None
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+    if torchrun.has_started_this():
+        store = come_together(lambda: torchrun.store(is_first=first))
     elif slurm.tasks() > 1:
-        store = slurm.store(is_first=first)
+        store = come_together(lambda: slurm.store(is_first=first))
+        # A connection of its own, because one that waits for an answer is closed to others.
+        watch(signs_of_life(slurm.store(is_first=first), _get_rank() or 0, slurm.tasks()))
     if first and not (store and store.check([VARIABLE])):
         name = None
-        if slurm.job():
+        if job:
             command = blake2b(repr(sys.argv).encode(errors="surrogateescape"), digest_size=4).hexdigest()
-            name = f"job-{slurm.job()}-{command}"
+            name = f"job-{job}-{command}"
         folder = resumed
-        if folder is None and name and slurm.was_queued_again():
+        if folder is None and name and is_again:
             folder = _newest_unfinished(experiment, name)
         folder = folder or make_run_folder(experiment, name)
         os.environ[VARIABLE] = str(folder)
         if store:
             store.set(VARIABLE, str(folder))
         return folder
-    try:
-        return Path(store.get(VARIABLE).decode()) if store else resumed or Path(os.environ[VARIABLE])
-    except RuntimeError as error:
-        raise MisconfigurationException(
-            "The first process of the run has not said what its folder is; see what it said."
-        ) from error
+    if store is None:
+        return resumed or Path(os.environ[VARIABLE])
+    asked = store
+    return Path(come_together(lambda: asked.get(VARIABLE)).decode())
 
 
 def _newest_unfinished(experiment: Path, name: str) -> Path | None:
@@ -213,7 +217,7 @@ def wait_until_left(folder: Path, seconds: float) -> None:
 
 def release_folders() -> None:
     """Leave the run folders that are held to others, and tell no other process of them any more."""
-    slurm.close_stores()
+    part()
     while _held:
         _held.pop().release()
 

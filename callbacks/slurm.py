@@ -8,6 +8,9 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, but not listed in its __all__
 
+from callbacks import torchrun
+from callbacks.peers import open_store
+
 INTERACTIVE = "bash", "interactive"
 """Names of jobs that are shells, in which commands are not started by srun, as Lightning has it."""
 
@@ -23,7 +26,7 @@ def job() -> str:
 
 def tasks() -> int:
     """How many processes srun has started together with this one; 1 outside a job and in its shell."""
-    if os.environ.get("SLURM_JOB_NAME") in INTERACTIVE or "TORCHELASTIC_RUN_ID" in os.environ:
+    if os.environ.get("SLURM_JOB_NAME") in INTERACTIVE or torchrun.has_started_this():
         return 1
     return int(os.environ.get("SLURM_NTASKS", "1"))
 
@@ -55,20 +58,11 @@ def store(*, is_first: bool) -> TCPStore:
     environment = SLURMEnvironment()
     address, port = environment.main_address, environment.main_port + PORTS_APART
     try:
-        _stores.append(TCPStore(address, port, is_master=is_first, wait_for_workers=False))
+        return open_store(address, port, is_first=is_first)
     except RuntimeError as error:
         raise MisconfigurationException(
             f"The job's processes do not find each other at {address}:{port}; see what the first of them said."
         ) from error
-    return _stores[-1]
-
-
-_stores: list[TCPStore] = []  # others may ask until the run is over
-
-
-def close_stores() -> None:
-    """Give the port of `store` back."""
-    _stores.clear()
 
 
 def queue_again() -> None:

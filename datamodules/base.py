@@ -417,9 +417,10 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=NotesArguments
         cast(KeyedBatchSampler, loader.sampler).resume(epoch, 0)
         with self.keep_transform_state():
             for batch_idx, (images, labels) in enumerate(loader):
-                self.seed_by(epoch, batch_idx, rank, device=device)
-                batch = images.to(device), labels.to(device)
-                yield batch if self.features is not None else self.transform(batch, training=True)
+                if len(labels):  # the last of a process may be empty
+                    self.seed_by(epoch, batch_idx, rank, device=device)
+                    batch = images.to(device), labels.to(device)
+                    yield batch if self.features is not None else self.transform(batch, training=True)
 
     def images_in_order(self, split: str, batch_size: int) -> Iterator[Batch]:
         """All images of a split once, in its order, as they were read.
@@ -461,10 +462,17 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=NotesArguments
         seed_generators(random_key(self.seed, *place), device, self._own_generators)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """On the device: augment if in training, and normalise, unless these are features."""
-        if self.features is not None:
-            return batch
-        return self.transform(batch, training=self.trainer is not None and self.trainer.training)
+        """On the device: augment if in training, and normalise, unless these are features.
+
+        A process that has no image left in an epoch's last step takes part in it with two that do not count.
+        """
+        images, labels = batch
+        trainer = self.trainer
+        training = trainer is not None and trainer.training
+        if trainer and training and not len(labels):
+            stand_ins, _ = cast(TimedLoader, trainer.train_dataloader).dataset[self.splits["train"][:2]]
+            batch, training = (stand_ins.to(images.device), labels), False
+        return batch if self.features is not None else self.transform(batch, training=training)
 
     def transform(self, batch: Batch, *, training: bool) -> Batch:
         """Make of a batch as it was read what the network sees.

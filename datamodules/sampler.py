@@ -4,18 +4,20 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
-from torch.utils.data import Sampler
+from torch.utils.data import DistributedSampler
 
 from datamodules.randomness import random_key
 
 
-class KeyedBatchSampler(Sampler[Tensor]):
+class KeyedBatchSampler(DistributedSampler[Tensor]):
     """Yields index tensors whose order is a function of (seed, epoch), from any image of the epoch on.
 
     With `shuffle`, every process draws the same permutation and takes its share of each global batch, so that
     `world_size` processes see together what one process with the global batch size sees. Without, image `i` goes to
-    process `i % world_size` and none is repeated, so that an evaluation counts every image exactly once; all processes
-    have as many batches, the last of which may be empty, because they wait for each other in each.
+    process `i % world_size`, so that an evaluation counts every image exactly once. All processes have as many batches,
+    because they wait for each other in each; the last is empty in some where fewer images than processes are left.
+
+    It is a `DistributedSampler` so that Lightning, which puts one of its own in the place of any other, leaves it be.
 
     Args:
         indices: The images to draw from, int64 `[N]`.
@@ -74,10 +76,7 @@ class KeyedBatchSampler(Sampler[Tensor]):
 
     def _batches(self, images: int) -> int:
         full, rest = divmod(images, self.batch_size * self.world_size)
-        if not self.shuffle:
-            return full + (rest > 0)
-        # A rest that cannot give every process an image would leave one of them waiting for the others.
-        return full + (not self.drop_last and rest >= self.world_size)
+        return full + (rest > 0 and not (self.shuffle and self.drop_last))
 
     def __iter__(self) -> Iterator[Tensor]:
         if not self.shuffle:

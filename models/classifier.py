@@ -190,13 +190,15 @@ class Classifier(LightningModule):
                 "A batch of a single image leaves batch norm nothing to take a variance of; leave such a last one of "
                 "an epoch out with --data.drop_last true, or give another --data.batch_size."
             ) from error
-        loss: Tensor = self.loss(logits.float(), labels, self._weight)
+        # Where no image is left for this process, it takes part with some that do not count.
+        loss: Tensor = self.loss(logits.float(), labels, self._weight) if len(labels) else logits.float().sum() * 0
         if not loss.requires_grad:
             raise MisconfigurationException(
                 f"Nothing of {type(self.network).__name__} is trained: its logits come from no parameter with "
                 "requires_grad; use one in forward, and do not detach what it gives."
             )
-        self.train_metrics.update(logits.detach(), labels, loss.detach())
+        if len(labels):
+            self.train_metrics.update(logits.detach(), labels, loss.detach())
         if (accumulated := self.trainer.accumulate_grad_batches) > 1:
             # Lightning divides by as many, also in an epoch's last step, for which there may be fewer.
             first = getattr(self.trainer.fit_loop.epoch_loop, "first_batch", 0)

@@ -23,6 +23,7 @@ from lightning.fabric.utilities.rank_zero import _get_rank
 from lightning.pytorch.cli import LightningArgumentParser
 
 from callbacks.checkpoint import CheckpointError
+from callbacks.peers import LOST, PeerError
 from callbacks.run_folder import with_split_rule
 from datamodules.loader import WorkerError
 from datamodules.names import escape, readable
@@ -35,7 +36,7 @@ from scripts.meant_class import meant_class
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
-FAULTS = (CheckpointError, WorkerError, FloatingPointError)
+FAULTS = (CheckpointError, WorkerError, PeerError, FloatingPointError)
 """What ends a run through no mistake in its configuration."""
 
 Config = dict[str, Any]
@@ -268,7 +269,7 @@ def mistakes_in_one_sentence(*faults: type[Exception]) -> Iterator[None]:
             sys.exit(1)
         if not re.search("connection (reset|closed|refused)", str(error), re.IGNORECASE):
             raise
-        print("error: Another process of this run has ended, and this one with it; see what it said.", file=sys.stderr)
+        print(f"error: {LOST}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -34,10 +34,11 @@ from lightning.pytorch.trainer import Trainer
 from rich import get_console
 from rich.table import Table
 
-from callbacks import slurm
+from callbacks import slurm, torchrun
 from callbacks.curves import CSVLogger, Curves, TensorBoardLogger, cut_curves
 from callbacks.interruption import Interruption, Stopped
 from callbacks.origin import repeated_run
+from callbacks.peers import leave, let_come_together
 from callbacks.prediction_file import PredictionFile
 from callbacks.run_folder import (
     CHECKPOINTS,
@@ -386,7 +387,7 @@ class TrainCLI(LightningCLI):
                 f"trainer.devices is {init.trainer.devices}, but training is to run on the CPU; give a number of "
                 "processes, such as 1, or leave it out."
             ) from error
-        by_torchrun = "TORCHELASTIC_RUN_ID" in os.environ
+        by_torchrun = torchrun.has_started_this()
         started = int(os.environ["WORLD_SIZE"]) if by_torchrun else slurm.tasks()
         if started > 1 and started != trainer.world_size:
             raise MisconfigurationException(
@@ -394,6 +395,7 @@ class TrainCLI(LightningCLI):
                 f"Trainer is for {trainer.world_size}: give --trainer.devices as many as start on each node, or start "
                 "one."
             )
+        let_come_together(trainer)
         device = trainer.strategy.root_device
         if init.trainer.sync_batchnorm and trainer.world_size > 1 and device.type == "cpu":
             raise MisconfigurationException(
@@ -591,6 +593,9 @@ def main(args: list[str] | None = None) -> None:
             if asks_for_seeds(args):
                 sys.exit(train_seeds_and_tell(args[1:], plan_seeds))
             cli = TrainCLI(args)
+    except SystemExit as end:
+        leave(end)
+        raise
     finally:
         release_folders()
     if torch.distributed.is_initialized():

@@ -11,8 +11,13 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
 
+from callbacks.peers import LOST
+from datamodules.digits import Digits
 from models.checkpoint import read_checkpoint
+from models.classifier import Classifier
+from models.mlp import MLP
 from scripts.train import main
 from tests.discovery import ROOT
 
@@ -34,13 +39,13 @@ COMMON = ("--trainer.accelerator=cpu", "--early_stopping=null", "--progress_bar=
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
 
 
-def command(launcher: str, folder: Path, *flags: str) -> list[str]:
+def command(launcher: str, folder: Path, *flags: str, script: str = SCRIPT) -> list[str]:
     places = ("--data.root", str(folder / "data"), "--runs", str(folder / "runs"))
     stand_in = ("bash", "-c", SRUN, "srun") if launcher == "srun" else ()
     return [
         *stand_in,
         *LAUNCHERS[launcher],
-        SCRIPT,
+        script,
         "fit",
         *COMMON,
         *(TWO if launcher != "one" else ()),
@@ -96,6 +101,66 @@ def test_evaluate_each_image_once_where_there_are_fewer_images_than_processes(
     (best,) = tmp_path.glob("runs/*/*/checkpoints/best.ckpt")
     main(["test", "--ckpt_path", str(best), "--trainer.devices=1"])
     assert f"{results['metrics']['test/loss']:.4f}" in capsys.readouterr().out
+
+
+def train_in_python(devices: int, batch_size: int, root: Path) -> dict[str, float]:
+    """The digits, trained by a Trainer with none of our arguments; their last image has a step for itself."""
+    torch.manual_seed(0)
+    model = Classifier(MLP(64, 10, dropout=0), 10, lambda groups: torch.optim.SGD(groups, lr=0.1))
+    data = Digits(root=root, batch_size=batch_size, val_size=145, split_rule="shuffle")  # leaves 38 * 34 + 1
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=devices,
+        max_epochs=1,
+        default_root_dir=root,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+    )
+    trainer.fit(model, data)
+    weights = {name: float(value.double().norm()) for name, value in model.network.state_dict().items()}
+    return weights | {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+
+IN_PYTHON = """
+import json, sys
+from pathlib import Path
+from tests.test_two_processes import train_in_python
+Path(sys.argv[1], "figures.json").write_text(json.dumps(train_in_python(2, 17, Path(sys.argv[1]))))
+"""
+
+
+def test_train_in_python_to_what_one_process_does_with_fewer_images_left_than_processes(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(IN_PYTHON)
+    started = [sys.executable, str(tmp_path / "script.py"), str(tmp_path)]
+    done = subprocess.run(started, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert figures == pytest.approx(train_in_python(1, 34, tmp_path), rel=1e-4)
+
+
+DIES = """
+import os, signal, torch
+from callbacks import peers
+from scripts.train import main
+peers.SILENT_LOOKS = 2
+if os.environ.get("SLURM_LOCALID", os.environ.get("LOCAL_RANK", "0")) == os.environ["DIES"]:
+    torch.distributed.init_process_group = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+main()
+"""
+
+
+@pytest.mark.parametrize(("launcher", "rank"), [("Trainer", 0), ("Trainer", 1), ("srun", 1)])
+def test_end_when_one_of_them_is_killed_before_their_group_is_up(tmp_path: Path, launcher: str, rank: int) -> None:
+    (tmp_path / "script.py").write_text(DIES)
+    started = command(launcher, tmp_path, script=str(tmp_path / "script.py"))
+    environment = ENVIRONMENT | {"DIES": str(rank)}
+    with subprocess.Popen(started, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        said, _ = process.communicate(timeout=60)  # to the end of what either has to say
+    assert process.returncode != 0
+    assert f"error: {LOST}" in said.decode()
+    assert "Traceback" not in said.decode()
+    assert bool(list(tmp_path.glob("runs/*/*"))) == (rank == 0), "the first process leaves nothing, if it can"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")

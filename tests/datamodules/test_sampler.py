@@ -44,9 +44,7 @@ def test_resumes_behind_any_image_in_batches_of_any_size(images: int, size: int,
     for rank in ranks:
         rank.resume(3, images)
     together = list(chain(*(chain(*parts) for parts in zip(*map(batches, ranks), strict=True))))
-    expected = list(chain(*batches(whole)))[images:]
-    assert together == expected[: len(together)]
-    assert len(expected) - len(together) < world_size
+    assert together == list(chain(*batches(whole)))[images:]
     assert len(batches(ranks[0])) == ranks[0].batches_left(len(ranks[0]))
 
 
@@ -75,7 +73,7 @@ def test_drops_a_last_batch_that_is_not_full() -> None:
     assert [len(batch) for batch in batches(sampler)] == [10] * 10 == [10] * len(sampler)
 
 
-@pytest.mark.parametrize("world_size", [2, 3, 8])
+@pytest.mark.parametrize("world_size", [2, 3, 8, 17, 200])
 def test_processes_see_together_what_one_sees_with_the_global_batch(world_size: int) -> None:
     ranks = [
         batches(KeyedBatchSampler(INDICES, 4, shuffle=True, rank=rank, world_size=world_size))
@@ -84,8 +82,7 @@ def test_processes_see_together_what_one_sees_with_the_global_batch(world_size: 
     alone = batches(KeyedBatchSampler(INDICES, 4 * world_size, shuffle=True))
     assert len({len(rank) for rank in ranks}) == 1
     together = [list(chain(*parts)) for parts in zip(*ranks, strict=True)]
-    assert together == alone[: len(together)]
-    assert len(INDICES) - sum(map(len, together)) < world_size
+    assert together == alone
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 4, 200])

@@ -1,0 +1,198 @@
+"""The processes of a run: how they come together, and how each notices that it has lost the others."""
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from typing import TypeVar
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, but not listed in its __all__
+
+T = TypeVar("T")
+
+PATIENCE_SECONDS = 300.0
+"""How long the processes of a run may take to come together."""
+
+GRACE_SECONDS = 10.0
+"""How long a process may take to end in order after it has lost the others."""
+
+LOOK_SECONDS = 1.0
+"""Between two looks for lost processes."""
+
+SILENT_LOOKS = 30
+"""After as many looks without a sign of life, a process counts as lost; looks, because all may have been stopped."""
+
+FIRST = "KINDLING_FIRST_PROCESS"
+"""Tells the number of the process that has started the others to these."""
+
+LOST = "Another process of this run has ended, and this one with it; see what it said."
+
+
+_waiting: list[threading.Thread] = []
+
+
+class PeerError(RuntimeError):
+    """The other processes of the run have ended, or have not come."""
+
+
+def come_together(meet: Callable[[], T], is_lost: Callable[[], bool] = lambda: False) -> T:
+    """Wait for the other processes of the run, but heed signals meanwhile, and not for ever.
+
+    torch waits for them in C++, where Python can act on no signal; so this happens in a thread.
+
+    Args:
+        meet: What waits for them.
+        is_lost: Whether one of them will never come.
+
+    Returns:
+        What `meet` returns.
+
+    Raises:
+        PeerError: If a process has ended, or they have not come within `PATIENCE_SECONDS`.
+    """
+    met: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            met.set_result(meet())
+        except BaseException as error:  # which is raised below
+            met.set_exception(error)
+
+    _waiting.append(threading.Thread(target=run, daemon=True))
+    _waiting[-1].start()
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not wait([met], timeout=0.1).done:
+        if is_lost() or any(watch.has_lost for watch in _watches):
+            raise PeerError(LOST)
+        if time.monotonic() > end:
+            raise PeerError(
+                f"The processes of this run have not come together within {PATIENCE_SECONDS / 60:.0f} minutes; see "
+                "what the others say, and whether they can reach each other."
+            )
+    try:
+        return met.result()
+    except (torch.distributed.DistNetworkError, torch.distributed.DistStoreError) as error:
+        raise PeerError(LOST) from error
+
+
+def let_come_together(trainer: Trainer) -> None:
+    """Let the Trainer's processes form their group as `come_together` says.
+
+    Args:
+        trainer: Before it starts any.
+    """
+    if trainer.world_size == 1:
+        return
+    strategy, launcher = trainer.strategy, trainer.strategy.launcher
+    set_up = strategy.setup_environment
+
+    def has_lost_children() -> bool:
+        return isinstance(launcher, _SubprocessScriptLauncher) and any(child.poll() for child in launcher.procs)
+
+    def set_up_together() -> None:
+        come_together(set_up, has_lost_children)
+        assert strategy.accelerator is not None
+        strategy.accelerator.setup_device(strategy.root_device)  # torch has one for each thread
+
+    strategy.setup_environment = set_up_together  # type: ignore[method-assign]  # whatever the strategy
+    if isinstance(launcher, _SubprocessScriptLauncher):
+        if not launcher.cluster_environment.creates_processes_externally:
+            os.environ[FIRST] = str(os.getpid())
+        elif FIRST in os.environ:
+            first = int(os.environ[FIRST])
+            watch(lambda: os.getppid() != first)
+
+
+def signs_of_life(store: TCPStore, rank: int, processes: int) -> Callable[[], bool]:
+    """Makes what gives a sign of life until the group is up, and says whether another process gives none any more.
+
+    Args:
+        store: A connection to the first process's store, for this alone.
+        rank: This process's number.
+        processes: How many there are; the first looks after all, and the others notice its end.
+    """
+    seen = dict.fromkeys(range(1, processes if rank == 0 else 0), (0, 0))
+
+    def is_lost() -> bool:
+        if torch.distributed.is_initialized():  # from here on the group notices
+            return False
+        try:
+            store.add(f"signs/{rank}", 1)
+            for other, (signs, looks) in seen.items():
+                now = store.add(f"signs/{other}", 0)
+                seen[other] = now, (looks + 1 if now == signs and now else 0)
+        except RuntimeError:
+            return True
+        return any(looks > SILENT_LOOKS for _, looks in seen.values())
+
+    return is_lost
+
+
+class _Watch(threading.Thread):
+    def __init__(self, is_lost: Callable[[], bool]) -> None:
+        super().__init__(daemon=True)
+        self.has_lost = self.is_over = False
+        self._is_lost = is_lost
+
+    def run(self) -> None:
+        while not self._is_lost():
+            time.sleep(LOOK_SECONDS)
+        self.has_lost = True
+        time.sleep(GRACE_SECONDS)
+        if not self.is_over:
+            print(f"error: {LOST}", file=sys.stderr, flush=True)
+            os._exit(1)
+
+
+_watches: list[_Watch] = []
+
+
+def watch(is_lost: Callable[[], bool]) -> None:
+    """End this process if it has lost another that it cannot do without, and does not end by itself.
+
+    What waits for a process that has gone may wait in C++ or on a GPU, where no signal is heeded.
+
+    Args:
+        is_lost: Looks whether it has.
+    """
+    _watches.append(_Watch(is_lost))
+    _watches[-1].start()
+
+
+def leave(end: SystemExit) -> None:
+    """End the process at once if a thread still waits for others, which Python's own end may not survive.
+
+    Args:
+        end: With the status.
+    """
+    if any(thread.is_alive() for thread in _waiting):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(end.code if isinstance(end.code, int) else 1)
+
+
+_stores: list[TCPStore] = []
+
+
+def open_store(address: str, port: int, *, is_first: bool) -> TCPStore:
+    """The store of the first process of a run, which serves the others until `part`.
+
+    Args:
+        address: Where the others look for it.
+        port: Where, too; 0 for the first to choose.
+        is_first: Whether this process is the first.
+    """
+    _stores.append(TCPStore(address, port, is_master=is_first, wait_for_workers=False, multi_tenant=True))
+    return _stores[-1]
+
+
+def part() -> None:
+    """Wait for no other process any more, and serve none."""
+    while _watches:
+        _watches.pop().is_over = True
+    _stores.clear()
