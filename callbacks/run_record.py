@@ -196,6 +196,7 @@ class RunRecord(OutsideSteps):
             "steps": trainer.global_step,
             "seconds": round(self._run_clock.seconds, 3),
             "images_per_second": round(self._images / max(self._training_clock.seconds, 1e-9), 1),
+            "waiting_for_checkpoints": round(getattr(checkpoint, "seconds_waited", 0.0), 3),
             "waiting_for_data": round(self._waited(trainer) / max(self._training_clock.seconds, 1e-9), 4),
             "classes": cast(Classifier, pl_module).num_classes,
             "parameters": cast(Classifier, pl_module).num_parameters,
