@@ -219,6 +219,8 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
         if trainer.fast_dev_run:  # type: ignore[attr-defined]  # the Trainer declares it nowhere
             return
         score, self._score = self._score, None
+        if score is not None:
+            self._settle(trainer)  # or the best may be one that was not kept
         is_better = score is not None and self._is_better(score)
         if is_better:
             self.best_model_path, self.best_model_score = str(self._file(BEST)), score
