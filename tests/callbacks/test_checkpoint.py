@@ -9,11 +9,11 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-import callbacks.checkpoint
 from callbacks.checkpoint import _basis_of
 from datamodules.digits import Digits
 from models.checkpoint import DurableCheckpointIO, read_checkpoint
 from models.classifier import Classifier
+from models.durable_file import publish
 from tests.callbacks.test_curves import rows
 from tests.callbacks.test_weight_average import figures
 from tests.conftest import Run
@@ -35,9 +35,12 @@ def test_a_best_that_is_the_last_is_written_once_and_the_one_before_is_kept(
 ) -> None:
     steps: list[int] = []
     save = torch.save
-    monkeypatch.setattr(
-        torch, "save", lambda content, file: (steps.append(content["global_step"]), save(content, file))
-    )
+
+    def spy(content: dict[str, Any], file: Any) -> None:
+        steps.append(content["global_step"])
+        save(content, file)
+
+    monkeypatch.setattr(torch, "save", spy)
     run = train(*SHORT, "--trainer.max_epochs=3", "--checkpoint.monitor=train/loss")
     assert steps == [6, 12, 18]
     assert run.best.samefile(run.last)
@@ -167,7 +170,6 @@ def test_a_full_disk_leaves_a_run_that_is_taken_up_as_it_was(
 def test_what_the_disk_takes_no_more_after_all_is_told_and_tried_again(
     train: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    publish = callbacks.checkpoint.publish
     calls: list[Path] = []
 
     def sometimes(part: Path, target: Path) -> None:
