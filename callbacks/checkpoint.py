@@ -3,13 +3,16 @@
 import math
 import sys
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
 import lightning.pytorch.callbacks
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
 
+from callbacks.finite_guard import FiniteGuard
 from callbacks.interruption import Stopped
 from callbacks.safe_points import (
     add_safe_points,
@@ -17,12 +20,13 @@ from callbacks.safe_points import (
     stands_between_epochs,
     stands_between_steps,
 )
+from callbacks.weight_average import WeightAverage
 from datamodules.loader import WorkerError
 from models.checkpoint import read_checkpoint
-from models.durable_file import copy_whole
+from models.durable_file import copy_whole, link_whole, part_of, publish
 from models.monitor import Basis, basis, direction, is_of_validation, refuse_unlogged, still_holds
 
-BEST, LAST = "best.ckpt", "last.ckpt"
+BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
 
 
 class CheckpointError(RuntimeError):
@@ -37,6 +41,10 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
     was measured after. The last one is written after every epoch, when a signal ends the process, when the loading of
     batches fails, and whenever so many minutes have passed. A file is replaced whole, and only by one that has reached
     the disk; if none can be written, training goes on, and what was there is kept.
+
+    Training waits for `torch.save` alone: a thread forces the file to the disk and renames it. A new best is the last
+    too, one file with two names; the last before it is then kept as `previous.ckpt`, to go on from if that one file is
+    damaged.
 
     Before the first step the folder is tried with a file of the size of a checkpoint, and the first checkpoint is read
     back, so that a run which could not be kept ends before it has cost anything.
@@ -86,8 +94,13 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
         self._source_of_best: Path | None = None
         self.save_top_k = 1
         """What loggers with `log_model` ask for: one best is kept, and uploaded at the end unless they take `all`."""
+        self.seconds_waited = 0.0
+        """How long training has waited for checkpoints."""
         self._written = 0.0
         self._read_back = False
+        self._is_unsettled = False
+        self._publishing: Future[None] | None = None  # in the first process, until it is settled
+        self._best_on_disk: tuple[str, float | None] = ("", None)
         self._failure = ""
         self._is_training = False
 
@@ -98,7 +111,7 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
 
     def forget_best(self) -> None:
         """Look for the best from here on, because what is evaluated is another thing than before."""
-        self.best_model_path, self.best_model_score = "", None
+        self.best_model_path, self.best_model_score = self._best_on_disk = "", None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the folder, and what the metric is measured on."""
@@ -159,18 +172,13 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
             return
         weights = sum(getattr(value, "nbytes", 0) for value in pl_module.state_dict().values())
         trained = sum(parameter.nbytes for parameter in pl_module.parameters() if parameter.requires_grad)
-        size = weights + 2 * trained  # most optimizers keep two numbers for each that they train
-        trial = self._file(".trial")
-        try:
-            trial.parent.mkdir(parents=True, exist_ok=True)
-            _take_space(trial, size)
-        except OSError as error:
-            raise MisconfigurationException(
-                f"The run's folder {trial.parent} cannot take a checkpoint of {size / 1e6:,.1f} MB: {error.strerror}; "
-                "free space there or choose another place with --runs."
-            ) from error
-        finally:
-            trial.unlink(missing_ok=True)
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # the Trainer declares none
+        averages = sum(isinstance(callback, WeightAverage) for callback in callbacks)
+        # Most optimizers keep two numbers for each that they train.
+        size = weights * (1 + averages) + 2 * trained
+        if any(isinstance(callback, FiniteGuard) and callback.on_nan == "rollback" for callback in callbacks):
+            size *= 2  # there is a second state to go back to
+        refuse_small_disk(self._file(LAST).parent, size)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write from here on: before, a run may be refused, and a resumed one is not yet where its checkpoint is.
@@ -179,11 +187,13 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
             MisconfigurationException: If the folder cannot take what training goes on from.
         """
         self._take_over(trainer)
+        self._best_on_disk = self.best_model_path, self.best_model_score
         self._is_training = True
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write no more, but what could not be written."""
         self._is_training = False
+        self._settle(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note the metric, if this has measured it."""
@@ -209,15 +219,14 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
         if trainer.fast_dev_run:  # type: ignore[attr-defined]  # the Trainer declares it nowhere
             return
         score, self._score = self._score, None
+        if score is not None:
+            self._settle(trainer)  # or the best may be one that was not kept
         is_better = score is not None and self._is_better(score)
         if is_better:
-            before = self.best_model_path, self.best_model_score
             self.best_model_path, self.best_model_score = str(self._file(BEST)), score
-            if not self._write(trainer, BEST):
-                self.best_model_path, self.best_model_score = before
         due = is_better or stands_between_epochs(trainer)
         if due or highest_in_any_process(trainer, time.monotonic() - self._written > 60 * self.every_minutes):
-            self._write(trainer, LAST)
+            self._write(trainer, is_best=is_better)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Write the last checkpoint, if training was left in order."""
@@ -228,11 +237,12 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
         if not self._is_training or not in_order or not stands_between_steps(trainer):
             return
         if trainer.validating:
-            self._write(trainer, LAST)
+            self._write(trainer)
         else:
             self.on_safe_point(trainer, pl_module)
             if not stands_between_epochs(trainer):
-                self._write(trainer, LAST)
+                self._write(trainer)
+        self._settle(trainer)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say so if the end of training could not be written.
@@ -241,7 +251,10 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
             CheckpointError: If it could not, and still cannot.
         """
         self._take_over(trainer)
-        if self._failure and not self._write(trainer, LAST):
+        if self._failure:
+            self._write(trainer)
+            self._settle(trainer)
+        if self._failure:
             raise CheckpointError(
                 f"Training is over, but {self._file(LAST)} could not be written ({self._failure}) and is of an earlier "
                 "time; free space and go on from there with --resume."
@@ -251,32 +264,83 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
         best = self.best_model_score
         return not math.isnan(score) and (best is None or (score > best if self.mode == "max" else score < best))
 
-    def _write(self, trainer: Trainer, name: str) -> bool:
-        """Whether the checkpoint has reached the disk, the same in all processes."""
-        path, failure = self._file(name), ""
+    def _write(self, trainer: Trainer, *, is_best: bool = False) -> None:
+        """Write a checkpoint; `_settle` says whether it has reached the disk."""
+        self._settle(trainer)
+        started, failure = time.monotonic(), ""
+        path, part = self._file(BEST if is_best else LAST), part_of(self._file(LAST))
         try:
-            trainer.save_checkpoint(path)
+            trainer.save_checkpoint(part)
         except OSError as error:
             failure = error.strerror or str(error)
             trainer.strategy.barrier("Trainer.save_checkpoint")  # where the other processes wait
+        if self._is_taken(trainer, path, failure):
+            if trainer.is_global_zero:
+                if not self._read_back:
+                    _refuse_unreadable(part, path)
+                thread = ThreadPoolExecutor(1)
+                self._publishing = thread.submit(self._publish, part, is_best)
+                thread.shutdown(wait=False)
+            self._read_back = self._is_unsettled = True
+        self._written = time.monotonic()
+        self.seconds_waited += self._written - started
+
+    def _publish(self, part: Path, is_best: bool) -> None:
+        """Force a checkpoint to the disk and give it its names."""
+        best, last, previous = map(self._file, (BEST, LAST, PREVIOUS))
+        try:
+            if is_best:
+                if last.exists():
+                    link_whole(last, previous)
+                link_whole(part, best)
+            publish(part, last)
+            if not is_best:
+                previous.unlink(missing_ok=True)
+        finally:
+            part.unlink(missing_ok=True)
+
+    def _settle(self, trainer: Trainer) -> None:
+        """Wait until what was written has reached the disk, or has not."""
+        if not self._is_unsettled:
+            return
+        started, failure, path = time.monotonic(), "", self._file(LAST)
+        try:
+            if self._publishing:
+                self._publishing.result()
+        except OSError as error:
+            failure = error.strerror or str(error)
+        self._is_unsettled, self._publishing = False, None
+        if self._is_taken(trainer, path, failure):
+            self._best_on_disk = self.best_model_path, self.best_model_score
+            self.last_model_path = str(path)
+            for logger in trainer.loggers if trainer.is_global_zero else []:
+                logger.after_save_checkpoint(self)  # type: ignore[arg-type]  # of a ModelCheckpoint they take what is here
+        self.seconds_waited += time.monotonic() - started
+
+    def _is_taken(self, trainer: Trainer, path: Path, failure: str) -> bool:
+        """Say so if a process has failed; the best is then what it was before."""
         if trainer.is_global_zero and failure and failure != self._failure:
             print(f"warning: {path} could not be written ({failure}); training goes on", file=sys.stderr)
         failed = bool(highest_in_any_process(trainer, bool(failure)))
         self._failure = failure or ("another process could not write it" if failed else "")
-        if not failed and name == LAST:
-            self.last_model_path = str(path)
-        if not failed and not self._read_back:
-            self._read_back = True
-            if trainer.is_global_zero:
-                read_checkpoint(path)
-        self._written = time.monotonic()
-        for logger in trainer.loggers if trainer.is_global_zero and not failed else []:
-            logger.after_save_checkpoint(self)  # type: ignore[arg-type]  # of a ModelCheckpoint they take what is here
+        if failed:
+            self.best_model_path, self.best_model_score = self._best_on_disk
         return not failed
 
     def _file(self, name: str) -> Path:
         assert self.dirpath is not None, "setup comes before"
         return Path(self.dirpath) / name
+
+
+def _refuse_unreadable(part: Path, path: Path) -> None:
+    try:
+        read_checkpoint(part, verify=False)
+    except MisconfigurationException as error:
+        part.unlink()
+        raise MisconfigurationException(
+            f"{path} could not be read again: {error.__cause__ or error}; keep only plain types and tensors in the "
+            "state of callbacks and modules."
+        ) from error
 
 
 def _basis_of(checkpoint: dict[str, Any], state: dict[str, Any]) -> Basis:
@@ -300,6 +364,29 @@ def _best_of(path: Path, key: str) -> tuple[float, Basis | None] | None:
     except (MisconfigurationException, KeyError):
         return None
     return state["best_model_score"], state.get("basis")
+
+
+def refuse_small_disk(folder: Path, size: int) -> None:
+    """Try whether a folder takes a file of a size.
+
+    Args:
+        folder: The folder, which is made.
+        size: Bytes.
+
+    Raises:
+        MisconfigurationException: If it does not.
+    """
+    trial = folder / ".trial"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _take_space(trial, size)
+    except OSError as error:
+        raise MisconfigurationException(
+            f"The run's folder {folder} cannot take a checkpoint of {size / 1e6:,.1f} MB: {error.strerror}; free space "
+            "there or choose another place with --runs."
+        ) from error
+    finally:
+        trial.unlink(missing_ok=True)
 
 
 def _take_space(path: Path, size: int) -> None:

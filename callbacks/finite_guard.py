@@ -19,6 +19,7 @@ from callbacks.logged_steps import is_logged_step
 from callbacks.sharding import has_all_weights
 from callbacks.weight_average import WeightAverage
 from models.classifier import Classifier
+from models.durable_file import replacing
 
 MOST_IN_A_ROW = 10
 """Steps in a row without a finite loss and gradient after which training stops in any case: nothing is learnt."""
@@ -202,8 +203,8 @@ class FiniteGuard(Callback):
         if self.nonfinite_steps <= MOST_SAVED:
             try:
                 place = f"; its batch is in {step.save(Path(trainer.default_root_dir), trainer)}"
-            except (OSError, RuntimeError) as error:  # torch's of a full disk
-                place = f"; its batch could not be saved ({str(error).splitlines()[0]})"
+            except OSError as error:
+                place = f"; its batch could not be saved ({error.strerror})"
         what = f"{step.description()}{place}"
         if self.on_nan == "stop" or self._in_a_row == MOST_IN_A_ROW:
             row = f" of {MOST_IN_A_ROW} in a row without a finite loss" if self.on_nan != "stop" else ""
@@ -244,9 +245,11 @@ class FiniteGuard(Callback):
     def _refuse(self, trainer: Trainer, pl_module: LightningModule, states: Iterable[dict[str, Tensor]]) -> None:
         names = {*self._parameters, *(name for name, _ in pl_module.named_buffers())}
         found = [(name, value) for state in states for name, value in state.items() if name in names]
-        finite = [value.isfinite().all() for _, value in found]
-        if found and not bool(torch.stack(finite).all()):
-            first = next(name for (name, _), is_finite in zip(found, finite, strict=True) if not is_finite)
+        # A finite sum has only finite terms, and needs a tenth of the time that looking at each takes.
+        if not found or bool(torch.stack([value.sum().isfinite() for _, value in found]).all()):
+            return
+        first = next((name for name, value in found if not bool(value.isfinite().all())), None)
+        if first is not None:
             raise FloatingPointError(
                 f"Training stopped after step {trainer.global_step - 1}, and its weights are not kept: {first} is not "
                 "finite, because an update was too large; lower --model.optimizer.lr."
@@ -300,7 +303,9 @@ class _Step:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"nonfinite_step_{self.number}{rank}.pt"
         facts = {"step": self.number, "learning_rate": self.rate, "loss": self.loss.cpu(), "batches": self.batches}
-        torch.save(facts | {"gradient_norms": dict(zip(self.names, self.norms.tolist(), strict=True))}, path)
+        norms = dict(zip(self.names, self.norms.tolist(), strict=True))
+        with replacing(path) as part, part.open("wb") as file:
+            torch.save(facts | {"gradient_norms": norms}, file)
         return path
 
 

@@ -73,7 +73,7 @@ class RunRecord(OutsideSteps):
         self._origin = {"versions": versions, "git_commit": origin.code().name}
         self._images = 0
         self._was_cut_off = False
-        self._waited_before = 0.0
+        self._waited_before = self._checkpoint_seconds_before = 0.0
         self._metrics: dict[str, float] = {}
         self._run_clock = Stopwatch()
         self._training_clock = Stopwatch()
@@ -132,6 +132,7 @@ class RunRecord(OutsideSteps):
             "images": self._images,
             "metrics": self._metrics | _figures(trainer),
             "waiting_seconds": self._waited(trainer),
+            "checkpoint_seconds": self._checkpoint_seconds(trainer),
             "run_seconds": self._run_clock.seconds,
             "training_seconds": self._training_clock.seconds,
         }
@@ -144,6 +145,7 @@ class RunRecord(OutsideSteps):
             place = getattr(getattr(trainer, "datamodule", None), "place", (checkpoint["epoch"], 0))
             self._was_cut_off = place[0] < checkpoint["epoch"]
             self._waited_before = progress["waiting_seconds"]
+            self._checkpoint_seconds_before = progress.get("checkpoint_seconds", 0.0)
             self._run_clock = Stopwatch(progress["run_seconds"])
             self._training_clock = Stopwatch(progress["training_seconds"])
         earlier, now = checkpoint.get("data_images"), self._data_images
@@ -207,6 +209,7 @@ class RunRecord(OutsideSteps):
             "steps": trainer.global_step,
             "seconds": round(self._run_clock.seconds, 3),
             "images_per_second": round(self._images / max(self._training_clock.seconds, 1e-9), 1),
+            "waiting_for_checkpoints": round(self._checkpoint_seconds(trainer), 3),
             "waiting_for_data": round(self._waited(trainer) / max(self._training_clock.seconds, 1e-9), 4),
             "classes": cast(Classifier, pl_module).num_classes,
             "parameters": cast(Classifier, pl_module).num_parameters,
@@ -229,6 +232,9 @@ class RunRecord(OutsideSteps):
 
     def _waited(self, trainer: Trainer) -> float:
         return self._waited_before + float(getattr(trainer.train_dataloader, "seconds_waited", 0.0))
+
+    def _checkpoint_seconds(self, trainer: Trainer) -> float:
+        return self._checkpoint_seconds_before + float(getattr(trainer.checkpoint_callback, "seconds_waited", 0.0))
 
     def _write(self, trainer: Trainer) -> None:
         self.results.setdefault("metrics", {}).update(_figures(trainer))

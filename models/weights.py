@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
 from safetensors.torch import load_file
@@ -44,7 +45,8 @@ def read_weights(path: str | Path) -> Weights:
     Raises:
         ValueError: If the file cannot be read, is not what was written, or holds neither.
     """
-    read: Callable[..., Any] = partial(torch.load, map_location="cpu", weights_only=True)
+    mapped = is_zipfile(path)  # of a checkpoint, only the backbone is then read
+    read: Callable[..., Any] = partial(torch.load, map_location="cpu", weights_only=True, mmap=mapped)
     if Path(path).suffix == ".safetensors":
         read = load_file
     try:

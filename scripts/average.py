@@ -254,10 +254,8 @@ def _table(figures: Mapping[str, Figures]) -> Table:
 def _write(output: Path, checkpoint: dict[str, Any]) -> None:
     try:
         DurableCheckpointIO().save_checkpoint(checkpoint, output)
-    except (OSError, RuntimeError) as error:  # torch says the latter of a disk that is full
-        raise NotWrittenError(
-            f"{output} could not be written: {getattr(error, 'strerror', None) or error}; free space there."
-        ) from error
+    except OSError as error:
+        raise NotWrittenError(f"{output} could not be written: {error.strerror or error}; free space there.") from error
 
 
 def main(args: Sequence[str] | None = None) -> None:

@@ -29,6 +29,7 @@ from datamodules.loader import WorkerError
 from datamodules.names import escape, readable
 from models.checkpoint import read_checkpoint
 from models.class_path import DENIED, Scope, known_classes, not_known, trust
+from models.durable_file import NO_SPACE
 from models.monitor import direction
 from models.plain_data import parse_yaml, read_yaml
 from scripts.expansion import expand, expand_all
@@ -262,6 +263,12 @@ def mistakes_in_one_sentence(*faults: type[Exception]) -> Iterator[None]:
     except known as error:
         if not isinstance(error, FloatingPointError) or _get_rank() in (None, 0):  # which all processes stop for
             print(f"error: {readable(str(error))}", file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        what = readable(str(error.filename or "A file"))
+        print(f"error: {what} could not be written: {error.strerror}; free space there.", file=sys.stderr)
         sys.exit(1)
     except (RuntimeError, MemoryError) as error:
         if sentence := _out_of_memory(error):

@@ -35,6 +35,7 @@ from rich import get_console
 from rich.table import Table
 
 from callbacks import slurm, torchrun
+from callbacks.checkpoint import refuse_small_disk
 from callbacks.curves import CSVLogger, Curves, TensorBoardLogger, cut_curves
 from callbacks.interruption import Interruption, Stopped
 from callbacks.origin import repeated_run
@@ -57,7 +58,7 @@ from datamodules.names import some_of
 from models.checkpoint import DurableCheckpointIO, is_weights_only, newest_checkpoint, read_checkpoint
 from models.class_path import Scope, check_classes
 from models.classifier import Classifier
-from models.durable_file import remove_leftovers
+from models.durable_file import NO_SPACE, remove_leftovers
 from models.precision import choose_precision
 from scripts.configuration import CONFIGS, FAULTS, Parser, fill_modes, one_sentence, read_layers
 from scripts.expansion import to_path
@@ -115,13 +116,25 @@ class TrainCLI(LightningCLI):
         except MisconfigurationException:
             self._leave_as_it_was()
             raise
+        except OSError as error:
+            if self._records is None or self._is_kept or error.errno not in NO_SPACE:
+                raise
+            self._leave_as_it_was()
+            raise MisconfigurationException(
+                f"The run's folder {self.folder} cannot be written to: {error.strerror}; free space there or choose "
+                "another place with --runs."
+            ) from error
         finally:
             if self._tried_in:
                 self._tried_in.cleanup()
 
+    @property
+    def _is_kept(self) -> bool:
+        return hasattr(self, "record") and self.record.is_kept
+
     def _leave_as_it_was(self) -> None:
         """What is refused changes no run and leaves no new one, unless it has already written a checkpoint."""
-        if self._records is None or (hasattr(self, "record") and self.record.is_kept):
+        if self._records is None or self._is_kept:
             return
         for logger in self.trainer.loggers if hasattr(self, "trainer") else ():
             logger.finalize("failed")  # else its thread may go on writing
@@ -311,6 +324,10 @@ class TrainCLI(LightningCLI):
             config.ckpt_path = checkpoint
             self._leave_out_weights(config)
         if first and not self.is_new:
+            assert self._records is not None, "read before"
+            size = checkpoint.stat().st_size if checkpoint else 0
+            # Tried before anything is changed, with room to put back what is.
+            refuse_small_disk(checkpoints, size + sum(map(len, self._records.values())))
             reached = read_checkpoint(checkpoint) if checkpoint else {}
             self.step = reached.get("global_step", 0)
             cut_curves(self.folder, reached.get("curves", {}))

@@ -1,5 +1,6 @@
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +13,42 @@ from callbacks.checkpoint import _basis_of
 from datamodules.digits import Digits
 from models.checkpoint import DurableCheckpointIO, read_checkpoint
 from models.classifier import Classifier
+from models.durable_file import publish
 from tests.callbacks.test_curves import rows
 from tests.callbacks.test_weight_average import figures
 from tests.conftest import Run
+from tests.scripts.test_export import disk_of
 
 SHORT = ("--data.batch_size=256", "--early_stopping=null")
 
 
 def test_last_is_that_of_the_last_epoch_and_best_that_of_the_best(train: Callable[..., Run]) -> None:
     run = train(*SHORT, "--trainer.max_epochs=4", "--model.optimizer.lr=0.05")
-    assert sorted(file.name for file in run.best.parent.iterdir()) == ["best.ckpt", "last.ckpt"]
+    assert {file.name for file in run.best.parent.iterdir()} - {"previous.ckpt"} == {"best.ckpt", "last.ckpt"}
     assert run.checkpoint["epoch"] == 4
     best = torch.load(run.best, weights_only=True)
     assert best["progress"]["metrics"]["val/accuracy"] == run.results["best"]
+
+
+def test_a_best_that_is_the_last_is_written_once_and_the_one_before_is_kept(
+    train: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[int] = []
+    save = torch.save
+
+    def spy(content: dict[str, Any], file: Any) -> None:
+        steps.append(content["global_step"])
+        save(content, file)
+
+    monkeypatch.setattr(torch, "save", spy)
+    run = train(*SHORT, "--trainer.max_epochs=3", "--checkpoint.monitor=train/loss")
+    assert steps == [6, 12, 18]
+    assert run.best.samefile(run.last)
+    assert read_checkpoint(run.last.with_name("previous.ckpt"))["global_step"] == 12
+    assert 0 < run.results["waiting_for_checkpoints"] < run.results["seconds"]
+    worse = train(*SHORT, "--trainer.max_epochs=3", "--checkpoint.monitor=train/loss", "--checkpoint.mode=max")
+    assert {file.name for file in worse.best.parent.iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert [read_checkpoint(file)["epoch"] for file in (worse.best, worse.last)] == [1, 3]
 
 
 def test_last_is_written_without_validation(train: Callable[..., Run]) -> None:
@@ -100,21 +124,80 @@ def test_a_folder_that_takes_no_checkpoint_is_refused_before_the_first_step(
     assert not list(tmp_path.glob("runs/*/*"))
 
 
+@pytest.mark.parametrize(
+    "flags",
+    [
+        (),
+        ("--weight_average=callbacks.ema.EMA",),
+        ("--weight_average=callbacks.swa.SWA", "--weight_average.start=0"),
+        ("--finite_guard.on_nan=rollback",),
+        ("--weight_average=callbacks.ema.EMA", "--finite_guard.on_nan=rollback"),
+    ],
+)
+def test_the_folder_is_tried_with_the_size_that_the_checkpoint_has(
+    train: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...]
+) -> None:
+    sizes: list[int] = []
+    monkeypatch.setattr("callbacks.checkpoint._take_space", lambda path, size: sizes.append(size))
+    monkeypatch.setattr("callbacks.finite_guard.ROLLBACK_STEPS", 2)
+    run = train(*SHORT, "--trainer.max_epochs=1", *flags)
+    assert sizes == [pytest.approx(run.last.stat().st_size, rel=0.1)]
+
+
+@pytest.mark.parametrize("size", [0, 100, 4096])
+def test_a_full_disk_at_the_start_is_told_in_one_sentence(
+    train: Callable[..., Run], refused: Callable[..., str], data_root: Path, tmp_path: Path, size: int
+) -> None:
+    with disk_of(size):
+        error = refused("fit", "--data.root", data_root, "--runs", tmp_path / "runs")
+    assert "File too large; free space there or choose another place with --runs." in error
+    assert not list(tmp_path.glob("runs/*/*"))
+
+
+def test_a_full_disk_leaves_a_run_that_is_taken_up_as_it_was(
+    train: Callable[..., Run], resume: Callable[..., Run], refused: Callable[..., str]
+) -> None:
+    run = train(*SHORT, "--trainer.max_epochs=2")
+    files = {file: file.read_bytes() for file in run.folder.rglob("*") if file.is_file()}
+    for size in (0, 4096, 600_000):
+        with disk_of(size):
+            error = refused("fit", "--resume", run.folder, "--trainer.max_epochs=3")
+        assert "File too large; free space there or choose another place with --runs." in error
+        assert {file: file.read_bytes() for file in run.folder.rglob("*") if file.is_file()} == files
+    assert resume(Run(run.folder), "--trainer.max_epochs=3").checkpoint["epoch"] == 3
+
+
+def test_what_the_disk_takes_no_more_after_all_is_told_and_tried_again(
+    train: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls: list[Path] = []
+
+    def sometimes(part: Path, target: Path) -> None:
+        calls.append(target)
+        if len(calls) == 2:
+            full()
+        publish(part, target)
+
+    monkeypatch.setattr("callbacks.checkpoint.publish", sometimes)
+    run = train(*SHORT, "--trainer.max_epochs=3", "--checkpoint.monitor=train/loss")
+    assert capsys.readouterr().err.count("last.ckpt could not be written (No space left on device)") == 1
+    assert [len(calls), run.checkpoint["epoch"]] == [3, 3]
+    assert read_checkpoint(run.best)["progress"]["metrics"]["train/loss"] == run.results["best"]
+
+
 def test_a_disk_that_is_full_for_a_while_keeps_what_was_there(
     train: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save = DurableCheckpointIO.save_checkpoint
 
     def sometimes(self: DurableCheckpointIO, checkpoint: dict[str, Any], path: str | Path, **rest: Any) -> None:
-        if checkpoint["epoch"] == 2:
-            full()
-        save(self, checkpoint, path, **rest)
+        with disk_of(300_000) if checkpoint["epoch"] == 2 else nullcontext():
+            save(self, checkpoint, path, **rest)
 
     monkeypatch.setattr(DurableCheckpointIO, "save_checkpoint", sometimes)
     run = train(*SHORT, "--trainer.max_epochs=3")
     said = capsys.readouterr().err
-    assert said.count("last.ckpt could not be written (No space left on device); training goes on") <= 1
-    assert "could not be written (No space left on device); training goes on" in said
+    assert said.count("could not be written (File too large); training goes on") == 1
     assert run.checkpoint["epoch"] == 3
     best = torch.load(run.best, weights_only=True)
     assert best["progress"]["metrics"]["val/accuracy"] == run.results["best"]
@@ -153,7 +236,7 @@ def test_a_checkpoint_that_could_not_be_loaded_ends_the_run_at_its_first_epoch(
         train(*SHORT, "--trainer.max_epochs=3", f"--trainer.callbacks=[{Odd.__module__}.Odd]")
     assert left.value.code == 2
     said = capsys.readouterr()
-    assert "best.ckpt cannot be read: it holds code or an object (pathlib.PosixPath)" in said.err
+    assert "best.ckpt could not be read again: it holds code or an object (pathlib.PosixPath)" in said.err
     assert "epoch 2/3" not in said.out
 
 

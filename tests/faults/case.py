@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -23,11 +25,18 @@ from datamodules.digits import Digits
 from models.checkpoint import read_checkpoint
 from tests.discovery import ROOT
 from tests.faults.change import Account, Change, images_of, unused
-from tests.faults.fault import PLACES, Fault
+from tests.faults.fault import PLACES, START, Fault
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-STATUSES = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 143, 0: 1}
-"""What a struck process leaves with; 0 is a disk that is full."""
+DISK = 0
+"""Stands among them for a disk that is full."""
+
+STATUSES = {signal.SIGKILL: {-9}, signal.SIGTERM: {143}, signal.SIGINT: {130}, signal.SIGUSR1: {143}, DISK: {1, 2}}
+"""What a struck process leaves with."""
+
+DISK_SIZE = "24m"
+LOST = "points for TensorBoard are lost"
+"""What is said where a disk was full at a time when no checkpoint was written, which alone brings the points back."""
 
 CONFIGURATIONS = 20
 """Several cases have the same, so that fewer unbroken runs are needed."""
@@ -106,7 +115,7 @@ class Case:
 
     def __str__(self) -> str:
         told = (
-            f"{signal.Signals(_signal_of(fault)).name} "
+            f"{signal.Signals(number).name if (number := _signal_of(fault)) else 'the disk is full'} "
             + (f"{fault.place} ({fault.nth})" if isinstance(fault, Fault) else f"after {fault[0]:.2f} s")
             for fault in self.faults
         )
@@ -126,6 +135,24 @@ def _change_a_bit(file: Path) -> None:
     file.write_bytes(content)
 
 
+@contextmanager
+def small_disk(place: Path) -> Iterator[None]:
+    """Mount a small file system, which only root may, as a rule.
+
+    Raises:
+        PermissionError: If this process may not.
+    """
+    place.mkdir(parents=True)
+    command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_SIZE}", "none", str(place)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        place.rmdir()
+        raise PermissionError("this machine allows no mount")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", place], check=True)
+
+
 def draw_case(seed: int, number: int) -> Case:
     """The case of that number, the same whenever it is asked for."""
     configuration = random.Random(f"{seed}/{number % CONFIGURATIONS}")
@@ -136,11 +163,11 @@ def draw_case(seed: int, number: int) -> Case:
     draw = random.Random(f"{seed}/{number}")
     faults: list[Fault | tuple[float, int]] = []
     for _ in range(draw.choice((1, 1, 2, 3))):
-        number_of_signal = int(draw.choice(SIGNALS))
-        if draw.random() < 0.3:
+        number_of_signal = int(draw.choice((*SIGNALS, DISK)))
+        if number_of_signal != DISK and draw.random() < 0.3:
             faults.append((draw.uniform(0.2, 4.0 * processes), number_of_signal))
         else:
-            place = draw.choice(PLACES)
+            place = draw.choice((*PLACES, START, START, START) if number_of_signal == DISK else PLACES)
             nth = draw.randint(1, 3 if place in ("in packing", "in a test batch") else 12)
             faults.append(Fault(place, nth, number_of_signal, draw.random()))
     return Case(flags, tuple(faults), processes, damaged=draw.random() < 0.1)
@@ -182,23 +209,37 @@ class Laboratory:
 
         Returns:
             What is different, or nothing.
+
+        Raises:
+            PermissionError: If it needs a small disk, and this process may mount none.
         """
-        whole = self.unbroken(case)
+        if any(_signal_of(fault) == DISK for fault in case.faults):
+            with small_disk(folder):
+                return self._survives(case, folder, env or {})
         folder.mkdir(parents=True)
-        log = self.log(folder)
+        return self._survives(case, folder, env or {})
+
+    def _survives(self, case: Case, folder: Path, env: dict[str, str]) -> str:
+        whole, log = self.unbroken(case), self.log(folder)
         for number, fault in enumerate((*case.faults, None)):
-            status = self._run(case, folder, fault, env or {})
+            said = len(log.read_text()) if log.exists() else 0
+            status = self._run(case, folder, fault, env)
             (folder / "runs" / "filling").unlink(missing_ok=True)
-            expected = {STATUSES[_signal_of(fault)], 0} if fault else {0}
+            expected = STATUSES[_signal_of(fault)] | {0} if fault else {0}
             if status not in expected:
                 return f"exit status {status} instead of {sorted(expected)}: {log.read_text()[-2000:]}"
+            if fault and _signal_of(fault) == DISK:
+                if "Traceback" in (said_now := log.read_text()[said:]):
+                    return f"a traceback: {said_now[-2000:]}"
+                if status == 2 and any(not (run / "config.yaml").exists() for run in folder.glob("runs/*/*/")):
+                    return f"a folder without a run is left: {said_now[-2000:]}"
             if case.damaged and number == 0:
                 for last in folder.glob("runs/*/*/checkpoints/last.ckpt"):
                     _change_a_bit(last)
         runs = [file.parent for file in folder.glob("runs/*/*/config.yaml")]
         if len(runs) != 1:
             return f"{len(runs)} runs: {log.read_text()[-2000:]}"
-        return difference(whole, runs[0])
+        return difference(whole, runs[0], may_lack_points=LOST in log.read_text())
 
     def follows(self, change: Change, folder: Path) -> str:
         """Stop a run, go on with other settings, and compare it with the account of steps and images.
@@ -315,7 +356,7 @@ class Laboratory:
         return root
 
 
-def difference(whole: Path, broken: Path) -> str:
+def difference(whole: Path, broken: Path, *, may_lack_points: bool = False) -> str:
     """What two runs do not have in common of all that must be the same, or nothing."""
     checkpoints = [read_checkpoint(run / "checkpoints" / "last.ckpt") for run in (whole, broken)]
     results = [json.loads((run / "results.json").read_text()) for run in (whole, broken)]
@@ -325,7 +366,8 @@ def difference(whole: Path, broken: Path) -> str:
         f"results.json: {name}": [r.get(name) for r in results] for name in ("metrics", "best", "epochs", "steps")
     }
     pairs["metrics.csv"] = [timeless_rows(run) for run in (whole, broken)]
-    pairs["TensorBoard"] = [timeless_points(run) for run in (whole, broken)]
+    if not may_lack_points:
+        pairs["TensorBoard"] = [timeless_points(run) for run in (whole, broken)]
     pairs["best.ckpt"] = [read_checkpoint(run / "checkpoints" / "best.ckpt")["state_dict"] for run in (whole, broken)]
     for name, (expected, found) in pairs.items():
         if not _equal(expected, found):

@@ -32,17 +32,22 @@ PLACES = (
     "in TensorBoard's writing",
     "in packing",
 )
+START = "at the start"
+"""The place where a disk may be full and no signal comes: the process does not heed any yet."""
+
+MOST_ROOM = 1_500_000
+"""Bytes left on a disk that is full, at most; no checkpoint here is larger than that."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """A signal, at the nth time that a place is passed.
+    """A signal or a disk that is full, at the nth time that a place is passed.
 
     Args:
-        place: One of `PLACES`.
+        place: One of `PLACES`, or `START`.
         nth: From 1.
-        signal: Its number.
-        share: How much of what is being written has reached the file, in [0, 1].
+        signal: Its number; 0 is a disk that is full.
+        share: How much of what is being written has reached the file, in [0, 1]; of a disk, how much room it has left.
     """
 
     place: str
@@ -65,10 +70,14 @@ def note_images(file: Path) -> None:
     KeyedBatchSampler.__iter__ = noted  # type: ignore[method-assign]
 
 
-def _fill_disk() -> None:
-    with suppress(OSError), Path(sys.argv[sys.argv.index("--runs") + 1], "filling").open("wb", buffering=0) as file:
-        while True:
-            file.write(bytes(4096))
+def _fill_disk(room: int) -> None:
+    filling = Path(sys.argv[sys.argv.index("--runs") + 1], "filling")
+    filling.parent.mkdir(parents=True, exist_ok=True)
+    with filling.open("wb", buffering=0) as file:
+        with suppress(OSError):
+            while True:
+                file.write(bytes(4096))
+        file.truncate(max(0, file.tell() - room))
 
 
 def inject(fault: Fault) -> None:
@@ -81,7 +90,10 @@ def inject(fault: Fault) -> None:
         return passed == fault.nth
 
     def strike() -> None:
-        os.kill(os.getpid(), fault.signal)
+        if fault.signal:
+            os.kill(os.getpid(), fault.signal)
+        else:
+            _fill_disk(int(fault.share**4 * MOST_ROOM))
 
     def before(owner: Any, name: str) -> None:
         whole = getattr(owner, name)
@@ -128,8 +140,7 @@ def inject(fault: Fault) -> None:
             before(callbacks.curves.TensorBoardLogger, "log_metrics")
         case "in packing":
             before(datamodules.pack, "image_sums")
-        case "fill the disk":
-            before(callbacks.safe_points, "_call_safe_point")
-            strike = _fill_disk
+        case "at the start":
+            strike()
         case _:
             raise ValueError(f"place is {fault.place}; choose from {PLACES}")

@@ -47,6 +47,9 @@ def main() -> int:
                 why = laboratory.follows(case, place)
             else:
                 why = laboratory.survives(case, place, {"TMPDIR": str(ELSEWHERE)} if elsewhere else {})
+        except PermissionError as error:
+            print(f"case {number} is left out: {error}", flush=True)
+            return
         except Exception as error:
             why = f"{type(error).__name__}: {error}"
         if why:

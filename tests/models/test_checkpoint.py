@@ -9,6 +9,7 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from models.checkpoint import VERSION, DurableCheckpointIO, newest_checkpoint, read_checkpoint
+from models.durable_file import part_of, publish
 from tests.conftest import Run
 from tests.discovery import ROOT
 
@@ -95,18 +96,26 @@ def test_a_writer_that_fails_leaves_the_file_before(tmp_path: Path, monkeypatch:
     assert read_checkpoint(tmp_path / "last.ckpt")["class_names"] == ["a", "b"]
 
 
+def test_what_is_to_be_published_later_is_only_written(tmp_path: Path) -> None:
+    part = part_of(tmp_path / "last.ckpt")
+    DurableCheckpointIO().save_checkpoint(WHOLE, part)
+    assert [file.name for file in tmp_path.iterdir()] == [part.name]
+    publish(part, tmp_path / "last.ckpt")
+    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
+    assert read_checkpoint(tmp_path / "last.ckpt")["class_names"] == ["a", "b"]
+
+
 def test_the_command_line_writes_so(train: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
-    written: list[str] = []
+    written: list[Path] = []
     save = DurableCheckpointIO.save_checkpoint
 
     def spy(self: DurableCheckpointIO, checkpoint: dict[str, Any], path: str | Path, **rest: Any) -> None:
-        written.append(Path(path).name)
+        written.append(Path(path))
         save(self, checkpoint, path, **rest)
 
     monkeypatch.setattr(DurableCheckpointIO, "save_checkpoint", spy)
-    train("--trainer.max_epochs=2")
-    assert set(written) == {"best.ckpt", "last.ckpt"}
-    assert written[-1] == "last.ckpt"
+    run = train("--trainer.max_epochs=2")
+    assert written == [part_of(run.last)] * 2
 
 
 def test_a_changed_bit_is_noticed_wherever_it_matters(tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -6,6 +7,7 @@ import pytest
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+import models.checksums
 from models.checkpoint import newest_checkpoint, read_checkpoint
 from models.checksums import damaged_part
 from models.weights import read_weights
@@ -36,6 +38,30 @@ def test_finds_a_part_in_which_a_bit_is_another(tmp_path: Path) -> None:
     path.write_bytes(content)
     assert torch.load(path)["weight"].any()
     assert damaged_part(path) == "a/data/0"
+
+
+def test_a_file_is_read_once_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    passes: list[int] = []
+    testzip = zipfile.ZipFile.testzip
+
+    def spy(self: zipfile.ZipFile) -> str | None:
+        passes.append(1)
+        return testzip(self)
+
+    monkeypatch.setattr(zipfile.ZipFile, "testzip", spy)
+    torch.save(STATE, tmp_path / "a.pth")
+    (tmp_path / "b.pth").hardlink_to(tmp_path / "a.pth")
+    for _ in range(2):
+        assert damaged_part(tmp_path / "a.pth") is None
+    assert len(passes) == 2, "a change within a tick of the clock would not be seen"
+    monkeypatch.setattr(models.checksums, "TICK", -1)
+    assert [damaged_part(tmp_path / name) for name in ("a.pth", "b.pth", "a.pth")] == [None] * 3
+    assert len(passes) == 3
+    time.sleep(0.05)
+    with (tmp_path / "a.pth").open("r+b") as file:
+        file.seek((tmp_path / "a.pth").read_bytes().index(bytes(1000)) + 500)
+        file.write(b"1")
+    assert damaged_part(tmp_path / "b.pth") == "a/data/0"
 
 
 def test_what_was_written_without_checksums_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

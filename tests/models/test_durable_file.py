@@ -2,8 +2,10 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
-from models.durable_file import copy_whole, remove_leftovers, replacing
+from models.durable_file import copy_whole, link_whole, remove_leftovers, replacing
+from tests.scripts.test_export import disk_of
 
 
 def test_a_file_is_replaced_when_its_successor_is_whole(tmp_path: Path) -> None:
@@ -57,6 +59,47 @@ def test_a_copy_is_whole(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"content")
     copy_whole(tmp_path / "a", tmp_path / "b")
     assert (tmp_path / "b").read_bytes() == b"content"
+
+
+def test_what_torch_could_not_write_is_an_error_of_that_file(tmp_path: Path) -> None:
+    target = tmp_path / "file.pt"
+    for size in (0, 100, 1000, 40_000):  # the header, the pickle, a tensor
+        with disk_of(size), pytest.raises(OSError, match="File too large") as failure:  # noqa: SIM117
+            with replacing(target) as part, part.open("wb") as file:
+                torch.save({"weight": torch.zeros(20_000)}, file)
+        assert failure.value.filename == str(target)
+        assert os.listdir(tmp_path) == []  # noqa: PTH208  # names are wanted
+
+
+def test_an_error_that_is_none_of_the_disk_stays_as_it_is(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="mine"), replacing(tmp_path / "file.pt"):
+        raise RuntimeError("mine")
+    with pytest.raises(OSError, match="mine"), replacing(tmp_path / "file.pt"):
+        raise OSError("mine")
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+def test_a_second_name_is_of_the_same_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_links: bool) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    if not has_links:
+        monkeypatch.setattr(os, "link", refuse)
+    (tmp_path / "a").write_bytes(b"content")
+    (tmp_path / "b").write_bytes(b"old")
+    for _ in range(2):  # rename leaves both of two names of one file
+        link_whole(tmp_path / "a", tmp_path / "b")
+        assert (tmp_path / "b").read_bytes() == b"content"
+        assert (tmp_path / "a").samefile(tmp_path / "b") == has_links
+        assert sorted(os.listdir(tmp_path)) == ["a", "b"]  # noqa: PTH208  # names are wanted
+
+
+def test_a_writer_changes_no_file_that_a_leftover_is_a_link_to(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"content")
+    os.link(tmp_path / "a", tmp_path / f".b.{os.getpid()}")
+    with replacing(tmp_path / "b") as part:
+        part.write_bytes(b"new")
+    assert ((tmp_path / "a").read_bytes(), (tmp_path / "b").read_bytes()) == (b"content", b"new")
 
 
 def test_what_killed_writers_have_left_is_removed(tmp_path: Path) -> None:
