@@ -23,7 +23,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from rich import get_console
 from rich.table import Table
 
-from callbacks.interruption import EXIT_STATUS, Stopped
+from callbacks.interruption import Stopped, heeded
 from callbacks.origin import read_origin
 from callbacks.run_folder import CONFIG, is_tested, read_results, wait_until_left
 from datamodules.names import readable
@@ -146,7 +146,7 @@ def train_seeds(plan: Plan, seeds: Sequence[int]) -> list[SeedRun]:
 
     Raises:
         MisconfigurationException: If a run cannot begin because of a mistake in the configuration.
-        Stopped: If SIGTERM, SIGUSR1 or SIGINT has come; the seed in work has then written its checkpoint.
+        Stopped: If SIGTERM, SIGUSR1, SIGHUP or SIGINT has come; the seed in work has then written its checkpoint.
     """
     if seeds[-1] >= 2**32:
         raise MisconfigurationException(f"The last seed is {seeds[-1]}; give seeds from 0 to {2**32 - 1}.")
@@ -181,6 +181,9 @@ def _train_seed(plan: Plan, seed: int, child: "_Child") -> SeedRun:
     problem = said.removeprefix("error: ") or f"it ended with status {status}"
     if status < 0:
         problem = f"it was ended by {signal.Signals(-status).name}"
+        if status == -signal.SIGKILL:
+            problem += ", as the system does when memory runs out; free some and go on with the same command, or begin "
+            problem += "anew with a smaller --data.batch_size"
     if status == 2 and begun:
         raise MisconfigurationException(problem)  # and so would each seed
     print(f"error: {name}: {problem}", file=sys.stderr)
@@ -290,7 +293,7 @@ class _Child:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "_Child":
-        self._before = {number: signal.signal(number, self._note) for number in EXIT_STATUS}
+        self._before = {number: signal.signal(number, self._note) for number in heeded()}
         return self
 
     def __exit__(self, *_: object) -> None:

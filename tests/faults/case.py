@@ -19,14 +19,15 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from callbacks.interruption import EXIT_STATUS
 from datamodules.digits import Digits
 from models.checkpoint import read_checkpoint
 from tests.discovery import ROOT
 from tests.faults.change import Account, Change, images_of, unused
 from tests.faults.fault import PLACES, Fault
 
-SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-STATUSES = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 143, 0: 1}
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
+STATUSES = {signal.SIGKILL: -9, 0: 1} | EXIT_STATUS
 """What a struck process leaves with; 0 is a disk that is full."""
 
 CONFIGURATIONS = 20
