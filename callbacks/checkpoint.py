@@ -222,9 +222,8 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Write the last checkpoint, if training was left in order."""
         alone = trainer.world_size == 1  # others would have to write with us, but only a signal reaches all
-        in_order = (
-            exception.in_order if isinstance(exception, Stopped) else isinstance(exception, WorkerError) and alone
-        )
+        in_order = isinstance(exception, Stopped | WorkerError) and exception.in_order
+        in_order = in_order or (isinstance(exception, WorkerError) and alone)
         if not self._is_training or not in_order or not stands_between_steps(trainer):
             return
         if trainer.validating:

@@ -15,9 +15,14 @@ from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
 
 from callbacks.safe_points import add_safe_points, highest_in_any_process
+from datamodules.loader import WorkerError, lost_worker
 
 EXIT_STATUS = {signal.SIGTERM: 143, signal.SIGUSR1: 143, signal.SIGINT: 130, signal.SIGHUP: 129}
 """What the process leaves with on each signal that it heeds."""
+
+
+LOST_WORKER = 1000
+"""What processes tell each other besides the numbers of signals."""
 
 
 def heeded() -> list[signal.Signals]:
@@ -93,6 +98,7 @@ class Interruption(Callback):
 
     Raises:
         Stopped: In `Trainer.fit` and the like, when a signal has come.
+        WorkerError: Likewise, when a process that loads batches has died.
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -117,7 +123,11 @@ class Interruption(Callback):
         self._leave_if_told(trainer)
 
     def _leave_if_told(self, trainer: Trainer) -> None:
-        if told := highest_in_any_process(trainer, _told.signal):
+        told = highest_in_any_process(trainer, LOST_WORKER if lost_worker.sentence else _told.signal)
+        if told == LOST_WORKER:
+            other = "Another process of this run has lost one that loads batches; see what it said."
+            raise WorkerError(lost_worker.sentence or other, in_order=True)
+        if told:
             raise Stopped(told, in_order=True)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -140,8 +150,9 @@ class _Signals(_SignalConnector):
             if before != _told.note:  # a Trainer that is used in Python
                 _told.signal, _told.interrupts = 0, 0
             self._register_signal(number, _told.note)
-        _told.waits = True
+        _told.waits = lost_worker.is_asked_for = True
+        lost_worker.sentence = ""
 
     def teardown(self) -> None:
-        _told.waits = False
+        _told.waits = lost_worker.is_asked_for = False
         super().teardown()

@@ -26,6 +26,7 @@ from rich.table import Table
 from callbacks.interruption import Stopped, heeded
 from callbacks.origin import read_origin
 from callbacks.run_folder import CONFIG, is_tested, read_results, wait_until_left
+from datamodules.loader import way_of_death
 from datamodules.names import readable
 from models.plain_data import parse_yaml
 from scripts.configuration import Config
@@ -180,10 +181,10 @@ def _train_seed(plan: Plan, seed: int, child: "_Child") -> SeedRun:
         return SeedRun(seed, run, results)
     problem = said.removeprefix("error: ") or f"it ended with status {status}"
     if status < 0:
-        problem = f"it was ended by {signal.Signals(-status).name}"
-        if status == -signal.SIGKILL:
-            problem += ", as the system does when memory runs out; free some and go on with the same command, or begin "
-            problem += "anew with a smaller --data.batch_size"
+        again = (
+            "go on with the same command, or begin anew with fewer --data.num_workers or a smaller --data.batch_size"
+        )
+        problem = f"it {way_of_death(status)}; {again}"
     if status == 2 and begun:
         raise MisconfigurationException(problem)  # and so would each seed
     print(f"error: {name}: {problem}", file=sys.stderr)

@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from multiprocessing import active_children
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,16 @@ def hangs_up() -> Iterator[None]:
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     signal.signal(signal.SIGHUP, before)
+
+
+class KillsWorkers(Callback):
+    """Kills what loads the training's batches in the nth of them, as the system does when memory runs out."""
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
+        if batch_idx == 2:
+            for worker in active_children():
+                os.kill(worker.pid or 0, signal.SIGKILL)
+                worker.join(60)
 
 
 class Sends(Callback):
@@ -71,6 +82,27 @@ def test_a_signal_saves_and_leaves_after_the_batch(
     assert Run(folder).checkpoint["global_step"] == 2
     said = capsys.readouterr().out
     assert f"stopped by {signal.Signals(number).name}; go on with: scripts/train.py fit --resume {folder}" in said
+
+
+def test_a_worker_that_is_killed_costs_no_whole_step(
+    train: Callable[..., Run], resume: Callable[..., Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--trainer.max_epochs=1", "--data.batch_size=128", "--trainer.accumulate_grad_batches=2")
+    whole = train(*flags, "--experiment=whole")
+    with pytest.raises(SystemExit) as left:
+        train(
+            *(*flags, "--experiment=broken", "--data.num_workers=2"),
+            f"--trainer.callbacks=[{KillsWorkers.__module__}.KillsWorkers]",
+        )
+    assert left.value.code == 1
+    said = capsys.readouterr()
+    assert "was killed, as the system does when memory runs out: use fewer with --data.num_workers, or a" in said.err
+    assert said.err.count("\n") == 1
+    (folder,) = tmp_path.glob("runs/broken/*")
+    assert f"broken off; go on with: scripts/train.py fit --resume {folder}" in said.out
+    assert Run(folder).checkpoint["global_step"] == 2  # that of the third and the fourth batch, as it was killed in one
+    run = resume(Run(folder), "--trainer.callbacks=null")
+    assert run.results["metrics"] == whole.results["metrics"]
 
 
 @pytest.mark.parametrize(("stage", "step"), [("validation", 4), ("test", 8)])

@@ -106,8 +106,8 @@ def test_a_seed_that_fails_does_not_stop_the_others(
     assert said.out.count("failed") == 3
     assert "error: digits-convnet, seed 0: the loss is not finite\n" in said.err
     assert (
-        "error: seed 1: it was ended by SIGKILL, as the system does when memory runs out; free some and go on with "
-        "the same command, or begin anew with a smaller --data.batch_size\nerror: seed 2: the loss is not finite\n"
+        "error: seed 1: it was killed, as the system does when memory runs out; go on with the same command, or begin "
+        "anew with fewer --data.num_workers or a smaller --data.batch_size\nerror: seed 2: the loss is not finite\n"
     ) in said.err
 
 
