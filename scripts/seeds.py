@@ -25,7 +25,7 @@ from rich.table import Table
 
 from callbacks.interruption import Stopped, heeded
 from callbacks.origin import read_origin
-from callbacks.run_folder import CONFIG, is_tested, read_results, wait_until_left
+from callbacks.run_folder import CONFIG, is_tested, order_of_start, read_results, wait_until_left
 from datamodules.loader import way_of_death
 from datamodules.names import readable
 from models.plain_data import parse_yaml
@@ -215,7 +215,7 @@ def find_run(plan: Plan, seed: int) -> Path | None:
     origins = {run: read_origin(run) for run in found}
     found = [run for run, origin in origins.items() if origin and origin["data_fingerprint"] == fingerprint]
     done = [run for run in found if is_tested(read_results(run))]
-    return max(done or found, key=lambda run: (run / CONFIG).stat().st_mtime_ns, default=None)
+    return max(done or found, key=order_of_start, default=None)
 
 
 def _what_counts(text: str) -> Config | None:
