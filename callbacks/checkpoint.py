@@ -122,7 +122,7 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
     def state_dict(self) -> dict[str, Any]:
         """The best so far, and what it is the best of."""
         best = {"best_model_path": self.best_model_path, "best_model_score": self.best_model_score}
-        return best | {"basis": self._basis}
+        return best | {"basis": self._basis, "score": self._score}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Take over the best, if further ones are measured like it."""
@@ -130,6 +130,7 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
             return
         self._source, self.last_model_path = Path(trainer.ckpt_path), str(self._file(LAST))
         state = checkpoint["callbacks"].get(self.state_key, {})
+        self._score = state.get("score") if state.get("basis") == self._basis else None
         if (score := state.get("best_model_score")) is None:
             return
         if not still_holds(_basis_of(checkpoint, state), self._basis, "the choice of the best checkpoint"):
@@ -231,9 +232,8 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Write the last checkpoint, if training was left in order."""
         alone = trainer.world_size == 1  # others would have to write with us, but only a signal reaches all
-        in_order = (
-            exception.in_order if isinstance(exception, Stopped) else isinstance(exception, WorkerError) and alone
-        )
+        in_order = isinstance(exception, Stopped | WorkerError) and exception.in_order
+        in_order = in_order or (isinstance(exception, WorkerError) and alone)
         if not self._is_training or not in_order or not stands_between_steps(trainer):
             return
         if trainer.validating:

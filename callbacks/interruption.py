@@ -15,9 +15,19 @@ from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
 
 from callbacks.safe_points import add_safe_points, highest_in_any_process
+from datamodules.loader import WorkerError, lost_worker
 
-EXIT_STATUS = {signal.SIGTERM: 143, signal.SIGUSR1: 143, signal.SIGINT: 130}
+EXIT_STATUS = {signal.SIGTERM: 143, signal.SIGUSR1: 143, signal.SIGINT: 130, signal.SIGHUP: 129}
 """What the process leaves with on each signal that it heeds."""
+
+
+LOST_WORKER = 1000
+"""What processes tell each other besides the numbers of signals."""
+
+
+def heeded() -> list[signal.Signals]:
+    """The signals that end this process in order: not SIGHUP where it is ignored, as `nohup` asks for."""
+    return [number for number in EXIT_STATUS if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN]
 
 
 class Stopped(SystemExit):
@@ -60,7 +70,7 @@ _told = _Told()
 
 @contextmanager
 def heeding_signals() -> Iterator[None]:
-    """Let SIGTERM, SIGUSR1 and SIGINT end the process, with what it has to clean up and with a status of its own.
+    """Let the signals of `EXIT_STATUS` end the process, with what it has to clean up and with a status of its own.
 
     Where the loop of a Trainer with an `Interruption` runs, they do so between two batches. One that comes when a loop
     is just over is heeded in the next.
@@ -72,7 +82,7 @@ def heeding_signals() -> Iterator[None]:
         yield
         return
     _told.signal, _told.interrupts, _told.waits = 0, 0, False
-    before = {number: signal.signal(number, _told.note) for number in EXIT_STATUS}
+    before = {number: signal.signal(number, _told.note) for number in heeded()}
     try:
         yield
     finally:
@@ -81,13 +91,14 @@ def heeding_signals() -> Iterator[None]:
 
 
 class Interruption(Callback):
-    """Heeds SIGTERM, SIGUSR1 and SIGINT between steps of training and batches of validation, test and prediction.
+    """Heeds the signals of `EXIT_STATUS` between steps of training and batches of validation, test and prediction.
 
     Never inside a batch, which would leave batch norm's statistics and the epoch's figures half updated. Of several
     processes, all leave at the same batch, whichever was told. A second SIGINT leaves at once.
 
     Raises:
         Stopped: In `Trainer.fit` and the like, when a signal has come.
+        WorkerError: Likewise, when a process that loads batches has died.
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -112,7 +123,11 @@ class Interruption(Callback):
         self._leave_if_told(trainer)
 
     def _leave_if_told(self, trainer: Trainer) -> None:
-        if told := highest_in_any_process(trainer, _told.signal):
+        told = highest_in_any_process(trainer, LOST_WORKER if lost_worker.sentence else _told.signal)
+        if told == LOST_WORKER:
+            other = "Another process of this run has lost one that loads batches; see what it said."
+            raise WorkerError(lost_worker.sentence or other, in_order=True)
+        if told:
             raise Stopped(told, in_order=True)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -130,13 +145,14 @@ class _Signals(_SignalConnector):
     """Lets signals wait while a loop runs; before and after, each does what it did before."""
 
     def register_signal_handlers(self) -> None:
-        for number in EXIT_STATUS:
+        for number in heeded():
             self._original_handlers[number] = before = signal.getsignal(number)
             if before != _told.note:  # a Trainer that is used in Python
                 _told.signal, _told.interrupts = 0, 0
             self._register_signal(number, _told.note)
-        _told.waits = True
+        _told.waits = lost_worker.is_asked_for = True
+        lost_worker.sentence = ""
 
     def teardown(self) -> None:
-        _told.waits = False
+        _told.waits = lost_worker.is_asked_for = False
         super().teardown()

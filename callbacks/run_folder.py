@@ -26,6 +26,9 @@ CONFIG = "config.yaml"
 RESULTS = "results.json"
 """The run's figures, in its folder when training is over, and again after the test."""
 
+NUMBER = "number.txt"
+"""Which start in the experiment the run's last one was, counted from 1: clocks may be set back."""
+
 RECORDS = "*.yaml", "*.json", "*.csv", "*.txt", "*.patch", "events.out.tfevents.*"
 """What is written into the run's folder besides checkpoints and what a user puts there."""
 
@@ -100,7 +103,35 @@ def agree_on_run_folder(experiment: Path, resumed: Path | None = None) -> Path:
 
 def _newest_unfinished(experiment: Path, name: str) -> Path | None:
     runs = [run for run in (*experiment.glob(name), *experiment.glob(f"{name}_*")) if not is_tested(read_results(run))]
-    return max(runs, key=lambda run: run.stat().st_mtime_ns, default=None)
+    return max(runs, key=order_of_start, default=None)
+
+
+def number_start(run: Path) -> None:
+    """Give a run's start the number that follows those of all starts of the experiment's runs.
+
+    Args:
+        run: Its folder.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    before = [order_of_start(file.parent)[0] for file in run.parent.glob(f"*/{NUMBER}")]
+    replace_file(run / NUMBER, f"{max(before, default=0) + 1}\n")
+
+
+def order_of_start(run: Path) -> tuple[int, int]:
+    """What sorts the runs of an experiment by their last start; of runs from before there were numbers, by the clock.
+
+    Args:
+        run: Its folder.
+    """
+    try:
+        with (run / NUMBER).open("rb") as file:
+            number = file.read(20).strip()
+    except OSError:
+        number = b""
+    started = run / CONFIG if (run / CONFIG).exists() else run
+    return int(number) if number.isdigit() and len(number) < 18 else 0, started.stat().st_mtime_ns
 
 
 def read_results(run: Path) -> dict[str, Any]:
@@ -164,7 +195,7 @@ def newest_run(experiment: Path) -> Path:
             f"There is no run in {experiment} to go on with; give its folder, --resume runs/EXPERIMENT/DATE-TIME, or "
             "leave out --resume to begin one."
         )
-    return max(runs, key=lambda run: (run / CONFIG).stat().st_mtime_ns)
+    return max(runs, key=order_of_start)
 
 
 def refuse_links(folder: Path) -> None:

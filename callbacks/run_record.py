@@ -14,7 +14,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from callbacks import origin
 from callbacks.outside_steps import OutsideSteps
-from callbacks.run_folder import CONFIG, RESULTS, with_split_rule
+from callbacks.run_folder import CONFIG, RESULTS, number_start, with_split_rule
 from datamodules.base import ImageDataModule
 from datamodules.data_changes import KnownImages, data_changes, trained_on_both
 from datamodules.names import readable
@@ -100,6 +100,7 @@ class RunRecord(OutsideSteps):
         """Write what the run starts with, the configuration last: where that is, everything is."""
         again = {"repeats": str(self._repeats.resolve())} if self._repeats else {}
         origin.keep_origin(self.folder, start | again)
+        number_start(self.folder)
         replace_file(self.folder / CONFIG, self._text)
 
     def _keep_restart(self, start: origin.Facts) -> None:
@@ -107,6 +108,7 @@ class RunRecord(OutsideSteps):
         configured = origin.differences(origin.flat(before), origin.flat(self.config))
         if changed := origin.note_restart(self.folder, start, self._step, configured):
             print(f"not as when the run began: {'; '.join(changed)}")
+        number_start(self.folder)
         replace_file(self.folder / CONFIG, self._text)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

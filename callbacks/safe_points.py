@@ -120,6 +120,7 @@ class _Epochs(_FitLoop):
 
 class _Batches(_TrainingEpochLoop):
     _validation_due = False  # in a training that is taken up
+    _is_validated = False  # there, of that validation all but what follows it was done
     _validation_waits = False  # for the step
     first_batch = 0
     """The batch that an epoch was taken up with, from which on batches are accumulated."""
@@ -136,7 +137,7 @@ class _Batches(_TrainingEpochLoop):
             done = data.batches_done(int(self.trainer.num_training_batches))
             batches.ready = batches.started = batches.processed = batches.completed = done
             if not data.place[1]:
-                self._validation_due = False
+                self._validation_due = self._is_validated = False
                 return False
         self.first_batch = batches.completed
         return True
@@ -163,6 +164,9 @@ class _Batches(_TrainingEpochLoop):
             super().advance(data_fetcher)
 
     def _should_check_val_fx(self, data_fetcher: _DataFetcher) -> bool:
+        if self._is_validated:
+            self._is_validated = False
+            return False
         is_last = self.trainer.enable_validation and _is_max_limit_reached(self.global_step, self.max_steps)
         due = self._validation_waits or is_last or super()._should_check_val_fx(data_fetcher)
         stops = self.trainer.should_stop and self.trainer.fit_loop._can_stop_early  # without that step
@@ -177,12 +181,21 @@ class _Batches(_TrainingEpochLoop):
     def on_save_checkpoint(self) -> dict[str, Any]:
         # A schedule or a callback may look in a resumed epoch at a figure that was logged before the break.
         figures = {name: value.clone() for name, value in self.trainer.callback_metrics.items()}
-        return super().on_save_checkpoint() | {"validating": self.trainer.validating, "figures": figures}
+        validating, batches = self.trainer.validating, self.val_loop.batch_progress
+        validated = validating and batches.is_last_batch and batches.current.ready == batches.current.completed
+        places = {
+            "validating": validating,
+            "validated": validated,
+        }  # by a ModelCheckpoint, after the figures are logged
+        return super().on_save_checkpoint() | places | {"figures": figures}
 
     def on_load_checkpoint(self, state_dict: dict[str, Any]) -> None:
         super().on_load_checkpoint(state_dict)
         self.trainer.callback_metrics.update(state_dict.get("figures", {}))
-        self._validation_due = state_dict.get("validating", False)
+        self._validation_due, self._is_validated = (
+            state_dict.get("validating", False),
+            state_dict.get("validated", False),
+        )
         batches = self.batch_progress
         if batches.current.ready > batches.current.completed:
             # It was saved in on_train_batch_end, by which the batch is all but done.

@@ -24,7 +24,7 @@ from datamodules.first_read import FirstReads, checksums
 from datamodules.identity import by_copies, content_digests, path_digests
 from datamodules.image_file import UnreadableImageError
 from datamodules.image_files import Attempts, ImageFiles
-from datamodules.loader import TimedLoader
+from datamodules.loader import ON_FEWER_CORES, TimedLoader
 from datamodules.names import readable
 from datamodules.progress import progress
 from datamodules.whole_folder import note_use, refuse_too_much, whole_folder
@@ -346,6 +346,6 @@ def _chunks(images: Images) -> Iterator[tuple[NDArray[np.uint8], dict[int, str]]
         return
     workers = min(available_cores(), len(ranges))
     for chunk, errors in TimedLoader(
-        Attempts(images, for_good=True), batch_size=None, sampler=ranges, num_workers=workers
+        Attempts(images, for_good=True), batch_size=None, sampler=ranges, num_workers=workers, remedy=ON_FEWER_CORES
     ):
         yield chunk.numpy(), errors

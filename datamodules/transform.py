@@ -162,7 +162,8 @@ def _is_equal(value: object, other: object) -> bool:
 
 def _shift_and_spread(mean: Sequence[float], std: Sequence[float]) -> tuple[Tensor, Tensor]:
     # A channel that is the same everywhere has no spread to divide by.
-    return torch.tensor(mean).view(1, -1, 1, 1), torch.tensor(std).clamp(min=1 / 255).view(1, -1, 1, 1)
+    shift, spread = (torch.tensor(numbers, dtype=torch.float32).view(1, -1, 1, 1) for numbers in (mean, std))
+    return shift, spread.clamp(min=1 / 255)
 
 
 def unnormalised(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:

@@ -324,6 +324,7 @@ class Classifier(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Take class names and preprocessing from the data, to be saved with the weights."""
+        self.trainer.precision_plugin.convert_module(self)  # the Trainer would when a checkpoint's weights are rounded
         datamodule = getattr(self.trainer, "datamodule", None)
         if datamodule is not None:
             self.class_names = list(datamodule.class_names)
@@ -370,6 +371,9 @@ class Classifier(LightningModule):
         own = {name: value for name, value in self.preprocessing.items() if name not in ("mean", "std")}
         self.class_names, self.preprocessing = class_names, checkpoint["preprocessing"] | own
         if self._trainer is None:
+            named = next(iter(self.named_parameters()), None)
+            if named and (saved := checkpoint["state_dict"].get(named[0])) is not None and saved.dtype != self.dtype:
+                self.to(saved.dtype)  # of a run in bf16-true or 64-true
             return
         if found := misfit(self.state_dict(), checkpoint["state_dict"]):
             raise MisconfigurationException(

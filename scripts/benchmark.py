@@ -47,6 +47,7 @@ from datamodules.base import ImageDataModule
 from datamodules.cores import available_cores
 from datamodules.image_file import FORMATS
 from datamodules.image_files import ImageFiles
+from datamodules.loader import way_of_death
 from scripts.configuration import mistakes_in_one_sentence
 from scripts.expansion import to_path
 from scripts.image_classifier import ImageClassifier, load_classifier
@@ -295,6 +296,10 @@ def run_alone(arguments: list[str]) -> dict[str, Any]:
         environment = os.environ | {"TTY_COMPATIBLE": "1", "TTY_INTERACTIVE": "1"}
         command = [sys.executable, __file__, "--into", file.name, *arguments]
         done = subprocess.run(command, stdout=subprocess.DEVNULL, env=environment, check=False)
+        if done.returncode < 0:
+            sys.exit(
+                f"error: The process that measures {way_of_death(done.returncode)}; use a smaller --data.batch_size."
+            )
         if done.returncode:
             sys.exit(done.returncode)
         row: dict[str, Any] = json.loads(Path(file.name).read_text())

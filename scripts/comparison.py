@@ -9,7 +9,7 @@ from string import ascii_uppercase
 
 import numpy as np
 
-from callbacks.run_folder import CONFIG
+from callbacks.run_folder import order_of_start
 from datamodules.names import readable
 from datamodules.pack import FINGERPRINT
 from scripts.chart import Point
@@ -262,9 +262,9 @@ def _letters() -> Iterable[str]:
 
 
 def _newer(one: Run, other: Run) -> Run:
-    def age(run: Run) -> tuple[bool, int]:
-        file = run.path / CONFIG if run.path.is_dir() else run.path
-        return not run.state, file.stat().st_mtime_ns
+    def age(run: Run) -> tuple[bool, int, int]:
+        number, time = order_of_start(run.path) if run.path.is_dir() else (0, run.path.stat().st_mtime_ns)
+        return not run.state, number if one.path.parent == other.path.parent else 0, time
 
     return max(one, other, key=age)
 

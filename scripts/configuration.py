@@ -4,14 +4,12 @@ A class named anew starts from its own defaults: nothing that was set for the cl
 """
 
 import argparse
-import codecs
 import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from difflib import get_close_matches
 from functools import partial, reduce
-from io import TextIOWrapper
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -26,7 +24,7 @@ from callbacks.checkpoint import CheckpointError
 from callbacks.peers import LOST, PeerError
 from callbacks.run_folder import with_split_rule
 from datamodules.loader import WorkerError
-from datamodules.names import escape, readable
+from datamodules.names import readable
 from models.checkpoint import read_checkpoint
 from models.class_path import DENIED, Scope, known_classes, not_known, trust
 from models.durable_file import NO_SPACE
@@ -34,6 +32,7 @@ from models.monitor import direction
 from models.plain_data import parse_yaml, read_yaml
 from scripts.expansion import expand, expand_all
 from scripts.meant_class import meant_class
+from scripts.standard_streams import LostOutputError, prepare_standard_streams, refuse_lost_output
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
@@ -250,13 +249,11 @@ def mistakes_in_one_sentence(*faults: type[Exception]) -> Iterator[None]:
     Args:
         faults: What may go wrong besides `FAULTS`.
     """
-    known: tuple[type[Exception], ...] = (*FAULTS, *faults)
-    codecs.register_error("escape", escape)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="escape")  # a path need not be text in the terminal's encoding
+    known: tuple[type[Exception], ...] = (*FAULTS, LostOutputError, *faults)
+    prepare_standard_streams()
     try:
         yield
+        refuse_lost_output()
     except MisconfigurationException as error:
         print(f"error: {readable(str(error))}", file=sys.stderr)
         sys.exit(2)

@@ -7,21 +7,19 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import TypeVar
 
 import imagehash
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from datamodules.cores import available_cores
 from datamodules.image_file import UnreadableImageError, as_shown, open_image
 from datamodules.image_files import ImageFiles
+from datamodules.loader import ON_FEWER_CORES, TimedLoader
 from datamodules.pack import Images
 from datamodules.progress import progress
-
-T = TypeVar("T")
 
 HASH_DISTANCE = 10
 """Bits of 64 in which the perceptual hashes of one picture may differ. Of Tiny ImageNet's images saved anew (JPEG of
@@ -165,10 +163,6 @@ class _Looks(Dataset[Fingerprints]):
         return found
 
 
-def _as_it_is(item: T) -> T:
-    return item
-
-
 def look_at(images: Images) -> Iterator[Fingerprints]:
     """Decode and fingerprint images with all cores.
 
@@ -180,7 +174,7 @@ def look_at(images: Images) -> Iterator[Fingerprints]:
     """
     ranges = [range(start, min(start + CHUNK_IMAGES, len(images))) for start in range(0, len(images), CHUNK_IMAGES)]
     workers = min(available_cores(), len(ranges))
-    yield from DataLoader(_Looks(images), batch_size=None, sampler=ranges, num_workers=workers, collate_fn=_as_it_is)
+    yield from TimedLoader(_Looks(images), batch_size=None, sampler=ranges, num_workers=workers, remedy=ON_FEWER_CORES)
 
 
 def joined(parts: list[Fingerprints]) -> Fingerprints:

@@ -68,7 +68,7 @@ def export(checkpoint: Path, name: str, output: Path | None, overwrite: bool) ->
     checkpoint = find_checkpoint(checkpoint)
     output = output or (run_of(checkpoint) or checkpoint.parent) / f"{checkpoint.stem}{format_.suffix}"
     refuse_output(output, overwrite)
-    classifier = load_trained(checkpoint, torch.device("cpu"))
+    classifier = load_trained(checkpoint, torch.device("cpu")).float()
     predictor = load_classifier(checkpoint)
     model, facts = ExportedModel(classifier), facts_of(classifier, read_checkpoint(checkpoint))
     pictures, whose = images_to_compare(checkpoint, classifier, sum(BATCH_SIZES))

@@ -5,7 +5,7 @@ Shapes: a batch of `B` images with `C` channels, `H` rows and `W` columns; `K` c
 
 import os
 from collections.abc import Collection, Generator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -26,7 +26,7 @@ from datamodules.transform import BatchTransform
 from models.checkpoint import read_checkpoint
 from scripts.predictions import probabilities_of
 from scripts.silence import silence_libraries
-from scripts.trained import autocast_dtype, find_checkpoint, load_trained
+from scripts.trained import autocast_dtype, computing_in, find_checkpoint, load_trained
 
 BATCH_SIZE = 64
 """Images per batch where the checkpoint does not say how many its run had."""
@@ -181,11 +181,11 @@ class ImageClassifier:
     @property
     def precision(self) -> str:
         """What the network computes in, such as `bfloat16`."""
-        return str(self._dtype or torch.float32).removeprefix("torch.")
+        return str(self._dtype or self.classifier.dtype).removeprefix("torch.")
 
     def computing(self) -> AbstractContextManager[object]:
         """A context in which the network computes in the precision of its run; `logits` without it enters one."""
-        return nullcontext() if self._dtype is None else torch.autocast(self.classifier.device.type, self._dtype)
+        return computing_in(self.classifier, self._dtype)
 
     @torch.no_grad()
     def logits(self, images: Tensor) -> NDArray[np.float32]:

@@ -21,6 +21,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from rich.cells import cell_len
 
 from datamodules.names import distinct_names, readable
+from scripts.standard_streams import output_failure, refuse_lost_output
 
 ROW_GROUP_CELLS = 2**20
 """Cells of a Parquet file that are in memory at a time."""
@@ -150,12 +151,10 @@ class Terminal(Output):
         return "  ".join(padded).rstrip()
 
     def _print(self, lines: Sequence[str]) -> None:
-        try:
-            print(*lines, sep="\n", flush=True)
-        except BrokenPipeError:  # whoever reads has read enough, which is no fault of the table's
-            raise
-        except OSError as error:
-            raise OutputError(f"The table cannot be written to standard output: {error.strerror or error}.") from error
+        print(*lines, sep="\n")
+        refuse_lost_output()
+        if output_failure():
+            raise BrokenPipeError  # whoever reads has read enough
 
 
 class LinesFile(Output):

@@ -23,9 +23,10 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from rich import get_console
 from rich.table import Table
 
-from callbacks.interruption import EXIT_STATUS, Stopped
+from callbacks.interruption import Stopped, heeded
 from callbacks.origin import read_origin
-from callbacks.run_folder import CONFIG, is_tested, read_results, wait_until_left
+from callbacks.run_folder import CONFIG, is_tested, order_of_start, read_results, wait_until_left
+from datamodules.loader import way_of_death
 from datamodules.names import readable
 from models.plain_data import parse_yaml
 from scripts.configuration import Config
@@ -146,7 +147,7 @@ def train_seeds(plan: Plan, seeds: Sequence[int]) -> list[SeedRun]:
 
     Raises:
         MisconfigurationException: If a run cannot begin because of a mistake in the configuration.
-        Stopped: If SIGTERM, SIGUSR1 or SIGINT has come; the seed in work has then written its checkpoint.
+        Stopped: If SIGTERM, SIGUSR1, SIGHUP or SIGINT has come; the seed in work has then written its checkpoint.
     """
     if seeds[-1] >= 2**32:
         raise MisconfigurationException(f"The last seed is {seeds[-1]}; give seeds from 0 to {2**32 - 1}.")
@@ -180,7 +181,10 @@ def _train_seed(plan: Plan, seed: int, child: "_Child") -> SeedRun:
         return SeedRun(seed, run, results)
     problem = said.removeprefix("error: ") or f"it ended with status {status}"
     if status < 0:
-        problem = f"it was ended by {signal.Signals(-status).name}"
+        again = (
+            "go on with the same command, or begin anew with fewer --data.num_workers or a smaller --data.batch_size"
+        )
+        problem = f"it {way_of_death(status)}; {again}"
     if status == 2 and begun:
         raise MisconfigurationException(problem)  # and so would each seed
     print(f"error: {name}: {problem}", file=sys.stderr)
@@ -211,7 +215,7 @@ def find_run(plan: Plan, seed: int) -> Path | None:
     origins = {run: read_origin(run) for run in found}
     found = [run for run, origin in origins.items() if origin and origin["data_fingerprint"] == fingerprint]
     done = [run for run in found if is_tested(read_results(run))]
-    return max(done or found, key=lambda run: (run / CONFIG).stat().st_mtime_ns, default=None)
+    return max(done or found, key=order_of_start, default=None)
 
 
 def _what_counts(text: str) -> Config | None:
@@ -290,7 +294,7 @@ class _Child:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "_Child":
-        self._before = {number: signal.signal(number, self._note) for number in EXIT_STATUS}
+        self._before = {number: signal.signal(number, self._note) for number in heeded()}
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -2,8 +2,8 @@
 
 import os
 from argparse import ArgumentError
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import torch
@@ -21,7 +21,10 @@ from scripts.data_command import build_data
 NAMED = 5
 """Classes that are named where two sets of them differ."""
 
-AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+AUTOCAST = {
+    **dict.fromkeys(("bf16-mixed", "bf16"), torch.bfloat16),
+    **dict.fromkeys(("16-mixed", "16"), torch.float16),
+}
 """What networks compute in at each of the Trainer's precisions that is not one number format alone."""
 
 
@@ -73,7 +76,7 @@ def run_of(checkpoint: Path) -> Path | None:
 
 
 def load_trained(checkpoint: Path, device: torch.device | None = None) -> Classifier:
-    """The network with its weights, in evaluation mode, not compiled.
+    """The network with its weights, in their number format, in evaluation mode, not compiled.
 
     Args:
         checkpoint: The file.
@@ -175,8 +178,27 @@ def computing(classifier: Classifier, checkpoint: Path) -> AbstractContextManage
         classifier: The network, on its device.
         checkpoint: Where it comes from.
     """
-    dtype = autocast_dtype(classifier, checkpoint)
-    return nullcontext() if dtype is None else torch.autocast(classifier.device.type, dtype)
+    return computing_in(classifier, autocast_dtype(classifier, checkpoint))
+
+
+@contextmanager
+def computing_in(classifier: Classifier, dtype: torch.dtype | None) -> Iterator[None]:
+    """A context in which the network computes as it does within the Trainer.
+
+    Args:
+        classifier: The network, on its device.
+        dtype: As `autocast_dtype` gives it.
+    """
+    if dtype is not None:
+        with torch.autocast(classifier.device.type, dtype):
+            yield
+        return
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(classifier.dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def autocast_dtype(classifier: Classifier, checkpoint: Path) -> torch.dtype | None:

@@ -223,7 +223,7 @@ def visualize(options: argparse.Namespace, flags: Sequence[str]) -> None:
         raise MisconfigurationException(
             f"{options.command} knows no {flags[0]}; see scripts/visualize.py CHECKPOINT {options.command} --help."
         )
-    drawn = COMMANDS[options.command](Subject(checkpoint, load_trained(checkpoint), options, flags))
+    drawn = COMMANDS[options.command](Subject(checkpoint, load_trained(checkpoint).float(), options, flags))
     if drawn is None or output is None:
         return
     save_picture(drawn, output)

@@ -2,7 +2,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from multiprocessing import active_children
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,26 @@ from tests.conftest import Run
 from tests.discovery import ROOT
 from tests.faults.case import timeless_rows
 
+STATUSES = [(signal.SIGTERM, 143), (signal.SIGUSR1, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
 TWO = ("--trainer.max_epochs=2", "--data.batch_size=256")
+
+
+@pytest.fixture(autouse=True)
+def hangs_up() -> Iterator[None]:
+    """The tests themselves may run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+class KillsWorkers(Callback):
+    """Kills what loads the training's batches in the nth of them, as the system does when memory runs out."""
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
+        if batch_idx == 2:
+            for worker in active_children():
+                os.kill(worker.pid or 0, signal.SIGKILL)
+                worker.join(60)
 
 
 class Sends(Callback):
@@ -51,7 +71,7 @@ def sends(stage: str, number: int, nth: int = 2) -> str:
     return f"--trainer.callbacks=[{{class_path: {Sends.__module__}.Sends, init_args: {where}}}]"
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "status"), STATUSES)
 def test_a_signal_saves_and_leaves_after_the_batch(
     train: Callable[..., Run], tmp_path: Path, capsys: pytest.CaptureFixture[str], number: int, status: int
 ) -> None:
@@ -62,6 +82,27 @@ def test_a_signal_saves_and_leaves_after_the_batch(
     assert Run(folder).checkpoint["global_step"] == 2
     said = capsys.readouterr().out
     assert f"stopped by {signal.Signals(number).name}; go on with: scripts/train.py fit --resume {folder}" in said
+
+
+def test_a_worker_that_is_killed_costs_no_whole_step(
+    train: Callable[..., Run], resume: Callable[..., Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--trainer.max_epochs=1", "--data.batch_size=128", "--trainer.accumulate_grad_batches=2")
+    whole = train(*flags, "--experiment=whole")
+    with pytest.raises(SystemExit) as left:
+        train(
+            *(*flags, "--experiment=broken", "--data.num_workers=2"),
+            f"--trainer.callbacks=[{KillsWorkers.__module__}.KillsWorkers]",
+        )
+    assert left.value.code == 1
+    said = capsys.readouterr()
+    assert "was killed, as the system does when memory runs out: use fewer with --data.num_workers, or a" in said.err
+    assert said.err.count("\n") == 1
+    (folder,) = tmp_path.glob("runs/broken/*")
+    assert f"broken off; go on with: scripts/train.py fit --resume {folder}" in said.out
+    assert Run(folder).checkpoint["global_step"] == 2  # that of the third and the fourth batch, as it was killed in one
+    run = resume(Run(folder), "--trainer.callbacks=null")
+    assert run.results["metrics"] == whole.results["metrics"]
 
 
 @pytest.mark.parametrize(("stage", "step"), [("validation", 4), ("test", 8)])
@@ -91,7 +132,7 @@ def test_a_signal_that_comes_when_training_is_just_over_is_heeded_in_the_test(
     assert "test/loss" in resume(Run(folder), "--trainer.callbacks=null").results["metrics"]
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "status"), STATUSES)
 def test_a_signal_before_training_leaves_at_once_and_writes_nothing(
     train: Callable[..., Run], resume: Callable[..., Run], number: int, status: int
 ) -> None:
@@ -116,9 +157,19 @@ def test_a_signal_while_packing_leaves_nothing_half_done(
 
 
 def test_afterwards_signals_do_what_they_did_before(train: Callable[..., Run]) -> None:
-    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)]
+    before = [signal.getsignal(number) for number, _ in STATUSES]
     train(*TWO)
-    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)] == before
+    assert [signal.getsignal(number) for number, _ in STATUSES] == before
+
+
+def test_a_lost_terminal_is_nothing_to_a_run_that_ignores_it_as_under_nohup(train: Callable[..., Run]) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        run = train("--trainer.max_epochs=1", "--data.batch_size=256", sends("train", signal.SIGHUP))
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert "test/loss" in run.results["metrics"]
 
 
 def test_a_second_interrupt_leaves_at_once(data_root: Path, tmp_path: Path) -> None:

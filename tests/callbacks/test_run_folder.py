@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from callbacks.run_folder import hold, make_run_folder, release_folders, with_split_rule
+from callbacks.run_folder import (
+    hold,
+    make_run_folder,
+    newest_run,
+    number_start,
+    order_of_start,
+    release_folders,
+    with_split_rule,
+)
 from scripts.train import main
 from tests.conftest import Run
 from tests.discovery import ROOT
@@ -53,10 +61,25 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:
 
 def test_the_newest_run_is_gone_on_with(train: Callable[..., Run], tmp_path: Path) -> None:
     older, newer = (train("--trainer.max_epochs=1", "--data.batch_size=512") for _ in range(2))
+    os.utime(newer.folder / "config.yaml", (1, 1))  # the clock was set back between the two
     main(["fit", "--runs", str(tmp_path / "runs"), "--resume", "--trainer.max_epochs=2"])
     assert [Run(run.folder).checkpoint["epoch"] for run in (older, newer)] == [1, 2]
     main(["fit", "--resume", str(older.folder), "--trainer.max_epochs=3"])
     assert [Run(run.folder).checkpoint["epoch"] for run in (older, newer)] == [3, 2]
+    assert max((newer.folder, older.folder), key=order_of_start) == older.folder, "the one that was started last"
+
+
+def test_runs_from_before_their_starts_were_numbered_go_by_the_clock(tmp_path: Path) -> None:
+    for number, run in enumerate(("a", "c", "b")):
+        (tmp_path / run).mkdir()
+        (tmp_path / run / "config.yaml").touch()
+        os.utime(tmp_path / run / "config.yaml", (number, number))
+    assert newest_run(tmp_path).name == "b"
+    number_start(tmp_path / "a")
+    assert newest_run(tmp_path).name == "a"
+    (tmp_path / "c" / "number.txt").write_text("9" * 5000)  # a stranger's
+    number_start(tmp_path / "b")
+    assert newest_run(tmp_path).name == "b"
 
 
 @pytest.mark.parametrize(

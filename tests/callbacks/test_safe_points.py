@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from lightning.pytorch.callbacks import Callback
 from callbacks.safe_points import add_safe_points, stands_between_epochs, stands_between_steps
 from tests.callbacks.test_curves import points, rows
 from tests.conftest import Run
+from tests.faults.case import timeless_rows
 
 SAVER = "lightning.pytorch.callbacks.ModelCheckpoint"
 FLAGS = ("--trainer.max_epochs=3", "--data.batch_size=128", "--trainer.log_every_n_steps=1")
@@ -93,3 +95,22 @@ def test_a_run_that_goes_on_between_epochs_knows_the_last_validation(
     before = run.results["metrics"]["val/loss"]
     resume(run, f"--trainer.callbacks=[{Remembers.__module__}.Remembers]", "--trainer.max_epochs=2")
     assert f"val/loss was {before}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("step", [5, 11, 16])
+def test_a_checkpoint_of_lightnings_from_a_validation_repeats_nothing(
+    train: Callable[..., Run], resume: Callable[..., Run], tmp_path: Path, step: int
+) -> None:
+    saver = (
+        f"{{class_path: {SAVER}, init_args: {{monitor: val/loss, mode: min, save_top_k: -1, filename: '{{step}}'}}}}"
+    )
+    flags = (*FLAGS, "--trainer.val_check_interval=5", "--early_stopping.patience=2", "--checkpoint.monitor=val/loss")
+    whole = train(*flags, f"--trainer.callbacks=[{saver}]", "--model.optimizer.lr=0.03")
+    broken = Run(tmp_path / "broken")
+    shutil.copytree(whole.folder, broken.folder)
+    for file in (broken.folder / "checkpoints").iterdir():
+        if file.name != f"step={step}.ckpt":
+            file.unlink()
+    assert resume(broken, "--trainer.callbacks=null").results["metrics"] == whole.results["metrics"]
+    assert timeless_rows(broken.folder) == timeless_rows(whole.folder)
+    assert broken.checkpoint["global_step"] == whole.checkpoint["global_step"]

@@ -4,6 +4,7 @@ import resource
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from multiprocessing import active_children
 from pathlib import Path
 from threading import Timer
@@ -14,7 +15,7 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch.utils.data import Dataset
 
-from datamodules.loader import TimedLoader, WorkerError
+from datamodules.loader import TimedLoader, WorkerError, lost_worker
 
 
 class Clock:
@@ -112,6 +113,42 @@ def test_a_worker_that_stops_before_its_batch_is_fetched_is_told_too(monkeypatch
         time.sleep(0.01)
     with pytest.raises(WorkerError, match="it was stopped"):
         list(batches)
+
+
+class Lost(Dataset[torch.Tensor]):
+    """Loses its worker when a batch is on its way, which nobody has fetched."""
+
+    def __init__(self) -> None:
+        self.trains = os.getpid()
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        if index == 2 and os.getpid() != self.trains:
+            Timer(0.3, os.kill, (os.getpid(), signal.SIGKILL)).start()
+        return torch.full((3,), index)
+
+
+def first_and_worker(loader: TimedLoader) -> tuple[Iterator[torch.Tensor], int]:
+    """Iterates, takes the first batch, and waits here, as in a training step, until the worker has died."""
+    others = active_children()
+    batches = iter(loader)
+    assert next(batches).tolist() == [0] * 3
+    (worker,) = (child for child in active_children() if child not in others)
+    worker.join(60)
+    return batches, worker.pid or 0
+
+
+def test_a_worker_that_dies_during_a_step_is_told_when_the_next_batch_is_wanted() -> None:
+    batches, worker = first_and_worker(TimedLoader(Lost(), batch_size=None, sampler=[0, 1, 2, 3], num_workers=1))
+    with pytest.raises(WorkerError, match=rf"A process that loads batches \(pid {worker}\) was killed"):
+        list(batches)
+
+
+def test_a_training_has_all_batches_until_it_leaves_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lost_worker, "is_asked_for", True)
+    monkeypatch.setattr(lost_worker, "sentence", "")
+    batches, worker = first_and_worker(TimedLoader(Lost(), batch_size=None, sampler=[0, 1, 2, 3], num_workers=1))
+    assert [batch.tolist() for batch in batches] == [[1] * 3, [2] * 3, [3] * 3]
+    assert f"(pid {worker}) was killed, as the system does when memory runs out" in lost_worker.sentence
 
 
 class Large(Dataset[tuple[torch.Tensor, int]]):

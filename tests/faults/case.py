@@ -21,17 +21,18 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from callbacks.interruption import EXIT_STATUS
 from datamodules.digits import Digits
 from models.checkpoint import read_checkpoint
 from tests.discovery import ROOT
 from tests.faults.change import Account, Change, images_of, unused
 from tests.faults.fault import PLACES, START, Fault
 
-SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 DISK = 0
 """Stands among them for a disk that is full."""
 
-STATUSES = {signal.SIGKILL: {-9}, signal.SIGTERM: {143}, signal.SIGINT: {130}, signal.SIGUSR1: {143}, DISK: {1, 2}}
+STATUSES = {signal.SIGKILL: {-9}, DISK: {1, 2}} | {number: {status} for number, status in EXIT_STATUS.items()}
 """What a struck process leaves with."""
 
 DISK_SIZE = "24m"

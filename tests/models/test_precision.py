@@ -1,10 +1,16 @@
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
+from datamodules.digits import Digits
+from models.classifier import Classifier
 from models.convnet import ConvNet
 from models.mlp import MLP
 from models.precision import choose_precision, count_flops
+from tests.conftest import quiet_trainer
 
 CPU = torch.device("cpu")
 
@@ -42,3 +48,17 @@ def test_cpu_takes_bfloat16_where_it_gains(
 def test_gpu_takes_bfloat16_where_it_has_it(monkeypatch: pytest.MonkeyPatch, supported: bool, precision: str) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: supported)
     assert choose_precision(MLP(4, 2), (1, 2, 2), torch.device("cuda"))[0] == precision
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-true", "32-true"])
+def test_weights_go_on_as_they_were_saved(
+    digits: Digits, classifier: Callable[[], Classifier], tmp_path: Path, precision: str
+) -> None:
+    trainer, trained = quiet_trainer(tmp_path, precision=precision, max_steps=2), classifier()
+    trainer.fit(trained, digits)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    other = classifier()
+    again = quiet_trainer(tmp_path, precision=precision, max_steps=2)
+    again.fit(other, digits, ckpt_path=tmp_path / "last.ckpt", weights_only=True)
+    found = other.state_dict()
+    assert all(torch.equal(value, found[name]) for name, value in trained.state_dict().items())

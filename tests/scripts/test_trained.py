@@ -1,4 +1,3 @@
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +8,8 @@ from PIL import Image
 
 from datamodules.randomness import random_key
 from datamodules.split import stratified_split
+from scripts.calibration import cross_entropy
+from scripts.predictions import predict_split
 from scripts.trained import computing, data_of, find_checkpoint, load_trained, refuse_other_classes, run_of
 from tests.conftest import Run
 from tests.datamodules.test_image_folder import SCANS, write_scans
@@ -140,13 +141,31 @@ def test_names_the_classes_that_differ() -> None:
         refuse_other_classes(["a", "b"], ["a", "c"], "x", "y")
 
 
-@pytest.mark.parametrize(("precision", "dtype"), [("32-true", torch.float32), ("bf16-mixed", torch.bfloat16)])
+@pytest.mark.parametrize(
+    ("precision", "dtype"),
+    [
+        ("32-true", torch.float32),
+        ("bf16-mixed", torch.bfloat16),
+        ("bf16-true", torch.bfloat16),
+        ("64-true", torch.float64),
+    ],
+)
 def test_computes_in_the_precision_of_the_run(
     train: Callable[..., Run], precision: str, dtype: torch.dtype, tmp_path: Path
 ) -> None:
     run = train(*SHORT, "--trainer.precision", precision)
     classifier = load_trained(run.best)
+    data = data_of(run.best, classifier, [])
     with torch.no_grad(), computing(classifier, run.best):
         logits = classifier(torch.zeros(1, 1, 8, 8, device=classifier.device))
+        found = predict_split(classifier, data, "test")
     assert logits.dtype == dtype
-    assert json.loads((run.folder / "results.json").read_text())["precision"] == precision
+    assert torch.get_default_dtype() == torch.float32
+    assert run.results["precision"].startswith(precision)
+    assert cross_entropy(found.logits, found.labels) == pytest.approx(run.results["metrics"]["test/loss"], rel=1e-6)
+    assert all(torch.equal(value.cpu(), saved_of(run)[name]) for name, value in classifier.state_dict().items())
+
+
+def saved_of(run: Run) -> dict[str, torch.Tensor]:
+    weights: dict[str, torch.Tensor] = torch.load(run.best, weights_only=True)["state_dict"]
+    return weights
