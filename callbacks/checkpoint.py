@@ -13,18 +13,18 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from callbacks.finite_guard import FiniteGuard
-from callbacks.interruption import Stopped
-from callbacks.safe_points import (
+from callbacks.run.interruption import Stopped
+from callbacks.run.safe_points import (
     add_safe_points,
     highest_in_any_process,
     stands_between_epochs,
     stands_between_steps,
 )
 from callbacks.weight_average import WeightAverage
-from datamodules.loader import WorkerError
-from models.checkpoint import read_checkpoint
-from models.durable_file import copy_whole, link_whole, part_of, publish
-from models.monitor import Basis, basis, direction, is_of_validation, refuse_unlogged, still_holds
+from datamodules.loading.loader import WorkerError
+from models.serialization.checkpoint import read_checkpoint
+from models.serialization.durable_file import copy_whole, link_whole, part_of, publish
+from models.training.monitor import Basis, basis, direction, is_of_validation, refuse_unlogged, still_holds
 
 BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
 

@@ -15,8 +15,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from torch.utils.tensorboard import SummaryWriter
 
-from callbacks.outside_steps import OutsideSteps
-from models.durable_file import replace_file, replacing
+from callbacks.run.outside_steps import OutsideSteps
+from models.serialization.durable_file import replace_file, replacing
 
 TABLE, EVENTS = ExperimentWriter.NAME_METRICS_FILE, "events.out.tfevents.*"
 

@@ -7,7 +7,7 @@ import lightning.pytorch.callbacks
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from models.monitor import Basis, basis, direction, is_of_validation, refuse_unlogged, still_holds
+from models.training.monitor import Basis, basis, direction, is_of_validation, refuse_unlogged, still_holds
 
 
 class EarlyStopping(lightning.pytorch.callbacks.EarlyStopping):

@@ -19,8 +19,8 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
 from datamodules.base import ImageDataModule
-from datamodules.features import Chunk, Features, write_features
-from datamodules.progress import Advance, progress
+from datamodules.loading.progress import Advance, progress
+from datamodules.packing.features import Chunk, Features, write_features
 from models.classifier import Classifier
 
 SPLITS = ("train", "val")

@@ -15,11 +15,11 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import Tensor
 from torch.optim import Optimizer
 
-from callbacks.logged_steps import is_logged_step
-from callbacks.sharding import has_all_weights
+from callbacks.run.logged_steps import is_logged_step
+from callbacks.run.sharding import has_all_weights
 from callbacks.weight_average import WeightAverage
 from models.classifier import Classifier
-from models.durable_file import replacing
+from models.serialization.durable_file import replacing
 
 MOST_IN_A_ROW = 10
 """Steps in a row without a finite loss and gradient after which training stops in any case: nothing is learnt."""

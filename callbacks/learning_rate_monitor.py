@@ -5,7 +5,7 @@ from typing import Any
 import lightning.pytorch.callbacks
 from lightning.pytorch import Trainer
 
-from callbacks.logged_steps import first_batch, is_logged_step
+from callbacks.run.logged_steps import first_batch, is_logged_step
 
 
 class LearningRateMonitor(lightning.pytorch.callbacks.LearningRateMonitor):

@@ -12,10 +12,10 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
 from callbacks.checkpoint import Checkpoint
-from callbacks.safe_points import validate_after_this_step
+from callbacks.run.safe_points import validate_after_this_step
 from callbacks.weight_average import WeightAverage
 from datamodules.base import ImageDataModule
-from models.batch_norm import compute_statistics, trained_batch_norms
+from models.training.batch_norm import compute_statistics, trained_batch_norms
 
 
 class SWA(WeightAverage):

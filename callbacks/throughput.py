@@ -4,8 +4,8 @@ from typing import cast
 
 from lightning.pytorch import LightningModule, Trainer
 
-from callbacks.outside_steps import OutsideSteps
-from callbacks.run_record import Stopwatch
+from callbacks.run.outside_steps import OutsideSteps
+from callbacks.run.run_record import Stopwatch
 from models.classifier import Classifier
 
 

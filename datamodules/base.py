@@ -21,18 +21,18 @@ from lightning.pytorch.utilities import rank_zero_only
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from datamodules.cores import available_cores
-from datamodules.data_changes import KnownImages, data_changes, known_images
-from datamodules.features import Features
-from datamodules.loader import TimedLoader
-from datamodules.names import readable
-from datamodules.normalization import Normalization, chosen_normalization
-from datamodules.pack import Pack
-from datamodules.randomness import EVALUATION, Generator, own_generators, random_key, seed_generators
-from datamodules.sampler import KeyedBatchSampler, balanced_counts
-from datamodules.source import ImageSource
-from datamodules.split import SPLITS, Rule, draw_splits
-from datamodules.transform import Batch, BatchTransform, ModuleState
+from datamodules.batching.data_changes import KnownImages, data_changes, known_images
+from datamodules.batching.normalization import Normalization, chosen_normalization
+from datamodules.batching.randomness import EVALUATION, Generator, own_generators, random_key, seed_generators
+from datamodules.batching.sampler import KeyedBatchSampler, balanced_counts
+from datamodules.batching.split import SPLITS, Rule, draw_splits
+from datamodules.batching.transform import Batch, BatchTransform, ModuleState
+from datamodules.decoding.names import readable
+from datamodules.loading.cores import available_cores
+from datamodules.loading.loader import TimedLoader
+from datamodules.packing.features import Features
+from datamodules.packing.pack import Pack
+from datamodules.packing.source import ImageSource
 
 LARGE_BATCH_BYTES = 2**22
 """From this size on, copying a batch takes longer than what is spent on a batch of any size, some 0.1 ms."""
@@ -280,7 +280,7 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=NotesArguments
     def draw_splits(
         self, splits: dict[str, Tensor], labels: Tensor, identities: NDArray[np.uint64]
     ) -> dict[str, Tensor]:
-        """Choose the images of each split, as `datamodules.split.draw_splits` does with the sizes asked for.
+        """Choose the images of each split, as `datamodules.batching.split.draw_splits` does with the sizes asked for.
 
         Args:
             splits: The places of the images of each split that the source comes with, int64.

@@ -10,8 +10,8 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torchvision import datasets
 
 from datamodules.base import ImageDataModule
-from datamodules.image_files import fingerprint_files, images_under, listed
-from datamodules.pack import Source
+from datamodules.decoding.image_files import fingerprint_files, images_under, listed
+from datamodules.packing.pack import Source
 
 
 class CIFAR10(ImageDataModule):

@@ -5,7 +5,7 @@ from importlib.metadata import version
 import numpy as np
 
 from datamodules.base import ImageDataModule
-from datamodules.pack import Source
+from datamodules.packing.pack import Source
 
 
 class Digits(ImageDataModule):

@@ -10,8 +10,8 @@ from typing import Any, Literal
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from datamodules.base import ImageDataModule
-from datamodules.image_file import Resize, is_image
-from datamodules.image_files import (
+from datamodules.decoding.image_file import Resize, is_image
+from datamodules.decoding.image_files import (
     files_in,
     fingerprint_files,
     folders_in,
@@ -20,8 +20,8 @@ from datamodules.image_files import (
     images_under,
     listed,
 )
-from datamodules.names import some_of
-from datamodules.pack import Source
+from datamodules.decoding.names import some_of
+from datamodules.packing.pack import Source
 
 SPLIT_WORDS = {
     "train": ("train", "training"),

@@ -6,9 +6,9 @@ from typing import ClassVar
 from torchvision import datasets
 
 from datamodules.base import ImageDataModule
-from datamodules.idx import find_idx, read_idx
-from datamodules.image_files import fingerprint_files
-from datamodules.pack import Source
+from datamodules.decoding.idx import find_idx, read_idx
+from datamodules.decoding.image_files import fingerprint_files
+from datamodules.packing.pack import Source
 
 
 class MNIST(ImageDataModule):

@@ -7,8 +7,8 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torchvision.datasets.utils import download_and_extract_archive
 
 from datamodules.base import ImageDataModule
-from datamodules.image_files import fingerprint_files, images_in, listed
-from datamodules.pack import Source
+from datamodules.decoding.image_files import fingerprint_files, images_in, listed
+from datamodules.packing.pack import Source
 
 
 class TinyImageNet(ImageDataModule):

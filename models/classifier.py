@@ -20,15 +20,15 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.checkpoint import read_checkpoint
-from models.class_path import check_classes, known_classes
-from models.freezing import Freezing
 from models.losses import CrossEntropy, Loss
-from models.metrics import ClassificationMetrics
-from models.optimization import Optimization, make_ready, make_schedule, step_plateaus
-from models.parameter_groups import parameter_groups
-from models.views import Views, average_logits
-from models.weights import misfit
+from models.serialization.checkpoint import read_checkpoint
+from models.serialization.class_path import check_classes, known_classes
+from models.serialization.pretrained import misfit
+from models.training.freezing import Freezing
+from models.training.metrics import ClassificationMetrics
+from models.training.optimization import Optimization, make_ready, make_schedule, step_plateaus
+from models.training.parameter_groups import parameter_groups
+from models.training.test_time_augmentation import Views, average_logits
 
 Batch = tuple[Tensor, Tensor]
 """Normalised images, float `[B, C, H, W]`, and labels, int64 `[B]` or, of mixed images, probabilities `[B, K]`."""
@@ -409,7 +409,7 @@ class Classifier(LightningModule):
 
         Raises:
             MisconfigurationException: If the file is missing, damaged or of another program, or names what is no class
-                or, unless `models.class_path.trust` allows it, one of another package.
+                or, unless `models.serialization.class_path.trust` allows it, one of another package.
         """
         checkpoint = read_checkpoint(checkpoint_path)
         saved = checkpoint.get(cls.CHECKPOINT_HYPER_PARAMS_KEY, {})

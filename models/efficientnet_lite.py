@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.weights import Weights, load_weights, read_weights
+from models.serialization.pretrained import Weights, load_weights, read_weights
 
 BLOCKS = (
     *((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80)),

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.head import refuse_empty
-from models.weights import load_weights, read_weights
+from models.serialization.pretrained import load_weights, read_weights
 
 
 class BasicBlock(nn.Module):

@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import (
     StepLR,
 )
 
-from models.monitor import still_holds
+from models.training.monitor import still_holds
 
 
 class WarmupCosine(LambdaLR):

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from models.head import head_layers
-from models.near_names import near_names
-from models.weights import load_weights, read_weights
+from models.serialization.near_names import near_names
+from models.serialization.pretrained import load_weights, read_weights
 
 
 class TimmModel(nn.Module):

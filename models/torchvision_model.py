@@ -14,8 +14,8 @@ from torchvision.models import get_model, get_model_weights, list_models
 from torchvision.models.vision_transformer import interpolate_embeddings
 
 from models.head import head_layers
-from models.near_names import near_names
-from models.weights import Weights, load_weights, read_weights
+from models.serialization.near_names import near_names
+from models.serialization.pretrained import Weights, load_weights, read_weights
 
 WITH_AUXILIARY_HEADS = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
 """Networks that were trained with further heads, and what the names of these heads' weights begin with."""

@@ -25,19 +25,19 @@ from rich.markup import escape
 from rich.table import Table
 
 from datamodules.base import ImageDataModule
-from datamodules.identity import identities
-from datamodules.image_files import ImageFiles
-from datamodules.names import readable
-from datamodules.pack import Images, Source
-from datamodules.progress import progress
-from datamodules.source_check import checked
-from datamodules.split import SPLITS
-from models.durable_file import replace_file
-from scripts.audit_page import Shown, ShownPair, write_page
-from scripts.data_command import run_on_data
-from scripts.duplicates import Fingerprints, joined, look_at, near_pairs, view
-from scripts.expansion import to_path
-from scripts.stray_files import stray_files
+from datamodules.batching.split import SPLITS
+from datamodules.decoding.image_files import ImageFiles
+from datamodules.decoding.names import readable
+from datamodules.loading.progress import progress
+from datamodules.packing.identity import identities
+from datamodules.packing.pack import Images, Source
+from datamodules.packing.source_check import checked
+from models.serialization.durable_file import replace_file
+from scripts.command.data_flags import run_on_data
+from scripts.command.expansion import to_path
+from scripts.data_quality.audit_page import Shown, ShownPair, write_page
+from scripts.data_quality.duplicates import Fingerprints, joined, look_at, near_pairs, view
+from scripts.data_quality.stray_files import stray_files
 
 EXAMPLES = 3
 """Findings of each kind that the table shows."""

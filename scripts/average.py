@@ -25,18 +25,18 @@ from rich.table import Table
 from torch import Tensor
 
 from datamodules.base import ImageDataModule
-from datamodules.names import distinct_names, readable
-from datamodules.progress import progress
-from models.batch_norm import compute_statistics, trained_batch_norms
-from models.checkpoint import DurableCheckpointIO, read_checkpoint
+from datamodules.decoding.names import distinct_names, readable
+from datamodules.loading.progress import progress
 from models.classifier import Classifier
-from scripts.calibration import cross_entropy
-from scripts.configuration import TRUST, mistakes_in_one_sentence
-from scripts.expansion import to_path
-from scripts.output_file import refuse_output
-from scripts.predictions import predict_split
-from scripts.silence import silence_libraries
-from scripts.trained import computing, data_of, find_checkpoint, load_trained
+from models.serialization.checkpoint import DurableCheckpointIO, read_checkpoint
+from models.training.batch_norm import compute_statistics, trained_batch_norms
+from scripts.command.configuration import TRUST, mistakes_in_one_sentence
+from scripts.command.expansion import to_path
+from scripts.command.output_file import refuse_output
+from scripts.command.silence import silence_libraries
+from scripts.inference.predictions import predict_split
+from scripts.inference.trained import computing, data_of, find_checkpoint, load_trained
+from scripts.uncertainty.calibration import cross_entropy
 
 KEPT = (
     *("state_dict", "hyper_parameters", "hparams_name", "class_names", "preprocessing", "config"),
@@ -127,7 +127,7 @@ def weights_only(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     """What of a checkpoint predicts: neither optimizer, schedule, loops and callbacks, nor weights beside an average.
 
     Args:
-        checkpoint: As `models.checkpoint.read_checkpoint` gives it; it is left as it is.
+        checkpoint: As `models.serialization.checkpoint.read_checkpoint` gives it; it is left as it is.
     """
     kept = {key: checkpoint[key] for key in KEPT if key in checkpoint}
     for key, value in checkpoint.items():

@@ -7,7 +7,7 @@
 Each configuration is trained by scripts/train.py as a user would, with all default callbacks, loggers and metrics. An
 epoch of --steps steps is timed right after as many bare steps (forward, loss, backward, update on a batch that is on
 the device already), so that both see the machine in the same state; then the program that is commonly written for the
-task (`scripts/standard_program.py`) is timed in the same process, with no workers and with one per core, and the
+task (`scripts/training/standard_program.py`) is timed in the same process, with no workers and with one per core, and the
 faster one is shown. Of image files it is measured how fast they are packed, and how fast Pillow alone decodes them.
 
 With --callbacks, each configuration is trained and tested once as it would be without, and the time spent in each
@@ -42,21 +42,21 @@ from rich.console import Console
 from rich.table import Table
 from torchvision import transforms
 
-from callbacks.step_benchmark import StepBenchmark
+from callbacks.diagnostics.step_benchmark import StepBenchmark
 from datamodules.base import ImageDataModule
-from datamodules.cores import available_cores
-from datamodules.image_file import FORMATS
-from datamodules.image_files import ImageFiles
-from datamodules.loader import way_of_death
-from scripts.configuration import mistakes_in_one_sentence
-from scripts.expansion import to_path
-from scripts.image_classifier import ImageClassifier, load_classifier
-from scripts.input_images import input_images
+from datamodules.decoding.image_file import FORMATS
+from datamodules.decoding.image_files import ImageFiles
+from datamodules.loading.cores import available_cores
+from datamodules.loading.loader import way_of_death
+from scripts.command.configuration import mistakes_in_one_sentence
+from scripts.command.expansion import to_path
+from scripts.command.process import training_process
+from scripts.inference.image_classifier import ImageClassifier, load_classifier
+from scripts.inference.input_images import input_images
+from scripts.inference.prediction_output import columns_for, output_file
 from scripts.predict import command_line, write_rows
-from scripts.prediction_output import columns_for, output_file
-from scripts.process import training_process
-from scripts.standard_program import time_standard_program
 from scripts.train import TrainCLI
+from scripts.training.standard_program import time_standard_program
 
 TABLE_WIDTH = 110
 """Columns of text that a table needs."""

@@ -17,17 +17,17 @@ from pathlib import Path
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from rich import get_console
 
-from datamodules.names import readable
-from models.durable_file import replace_file
-from scripts.comparison import Comparison, compare_runs
-from scripts.comparison_page import STYLE, page_parts
-from scripts.configuration import TRUST, mistakes_in_one_sentence
-from scripts.expansion import expand, to_path
-from scripts.page import write_page
-from scripts.paired import compare_groups
-from scripts.runs import read_all
-from scripts.silence import silence_libraries
-from scripts.table import latex, markdown, show
+from datamodules.decoding.names import readable
+from models.serialization.durable_file import replace_file
+from scripts.command.configuration import TRUST, mistakes_in_one_sentence
+from scripts.command.expansion import expand, to_path
+from scripts.command.silence import silence_libraries
+from scripts.comparison.comparison import Comparison, compare_runs
+from scripts.comparison.comparison_page import STYLE, page_parts
+from scripts.comparison.paired import compare_groups
+from scripts.comparison.runs import read_all
+from scripts.report.page import write_page
+from scripts.report.table import latex, markdown, show
 
 
 def as_csv(comparison: Comparison) -> str:
@@ -44,7 +44,7 @@ def compare(names: Sequence[str], files: dict[str, Path | None], predict: bool, 
     """Compare runs, print what is found, and write what is asked for.
 
     Args:
-        names: As for `scripts.runs.find_runs`.
+        names: As for `scripts.comparison.runs.find_runs`.
         files: Where to write `html`, `csv`, `latex` and `markdown`, if anywhere.
         predict: Whether networks may be tested on the same images.
         flags: Those of `scripts/train.py` about data.

@@ -27,11 +27,11 @@ from rich.table import Table
 from sklearn.datasets import load_sample_image
 from torch.nn import functional as F
 
-from callbacks.figure import new_figure, picture_of
-from datamodules.image_file import UnreadableImageError, as_shown, open_image
-from scripts.configuration import mistakes_in_one_sentence
-from scripts.expansion import expand
-from scripts.picture_file import picture_file, save_picture, show_picture
+from datamodules.decoding.image_file import UnreadableImageError, as_shown, open_image
+from scripts.command.configuration import mistakes_in_one_sentence
+from scripts.command.expansion import expand
+from scripts.command.picture_file import picture_file, save_picture, show_picture
+from scripts.report.figure import new_figure, picture_of
 
 Numbers = NDArray[np.float64]
 

@@ -22,15 +22,17 @@ from matplotlib import colormaps
 from PIL import Image
 from torch import Tensor
 
-from callbacks.confusion_matrix import MOST_CLASSES, SHADES
-from callbacks.image_grid import as_rgb, picture
+from callbacks.tensorboard.confusion_matrix import MOST_CLASSES, SHADES
+from callbacks.tensorboard.image_grid import as_rgb, picture
 from datamodules.base import ImageDataModule
-from models.checkpoint import read_checkpoint
 from models.classifier import Classifier
-from models.durable_file import replace_file
-from scripts.calibration import BINS, Reliability, fit_temperature, reliability
-from scripts.configuration import TRUST, mistakes_in_one_sentence
-from scripts.evaluation_page import (
+from models.serialization.checkpoint import read_checkpoint
+from models.serialization.durable_file import replace_file
+from scripts.command.configuration import TRUST, mistakes_in_one_sentence
+from scripts.command.expansion import to_path
+from scripts.command.silence import silence_libraries
+from scripts.comparison.runs import Curves, read_curves
+from scripts.evaluation.evaluation_page import (
     SCRIPT,
     STYLE,
     ShownImage,
@@ -41,15 +43,13 @@ from scripts.evaluation_page import (
     section,
     training_curves,
 )
-from scripts.expansion import to_path
-from scripts.intervals import CONFIDENCE, Interval, class_figures, class_intervals, wilson
-from scripts.layers import grad_cam, last_maps
-from scripts.page import embedded, escaped, table, write_page
-from scripts.predictions import Predictions, predict_split, write_predictions
+from scripts.inference.layers import grad_cam, last_maps
+from scripts.inference.predictions import Predictions, predict_split, write_predictions
+from scripts.inference.trained import computing, data_of, find_checkpoint, load_trained, run_of
 from scripts.preview import number_of_images
-from scripts.runs import Curves, read_curves
-from scripts.silence import silence_libraries
-from scripts.trained import computing, data_of, find_checkpoint, load_trained, run_of
+from scripts.report.page import embedded, escaped, table, write_page
+from scripts.uncertainty.calibration import BINS, Reliability, fit_temperature, reliability
+from scripts.uncertainty.intervals import CONFIDENCE, Interval, class_figures, class_intervals, wilson
 
 PAIRS = 10
 """Most confused pairs of classes that are shown."""

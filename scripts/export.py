@@ -23,19 +23,19 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from PIL import Image
 from torch import Tensor
 
-from datamodules.image_file import open_image, pixels_of
-from models.checkpoint import read_checkpoint
+from datamodules.decoding.image_file import open_image, pixels_of
 from models.classifier import Classifier
-from models.durable_file import replacing
-from scripts.configuration import TRUST, mistakes_in_one_sentence
-from scripts.data_command import build_data
-from scripts.expansion import to_path
-from scripts.export_formats import FORMATS, ExportedModel, ExportError, Predict, facts_of, reason_of
-from scripts.image_classifier import load_classifier
-from scripts.output_file import refuse_output
-from scripts.shown_image import as_network_sees
-from scripts.silence import silence_libraries
-from scripts.trained import data_of, find_checkpoint, load_trained, run_of
+from models.serialization.checkpoint import read_checkpoint
+from models.serialization.durable_file import replacing
+from scripts.command.configuration import TRUST, mistakes_in_one_sentence
+from scripts.command.data_flags import build_data
+from scripts.command.expansion import to_path
+from scripts.command.output_file import refuse_output
+from scripts.command.silence import silence_libraries
+from scripts.inference.export_formats import FORMATS, ExportedModel, ExportError, Predict, facts_of, reason_of
+from scripts.inference.image_classifier import load_classifier
+from scripts.inference.shown_image import as_network_sees
+from scripts.inference.trained import data_of, find_checkpoint, load_trained, run_of
 
 BATCH_SIZES = (1, 2, 5, 8)
 """Images at a time in which the file is compared with the checkpoint, each image once."""

@@ -16,13 +16,13 @@ import numpy as np
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
-from callbacks.figure import new_figure, picture_of
-from callbacks.range_test import CEILING, UNSETTLED, RangeTest, Suggestion, smooth, suggest
-from callbacks.run_folder import make_run_folder
-from datamodules.progress import progress
-from scripts.picture_file import picture_file, save_picture
-from scripts.process import training_process
-from scripts.trial import Trial
+from callbacks.diagnostics.range_test import CEILING, UNSETTLED, RangeTest, Suggestion, smooth, suggest
+from callbacks.run.run_folder import make_run_folder
+from datamodules.loading.progress import progress
+from scripts.command.picture_file import picture_file, save_picture
+from scripts.command.process import training_process
+from scripts.report.figure import new_figure, picture_of
+from scripts.training.dry_run import Trial
 
 
 def draw(test: RangeTest, suggestion: Suggestion) -> Image.Image:

@@ -23,13 +23,13 @@ from rich import box, get_console
 from rich.table import Table
 from rich.text import Text
 
-from callbacks.origin import read_origin, read_restarts
-from callbacks.run_folder import CONFIG
-from datamodules import features, pack
-from datamodules.names import readable, some_of
-from models.plain_data import read_json, read_yaml
-from scripts.configuration import mistakes_in_one_sentence
-from scripts.expansion import to_path
+from callbacks.run.origin import read_origin, read_restarts
+from callbacks.run.run_folder import CONFIG
+from datamodules.decoding.names import readable, some_of
+from datamodules.packing import features, pack
+from models.serialization.plain_data import read_json, read_yaml
+from scripts.command.configuration import mistakes_in_one_sentence
+from scripts.command.expansion import to_path
 
 FEATURES = "features-"
 """What the name of a feature cache begins with; that of a pack, with its data set's."""

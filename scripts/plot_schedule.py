@@ -13,11 +13,11 @@ import numpy as np
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from PIL import Image
 
-from callbacks.figure import new_figure, picture_of
-from callbacks.schedule_rehearsal import ScheduleRehearsal
-from scripts.picture_file import picture_file, save_picture
-from scripts.process import training_process
-from scripts.trial import Trial
+from callbacks.diagnostics.schedule_rehearsal import ScheduleRehearsal
+from scripts.command.picture_file import picture_file, save_picture
+from scripts.command.process import training_process
+from scripts.report.figure import new_figure, picture_of
+from scripts.training.dry_run import Trial
 
 
 def draw(schedule: ScheduleRehearsal) -> Image.Image:

@@ -18,14 +18,15 @@ import numpy as np
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from numpy.typing import NDArray
 
-from datamodules.loader import WorkerError
-from datamodules.names import readable
-from datamodules.progress import progress
-from scripts.configuration import TRUST
-from scripts.expansion import expand, to_path
-from scripts.image_classifier import ImageClassifier, load_classifier
-from scripts.input_images import input_images
-from scripts.prediction_output import (
+from datamodules.decoding.names import readable
+from datamodules.loading.loader import WorkerError
+from datamodules.loading.progress import progress
+from scripts.command.configuration import TRUST
+from scripts.command.expansion import expand, to_path
+from scripts.command.process import training_process
+from scripts.inference.image_classifier import ImageClassifier, load_classifier
+from scripts.inference.input_images import input_images
+from scripts.inference.prediction_output import (
     ERROR,
     PATH,
     PROBABILITY,
@@ -36,8 +37,7 @@ from scripts.prediction_output import (
     columns_for,
     output_file,
 )
-from scripts.predictions import probabilities_of
-from scripts.process import training_process
+from scripts.inference.predictions import probabilities_of
 
 NO_FINITE_LOGITS = "the network gives numbers that are not finite"
 

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from callbacks.preview import batch_picture
+from callbacks.tensorboard.preview import batch_picture
 from datamodules.base import ImageDataModule
-from datamodules.transform import Batch
-from scripts.data_command import run_on_data
-from scripts.picture_file import picture_file, save_picture
+from datamodules.batching.transform import Batch
+from scripts.command.data_flags import run_on_data
+from scripts.command.picture_file import picture_file, save_picture
 
 
 def first_batch(data: ImageDataModule) -> Batch:

@@ -19,16 +19,16 @@ from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from callbacks.interruption import Stopped
-from callbacks.run_folder import is_tested, read_results
-from models.durable_file import replace_file
-from models.plain_data import read_json
-from scripts.configuration import CONFIGS
-from scripts.expansion import to_path
-from scripts.output_file import refuse_output
-from scripts.process import training_process
-from scripts.seeds import number_of_seeds, spread, train_seeds
+from callbacks.run.interruption import Stopped
+from callbacks.run.run_folder import is_tested, read_results
+from models.serialization.durable_file import replace_file
+from models.serialization.plain_data import read_json
+from scripts.command.configuration import CONFIGS
+from scripts.command.expansion import to_path
+from scripts.command.output_file import refuse_output
+from scripts.command.process import training_process
 from scripts.train import plan_seeds
+from scripts.training.seeds import number_of_seeds, spread, train_seeds
 
 
 @dataclass(frozen=True)

@@ -34,14 +34,14 @@ from lightning.pytorch.trainer import Trainer
 from rich import get_console
 from rich.table import Table
 
-from callbacks import slurm, torchrun
 from callbacks.checkpoint import refuse_small_disk
 from callbacks.curves import CSVLogger, Curves, TensorBoardLogger, cut_curves
-from callbacks.interruption import Interruption, Stopped
-from callbacks.origin import repeated_run
-from callbacks.peers import leave, let_come_together
-from callbacks.prediction_file import PredictionFile
-from callbacks.run_folder import (
+from callbacks.run import slurm, torchrun
+from callbacks.run.interruption import Interruption, Stopped
+from callbacks.run.origin import repeated_run
+from callbacks.run.peers import leave, let_come_together
+from callbacks.run.prediction_file import PredictionFile
+from callbacks.run.run_folder import (
     CHECKPOINTS,
     CONFIG,
     agree_on_run_folder,
@@ -52,19 +52,19 @@ from callbacks.run_folder import (
     refuse_links,
     release_folders,
 )
-from callbacks.run_record import RunRecord
+from callbacks.run.run_record import RunRecord
 from datamodules.base import ImageDataModule
-from datamodules.names import some_of
-from models.checkpoint import DurableCheckpointIO, is_weights_only, newest_checkpoint, read_checkpoint
-from models.class_path import Scope, check_classes
+from datamodules.decoding.names import some_of
 from models.classifier import Classifier
-from models.durable_file import NO_SPACE, remove_leftovers
-from models.precision import choose_precision
-from scripts.configuration import CONFIGS, FAULTS, Parser, fill_modes, one_sentence, read_layers
-from scripts.expansion import to_path
-from scripts.likeness import compare_runs, refuse_incomplete
-from scripts.process import training_process
-from scripts.seeds import Plan, asks_for_seeds, train_seeds_and_tell
+from models.serialization.checkpoint import DurableCheckpointIO, is_weights_only, newest_checkpoint, read_checkpoint
+from models.serialization.class_path import Scope, check_classes
+from models.serialization.durable_file import NO_SPACE, remove_leftovers
+from models.training.precision import choose_precision
+from scripts.command.configuration import CONFIGS, FAULTS, Parser, fill_modes, one_sentence, read_layers
+from scripts.command.expansion import to_path
+from scripts.command.process import training_process
+from scripts.training.reproducibility import compare_runs, refuse_incomplete
+from scripts.training.seeds import Plan, asks_for_seeds, train_seeds_and_tell
 
 PREDICTIONS = "predictions.csv"
 

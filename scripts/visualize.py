@@ -25,22 +25,22 @@ from PIL import Image
 from rich import get_console
 from torch import Tensor, nn
 
-from callbacks.filters import CONVOLUTIONS, convolutions, filters_picture
-from callbacks.image_grid import as_rgb
-from datamodules.progress import progress
+from callbacks.tensorboard.filters import CONVOLUTIONS, convolutions, filters_picture
+from callbacks.tensorboard.image_grid import as_rgb
+from datamodules.loading.progress import progress
 from models.classifier import Classifier
-from models.near_names import near_names
-from scripts.architecture import layer_table, layers_of
-from scripts.configuration import TRUST, mistakes_in_one_sentence
-from scripts.embedding import embedding_picture, features_of, last_linear, t_sne, write_projector
-from scripts.expansion import expand, to_path
-from scripts.layer_pictures import activations_picture, attribution_picture
-from scripts.layers import find_layer, grad_cam, last_maps, layer_outputs, occlusion, saliency
-from scripts.picture_file import picture_file, save_picture, show_picture
+from models.serialization.near_names import near_names
+from scripts.command.configuration import TRUST, mistakes_in_one_sentence
+from scripts.command.expansion import expand, to_path
+from scripts.command.picture_file import picture_file, save_picture, show_picture
+from scripts.command.silence import silence_libraries
+from scripts.inference.layers import find_layer, grad_cam, last_maps, layer_outputs, occlusion, saliency
+from scripts.inference.shown_image import IN_DATA, as_network_sees, shown_image
+from scripts.inference.trained import data_of, find_checkpoint, load_trained, run_of
+from scripts.interpretation.architecture import layer_table, layers_of
+from scripts.interpretation.embedding import embedding_picture, features_of, last_linear, t_sne, write_projector
+from scripts.interpretation.layer_pictures import activations_picture, attribution_picture
 from scripts.preview import number_of_images
-from scripts.shown_image import IN_DATA, as_network_sees, shown_image
-from scripts.silence import silence_libraries
-from scripts.trained import data_of, find_checkpoint, load_trained, run_of
 
 MOST_TILES = 64
 """Maps or filters in a picture unless asked for otherwise."""

@@ -17,10 +17,10 @@ from lightning.pytorch import Trainer
 
 from datamodules.base import ImageDataModule
 from datamodules.digits import Digits
-from datamodules.pack import Source
-from models.checkpoint import read_checkpoint
+from datamodules.packing.pack import Source
 from models.classifier import Classifier
 from models.convnet import ConvNet
+from models.serialization.checkpoint import read_checkpoint
 from scripts.train import main
 from tests.discovery import ROOT
 

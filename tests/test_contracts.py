@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from datamodules.base import ImageDataModule
 from models.classifier import Classifier
-from scripts.configuration import Config, merge
+from scripts.command.configuration import Config, merge
 from tests.conftest import Run
 from tests.discovery import (
     CONFIGS,

@@ -12,8 +12,8 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
 from scripts.export import main as export
-from scripts.image_classifier import ImageClassifier
-from scripts.trained import load_trained
+from scripts.inference.image_classifier import ImageClassifier
+from scripts.inference.trained import load_trained
 from tests.callbacks.test_finite_guard import Save
 from tests.conftest import Run
 

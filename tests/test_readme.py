@@ -18,13 +18,13 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from datamodules import image_file
+from datamodules.decoding import image_file
 from scripts.export import main as export
-from scripts.image_classifier import load_classifier
+from scripts.inference.image_classifier import load_classifier
+from scripts.inference.predictions import predict_split, probabilities_of
+from scripts.inference.shown_image import as_network_sees, shown_image
+from scripts.inference.trained import data_of, load_trained
 from scripts.predict import main as predict
-from scripts.predictions import predict_split, probabilities_of
-from scripts.shown_image import as_network_sees, shown_image
-from scripts.trained import data_of, load_trained
 from tests.conftest import Run
 from tests.discovery import ROOT, imported
 from tests.odd_images import write_odd_images

@@ -23,25 +23,25 @@ from sklearn.datasets import load_digits
 from torchvision.datasets.utils import extract_archive
 
 from callbacks.curves import cut_curves
-from callbacks.preview import class_table
-from callbacks.run_folder import refuse_links
-from datamodules.image_file import UnreadableImageError, read_image
+from callbacks.run.run_folder import refuse_links
+from callbacks.tensorboard.preview import class_table
+from datamodules.decoding.image_file import UnreadableImageError, read_image
+from datamodules.decoding.names import readable
 from datamodules.image_folder import ImageFolder
-from datamodules.names import readable
 from models.classifier import Classifier
 from scripts.audit import main as audit
-from scripts.data_command import build_data
+from scripts.command.data_flags import build_data
+from scripts.comparison.runs import read_all
 from scripts.evaluate import main as evaluate
 from scripts.export import main as export
 from scripts.predict import main as predict
-from scripts.runs import read_all
 from scripts.train import main
 from scripts.visualize import main as visualize
 from tests.conftest import Done, Run
 from tests.datamodules.test_tiny_imagenet import write_source
 from tests.discovery import ROOT
-from tests.models.test_plain_data import BOMB
-from tests.scripts.test_runs import write_run
+from tests.models.serialization.test_plain_data import BOMB
+from tests.scripts.comparison.test_runs import write_run
 
 NAMES = ('<script>alert("a")<\\script>', "two\nlines, \x1b[31mred\x07", "=1+1|[bold]\u202e")
 SCANS = (load_digits().images * 15).astype(np.uint8)

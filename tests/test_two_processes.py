@@ -13,11 +13,11 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
-from callbacks.peers import LOST
+from callbacks.run.peers import LOST
 from datamodules.digits import Digits
-from models.checkpoint import read_checkpoint
 from models.classifier import Classifier
 from models.mlp import MLP
+from models.serialization.checkpoint import read_checkpoint
 from scripts.train import main
 from tests.discovery import ROOT
 
@@ -141,7 +141,7 @@ def test_train_in_python_to_what_one_process_does_with_fewer_images_left_than_pr
 
 DIES = """
 import os, signal, torch
-from callbacks import peers
+from callbacks.run import peers
 from scripts.train import main
 peers.SILENT_LOOKS = 2
 if os.environ.get("SLURM_LOCALID", os.environ.get("LOCAL_RANK", "0")) == os.environ["DIES"]:

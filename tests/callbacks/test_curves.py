@@ -9,7 +9,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from callbacks.curves import CSVLogger, Curves, TensorBoardLogger, cut_curves
-from models.checkpoint import read_checkpoint
+from models.serialization.checkpoint import read_checkpoint
 from tests.conftest import Run
 from tests.faults.case import MEASURED, timeless_points, timeless_rows
 

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from callbacks.ema import EMA
 from datamodules.digits import Digits
-from models.checkpoint import read_checkpoint
 from models.classifier import Classifier
 from models.convnet import ConvNet
+from models.serialization.checkpoint import read_checkpoint
 from tests.conftest import quiet_trainer
 
 Weights = dict[str, Tensor]

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from callbacks.feature_cache import FeatureCache
 from datamodules.base import ImageDataModule
+from datamodules.batching.transform import Batch
 from datamodules.digits import Digits
 from datamodules.image_folder import ImageFolder
-from datamodules.transform import Batch
 from models.classifier import Classifier
 from models.mlp import MLP
 from models.resnet import ResNet

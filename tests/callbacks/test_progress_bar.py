@@ -9,7 +9,7 @@ from rich import get_console
 
 from callbacks.progress_bar import ProgressBar
 from scripts.train import main
-from tests.callbacks.test_interruption import sends
+from tests.callbacks.run.test_interruption import sends
 from tests.conftest import Run
 
 

@@ -10,10 +10,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from callbacks.swa import SWA
 from datamodules.digits import Digits
-from models.checkpoint import read_checkpoint
 from models.classifier import Classifier
 from models.convnet import ConvNet
 from models.mlp import MLP
+from models.serialization.checkpoint import read_checkpoint
 from tests.conftest import Run, quiet_trainer
 
 FLAGS = ("--weight_average=callbacks.swa.SWA", "--early_stopping=null", "--data.batch_size=128")

@@ -2,9 +2,9 @@ from collections.abc import Callable
 
 import pytest
 
-from callbacks.run_record import Stopwatch
+from callbacks.run.run_record import Stopwatch
+from tests.callbacks.run.test_logged_steps import rows
 from tests.callbacks.test_curves import points
-from tests.callbacks.test_logged_steps import rows
 from tests.conftest import Run
 
 SHORT = ("--trainer.max_epochs=2", "--data.batch_size=128")

@@ -6,7 +6,7 @@ import pytest
 import torch
 import yaml
 
-from scripts.data_command import build_data
+from scripts.command.data_flags import build_data
 from tests.datamodules.test_image_folder import write_source
 
 SIZE = {"size": [32, 32]}

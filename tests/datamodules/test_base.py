@@ -10,13 +10,13 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
+from datamodules.batching.normalization import Normalization
 from datamodules.digits import Digits
 from datamodules.mixing import MixUp
-from datamodules.normalization import Normalization
-from datamodules.pack import Source
+from datamodules.packing.pack import Source
 from models.classifier import Classifier
 from models.mlp import MLP
-from scripts.predictions import predict_split
+from scripts.inference.predictions import predict_split
 from tests.conftest import Run, quiet_trainer
 from tests.faults.noise import Noise, NoisyConvNet
 

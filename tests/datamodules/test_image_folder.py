@@ -12,10 +12,11 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_images
 
-from datamodules import image_folder, pack
-from datamodules.image_file import is_image
-from datamodules.image_files import ImageFiles
+from datamodules import image_folder
+from datamodules.decoding.image_file import is_image
+from datamodules.decoding.image_files import ImageFiles
 from datamodules.image_folder import ImageFolder
+from datamodules.packing import pack
 
 SCANS = (load_digits().images * 15).astype(np.uint8)
 LABELS = load_digits().target

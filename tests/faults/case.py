@@ -21,9 +21,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from callbacks.interruption import EXIT_STATUS
+from callbacks.run.interruption import EXIT_STATUS
 from datamodules.digits import Digits
-from models.checkpoint import read_checkpoint
+from models.serialization.checkpoint import read_checkpoint
 from tests.discovery import ROOT
 from tests.faults.change import Account, Change, images_of, unused
 from tests.faults.fault import PLACES, START, Fault

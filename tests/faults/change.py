@@ -14,10 +14,10 @@ import yaml
 from torch import Tensor
 from torch.optim.lr_scheduler import OneCycleLR
 
+from datamodules.batching.randomness import random_key
 from datamodules.digits import Digits
-from datamodules.randomness import random_key
-from models.checkpoint import read_checkpoint
 from models.classifier import Classifier
+from models.serialization.checkpoint import read_checkpoint
 from tests.faults.fault import Fault
 
 WARMUP, STEP_SIZE, GAMMA, PEAK = 0.1, 1, 0.5, 0.01

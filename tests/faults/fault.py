@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 import callbacks.curves
-import callbacks.safe_points
-import datamodules.pack
-import models.checkpoint
-from datamodules.sampler import KeyedBatchSampler
+import callbacks.run.safe_points
+import datamodules.packing.pack
+import models.serialization.checkpoint
+from datamodules.batching.sampler import KeyedBatchSampler
 from models.classifier import Classifier
 
 PLACES = (
@@ -127,9 +127,9 @@ def inject(fault: Fault) -> None:
         case "in a test batch":
             before(Classifier, "test_step")
         case "between batches":
-            before(callbacks.safe_points, "_call_safe_point")
+            before(callbacks.run.safe_points, "_call_safe_point")
         case "in a checkpoint's writing":
-            models.checkpoint.torch.save = in_the_middle(torch.save)  # type: ignore[attr-defined]
+            models.serialization.checkpoint.torch.save = in_the_middle(torch.save)  # type: ignore[attr-defined]
         case "before a checkpoint's renaming":
             before(Path, "replace")
         case "in a table's writing":
@@ -139,7 +139,7 @@ def inject(fault: Fault) -> None:
         case "in TensorBoard's writing":
             before(callbacks.curves.TensorBoardLogger, "log_metrics")
         case "in packing":
-            before(datamodules.pack, "image_sums")
+            before(datamodules.packing.pack, "image_sums")
         case "at the start":
             strike()
         case _:

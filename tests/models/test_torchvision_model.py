@@ -13,8 +13,8 @@ from torchvision.models import VisionTransformer, get_model, list_models
 from torchvision.models.regnet import BlockParams
 
 from datamodules.digits import Digits
-from models.checkpoint import read_checkpoint
 from models.classifier import Classifier
+from models.serialization.checkpoint import read_checkpoint
 from models.torchvision_model import TorchvisionModel
 from scripts.train import main
 from tests.conftest import Run

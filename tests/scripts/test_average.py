@@ -9,13 +9,13 @@ import torch
 from torch.optim.swa_utils import AveragedModel, update_bn
 
 from datamodules.digits import Digits
-from models.checkpoint import read_checkpoint
 from models.classifier import Classifier
+from models.serialization.checkpoint import read_checkpoint
 from scripts.average import average, average_states, main, put_in
-from scripts.calibration import cross_entropy
-from scripts.predictions import predict_split
+from scripts.inference.predictions import predict_split
+from scripts.inference.trained import load_trained
 from scripts.train import main as train_main
-from scripts.trained import load_trained
+from scripts.uncertainty.calibration import cross_entropy
 from tests.conftest import Done, Run
 from tests.scripts.test_export import disk_of, files_in, write_spoilt
 

@@ -8,7 +8,7 @@ from sklearn.datasets import load_digits
 
 from scripts.compare import main
 from tests.conftest import Done, Run
-from tests.scripts.test_runs import write_run
+from tests.scripts.comparison.test_runs import write_run
 
 SHORT = ("--trainer.max_epochs=1", "--trainer.precision=32-true")
 

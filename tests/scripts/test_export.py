@@ -13,12 +13,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from datamodules.digits import Digits
-from models.checkpoint import read_checkpoint
 from models.classifier import Classifier
+from models.serialization.checkpoint import read_checkpoint
 from scripts.export import main, photographs
-from scripts.export_formats import FORMATS, Format, facts_of
-from scripts.image_classifier import load_classifier
-from scripts.predictions import predict_split
+from scripts.inference.export_formats import FORMATS, Format, facts_of
+from scripts.inference.image_classifier import load_classifier
+from scripts.inference.predictions import predict_split
 from tests.conftest import Done, Run
 from tests.odd_images import write_odd_images
 

@@ -10,8 +10,8 @@ import torch
 from filelock import FileLock
 from sklearn.datasets import load_digits
 
-from datamodules.features import write_features
-from datamodules.pack import Pack, write_pack
+from datamodules.packing.features import write_features
+from datamodules.packing.pack import Pack, write_pack
 from scripts.packs import main
 from tests.conftest import Done
 

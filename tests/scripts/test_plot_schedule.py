@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from callbacks.schedule_rehearsal import ScheduleRehearsal
+from callbacks.diagnostics.schedule_rehearsal import ScheduleRehearsal
 from scripts.plot_schedule import draw, main
 
 

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from models.checkpoint import VERSION
+from models.serialization.checkpoint import VERSION
 from scripts import evaluate
 from scripts.predict import main
 from scripts.train import main as train_main

@@ -7,9 +7,9 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from callbacks.preview import batch_picture
+from callbacks.tensorboard.preview import batch_picture
+from datamodules.batching.transform import Batch
 from datamodules.digits import Digits
-from datamodules.transform import Batch
 from models.classifier import Classifier
 from scripts.preview import first_batch, main
 from tests.conftest import Done, Run

@@ -1,0 +1,1 @@
+"""Learning-rate range test, schedule plot and step benchmark."""

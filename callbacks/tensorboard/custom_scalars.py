@@ -1,0 +1,20 @@
+"""Training and validation in one chart."""
+
+from typing import cast
+
+from lightning.pytorch import LightningModule, Trainer
+
+from callbacks.curves import on_boards
+from callbacks.run.outside_steps import OutsideSteps
+from models.classifier import Classifier
+
+
+class CustomScalars(OutsideSteps):
+    """Lays out TensorBoard's custom scalars: a chart of each figure with its curves of training and validation."""
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the layout, unless the run's folder has it."""
+        names = cast(Classifier, pl_module).val_metrics.names
+        charts = {name.replace("_", " "): ["Multiline", [f"train/{name}", f"val/{name}"]] for name in names}
+        layout = {"training and validation": charts}
+        on_boards(trainer, lambda writer: writer.add_custom_scalars(layout), at_start=True)

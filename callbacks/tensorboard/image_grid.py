@@ -1,0 +1,99 @@
+"""Images with captions, as one picture.
+
+Shapes: `B` images with `C` channels, `H` rows and `W` columns.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from datamodules.decoding.names import readable
+
+TILE = 96
+"""Pixels that a tile's longer side has at least; it has less than twice as many."""
+
+GAP = 8
+"""Pixels between tiles and around them."""
+
+FONT_SIZE, LINE_HEIGHT = 12, 15
+"""Pixels of a caption's letters, and from one line to the next."""
+
+BACKGROUND = (235, 235, 235)
+"""Tells the edges of white images and of black ones."""
+
+
+def image_grid(images: Tensor, captions: Sequence[str], columns: int = 8) -> Image.Image:
+    """Lay images out in rows, each with its caption below.
+
+    Small images are enlarged by a whole factor, pixel by pixel; of large ones, squares of pixels are averaged. Nothing
+    is resampled between pixels, so that what is seen is what is there.
+
+    Args:
+        images: uint8, or float in [0, 1], `[B, C, H, W]`; shown as `as_rgb` gives them.
+        captions: `B` texts of one or more lines; a line too long for its tile is shortened in its middle.
+        columns: Images in a row.
+
+    Returns:
+        The picture, RGB.
+
+    Raises:
+        ValueError: If there are no images, or not as many captions as images.
+    """
+    if not len(images):
+        raise ValueError("there are no images to lay out")
+    images = as_rgb(images)
+    height, width = images.shape[2:]
+    factor, divisor = -(-TILE // max(height, width)), max(1, max(height, width) // TILE)
+    tile_height, tile_width = -(-height * factor // divisor), -(-width * factor // divisor)
+
+    font = ImageFont.load_default(FONT_SIZE)
+    cell_height = tile_height + max(caption.count("\n") + 1 for caption in captions) * LINE_HEIGHT + GAP
+    cell_width = max(tile_width, TILE) + GAP
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    grid = Image.new("RGB", (columns * cell_width + GAP, rows * cell_height + GAP), BACKGROUND)
+    draw = ImageDraw.Draw(grid)
+    for number, (image, caption) in enumerate(zip(images, captions, strict=True)):
+        row, column = divmod(number, columns)
+        left, top = GAP + column * cell_width, GAP + row * cell_height
+        tile = picture(image)
+        tile = tile.resize((width * factor, height * factor), Image.Resampling.NEAREST).reduce(divisor)
+        grid.paste(tile, (left, top))
+        for line_number, line in enumerate(caption.split("\n")):
+            text = shortened(readable(line), cell_width - GAP, font)
+            draw.text((left, top + tile_height + line_number * LINE_HEIGHT), text, "black", font)
+    return grid
+
+
+def as_rgb(images: Tensor) -> Tensor:
+    """Images as they are shown: one or two channels as grey levels of the first, more as those of the first three.
+
+    Args:
+        images: uint8, or float in [0, 1], `[B, C, H, W]`.
+
+    Returns:
+        uint8 `[B, 3, H, W]`, on the CPU.
+    """
+    images = images.detach().cpu()
+    if images.is_floating_point():
+        images = (images.float() * 255).round().to(torch.uint8)
+    return images[:, :3] if images.shape[1] >= 3 else images[:, :1].expand(-1, 3, -1, -1)
+
+
+def picture(image: Tensor) -> Image.Image:
+    """An image uint8 `[3, H, W]` as a picture, RGB."""
+    return Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
+
+
+def shortened(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    """The text, with as much left out as makes it no wider than so many pixels.
+
+    In its middle, because names that begin alike often differ at their end, and weights stand there.
+    """
+    short, kept = text, len(text)
+    while kept and font.getlength(short) > width:
+        kept -= 1
+        short = f"{text[: kept - kept // 2].rstrip()}…{text[len(text) - kept // 2 :].lstrip()}"
+    return short

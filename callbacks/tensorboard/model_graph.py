@@ -1,0 +1,64 @@
+"""The network as a graph."""
+
+import copy
+import warnings
+from collections.abc import Mapping
+from contextlib import redirect_stdout, suppress
+from io import StringIO
+from typing import Any, cast
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch import Tensor, nn
+
+from callbacks.curves import on_boards
+from callbacks.run.outside_steps import OutsideSteps
+from callbacks.run.sharding import has_all_weights
+from models.classifier import Classifier
+
+
+class ModelGraph(OutsideSteps):
+    """Writes the network's graph for TensorBoard: its layers, and the shapes of what goes from one to the next.
+
+    A network that cannot be traced has none. It is traced on one black image, in evaluation mode: neither weights nor
+    statistics nor random numbers of the training change.
+    """
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the graph, unless the run's folder has it."""
+        if not has_all_weights(trainer) or not trainer.is_global_zero:
+            return
+        classifier = cast(Classifier, pl_module)
+
+        def write(writer: Any) -> None:
+            if (traced := trace(classifier.network, classifier.preprocessing)) is not None:
+                with warnings.catch_warnings(), torch.no_grad():
+                    warnings.simplefilter("ignore")
+                    writer.add_graph(*traced)
+
+        on_boards(trainer, write, at_start=True)
+
+
+def trace(network: nn.Module, preprocessing: Mapping[str, Any]) -> tuple[nn.Module, Tensor] | None:
+    """Follow an image through a network.
+
+    Args:
+        network: Any; it is left as it is.
+        preprocessing: `channels` and `image_size` of the image, C and [H, W].
+
+    Returns:
+        The traced network and the image, `[1, C, H, W]`; None if it cannot be traced.
+    """
+    if not {"channels", "image_size"} <= preprocessing.keys():
+        return None
+    # Modes, statistics and compilation belong to the copy; the weights, which tracing does not touch, are shared.
+    weights = {id(parameter): parameter for parameter in network.parameters()}
+    with suppress(Exception), warnings.catch_warnings(), redirect_stdout(StringIO()), isolate_rng(), torch.no_grad():
+        warnings.simplefilter("ignore")  # of what depends on the image, and that tracing is of another time
+        copied = copy.deepcopy(network, dict(weights)).eval()
+        first = next((weight for weight in weights.values() if weight.is_floating_point()), torch.empty(0))
+        image = first.new_zeros(1, preprocessing["channels"], *preprocessing["image_size"])
+        traced: nn.Module = torch.jit.trace(copied, image, check_trace=False)  # type: ignore[no-untyped-call]
+        return traced, image
+    return None

@@ -1,0 +1,146 @@
+"""The mistakes of the test that the network was most certain of.
+
+Shapes: a batch of `B` images with `C` channels, `H` rows and `W` columns; `K` classes; `n` mistakes.
+"""
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+
+from callbacks.curves import on_boards
+from callbacks.run.outside_steps import OutsideSteps
+from callbacks.tensorboard.image_grid import image_grid
+from datamodules.batching.transform import unnormalised
+from models.classifier import Classifier
+
+Mistakes = tuple[Tensor, Tensor, Tensor]
+"""Images float `[n, C, H, W]`; prediction and label int64 `[n, 2]`; their probabilities float32 `[n, 2]`, the first -1
+where the prediction is right."""
+
+
+class WorstMistakes(OutsideSteps):
+    """Draws for TensorBoard, as `worst_mistakes/test`, the test images whose wrong class was most probable.
+
+    Under each stand the class predicted, the label, and the probability of both. From the logits that are there
+    anyway; over several processes, the worst of all.
+
+    Args:
+        max_images: Images to show.
+
+    Raises:
+        ValueError: If `max_images` is not positive.
+    """
+
+    def __init__(self, max_images: int = 32) -> None:
+        if max_images < 1:
+            raise ValueError(f"worst_mistakes.max_images is {max_images}; give a whole number of at least 1")
+        self.max_images = max_images
+        self._worst: Mistakes | None = None
+
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin anew."""
+        self._worst = None
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep the worst of this batch and those before, without waiting for the device."""
+        images, labels = batch
+        if self._worst is None:  # as many in each process, whatever there is
+            device = images.device
+            nothing = torch.full((self.max_images, 2), -1.0, device=device)
+            self._worst = images.new_zeros(self.max_images, *images.shape[1:]), nothing.long(), nothing
+        if isinstance(outputs, Tensor):
+            found = mistakes(images, labels, outputs)
+            self._worst = worst([torch.cat(both) for both in zip(self._worst, found, strict=True)], self.max_images)
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw them, if there is a mistake."""
+        if self._worst is None:
+            return
+        found = [_of_all_processes(part, trainer.world_size) for part in self._worst]
+        images, classes, probabilities = (part.cpu() for part in worst(found, self.max_images))
+        self._worst = None
+        if not (wrong := probabilities[:, 0] >= 0).any():
+            return
+        classifier = cast(Classifier, pl_module)
+        mean, std = (classifier.preprocessing.get(name) for name in ("mean", "std"))
+        shown = unnormalised(images, mean, std) if mean and std else images.clamp(0, 1)
+        texts = captions(classes[wrong], probabilities[wrong], classifier.class_names)
+        on_boards(
+            trainer,
+            lambda writer: writer.add_image(
+                "worst_mistakes/test",
+                np.asarray(image_grid(shown[wrong], texts)),
+                trainer.global_step,
+                dataformats="HWC",
+            ),
+        )
+
+
+def mistakes(images: Tensor, labels: Tensor, logits: Tensor) -> Mistakes:
+    """What is kept of a batch.
+
+    Args:
+        images: float `[B, C, H, W]`.
+        labels: int64 `[B]`.
+        logits: float `[B, K]`.
+
+    Returns:
+        A row for each image.
+    """
+    probabilities = logits.float().softmax(dim=1)
+    best, predicted = probabilities.max(dim=1)
+    own = probabilities.gather(1, labels[:, None])[:, 0]
+    certain = torch.where(predicted == labels, -1.0, best)
+    return images, torch.stack([predicted, labels], dim=1), torch.stack([certain, own], dim=1)
+
+
+def worst(found: Sequence[Tensor], most: int) -> Mistakes:
+    """Those whose wrong class is the most probable, the first of equals first.
+
+    Args:
+        found: As `Mistakes`.
+        most: How many, n.
+    """
+    order = found[2][:, 0].argsort(descending=True, stable=True)[:most]
+    images, classes, probabilities = (part[order] for part in found)
+    return images, classes, probabilities
+
+
+def _of_all_processes(part: Tensor, processes: int) -> Tensor:
+    """Rows of each process, which has as many as any other, under those of the one before."""
+    if processes == 1:
+        return part
+    parts = [torch.empty_like(part) for _ in range(processes)]
+    torch.distributed.all_gather(parts, part.contiguous())
+    return torch.cat(parts)
+
+
+def captions(classes: Tensor, probabilities: Tensor, class_names: Sequence[str]) -> list[str]:
+    r"""Say what each image was taken for and what it is.
+
+    Args:
+        classes: Prediction and label, int64 `[n, 2]`.
+        probabilities: Of both, float `[n, 2]`.
+        class_names: `K` names.
+
+    Example:
+        >>> captions(torch.tensor([[1, 0]]), torch.tensor([[0.971, 0.02]]), ["cat", "dog"])
+        ['dog, 97%\nis cat, 2%']
+    """
+    rows = zip(classes.tolist(), probabilities.tolist(), strict=True)
+    return [
+        f"{class_names[predicted]}, {certain:.0%}\nis {class_names[label]}, {own:.0%}"
+        for (predicted, label), (certain, own) in rows
+    ]

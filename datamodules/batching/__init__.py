@@ -1,0 +1,1 @@
+"""Splits, samplers and the transform of a batch on the device."""

@@ -1,0 +1,202 @@
+"""Which images are trained on, and which are not."""
+
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from datamodules.batching.randomness import random_key
+
+SPLITS = ("train", "val", "test")
+
+Rule = Literal["hash", "shuffle"]
+"""How splits are drawn: by `hashed_split`, or by `stratified_split` as runs from before there was the other."""
+
+SALT = 3475
+"""Chosen so that scikit-learn's digits, at the default sizes and seed, come to exactly these sizes."""
+
+
+def uniform(digests: NDArray[np.uint64], key: int) -> Tensor:
+    """A number in [0, 1) for each image, float64 `[N]`, that follows from its digest and the key alone.
+
+    Args:
+        digests: What identifies the images, uint64 `[N]`, evenly distributed.
+        key: As `random_key` gives it; numbers of different keys are independent.
+    """
+    mixed = digests ^ np.uint64(key)  # then the finalizer of SplitMix64 (Steele, Lea and Flood, 2014)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return torch.from_numpy(((mixed ^ (mixed >> np.uint64(31))) >> np.uint64(11)) * 2.0**-53)
+
+
+def hashed_split(labels: Tensor, digests: NDArray[np.uint64], size: int | float, seed: int) -> tuple[Tensor, Tensor]:
+    """Draw each image with probability `size`, by a number that follows from the seed and its digest alone.
+
+    So an image stays where it is when others come or go. Two exceptions keep small data sets usable: the image of the
+    highest number of each class always remains, and if no other falls below `size`, the lowest is drawn. Both matter
+    only where a class or a split would have no image.
+
+    Args:
+        labels: Class indices, int64 `[N]`.
+        digests: What identifies the images, uint64 `[N]`; equal images have equal ones, and stay together.
+        size: The fraction to draw (float), or a number of images (int), which is made a fraction of two digits, so that
+            a file more or less seldom changes it.
+        seed: The draw.
+
+    Returns:
+        The indices that remain and those drawn, int64, each in ascending order.
+
+    Raises:
+        ValueError: If `size` is not between 0 and all images.
+    """
+    total = len(labels)
+    if isinstance(size, int):
+        if not 0 <= size < total:
+            raise ValueError(f"size={size} asks for {size} of {total} images")
+        size = float(f"{size / total:.2g}")
+    numbers = uniform(digests, random_key(seed, SALT))
+    highest = torch.zeros(int(labels.max()) + 1 if total else 0, dtype=numbers.dtype)
+    may_be_drawn = numbers < highest.scatter_reduce(0, labels, numbers, "amax")[labels]
+    drawn = may_be_drawn & (numbers < size)
+    if not drawn.any() and may_be_drawn.any() and size * total >= 0.5:
+        drawn = may_be_drawn & (numbers == numbers[may_be_drawn].min())
+    return torch.nonzero(~drawn).flatten(), torch.nonzero(drawn).flatten()
+
+
+def stratified_split(labels: Tensor, size: int | float, seed: int) -> tuple[Tensor, Tensor]:
+    """Draw `size` of the images so that every class keeps its share to within one image.
+
+    The shuffled images are laid out class after class and drawn at equal distances (systematic sampling;
+    Madow and Madow, 1944). Another number of images gives another draw of all of them.
+
+    Args:
+        labels: Class indices, int64 `[N]`.
+        size: How many to draw: a number of images (int) or a fraction of them (float).
+        seed: The draw; the same seed and labels give the same split.
+
+    Returns:
+        The indices that remain and those drawn, int64, each in ascending order.
+
+    Raises:
+        ValueError: If `size` is not between 0 and all images.
+
+    Example:
+        >>> rest, drawn = stratified_split(torch.tensor([0] * 8 + [1] * 4), 0.25, seed=0)
+        >>> (drawn < 8).sum().item(), (drawn >= 8).sum().item(), len(rest)
+        (2, 1, 9)
+    """
+    total = len(labels)
+    places = _evenly_spaced(size, total)
+    shuffled = torch.randperm(total, generator=torch.Generator().manual_seed(random_key(seed)))
+    by_class = shuffled[torch.argsort(labels[shuffled], stable=True)]
+    drawn = torch.zeros(total, dtype=torch.bool)
+    drawn[by_class[places]] = True
+    return torch.nonzero(~drawn).flatten(), torch.nonzero(drawn).flatten()
+
+
+def hashed_sample(labels: Tensor, digests: NDArray[np.uint64], size: int | float, seed: int) -> Tensor:
+    """Choose `size` of the images, of each class its share to within one image: those of the lowest numbers.
+
+    Args:
+        labels: Class indices, int64 `[N]`.
+        digests: What identifies the images, uint64 `[N]`.
+        size: How many: a number of images (int) or a fraction of them (float).
+        seed: The choice.
+
+    Returns:
+        The indices chosen, int64, class after class.
+
+    Raises:
+        ValueError: If `size` is not between 0 and all images.
+    """
+    by_number = torch.argsort(uniform(digests, random_key(seed, SALT)), stable=True)
+    by_class = by_number[torch.argsort(labels[by_number], stable=True)]
+    ordered = labels[by_class]
+    quotas = torch.bincount(ordered[_evenly_spaced(size, len(labels))], minlength=int(ordered.max()) + 1)
+    rank = torch.arange(len(labels)) - torch.searchsorted(ordered, ordered)
+    return by_class[rank < quotas[ordered]]
+
+
+def _evenly_spaced(size: int | float, total: int) -> Tensor:
+    """`size` places among `total`, at equal distances."""
+    count = round(size * total) if isinstance(size, float) else size
+    if not 0 <= count <= total:
+        raise ValueError(f"size={size} asks for {count} of {total} images")
+    return (2 * torch.arange(count) + 1) * total // max(2 * count, 1)
+
+
+def draw_splits(
+    splits: dict[str, Tensor],
+    labels: Tensor,
+    digests: NDArray[np.uint64],
+    *,
+    val_size: int | float,
+    test_size: int | float,
+    limit: int | float | None = None,
+    seed: int = 0,
+    tests_on_validation: bool = False,
+    rule: Rule = "hash",
+) -> dict[str, Tensor]:
+    """Choose the images of each split: drawn from train where there is none, limited, of the classes asked for.
+
+    Args:
+        splits: The places of the images of each split that there is, int64; `train` must be there.
+        labels: The labels of all images, int64 `[N]`; -1 for a class that is not asked for.
+        digests: What identifies each image, uint64 `[N]`.
+        val_size: The size of a validation split that is drawn: images, or a fraction of those at hand.
+        test_size: Likewise of a test split, which is drawn first.
+        limit: How many images to keep, or which fraction; every split and class keeps its share.
+        seed: The draws.
+        tests_on_validation: Whether test is validation.
+        rule: How they are drawn.
+
+    Returns:
+        The places of the images of `train`, `val` and `test`, int64.
+
+    Raises:
+        ValueError: If a size is more than there is, or a split is left without images.
+    """
+    splits = {name: indices[labels[indices] >= 0] for name, indices in splits.items()}
+    drawn_sizes = {"val": val_size} if tests_on_validation else {"test": test_size, "val": val_size}
+    if tests_on_validation:
+        splits.pop("test", None)
+    for name, size in drawn_sizes.items():
+        if name not in splits:
+            train, key = splits["train"], random_key(seed, ("test", "val").index(name))
+            try:
+                if rule == "shuffle":
+                    rest, drawn = stratified_split(labels[train], size, key)
+                else:
+                    rest, drawn = hashed_split(labels[train], digests[train.numpy()], size, key)
+            except ValueError as error:
+                raise ValueError(f"{name}_size: {error}; give a smaller one") from error
+            splits["train"], splits[name] = train[rest], train[drawn]
+    if limit is not None:
+        splits = _limited(splits, labels, digests, limit, random_key(seed, 2), rule)
+    if tests_on_validation:
+        splits["test"] = splits["val"]
+    for name in SPLITS:
+        if not len(splits[name]):
+            raise ValueError(
+                f"{name}_size, limit or classes: the {name} split has none of the {len(labels)} images (each "
+                "class keeps one to be trained on); change them"
+            )
+    return splits
+
+
+def _limited(
+    splits: dict[str, Tensor], labels: Tensor, digests: NDArray[np.uint64], limit: int | float, seed: int, rule: Rule
+) -> dict[str, Tensor]:
+    everything = torch.cat(list(splits.values()))
+    split_of = torch.arange(len(splits)).repeat_interleave(torch.tensor([len(part) for part in splits.values()]))
+    strata = split_of * (int(labels.max()) + 1) + labels[everything]
+    try:
+        if rule == "shuffle":
+            _, kept = stratified_split(strata, limit, seed)
+        else:
+            kept = hashed_sample(strata, digests[everything.numpy()], limit, seed).sort().values
+    except ValueError as error:
+        raise ValueError(f"limit: {error}; give a smaller one") from error
+    return {name: everything[kept[split_of[kept] == number]] for number, name in enumerate(splits)}

@@ -1,0 +1,1 @@
+"""Find image and array files, and decode them to pixels."""

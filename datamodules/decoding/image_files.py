@@ -1,0 +1,295 @@
+"""Images that lie in files, found in a folder and decoded when they are asked for.
+
+Shapes: `N` images of `C` channels, `H` rows and `W` columns.
+"""
+
+import hashlib
+import os
+from array import array
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from itertools import chain
+from pathlib import Path
+from stat import S_ISDIR
+from typing import NamedTuple
+
+import numpy as np
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from datamodules.decoding.image_file import Resize, TemporaryError, UnreadableImageError, is_image, read_image
+
+Listing = Mapping[str, Sequence[tuple[str, int]]]
+"""Path relative to the source's folder, and label, of each image of each split."""
+
+JUNK = frozenset(
+    (
+        *("__MACOSX", "__pycache__", "lost+found", "System Volume Information", "Thumbs.db", "desktop.ini"),
+        *("$RECYCLE.BIN", "@eaDir", "@Recycle", "#recycle"),
+    )
+)
+"""Files and folders that operating systems leave behind, besides hidden ones, which begin with `.`."""
+
+
+class ImageFiles:
+    """A sequence of images in files, as uint8 `[N, C, H, W]` that is decoded where it is indexed.
+
+    Args:
+        folder: The folder that the paths are relative to.
+        names: The paths, encoded as the file system does, bytes `[N]`: one array, so that millions of them neither
+            fill the memory nor are copied to workers object by object.
+        shape: (C, H, W) to decode to.
+        resize: How an image of another shape is fitted.
+    """
+
+    def __init__(
+        self, folder: Path, names: NDArray[np.bytes_], shape: tuple[int, int, int], resize: Resize = "crop"
+    ) -> None:
+        self.folder = folder
+        self.names = names
+        self.shape = (len(names), *shape)
+        self.resize = resize
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def path(self, index: int) -> Path:
+        """Where the image is."""
+        return self.folder / os.fsdecode(self.names[index])
+
+    def read(self, index: int) -> NDArray[np.uint8]:
+        """Decode one image to uint8 `[C, H, W]`.
+
+        Raises:
+            UnreadableImageError: If the file gives no image.
+        """
+        return read_image(self.path(index), self.shape[1], self.shape[2:4], self.resize)
+
+    def __getitem__(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Decode the images at some places to uint8 `[B, C, H, W]`.
+
+        Raises:
+            UnreadableImageError: If a file gives no image; the message begins with its path.
+        """
+        images = np.empty((len(indices), *self.shape[1:]), np.uint8)
+        for row, index in enumerate(indices):
+            try:
+                images[row] = self.read(index)
+            except UnreadableImageError as error:
+                raise UnreadableImageError(f"{self.path(index)}: {error}") from error
+        return images
+
+
+class Attempts(Dataset[tuple[NDArray[np.uint8], dict[int, str]]]):
+    """Decodes what can be decoded, and says why the rest cannot.
+
+    Args:
+        images: What to decode.
+        for_good: Whether what is found is kept, so that a `TemporaryError` must not be among the reasons.
+    """
+
+    def __init__(self, images: ImageFiles, *, for_good: bool = False) -> None:
+        self.images = images
+        self.for_good = for_good
+
+    def __getitem__(self, indices: range) -> tuple[NDArray[np.uint8], dict[int, str]]:
+        """Decode the images at some places.
+
+        Returns:
+            uint8 `[B, C, H, W]`, zeros where there is no image, and the reason for each row of these.
+
+        Raises:
+            MisconfigurationException: If a file cannot be read for a reason that may pass, and that would be kept.
+        """
+        chunk = np.zeros((len(indices), *self.images.shape[1:]), np.uint8)
+        errors = {}
+        for row, index in enumerate(indices):
+            try:
+                chunk[row] = self.images.read(index)
+            except UnreadableImageError as error:
+                if self.for_good and isinstance(error, TemporaryError):
+                    raise MisconfigurationException(
+                        f"{self.images.path(index)} cannot be read: {error}, which may be no fault of the file's; make "
+                        "it readable and start again, or take it out of the data set."
+                    ) from error
+                errors[row] = str(error)
+        return chunk, errors
+
+
+def is_junk(name: str) -> bool:
+    """Whether a file or folder of this name is nobody's data."""
+    return name.startswith(".") or name in JUNK
+
+
+def files_under(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """Every file below a folder, junk left out, in no particular order; links are followed.
+
+    Raises:
+        OSError: If a folder cannot be read.
+    """
+    folders = [os.fspath(folder)]
+    while folders:
+        with os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if is_junk(entry.name):
+                    continue
+                if entry.is_dir():
+                    folders.append(entry.path)
+                else:
+                    yield entry
+
+
+def images_under(folder: Path, start: Path) -> list[str]:
+    """The images below `folder`, as paths relative to `start`, sorted.
+
+    Raises:
+        OSError: If a folder cannot be read.
+    """
+    skip = len(os.path.join(start, ""))  # noqa: PTH118 - a string to measure
+    return sorted(entry.path[skip:] for entry in files_under(folder) if is_image(entry.path))
+
+
+def files_in(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """Every file that lies in a folder itself, junk left out, in no particular order.
+
+    Raises:
+        OSError: If the folder cannot be read.
+    """
+    with os.scandir(folder) as entries:
+        yield from (entry for entry in entries if not is_junk(entry.name) and not entry.is_dir())
+
+
+def images_in(folder: Path) -> list[str]:
+    """The names of the images that lie in a folder itself, sorted.
+
+    Raises:
+        OSError: If the folder cannot be read.
+    """
+    return sorted(entry.name for entry in files_in(folder) if is_image(entry.path))
+
+
+def holds_image(folder: Path) -> bool:
+    """Whether there is an image anywhere below a folder.
+
+    Raises:
+        OSError: If a folder cannot be read.
+    """
+    return any(is_image(entry.path) for entry in files_under(folder))
+
+
+def folders_in(folder: Path) -> list[str]:
+    """The names of the folders in a folder, junk left out, sorted.
+
+    Raises:
+        OSError: If the folder cannot be read.
+    """
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if entry.is_dir() and not is_junk(entry.name))
+
+
+class Looked(NamedTuple):
+    """What was seen of all files below a folder.
+
+    Args:
+        fingerprint: A digest of path, size and both times of change of each.
+        folders: The times of each folder by its path, as `times_of` gives them.
+        files: How many there are.
+        newest: The path of the file that changed last.
+    """
+
+    fingerprint: str
+    folders: dict[str, list[int]]
+    files: int
+    newest: str
+
+
+def times_of(facts: os.stat_result) -> list[int]:
+    """Times of modification and of change."""
+    return [facts.st_mtime_ns, facts.st_ctime_ns]
+
+
+def look_through(folder: Path) -> Looked:
+    """Look at every file below a folder.
+
+    Raises:
+        OSError: If it is not there or cannot be read.
+    """
+    digest, times, files, newest = hashlib.sha256(), {}, 0, (0, "")
+    folders = [""]
+    while folders:
+        within = folders.pop()
+        # Relative to an open folder, a hundred thousand files take half the time that they take by their paths.
+        opened = os.open(folder / within, os.O_RDONLY)
+        try:
+            times[within] = times_of(os.fstat(opened))  # before its files, so that one that comes meanwhile is noticed
+            names = sorted(name for name in os.listdir(opened) if not is_junk(name))  # noqa: PTH208
+            numbers, changed = array("q"), []
+            for name in names:
+                facts = _facts(name, opened)
+                if S_ISDIR(facts.st_mode):
+                    folders.append(f"{within}{name}/")
+                else:
+                    numbers.extend((facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns))
+                    changed.append((facts.st_ctime_ns, name))
+        finally:
+            os.close(opened)
+        digest.update(os.fsencode("\0".join((within, *names, ""))) + numbers.tobytes())
+        files += len(changed)
+        if changed and max(changed) > newest:
+            newest = max(changed)[0], within + max(changed)[1]
+    return Looked(digest.hexdigest(), times, files, newest[1])
+
+
+LOOK: ContextVar[Callable[[Path], str]] = ContextVar("LOOK", default=lambda folder: look_through(folder).fingerprint)
+"""How the fingerprint of a folder is found."""
+
+
+def fingerprint_files(folder: Path) -> str:
+    """A digest of path, size and both times of change of every file below a folder, or of the one file that it is.
+
+    The time of change of a file's inode is the system's to set, so that content put in place of other content of the
+    same size is noticed although its time of modification was put back, as archives and `cp -p` do.
+
+    Raises:
+        OSError: If it is not there or cannot be read.
+    """
+    if folder.is_file():
+        facts = folder.stat()
+        return hashlib.sha256(b"%d %d %d" % (facts.st_size, *times_of(facts))).hexdigest()
+    return LOOK.get()(folder)
+
+
+def _facts(name: str, folder: int) -> os.stat_result:
+    try:
+        return os.stat(name, dir_fd=folder)
+    except FileNotFoundError:  # a link to nothing, which is told when it is read
+        return os.stat(name, dir_fd=folder, follow_symlinks=False)
+
+
+def listed(
+    folder: Path, images: Listing, shape: tuple[int, int, int], resize: Resize = "crop"
+) -> dict[str, tuple[ImageFiles, NDArray[np.int64]]]:
+    """Make the source of a data set from a listing of its files.
+
+    Args:
+        folder: The folder that the paths are relative to.
+        images: Path and label of each image, by split.
+        shape: (C, H, W) to decode to.
+        resize: How an image of another shape is fitted.
+
+    Raises:
+        MisconfigurationException: If a path leads out of the folder.
+    """
+    for name, _ in chain(*images.values()):
+        if name.startswith("/") or (".." in name and ".." in name.split("/")):
+            raise MisconfigurationException(
+                f"The images in {folder} are said to include {name}, which is elsewhere; correct the list of files."
+            )
+    return {
+        split: (
+            ImageFiles(folder, np.array([os.fsencode(name) for name, _ in rows], np.bytes_), shape, resize),
+            np.array([label for _, label in rows], np.int64),
+        )
+        for split, rows in images.items()
+    }

@@ -1,0 +1,1 @@
+"""Worker processes and the progress of long work."""

@@ -1,0 +1,308 @@
+"""The first step of an image's way: from the source that a data set is distributed in to a pack.
+
+Shapes: `N` images of `C` channels, `H` rows and `W` columns.
+"""
+
+import glob
+import hashlib
+import inspect
+import os
+import re
+import shutil
+import tarfile
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import nullcontext, suppress
+from difflib import get_close_matches
+from errno import ENOSPC
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import torch
+from filelock import FileLock
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from torch import Tensor
+
+from datamodules.decoding.image_file import Resize
+from datamodules.decoding.image_files import ImageFiles
+from datamodules.decoding.names import distinct_names, readable
+from datamodules.packing.left_out import files_besides, summary
+from datamodules.packing.pack import Pack, Source, write_pack
+from datamodules.packing.remembered_times import RememberedTimes
+from datamodules.packing.source_check import check_declaration, checked
+
+T = TypeVar("T")
+
+FRAMEWORK = ("abc.", "builtins.", "datamodules.base.", "datamodules.packing.source.", "lightning.", "torch.", "typing.")
+"""Modules of classes that decide nothing of what a data set reads, and packages of such."""
+
+
+class ImageSource(ABC):
+    """What a data set says of its source, and how that is found or fetched, read once, and packed.
+
+    Args:
+        root: As these all in `ImageDataModule`: the folder of downloaded data sets.
+        packs: The folder of the packs made from them.
+        download: Whether to fetch the data set if it is not there.
+        storage: `packed` or `files`; by default what memory and disk have room for.
+        classes: The classes to use, in the order of their labels; by default all.
+        repack: Whether to read the source anew.
+
+    Raises:
+        MisconfigurationException: If there are no such classes, or fewer than two, or the data set does not declare
+            what it must.
+    """
+
+    class_names: Sequence[str]
+    """The classes' names; a label is a place in this list. An instance has them as `distinct_names` writes them."""
+
+    distinct_names = staticmethod(distinct_names)
+    """How the names in checkpoints of earlier versions, which have them as they were read, are to be written."""
+
+    image_shape: tuple[int, int, int]
+    """The images' shape (C, H, W)."""
+
+    resize: Resize = "crop"
+    """How an image of another shape is fitted."""
+
+    origin = ""
+    """Where the source can be had, for those who do not have it."""
+
+    whereabouts = "say with --data.root in which folder it is"
+    """What to do for those who have it."""
+
+    tests_on_validation = False
+    """Whether the source's validation images are its test images too, because labels of others are not public."""
+
+    own_arguments: Mapping[str, Any]
+    """The constructor's arguments that the data set adds to those of every other."""
+
+    known_files: Sequence[str] = ()
+    """Glob patterns, relative to the source's folder, of files that belong there but are no labelled images."""
+
+    def __init__(
+        self,
+        root: Path,
+        packs: Path | None,
+        download: bool,
+        storage: Literal["packed", "files"] | None,
+        classes: Sequence[str | int] | None,
+        repack: bool,
+    ) -> None:
+        super().__init__()
+        self.root = root
+        self.packs = packs or root / "packs"
+        self.download = download
+        self.remembered_times = RememberedTimes(self.packs)
+        """What spares a training's start to look at every file; `refuse_changed` there comes before its figures."""
+        self.storage = storage
+        self.repack = repack
+        check_declaration(self)
+        self.class_names = self.source_class_names = distinct_names(self.class_names)
+        """The classes of the source, of which `class_names` may be a selection."""
+        self.label_map: Tensor | None = None
+        """The label of each of them, int64, -1 for one that is not asked for; nothing if all are."""
+        if classes is not None:
+            self._select(classes)
+        if len(self.class_names) < 2:
+            raise MisconfigurationException(
+                f"{type(self).__name__} has only the class {self.class_names[0]}; classification needs at least two."
+                if self.class_names
+                else "data.classes is empty; name at least two classes."
+            )
+
+    def _select(self, given: Sequence[str | int]) -> None:
+        names = self.source_class_names
+        classes = [readable(str(name)) for name in given]
+        for name, value in zip(classes, given, strict=True):
+            if name not in names:
+                near = get_close_matches(name, names, n=3, cutoff=0.5)
+                quotes = "" if isinstance(value, str) else " YAML reads 12:30 as 750: put such a name in quotes."
+                raise MisconfigurationException(
+                    f"data.classes names {name}, which {type(self).__name__} does not have; "
+                    f"{'did you mean' if near else 'it has'} {', '.join(near or names[:10])}?{quotes}"
+                )
+        if len(set(classes)) < len(classes):
+            raise MisconfigurationException(f"data.classes names a class twice: {', '.join(classes)}.")
+        label_of = {name: label for label, name in enumerate(classes)}
+        self.label_map = torch.tensor([label_of.get(name, -1) for name in names])
+        self.class_names = list(classes)
+
+    @property
+    def is_training(self) -> bool:
+        """Whether a training is under way, beside which files may be looked at."""
+        return False
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Text that changes whenever the source's files do; cheap, as every start asks for it."""
+
+    @abstractmethod
+    def read(self) -> Source:
+        """Read the images, uint8 `[N, C, H, W]`, and labels, int64 `[N]`, of each split that the source comes with.
+
+        The splits are named `train`, `val` and `test`; `train` must be there. Images may also be an `ImageFiles`, to be
+        decoded by all cores.
+        """
+
+    @property
+    def source_folder(self) -> Path:
+        """The folder that the source's files are in."""
+        return self.root
+
+    def known_names(self, source: Source) -> set[str]:
+        """The paths, relative to the source's folder, of images and of other files that belong there.
+
+        Args:
+            source: What `read` gives; of one that is not read from image files there are none.
+        """
+        files = [images for images, _ in source.values() if isinstance(images, ImageFiles)]
+        known = {os.fsdecode(name) for images in files for name in images.names}
+        if known:
+            known.update(*(glob.iglob(pattern, root_dir=self.source_folder) for pattern in self.known_files))  # noqa: PTH207
+        return known
+
+    def files_left_out(self, known: Collection[str]) -> list[str]:
+        """The files below the source's folder, hidden ones too, that are not known, sorted; none if none is.
+
+        Raises:
+            OSError: If a folder cannot be read.
+        """
+        return sorted(files_besides(known, self.source_folder, {self.packs.resolve()})) if known else []
+
+    def fetch(self) -> None:
+        """Download the source, in a data set that can be downloaded.
+
+        Raises:
+            OSError: If it could not be; a RuntimeError likewise.
+        """
+        raise NotImplementedError
+
+    def from_source(self, read: Callable[[], T]) -> T:
+        """Give what `read` reads from the source, which is downloaded before if asked for.
+
+        Raises:
+            MisconfigurationException: If the source is not there.
+        """
+        can_fetch = type(self).fetch is not ImageSource.fetch
+        try:
+            try:
+                return read()
+            except FileNotFoundError:
+                if not (self.download and can_fetch):
+                    raise
+            return self._download(read)
+        except OSError as error:
+            remedies = [f"get it from {self.origin}"] if self.origin else []
+            remedies += ["have it fetched with --data.download true"] if can_fetch and not self.download else []
+            raise MisconfigurationException(
+                f"{type(self).__name__} cannot be read from {error.filename}: {error.strerror}; "
+                f"{', or '.join((*remedies, self.whereabouts))}."
+            ) from error
+
+    def _download(self, read: Callable[[], T]) -> T:
+        self.root.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.root / f".{type(self).__name__.lower()}.lock"):
+            try:
+                return read()  # another process has fetched it
+            except FileNotFoundError as missing:
+                # torchvision 0.26 names no filter, and Python has none by default before 3.14.
+                tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)
+                try:
+                    self.fetch()
+                except (OSError, RuntimeError, tarfile.TarError) as error:
+                    raise MisconfigurationException(
+                        f"{type(self).__name__} could not be downloaded ({' '.join(str(error).split())}); get it from "
+                        f"{self.origin} with another machine and put it where it is looked for: {missing.filename}."
+                    ) from error
+            return read()
+
+    @cached_property
+    def pack_folder(self) -> Path:
+        """Where the pack of this source is or will be.
+
+        Another place of the source, other files there by the data set's `fingerprint`, another text of the modules that
+        the data set's classes are in, and other arguments of its own give another folder.
+
+        Raises:
+            MisconfigurationException: If the source is not there.
+        """
+        with self.remembered_times.used() if self.is_training else nullcontext():
+            fingerprint = self.from_source(self.fingerprint)
+        identity = (
+            str(self.source_folder.resolve()),
+            fingerprint,
+            *(_source_text(each) for each in type(self).__mro__ if not f"{each.__module__}.".startswith(FRAMEWORK)),
+            # Where an object lies in memory is another place in each process.
+            re.sub(r" at 0x[0-9a-f]+", "", repr(sorted(self.own_arguments.items()))),
+            (self.source_class_names, self.image_shape, self.resize),
+        )
+        digest = hashlib.sha256(repr(identity).encode(errors="surrogateescape")).hexdigest()[:12]
+        return self.packs / f"{type(self).__name__.lower()}-{digest}"
+
+    def prepare_data(self) -> None:
+        """Read the data set unless that has been done; of several processes, one reads and the others wait.
+
+        Raises:
+            MisconfigurationException: If the source is not there, is empty or is not what the data set declares, or the
+                pack cannot be written.
+        """
+        folder = self.pack_folder
+        if not self.repack and self.open_pack() is not None:
+            return
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder.with_suffix(".lock")):
+                if self.repack or self.open_pack(say_why_not=True) is None:
+                    name, names = type(self).__name__, self.source_class_names
+                    source = checked(name, self.from_source(self.read), names, self.image_shape)
+                    left_out = self.from_source(lambda: self.files_left_out(self.known_names(source)))
+                    packed, others = self._is_to_be_packed(source), summary(left_out, self.source_folder)
+                    write_pack(folder, source, names, packed=packed, left_out=others)
+                    self.repack = False
+        except OSError as error:
+            smaller = ", or of image files keep no pixels with --data.storage files" if error.errno == ENOSPC else ""
+            raise MisconfigurationException(
+                f"The data set cannot be packed in {folder.parent}: {error.strerror or error}; choose another folder "
+                f"with --data.packs{smaller}."
+            ) from error
+
+    def _is_to_be_packed(self, source: Source) -> bool:
+        lazy = all(isinstance(images, ImageFiles) for images, _ in source.values())
+        if self.storage == "files" and not lazy:
+            raise MisconfigurationException(
+                f"data.storage is files, but {type(self).__name__} does not come as image files; use packed."
+            )
+        if self.storage is not None or not lazy:
+            return self.storage != "files"
+        size = sum(torch.Size(images.shape).numel() for images, _ in source.values())
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return size <= min(memory, shutil.disk_usage(self.packs).free) // 2
+
+    def open_pack(self, say_why_not: bool = False) -> Pack | None:
+        """The pack, if it is there, whole, and of the storage asked for.
+
+        Args:
+            say_why_not: Whether to print what is wrong with one that is there.
+        """
+        folder = self.pack_folder
+        try:
+            pack = Pack(folder, label_map=self.label_map)
+            if pack.is_packed and self.storage != "files":
+                return pack
+            if self.storage == "packed":
+                return None
+            return Pack(folder, self.source_folder, self.label_map)
+        except ValueError as error:
+            if say_why_not and folder.exists():
+                print(f"{error}; reading the data set again")
+            return None
+
+
+def _source_text(of: type) -> str:
+    """The module that a class is in, or the class alone where that has no file, as in a notebook."""
+    for part in (inspect.getmodule(of), of):
+        with suppress(OSError, TypeError):
+            return inspect.getsource(part)  # type: ignore[arg-type]  # of None, TypeError
+    return ""

@@ -1,0 +1,1 @@
+"""Write, read and verify checkpoints and pretrained weights, and check the classes that they name."""

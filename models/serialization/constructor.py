@@ -1,0 +1,33 @@
+"""The arguments of constructors that a configuration names."""
+
+import inspect
+from typing import Any
+
+from models.serialization.class_path import find_class
+
+
+def parameter(class_: type, name: str) -> inspect.Parameter | None:
+    """The argument of a constructor, or of one that it hands arguments on to; None if it is not known."""
+    for base in class_.__mro__[:-1]:
+        try:
+            # Not of the class, whose metaclass may take whatever it is given.
+            parameters = inspect.signature(vars(base).get("__init__", object.__init__)).parameters
+        except (TypeError, ValueError):  # of a class that is not written in Python
+            continue
+        if name in parameters:
+            return parameters[name]
+    return None
+
+
+def is_default(value: Any, default: Any) -> bool:
+    """Whether a configured value is an argument's default: `null`, `false`, `0` and `[]` are four different values.
+
+    Example:
+        >>> is_default([0.9, 0.999], (0.9, 0.999)), is_default(0, None), is_default(0, False), is_default([], None)
+        (True, False, False, False)
+    """
+    if isinstance(default, type):  # in a configuration its path
+        return find_class(value) is default
+    if isinstance(value, list | tuple) and isinstance(default, list | tuple):
+        return len(value) == len(default) and all(map(is_default, value, default))
+    return type(value) is type(default) and bool(value == default)

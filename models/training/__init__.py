@@ -1,0 +1,1 @@
+"""How a network is trained: optimizer, parameter groups, freezing, metrics and precision."""

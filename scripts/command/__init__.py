@@ -1,0 +1,1 @@
+"""What commands share: configuration, flags, user errors, output files."""

@@ -1,0 +1,303 @@
+"""The layers of a configuration: files, each over the one before, and flags over all of them.
+
+A class named anew starts from its own defaults: nothing that was set for the class it replaces is handed on to it.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from difflib import get_close_matches
+from functools import partial, reduce
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+import torch
+from jsonargparse import Namespace
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.fabric.utilities.rank_zero import _get_rank
+from lightning.pytorch.cli import LightningArgumentParser
+
+from callbacks.checkpoint import CheckpointError
+from callbacks.run.peers import LOST, PeerError
+from callbacks.run.run_folder import with_split_rule
+from datamodules.decoding.names import readable
+from datamodules.loading.loader import WorkerError
+from models.serialization.checkpoint import read_checkpoint
+from models.serialization.class_path import DENIED, Scope, known_classes, not_known, trust
+from models.serialization.durable_file import NO_SPACE
+from models.serialization.plain_data import parse_yaml, read_yaml
+from models.training.monitor import direction
+from scripts.command.expansion import expand, expand_all
+from scripts.command.standard_streams import LostOutputError, prepare_standard_streams, refuse_lost_output
+from scripts.command.suggest_class import meant_class
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+
+FAULTS = (CheckpointError, WorkerError, PeerError, FloatingPointError)
+"""What ends a run through no mistake in its configuration."""
+
+Config = dict[str, Any]
+
+TRUST = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+"""The flag of every command that takes a checkpoint, for `parents`."""
+TRUST.add_argument(
+    "--trust", type=trust, action="append", metavar="PACKAGE", help="a package whose classes a checkpoint may name"
+)
+
+
+class Layers(NamedTuple):
+    """The layers of a configuration, as one.
+
+    Args:
+        config: That which the flags may be laid over.
+        flags: Those flags.
+        files: The files given.
+        scope: Makes the context within which it is to be parsed, and its classes are to be built.
+    """
+
+    config: Config
+    flags: list[str]
+    files: list[str]
+    scope: Scope
+
+
+def read_config(path: str | Path) -> Config:
+    """Read a YAML file.
+
+    Args:
+        path: The file.
+
+    Raises:
+        MisconfigurationException: If it is not there, is not YAML or is no mapping of keys to values.
+    """
+    try:
+        config = read_yaml(Path(path))
+    except OSError as error:
+        raise MisconfigurationException(
+            f"The configuration file {path} cannot be read: {error.strerror}; give a file such as those in configs/."
+        ) from error
+    except ValueError as error:
+        raise MisconfigurationException(
+            f"The configuration file {path} {str(error).removeprefix('it ')}; correct it."
+        ) from error
+    if not isinstance(config, dict | None):
+        raise MisconfigurationException(
+            f"The configuration file {path} holds a {type(config).__name__}; expected keys and values such as "
+            "`trainer: {max_epochs: 3}`."
+        )
+    return with_split_rule(config or {})
+
+
+def merge(base: Config, over: Config) -> Config:
+    """Lay one configuration over another.
+
+    Args:
+        base: The lower layer.
+        over: The upper layer, whose values win; mappings are merged unless they name another class, and lists under a
+            key such as `callbacks+` are appended.
+
+    Returns:
+        A new mapping; neither layer is changed.
+
+    Example:
+        >>> merge({"lr": 1, "net": {"class_path": "A", "init_args": {"x": 1}}}, {"net": {"class_path": "B"}})
+        {'lr': 1, 'net': {'class_path': 'B'}}
+    """
+    merged = dict(base)
+    if over.get("monitor", monitor := base.get("monitor")) != monitor:
+        merged.pop("mode", None)  # the direction is that of the metric
+    for key, value in over.items():
+        below = merged.get(key)
+        if isinstance(below, dict) and isinstance(value, dict):
+            same_class = value.get("class_path", below.get("class_path")) == below.get("class_path")
+            merged[key] = merge(below, value) if same_class else value
+        elif key.endswith("+") and isinstance(below, list) and isinstance(value, list):
+            merged[key] = below + value
+        else:
+            merged[key] = value
+    return merged
+
+
+def read_layers(args: Sequence[str], run: Path | None = None) -> Layers:
+    """Read the default configuration, that in the checkpoint if one is given, each --config, and a run's, in turn.
+
+    Args:
+        args: The command line's arguments.
+        run: The configuration file of a run to go on with.
+
+    Returns:
+        Them as one.
+
+    Raises:
+        MisconfigurationException: If a file cannot be read.
+    """
+    files = argparse.ArgumentParser(add_help=False, allow_abbrev=False, parents=[TRUST])
+    files.add_argument("-c", "--config", type=expand, action="append", default=[])
+    files.add_argument("--ckpt_path", type=expand)
+    given, flags = files.parse_known_args(args)
+    layers = [read_config(CONFIGS / "default.yaml"), *map(read_config, given.config)]
+    if run:
+        layers.append(read_config(run))
+    scope: Scope = nullcontext
+    if given.ckpt_path:
+        written = [*layers, *(_value(part) for flag in flags for part in (flag, flag.partition("=")[2]))]
+        scope = partial(known_classes, f"The configuration in {given.ckpt_path}", written)
+        layers.insert(1, with_split_rule(read_checkpoint(given.ckpt_path).get("config", {})))
+        flags += ["--ckpt_path", given.ckpt_path]
+    config = switch_classes(reduce(merge, layers), flags)
+    if not given.ckpt_path and config.get("ckpt_path"):
+        read_checkpoint(expand(config["ckpt_path"]))
+    return Layers(config, flags, given.config, scope)
+
+
+def _value(flag: str) -> Any:
+    try:
+        return parse_yaml(flag)
+    except ValueError:
+        return None
+
+
+def switch_classes(config: Config, flags: Sequence[str]) -> Config:
+    """Clear what belongs to what flags such as `--model.optimizer torch.optim.SGD` replace: arguments, or a mode.
+
+    Args:
+        config: The merged files.
+        flags: The command line's arguments.
+
+    Returns:
+        The configuration that the flags may be laid over.
+    """
+    for flag, following in zip_longest(flags, flags[1:], fillvalue=""):
+        name, _, value = flag.partition("=")
+        value = value or following
+        key = name[2:].removesuffix(".class_path")
+        replaced = Config(class_path=value)
+        if key.endswith(".monitor"):
+            key = key.removesuffix(".monitor").removesuffix(".init_args")
+            replaced = {"init_args": {"monitor": value}}
+        elif value.startswith("{") and isinstance(mapping := _value(value), dict):
+            replaced = mapping
+        elif value == "null" or not re.fullmatch(r"[A-Za-z_][\w.]*", value):
+            continue
+        parts = key.split(".")
+        node: Any = config
+        for part in parts:
+            node = node.get(part) if isinstance(node, dict) else None
+        if name.startswith("--") and isinstance(node, dict) and "class_path" in node:
+            config = merge(config, reduce(lambda inner, part: {part: inner}, reversed(parts), replaced))
+    return config
+
+
+def fill_modes(config: Any, given: Any, key: str = "") -> None:
+    """Give whatever monitors a metric the direction of it, where the user has given none.
+
+    Classes of libraries have a constant default instead, with which the worst model would be kept.
+
+    Args:
+        config: The resolved configuration, or a part of it.
+        given: The same without defaults.
+        key: The part's.
+
+    Raises:
+        MisconfigurationException: If the metric's name does not say its direction.
+    """
+    if isinstance(config, list):
+        for number, item in enumerate(config):
+            fill_modes(item, given[number] if given else None, f"{key}[{number}]")
+    elif isinstance(config, Namespace):
+        parts = vars(given) if isinstance(given, Namespace) else {}
+        if "mode" in config and "mode" not in parts and isinstance(config.get("monitor"), str):
+            config.mode = direction(config.monitor, None, key)
+        for name, value in vars(config).items():
+            fill_modes(value, parts.get(name), key if name == "init_args" else f"{key}.{name}".lstrip("."))
+
+
+class Parser(LightningArgumentParser):
+    """Says what is wrong with the configuration in one sentence."""
+
+    def parse_args(self, *args: Any, **kwargs: Any) -> Namespace:  # type: ignore[override]  # as jsonargparse's
+        """Parse the flags, and expand every value that has come from them and from files."""
+        config: Namespace = expand_all(super().parse_args(*args, **kwargs))
+        return config
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise the sentence that the user is to see."""
+        if not self.exit_on_error:
+            super().error(message, ex)  # a parser within another, which adds the key
+        sentence = one_sentence(message)
+        if denied := DENIED.search(sentence):
+            raise MisconfigurationException(not_known("The configuration", denied[1])) from ex
+        if meant := meant_class(sentence):
+            raise MisconfigurationException(meant) from ex
+        key = re.match(r'Parser key "([\w.]+)"', sentence)
+        flag = re.match(r"unrecognized arguments: (--[\w.]+)", sentence)
+        help_ = f"--{key[1]}.help CLASS" if key and re.search(r"Option '|: Parser key", sentence) else "--help"
+        near = get_close_matches(flag[1], self._option_string_actions, n=1) if flag else []
+        hint = f" Did you mean {near[0]}?" if near else ""
+        if sentence.endswith(("Expected a <class 'str'>.", "Expected a <class 'str'> Expected a <class 'int'>.")):
+            hint = " YAML reads yes, no, 007 and 12:30 as other than text: put them in quotes."
+        raise MisconfigurationException(f"{sentence}{hint} See: scripts/train.py fit {help_}.") from ex
+
+
+@contextmanager
+def mistakes_in_one_sentence(*faults: type[Exception]) -> Iterator[None]:
+    """Let a user's mistake end the process with one sentence and exit status 2, and what went wrong else with 1.
+
+    Args:
+        faults: What may go wrong besides `FAULTS`.
+    """
+    known: tuple[type[Exception], ...] = (*FAULTS, LostOutputError, *faults)
+    prepare_standard_streams()
+    try:
+        yield
+        refuse_lost_output()
+    except MisconfigurationException as error:
+        print(f"error: {readable(str(error))}", file=sys.stderr)
+        sys.exit(2)
+    except known as error:
+        if not isinstance(error, FloatingPointError) or _get_rank() in (None, 0):  # which all processes stop for
+            print(f"error: {readable(str(error))}", file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        what = readable(str(error.filename or "A file"))
+        print(f"error: {what} could not be written: {error.strerror}; free space there.", file=sys.stderr)
+        sys.exit(1)
+    except (RuntimeError, MemoryError) as error:
+        if sentence := _out_of_memory(error):
+            print(f"error: {sentence}", file=sys.stderr)
+            sys.exit(1)
+        if not re.search("connection (reset|closed|refused)", str(error), re.IGNORECASE):
+            raise
+        print(f"error: {LOST}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _out_of_memory(error: BaseException) -> str:
+    """What to do if that is what has happened, or nothing."""
+    smaller = "use a smaller --data.batch_size, with --trainer.accumulate_grad_batches for steps of as many images"
+    if isinstance(error, torch.OutOfMemoryError):
+        return f"The GPU's memory is full: {smaller}, or --trainer.precision bf16-mixed."
+    if isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):
+        return f"Memory is full: {smaller}, or fewer --data.num_workers."
+    return ""
+
+
+def one_sentence(message: str) -> str:
+    """Make one line of a parser's message, without the alternatives that the user could not have meant."""
+    noise = (
+        "Does not validate against",
+        "Subtypes:",
+        "Errors:",
+        "Expected a <class 'NoneType'>",
+        "Given value",
+    )
+    lines = (line.strip(" -\t") for line in message.splitlines())
+    sentence = " ".join(line for line in lines if line.strip(". ") and not line.startswith(noise)).rstrip(". ")
+    return sentence if sentence.endswith(("!", "?")) else f"{sentence}."

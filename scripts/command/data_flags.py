@@ -1,0 +1,72 @@
+"""Commands about data alone: they take the data's part of what scripts/train.py takes."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+from datamodules.base import ImageDataModule
+from models.serialization.class_path import Scope, check_classes
+from scripts.command.configuration import Config, Parser, mistakes_in_one_sentence, one_sentence, read_layers
+from scripts.command.silence import silence_libraries
+
+
+def build_data(flags: Sequence[str]) -> ImageDataModule:
+    """Build the data module that a training with these flags would use.
+
+    Args:
+        flags: `--ckpt_path FILE`, `--config FILE`, `--data...` and `--seed_everything`, as for scripts/train.py.
+
+    Raises:
+        MisconfigurationException: If a configuration or a value in it makes no sense, or the source is not there.
+    """
+    layers = read_layers(flags)
+    return data_of_config(layers.config, layers.flags, layers.scope)
+
+
+def data_of_config(config: Config, flags: Sequence[str] = (), scope: Scope = nullcontext) -> ImageDataModule:
+    """Build the data module of a configuration.
+
+    Args:
+        config: As files give it; of the keys, `data` and `seed_everything` count.
+        flags: Of these two, which are laid over it.
+        scope: What it may name, as in `Layers`.
+
+    Raises:
+        MisconfigurationException: If a value makes no sense, or the source is not there.
+    """
+    silence_libraries()
+    parser = Parser(allow_abbrev=False)
+    parser.add_argument("-c", "--config", action="config")
+    parser.add_argument("--ckpt_path")
+    parser.add_argument("--seed_everything", type=int, default=0)
+    parser.add_lightning_class_args(ImageDataModule, "data", subclass_mode=True)
+    parser.link_arguments("seed_everything", "data.init_args.seed")
+    known = {key: config[key] for key in ("seed_everything", "data") if key in config}
+    try:
+        with scope():
+            parsed = parser.parse_args(["--config", yaml.safe_dump(known), *flags])
+            check_classes(parsed, "The configuration")
+            data: ImageDataModule = parser.instantiate_classes(parsed).data
+    except (ValueError, ModuleNotFoundError, MisconfigurationException) as error:
+        raise MisconfigurationException(one_sentence(str(error))) from error
+    return data
+
+
+def run_on_data(
+    parser: argparse.ArgumentParser, command: Callable[[Any, ImageDataModule], int], args: Sequence[str] | None = None
+) -> None:
+    """Parse the command line, run a command, and leave with its exit status; a user's mistake ends in one sentence.
+
+    Args:
+        parser: The command's own options; what it does not know is about the data.
+        command: Is given the options and the data module, and returns the exit status.
+        args: The command line's arguments; by default those of the process.
+    """
+    with mistakes_in_one_sentence():
+        options, flags = parser.parse_known_args(args)
+        sys.exit(command(options, build_data(flags)))

@@ -1,0 +1,65 @@
+"""The file that a command writes its picture to."""
+
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from PIL import Image, ImageShow
+
+from scripts.command.expansion import to_path
+
+
+def picture_file(name: str) -> Path:
+    """The file of this name, if a picture can be written there; it is left as it is.
+
+    Raises:
+        MisconfigurationException: If it cannot.
+    """
+    path = to_path(name)
+    try:
+        if path.exists():
+            path.open("ab").close()
+        with NamedTemporaryFile(dir=path.parent, suffix=path.suffix) as trial:
+            Image.new("RGB", (1, 1)).save(trial.name)
+    except (OSError, ValueError, KeyError) as error:
+        if reason := getattr(error, "strerror", None):
+            raise MisconfigurationException(
+                f"The picture cannot be written to {path}: {reason}; choose another file with --output."
+            ) from error
+        raise MisconfigurationException(
+            f"--output is {path}, but no colour picture can be written in a format of that name; "
+            "give a name that ends in .png or .jpg."
+        ) from error
+    return path
+
+
+def save_picture(picture: Image.Image, path: Path) -> None:
+    """Write a picture.
+
+    Args:
+        picture: RGB.
+        path: The file; one that is there is replaced.
+
+    Raises:
+        MisconfigurationException: If it cannot be written.
+    """
+    try:
+        picture.save(path)
+    except OSError as error:
+        raise MisconfigurationException(
+            f"The picture cannot be written to {path}: {error.strerror or error}; choose another file with --output."
+        ) from error
+
+
+def show_picture(picture: Image.Image, path: Path) -> None:
+    """Open a picture in a window.
+
+    Args:
+        picture: RGB.
+        path: Where it has been written.
+
+    Raises:
+        MisconfigurationException: If there is no program for it.
+    """
+    if not ImageShow.show(picture):
+        raise MisconfigurationException(f"There is no program to show pictures with; open {path} elsewhere.")

@@ -1,0 +1,73 @@
+"""Standard output and error that a command goes on without when they cannot be written."""
+
+import codecs
+import errno
+import sys
+from io import BufferedWriter, FileIO, TextIOWrapper
+from typing import Any, TextIO
+
+from datamodules.decoding.names import escape
+
+READER_GONE = (errno.EPIPE, errno.EIO)
+"""How writing fails when the reader of a pipe has ended, and when a terminal was closed."""
+
+
+class LostOutputError(RuntimeError):
+    """Standard output could not be written, although somebody may read it."""
+
+
+class _Stream(FileIO):
+    """Drops what cannot be written, and keeps the reason."""
+
+    failure: OSError | None = None
+
+    def write(self, data: Any, /) -> int | None:
+        try:
+            return super().write(data)
+        except OSError as error:
+            self.failure = error
+            return memoryview(data).nbytes
+
+
+def prepare_standard_streams() -> None:
+    """Drop what cannot be written to them, and escape what the terminal's encoding lacks: a path need not be text."""
+    codecs.register_error("escape", escape)
+    sys.stdout, sys.stderr = _prepared(sys.stdout), _prepared(sys.stderr)
+
+
+def _prepared(stream: TextIO) -> TextIO:
+    if not isinstance(stream, TextIOWrapper):
+        return stream
+    raw = getattr(stream.buffer, "raw", stream.buffer)
+    if type(raw) is FileIO and raw.fileno() in (1, 2):
+        stream.flush()
+        is_buffered = raw is not stream.buffer
+        raw = _Stream(raw.fileno(), "w", closefd=False)
+        stream = TextIOWrapper(
+            BufferedWriter(raw) if is_buffered else raw,  # type: ignore[type-var]  # as in Python's own streams
+            stream.encoding,
+            line_buffering=stream.line_buffering,
+            write_through=stream.write_through,
+        )
+    stream.reconfigure(errors="escape")
+    return stream
+
+
+def output_failure() -> OSError | None:
+    """Why standard output could not be written, if so."""
+    if sys.stdout:
+        sys.stdout.flush()
+    buffer = getattr(sys.stdout, "buffer", None)
+    failure: OSError | None = getattr(getattr(buffer, "raw", buffer), "failure", None)
+    return failure
+
+
+def refuse_lost_output() -> None:
+    """End a command whose output is not whole; a reader that is gone wants none.
+
+    Raises:
+        LostOutputError: If it is not.
+    """
+    failure = output_failure()
+    if failure and failure.errno not in READER_GONE:
+        raise LostOutputError(f"Standard output could not be written ({failure.strerror}) and is not whole.")

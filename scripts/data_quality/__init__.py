@@ -1,0 +1,1 @@
+"""Unreadable, duplicate, leaked and stray images."""

@@ -1,0 +1,1 @@
+"""Load a trained network, predict and export."""

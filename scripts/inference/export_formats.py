@@ -1,0 +1,256 @@
+"""A trained network as a file for other programs: ONNX, torch.export and safetensors.
+
+Shapes: `B` images of `C` channels, `H` rows and `W` columns; `K` classes.
+
+An ONNX or torch.export model takes images as they come from a decoder, uint8 `[B, C, H, W]` for any `B`, normalises
+them as in training, and gives logits, float32 `[B, K]`, of which softmax makes probabilities. Safetensors hold the
+weights alone, under the names of the network's state dict. All three carry the same facts, each a string of JSON.
+"""
+
+import copy
+import io
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from datamodules.batching.transform import Normalize
+from datamodules.decoding.names import readable
+from models.classifier import Classifier
+from models.training.test_time_augmentation import average_logits
+from scripts.command.silence import silent
+
+Predict = Callable[[Tensor], Tensor]
+"""Images, uint8 `[B, C, H, W]`, to logits, float32 `[B, K]`."""
+
+FACTS = "facts.json"
+"""The extra file of a torch.export archive."""
+
+LARGEST_ONNX = 1536 * 2**20
+"""Bytes of weights above which they do not go into the ONNX file itself, which protobuf limits to 2 GB."""
+
+
+class ExportError(Exception):
+    """The network cannot be exported, or what was exported is not what it should be."""
+
+
+class ExportedModel(nn.Module):
+    """A network with what is done to an image before it and to its logits after.
+
+    Args:
+        classifier: The network, on the CPU; it is left as it is.
+
+    Shape:
+        uint8 `[B, C, H, W]` to logits float32 `[B, K]`, averaged over the views of `test_time_augmentation`.
+    """
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self.normalize = Normalize(classifier.preprocessing["mean"], classifier.preprocessing["std"])
+        # Not all formats know of the order in memory that the network prefers.
+        self.network = copy.deepcopy(classifier.network).to(memory_format=torch.contiguous_format)
+        self.views = classifier.test_time_augmentation
+        self.eval().requires_grad_(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits."""
+        normalised = self.normalize(images)
+        logits: Tensor = (
+            average_logits(self.network, normalised, self.views) if self.views else self.network(normalised)
+        )
+        return logits.float()
+
+
+def facts_of(classifier: Classifier, checkpoint: Mapping[str, Any]) -> dict[str, str]:
+    """What a program must know to use the model, and where the model comes from.
+
+    Args:
+        classifier: The network.
+        checkpoint: What it was loaded from.
+
+    Returns:
+        Names and, as JSON, values.
+    """
+    known = classifier.preprocessing
+    facts = {
+        "class_names": [readable(name) for name in classifier.class_names],
+        "channels": known["channels"],
+        "image_size": known["image_size"],
+        "resize": known.get("resize", "crop"),
+        "mean": known["mean"],
+        "std": known["std"],
+        "input": "images: uint8 [B, C, H, W], read as docs/checkpoints.md shows; normalised inside",
+        "output": "logits: float32 [B, K]; softmax over K gives probabilities",
+        "test_time_augmentation": classifier.test_time_augmentation,
+        "network": checkpoint["hyper_parameters"]["network"],
+        "data_fingerprint": checkpoint.get("data_fingerprint"),
+        "git_commit": checkpoint.get("git_commit"),
+        "versions": checkpoint.get("versions"),
+    }
+    return {name: json.dumps(value) for name, value in facts.items()}
+
+
+def write_onnx(model: ExportedModel, images: Tensor, path: Path, facts: Mapping[str, str]) -> None:
+    """Write an ONNX file whose input is `images` and whose output is `logits`.
+
+    Args:
+        model: What to write.
+        images: An example, uint8 `[2, C, H, W]`.
+        path: Where to.
+        facts: Written as `metadata_props`.
+
+    Raises:
+        ExportError: If the network cannot be exported.
+        OSError: If the file cannot be written.
+    """
+    if (size := sum(getattr(value, "nbytes", 0) for value in model.state_dict().values())) > LARGEST_ONNX:
+        raise ExportError(
+            f"{_name(model)} has {size / 1e9:,.1f} GB of weights, and one ONNX file holds {LARGEST_ONNX / 1e9:,.1f}; "
+            "export it with --format torch_export."
+        )
+    program = _traced(model, images)
+    try:
+        with silent():
+            exported = torch.onnx.export(
+                program,
+                dynamo=True,
+                verbose=False,
+                input_names=["images"],
+                output_names=["logits"],
+                dynamic_shapes={"images": {0: "B"}},
+            )
+    except Exception as error:
+        raise ExportError(
+            f"{_name(model)} cannot be exported to ONNX: {reason_of(error)}; --format torch_export may take it."
+        ) from error
+    assert exported is not None, "the exporter through torch.export gives a program"
+    exported.model.metadata_props.update(facts)
+    exported.save(path)
+
+
+def open_onnx(path: Path, _: ExportedModel) -> Predict:
+    """Load an ONNX file into onnxruntime."""
+    import onnxruntime
+
+    onnxruntime.set_default_logger_severity(4)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what goes wrong is raised
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+    def predict(images: Tensor) -> Tensor:
+        (logits,) = session.run(["logits"], {"images": images.numpy()})
+        return torch.from_numpy(logits)
+
+    return predict
+
+
+def write_torch_export(model: ExportedModel, images: Tensor, path: Path, facts: Mapping[str, str]) -> None:
+    """Write an archive for `torch.export.load(path).module()`.
+
+    Args:
+        model: What to write.
+        images: An example, uint8 `[2, C, H, W]`.
+        path: Where to.
+        facts: Written as one mapping, into the extra file `facts.json`.
+
+    Raises:
+        ExportError: If the network cannot be exported.
+        OSError: If the file cannot be written.
+    """
+    program = _traced(model, images)
+    values = {name: json.loads(value) for name, value in facts.items()}
+    memory = io.BytesIO()  # torch's writer ends the process when the disk is full
+    with silent():
+        torch.export.save(program, memory, extra_files={FACTS: json.dumps(values)})
+    path.write_bytes(memory.getbuffer())
+
+
+def open_torch_export(path: Path, _: ExportedModel) -> Predict:
+    """Load the archive."""
+    with path.open("rb") as file, silent():
+        return torch.export.load(file).module()
+
+
+def write_safetensors(model: ExportedModel, images: Tensor, path: Path, facts: Mapping[str, str]) -> None:
+    """Write the network's state dict, without its preprocessing.
+
+    Args:
+        model: What to write.
+        images: Not used.
+        path: Where to.
+        facts: Written as the file's metadata.
+
+    Raises:
+        OSError: If the file cannot be written.
+    """
+    from safetensors.torch import save
+
+    # Copied, as tensors that share memory are refused; a module's extra state, which the format cannot hold, is not.
+    state = {name: value.clone() for name, value in model.network.state_dict().items() if isinstance(value, Tensor)}
+    facts = {**facts, "input": json.dumps("images: float32 [B, C, H, W], (level / 255 - mean) / std")}
+    path.write_bytes(save(state, facts))
+
+
+def open_safetensors(path: Path, model: ExportedModel) -> Predict:
+    """Load the weights into the network, which has lost its own."""
+    from safetensors.torch import load_file
+
+    again = copy.deepcopy(model)
+    state = again.network.state_dict()
+    extra = {name: value for name, value in state.items() if not isinstance(value, Tensor)}
+    for name in state.keys() - extra.keys():
+        state[name].zero_()
+    again.network.load_state_dict(load_file(path) | extra)
+    return again
+
+
+@dataclass(frozen=True)
+class Format:
+    """How a model is written and, to see that it is right, read again.
+
+    Args:
+        suffix: What its files are called by default.
+        write: Writes the model, from an example of its input, to a file, with its facts.
+        open: Loads the file into the format's own runtime, of the model what it does not hold.
+    """
+
+    suffix: str
+    write: Callable[[ExportedModel, Tensor, Path, Mapping[str, str]], None]
+    open: Callable[[Path, ExportedModel], Predict]
+
+
+FORMATS = {
+    "onnx": Format(".onnx", write_onnx, open_onnx),
+    "torch_export": Format(".pt2", write_torch_export, open_torch_export),
+    "safetensors": Format(".safetensors", write_safetensors, open_safetensors),
+}
+
+
+def _traced(model: ExportedModel, images: Tensor) -> torch.export.ExportedProgram:
+    try:
+        with silent():
+            batch = torch.export.Dim("B", min=1)
+            return torch.export.export(model, (images,), dynamic_shapes={"images": {0: batch}})
+    except Exception as error:
+        raise ExportError(
+            f"{_name(model)} cannot be exported: {reason_of(error)}; its forward must be operations on tensors that "
+            "depend neither on their values nor on how many images there are."
+        ) from error
+
+
+def _name(model: ExportedModel) -> str:
+    return type(model.network).__name__
+
+
+def reason_of(error: BaseException) -> str:
+    """The first line of what went wrong at first."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = (line.strip(" -") for line in str(error).splitlines())
+    line = next((line for line in lines if line and not line.startswith("Constraints violated")), type(error).__name__)
+    return line.partition(". ")[0].rstrip(".!")

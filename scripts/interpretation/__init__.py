@@ -1,0 +1,1 @@
+"""Activations, filters, attributions and embeddings."""

@@ -1,0 +1,89 @@
+"""The layers of a network: what they give, what they have learnt, and what they compute."""
+
+from dataclasses import dataclass
+
+import torch
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from scripts.inference.layers import layer_outputs
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A submodule that computes or has learnt something itself, apart from those within it.
+
+    Args:
+        name: Its name in the network.
+        kind: Its class.
+        shape: Of what it gives for an image, without the batch; None if that is not one tensor.
+        parameters: Numbers that it has learnt or could learn.
+        multiply_adds: Of its matrix products and convolutions, for an image; additions alone are not counted.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...] | None
+    parameters: int
+    multiply_adds: int
+
+
+def layers_of(network: nn.Module, image_shape: tuple[int, int, int]) -> list[Layer]:
+    """List the layers, in the order in which the network has them.
+
+    Args:
+        network: In evaluation mode, on any device.
+        image_shape: (C, H, W) of an image.
+    """
+    device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+    # Fused kernels for whole attention layers are not counted, and torch 2.11 does not count all of those within them.
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            outputs = layer_outputs(network, torch.zeros(1, *image_shape, device=device))
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+    root = type(network).__name__
+    counts: dict[str, int] = {place: sum(found.values()) // 2 for place, found in counter.get_flop_counts().items()}
+
+    def all_within(name: str) -> int:
+        return counts.get(f"{root}.{name}" if name else root, 0)
+
+    layers, seen = [], set()
+    for name, module in network.named_modules():
+        within = [f"{name}.{child}" if name else child for child, _ in module.named_children()]
+        own = all_within(name) - sum(map(all_within, within))
+        fresh = [parameter for parameter in module.parameters(recurse=False) if id(parameter) not in seen]
+        seen |= set(map(id, fresh))
+        numbers = sum(parameter.numel() for parameter in fresh)
+        if within and not numbers and not own:
+            continue
+        shape = tuple(outputs[name].shape[1:]) if name in outputs else None
+        layers.append(Layer(name or root, type(module).__name__, shape, numbers, own))
+    return layers
+
+
+def layer_table(layers: list[Layer]) -> Table:
+    """Lay the layers out for the terminal, with their sums."""
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("layer", overflow="fold")
+    table.add_column("kind")
+    for heading in ("output", "parameters", "multiply-adds"):
+        table.add_column(heading, justify="right", no_wrap=True)
+
+    def number(value: int) -> str:
+        return f"{value:,}" if value else ""
+
+    for layer in layers:
+        shape = "" if layer.shape is None else "x".join(map(str, layer.shape))
+        cells = escape(layer.name), escape(layer.kind), shape, number(layer.parameters), number(layer.multiply_adds)
+        table.add_row(*cells)
+    table.add_section()
+    sums = (sum(getattr(layer, kind) for layer in layers) for kind in ("parameters", "multiply_adds"))
+    table.add_row("all", "", "", *(f"{value:,}" for value in sums))
+    return table

@@ -1,0 +1,85 @@
+"""Pictures of what a layer gives, and of where in an image a network looks.
+
+Shapes: a layer's maps are `[c, h, w]`, an image is `[3, H, W]`.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from callbacks.tensorboard.filters import COLUMNS, coloured
+from callbacks.tensorboard.image_grid import image_grid, picture
+from scripts.report.figure import new_figure, picture_of
+
+MOST_BARS = 64
+"""Numbers of a vector up to which each is a bar; more are a line."""
+
+
+def activations_picture(output: Tensor, most: int) -> Image.Image:
+    """Draw what a layer gives for an image.
+
+    Args:
+        output: float `[c, h, w]`, a map each with its own scale, told below it; of another number of dimensions, a
+            diagram.
+        most: Maps to draw, from the first.
+
+    Returns:
+        RGB.
+    """
+    output = output.float().cpu()
+    if output.ndim == 3:
+        maps = output[:most]
+        low, high = maps.amin(dim=(1, 2), keepdim=True), maps.amax(dim=(1, 2), keepdim=True)
+        ends = zip(low.flatten().tolist(), high.flatten().tolist(), strict=True)
+        captions = [f"{number}\n{least:.2g} to {largest:.2g}" for number, (least, largest) in enumerate(ends)]
+        return image_grid(coloured(maps, low, high, "viridis"), captions, COLUMNS)
+    figure = new_figure()
+    axes = figure.subplots()
+    if output.ndim == 2:
+        shown = axes.imshow(output.numpy(), aspect="auto", interpolation="nearest")
+        axes.set(xlabel="feature", ylabel="place")
+        figure.colorbar(shown)
+    else:
+        numbers = output.flatten().numpy()
+        if len(numbers) <= MOST_BARS:
+            axes.bar(range(len(numbers)), numbers)
+        else:
+            axes.plot(numbers, linewidth=0.8)
+        axes.set(xlabel="unit", ylabel="output")
+        axes.grid(alpha=0.3)
+    return picture_of(figure)
+
+
+def attribution_picture(
+    image: Tensor, maps: Sequence[tuple[str, Tensor]], title: str, *, signed: bool = False
+) -> Image.Image:
+    """Draw an image beside maps of what in it mattered.
+
+    Args:
+        image: uint8 `[3, H, W]`.
+        maps: A title and numbers float `[H, W]`; in [0, 1], unless signed.
+        title: Above all.
+        signed: Whether the scale is the same on both sides of 0.
+
+    Returns:
+        RGB.
+    """
+    figure = new_figure()
+    figure.set_figheight(4)
+    first, *others = figure.subplots(1, 1 + len(maps), squeeze=False)[0]
+    pixels = np.asarray(picture(image))
+    first.imshow(pixels, interpolation="nearest")
+    first.set_title("image")
+    for axes, (name, numbers) in zip(others, maps, strict=True):
+        end = float(numbers.abs().max()) or 1.0
+        low, high, colours = (-end, end, "RdBu_r") if signed else (0.0, 1.0, "inferno")
+        axes.imshow(pixels.mean(axis=2), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        shown = axes.imshow(numbers.cpu().numpy(), cmap=colours, vmin=low, vmax=high, alpha=0.65)
+        axes.set_title(name)
+        figure.colorbar(shown, ax=axes, shrink=0.7)
+    for axes in (first, *others):
+        axes.set_axis_off()
+    figure.suptitle(title)
+    return picture_of(figure)

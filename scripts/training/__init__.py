@@ -1,0 +1,1 @@
+"""Single runs, several seeds, repeated runs and dry runs."""

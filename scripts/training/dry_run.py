@@ -1,0 +1,76 @@
+"""A training that is begun to learn something, and leaves nothing behind."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from pkgutil import resolve_name
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import Callback
+
+from callbacks.curves import Curves
+from callbacks.run.run_record import RunRecord
+from scripts.train import TrainCLI, one_or_more
+
+
+class Trial(TrainCLI):
+    """`scripts/train.py fit` with the network, data, optimizer and precision of a run, watched by one callback alone.
+
+    There is no validation and no test; nothing is logged, and no other callback, checkpoint or folder is made, but for
+    cached features, and callbacks with a true `sets_weights`, where the learning rate is constant.
+
+    Args:
+        flags: Those of `scripts/train.py fit`.
+        callback: What watches.
+        trainer: Arguments of the Trainer that are not to be those of the run.
+        scheduled: Whether the learning rate has the run's schedule; else it is constant, and what is frozen at the
+            start stays so.
+
+    Raises:
+        MisconfigurationException: If the configuration makes no sense, or asks to go on from a checkpoint.
+    """
+
+    def __init__(
+        self, flags: Sequence[str], callback: Callback, trainer: Mapping[str, Any], *, scheduled: bool
+    ) -> None:
+        self._changes = trainer
+        self._scheduled = scheduled
+        with TemporaryDirectory() as self._nowhere:
+            super().__init__(["fit", *flags], callbacks=[callback])
+
+    def before_instantiate_classes(self) -> None:
+        """Leave out what a trial does without."""
+        config = self.config.fit
+        if config.ckpt_path:
+            raise MisconfigurationException(
+                "--ckpt_path goes on with a run, but this is about how one begins; leave it out, or give that run's "
+                "config.yaml with --config."
+            )
+        self.runs, config.runs = config.runs, Path(self._nowhere)
+        for key in self._parser("fit").callback_keys:
+            if self._scheduled or key != "feature_cache":  # which makes training faster and is no part of a schedule
+                config[key] = None
+        if not self._scheduled:
+            config.model.scheduler = None
+            config.model.unfreeze = None  # the epochs of a trial are no epochs of the run
+        given = [] if self._scheduled else one_or_more(config.trainer.callbacks)
+        without = {
+            "callbacks": [each for each in given if getattr(resolve_name(each.class_path), "sets_weights", False)],
+            "logger": False,
+            "limit_val_batches": 0,
+            "num_sanity_val_steps": 0,
+            "fast_dev_run": False,
+        }
+        endless = {"min_epochs": None, "min_steps": None, "enable_progress_bar": False, "enable_checkpointing": False}
+        for name, value in {**without, **endless, **self._changes}.items():
+            config.trainer[name] = value
+        super().before_instantiate_classes()
+
+    def before_fit(self) -> None:
+        """Keep no record and no curves."""
+        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]  # the Trainer declares none
+        callbacks[:] = [callback for callback in callbacks if not isinstance(callback, RunRecord | Curves)]
+
+    def after_fit(self) -> None:
+        """Leave out the test."""

@@ -1,0 +1,157 @@
+"""Whether a run came to bit for bit what another came to, and what else is not alike.
+
+python scripts/train.py fit --like runs/EXPERIMENT/DATE-TIME
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from torch import Tensor
+
+from callbacks.checkpoint import LAST
+from callbacks.run.origin import differences, flat, read_origin, read_restarts, sentences
+from callbacks.run.run_folder import CHECKPOINTS, CONFIG, RESULTS, is_tested, read_results
+from datamodules.decoding.names import readable
+from models.serialization.checkpoint import read_checkpoint
+from scripts.command.configuration import read_config
+
+NAMED = 20
+"""The most differences of a kind that are named."""
+
+STATES = ("state_dict", "raw_state_dict")
+"""What of a checkpoint is compared: the weights, and those being trained where the others are their average."""
+
+
+def refuse_incomplete(original: Path) -> None:
+    """See that a run is complete, so that another can be compared with it.
+
+    Args:
+        original: Its folder.
+
+    Raises:
+        MisconfigurationException: If it is none, or was not trained and tested to its end.
+    """
+    if not (original / CONFIG).is_file():
+        raise MisconfigurationException(
+            f"{original} is no folder of a run: it has no {CONFIG}; give one such as runs/EXPERIMENT/DATE-TIME."
+        )
+    if not is_tested(read_results(original)):
+        raise MisconfigurationException(
+            f"{original} is not complete: it has no {RESULTS} with the figures of a test, so that nothing can be "
+            f"compared with it; finish it with --resume {original}, or train its configuration with --config "
+            f"{original / CONFIG}."
+        )
+    if not (last := original / CHECKPOINTS / LAST).is_file():
+        raise MisconfigurationException(
+            f"{original} is not complete: it has no {CHECKPOINTS}/{LAST}, whose weights are compared; train its "
+            f"configuration with --config {original / CONFIG}."
+        )
+    read_checkpoint(last)
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """How a run is like the one that it was to repeat.
+
+    Args:
+        tensors: How many tensors the weights are.
+        figures: How many figures there are.
+        results: What of tensors and figures is not alike, a line each; nothing if they are the same bit for bit.
+        causes: What else is not alike: configuration, data, code, packages, machine.
+    """
+
+    tensors: int
+    figures: int
+    results: tuple[str, ...]
+    causes: tuple[str, ...]
+
+    @property
+    def is_identical(self) -> bool:
+        """Whether weights and figures are the same bit for bit."""
+        return not self.results
+
+    def lines(self, original: Path) -> Iterator[str]:
+        """What to say of it.
+
+        Args:
+            original: The folder of the run that was to be repeated.
+        """
+        if self.is_identical:
+            yield f"identical to {original}, bit for bit: {self.tensors} tensors of {LAST}, {self.figures} figures"
+        else:
+            yield f"not identical to {original}:"
+            yield from _some(self.results)
+        if self.causes:
+            yield "not as it was there:"
+            yield from _some(self.causes)
+        elif not self.is_identical:
+            yield (
+                "nothing that runs record is another than there; what may be left is a computation whose order is not "
+                "fixed, which --trainer.deterministic true forbids"
+            )
+
+
+def compare_runs(original: Path, run: Path) -> Likeness:
+    """Compare what two runs came to, and what they came from.
+
+    Args:
+        original: The folder of the one, which is complete.
+        run: That of the other.
+    """
+    checkpoints = [read_checkpoint(folder / CHECKPOINTS / LAST) for folder in (original, run)]
+    results: list[str] = []
+    tensors = 0
+    for state in STATES:
+        ours, theirs = (_tensors(checkpoint.get(state, {})) for checkpoint in reversed(checkpoints))
+        tensors += len(ours)
+        results += _weights_that_differ(theirs, ours, state)
+    figures = [read_results(folder).get("metrics", {}) for folder in (original, run)]
+    results += sentences(differences(figures[0], figures[1]))
+    return Likeness(tensors, len(figures[1]), tuple(results), tuple(_causes(original, run)))
+
+
+def _tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    return {name: value for name, value in state.items() if isinstance(value, Tensor)}
+
+
+def _weights_that_differ(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor], state: str) -> Iterator[str]:
+    where = f"{LAST}, {state}"
+    shapes = [
+        name
+        for name in {**theirs, **ours}
+        if name not in theirs
+        or name not in ours
+        or (theirs[name].shape, theirs[name].dtype) != (ours[name].shape, ours[name].dtype)
+    ]
+    if shapes:
+        yield readable(f"{where}: {len(shapes)} tensors are in one alone or of another shape, the first {shapes[0]}")
+    unequal = [name for name in ours if name not in shapes and not torch.equal(theirs[name], ours[name])]
+    if unequal:
+        apart = {name: float((theirs[name].double() - ours[name].double()).abs().max()) for name in unequal}
+        most = max(unequal, key=lambda name: apart[name])
+        yield readable(f"{where}: {len(unequal)} of {len(ours)} tensors differ, by up to {apart[most]:.2g} ({most})")
+
+
+def _causes(original: Path, run: Path) -> Iterator[str]:
+    configs = [flat(read_config(folder / CONFIG)) for folder in (original, run)]
+    for line in sentences(differences(configs[0], configs[1])):
+        yield f"config {line}"
+    theirs, ours = (read_origin(folder) for folder in (original, run))
+    if theirs is None:
+        yield "what the other run comes from: it has kept no record of it"
+    elif ours is not None:
+        yield from sentences(differences(theirs, ours))
+    for name, folder in (("the other run", original), ("this run", run)):
+        for restart in read_restarts(folder):
+            changed = sentences({key: (value["was"], value["is"]) for key, value in restart["differs"].items()})
+            yield f"{name} went on from step {restart['step']} with {'; '.join(changed)}"
+
+
+def _some(lines: tuple[str, ...]) -> Iterator[str]:
+    yield from (f"  {line}" for line in lines[:NAMED])
+    if len(lines) > NAMED:
+        yield f"  and {len(lines) - NAMED} more"

@@ -1,0 +1,168 @@
+"""Whether one figure is better than another, or only luckier.
+
+Shapes: `N` images.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binomtest, sem, t, ttest_ind
+
+from scripts.uncertainty.intervals import CONFIDENCE, Interval, wilson
+
+LEVEL = 1 - CONFIDENCE
+"""The p-value below which two are told apart."""
+
+ROUNDING = 1e-6
+"""By how much figures that are the same may differ: they were computed in float32."""
+
+
+class Difference(NamedTuple):
+    """How much greater the second of two figures is than the first.
+
+    Of several comparisons that are made together, p-values and intervals are adjusted for their number (Bonferroni; O.
+    J. Dunn, "Multiple Comparisons Among Means", 1961). The p-values hold the family-wise error rate: where there is no
+    difference, any of them is below 0.05 in at most 5 % of repetitions. The intervals are simultaneous: all of them
+    hold their true values in at least 95 %. An interval excludes 0 exactly when its p-value is below 0.05; for the
+    smaller p-values of S. Holm (1979) there are no such intervals (K. Strassburger and F. Bretz, "Compatible
+    simultaneous lower confidence bounds for the Holm procedure and other Bonferroni-based closed tests", 2008).
+    """
+
+    value: float
+    interval: Interval
+    p: float
+    """Probability of a difference at least as great if there were none, times the number of comparisons."""
+
+
+def varies(values: Sequence[float]) -> bool:
+    """Whether repetitions gave more than one figure; otherwise nothing is known of their spread."""
+    return float(np.ptp(values)) > ROUNDING
+
+
+def t_interval(values: Sequence[float]) -> Interval:
+    """The interval of the mean of what repetitions gave, by Student's t.
+
+    Source: "Student", "The Probable Error of a Mean", 1908.
+
+    Args:
+        values: The figures, two or more that are not all the same.
+
+    Raises:
+        ValueError: If there are fewer, or no spread to judge by.
+
+    Example:
+        >>> [round(end, 3) for end in t_interval([0.97, 0.98, 0.99])]
+        [0.955, 1.005]
+    """
+    if len(values) < 2:
+        raise ValueError(f"an interval over repetitions needs two or more figures, not {len(values)}")
+    if not varies(values):
+        raise ValueError(f"an interval over repetitions needs figures that differ, not {values[0]} alone")
+    half = float(t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * sem(values))
+    middle = float(np.mean(values))
+    return Interval(middle - half, middle + half)
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """How probable it is that two classifiers of the same quality disagree so unevenly.
+
+    Source: Q. McNemar, "Note on the sampling error of the difference between correlated proportions or percentages",
+    1947; exact, by the binomial distribution, however many images there are.
+
+    Args:
+        only_first: Images that the first has right and the second wrong.
+        only_second: The other way round.
+
+    Returns:
+        The two-sided p-value; 1 if they never disagree.
+
+    Example:
+        >>> round(mcnemar(1, 7), 4)  # Fagerland et al., "The McNemar test for binary matched-pairs data", 2013, table 1
+        0.0703
+    """
+    disagree = only_first + only_second
+    return float(binomtest(only_first, disagree).pvalue) if disagree else 1.0
+
+
+def paired_interval(lost: int, won: int, images: int, confidence: float = CONFIDENCE) -> Interval:
+    """The interval of how much more accurate the second of two classifiers is, of answers to the same images.
+
+    The difference is a product of two independent figures: the share of images on which one alone is right, with
+    Wilson's interval, and how unevenly these are divided, with the exact interval of C. Clopper and E. Pearson (1934).
+    Their variances are recovered from their limits (MOVER; R. Newcombe, "MOVER-R confidence intervals for ratios and
+    products of two independently estimated quantities", 2016). So the interval excludes 0 exactly when McNemar's exact
+    p-value is below `1 - confidence`.
+
+    Args:
+        lost: Images that the first alone has right.
+        won: Images that the second alone has right.
+        images: All images.
+        confidence: Share of repetitions in which the interval holds the true value.
+
+    Example:
+        >>> [round(end, 3) for end in paired_interval(20, 45, 1000)]
+        [0.008, 0.041]
+    """
+    rate, rates = (lost + won) / images, wilson(lost + won, images, confidence)
+    if not rate:
+        return Interval(-rates.high, rates.high)
+    shares = binomtest(won, lost + won).proportion_ci(confidence, method="exact")
+
+    def lower(balance: float, low: float) -> float:
+        if low > 0:  # both limits are above 0, and so is the product's
+            limits = low * (2 * balance - low) * rates.low * (2 * rate - rates.low)
+            return limits / (balance * rate + math.sqrt((balance * rate) ** 2 - limits))
+        off = rate - rates.low if balance > 0 else rates.high - rate
+        return max(-1.0, balance * rate - math.hypot(balance * off, rate * (balance - low)))
+
+    balance = (won - lost) / (won + lost)
+    return Interval(lower(balance, 2 * shares.low - 1), -lower(-balance, 1 - 2 * shares.high))
+
+
+def difference_on_the_same_images(first: NDArray[np.bool_], second: NDArray[np.bool_], tests: int = 1) -> Difference:
+    """How much more accurate the second of two classifiers is, for images like these, by McNemar's exact test.
+
+    Args:
+        first: Which images the first has right, bool `[N]`.
+        second: The second, on the same images.
+        tests: Over how many comparisons the error rates hold, as in `Difference`.
+
+    Raises:
+        ValueError: If there is no image, or not as many in both.
+    """
+    if len(first) != len(second) or not len(first):
+        raise ValueError(f"answers to the same images are wanted, not to {len(first)} and {len(second)}")
+    images = len(first)
+    lost, won = int((first & ~second).sum()), int((second & ~first).sum())
+    interval = paired_interval(lost, won, images, 1 - LEVEL / tests)
+    return Difference((won - lost) / images, interval, min(1.0, tests * mcnemar(lost, won)))
+
+
+def difference_over_runs(first: Sequence[float], second: Sequence[float], tests: int = 1) -> Difference:
+    """How much greater the mean over the second's runs is, for seeds like these.
+
+    Source: B. L. Welch, "The generalization of 'Student's' problem when several different population variances are
+    involved", 1947.
+
+    Args:
+        first: The figures of the first's runs, two or more.
+        second: Those of the second's.
+        tests: Over how many comparisons the error rates hold, as in `Difference`.
+
+    Returns:
+        The difference; its interval and p-value are NaN if all figures of one are the same, whose spread is not known.
+
+    Raises:
+        ValueError: If there are fewer.
+    """
+    if min(len(first), len(second)) < 2:
+        raise ValueError(f"two or more runs of each are wanted, not {len(first)} and {len(second)}")
+    value = float(np.mean(second) - np.mean(first))
+    if not (varies(first) and varies(second)):
+        return Difference(value, Interval(math.nan, math.nan), math.nan)
+    found = ttest_ind(second, first, equal_var=False)
+    low, high = found.confidence_interval(1 - LEVEL / tests)
+    return Difference(value, Interval(float(low), float(high)), min(1.0, tests * float(found.pvalue)))

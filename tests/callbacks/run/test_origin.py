@@ -1,0 +1,150 @@
+import json
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+import torch
+
+from callbacks.run import origin
+from callbacks.run.origin import code, differences, packages, read_origin
+from tests.conftest import Run
+
+ONE = ("--trainer.max_epochs=1", "--data.batch_size=256")
+
+
+def git(folder: Path, *args: str) -> str:
+    command = ["git", "-c", "user.name=a", "-c", "user.email=a@b", *args]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A repository with one commit, in place of the project's."""
+    folder = tmp_path / "project"
+    (folder / "models").mkdir(parents=True)
+    (folder / "models" / "net.py").write_text("width = 1\n")
+    git(tmp_path, "init", "-q", "project")
+    git(folder, "add", ".")
+    git(folder, "commit", "-qm", "first")
+    monkeypatch.setattr(origin, "PROJECT", folder)
+    code.cache_clear()
+    yield folder
+    code.cache_clear()
+
+
+def test_of_sources_as_committed_the_commit_is_enough(project: Path) -> None:
+    assert code() == (git(project, "rev-parse", "HEAD").strip(), False, None, ())
+    assert code().name == code().commit
+
+
+def test_another_users_checkout_gives_its_commit(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit = git(project, "rev-parse", "HEAD").strip()
+    (project / "models" / "net.py").write_text("width = 2\n")
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    with pytest.raises(subprocess.CalledProcessError):
+        git(project, "rev-parse", "HEAD")
+    assert code().name == f"{commit}-dirty"
+    assert b"width = 2" in (code().changes or b"")
+
+
+def test_the_patch_makes_the_sources_that_ran(project: Path, tmp_path: Path) -> None:
+    git(project.parent, "clone", "-q", str(project), "clone")
+    (project / "models" / "net.py").write_text("width = 2\n")
+    (project / "models" / "new net.py").write_text("width = 3")
+    (project / "configs" / "new").mkdir(parents=True)
+    (project / "configs" / "new" / "new.yaml").write_text("model: {}\n")
+    (project / "models" / "weights.bin").write_bytes(b"\0")
+    (project / "notes.txt").touch()
+    (project / "more" / "deep").mkdir(parents=True)
+    (project / "more" / "deep" / "a.py").touch()
+
+    assert code().name == f"{git(project, 'rev-parse', 'HEAD').strip()}-dirty"
+    assert set(code().untracked) == {"models/weights.bin", "notes.txt", "more/"}
+    patch, clone = tmp_path / "changes.patch", project.parent / "clone"
+    patch.write_bytes(code().changes or b"")
+    git(clone, "apply", str(patch))
+    for name in ("models/net.py", "models/new net.py", "configs/new/new.yaml"):
+        assert (clone / name).read_bytes() == (project / name).read_bytes()
+
+
+def test_a_large_new_source_is_named_alone(project: Path) -> None:
+    (project / "models" / "large.py").write_text("#" * (origin.SOURCE_BYTES + 1))
+    assert code().changes is None
+    assert code().untracked == ("models/large.py",)
+
+
+def test_outside_a_repository_there_is_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(origin, "PROJECT", tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    code.cache_clear()
+    assert code() == (None, False, None, ())
+    assert code().name is None
+    code.cache_clear()
+
+
+def test_packages_are_those_that_are_installed() -> None:
+    found = packages()
+    assert len(found) > 50
+    for name in ("torch", "lightning", "numpy", "pyyaml", "lightning-utilities"):
+        assert found[name] == version(name)
+
+
+def test_a_run_says_what_it_comes_from(train: Callable[..., Run]) -> None:
+    run = train(*ONE, "--seed_everything=3")
+    start = json.loads((run.folder / "origin.json").read_text())
+    assert start["command"].startswith("scripts/train.py fit --trainer.max_epochs=1 --data.batch_size=256")
+    assert start["seed"] == 3
+    assert start["data_fingerprint"] == run.checkpoint["data_fingerprint"]
+    assert start["hardware"]["threads"] == torch.get_num_threads()
+    assert start["hardware"]["cores"] >= 1
+    assert start["torch"]["version"] == torch.__version__
+    assert start["python"].startswith("CPython 3.")
+    lines = (run.folder / "constraints.txt").read_text().splitlines()
+    assert lines == sorted(lines)
+    assert f"torch=={version('torch')}" in lines
+    assert all(re.fullmatch(r"[\w.-]+==\S+", line) for line in lines)
+    assert (run.folder / "changes.patch").exists() == (code().changes is not None)
+    assert not list(run.folder.glob(".*.part"))
+
+
+def test_a_run_that_goes_on_keeps_its_origin_and_notes_what_differs(
+    train: Callable[..., Run],
+    resume: Callable[..., Run],
+    capsys: pytest.CaptureFixture[str],
+    other_digits: Callable[[], None],
+) -> None:
+    run = train(*ONE)
+    before = {name: (run.folder / name).read_bytes() for name in ("origin.json", "constraints.txt")}
+    resume(run)
+    assert not (run.folder / "restarts.json").exists()
+
+    lines = (run.folder / "constraints.txt").read_text()
+    old = lines.replace(f"numpy=={version('numpy')}", "numpy==1.0")
+    (run.folder / "constraints.txt").write_text(old)
+    capsys.readouterr()
+    other_digits()
+    resume(run, "--trainer.max_epochs=2")
+    said = capsys.readouterr().out
+    assert "not as when the run began: data: other images, file names or labels than before; " in said
+    assert f"package numpy: {version('numpy')}, was 1.0; config trainer.max_epochs: 2, was 1\n" in said
+    (restart,) = json.loads((run.folder / "restarts.json").read_text())
+    assert restart["step"] == 6
+    assert restart["differs"]["config trainer.max_epochs"] == {"was": 1, "is": 2}
+    assert "--resume" in restart["command"]
+    assert (run.folder / "origin.json").read_bytes() == before["origin.json"]
+    assert (run.folder / "constraints.txt").read_text() == old
+
+
+def test_a_folder_without_a_record_has_none(tmp_path: Path) -> None:
+    assert read_origin(tmp_path) is None
+    (tmp_path / "origin.json").write_text("[")
+    assert read_origin(tmp_path) is None
+
+
+def test_what_older_runs_know_of_their_files_says_nothing_of_images() -> None:
+    here, there, older = ({"data_fingerprint": text} for text in ("content 1", "content 2", "5f0c"))
+    assert differences(here, there) == {"data_fingerprint": ("content 1", "content 2")}
+    assert differences(older, here) == differences({}, here) == {}

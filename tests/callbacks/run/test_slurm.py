@@ -1,0 +1,145 @@
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from callbacks.run import slurm
+from callbacks.run.run_folder import agree_on_run_folder
+from tests.callbacks.run.test_interruption import TWO, sends
+from tests.conftest import Run
+from tests.discovery import ROOT
+
+JOB = {
+    "SLURM_JOB_ID": "7",
+    "SLURM_JOB_NAME": "train",
+    "SLURM_NTASKS": "1",
+    "SLURM_PROCID": "0",
+    "SLURM_LOCALID": "0",
+    "SLURM_NODEID": "0",
+}
+
+
+@pytest.fixture
+def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A job, and what its `scontrol` was asked for."""
+    asked = tmp_path / "asked"
+    (tmp_path / "scontrol").write_text(f'#!/bin/sh\necho "$@" >> {asked}\n')
+    (tmp_path / "scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    for name, value in JOB.items():
+        monkeypatch.setenv(name, value)
+    return asked
+
+
+def test_a_job_is_queued_again_and_finds_its_own_run(
+    train: Callable[..., Run], tmp_path: Path, queue: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SystemExit):
+        train(*TWO, sends("train", signal.SIGUSR1, nth=4))
+    assert queue.read_text() == "requeue 7\n"
+    (folder,) = tmp_path.glob("runs/*/job-7-*")
+    assert Run(folder).checkpoint["global_step"] == 4
+    run = Run(folder)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    with pytest.raises(ValueError, match="not enough values"):  # nothing is made
+        train(*TWO)
+    assert run.checkpoint["epoch"] == 2
+    assert run.results["steps"] == 12
+    assert len(list(tmp_path.glob("runs/*/*"))) == 1
+    another = train(*TWO)  # that run is finished
+    assert another.results["seconds"] > 0
+    assert another.folder.name == f"{folder.name}_2"
+
+
+def test_a_job_that_is_to_end_is_not_queued_again(train: Callable[..., Run], queue: Path) -> None:
+    with pytest.raises(SystemExit):
+        train(*TWO, sends("train", signal.SIGTERM))
+    assert not queue.exists()
+
+
+def test_names_the_task_of_an_array(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert slurm.job() == ""
+    monkeypatch.setenv("SLURM_JOB_ID", "9")
+    assert slurm.job() == "9"
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "2")
+    assert slurm.job() == "7_2"
+
+
+def test_says_when_it_cannot_queue(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("SLURM_JOB_ID", "9")
+    slurm.queue_again()
+    assert "job 9 could not be queued again" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["bash", "train"])
+def test_the_same_command_in_a_job_that_was_not_queued_again_is_another_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    for variable, value in (JOB | {"SLURM_JOB_NAME": name, "SLURM_STEP_ID": "0"}).items():
+        monkeypatch.setenv(variable, value)
+    folders = [agree_on_run_folder(tmp_path) for _ in range(3)]
+    assert len(set(folders)) == 3
+    (folders[1] / "results.json").write_text('{"metrics": {"test/accuracy": 1.0}}')
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    os.utime(folders[0])
+    assert agree_on_run_folder(tmp_path) == folders[0], "the newest of those that are not finished"
+    monkeypatch.setattr(sys, "argv", ["train.py", "another command"])
+    assert agree_on_run_folder(tmp_path) not in folders
+
+
+AGREE = """
+import sys, time
+from pathlib import Path
+from callbacks.run.run_folder import agree_on_run_folder
+print(agree_on_run_folder(Path(sys.argv[1])))
+time.sleep(1)
+"""
+
+
+def test_processes_that_srun_starts_together_agree_however_often(tmp_path: Path) -> None:
+    job = JOB | {"SLURM_NTASKS": "3", "SLURM_NTASKS_PER_NODE": "3", "SLURM_NODELIST": "localhost"}
+    job |= {"SLURM_JOB_ID": "4711", "PYTHONPATH": str(ROOT)}
+    told = []
+    for _ in range(2):
+        ranks = [
+            subprocess.Popen(
+                [sys.executable, "-c", AGREE, str(tmp_path)],
+                env=os.environ | job | {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)},
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for rank in (2, 1, 0)
+        ]
+        told.append({process.communicate(timeout=120)[0] for process in ranks})
+    assert [len(folders) for folders in told] == [1, 1]
+    assert told[0] != told[1]
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({}, "The job of SLURM has 4 tasks, but does not say how many of them are on each node"),
+        ({"SLURM_NTASKS_PER_NODE": "4"}, "4 processes were started together by SLURM, but the Trainer is for 1"),
+    ],
+)
+def test_tasks_that_are_not_the_devices_are_refused(
+    refused: Callable[..., str],
+    tmp_path: Path,
+    data_root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    variables: dict[str, str],
+    words: str,
+) -> None:
+    for variable, value in (JOB | {"SLURM_NTASKS": "4", "SLURM_NODELIST": "localhost"} | variables).items():
+        monkeypatch.setenv(variable, value)
+    for variable in ("MASTER_ADDR", "MASTER_PORT"):  # which Lightning leaves in the environment
+        monkeypatch.setenv(variable, "")
+        monkeypatch.delenv(variable)
+    assert words in refused("fit", "--runs", tmp_path / "runs", "--data.root", data_root)
+    assert not list(tmp_path.glob("runs/*/*"))

@@ -1,0 +1,105 @@
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from tensorboard.plugins.hparams import metadata
+
+from callbacks.tensorboard.hyperparameters import hyperparameters
+from tests.callbacks.tensorboard.test_preview import events
+from tests.callbacks.test_curves import points
+from tests.conftest import Run
+
+SHORT = ("--trainer.max_epochs=1", "--trainer.limit_train_batches=2", "--trainer.limit_val_batches=1")
+
+
+@dataclasses.dataclass
+class Session:
+    """What TensorBoard knows of a run."""
+
+    settings: dict[str, Any]
+    ended: bool
+
+
+def session(folder: Path) -> Session:
+    contents = {tag: found.plugin_data.content for tag, found in events(folder).summary_metadata.items()}
+    start = metadata.parse_session_start_info_plugin_data(contents[metadata.SESSION_START_INFO_TAG])
+    values = {name: getattr(value, str(value.WhichOneof("kind"))) for name, value in start.hparams.items()}
+    return Session(values, metadata.SESSION_END_INFO_TAG in contents)
+
+
+def test_a_run_has_the_settings_that_decide_what_is_learnt(train: Callable[..., Run]) -> None:
+    affine = "[{class_path: kornia.augmentation.RandomAffine, init_args: {degrees: 10.0}}]"
+    run = train(
+        *(*SHORT, "--seed_everything=7", "--model.optimizer.lr=0.01", "--model.optimizer.weight_decay=0.5"),
+        *("--data.augmentation", affine, "--data.balanced=true", "--weight_average=callbacks.ema.EMA"),
+    )
+    found = session(run.folder)
+    assert found.ended
+    expected = {
+        "seed_everything": 7,
+        "data": "Digits",
+        "data.batch_size": 64,
+        "data.augmentation": "RandomAffine(degrees=10.0)",
+        "data.balanced": "true",
+        "model.network": "ConvNet",
+        "model.optimizer": "AdamW",
+        "model.optimizer.lr": 0.01,
+        "model.optimizer.weight_decay": 0.5,
+        "model.scheduler": "WarmupCosine",
+        "model.loss": "CrossEntropy",
+        "trainer.max_epochs": 1,
+        "trainer.precision": "32-true",
+        "weight_average": "EMA",
+        "weight_average.decay": 0.999,
+        "early_stopping": "EarlyStopping",
+    }
+    assert expected.items() <= found.settings.items()
+    assert not [name for name, value in found.settings.items() if "/" in str(value)], "no paths"
+    assert not {name for name in found.settings if name.startswith("trainer.enable") or name.endswith("root")}
+    assert not (run.folder / "hparams.yaml").exists()
+
+
+def test_the_best_figure_is_a_point(train: Callable[..., Run]) -> None:
+    run = train("--trainer.max_epochs=2")
+    ((step, value),) = points(run.folder)["best/val/accuracy"]
+    assert step == run.results["steps"]
+    assert abs(value - run.results["best"]) < 1e-6
+
+
+def test_a_run_taken_up_has_one_session_with_the_settings_it_goes_on_with(
+    train: Callable[..., Run], resume: Callable[..., Run]
+) -> None:
+    run = resume(train("--trainer.max_epochs=1", "--early_stopping=null"), "--trainer.max_epochs=2")
+    found = session(run.folder)
+    assert found.settings["trainer.max_epochs"] == 2
+    assert found.ended
+    counted = events(run.folder).Tags()["images"]
+    assert {tag: [one.step for one in events(run.folder).Images(tag)] for tag in counted} == {
+        "preview/train": [0],
+        "filters/stages.0": [0, 42],
+        "confusion_matrix/val": [42],
+        "confusion_matrix/test": [42],
+        "worst_mistakes/test": [42],
+    }
+
+
+def test_every_configuration_has_settings_of_classes_numbers_and_changes(train: Callable[..., Run]) -> None:
+    config = yaml.safe_load((train(*SHORT).folder / "config.yaml").read_text())
+    config["data"]["init_args"] |= {"on_corrupt": "skip", "storage": None, "num_workers": 0}
+    config["model"] |= {"freeze": ["backbone"], "unfreeze": {5: ["backbone"]}, "class_weights": "balanced"}
+    found = hyperparameters(config, "bf16-mixed", 2)
+    assert found["processes"] == 2
+    assert found["data.on_corrupt"] == "skip"
+    assert found["model.freeze"] == "backbone"
+    assert found["model.unfreeze"] == "5: [backbone]"
+    assert found["model.class_weights"] == "balanced"
+    assert not {"data.normalization", "data.split_seed", "model.layer_decay", "early_stopping.patience"} & found.keys()
+    config["model"]["network"]["init_args"] |= {"padding": False, "pooled_stages": [], "batch_norm": None}
+    off = {"model.network.padding": "false", "model.network.pooled_stages": "[]", "model.network.batch_norm": "null"}
+    assert hyperparameters(config, "bf16-mixed", 2) == found | off
+    found |= off
+    config["early_stopping"]["init_args"]["patience"] = 3
+    assert hyperparameters(config, "bf16-mixed", 2).items() - found.items() == {("early_stopping.patience", 3)}
+    assert all(isinstance(value, str | int | float) for value in found.values())

@@ -1,0 +1,87 @@
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from callbacks.tensorboard.model_graph import trace
+from models.convnet import ConvNet
+from models.resnet import ResNet
+from tests.callbacks.tensorboard.test_preview import events
+from tests.conftest import Run
+
+IMAGE = {"channels": 1, "image_size": [8, 8]}
+SHORT = ("--trainer.max_epochs=1", "--trainer.limit_train_batches=2", "--trainer.limit_val_batches=1")
+
+
+class Contrary(nn.Module):
+    """Changes all that it can when it is applied, and prints; draws random numbers in evaluation too."""
+
+    def __init__(self, num_classes: int = 10) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, num_classes))
+        self.register_buffer("applied", torch.zeros(()))
+
+    def forward(self, images: Tensor) -> Tensor:
+        print("applied")
+        assert isinstance(self.applied, Tensor)
+        self.applied += 1
+        logits: Tensor = self.inner(images)
+        return logits + torch.rand(())
+
+
+class Untraceable(nn.Module):
+    def __init__(self, num_classes: int = 10) -> None:
+        super().__init__()
+        self.linear = nn.Linear(64, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+            raise RuntimeError("this is no tensor")
+        logits: Tensor = self.linear(images.flatten(1))
+        return logits
+
+
+def test_a_run_has_the_graph_of_its_network(train: Callable[..., Run]) -> None:
+    graph = events(train(*SHORT).folder).Graph()
+    names = {node.name for node in graph.node}
+    assert any("stages" in name and "conv" in name.lower() for name in names)
+    assert graph.ByteSize() < 50_000, "no weights are in it"
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_network_is_left_as_it_was(compiled: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    network = Contrary()
+    network.inner[1].eval()  # as one that is frozen
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    modes, state = [module.training for module in network.modules()], torch.get_rng_state()
+    if compiled:
+        network.compile()
+    traced, image = trace(network, IMAGE) or (None, None)
+    assert traced is not None
+    assert image is not None
+    assert image.shape == (1, 1, 8, 8)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert [module.training for module in network.modules()] == modes
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    assert all(parameter.requires_grad for parameter in network.parameters())
+    assert not capsys.readouterr().out
+
+
+@pytest.mark.parametrize("network", [ConvNet(3, (32, 32), 7), ResNet(in_channels=3, num_classes=7).to(torch.bfloat16)])
+def test_networks_of_the_house_can_be_traced(network: nn.Module) -> None:
+    assert trace(network, {"channels": 3, "image_size": [32, 32]})
+
+
+def test_one_that_cannot_be_traced_trains_without(
+    train: Callable[..., Run], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert trace(Untraceable(), IMAGE) is None
+    assert trace(ConvNet(1, (8, 8), 10), {}) is None
+    capsys.readouterr()
+    run = train(*SHORT, "--model.network", f"{__name__}.Untraceable")
+    assert "graph" not in {key for key, value in events(run.folder).Tags().items() if value is True}
+    printed = capsys.readouterr()
+    assert "no tensor" not in printed.out + printed.err
+    assert run.results["steps"] == 2

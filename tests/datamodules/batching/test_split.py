@@ -1,0 +1,116 @@
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from datamodules.batching.split import draw_splits, hashed_sample, hashed_split, stratified_split, uniform
+
+SIZES = 0.1, 0.25, 40, 1, 200
+
+
+@pytest.fixture
+def labels() -> Tensor:
+    return torch.arange(5).repeat_interleave(torch.tensor([100, 37, 13, 50, 1]))
+
+
+@pytest.fixture
+def digests() -> NDArray[np.uint64]:
+    return np.random.default_rng(0).integers(2**64, size=201, dtype=np.uint64)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_keeps_each_classs_share_to_within_an_image(
+    labels: Tensor, digests: NDArray[np.uint64], size: int | float
+) -> None:
+    rest, drawn = stratified_split(labels, size, seed=0)
+    count = round(size * len(labels)) if isinstance(size, float) else size
+    assert torch.equal(torch.cat([rest, drawn]).sort().values, torch.arange(len(labels)))
+    share = torch.bincount(labels) * count / len(labels)
+    for chosen in (drawn, hashed_sample(labels, digests, size, seed=0)):
+        assert len(set(chosen.tolist())) == count
+        assert (torch.bincount(labels[chosen], minlength=5) - share).abs().max() <= 1
+
+
+def test_follows_the_seed_alone(labels: Tensor, digests: NDArray[np.uint64]) -> None:
+    for first, again, other in (
+        [stratified_split(labels, 0.3, seed)[1].tolist() for seed in (0, 0, 1)],
+        [hashed_split(labels, digests, 0.3, seed)[1].tolist() for seed in (0, 0, 1)],
+        [hashed_sample(labels, digests, 0.3, seed).tolist() for seed in (0, 0, 1)],
+    ):
+        assert first == again != other
+
+
+@pytest.mark.parametrize("size", [-1, 202, 1.5])
+def test_refuses_more_than_there_is(labels: Tensor, digests: NDArray[np.uint64], size: int | float) -> None:
+    with pytest.raises(ValueError, match="of 201 images"):
+        stratified_split(labels, size, seed=0)
+    with pytest.raises(ValueError, match="of 201 images"):
+        hashed_sample(labels, digests, size, seed=0)
+    if isinstance(size, int):
+        with pytest.raises(ValueError, match="of 201 images"):
+            hashed_split(labels, digests, size, seed=0)
+
+
+def mixed(number: int) -> float:
+    """The finalizer of SplitMix64 in Python's integers."""
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        number = (number ^ (number >> shift)) * factor % 2**64
+    return ((number ^ (number >> 31)) >> 11) / 2**53
+
+
+def test_numbers_are_the_same_on_every_machine() -> None:
+    digests = [0, 1, 2**63, 2**64 - 1]
+    assert uniform(np.array(digests, np.uint64), 17).tolist() == [mixed(digest ^ 17) for digest in digests]
+
+
+def splits_of(digests: NDArray[np.uint64], labels: Tensor, **arguments: Any) -> dict[int, str]:
+    sizes: dict[str, Any] = {"val_size": 0.1, "test_size": 0.2}
+    splits = draw_splits({"train": torch.arange(len(labels))}, labels, digests, **sizes | arguments)
+    return {int(digests[place]): name for name, places in splits.items() for place in places.tolist()}
+
+
+@pytest.mark.parametrize("arguments", [{}, {"limit": 0.5}, {"limit": 700}, {"val_size": 300}, {"seed": 3}])
+def test_images_that_come_or_go_move_no_other(arguments: dict[str, float]) -> None:
+    random = np.random.default_rng(1)
+    digests = random.integers(2**64, size=2000, dtype=np.uint64)
+    labels = torch.from_numpy(random.integers(7, size=2000))
+    before = splits_of(digests, labels, **arguments)
+    for kept in (np.arange(1999), np.flatnonzero(random.random(2000) < 0.98), random.permutation(2000)):
+        after = splits_of(digests[kept], labels[kept], **arguments)
+        assert {image: split for image, split in after.items() if before.get(image, split) != split} == {}
+        assert len(before.keys() - after.keys()) <= 2000 - len(kept) + (30 if "limit" in arguments else 0)
+
+
+def test_sizes_are_met_on_average_in_every_class() -> None:
+    random = np.random.default_rng(2)
+    labels = torch.arange(4).repeat(5000)
+    shares = []
+    for _ in range(10):
+        _, drawn = hashed_split(labels, random.integers(2**64, size=20_000, dtype=np.uint64), 0.2, seed=0)
+        shares.append(torch.bincount(labels[drawn], minlength=4) / 5000)
+    assert torch.stack(shares).sub(0.2).abs().max() < 5 * (0.2 * 0.8 / 5000) ** 0.5
+    assert torch.stack(shares).mean(dim=0).sub(0.2).abs().max() < 5 * (0.2 * 0.8 / 50_000) ** 0.5
+
+
+def test_every_class_keeps_an_image_and_a_split_that_is_asked_for_gets_one() -> None:
+    random = np.random.default_rng(3)
+    labels = torch.arange(50).repeat_interleave(torch.tensor([1, 2] * 25))
+    for seed in range(20):
+        digests = random.integers(2**64, size=75, dtype=np.uint64)
+        rest, drawn = hashed_split(labels, digests, 0.5, seed)
+        assert labels[rest].unique().tolist() == list(range(50))  # type: ignore[no-untyped-call]
+        assert not set(labels[drawn].tolist()) & set(range(0, 50, 2)), "the only image of a class"
+        ten = torch.arange(10) % 2
+        splits = draw_splits({"train": torch.arange(10)}, ten, digests[:10], val_size=0.1, test_size=0.2, seed=seed)
+        assert all(map(len, splits.values()))
+
+
+def test_copies_stay_together() -> None:
+    digests = np.random.default_rng(4).integers(2**64, size=100, dtype=np.uint64).repeat(2)
+    labels = torch.arange(200) // 50
+    for size in (0.02, 0.5, 0.98):
+        _, drawn = hashed_split(labels, digests, size, seed=0)
+        assert (drawn[::2] + 1).tolist() == drawn[1::2].tolist()

@@ -1,0 +1,29 @@
+import pytest
+
+from datamodules.decoding.names import distinct_names, readable
+
+
+@pytest.mark.parametrize("name", ["cat.0.jpg", "Käse, 猫 & <b>.png", "a b"])
+def test_leaves_letters_and_signs_alone(name: str) -> None:
+    assert readable(name) == name
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("é\udce9", "é\\xe9"),  # a byte that is no UTF-8
+        ("\x1b]0;title\x07", "\\x1b]0;title\\x07"),
+        ("a\r\n\tb", "a\\r\\n\\tb"),
+        ("gpj.\u202eexe", "gpj.\\u202eexe"),  # turns the direction of writing
+    ],
+)
+def test_shows_what_is_neither_as_its_code(name: str, text: str) -> None:
+    assert readable(name) == text
+    assert readable(name).isprintable()
+
+
+def test_names_of_classes_are_each_different_and_stay_as_they_are() -> None:
+    names = ["crane", "crane (2)", "crane", "caf\udce9", "caf\\xe9", "\ud800", "crane"]
+    distinct = distinct_names(names)
+    assert distinct == ["crane", "crane (2)", "crane (3)", "caf\\xe9", "caf\\xe9 (2)", "\\ud800", "crane (4)"]
+    assert distinct_names(distinct) == distinct

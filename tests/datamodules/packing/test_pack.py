@@ -1,0 +1,188 @@
+import pickle
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from sklearn.datasets import load_digits
+
+from datamodules.packing import pack
+from datamodules.packing.pack import HEADER_BYTES, Pack, Source, write_pack
+from tests.discovery import ROOT
+
+NAMES = [str(digit) for digit in range(10)]
+
+
+@pytest.fixture(scope="module")
+def source() -> Source:
+    """Real scans in three colours, so that channels can be told apart, in two splits."""
+    digits = load_digits()
+    images = (digits.images[:, None] * np.array([15, 10, 5])[:, None, None]).astype(np.uint8)
+    return {"train": (images[:1500], digits.target[:1500]), "test": (images[1500:], digits.target[1500:])}
+
+
+def test_gives_back_what_was_read(tmp_path: Path, source: Source) -> None:
+    write_pack(tmp_path / "pack", source, NAMES)
+    pack = Pack(tmp_path / "pack")
+    assert len(pack) == 1797
+    assert pack.splits == {"train": range(1500), "test": range(1500, 1797)}
+    indices = torch.tensor([1796, 3, 3, 1500])
+    images, labels = pack[indices]
+    everything = np.concatenate([np.asarray(images) for images, _ in source.values()])
+    answers = np.concatenate([labels for _, labels in source.values()])
+    assert np.array_equal(images.numpy(), everything[indices])
+    assert labels.tolist() == answers[indices].tolist()
+    assert images.dtype == torch.uint8
+    assert labels.dtype == torch.int64
+
+
+def test_knows_its_images_wherever_they_are_packed(tmp_path: Path, source: Source) -> None:
+    (images, labels), rest = source["train"], {"test": source["test"]}
+    assert isinstance(images, np.ndarray)
+    changed = images.copy()
+    changed[7, 0, 0, 0] ^= 1
+    packs = []
+    for name, first in (("a", images), ("b", images), ("c", changed)):
+        write_pack(tmp_path / name, {"train": (first, labels), **rest}, NAMES)
+        packs.append(Pack(tmp_path / name))
+    one, same, other = packs
+    assert one.fingerprint == same.fingerprint != other.fingerprint
+    assert np.array_equal(one.identities, one.contents)
+    assert np.flatnonzero(one.contents != other.contents).tolist() == [7]
+
+
+def test_mean_and_std_are_those_of_all_pixels(tmp_path: Path, source: Source) -> None:
+    write_pack(tmp_path / "pack", source, NAMES)
+    indices = torch.arange(0, 1500, 7)
+    mean, std = Pack(tmp_path / "pack").mean_and_std(indices)
+    pixels = np.asarray(source["train"][0])[indices] / 255
+    assert mean == pytest.approx(pixels.mean(axis=(0, 2, 3)), rel=1e-12)
+    assert std == pytest.approx(pixels.std(axis=(0, 2, 3)), rel=1e-12)
+
+
+def test_writing_to_a_batch_leaves_the_file_alone(tmp_path: Path, source: Source) -> None:
+    write_pack(tmp_path / "pack", source, NAMES)
+    pack = Pack(tmp_path / "pack")
+    everything = torch.arange(1797)
+    before = pack[everything][0]
+    pack[torch.arange(4)][0].zero_()
+    assert torch.equal(Pack(tmp_path / "pack")[everything][0], before)
+
+
+def test_travels_to_a_worker_as_a_path(tmp_path: Path, source: Source) -> None:
+    write_pack(tmp_path / "pack", source, NAMES)
+    sent = pickle.dumps(Pack(tmp_path / "pack"))
+    assert len(sent) < 1000
+    assert len(pickle.loads(sent)) == 1797
+
+
+def test_nothing_is_left_of_a_pack_that_fills_the_disk(tmp_path: Path) -> None:
+    source = {"train": (np.zeros((4000, 3, 64, 64), np.uint8), np.zeros(4000, np.int64))}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**24, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write_pack(tmp_path / "pack", source, NAMES)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_without_room_is_told_before_packing(
+    tmp_path: Path, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needed = sum(np.asarray(images).nbytes for images, _ in source.values())
+    full = shutil.disk_usage(tmp_path)._replace(free=needed - 1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
+    monkeypatch.setattr(pack, "_chunks", lambda images: pytest.fail("read an image"))
+    with pytest.raises(OSError, match=f"{needed:,} bytes are needed and {needed - 1:,} are free"):
+        write_pack(tmp_path / "pack", source, NAMES)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["images.npy", "labels.npy", "sums.npy", "digests.npy", "checksums.npy", "facts.json"])
+@pytest.mark.parametrize("share", [0, 0.5])
+def test_a_truncated_pack_is_refused(tmp_path: Path, source: Source, name: str, share: float) -> None:
+    write_pack(tmp_path / "pack", source, NAMES)
+    file = tmp_path / "pack" / name
+    file.write_bytes(file.read_bytes()[: int(share * file.stat().st_size)])
+    with pytest.raises(ValueError, match="pack"):
+        Pack(tmp_path / "pack")
+
+
+@pytest.mark.parametrize("name", ["images.npy", "labels.npy", "sums.npy", "digests.npy", "checksums.npy", "facts.json"])
+@pytest.mark.parametrize("place", [11, 60, -2])
+def test_a_changed_byte_is_noticed(tmp_path: Path, source: Source, name: str, place: int) -> None:
+    """In the header or the last value; pixels in the middle are looked at where they are read."""
+    write_pack(tmp_path / "pack", source, NAMES)
+    file = tmp_path / "pack" / name
+    content = bytearray(file.read_bytes())
+    content[place] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match="is no whole pack"):
+        Pack(tmp_path / "pack")
+
+
+def test_a_header_that_numpy_stumbles_over_is_noticed(tmp_path: Path, source: Source) -> None:
+    write_pack(tmp_path / "pack", source, NAMES)
+    file = tmp_path / "pack" / "labels.npy"
+    file.write_bytes(file.read_bytes().replace(b"False", b"Fals("))
+    with pytest.raises(ValueError, match="is no whole pack"):
+        Pack(tmp_path / "pack")
+
+
+def test_refuses_an_empty_data_set(tmp_path: Path, source: Source) -> None:
+    images, labels = source["train"]
+    with pytest.raises(MisconfigurationException, match="has no images"):
+        write_pack(tmp_path / "pack", {"train": (np.asarray(images)[:0], labels[:0])}, NAMES)
+
+
+def test_what_a_killed_packing_has_left_is_removed(tmp_path: Path, source: Source) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; import numpy as np; from datamodules import pack\n"
+        "pack.image_sums = lambda images: os.kill(os.getpid(), 9)\n"
+        f"pack.write_pack(Path({str(tmp_path / 'pack')!r}), "
+        "{'train': (np.zeros((9, 1, 8, 8), np.uint8), np.zeros(9, np.int64))}, ['a', 'b'])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == -9
+    assert len(list(tmp_path.iterdir())) == 1
+    assert not (tmp_path / "pack").exists()
+    write_pack(tmp_path / "pack", source, NAMES)
+    assert list(tmp_path.iterdir()) == [tmp_path / "pack"]
+    assert len(Pack(tmp_path / "pack")) == 1797
+
+
+def test_private_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
+    images = np.zeros((4000, 3, 64, 64), np.uint8)
+    write_pack(tmp_path / "pack", {"train": (images, np.zeros(4000, np.int64))}, ["a", "b"])
+    code = (
+        "import torch; from pathlib import Path; from datamodules.packing.pack import Pack\n"
+        "def own(): return next(int(line.split()[1]) for line in open('/proc/self/status') if 'RssAnon' in line)\n"
+        f"pack = Pack(Path({str(tmp_path / 'pack')!r})); pack[torch.arange(64)]; before = own()\n"
+        "for rows in torch.arange(4000).split(64): pack[rows]\n"
+        "print(own() - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert int(done.stdout) < images.nbytes / 1024 / 8
+
+
+def test_a_flipped_bit_is_noticed_wherever_it_is_before_anything_is_made_of_it(tmp_path: Path, source: Source) -> None:
+    write_pack(tmp_path / "pack", source, NAMES)
+    file, random = tmp_path / "pack" / "images.npy", np.random.default_rng(0)
+    for place in random.integers(0, 8 * 1797 * 3 * 64, 200).tolist():
+        with file.open("r+b") as opened:
+            opened.seek(HEADER_BYTES + place // 8)
+            byte = opened.read(1)[0]
+            opened.seek(-1, 1)
+            opened.write(bytes([byte ^ 1 << place % 8]))
+        with pytest.raises((ValueError, MisconfigurationException), match=str(tmp_path / "pack")):
+            Pack(tmp_path / "pack")[torch.tensor([place // 8 // (3 * 64), 0])]
+        with file.open("r+b") as opened:
+            opened.seek(HEADER_BYTES + place // 8)
+            opened.write(bytes([byte]))
+    assert len(Pack(tmp_path / "pack")[torch.arange(1797)][0]) == 1797

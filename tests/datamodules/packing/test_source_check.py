@@ -1,0 +1,116 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from sklearn.datasets import load_digits
+
+from datamodules.decoding.image_files import listed
+from datamodules.digits import Digits
+from datamodules.packing.source_check import checked
+
+IMAGES = (load_digits().images[:40, None] * 15).astype(np.uint8)
+LABELS = load_digits().target[:40].astype(np.int64)
+NAMES = tuple("0123456789")
+
+
+def sentence(source: Any, names: Any = NAMES, shape: Any = (1, 8, 8)) -> str:
+    with pytest.raises(MisconfigurationException) as error:
+        checked("Scans", source, names, shape)
+    assert "\n" not in str(error.value)
+    assert str(error.value).endswith(".")
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        (None, "Scans.read returns nothing; return {'train': (images, labels)}"),
+        ([IMAGES, LABELS], "Scans.read returns a list; return"),
+        ({}, "returns no 'train' split"),
+        ({"val": (IMAGES, LABELS)}, "returns no 'train' split"),
+        ({"train": (IMAGES, LABELS), "Test": (IMAGES, LABELS)}, "returns a split 'Test'"),
+        ({"train": IMAGES}, "returns a ndarray for the train split"),
+    ],
+)
+def test_splits(source: Any, words: str) -> None:
+    assert words in sentence(source)
+
+
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        (None, "are nothing; give an array"),
+        (IMAGES.tolist(), "are a list; give an array uint8 [N, 1, 8, 8], or files"),
+        (IMAGES / 255, "are float64; scale them to 0 to 255 and give uint8"),
+        (IMAGES.astype(np.float32), "are float32; scale"),
+        (IMAGES.astype(np.uint16) * 257, "are uint16; divide by 257"),
+        (IMAGES > 100, "are bool; multiply by 255"),
+        (torch.from_numpy(IMAGES).float(), "are float32; scale"),
+        (IMAGES.astype(str), "are no numbers; have files listed"),
+        (IMAGES[:, 0], "of shape [40, 8, 8], but image_shape says [N, 1, 8, 8]; add the axis of channels"),
+        (IMAGES.transpose(0, 2, 3, 1), "of shape [40, 8, 8, 1], but image_shape says [N, 1, 8, 8]; put the channels"),
+        (IMAGES.repeat(3, axis=1), "of shape [40, 3, 8, 8], but image_shape says [N, 1, 8, 8]; make one"),
+        (listed(Path(), {"train": [("a.png", 0)]}, (3, 8, 8))["train"][0], "of shape [1, 3, 8, 8], but"),
+    ],
+)
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_images(images: Any, words: str, split: str) -> None:
+    told = sentence({"train": (IMAGES, LABELS)} | {split: (images, LABELS)})
+    assert told.startswith(f"Scans.read: the {split} images ")
+    assert words in told
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        (LABELS[1:], "are 39, but there are 40 images"),
+        (np.eye(10)[LABELS], "of shape [40, 10], one column for each class; give .argmax(axis=1)"),
+        (LABELS[:, None], "of shape [40, 1]; give one number for each image"),
+        (LABELS.astype(str), "are no numbers; give each class's place"),
+        ([NAMES[label] for label in LABELS], "are no numbers"),
+        (np.where(LABELS[2] == LABELS, np.nan, LABELS), "have NaN for image 2"),
+        (LABELS.astype(np.float32), "are float32; give whole numbers"),
+        (LABELS > 4, "are bool; give whole numbers"),
+        (LABELS + 1, "Label 10 of image 9 in the train split is outside the 10 classes, 0 to 9"),
+        (LABELS - 1, "Label -1 of image 0 in the train split is outside"),
+    ],
+)
+def test_labels(labels: Any, words: str) -> None:
+    assert words in sentence({"train": (IMAGES, labels)})
+
+
+@pytest.mark.parametrize("labels", [LABELS.astype(np.uint8), LABELS.tolist(), torch.from_numpy(LABELS)])
+def test_any_whole_numbers_are_labels(labels: Any) -> None:
+    given = checked("Scans", {"train": [IMAGES, labels]}, NAMES, (1, 8, 8))["train"][1]
+    assert given.dtype == np.int64
+    assert np.array_equal(given, LABELS)
+
+
+@pytest.mark.parametrize(
+    ("declared", "words"),
+    [
+        ({"class_names": ("a", "b", "a")}, "class_names has a twice"),
+        ({"class_names": ("a", 3)}, "class_names has 3, which is no text"),
+        ({"class_names": ("a", "")}, "class_names has '', which is no text"),
+        ({"class_names": "cat"}, "class_names is 'cat'; give one text for each class"),
+        ({"class_names": None}, "class_names is None"),
+        ({"image_shape": (8, 8)}, "image_shape is (8, 8); give channels, height and width"),
+        ({"image_shape": (0, 8, 8)}, "image_shape is (0, 8, 8)"),
+        ({"image_shape": (1, 8.0, 8)}, "image_shape is (1, 8.0, 8)"),
+        ({"image_shape": None}, "image_shape is None"),
+    ],
+)
+def test_what_a_data_set_declares(declared: dict[str, Any], words: str) -> None:
+    with pytest.raises(MisconfigurationException) as error:
+        type("Scans", (Digits,), declared)()
+    assert str(error.value).startswith(f"Scans.{words}")
+
+
+def test_is_asked_before_anything_is_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Digits, "read", lambda self: {"train": (IMAGES / 255, LABELS)})
+    with pytest.raises(MisconfigurationException, match=r"Digits\.read: the train images are float64"):
+        Digits(root=tmp_path).prepare_data()
+    assert not [path for path in (tmp_path / "packs").iterdir() if path.suffix != ".lock"]

@@ -1,0 +1,171 @@
+import io
+import sys
+from collections.abc import Callable
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+from scripts.command.configuration import merge, mistakes_in_one_sentence, one_sentence, read_config, switch_classes
+from scripts.train import Reading
+
+ADAM = {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.1, "weight_decay": 0.5}}
+
+
+def test_upper_layer_wins_key_by_key() -> None:
+    merged = merge({"trainer": {"max_epochs": 1, "precision": 32}}, {"trainer": {"max_epochs": 2}, "runs": "elsewhere"})
+    assert merged == {"trainer": {"max_epochs": 2, "precision": 32}, "runs": "elsewhere"}
+
+
+def test_arguments_stay_with_their_class() -> None:
+    assert merge({"optimizer": ADAM}, {"optimizer": {"init_args": {"lr": 1}}})["optimizer"]["init_args"] == {
+        "lr": 1,
+        "weight_decay": 0.5,
+    }
+    assert merge({"optimizer": ADAM}, {"optimizer": {"class_path": "torch.optim.SGD"}}) == {
+        "optimizer": {"class_path": "torch.optim.SGD"}
+    }
+
+
+def test_layers_are_left_as_they_are() -> None:
+    base = {"model": {"optimizer": dict(ADAM)}}
+    merge(base, {"model": {"optimizer": {"init_args": {"lr": 2}}}})
+    assert base == {"model": {"optimizer": ADAM}}
+
+
+def test_lists_are_replaced_or_appended_as_written() -> None:
+    assert merge({"callbacks": [1]}, {"callbacks": [2]}) == {"callbacks": [2]}
+    assert merge({"callbacks+": [1]}, {"callbacks+": [2]}) == {"callbacks+": [1, 2]}
+
+
+def test_null_takes_away() -> None:
+    assert merge({"early_stopping": ADAM}, {"early_stopping": None}) == {"early_stopping": None}
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--model.optimizer", "torch.optim.SGD"],
+        ["--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=1"],
+        ["--runs", "here", "--model.optimizer.class_path", "torch.optim.SGD"],
+    ],
+)
+def test_a_flag_that_names_a_class_clears_the_others_arguments(flags: list[str]) -> None:
+    assert switch_classes({"model": {"optimizer": ADAM}}, flags) == {
+        "model": {"optimizer": {"class_path": "torch.optim.SGD"}}
+    }
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [[], ["--model.optimizer.lr", "1"], ["--model.optimizer", "torch.optim.Adam"], ["--model.optimizer", "null"]],
+)
+def test_other_flags_clear_nothing(flags: list[str]) -> None:
+    assert switch_classes({"model": {"optimizer": ADAM}}, flags) == {"model": {"optimizer": ADAM}}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("[1, 2]", "holds a list"), ("a: [", "is not YAML"), ("7", "holds a int"), ("a: \x00", "is not YAML")],
+)
+def test_refuses_what_is_no_configuration(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "bad.yaml").write_text(text)
+    with pytest.raises(MisconfigurationException, match=rf"bad\.yaml {words}"):
+        read_config(tmp_path / "bad.yaml")
+
+
+def test_refuses_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(MisconfigurationException, match=r"none\.yaml cannot be read: No such file"):
+        read_config(tmp_path / "none.yaml")
+
+
+def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "empty.yaml").write_text("# nothing\n")
+    assert read_config(tmp_path / "empty.yaml") == {}
+
+
+def test_a_parsers_message_becomes_one_line() -> None:
+    message = "Parser key \"data\":\n  Does not validate against any\n  Errors:\n    - Option 'x' is not accepted\n"
+    assert one_sentence(message) == "Parser key \"data\": Option 'x' is not accepted."
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory."), "The GPU's memory is full: use a smaller --data.batch_size"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "Memory is full: use a smaller --data.batch_size"),
+        (MemoryError(), "Memory is full: use a smaller --data.batch_size"),
+    ],
+)
+def test_full_memory_ends_with_what_to_do(capsys: pytest.CaptureFixture[str], error: Exception, words: str) -> None:
+    with pytest.raises(SystemExit) as left, mistakes_in_one_sentence():
+        raise error
+    assert left.value.code == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {words}")
+    assert said.count("\n") == 1
+
+
+def test_what_else_goes_wrong_is_not_taken_for_it() -> None:
+    with pytest.raises(RuntimeError, match="the third row"), mistakes_in_one_sentence():
+        raise RuntimeError("the third row is missing")
+
+
+PLATEAU = "--model.scheduler=lightning.pytorch.cli.ReduceLROnPlateau"
+LAID = {"monitor": "val/loss", "mode": "min"}
+SAVER = "lightning.pytorch.callbacks.ModelCheckpoint"
+
+
+@pytest.mark.parametrize(
+    ("flags", "place", "expected"),
+    [
+        ([], "checkpoint", "max"),
+        (["--checkpoint.monitor=val/loss"], "checkpoint", "min"),
+        (["--checkpoint.monitor", "train/loss", "--checkpoint.mode=max"], "checkpoint", "max"),
+        (["--early_stopping.init_args.monitor=val/loss"], "early_stopping", "min"),
+        ([PLATEAU, "--model.scheduler.monitor=val/accuracy"], "model.scheduler", "max"),
+        ([PLATEAU, "--model.scheduler.monitor=val/accuracy", "--model.scheduler.mode=min"], "model.scheduler", "min"),
+        (["--checkpoint", SAVER, "--checkpoint.monitor=val/accuracy"], "checkpoint", "max"),
+        (
+            [f"--trainer.callbacks=[{{class_path: {SAVER}, init_args: {{monitor: val/f1}}}}]"],
+            "trainer.callbacks",
+            "max",
+        ),
+        (["--config={laid}"], "checkpoint", "min"),
+        (["--config={laid}", "--checkpoint.monitor=val/accuracy"], "checkpoint", "max"),
+        (["--config={laid}", "--checkpoint={init_args: {monitor: val/accuracy}}"], "checkpoint", "max"),
+        (["--config={laid}", "--config={over}"], "checkpoint", "max"),
+    ],
+)
+def test_whatever_monitors_a_metric_has_the_direction_of_it(
+    tmp_path: Path, flags: list[str], place: str, expected: str
+) -> None:
+    for name, arguments in (("laid", LAID), ("over", {"monitor": "val/accuracy"})):
+        (tmp_path / name).write_text(yaml.safe_dump({"checkpoint": {"init_args": arguments}}))
+    places = {f"{{{name}}}": str(tmp_path / name) for name in ("laid", "over")}
+    flags = [reduce(lambda flag, item: flag.replace(*item), places.items(), flag) for flag in flags]
+    node: Any = yaml.safe_load(Reading(["fit", *flags]).config_text)
+    for part in place.split("."):
+        node = node[part]
+    node = node[0] if isinstance(node, list) else node
+    assert node["init_args"]["mode"] == expected
+
+
+@pytest.mark.parametrize("key", ["checkpoint", "early_stopping", "model.scheduler"])
+def test_a_metric_of_unknown_direction_needs_a_mode(refused: Callable[..., str], key: str) -> None:
+    error = refused("fit", PLATEAU, "--model.scheduler.monitor=val/loss", f"--{key}.monitor=val/score")
+    assert f"{key}.monitor is val/score, whose name does not say whether lower or higher is better" in error
+    assert f"give {key}.mode min or max" in error
+
+
+def test_what_a_terminal_cannot_show_is_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    with mistakes_in_one_sentence():
+        print("runs/caf\udce9/Käse")
+    terminal.flush()
+    assert terminal.buffer.getvalue() == b"runs/caf\\xe9/K\\xe4se\n"

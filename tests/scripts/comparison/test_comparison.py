@@ -1,0 +1,246 @@
+import csv
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scripts.compare import as_csv
+from scripts.comparison.comparison import Comparison, compare_runs, differing_files, differing_settings
+from scripts.comparison.runs import Run, read_run
+from scripts.uncertainty.significance import t_interval
+from tests.scripts.comparison.test_runs import write_run
+
+
+def runs(tmp_path: Path, *accuracies: float | None, name: str = "x", **config: object) -> list[Run]:
+    return [
+        read_run(write_run(tmp_path / name / f"{seed}", seed=seed, accuracy=accuracy, **config))
+        for seed, accuracy in enumerate(accuracies)
+    ]
+
+
+def network(path: str, **arguments: object) -> dict[str, Any]:
+    return {"network": {"class_path": path, "init_args": arguments}}
+
+
+def cells(comparison: Comparison) -> dict[str, list[str]]:
+    return {row[0]: row[1:] for row in comparison.table.rows}
+
+
+def test_repeats_are_one_group_with_mean_and_interval(tmp_path: Path) -> None:
+    ours, others = runs(tmp_path, 0.9, 0.92, 0.97, lr=1), runs(tmp_path, 0.5, name="y", lr=2)
+    comparison = compare_runs([*ours, *others])
+    first, second = comparison.groups
+    mean = first.mean("test/accuracy")
+    assert mean is not None
+    assert mean.value == pytest.approx(0.93)
+    assert mean.interval == pytest.approx(t_interval([0.9, 0.92, 0.97]))
+    assert (first.name, second.name) == ("A digits/mlp", "B digits/mlp")
+    shown = cells(comparison)
+    assert shown["runs"] == ["3 (seeds 0, 1, 2)", "1 (seed 0)"]
+    assert shown["lr"] == ["1", "2"]
+    assert shown["test/accuracy"] == ["0.9300 ± 0.0896", "0.5000"]
+    assert shown["parameters"] == ["1,000", "1,000"]
+    assert "train/nonfinite_steps" not in shown
+    assert comparison.notes == []
+
+
+def test_figures_that_are_all_the_same_have_no_interval(tmp_path: Path) -> None:
+    comparison = compare_runs(runs(tmp_path, 0.9, 0.9))
+    assert cells(comparison)["test/accuracy"] == ["0.9000"]
+    assert comparison.records()[0]["test/accuracy_low"] == ""
+
+
+def test_only_settings_that_differ_are_shown_and_classes_by_their_names(tmp_path: Path) -> None:
+    one: dict[str, Any] = {
+        "model": network("models.convnet.ConvNet", kernel_size=3, padding=None, dropout=0.0),
+        "same": 1,
+        "w": 0.1,
+    }
+    other: dict[str, Any] = {"model": network("models.mlp.MLP", hidden_sizes=[64]), "same": 1, "w": 0.0}
+    comparison = compare_runs([*runs(tmp_path, 0.9, **one), *runs(tmp_path, 0.8, name="y", **other)])
+    assert comparison.differing == ["model.network", "model.network.kernel_size", "w", "model.network.hidden_sizes"]
+    shown = cells(comparison)
+    assert shown["model.network"] == ["ConvNet", "MLP"]
+    assert shown["model.network.kernel_size"] == ["3", "-"]
+    assert shown["w"] == ["0.1", "0.0"]
+
+
+@pytest.mark.parametrize("path", ["models.convnet.ConvNet", "elsewhere.Net"])
+def test_values_that_are_off_in_different_ways_are_different_experiments(tmp_path: Path, path: str) -> None:
+    values: list[object] = [None, False, 0, 0.0, [], {}]
+    comparison = compare_runs(
+        [
+            run
+            for place, value in enumerate(values)
+            for run in runs(tmp_path, 0.9, 0.8, name=f"{place}", model=network(path, padding=value), late=value)
+        ]
+    )
+    assert [len(group.runs) for group in comparison.groups] == [2] * 6
+    assert comparison.differing == ["late", "model.network.padding"]
+    assert comparison.setting("late") == ["null", "false", "0", "0.0", "[]", "{}"]
+
+
+@pytest.mark.parametrize(
+    ("config", "is_default"),
+    [
+        ({"model": {"layer_decay": 1.0, "freeze": [], "unfreeze": None}}, True),
+        ({"model": {"layer_decay": 0.5}}, False),
+        ({"model": {"freeze": None}}, False),
+        ({"trainer": {"check_val_every_n_epoch": 1, "detect_anomaly": False}}, True),
+        ({"trainer": {"detect_anomaly": None}}, False),
+        ({"ema": None}, True),
+        ({"ema": False}, False),
+        ({"data": {"class_path": "datamodules.digits.Digits", "init_args": {"limit": None, "augmentation": []}}}, True),
+        ({"data": {"class_path": "datamodules.digits.Digits", "init_args": {"limit": 0}}}, False),
+        ({"model": {"optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"betas": [0.9, 0.999]}}}}, True),
+        ({"model": {"network": {"class_path": "models.mlp.MLP", "init_args": {"activation": "torch.nn.ReLU"}}}}, True),
+        ({"model": {"network": {"class_path": "models.mlp.MLP", "init_args": {"activation": "other.ReLU"}}}}, False),
+        ({"model": {"network": {"class_path": "elsewhere.Net", "init_args": {"dropout": 0.0}}}}, False),
+    ],
+)
+def test_what_an_older_run_lacks_is_its_default(tmp_path: Path, config: dict[str, Any], is_default: bool) -> None:
+    def without(tree: dict[str, Any]) -> dict[str, Any]:
+        inner = {key: without(value) if isinstance(value, dict) else value for key, value in tree.items()}
+        return {key: value for key, value in inner.items() if key == "class_path" or (value and value != tree[key])}
+
+    older, newer = runs(tmp_path, 0.9, **without(config)), runs(tmp_path, 0.8, name="y", **config)
+    groups = compare_runs([*older, replace(newer[0], seed=1)]).groups
+    assert len(groups) == (1 if is_default else 2)
+
+
+def test_a_default_that_an_older_run_lacks_gives_no_other_test_images(tmp_path: Path) -> None:
+    data = [
+        {"class_path": "datamodules.digits.Digits", "init_args": arguments}
+        for arguments in ({}, {"test_size": 0.2, "classes": None})
+    ]
+    pair = [*runs(tmp_path, 0.9, data=data[0]), *runs(tmp_path, 0.8, name="y", lr=2, data=data[1])]
+    assert differing_settings(*compare_runs(pair).groups) == ""
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("models.convnet.ConvNet", "ConvNet"),
+        ("[k.Flip(p=0.5, net=torch.nn.ReLU), k.Cut(x=null)]", "[Flip(p=0.5, net=ReLU), Cut(x=null)]"),
+        ("runs/a.Best", "runs/a.Best"),
+        ("torch.nn.functional.relu", "torch.nn.functional.relu"),
+        ("last.ckpt", "last.ckpt"),
+        ("0.5", "0.5"),
+    ],
+)
+def test_classes_are_shown_by_their_names(tmp_path: Path, value: str, shown: str) -> None:
+    two = [*runs(tmp_path, 0.9, key=value), *runs(tmp_path, 0.8, name="y", key="other")]
+    assert compare_runs(two).setting("key") == [shown, "other"]
+
+
+def test_classes_of_the_same_name_are_told_in_full(tmp_path: Path) -> None:
+    two = runs(tmp_path, 0.9, net={"class_path": "a.Net"}), runs(tmp_path, 0.8, name="y", net={"class_path": "b.Net"})
+    assert compare_runs([run for group in two for run in group]).setting("net") == ["a.Net", "b.Net"]
+
+
+def test_a_seed_counts_once_and_the_newest_that_was_tested(tmp_path: Path) -> None:
+    older, newer = runs(tmp_path, 0.9)[0], runs(tmp_path, 0.8, name="y")[0]
+    unfinished = runs(tmp_path, None, name="z")[0]
+    comparison = compare_runs([unfinished, newer, older])
+    (group,) = comparison.groups
+    assert group.runs == [newer]
+    assert "2 runs of A repeat the seed of another" in comparison.notes[0]
+
+
+def test_runs_that_have_not_ended_are_listed_and_do_not_count(tmp_path: Path) -> None:
+    comparison = compare_runs([*runs(tmp_path, 0.9, None, 0.7), *runs(tmp_path, None, name="y", lr=2)])
+    first, second = comparison.groups
+    assert first.values("test/accuracy") == [0.9, 0.7]
+    assert second.mean("test/accuracy") is None
+    shown = cells(comparison)
+    assert shown["runs"] == ["2 of 3 (seeds 0, 1, 2)", "1 (seed 0)"]
+    assert shown["test/accuracy"][1] == shown["epochs"][1] == "-"
+    assert sum("is unfinished after epoch 2." in note for note in comparison.notes) == 2
+
+
+def test_more_groups_than_facts_are_rows(tmp_path: Path) -> None:
+    many = [run for number in range(30) for run in runs(tmp_path, 0.9, name=f"x{number}", lr=number)]
+    table = compare_runs(many).table
+    assert len(table.rows) == 30
+    assert table.heading[1:3] == ["runs", "lr"]
+    assert [row[0].split()[0] for row in table.rows[24:28]] == ["Y", "Z", "AA", "AB"]
+    assert all(len(row) == len(table.heading) for row in table.rows)
+
+
+def test_curves_are_means_with_their_range(tmp_path: Path) -> None:
+    two = runs(tmp_path, 0.9, 0.8)
+    two[1].curves["loss"]["val"] = [(0, 3.5)]
+    (group,) = compare_runs(two).groups
+    assert group.curve("loss", "val") == [(0, 3.0, 2.5, 3.5), (1, 1.5, 1.5, 1.5)]
+    assert group.curve("accuracy", "train") == []
+
+
+def test_csv_has_every_figure_in_full(tmp_path: Path) -> None:
+    two = [*runs(tmp_path, 0.9, 0.8, lr=1), *runs(tmp_path, 0.123456789, name="y", lr=2)]
+    rows = list(csv.DictReader(io.StringIO(as_csv(compare_runs(two)))))
+    assert [row["lr"] for row in rows] == ["1", "2"]
+    assert [row["seeds"] for row in rows] == ["0 1", "0"]
+    assert float(rows[1]["test/accuracy"]) == 0.123456789
+    assert rows[1]["test/accuracy_low"] == ""
+    ends = float(rows[0]["test/accuracy_low"]), float(rows[0]["test/accuracy_high"])
+    assert ends == pytest.approx(t_interval([0.9, 0.8]))
+
+
+def test_hostile_names_stay_within_their_cells(tmp_path: Path) -> None:
+    hostile = {"experiment": 'a\nb\x1b[2J,"c"', "k": "v\r\nw\x1b"}
+    comparison = compare_runs([*runs(tmp_path, 0.9, **hostile), *runs(tmp_path, 0.8, name="y", lr=2)])
+    cells_ = [*comparison.table.heading, *(cell for row in comparison.table.rows for cell in row)]
+    assert all(cell.isprintable() for cell in cells_)
+    rows = list(csv.DictReader(io.StringIO(as_csv(comparison))))
+    assert len(rows) == 2
+    assert rows[0]["experiment"] == 'a\\nb\\x1b[2J,"c"'
+
+
+def test_different_hardware_is_told(tmp_path: Path) -> None:
+    one = runs(tmp_path, 0.9)
+    folder = write_run(tmp_path / "y/0", lr=2)
+    results = json.loads((folder / "results.json").read_text())
+    (folder / "results.json").write_text(json.dumps(results | {"hardware": "a GPU"}))
+    (note,) = compare_runs([*one, read_run(folder)]).notes
+    assert "a GPU; a processor" in note
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "told"),
+    [
+        ({}, {"val_size": 0.3}, ""),
+        ({"split_seed": 0}, {"split_seed": 1}, "data.split_seed is 0 in A and 1 in B"),
+        ({"classes": None}, {"classes": ["a", "b"]}, "data.classes is null in A and [a, b] in B"),
+        (
+            {"limit": None, "test_size": 0.2},
+            {"limit": 0.5, "test_size": 0.1},
+            "data.limit is null in A and 0.5 in B; data",
+        ),
+    ],
+)
+def test_settings_that_give_other_test_images_are_told(
+    tmp_path: Path, one: dict[str, object], other: dict[str, object], told: str
+) -> None:
+    data: list[dict[str, Any]] = [{"data": {"class_path": "d.D", "init_args": arguments}} for arguments in (one, other)]
+    pair = [*runs(tmp_path, 0.9, **data[0]), *runs(tmp_path, 0.8, name="y", lr=2, **data[1])]
+    sentence = differing_settings(*compare_runs(pair).groups)
+    assert told in sentence
+    assert bool(told) == bool(sentence)
+
+
+def test_files_of_the_data_that_have_changed_are_told(tmp_path: Path) -> None:
+    data: dict[str, Any] = {"data": {"class_path": "d.D"}}
+    one, other = runs(tmp_path, 0.9, **data)[0], runs(tmp_path, 0.8, name="y", lr=2, **data)[0]
+
+    def told(first: str | None, second: str | None) -> str:
+        pair = [replace(one, data_fingerprint=first), replace(other, data_fingerprint=second)]
+        return differing_files(*compare_runs(pair).groups)
+
+    assert "The images of the data have changed between the runs of A and B" in told("content 1", "content 2")
+    assert told("content 1", "content 1") == told(None, "content 2") == ""
+    assert told("5f0c", "content 2") == "", "what older runs know are files"
+    other.settings["data"] = "d.E"
+    assert told("content 1", "content 2") == "", "of another data set, the setting is told"

@@ -1,0 +1,68 @@
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from scripts.comparison.comparison import compare_runs
+from scripts.comparison.comparison_page import STYLE, curves_over_each_other, page_parts
+from scripts.comparison.runs import read_run
+from scripts.report.page import write_page
+from tests.scripts.browser import LOOKS, asked, needs_browser
+from tests.scripts.comparison.test_comparison import runs
+from tests.scripts.comparison.test_runs import write_run
+
+
+def page(folder: Path, groups: int, **config: object) -> Path:
+    many = [run for n in range(groups) for run in runs(folder, 0.9, 0.8 + n / 500, name=f"x{n}", lr=n, **config)]
+    file = folder / "comparison.html"
+    body = page_parts(compare_runs(many), ["B is better than A."], ["A <b> is unfinished."])
+    write_page(file, "Comparison of runs", body, STYLE)
+    return file
+
+
+def test_has_findings_table_curves_and_runs(tmp_path: Path) -> None:
+    text = page(tmp_path, 2).read_text()
+    HTMLParser().feed(text)
+    assert text.index("B is better than A.") < text.index("A &lt;b&gt; is unfinished.") < text.index("<h2>Settings")
+    assert "<th>lr</th>" in text
+    assert "0.9010 ± " in text or "0.8500 ± " in text
+    assert text.count("<svg") == 3, "there are train/loss, val/loss and val/accuracy, and no train/accuracy"
+    assert all(str(tmp_path / f"x{n}" / str(seed)) in text for n in range(2) for seed in range(2))
+    assert "http" not in text
+    assert "url(" not in text
+
+
+def test_ranges_are_drawn_where_runs_differ(tmp_path: Path) -> None:
+    two = runs(tmp_path, 0.9, 0.8)
+    assert "polygon" not in curves_over_each_other(compare_runs(two).groups, "loss", "val")
+    two[1].curves["loss"]["val"] = [(0, 3.0), (1, 1.0)]
+    text = curves_over_each_other(compare_runs(two).groups, "loss", "val")
+    assert text.count("<polygon") == text.count("<polyline") == 1
+    assert curves_over_each_other(compare_runs(two).groups, "accuracy", "train") == ""
+
+
+def test_without_curves_there_is_no_chart(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "x/0")
+    (folder / "metrics.csv").unlink()
+    assert "Learning curves" not in "".join(page_parts(compare_runs([read_run(folder)]), [], []))
+
+
+def test_hostile_names_are_escaped_and_long_ones_shortened(tmp_path: Path) -> None:
+    hostile = {"experiment": "</table><script>x", "k": "<img src=x></td><script>y" + "z" * 300}
+    text = page(tmp_path, 1, **hostile).read_text()
+    other = "".join(page_parts(compare_runs([*runs(tmp_path, 0.9, name="h", **hostile), *runs(tmp_path, 0.9)]), [], []))
+    for html in (text, other):
+        assert "<script>" not in html
+        assert "<img" not in html
+    assert "z" * 30 + "" in other
+    assert "z" * 100 not in other
+
+
+@needs_browser
+@pytest.mark.parametrize(("width", "dark", "groups"), [(390, False, 3), (1200, True, 40)])
+def test_in_a_browser_nothing_is_cut_off_or_loaded(tmp_path: Path, width: int, dark: bool, groups: int) -> None:
+    (tmp_path / "browser").mkdir()
+    seen = asked(page(tmp_path, groups), tmp_path / "browser", LOOKS, width, dark=dark)
+    assert seen["width"] <= width
+    assert seen["loaded"] == 0
+    assert seen["paper"] == ("rgb(22, 22, 22)" if dark else "rgb(255, 255, 255)")

@@ -1,0 +1,170 @@
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+from scripts.comparison.runs import find_runs, read_all, read_curves, read_run, settings_of
+from tests.conftest import Run
+
+
+def write_run(folder: Path, *, seed: int = 0, accuracy: float | None = 0.9, **config: object) -> Path:
+    """Write what a run leaves behind, without a checkpoint; without an accuracy, of one that has not ended."""
+    folder.mkdir(parents=True)
+    settings = {"seed_everything": seed, "experiment": "digits/mlp", "runs": str(folder.parent.parent), **config}
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+    (folder / "metrics.csv").write_text("epoch,train/loss,val/loss,val/accuracy\n0,1.5,,\n0,,2.5,0.5\n1,0.5,1.5,0.75\n")
+    if accuracy is not None:
+        metrics = {"test/accuracy": accuracy, "test/loss": 1 - accuracy, "train/nonfinite_steps": 0.0}
+        results = {"metrics": metrics, "parameters": 1000, "epochs": 2, "seconds": 1.5, "images_per_second": 100.0}
+        (folder / "results.json").write_text(json.dumps(results | {"hardware": "a processor"}))
+    return folder
+
+
+def test_a_run_is_read_whole(train: Callable[..., Run]) -> None:
+    run = train("--trainer.max_epochs=2", "--seed_everything=3", "--model.optimizer.lr=0.01")
+    found = read_run(run.folder)
+    assert found.seed == 3
+    assert found.experiment == run.results["experiment"]
+    assert found.settings["model.optimizer.lr"] == "0.01"
+    assert found.settings["model.network"] == "models.convnet.ConvNet"
+    assert found.checkpoint == run.best
+    assert found.class_names == tuple("0123456789")
+    assert found.data_fingerprint == run.checkpoint["data_fingerprint"]
+    assert found.figures == {name: value for name, value in run.results["metrics"].items() if "nonfinite" not in name}
+    assert found.costs["epochs"] == 2
+    assert found.costs["parameters"] == run.results["parameters"]
+    assert [len(found.curves[figure][split]) for figure in ("loss", "accuracy") for split in ("train", "val")] == [
+        2
+    ] * 4
+    assert found.state == ""
+    assert read_run(run.best) == found
+
+
+def test_a_checkpoint_that_its_run_has_not_ended_with_is_by_itself(train: Callable[..., Run]) -> None:
+    run = train("--trainer.max_epochs=2")
+    found = read_run(run.last)
+    assert found.path == run.last
+    assert found.settings["checkpoint file"] == "last.ckpt"
+    assert found.settings["checkpoint.monitor"] == "val/accuracy"
+    assert found.figures["val/accuracy"] == run.checkpoint["progress"]["metrics"]["val/accuracy"]
+    assert not any(name.startswith("test/") for name in found.figures)
+    assert found.costs["epochs"] == 2
+
+
+def test_runs_are_found_by_folder_experiment_pattern_and_checkpoint(tmp_path: Path) -> None:
+    first, second = write_run(tmp_path / "digits/mlp/one"), write_run(tmp_path / "digits/mlp/two")
+    other = write_run(tmp_path / "mnist/[odd]/one")
+    (tmp_path / "digits" / "reproduced.json").write_text("{}")
+    assert find_runs(str(first)) == [first]
+    assert find_runs(str(tmp_path / "digits/mlp")) == find_runs(f"{tmp_path}/digits/mlp/*") == [first, second]
+    assert find_runs(str(tmp_path)) == find_runs(f"{tmp_path}/**") == [first, second, other]
+    assert find_runs(str(other)) == [other], "a name that is there is no pattern"
+    checkpoint = first / "checkpoints" / "last.ckpt"
+    checkpoint.parent.mkdir()
+    checkpoint.touch()
+    assert find_runs(f"{tmp_path}/digits/*/*/checkpoints/*.ckpt") == find_runs(str(checkpoint)) == [checkpoint]
+
+
+def test_runs_are_found_from_where_one_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_run(tmp_path / "digits/mlp/one")
+    monkeypatch.chdir(tmp_path)
+    assert find_runs("digits/*") == [Path("digits/mlp/one")]
+
+
+def test_what_holds_no_run_is_told(tmp_path: Path) -> None:
+    (tmp_path / "half" / "checkpoints").mkdir(parents=True)
+    for name in ("none", "no*", "half/checkpoints"):
+        with pytest.raises(MisconfigurationException, match="is no run and holds none"):
+            find_runs(str(tmp_path / name))
+    with pytest.raises(MisconfigurationException, match=r"has no config\.yaml"):
+        find_runs(str(tmp_path / "half"))
+
+
+def test_a_run_that_has_not_ended_says_how_far_it_is(tmp_path: Path) -> None:
+    assert read_run(write_run(tmp_path / "x/one", accuracy=None)).state == "unfinished after epoch 2"
+    (tmp_path / "x/one/metrics.csv").unlink()
+    assert read_run(tmp_path / "x/one").state == "unfinished"
+    (tmp_path / "x/one/results.json").write_text('{"metrics": {"val/accuracy": 0.5}}')
+    found = read_run(tmp_path / "x/one")
+    assert found.state == "not tested"
+    assert found.figures == {"val/accuracy": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "told"),
+    [
+        ("config.yaml", b"a: [", "is not YAML"),
+        ("config.yaml", b"- a", "holds a list"),
+        ("config.yaml", b"\xff\xfe", "is not YAML"),
+        ("results.json", b"{", "it is no JSON"),
+        ("results.json", b"[]", "no figures"),
+        ("results.json", b'{"metrics": 3}', "no figures"),
+        ("metrics.csv", b"epoch,val/loss\n0,much\n", "is damaged"),
+        ("checkpoints/best.ckpt", b"PK", "truncated or damaged"),
+    ],
+)
+def test_a_broken_run_is_named_and_the_others_go_on(tmp_path: Path, file: str, content: bytes, told: str) -> None:
+    good, bad = write_run(tmp_path / "x/good"), write_run(tmp_path / "x/bad")
+    (bad / "checkpoints").mkdir()
+    (bad / file).write_bytes(content)
+    runs, problems = read_all([str(tmp_path), str(tmp_path / "none"), str(good)])
+    assert [run.path for run in runs] == [good]
+    assert len(problems) == 2
+    assert told in problems[0]
+    assert str(bad / file) in problems[0]
+    assert "none" in problems[1]
+
+
+def test_settings_are_those_that_could_matter() -> None:
+    config = {
+        "seed_everything": 1,
+        "runs": "x",
+        "trainer": {"max_epochs": 3, "logger": [{"class_path": "L"}], "precision": None},
+        "data": {"class_path": "d.D", "init_args": {"root": "data", "limit": 0.5, "classes": ["a", 1]}},
+        "early_stopping": None,
+        "progress_bar": {"class_path": "p.P", "init_args": {"refresh_rate": 1}},
+    }
+    assert settings_of(config) == {
+        "trainer.max_epochs": "3",
+        "trainer.precision": "null",
+        "data": "d.D",
+        "data.limit": "0.5",
+        "data.classes": "[a, 1]",
+        "early_stopping": "null",
+    }
+    assert settings_of({"lr": 0.1 + 0.2, "eps": 1e-8, "off": 0.0}) == {"lr": "0.3", "eps": "1e-08", "off": "0.0"}
+    nested = {
+        "data": {"augmentation": [{"class_path": "k.Flip", "init_args": {"p": 0.5, "x": None}}], "other": [{"a": 1}]}
+    }
+    assert settings_of(nested) == {"data.augmentation": "[k.Flip(p=0.5, x=null)]", "data.other": "[{a: 1}]"}
+
+
+def test_curves_that_are_not_there_or_not_finite_are_left_out(tmp_path: Path) -> None:
+    file = tmp_path / "metrics.csv"
+    assert read_curves(file) == {}
+    file.write_text("epoch,train/loss,val/loss\n0,1.5,\n0,,2.5\n1,nan,2.0\n,3,3\n")
+    assert read_curves(file) == {"loss": {"train": [(0, 1.5)], "val": [(0, 2.5), (1, 2.0)]}}
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_that_may_not_be_read_is_told(tmp_path: Path) -> None:
+    (write_run(tmp_path / "x/one") / "results.json").chmod(0)
+    with pytest.raises(MisconfigurationException, match="Permission denied"):
+        read_run(tmp_path / "x/one")
+
+
+def test_settings_that_changed_on_the_way_are_given_with_their_steps(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", seed=0, accuracy=0.9, lr=1)
+    lr, root = "config model.optimizer.init_args.lr", "config data.init_args.root"
+    starts = [
+        {"step": 63, "differs": {lr: {"was": 0.003, "is": 0.001}, root: {"was": "a", "is": "b"}}},
+        {"step": 70, "differs": {lr: {"was": 0.001, "is": 0.0001}, "package torch": {"was": "1", "is": "2"}}},
+    ]
+    (folder / "restarts.json").write_text(json.dumps(starts))
+    before = read_run(write_run(tmp_path / "unbroken", seed=0, accuracy=0.9, lr=1)).settings
+    changed = {"model.optimizer.lr": "0.003, from step 63 on 0.001, from step 70 on 0.0001"}
+    assert read_run(folder).settings == before | changed

@@ -1,0 +1,48 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from scripts.inference.shown_image import as_network_sees, shown_image
+from scripts.inference.trained import data_of, load_trained
+from tests.conftest import Run
+
+
+def test_a_file_and_an_image_of_the_data(train: Callable[..., Run], tmp_path: Path) -> None:
+    run = train("--trainer.max_epochs=1")
+    classifier = load_trained(run.best)
+    pixels = np.rint(load_digits().images[17] * (255 / 16)).astype(np.uint8)
+    file = tmp_path / "digit.png"
+    Image.fromarray(pixels).save(file)
+    from_file = shown_image(str(file), run.best, classifier)
+    assert torch.equal(from_file, torch.from_numpy(pixels)[None, None])
+    assert torch.equal(shown_image("train[17]", run.best, classifier), from_file)
+
+    data = data_of(run.best, classifier, [])
+    expected, _ = data.transform((from_file, torch.zeros(1)), training=False)
+    assert torch.equal(as_network_sees(from_file, classifier).cpu(), expected)
+
+
+def test_images_that_are_not_there_or_cannot_be_read_are_refused(train: Callable[..., Run], tmp_path: Path) -> None:
+    run = train("--trainer.max_epochs=1")
+    classifier = load_trained(run.best)
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "text.png").write_text("text")
+    for name, expected in (
+        (str(tmp_path / "none.png"), "the file is not there"),
+        (str(tmp_path / "empty.png"), "the file is empty"),
+        (str(tmp_path / "text.png"), "it is no image"),
+        (str(tmp_path), "Is a directory"),
+        ("train[1797]", "the source has 1,797 in train; numbers begin at 0"),
+        ("val[0]", "the source has 1,797 in train"),
+    ):
+        with pytest.raises(MisconfigurationException, match=expected):
+            shown_image(name, run.best, classifier)
+    classifier.preprocessing["channels"] = 5
+    with pytest.raises(MisconfigurationException, match="takes images of 5 channels"):
+        shown_image(str(tmp_path / "text.png"), run.best, classifier)

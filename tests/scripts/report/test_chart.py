@@ -1,0 +1,62 @@
+import re
+
+import pytest
+
+from scripts.report.chart import HEIGHT, WIDTH, Axes, line_chart
+
+
+def points(html: str) -> list[tuple[float, float]]:
+    lines = re.findall(r'points="([^"]*)"', html)
+    return [(float(x), float(y)) for line in lines for x, y in (pair.split(",") for pair in line.split())]
+
+
+def test_draws_every_point_within_the_picture() -> None:
+    html = line_chart({"train": [(0, 2.0), (1, 1.0), (2, 0.5)], "val": [(0, 2.5), (2, 0.9)]}, "epoch", "loss")
+    drawn = points(html)
+    assert len(drawn) == 5
+    assert all(0 < x < WIDTH and 0 < y < HEIGHT for x, y in drawn)
+    for name in ("train", "val", "epoch", "loss"):
+        assert f">{name}</text>" in html
+    assert "stroke-dasharray" in html, "curves differ by more than their colour"
+
+
+def test_one_point_and_a_flat_curve_are_seen() -> None:
+    assert "<circle" in line_chart({"train": [(0, 1.0)]}, "epoch", "loss")
+    assert len(points(line_chart({"train": [(0, 1.0), (1, 1.0)]}, "epoch", "loss"))) == 2
+
+
+def test_ends_of_the_scales_are_corners_of_the_plane() -> None:
+    axes = Axes((0, 10), (-1, 1), "x", "y")
+    (left, bottom), (right, top) = axes.place(0, -1), axes.place(10, 1)
+    assert left < right
+    assert top < bottom
+    assert axes.place(5, 0) == pytest.approx(((left + right) / 2, (top + bottom) / 2))
+
+
+def test_names_are_escaped() -> None:
+    html = line_chart({"<b>": [(0, 1.0), (1, 2.0)]}, "epoch", "loss & more")
+    assert "<b>" not in html
+    assert "loss &amp; more" in html
+
+
+def test_many_names_take_several_lines_and_many_curves_differ() -> None:
+    names = [f"group {number}" for number in range(12)]
+    html = line_chart({name: [(0, 1.0), (1, 2.0)] for name in names}, "epoch", "accuracy")
+    top, height = re.findall(r'viewBox="0 (-?\d+) \d+ (\d+)"', html)[0]
+    assert int(top) < 0
+    assert int(height) == HEIGHT - int(top)
+    places = [(int(x), int(y)) for x, y in re.findall(r'<text x="(\d+)" y="(-?\d+)">group', html)]
+    assert len(set(places)) == 12
+    assert all(60 < x < WIDTH and int(top) < y for x, y in places)
+    assert {y for _, y in places} == {14 - 16 * line for line in range(len({y for _, y in places}))}
+    looks = re.findall(r'<polyline class="curve" style="([^"]*)"([^>]*?) points', html)
+    assert len(set(looks)) == 12
+
+
+def test_bands_are_within_the_picture() -> None:
+    html = line_chart({"a": [(0, 1.0), (1, 2.0)]}, "epoch", "loss", {"a": [(0, 0.5, 1.5), (1, -3.0, 5.0)]})
+    (band,) = re.findall(r'<polygon class="band"[^>]* points="([^"]*)"', html)
+    corners = [tuple(map(float, pair.split(","))) for pair in band.split()]
+    assert len(corners) == 4
+    assert all(0 < x < WIDTH and 0 < y < HEIGHT for x, y in corners)
+    assert "polygon" not in line_chart({"a": [(0, 1.0)]}, "epoch", "loss")

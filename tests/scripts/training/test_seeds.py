@@ -1,0 +1,230 @@
+import json
+import os
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from statistics import mean, stdev
+
+import pytest
+import torch
+
+from callbacks.run.interruption import Stopped
+from models.serialization.checkpoint import read_checkpoint
+from scripts.train import main, plan_seeds
+from scripts.training import seeds
+from scripts.training.seeds import Plan, SeedRun, find_run, number_of_seeds, spread, tell, train_seeds
+from tests.conftest import Run
+
+ONE = ("--trainer.max_epochs=1", "--data.batch_size=256", "--trainer.logger=false")
+
+
+@pytest.fixture
+def flags(tmp_path: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return (*ONE, "--runs", str(tmp_path / "runs"), "--data.root", str(data_root))
+
+
+def run_seeds(*args: str) -> int:
+    with pytest.raises(SystemExit) as left:
+        main(["fit", *args])
+    assert isinstance(left.value.code, int)
+    return left.value.code
+
+
+@pytest.fixture
+def plan(tmp_path: Path, data_root: Path) -> Plan:
+    return plan_seeds([*ONE, "--runs", str(tmp_path / "runs"), "--data.root", str(data_root)])
+
+
+@pytest.fixture
+def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """What runs in place of scripts/train.py: a program that finds its seed in `seed`."""
+
+    def write(program: str) -> None:
+        file = tmp_path / "child.py"
+        file.write_text(f"import os, signal, sys, time\nseed = int(sys.argv[-1])\n{program}")
+        monkeypatch.setattr(seeds, "TRAIN", file)
+
+    return write
+
+
+def test_trains_what_is_not_done_and_goes_on_with_what_was_broken_off(
+    train: Callable[..., Run], flags: tuple[str, ...], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    first = train(*ONE, "--seed_everything=7")
+    assert run_seeds("--seeds", "2", "--seed_everything=7", *flags) == 0
+    (second,) = set(first.folder.parent.iterdir()) - {first.folder}
+    results = [json.loads((run / "results.json").read_text()) for run in (first.folder, second)]
+    assert [of_run["seed"] for of_run in results] == [7, 8]
+    accuracies = [of_run["metrics"]["test/accuracy"] for of_run in results]
+    assert accuracies[0] != accuracies[1]
+    said = capfd.readouterr().out
+    assert f"seed 7: done in {first.folder}" in said
+    assert f"{mean(accuracies):.4f} ± {stdev(accuracies):.4f}" in said
+    assert all(f"{accuracy:.4f}" in said for accuracy in accuracies)
+
+    weights = read_checkpoint(second / "checkpoints" / "last.ckpt")["state_dict"]
+    weights = {name: value.clone() for name, value in weights.items()}
+    (second / "results.json").unlink()  # as if killed before the test
+    assert run_seeds("--seeds=2", "--seed_everything=7", *flags) == 0
+    said = capfd.readouterr().out
+    assert "seed 8: going on" in said
+    assert len(list(first.folder.parent.iterdir())) == 2
+    assert json.loads((second / "results.json").read_text())["metrics"] == results[1]["metrics"]
+    again = read_checkpoint(second / "checkpoints" / "last.ckpt")["state_dict"]
+    assert all(torch.equal(value, again[name]) for name, value in weights.items())
+
+
+def test_a_run_counts_with_this_configuration_these_data_and_this_seed_alone(
+    train: Callable[..., Run], flags: tuple[str, ...], plan: Plan, other_digits: Callable[[], None]
+) -> None:
+    run = train(*ONE)
+    assert find_run(plan, 0) == run.folder
+    assert find_run(plan, 1) is None
+    assert find_run(plan_seeds([*flags, "--model.optimizer.lr=0.1"]), 0) is None
+    newer = train(*ONE)
+    assert find_run(plan, 0) == newer.folder
+    (newer.folder / "results.json").unlink()
+    assert find_run(plan, 0) == run.folder
+    (run.folder.parent / "half").mkdir()
+    (run.folder.parent / "half" / "config.yaml").write_text("seed_everything: 0\n a: [")
+    assert find_run(plan, 0) == run.folder
+    other_digits()
+    assert find_run(plan, 0) is None
+
+
+def test_a_seed_that_fails_does_not_stop_the_others(
+    child: Callable[[str], None], flags: tuple[str, ...], capfd: pytest.CaptureFixture[str]
+) -> None:
+    child("print('error: the loss is not finite', file=sys.stderr)\nseed != 1 or os.kill(os.getpid(), 9)\nsys.exit(1)")
+    assert run_seeds("--seeds", "3", *flags) == 1
+    said = capfd.readouterr()
+    assert [line for line in said.out.splitlines() if "seed " in line and "│" not in line and "┃" not in line] == [
+        f"digits-convnet, seed {seed}" for seed in range(3)
+    ]
+    assert said.out.count("failed") == 3
+    assert "error: digits-convnet, seed 0: the loss is not finite\n" in said.err
+    assert (
+        "error: seed 1: it was killed, as the system does when memory runs out; go on with the same command, or begin "
+        "anew with fewer --data.num_workers or a smaller --data.batch_size\nerror: seed 2: the loss is not finite\n"
+    ) in said.err
+
+
+def test_a_mistake_is_said_once(child: Callable[[str], None], plan: Plan, refused: Callable[..., str]) -> None:
+    child("print('error: The learning rate is -1; give a positive one.', file=sys.stderr)\nsys.exit(2)")
+    flags = [*plan.flags, "--seeds", "3"]
+    assert refused("fit", *flags) == "error: The learning rate is -1; give a positive one.\n"
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
+def test_a_signal_reaches_the_seed_in_work_and_stops_all(
+    child: Callable[[str], None],
+    flags: tuple[str, ...],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    number: int,
+    status: int,
+) -> None:
+    child(
+        "def leave(*_):\n"
+        f"    open({str(tmp_path / 'told')!r}, 'a').write(f'{{seed}} ')\n"
+        "    sys.exit(143)\n"
+        "for number in (signal.SIGTERM, signal.SIGHUP): signal.signal(number, leave)\n"
+        f"os.kill(os.getppid(), {int(number)})\n"
+        "time.sleep(60)\n"
+    )
+    before = [signal.getsignal(handled) for handled in (signal.SIGTERM, signal.SIGINT)]
+    assert run_seeds("--seeds", "3", *flags) == status
+    assert (tmp_path / "told").read_text() == "0 "
+    said = capfd.readouterr().out
+    name = signal.Signals(number).name
+    assert f"stopped by {name}; what is done stays done; go on with all seeds: scripts/train.py fit --seeds 3" in said
+    assert [signal.getsignal(handled) for handled in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+def test_what_a_seed_says_last_is_not_lost_when_a_signal_stops_all(
+    child: Callable[[str], None], plan: Plan, capfd: pytest.CaptureFixture[str]
+) -> None:
+    child(
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit('error: the disk is full'))\n"
+        "os.kill(os.getppid(), signal.SIGTERM)\n"
+        "time.sleep(60)\n"
+    )
+    with pytest.raises(Stopped):
+        train_seeds(plan, range(1))
+    assert capfd.readouterr().err == "error: the disk is full\n"
+
+
+def test_a_second_interrupt_leaves_at_once(child: Callable[[str], None], plan: Plan) -> None:
+    child(
+        "signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getppid(), signal.SIGINT))\n"
+        "os.kill(os.getppid(), signal.SIGINT)\n"
+        "while True: time.sleep(60)\n"
+    )
+    with pytest.raises(Stopped):
+        train_seeds(plan, range(1))
+
+
+def test_ctrl_c_in_a_terminal_does_not_reach_the_seed_twice(child: Callable[[str], None], plan: Plan) -> None:
+    child("sys.exit(os.getpgid(0) == os.getpgid(os.getppid()))")
+    (run,) = train_seeds(plan, range(1))
+    assert run.problem == "it ended with status 0"  # in a group of its own, and without a run
+
+
+def test_the_spread_is_that_of_a_sample() -> None:
+    assert spread([0.5]) == "0.5000"
+    assert spread([1, 2, 3], digits=1) == "2.0 ± 1.0"
+
+
+def test_the_table_shows_what_there_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [tmp_path / f"run-{seed}" for seed in range(2)]
+    for seed, run in enumerate(runs):
+        run.mkdir()
+        (run / "origin.json").write_text(json.dumps({"git_commit": f"{seed}" * 40, "changes": None}))
+        (run / "constraints.txt").touch()
+    figures = {"test/accuracy": 0.5, "val/accuracy": 0.25}
+    tell([*(SeedRun(seed, runs[seed], {"metrics": figures}) for seed in (0, 1)), SeedRun(2, None, None, "no space")])
+    said = capsys.readouterr()
+    assert "0.5000 ± 0.0000 │ 2 seeds" in said.out
+    assert "val/accuracy" not in said.out
+    assert f"not of the same code: {'0' * 12} with seed 0; {'1' * 12} with seed 1" in said.out
+    assert said.err == "error: seed 2: no space\n"
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("--seeds", "0"), "--seeds is 0; give a whole number from 1 to"),
+        (("--seeds", "-3"), "--seeds is -3"),
+        (("--seeds=many",), "--seeds is many"),
+        (("--seeds",), "--seeds is not given"),
+        (("--seeds", "2", "--resume"), "--seeds and --resume are given"),
+        (("--seeds", "2", "--like=runs/a/b"), "--seeds and --like are given"),
+        (("--seeds", "2", "--ckpt_path", "last.ckpt"), "--seeds and --ckpt_path are given"),
+        (("--seeds", "2", "--seed_everything", str(2**32 - 1)), "The last seed is 4294967296"),
+        (("--seeds", "2", "--model.none", "1"), "model.none"),
+    ],
+)
+def test_refuses_what_makes_no_sense(refused: Callable[..., str], args: tuple[str, ...], words: str) -> None:
+    assert words in refused("fit", *args)
+
+
+def test_is_started_once(refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    assert "give it to one process" in refused("fit", "--seeds", "2")
+
+
+def test_digits_of_other_scripts_are_no_number_of_seeds() -> None:
+    assert number_of_seeds("12") == 12
+
+
+def test_a_signal_between_two_seeds_is_not_lost(child: Callable[[str], None], plan: Plan) -> None:
+    child("sys.exit(1)")
+
+    def interrupt() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Timer(0.3, interrupt).start()
+    with pytest.raises(Stopped):
+        train_seeds(plan, range(10_000))
