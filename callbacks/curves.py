@@ -66,28 +66,6 @@ def cut_curves(folder: Path, places: Mapping[str, int]) -> None:
         table.unlink(missing_ok=True)
 
 
-def on_boards(trainer: Trainer, write: Callable[[SummaryWriter], None], *, at_start: bool = False) -> None:
-    """Write for TensorBoard what is no figure, in the first process, to every logger of its kind.
-
-    Args:
-        trainer: Whose loggers they are.
-        write: What is done with the writer of each.
-        at_start: Whether it belongs to the start of a run: a run that is taken up in its own folder has it there.
-    """
-    if not trainer.is_global_zero:
-        return
-    for logger in trainer.loggers:
-        if not isinstance(logger, lightning.pytorch.loggers.TensorBoardLogger):
-            continue
-        folder = Path(logger.log_dir).resolve()
-        if at_start and trainer.ckpt_path and folder in Path(trainer.ckpt_path).resolve().parents:
-            continue
-        if isinstance(logger, TensorBoardLogger):
-            logger.write(write)
-        else:
-            write(logger.experiment)
-
-
 class CSVLogger(lightning.pytorch.loggers.CSVLogger):
     """Lightning's, which goes on with a file that is there, and never ends a run.
 

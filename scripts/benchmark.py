@@ -54,9 +54,10 @@ from scripts.command.process import training_process
 from scripts.inference.image_classifier import ImageClassifier, load_classifier
 from scripts.inference.input_images import input_images
 from scripts.inference.prediction_output import columns_for, output_file
-from scripts.predict import command_line, write_rows
-from scripts.train import TrainCLI
+from scripts.inference.prediction_rows import write_rows
+from scripts.predict import command_line
 from scripts.training.standard_program import time_standard_program
+from scripts.training.train_cli import TrainCLI
 
 TABLE_WIDTH = 110
 """Columns of text that a table needs."""

@@ -30,8 +30,8 @@ from models.serialization.checkpoint import read_checkpoint
 from models.serialization.durable_file import replace_file
 from scripts.command.configuration import TRUST, mistakes_in_one_sentence
 from scripts.command.expansion import to_path
+from scripts.command.number_of_images import number_of_images
 from scripts.command.silence import silence_libraries
-from scripts.comparison.runs import Curves, read_curves
 from scripts.evaluation.evaluation_page import (
     SCRIPT,
     STYLE,
@@ -40,14 +40,13 @@ from scripts.evaluation.evaluation_page import (
     confusion_matrix,
     figures,
     reliability_diagram,
-    section,
     training_curves,
 )
 from scripts.inference.layers import grad_cam, last_maps
 from scripts.inference.predictions import Predictions, predict_split, write_predictions
 from scripts.inference.trained import computing, data_of, find_checkpoint, load_trained, run_of
-from scripts.preview import number_of_images
-from scripts.report.page import embedded, escaped, table, write_page
+from scripts.report.page import embedded, escaped, section, table, write_page
+from scripts.report.run_curves import Curves, read_curves
 from scripts.uncertainty.calibration import BINS, Reliability, fit_temperature, reliability
 from scripts.uncertainty.intervals import CONFIDENCE, Interval, class_figures, class_intervals, wilson
 

@@ -10,12 +10,12 @@ import argparse
 from collections.abc import Sequence
 
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from callbacks.tensorboard.preview import batch_picture
 from datamodules.base import ImageDataModule
 from datamodules.batching.transform import Batch
 from scripts.command.data_flags import run_on_data
+from scripts.command.number_of_images import number_of_images
 from scripts.command.picture_file import picture_file, save_picture
 
 
@@ -37,17 +37,6 @@ def first_batch(data: ImageDataModule) -> Batch:
     batch = next(iter(data.train_dataloader()))
     data.seed_by(0, 0, 0, device=torch.device("cpu"))
     return data.transform(batch, training=True)
-
-
-def number_of_images(text: str) -> int:
-    """The number that the text says, if it is positive.
-
-    Raises:
-        MisconfigurationException: If it is not.
-    """
-    if not text.isdecimal() or not int(text):
-        raise MisconfigurationException(f"--images is {text}; give a whole number of at least 1.")
-    return int(text)
 
 
 def main(args: Sequence[str] | None = None) -> None:

@@ -27,8 +27,8 @@ from scripts.command.configuration import CONFIGS
 from scripts.command.expansion import to_path
 from scripts.command.output_file import refuse_output
 from scripts.command.process import training_process
-from scripts.train import plan_seeds
 from scripts.training.seeds import number_of_seeds, spread, train_seeds
+from scripts.training.seeds_plan import plan_seeds
 
 
 @dataclass(frozen=True)

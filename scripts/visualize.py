@@ -32,6 +32,7 @@ from models.classifier import Classifier
 from models.serialization.near_names import near_names
 from scripts.command.configuration import TRUST, mistakes_in_one_sentence
 from scripts.command.expansion import expand, to_path
+from scripts.command.number_of_images import number_of_images
 from scripts.command.picture_file import picture_file, save_picture, show_picture
 from scripts.command.silence import silence_libraries
 from scripts.inference.layers import find_layer, grad_cam, last_maps, layer_outputs, occlusion, saliency
@@ -40,7 +41,6 @@ from scripts.inference.trained import data_of, find_checkpoint, load_trained, ru
 from scripts.interpretation.architecture import layer_table, layers_of
 from scripts.interpretation.embedding import embedding_picture, features_of, last_linear, t_sne, write_projector
 from scripts.interpretation.layer_pictures import activations_picture, attribution_picture
-from scripts.preview import number_of_images
 
 MOST_TILES = 64
 """Maps or filters in a picture unless asked for otherwise."""

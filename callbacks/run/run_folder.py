@@ -41,19 +41,6 @@ VARIABLE = "KINDLING_RUN_FOLDER"
 _held: list[FileLock] = []
 
 
-def with_split_rule(config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration of a run, with the rule of its splits where it is from before there was another.
-
-    Args:
-        config: Any configuration; one that does not say all there is to say of data is no run's, and stays as it is.
-    """
-    data: Any = config.get("data")
-    given = data.get("init_args") if isinstance(data, dict) else None
-    if not isinstance(given, dict) or "split_rule" in given or not {"split_seed", "drop_last"} <= given.keys():
-        return config
-    return config | {"data": data | {"init_args": given | {"split_rule": "shuffle"}}}
-
-
 def agree_on_run_folder(experiment: Path, resumed: Path | None = None) -> Path:
     """Make the run's folder in its first process, and learn of it in the others.
 

@@ -13,8 +13,9 @@ import yaml
 from lightning.pytorch import LightningModule, Trainer
 
 from callbacks.run import origin
+from callbacks.run.migration import migrate_config
 from callbacks.run.outside_steps import OutsideSteps
-from callbacks.run.run_folder import CONFIG, RESULTS, number_start, with_split_rule
+from callbacks.run.run_folder import CONFIG, RESULTS, number_start
 from datamodules.base import ImageDataModule
 from datamodules.batching.data_changes import KnownImages, data_changes, trained_on_both
 from datamodules.decoding.names import readable
@@ -104,7 +105,7 @@ class RunRecord(OutsideSteps):
         replace_file(self.folder / CONFIG, self._text)
 
     def _keep_restart(self, start: origin.Facts) -> None:
-        before = with_split_rule(yaml.safe_load((self.folder / CONFIG).read_text()))
+        before = migrate_config(yaml.safe_load((self.folder / CONFIG).read_text()))
         configured = origin.differences(origin.flat(before), origin.flat(self.config))
         if changed := origin.note_restart(self.folder, start, self._step, configured):
             print(f"not as when the run began: {'; '.join(changed)}")

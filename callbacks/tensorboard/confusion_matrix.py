@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from callbacks.curves import on_boards
 from callbacks.run.outside_steps import OutsideSteps
+from callbacks.tensorboard.board import on_boards
 from callbacks.tensorboard.image_grid import shortened
 from datamodules.decoding.names import readable
 from models.classifier import Classifier

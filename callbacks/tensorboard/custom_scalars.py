@@ -4,8 +4,8 @@ from typing import cast
 
 from lightning.pytorch import LightningModule, Trainer
 
-from callbacks.curves import on_boards
 from callbacks.run.outside_steps import OutsideSteps
+from callbacks.tensorboard.board import on_boards
 from models.classifier import Classifier
 
 

@@ -9,9 +9,9 @@ from matplotlib import colormaps
 from PIL import Image
 from torch import Tensor, nn
 
-from callbacks.curves import on_boards
 from callbacks.run.outside_steps import OutsideSteps
 from callbacks.run.sharding import has_all_weights
+from callbacks.tensorboard.board import on_boards
 from callbacks.tensorboard.image_grid import image_grid
 from models.classifier import Classifier
 

@@ -13,9 +13,10 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard.summary import hparams
 
-from callbacks.curves import SETTINGS, CSVLogger, on_boards
+from callbacks.curves import SETTINGS, CSVLogger
 from callbacks.run.outside_steps import OutsideSteps
 from callbacks.run.run_record import RunRecord
+from callbacks.tensorboard.board import on_boards
 from models.classifier import Classifier
 from models.serialization.class_path import find_class
 from models.serialization.constructor import is_default, parameter

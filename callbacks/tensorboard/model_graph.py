@@ -12,9 +12,9 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
-from callbacks.curves import on_boards
 from callbacks.run.outside_steps import OutsideSteps
 from callbacks.run.sharding import has_all_weights
+from callbacks.tensorboard.board import on_boards
 from models.classifier import Classifier
 
 

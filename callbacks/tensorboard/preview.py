@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from callbacks.curves import on_boards
+from callbacks.tensorboard.board import on_boards
 from callbacks.tensorboard.image_grid import image_grid
 from datamodules.base import ImageDataModule
 from datamodules.batching.transform import Batch, unnormalised

@@ -11,8 +11,8 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from callbacks.curves import on_boards
 from callbacks.run.outside_steps import OutsideSteps
+from callbacks.tensorboard.board import on_boards
 from callbacks.tensorboard.image_grid import image_grid
 from datamodules.batching.transform import unnormalised
 from models.classifier import Classifier

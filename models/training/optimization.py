@@ -17,9 +17,9 @@ from lightning.pytorch.utilities.types import LRSchedulerConfigType
 from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import ConstantLR, LRScheduler
 
-from models.schedule import advance, check_total_steps, length_note, refuse_unusable, take_up_plateau
 from models.training.monitor import basis, is_of_validation, refuse_unlogged
 from models.training.parameter_groups import scale_rates, scale_schedule
+from models.training.schedule import advance, check_total_steps, length_note, refuse_unusable, take_up_plateau
 
 FUSED = ("cpu", "cuda")
 """Devices on which an optimizer can update all parameters in one pass."""

@@ -21,8 +21,8 @@ from lightning.fabric.utilities.rank_zero import _get_rank
 from lightning.pytorch.cli import LightningArgumentParser
 
 from callbacks.checkpoint import CheckpointError
+from callbacks.run.migration import migrate_config
 from callbacks.run.peers import LOST, PeerError
-from callbacks.run.run_folder import with_split_rule
 from datamodules.decoding.names import readable
 from datamodules.loading.loader import WorkerError
 from models.serialization.checkpoint import read_checkpoint
@@ -88,7 +88,7 @@ def read_config(path: str | Path) -> Config:
             f"The configuration file {path} holds a {type(config).__name__}; expected keys and values such as "
             "`trainer: {max_epochs: 3}`."
         )
-    return with_split_rule(config or {})
+    return migrate_config(config or {})
 
 
 def merge(base: Config, over: Config) -> Config:
@@ -145,7 +145,7 @@ def read_layers(args: Sequence[str], run: Path | None = None) -> Layers:
     if given.ckpt_path:
         written = [*layers, *(_value(part) for flag in flags for part in (flag, flag.partition("=")[2]))]
         scope = partial(known_classes, f"The configuration in {given.ckpt_path}", written)
-        layers.insert(1, with_split_rule(read_checkpoint(given.ckpt_path).get("config", {})))
+        layers.insert(1, migrate_config(read_checkpoint(given.ckpt_path).get("config", {})))
         flags += ["--ckpt_path", given.ckpt_path]
     config = switch_classes(reduce(merge, layers), flags)
     if not given.ckpt_path and config.get("ckpt_path"):

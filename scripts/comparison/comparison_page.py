@@ -4,9 +4,8 @@ from collections.abc import Iterator, Sequence
 
 from datamodules.decoding.names import readable
 from scripts.comparison.comparison import ABSENT, Comparison, Group
-from scripts.evaluation.evaluation_page import section
 from scripts.report import chart
-from scripts.report.page import escaped, table
+from scripts.report.page import escaped, section, table
 from scripts.uncertainty.intervals import CONFIDENCE
 
 STYLE = (

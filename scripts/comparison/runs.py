@@ -1,6 +1,5 @@
 """What runs have left behind: their settings, figures, curves and checkpoints."""
 
-import csv
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -10,12 +9,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 
+from callbacks.run.migration import migrate_config
 from callbacks.run.origin import read_restarts
-from callbacks.run.run_folder import CONFIG, with_split_rule
+from callbacks.run.run_folder import CONFIG
 from datamodules.decoding.names import distinct_names
 from models.classifier import Classifier
 from models.serialization.checkpoint import read_checkpoint
@@ -24,7 +23,7 @@ from models.serialization.constructor import is_default, parameter
 from models.serialization.plain_data import read_json
 from scripts.command.configuration import read_config
 from scripts.inference.trained import checkpoint_of, find_checkpoint, run_of
-from scripts.report.chart import Point
+from scripts.report.run_curves import Curves, read_curves
 
 CHECKPOINT = "checkpoint file"
 """The setting that tells a checkpoint from the one that its run has ended with."""
@@ -48,9 +47,6 @@ CLASSES = {"model": Classifier, "trainer": Trainer}
 
 COSTS = "parameters", "epochs", "seconds", "images_per_second"
 """What `results.json` says of a run besides its figures, as far as runs are compared by it."""
-
-Curves = dict[str, dict[str, list[Point]]]
-"""For each figure and split, the points by epoch."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +180,7 @@ def _read_folder(folder: Path) -> Run:
 
 def _read_checkpoint(path: Path, folder: Path | None) -> Run:
     inside = read_checkpoint(path)
-    config, progress = with_split_rule(inside.get("config", {})), inside.get("progress", {})
+    config, progress = migrate_config(inside.get("config", {})), inside.get("progress", {})
     results = _read_results(folder) if folder else {}
     costs = {
         "epochs": inside.get("epoch"),
@@ -321,35 +317,6 @@ def _written(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return str(float(f"{value:.12g}") if isinstance(value, float) else value)  # 0.1 + 0.2 is meant as 0.3
-
-
-def read_curves(file: Path) -> Curves:
-    """Read loss and accuracy by epoch.
-
-    Args:
-        file: The `metrics.csv` of a run.
-
-    Returns:
-        For each figure and split, the points; empty if there is no such file or nothing in it.
-
-    Raises:
-        MisconfigurationException: If what should be a number is none.
-    """
-    curves: Curves = {figure: {"train": [], "val": []} for figure in ("loss", "accuracy")}
-    if not file.is_file():
-        return {}
-    try:
-        with file.open(newline="") as opened:
-            for row in csv.DictReader(opened):  # one at a time: a long run has millions
-                for figure, splits in curves.items():
-                    for split, points in splits.items():
-                        if row.get("epoch") and (value := row.get(f"{split}/{figure}")):
-                            point = float(row["epoch"]), float(value)
-                            points += [point] if np.isfinite(point).all() else []
-    except (ValueError, csv.Error) as error:
-        raise MisconfigurationException(f"{file} is damaged: {error}; remove it.") from error
-    known = {figure: {split: points for split, points in splits.items() if points} for figure, splits in curves.items()}
-    return {figure: splits for figure, splits in known.items() if splits}
 
 
 def read_all(names: Sequence[str]) -> tuple[list[Run], list[str]]:

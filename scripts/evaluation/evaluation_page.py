@@ -268,17 +268,5 @@ def training_curves(curves: Mapping[str, Mapping[str, Sequence[chart.Point]]]) -
     return f'<div class="charts">{"".join(drawn)}</div>'
 
 
-def section(title: str, *parts: str, note: str = "") -> str:
-    """A part of the page under its heading.
-
-    Args:
-        title: Plain text.
-        parts: HTML.
-        note: What to say first; plain text.
-    """
-    said = f'<p class="quiet">{escaped(note)}</p>' if note else ""
-    return f"<section><h2>{escaped(title)}</h2>{said}{''.join(parts)}</section>"
-
-
 Pictured = Callable[[Sequence[int]], list[ShownImage]]
 """Gives images at some rows of the predictions with their captions."""

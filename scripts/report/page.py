@@ -117,3 +117,15 @@ def embedded(image: Image.Image, side: int = SIDE, alt: str = "") -> str:
     data = base64.b64encode(file.getvalue()).decode()
     tag = "<img class=tiny" if tiny else "<img"
     return f'{tag} alt="{escaped(alt)}" src="data:image/{kind};base64,{data}">'
+
+
+def section(title: str, *parts: str, note: str = "") -> str:
+    """A part of the page under its heading.
+
+    Args:
+        title: Plain text.
+        parts: HTML.
+        note: What to say first; plain text.
+    """
+    said = f'<p class="quiet">{escaped(note)}</p>' if note else ""
+    return f"<section><h2>{escaped(title)}</h2>{said}{''.join(parts)}</section>"

@@ -11,7 +11,8 @@ from lightning.pytorch.callbacks import Callback
 
 from callbacks.curves import Curves
 from callbacks.run.run_record import RunRecord
-from scripts.train import TrainCLI, one_or_more
+from scripts.training.train_cli import TrainCLI
+from scripts.training.trainer_arguments import one_or_more
 
 
 class Trial(TrainCLI):

@@ -7,7 +7,8 @@ from lightning.pytorch.cli import ReduceLROnPlateau
 from torch.optim import lr_scheduler
 from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LRScheduler, MultiStepLR, PolynomialLR, StepLR
 
-from models.schedule import WarmupCosine, advance, check_total_steps, length_note, take_up_plateau
+from models.schedule import WarmupCosine
+from models.training.schedule import advance, check_total_steps, length_note, take_up_plateau
 
 
 def rates(steps: int, warmup: float) -> list[float]:

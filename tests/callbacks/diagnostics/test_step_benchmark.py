@@ -4,7 +4,7 @@ import torch
 
 from callbacks.diagnostics.step_benchmark import FEWEST_EPOCHS, StepBenchmark
 from models.serialization.checkpoint import read_checkpoint
-from scripts.train import TrainCLI
+from scripts.training.train_cli import TrainCLI
 
 
 def test_measures_until_its_time_is_over_and_leaves_the_training_as_it_is(tmp_path: Path, data_root: Path) -> None:

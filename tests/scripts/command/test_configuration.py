@@ -11,7 +11,7 @@ import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from scripts.command.configuration import merge, mistakes_in_one_sentence, one_sentence, read_config, switch_classes
-from scripts.train import Reading
+from scripts.training.seeds_plan import Reading
 
 ADAM = {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.1, "weight_decay": 0.5}}
 

@@ -7,7 +7,8 @@ import pytest
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from scripts.comparison.runs import find_runs, read_all, read_curves, read_run, settings_of
+from scripts.comparison.runs import find_runs, read_all, read_run, settings_of
+from scripts.report.run_curves import read_curves
 from tests.conftest import Run
 
 

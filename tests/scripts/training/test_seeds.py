@@ -11,9 +11,10 @@ import torch
 
 from callbacks.run.interruption import Stopped
 from models.serialization.checkpoint import read_checkpoint
-from scripts.train import main, plan_seeds
+from scripts.train import main
 from scripts.training import seeds
 from scripts.training.seeds import Plan, SeedRun, find_run, number_of_seeds, spread, tell, train_seeds
+from scripts.training.seeds_plan import plan_seeds
 from tests.conftest import Run
 
 ONE = ("--trainer.max_epochs=1", "--data.batch_size=256", "--trainer.logger=false")
