@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from callbacks.run.migration import migrate_config
 from callbacks.run.run_folder import hold, make_run_folder, newest_run, number_start, order_of_start, release_folders
 from scripts.train import main
 from tests.conftest import Run
@@ -89,13 +88,3 @@ def test_says_what_cannot_be_gone_on_with(
     runs = str(tmp_path / "runs")
     error = refused("fit", "--runs", runs, *(flag.format(runs=runs) for flag in flags))
     assert words.format(runs=runs) in error
-
-
-def test_a_run_from_before_there_were_two_rules_keeps_its_own() -> None:
-    arguments = {"split_seed": 0, "drop_last": False}
-    run = {"data": {"class_path": "datamodules.digits.Digits", "init_args": arguments}, "seed_everything": 0}
-    assert migrate_config(run)["data"]["init_args"] == arguments | {"split_rule": "shuffle"}
-    assert "split_rule" not in arguments
-    newer = {"data": {"init_args": arguments | {"split_rule": "hash"}}}
-    for config in (newer, {}, {"data": {"init_args": {"split_seed": 3}}}, {"data": {"class_path": "a"}}, {"data": "a"}):
-        assert migrate_config(config) == config

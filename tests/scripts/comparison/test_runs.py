@@ -8,7 +8,6 @@ import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from scripts.comparison.runs import find_runs, read_all, read_run, settings_of
-from scripts.report.run_curves import read_curves
 from tests.conftest import Run
 
 
@@ -142,13 +141,6 @@ def test_settings_are_those_that_could_matter() -> None:
         "data": {"augmentation": [{"class_path": "k.Flip", "init_args": {"p": 0.5, "x": None}}], "other": [{"a": 1}]}
     }
     assert settings_of(nested) == {"data.augmentation": "[k.Flip(p=0.5, x=null)]", "data.other": "[{a: 1}]"}
-
-
-def test_curves_that_are_not_there_or_not_finite_are_left_out(tmp_path: Path) -> None:
-    file = tmp_path / "metrics.csv"
-    assert read_curves(file) == {}
-    file.write_text("epoch,train/loss,val/loss\n0,1.5,\n0,,2.5\n1,nan,2.0\n,3,3\n")
-    assert read_curves(file) == {"loss": {"train": [(0, 1.5)], "val": [(0, 2.5), (1, 2.0)]}}
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

@@ -1,0 +1,11 @@
+from callbacks.run.migration import migrate_config
+
+
+def test_a_run_from_before_there_were_two_rules_keeps_its_own() -> None:
+    arguments = {"split_seed": 0, "drop_last": False}
+    run = {"data": {"class_path": "datamodules.digits.Digits", "init_args": arguments}, "seed_everything": 0}
+    assert migrate_config(run)["data"]["init_args"] == arguments | {"split_rule": "shuffle"}
+    assert "split_rule" not in arguments
+    newer = {"data": {"init_args": arguments | {"split_rule": "hash"}}}
+    for config in (newer, {}, {"data": {"init_args": {"split_seed": 3}}}, {"data": {"class_path": "a"}}, {"data": "a"}):
+        assert migrate_config(config) == config
