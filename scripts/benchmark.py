@@ -7,7 +7,7 @@
 Each configuration is trained by scripts/train.py as a user would, with all default callbacks, loggers and metrics. An
 epoch of --steps steps is timed right after as many bare steps (forward, loss, backward, update on a batch that is on
 the device already), so that both see the machine in the same state; then the program that is commonly written for the
-task (`scripts/training/standard_program.py`) is timed in the same process, with no workers and with one per core, and the
+task (`training/standard_program.py`) is timed in the same process, with no workers and with one per core, and the
 faster one is shown. Of image files it is measured how fast they are packed, and how fast Pillow alone decodes them.
 
 With --callbacks, each configuration is trained and tested once as it would be without, and the time spent in each
@@ -55,7 +55,6 @@ from scripts.inference.image_classifier import ImageClassifier, load_classifier
 from scripts.inference.input_images import input_images
 from scripts.inference.prediction_output import columns_for, output_file
 from scripts.inference.prediction_rows import write_rows
-from scripts.predict import command_line
 from scripts.training.standard_program import time_standard_program
 from scripts.training.train_cli import TrainCLI
 
@@ -168,7 +167,7 @@ def measure_prediction(checkpoint: Path, images: Path, seconds: float) -> dict[s
         What was measured.
     """
     classifier, paths = load_classifier(checkpoint), input_images([str(images)])
-    options = command_line().parse_args([str(checkpoint)])
+    options = argparse.Namespace(batch_size=None, num_workers=None, top=0, probabilities=False, logits=False)
     _time_network(classifier, min(len(paths), 4 * classifier.batch_size))
     program: list[float] = []
     limit = [_time_network(classifier, len(paths))]

@@ -43,8 +43,8 @@ def extras() -> set[str]:
 
 def classes(package: ModuleType, base: type) -> list[type]:
     found = []
-    for info in pkgutil.iter_modules(package.__path__):
-        module = import_module(f"{package.__name__}.{info.name}")
+    for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        module = import_module(info.name)
         for _, member in inspect.getmembers(module, inspect.isclass):
             if issubclass(member, base) and member.__module__ == module.__name__ and not inspect.isabstract(member):
                 found.append(member)

@@ -141,5 +141,6 @@ def test_data_module_is_in_a_config_that_is_tested(data_class: type) -> None:
 
 @pytest.mark.parametrize("callback", callback_classes(), ids=path_of)
 def test_callback_is_in_a_config_or_has_a_test(callback: type) -> None:
-    test = Path(__file__).parent / "callbacks" / f"test_{callback.__module__.rpartition('.')[2]}.py"
+    *folders, stem = callback.__module__.split(".")
+    test = Path(__file__).parent.joinpath(*folders, f"test_{stem}.py")
     assert path_of(callback) in configured_classes() or test.exists(), f"add {test}"

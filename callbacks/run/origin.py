@@ -28,7 +28,7 @@ ORIGIN, RESTARTS, CONSTRAINTS, CHANGES = "origin.json", "restarts.json", "constr
 PASSING = ("started", "command", "directory", "seed", "repeats")
 """What is kept of a start and makes no difference to what is computed, or is configured."""
 
-PROJECT = Path(__file__).resolve().parent.parent
+PROJECT = Path(__file__).resolve().parents[2]
 
 SOURCES = ("models", "datamodules", "callbacks", "scripts", "configs")
 """Folders of the project whose new files are part of the code that ran."""

@@ -87,9 +87,7 @@ def _check_images(what: str, images: Any, image_shape: tuple[int, int, int]) -> 
     shape = tuple(images.shape) if hasattr(images, "shape") else None
     if not isinstance(images, ImageFiles):
         if shape is None or not hasattr(images, "dtype"):
-            refuse(
-                f"are {_kind(images)}; give an array uint8 {wanted}, or files by datamodules.decoding.image_files.listed"
-            )
+            refuse(f"are {_kind(images)}; give an array uint8 {wanted}, or files by decoding.image_files.listed")
         dtype = str(images.dtype).removeprefix("torch.")
         if dtype.startswith(("<U", ">U", "|S", "object")):
             refuse("are no numbers; have files listed by datamodules.decoding.image_files.listed")

@@ -34,7 +34,7 @@ from scripts.command.expansion import expand, expand_all
 from scripts.command.standard_streams import LostOutputError, prepare_standard_streams, refuse_lost_output
 from scripts.command.suggest_class import meant_class
 
-CONFIGS = Path(__file__).parent.parent / "configs"
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 FAULTS = (CheckpointError, WorkerError, PeerError, FloatingPointError)
 """What ends a run through no mistake in its configuration."""

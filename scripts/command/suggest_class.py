@@ -60,7 +60,8 @@ def _classes(module: str) -> dict[str, str]:
         members = vars(sys.modules[place]) if place in sys.modules else {}
         paths |= {name.lower(): f"{place}.{name}" for name, value in members.items() if isinstance(value, type)}
     for package in PACKAGES:
-        for file in (PROJECT / package).glob("*.py"):
+        for file in (PROJECT / package).rglob("*.py"):
+            module = ".".join(file.relative_to(PROJECT).with_suffix("").parts)
             names = re.findall(r"^class (\w+)", file.read_text(), re.MULTILINE)
-            paths |= {name.lower(): f"{package}.{file.stem}.{name}" for name in names}
+            paths |= {name.lower(): f"{module}.{name}" for name in names}
     return paths

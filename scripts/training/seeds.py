@@ -24,6 +24,7 @@ from rich import get_console
 from rich.table import Table
 
 from callbacks.run.interruption import Stopped, heeded
+from callbacks.run.migration import migrate_config
 from callbacks.run.origin import read_origin
 from callbacks.run.run_folder import CONFIG, is_tested, order_of_start, read_results, wait_until_left
 from datamodules.decoding.names import readable
@@ -33,7 +34,7 @@ from scripts.command.configuration import Config
 from scripts.command.data_flags import data_of_config
 from scripts.command.process import PARENT
 
-TRAIN = Path(__file__).with_name("train.py")
+TRAIN = Path(__file__).parents[1] / "train.py"
 
 ELSEWHERE = ("seed_everything", "experiment", "runs")
 """What of a configuration is the same in all runs of an experiment, or told apart by the seed."""
@@ -223,7 +224,9 @@ def _what_counts(text: str) -> Config | None:
         config = parse_yaml(text)
     except ValueError:
         return None
-    return {key: value for key, value in config.items() if key not in ELSEWHERE} if isinstance(config, dict) else None
+    if not isinstance(config, dict):
+        return None
+    return {key: value for key, value in migrate_config(config).items() if key not in ELSEWHERE}
 
 
 def tell(runs: Sequence[SeedRun]) -> None:
