@@ -35,7 +35,7 @@ from datamodules.packing.source_check import checked
 from models.serialization.durable_file import replace_file
 from scripts.command.data_flags import run_on_data
 from scripts.command.expansion import to_path
-from scripts.data_quality.audit_page import Shown, ShownPair, write_page
+from scripts.data_quality.audit_page import Shown, ShownPair, write_audit_page
 from scripts.data_quality.duplicates import Fingerprints, joined, look_at, near_pairs, view
 from scripts.data_quality.stray_files import stray_files
 
@@ -374,7 +374,7 @@ def audit(options: argparse.Namespace, data: ImageDataModule) -> int:
             rows = [(what, f"{number:,}{': ' if some else ''}{'; '.join(some)}") for what, number, some in found.rows()]
             kinds = {kind: [_shown(found, pair) for pair in pairs] for kind, pairs in found.pairs.items()}
             title = f"{len(found.listing):,} images of {type(data).__name__}"
-            write_page(options.html, title, rows, kinds, found.listing.picture, found.tables())
+            write_audit_page(options.html, title, rows, kinds, found.listing.picture, found.tables())
     except OSError as error:
         raise MisconfigurationException(
             f"{error.filename or outputs[-1]} cannot be written: {error.strerror or error}."

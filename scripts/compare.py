@@ -23,7 +23,7 @@ from scripts.command.configuration import TRUST, mistakes_in_one_sentence
 from scripts.command.expansion import expand, to_path
 from scripts.command.silence import silence_libraries
 from scripts.comparison.comparison import Comparison, compare_runs
-from scripts.comparison.comparison_page import STYLE, page_parts
+from scripts.comparison.comparison_page import page_values
 from scripts.comparison.paired import compare_groups
 from scripts.comparison.runs import read_all
 from scripts.report.page import write_page
@@ -76,7 +76,7 @@ def compare(names: Sequence[str], files: dict[str, Path | None], predict: bool, 
     for kind, path in files.items():
         try:
             if kind == "html" and path:
-                write_page(path, "Comparison of runs", page_parts(comparison, findings, notes), STYLE)
+                write_page(path, "comparison/comparison.html", **page_values(comparison, findings, notes))
             elif path:
                 replace_file(path, contents[kind])
         except OSError as error:

@@ -22,7 +22,7 @@ from matplotlib import colormaps
 from PIL import Image
 from torch import Tensor
 
-from callbacks.tensorboard.confusion_matrix import MOST_CLASSES, SHADES
+from callbacks.tensorboard.confusion_matrix import COLOURS, MOST_CLASSES, SHADES
 from callbacks.tensorboard.image_grid import as_rgb, picture
 from datamodules.base import ImageDataModule
 from models.classifier import Classifier
@@ -32,20 +32,12 @@ from scripts.command.configuration import TRUST, mistakes_in_one_sentence
 from scripts.command.expansion import to_path
 from scripts.command.number_of_images import number_of_images
 from scripts.command.silence import silence_libraries
-from scripts.evaluation.evaluation_page import (
-    SCRIPT,
-    STYLE,
-    ShownImage,
-    class_table,
-    confusion_matrix,
-    figures,
-    reliability_diagram,
-    training_curves,
-)
+from scripts.evaluation.evaluation_page import ShownImage, class_rows, confusion_matrix, reliability_diagram
 from scripts.inference.layers import grad_cam, last_maps
 from scripts.inference.predictions import Predictions, predict_split, write_predictions
 from scripts.inference.trained import computing, data_of, find_checkpoint, load_trained, run_of
-from scripts.report.page import embedded, escaped, section, table, write_page
+from scripts.report.chart import line_chart
+from scripts.report.page import embedded, write_page
 from scripts.report.run_curves import Curves, read_curves
 from scripts.uncertainty.calibration import BINS, Reliability, fit_temperature, reliability
 from scripts.uncertainty.intervals import CONFIDENCE, Interval, class_figures, class_intervals, wilson
@@ -275,7 +267,7 @@ class Pictures:
         if not rows:
             return []
         return [
-            ShownImage([embedded(picture(image))], self._evaluation.described(row))
+            ShownImage(embedded(picture(image)), self._evaluation.described(row))
             for row, image in zip(rows, as_rgb(self._images(rows)), strict=True)
         ]
 
@@ -291,8 +283,10 @@ class Pictures:
             images = classifier.laid_out(self._normalised(some))
             maps = grad_cam(classifier.network, self.layer, images, classes).cpu()
             for row, image, seen in zip(some, as_rgb(self._images(some)), maps, strict=True):
-                pictures = [embedded(picture(image)), embedded(laid_over(picture(image), seen))]
-                shown.append(ShownImage(pictures, self._evaluation.described(row)))
+                plain = picture(image)
+                shown.append(
+                    ShownImage(embedded(plain), self._evaluation.described(row), embedded(laid_over(plain, seen)))
+                )
         return shown
 
 
@@ -314,95 +308,57 @@ def laid_over(image: Image.Image, seen: Tensor) -> Image.Image:
     return Image.fromarray(((0.4 * grey + 0.6 * colours) * 255).round().astype(np.uint8))
 
 
-def page_parts(found: Evaluation, most_images: int) -> Iterator[str]:
-    """The page, part by part.
+def page_values(found: Evaluation, most_images: int) -> dict[str, Any]:
+    """What `evaluation.html` shows.
 
     Args:
-        found: What to show.
-        most_images: Pictures in each of its parts.
+        found: The evaluation.
+        most_images: Pictures in each part of the page.
     """
     tested, pictures = found.tested, Pictures(found)
-    names = tested.class_names
-    low, high = found.interval
-    yield (
-        f'<p class="headline"><b>{found.accuracy:.2%}</b> of {len(tested):,} {found.split} images are right; '
-        f"{CONFIDENCE:.0%} interval {low:.2%} to {high:.2%}.</p>"
-    )
+    names, network, data = tested.class_names, found.classifier.network, type(found.data).__name__
+    by_class = found.is_shown_by_class
+    calibration = found.calibration["as it is"]
     top5 = [] if found.top5_accuracy is None else [("label among the five most probable", f"{found.top5_accuracy:.2%}")]
-    yield table(
-        [
+    return {
+        "title": f"{type(network).__name__} on {data}",
+        "found": found,
+        "images": len(tested),
+        "confidence": CONFIDENCE,
+        "facts": [
             ("checkpoint", str(found.checkpoint)),
-            ("network", f"{type(found.classifier.network).__name__}, {found.classifier.num_parameters:,} parameters"),
-            ("data", f"{type(found.data).__name__}, {len(names)} classes"),
+            ("network", f"{type(network).__name__}, {found.classifier.num_parameters:,} parameters"),
+            ("data", f"{data}, {len(names)} classes"),
             ("right", f"{found.right:,} of {len(tested):,}"),
             *top5,
-            ("loss (cross-entropy)", f"{found.calibration['as it is'].loss:.4f}"),
-            ("calibration error (ECE)", f"{found.calibration['as it is'].ece:.4f}"),
-        ]
-    )
-    if found.data.tests_on_validation and found.split == "test":
-        yield '<p class="quiet">The best epoch was chosen on these same images: other labels are not public.</p>'
-    if found.data_changes:
-        yield f'<p class="quiet">Note: {escaped(found.data_changes)}.</p>'
-    if found.curves:
-        yield section("Training", training_curves(found.curves))
-    else:
-        yield section("Training", note="There are no curves: no metrics.csv lies in the checkpoint's run.")
-    if found.is_shown_by_class:
-        note = f"The next shade begins at {', '.join(f'{share:.1%}' for share in SHADES)} of a label's images."
-        yield section("Confusion matrix", confusion_matrix(tested.confusion, names), note=note)
-    mistakes = found.certain_mistakes
-    if mistakes:
-        yield section("Most confused pairs", f'<div class="pairs">{"".join(_pair_parts(found, pictures))}</div>')
-        if pictures.layer:
-            note = f"Right of each image, what in it spoke for the class predicted (Grad-CAM at {pictures.layer}); "
-            note += "nothing where it is grey."
-        else:
-            note = "There is no Grad-CAM: the network has no convolution that gives maps."
-        note = f"{len(mistakes):,} mistakes. {note}"
-        yield section("Most certain mistakes", figures(pictures.looked_into(mistakes[:most_images])), note=note)
-    else:
-        yield section("Mistakes", note="There are none.")
-    if found.uncertain_hits:
-        yield section("Least certain hits", figures(pictures.plain(found.uncertain_hits[:most_images])))
-    else:
-        yield section("Least certain hits", note="No image is right.")
-    yield section("Calibration", *_calibration_parts(found))
-    if found.is_shown_by_class:
-        classes = class_table(names, tested.confusion, found.class_figures, found.class_intervals)
-        yield section("Classes", classes, note="With 95% intervals. A click on a heading sorts.")
-    else:
-        note = f"More than {MOST_CLASSES:,} are neither drawn nor listed here; evaluation.json has their figures."
-        yield section("Classes", note=note)
-    yield f"<script>{SCRIPT}</script>"
+            ("loss (cross-entropy)", f"{calibration.loss:.4f}"),
+            ("calibration error (ECE)", f"{calibration.ece:.4f}"),
+        ],
+        "charts": [line_chart(splits, "epoch", figure) for figure, splits in found.curves.items()],
+        "colours": COLOURS,
+        "shades": ", ".join(f"{share:.1%}" for share in SHADES),
+        "matrix": confusion_matrix(tested.confusion, names) if by_class else None,
+        "pairs": _pairs(found, pictures),
+        "layer": pictures.layer,
+        "mistakes": pictures.looked_into(found.certain_mistakes[:most_images]),
+        "hits": pictures.plain(found.uncertain_hits[:most_images]),
+        "diagrams": [reliability_diagram(each, 1 / BINS, name) for name, each in found.calibration.items()],
+        "classes": list(class_rows(names, tested.confusion, found.class_figures, found.class_intervals))
+        if by_class
+        else None,
+        "most_classes": MOST_CLASSES,
+    }
 
 
-def _pair_parts(found: Evaluation, pictures: Pictures) -> Iterator[str]:
+def _pairs(found: Evaluation, pictures: Pictures) -> Iterator[tuple[str, str, int, int, list[ShownImage]]]:
+    """Label, prediction, how many of how many, and the most probable of them."""
     tested = found.tested
     names = tested.class_names
     for label, taken, count in found.pairs[:PAIRS]:
         rows = np.flatnonzero((tested.labels == label) & (tested.classes == taken))
-        total = int(tested.confusion[label].sum())
-        heading = f"<h3>{escaped(names[label])} taken for {escaped(names[taken])}: {count:,} of {total:,}</h3>"
         best = rows[np.argsort(-tested.probabilities[rows, taken], kind="stable")][:PICTURES_OF_A_PAIR]
-        yield f"<div>{heading}{figures(pictures.plain(best.tolist()))}</div>"
-
-
-def _calibration_parts(found: Evaluation) -> Iterator[str]:
-    diagrams = [reliability_diagram(each, 1 / BINS, name) for name, each in found.calibration.items()]
-    yield f'<div class="charts">{"".join(diagrams)}</div>'
-    if found.temperature is None:
-        said = "Every validation image is right, so there is no best temperature."
-    else:
-        before, after = (each.loss for each in found.calibration.values())
-        said = (
-            f"Logits divided by {found.temperature:.3f}, fitted on {len(found.validated):,} validation images, take "
-            f"the loss from {before:.4f} to {after:.4f}; predictions stay the same."
-        )
-        if found.fitted_on_the_same:
-            said += " These are among the images judged here, which makes the scaled figures too good."
-    said += " Bars: how often predictions of a probability are right, paler where they are fewer; orange: how far off."
-    yield f'<p class="quiet">{said}</p>'
+        total = int(tested.confusion[label].sum())
+        yield names[label], names[taken], count, total, pictures.plain(best.tolist())
 
 
 def evaluate(checkpoint: Path, flags: Sequence[str], split: str, output: Path | None, images: int) -> Evaluation:
@@ -432,8 +388,7 @@ def evaluate(checkpoint: Path, flags: Sequence[str], split: str, output: Path | 
         found = Evaluation(checkpoint, classifier, data, split, tested, validated)
         write_predictions(folder / "predictions.csv", tested)
         replace_file(folder / "evaluation.json", json.dumps(found.as_json(), indent=1) + "\n")
-        title = f"{type(classifier.network).__name__} on {type(data).__name__}"
-        write_page(folder / "evaluation.html", title, page_parts(found, images), STYLE)
+        write_page(folder / "evaluation.html", "evaluation/evaluation.html", **page_values(found, images))
     except OSError as error:
         raise MisconfigurationException(
             f"{error.filename or folder} cannot be written: {error.strerror or error}; choose another folder with "

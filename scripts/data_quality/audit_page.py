@@ -2,21 +2,15 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from PIL import Image
 
-from scripts.report import page
-from scripts.report.page import embedded, escaped, table
+from scripts.report.page import embedded, write_page
 
 MOST_PAIRS = 100
 """Pairs of each kind that are shown."""
-
-STYLE = """
-.pairs { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 20rem), 1fr)); gap: 1rem; }
-.pair { border: 1px solid var(--line); border-radius: .5rem; padding: .75rem; min-width: 0; }
-.two { display: grid; grid-template-columns: 1fr 1fr; gap: .75rem; }
-"""
 
 
 @dataclass(frozen=True)
@@ -38,7 +32,7 @@ class ShownPair:
     note: str
 
 
-def write_page(
+def write_audit_page(
     path: Path,
     title: str,
     rows: Sequence[tuple[str, str]],
@@ -59,33 +53,14 @@ def write_page(
     Raises:
         OSError: If the file cannot be written.
     """
-    pictures: dict[int, str] = {}
-
-    def figure(image: Shown, other: Shown) -> str:
-        if image.place not in pictures:
-            pictures[image.place] = embedded(picture(image.place))
-        split, class_name = (
-            f'<b class="across">{escaped(mine)}</b>' if mine != its else escaped(mine)
-            for mine, its in ((image.split, other.split), (image.class_name, other.class_name))
-        )
-        caption = f"{escaped(image.name)}<br>{split}, {class_name}"
-        return f"<figure>{pictures[image.place]}<figcaption>{caption}</figcaption></figure>"
-
-    parts = [table(rows)]
-    for kind, pairs in kinds.items():
-        if not pairs:
-            continue
-        parts.append(f"<h2>{escaped(kind.capitalize())}: {len(pairs):,}</h2>")
-        if len(pairs) > MOST_PAIRS:
-            parts.append(f'<p class="quiet">{len(pairs) - MOST_PAIRS:,} more are not shown.</p>')
-        parts.append('<div class="pairs">')
-        for pair in pairs[:MOST_PAIRS]:
-            two = figure(pair.left, pair.right) + figure(pair.right, pair.left)
-            parts.append(
-                f'<div class="pair"><div class="two">{two}</div><p class="quiet">{escaped(pair.note)}</p></div>'
-            )
-        parts.append("</div>")
-    for heading, (columns, lines) in tables.items():
-        if lines:
-            parts += [f"<h2>{escaped(heading)}</h2>", table(lines, columns)]
-    page.write_page(path, title, parts, STYLE)
+    embed = cache(lambda place: embedded(picture(place)))  # an image may be in several pairs
+    write_page(
+        path,
+        "data_quality/audit.html",
+        title=title,
+        rows=rows,
+        kinds={kind: pairs for kind, pairs in kinds.items() if pairs},
+        most_pairs=MOST_PAIRS,
+        embedded=embed,
+        tables={heading: table for heading, table in tables.items() if table[1]},
+    )

@@ -1,10 +1,11 @@
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
-from scripts.comparison.comparison import compare_runs
-from scripts.comparison.comparison_page import STYLE, curves_over_each_other, page_parts
+from scripts.comparison.comparison import Comparison, compare_runs
+from scripts.comparison.comparison_page import curves_over_each_other, page_values
 from scripts.comparison.runs import read_run
 from scripts.report.page import write_page
 from tests.scripts.browser import LOOKS, asked, needs_browser
@@ -15,8 +16,11 @@ from tests.scripts.comparison.test_runs import write_run
 def page(folder: Path, groups: int, **config: object) -> Path:
     many = [run for n in range(groups) for run in runs(folder, 0.9, 0.8 + n / 500, name=f"x{n}", lr=n, **config)]
     file = folder / "comparison.html"
-    body = page_parts(compare_runs(many), ["B is better than A."], ["A <b> is unfinished."])
-    write_page(file, "Comparison of runs", body, STYLE)
+    return write(file, compare_runs(many), ["B is better than A."], ["A <b> is unfinished."])
+
+
+def write(file: Path, comparison: Comparison, findings: Sequence[str] = (), notes: Sequence[str] = ()) -> Path:
+    write_page(file, "comparison/comparison.html", **page_values(comparison, findings, notes))
     return file
 
 
@@ -34,23 +38,27 @@ def test_has_findings_table_curves_and_runs(tmp_path: Path) -> None:
 
 def test_ranges_are_drawn_where_runs_differ(tmp_path: Path) -> None:
     two = runs(tmp_path, 0.9, 0.8)
-    assert "polygon" not in curves_over_each_other(compare_runs(two).groups, "loss", "val")
+    chart = curves_over_each_other(compare_runs(two).groups, "loss", "val")
+    assert chart
+    assert not any(curve.band for curve in chart.curves)
     two[1].curves["loss"]["val"] = [(0, 3.0), (1, 1.0)]
-    text = curves_over_each_other(compare_runs(two).groups, "loss", "val")
-    assert text.count("<polygon") == text.count("<polyline") == 1
-    assert curves_over_each_other(compare_runs(two).groups, "accuracy", "train") == ""
+    chart = curves_over_each_other(compare_runs(two).groups, "loss", "val")
+    assert chart
+    assert [bool(curve.band) for curve in chart.curves] == [True]
+    assert curves_over_each_other(compare_runs(two).groups, "accuracy", "train") is None
 
 
 def test_without_curves_there_is_no_chart(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "x/0")
     (folder / "metrics.csv").unlink()
-    assert "Learning curves" not in "".join(page_parts(compare_runs([read_run(folder)]), [], []))
+    assert "Learning curves" not in write(tmp_path / "page.html", compare_runs([read_run(folder)])).read_text()
 
 
 def test_hostile_names_are_escaped_and_long_ones_shortened(tmp_path: Path) -> None:
     hostile = {"experiment": "</table><script>x", "k": "<img src=x></td><script>y" + "z" * 300}
     text = page(tmp_path, 1, **hostile).read_text()
-    other = "".join(page_parts(compare_runs([*runs(tmp_path, 0.9, name="h", **hostile), *runs(tmp_path, 0.9)]), [], []))
+    both = [*runs(tmp_path, 0.9, name="h", **hostile), *runs(tmp_path, 0.9)]
+    other = write(tmp_path / "other.html", compare_runs(both)).read_text()
     for html in (text, other):
         assert "<script>" not in html
         assert "<img" not in html

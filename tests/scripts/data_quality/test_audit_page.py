@@ -4,7 +4,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from scripts.data_quality.audit_page import MOST_PAIRS, Shown, ShownPair, write_page
+from scripts.data_quality.audit_page import MOST_PAIRS, Shown, ShownPair, write_audit_page
 
 
 def page(folder: Path, pairs: int, size: int) -> str:
@@ -14,7 +14,7 @@ def page(folder: Path, pairs: int, size: int) -> str:
     kinds = {"near duplicates": [ShownPair(left, right, "alike")] * pairs, "leakage": []}
     tables = {"Images of each class": (["class", "train"], [["<cat>", "1,000"]]), "Unreadable files": (["file"], [])}
     rows = [("near duplicates", "1")]
-    write_page(file, "2 images of Cats & Dogs", rows, kinds, lambda place: picture[place].copy(), tables)
+    write_audit_page(file, "2 images of Cats & Dogs", rows, kinds, lambda place: picture[place].copy(), tables)
     return file.read_text()
 
 

@@ -1,27 +1,32 @@
 import html
 import json
 import re
+from typing import Any
 
 import numpy as np
 import pytest
+from markupsafe import Markup
 
 from scripts.evaluation.evaluation_page import (
     ShownImage,
-    class_table,
+    class_rows,
     confusion_matrix,
-    figures,
     reliability_diagram,
-    training_curves,
 )
 from scripts.uncertainty.calibration import BINS, reliability
 from scripts.uncertainty.intervals import class_figures, class_intervals
+from tests.scripts.report.test_page import filled
+
+
+def drawn(macro: str, values: Any) -> str:
+    return filled("evaluation/parts.html", macro, values)
 
 
 @pytest.mark.parametrize("classes", [2, 10, 20, 21, 200])
 def test_the_matrix_names_every_class_and_holds_every_count(classes: int) -> None:
     confusion = np.random.default_rng(0).integers(0, 3, (classes, classes)) + 40 * np.eye(classes, dtype=np.int64)
     names = [f"class {number}" for number in range(classes)]
-    text = confusion_matrix(confusion, names)
+    text = drawn("confusion_matrix", confusion_matrix(confusion, names))
     for name in names:
         assert text.count(f">{name}</text>") == 2
     (told,) = re.findall(r'data-counts="([^"]*)"', text)
@@ -36,14 +41,14 @@ def test_the_matrix_names_every_class_and_holds_every_count(classes: int) -> Non
 
 
 def test_cells_are_drawn_where_the_counts_are() -> None:
-    text = confusion_matrix(np.array([[5, 0], [1, 3]]), ["a", "b"])
+    text = drawn("confusion_matrix", confusion_matrix(np.array([[5, 0], [1, 3]]), ["a", "b"]))
     assert len(re.findall(r"M\d+ \d+h", text)) == 3
     (cell,) = {int(side) for side in re.findall(r'"s8" d="M\d+ \d+h(\d+)v', text)}
     assert json.loads(html.unescape(re.findall(r'data-counts="([^"]*)"', text)[0]))["cell"] == cell
 
 
 def test_long_and_strange_names_are_shortened_and_escaped() -> None:
-    text = confusion_matrix(np.eye(2, dtype=np.int64), ["<script>", "n" * 300])
+    text = drawn("confusion_matrix", confusion_matrix(np.eye(2, dtype=np.int64), ["<script>", "n" * 300]))
     assert "<script>" not in text
     assert "n" * 17 + "…</text>" in text
 
@@ -51,14 +56,15 @@ def test_long_and_strange_names_are_shortened_and_escaped() -> None:
 def test_every_bin_is_a_bar() -> None:
     logits = np.random.default_rng(0).normal(0, 3, (500, 4))
     found = reliability(logits, logits.argmax(axis=1) * 0)
-    text = reliability_diagram(found, 1 / BINS, "as it is")
+    text = drawn("reliability_diagram", reliability_diagram(found, 1 / BINS, "as it is"))
     assert text.count('class="bar"') == len(found.images)
     assert f"ECE {found.ece:.4f}" in text
 
 
 def test_classes_without_figures_say_so() -> None:
     confusion = np.array([[3, 1, 0], [0, 4, 0], [0, 0, 0]])
-    text = class_table(["a", "b", "<c>"], confusion, class_figures(confusion), class_intervals(confusion))
+    rows = class_rows(["a", "b", "<c>"], confusion, class_figures(confusion), class_intervals(confusion))
+    text = drawn("class_table", list(rows))
     assert text.count("<tr>") == 4
     assert text.count("none") == 3
     assert "0.750" in text
@@ -67,12 +73,8 @@ def test_classes_without_figures_say_so() -> None:
 
 
 def test_images_stand_beside_what_was_looked_at() -> None:
-    one, two = ShownImage(["<img>"], ["<a>", "b"]), ShownImage(["<img>", "<img>"], ["c"])
-    assert "&lt;a&gt;<br>b" in figures([one])
-    assert "double" not in figures([one])
-    assert 'class="both"' in figures([two])
-
-
-def test_a_chart_for_each_figure() -> None:
-    text = training_curves({"loss": {"train": [(0, 1.0)]}, "accuracy": {"train": [(0, 0.5)], "val": [(0, 0.4)]}})
-    assert text.count("<svg") == 2
+    picture = Markup("<img>")
+    one, two = ShownImage(picture, ["<a>", "b"]), ShownImage(picture, ["c"], seen=picture)
+    assert "&lt;a&gt;<br>b" in drawn("figures", [one])
+    assert "double" not in drawn("figures", [one])
+    assert 'class="both"' in drawn("figures", [two])

@@ -1,8 +1,16 @@
 import re
+from typing import Any
 
 import pytest
 
-from scripts.report.chart import HEIGHT, WIDTH, Axes, line_chart
+from scripts.report.chart import Axes, line_chart
+from tests.scripts.report.test_page import filled
+
+HEIGHT, WIDTH = Axes.height, Axes.width
+
+
+def drawn_chart(*args: Any) -> str:
+    return filled("report/parts.html", "line_chart", line_chart(*args))
 
 
 def points(html: str) -> list[tuple[float, float]]:
@@ -11,7 +19,7 @@ def points(html: str) -> list[tuple[float, float]]:
 
 
 def test_draws_every_point_within_the_picture() -> None:
-    html = line_chart({"train": [(0, 2.0), (1, 1.0), (2, 0.5)], "val": [(0, 2.5), (2, 0.9)]}, "epoch", "loss")
+    html = drawn_chart({"train": [(0, 2.0), (1, 1.0), (2, 0.5)], "val": [(0, 2.5), (2, 0.9)]}, "epoch", "loss")
     drawn = points(html)
     assert len(drawn) == 5
     assert all(0 < x < WIDTH and 0 < y < HEIGHT for x, y in drawn)
@@ -21,8 +29,8 @@ def test_draws_every_point_within_the_picture() -> None:
 
 
 def test_one_point_and_a_flat_curve_are_seen() -> None:
-    assert "<circle" in line_chart({"train": [(0, 1.0)]}, "epoch", "loss")
-    assert len(points(line_chart({"train": [(0, 1.0), (1, 1.0)]}, "epoch", "loss"))) == 2
+    assert "<circle" in drawn_chart({"train": [(0, 1.0)]}, "epoch", "loss")
+    assert len(points(drawn_chart({"train": [(0, 1.0), (1, 1.0)]}, "epoch", "loss"))) == 2
 
 
 def test_ends_of_the_scales_are_corners_of_the_plane() -> None:
@@ -34,14 +42,14 @@ def test_ends_of_the_scales_are_corners_of_the_plane() -> None:
 
 
 def test_names_are_escaped() -> None:
-    html = line_chart({"<b>": [(0, 1.0), (1, 2.0)]}, "epoch", "loss & more")
+    html = drawn_chart({"<b>": [(0, 1.0), (1, 2.0)]}, "epoch", "loss & more")
     assert "<b>" not in html
     assert "loss &amp; more" in html
 
 
 def test_many_names_take_several_lines_and_many_curves_differ() -> None:
     names = [f"group {number}" for number in range(12)]
-    html = line_chart({name: [(0, 1.0), (1, 2.0)] for name in names}, "epoch", "accuracy")
+    html = drawn_chart({name: [(0, 1.0), (1, 2.0)] for name in names}, "epoch", "accuracy")
     top, height = re.findall(r'viewBox="0 (-?\d+) \d+ (\d+)"', html)[0]
     assert int(top) < 0
     assert int(height) == HEIGHT - int(top)
@@ -54,9 +62,9 @@ def test_many_names_take_several_lines_and_many_curves_differ() -> None:
 
 
 def test_bands_are_within_the_picture() -> None:
-    html = line_chart({"a": [(0, 1.0), (1, 2.0)]}, "epoch", "loss", {"a": [(0, 0.5, 1.5), (1, -3.0, 5.0)]})
+    html = drawn_chart({"a": [(0, 1.0), (1, 2.0)]}, "epoch", "loss", {"a": [(0, 0.5, 1.5), (1, -3.0, 5.0)]})
     (band,) = re.findall(r'<polygon class="band"[^>]* points="([^"]*)"', html)
     corners = [tuple(map(float, pair.split(","))) for pair in band.split()]
     assert len(corners) == 4
     assert all(0 < x < WIDTH and 0 < y < HEIGHT for x, y in corners)
-    assert "polygon" not in line_chart({"a": [(0, 1.0)]}, "epoch", "loss")
+    assert "polygon" not in drawn_chart({"a": [(0, 1.0)]}, "epoch", "loss")
