@@ -7,7 +7,7 @@ OLDEST := .venv-oldest
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-gpu test-oldest soak lint format benchmark constraints
+.PHONY: help setup train test test-gpu test-oldest soak lint format benchmark size constraints
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ format: setup ## rewrite the sources in the project's style
 
 benchmark: setup ## speed of the whole program against the bare training step; ARGS="--config FILE"
 	@$(BIN)/python scripts/benchmark.py $(ARGS)
+
+size: setup ## how many lines there are to read, by room
+	@$(BIN)/python -m tests.size
 
 constraints: setup ## pin the newest versions of everything in constraints.txt
 	@$(BIN)/python -m pip install --quiet --dry-run --ignore-installed --report .venv/report.json '.[dev,timm]'
