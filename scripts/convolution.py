@@ -13,6 +13,7 @@ Shapes: an image of `H` rows and `W` columns, a kernel of `h` rows and `w` colum
 import argparse
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +26,7 @@ from PIL import Image
 from rich import box, get_console
 from rich.table import Table
 from sklearn.datasets import load_sample_image
+from torch import Tensor
 from torch.nn import functional as F
 
 from datamodules.decoding.image_file import UnreadableImageError, as_shown, open_image
@@ -74,16 +76,11 @@ class Steps(NamedTuple):
     dilation: int = 1
 
 
-def output_size(size: int, kernel_size: int, steps: Steps = Steps()) -> int:  # noqa: B008 - it never changes
-    """How many windows there are along a side.
+PLAIN = Steps()
 
-    Args:
-        size: Of the signal.
-        kernel_size: Of the kernel.
-        steps: How it goes.
 
-    Returns:
-        0 if the kernel is larger than the padded signal.
+def output_size(size: int, kernel_size: int, steps: Steps = PLAIN) -> int:
+    """How many windows there are along a side; 0 if the kernel is larger than the padded signal.
 
     Raises:
         ValueError: If a number is too small to mean anything.
@@ -96,52 +93,46 @@ def output_size(size: int, kernel_size: int, steps: Steps = Steps()) -> int:  # 
         >>> output_size(224, 7, Steps(padding=3, stride=2))  # the first layer of a ResNet
         112
     """
-    for name, value, least in (
-        ("size", size, 1),
-        ("kernel_size", kernel_size, 1),
-        ("padding", steps.padding, 0),
-        ("stride", steps.stride, 1),
-        ("dilation", steps.dilation, 1),
-    ):
-        if value < least:
-            raise ValueError(f"{name} is {value}; give a whole number of at least {least}")
+    least = {"size": 1, "kernel_size": 1, "padding": 0, "stride": 1, "dilation": 1}
+    for (name, lowest), value in zip(least.items(), (size, kernel_size, *steps), strict=True):
+        if value < lowest:
+            raise ValueError(f"{name} is {value}; give a whole number of at least {lowest}")
     reach = steps.dilation * (kernel_size - 1) + 1
     return max(0, (size + 2 * steps.padding - reach) // steps.stride + 1)
 
 
-def windows(signal: Sequence[float], kernel_size: int, steps: Steps = Steps()) -> list[list[float]]:  # noqa: B008
-    """What of a signal meets the kernel, window by window.
+def windows(signal: Numbers, kernel: Numbers, steps: Steps = PLAIN) -> Iterator[tuple[tuple[int, ...], Numbers]]:
+    """The place of each result, and the numbers of the signal that meet the kernel there.
 
     Args:
-        signal: Numbers.
-        kernel_size: Of the kernel.
-        steps: How it goes.
+        signal: Numbers of any dimensions.
+        kernel: Numbers of as many.
+        steps: How the kernel goes, the same along each dimension.
 
     Raises:
-        ValueError: If a number is too small to mean anything.
+        ValueError: If there is no signal or no kernel.
 
     Example:
-        >>> windows([1, 2, 3, 4], 2)
+        >>> [window.tolist() for _, window in windows(np.array([1, 2, 3, 4]), np.array([1, -1]))]
         [[1, 2], [2, 3], [3, 4]]
-        >>> windows([1, 2, 3, 4], 2, Steps(padding=1, stride=2, dilation=2))
-        [[0, 2], [2, 4]]
     """
-    padded = [0] * steps.padding + list(signal) + [0] * steps.padding
-    starts = (number * steps.stride for number in range(output_size(len(signal), kernel_size, steps)))
-    return [[padded[start + step * steps.dilation] for step in range(kernel_size)] for start in starts]
+    padded = np.pad(signal, steps.padding)
+    for place in np.ndindex(*map(partial(output_size, steps=steps), signal.shape, kernel.shape)):
+        starts = (number * steps.stride for number in place)
+        reach = (
+            slice(start, start + steps.dilation * size, steps.dilation)
+            for start, size in zip(starts, kernel.shape, strict=True)
+        )
+        yield place, padded[tuple(reach)]
 
 
-def cross_correlate_1d(
-    signal: Sequence[float],
-    kernel: Sequence[float],
-    steps: Steps = Steps(),  # noqa: B008
-) -> list[float]:
-    """Lay a kernel over each window of a signal, multiply, and sum.
+def cross_correlate(signal: Numbers, kernel: Numbers, steps: Steps = PLAIN) -> Numbers:
+    """Lay a kernel over each window of a signal or an image, multiply, and sum.
 
     Args:
-        signal: Numbers.
-        kernel: Numbers.
-        steps: How it goes.
+        signal: `[W]` or `[H, W]`.
+        kernel: `[w]` or `[h, w]`.
+        steps: How it goes, the same along each dimension.
 
     Returns:
         A number for each window.
@@ -150,86 +141,39 @@ def cross_correlate_1d(
         ValueError: If there is no signal or no kernel.
 
     Example:
-        >>> cross_correlate_1d([0, 0, 1, 1, 1, 0], [-1, 1])  # finds where a signal rises and falls
-        [0, 1, 0, 0, -1]
-        >>> cross_correlate_1d([1, 2, 3, 4], [1, 0, -1])  # not mirrored: 1 - 3 and 2 - 4
-        [-2, -2]
-        >>> cross_correlate_1d([1, 2], [1, 1, 1])  # there is no window
-        []
-    """
-    return [
-        sum(number * weight for number, weight in zip(window, kernel, strict=True))
-        for window in windows(signal, len(kernel), steps)
-    ]
-
-
-def cross_correlate_2d(image: Numbers, kernel: Numbers, steps: Steps = Steps()) -> Numbers:  # noqa: B008
-    """Lay a kernel over each window of an image, multiply, and sum.
-
-    Args:
-        image: `[H, W]`.
-        kernel: `[h, w]`.
-        steps: How it goes, the same along both sides.
-
-    Returns:
-        A number for each window.
-
-    Raises:
-        ValueError: If there is no image or no kernel.
-
-    Example:
+        >>> cross_correlate(np.array([0, 0, 1, 1, 1, 0]), np.array([-1, 1]))  # finds where a signal rises and falls
+        array([ 0.,  1.,  0.,  0., -1.])
+        >>> cross_correlate(np.array([1, 2, 3, 4]), np.array([1, 0, -1]))  # not mirrored: 1 - 3 and 2 - 4
+        array([-2., -2.])
         >>> image = np.array([[0, 0, 9, 9]] * 4)  # an upright edge
-        >>> cross_correlate_2d(image, KERNELS["vertical edges"])
+        >>> cross_correlate(image, KERNELS["vertical edges"])
         array([[27., 27.],
                [27., 27.]])
-        >>> cross_correlate_2d(image, KERNELS["horizontal edges"])
-        array([[0., 0.],
-               [0., 0.]])
     """
-    rows, columns = (output_size(size, side, steps) for size, side in zip(image.shape, kernel.shape, strict=True))
-    padded = np.pad(np.asarray(image, np.float64), steps.padding)
-    found: Numbers = np.zeros((rows, columns))
-    for row in range(rows):
-        for column in range(columns):
-            for down in range(kernel.shape[0]):
-                for right in range(kernel.shape[1]):
-                    number = padded[
-                        row * steps.stride + down * steps.dilation, column * steps.stride + right * steps.dilation
-                    ]
-                    found[row, column] += number * kernel[down, right]
-    return found
+    results = np.zeros([output_size(*sizes, steps) for sizes in zip(signal.shape, kernel.shape, strict=True)])
+    for place, window in windows(signal, kernel, steps):
+        results[place] = (window * kernel).sum()
+    return results
 
 
-def torch_cross_correlate(signal: Numbers, kernel: Numbers, steps: Steps = Steps()) -> Numbers:  # noqa: B008
-    """The same by `torch.nn.functional.conv1d` or `conv2d`.
-
-    Args:
-        signal: One or two dimensions.
-        kernel: As many.
-        steps: How it goes.
-
-    Example:
-        >>> torch_cross_correlate(np.array([1.0, 2, 3, 4]), np.array([1.0, 0, -1]))
-        array([-2., -2.])
-    """
+def torch_cross_correlate(signal: Numbers, kernel: Numbers, steps: Steps = PLAIN) -> Numbers:
+    """The same by `torch.nn.functional.conv1d` or `conv2d`."""
     convolve = F.conv1d if signal.ndim == 1 else F.conv2d
     image, weight = (torch.as_tensor(np.asarray(part, np.float64))[None, None] for part in (signal, kernel))
-    found: Numbers = convolve(image, weight, padding=steps.padding, stride=steps.stride, dilation=steps.dilation)[
-        0, 0
-    ].numpy()
-    return found
+    results: Tensor = convolve(image, weight, padding=steps.padding, stride=steps.stride, dilation=steps.dilation)
+    return results[0, 0].numpy()
 
 
-def worked_example(signal: Sequence[float], kernel: Sequence[float], steps: Steps) -> Iterator[str]:
-    r"""Say what is multiplied and summed, line by line, and what torch gives.
+def worked_example(signal: Numbers, kernel: Numbers, steps: Steps = PLAIN) -> Iterator[str]:
+    r"""Say what is multiplied and summed, line by line, and what torch gives; of an image, for the first window.
 
     Args:
-        signal: Numbers; there is a window.
-        kernel: Numbers.
+        signal: `[W]` or `[H, W]`; there is a window.
+        kernel: `[w]` or `[h, w]`.
         steps: How it goes.
 
     Example:
-        >>> print(*worked_example([1, 2, 3], [1, -1], Steps()), sep="\n")
+        >>> print(*worked_example(np.array([1, 2, 3]), np.array([1, -1])), sep="\n")
         signal  1 2 3
         kernel  1 -1
           1*1 + 2*-1 = -1
@@ -237,56 +181,33 @@ def worked_example(signal: Sequence[float], kernel: Sequence[float], steps: Step
         torch.nn.functional.conv1d  -1 -1
         largest difference  0
     """
-    yield f"signal  {_row(signal)}"
-    yield f"kernel  {_row(kernel)}"
-    by_hand = cross_correlate_1d(signal, kernel, steps)
-    for window, result in zip(windows(signal, len(kernel), steps), by_hand, strict=True):
-        terms = " + ".join(f"{number:g}*{weight:g}" for number, weight in zip(window, kernel, strict=True))
-        yield f"  {terms} = {result:g}"
-    by_torch = torch_cross_correlate(np.array(signal, float), np.array(kernel, float), steps)
-    yield f"torch.nn.functional.conv1d  {_row(by_torch.tolist())}"
+    by_hand, by_torch = (each(signal, kernel, steps) for each in (cross_correlate, torch_cross_correlate))
+    sums = (
+        f"{' + '.join(f'{number:g}*{weight:g}' for number, weight in zip(window.flat, kernel.flat, strict=True))}"
+        f" = {by_hand[place]:g}"
+        for place, window in windows(signal, kernel, steps)
+    )
+    if signal.ndim == 1:
+        yield from (_shown("signal", signal), _shown("kernel", kernel), *(f"  {each}" for each in sums))
+    else:
+        yield from (_shown("image", signal), _shown("kernel", kernel))
+        yield from (f"first window  {next(sums)}", _shown("by hand", by_hand))
+    yield _shown(f"torch.nn.functional.conv{signal.ndim}d", by_torch)
     yield f"largest difference  {np.abs(by_torch - by_hand).max():g}"
 
 
-def worked_image(image: Numbers, kernel: Numbers, steps: Steps) -> Iterator[str]:
-    """The like for an image, of whose windows the first is spelled out.
-
-    Args:
-        image: `[H, W]`; there is a window.
-        kernel: `[h, w]`.
-        steps: How it goes.
-    """
-    yield from ("image", *_rows(image), "kernel", *_rows(kernel))
-    by_hand = cross_correlate_2d(image, kernel, steps)
-    padded = np.pad(image, steps.padding)
-    rows, columns = (slice(0, steps.dilation * size, steps.dilation) for size in kernel.shape)
-    pairs = zip(padded[rows, columns].flat, kernel.flat, strict=True)
-    yield f"first window  {' + '.join(f'{number:g}*{weight:g}' for number, weight in pairs)} = {by_hand[0, 0]:g}"
-    yield from ("by hand", *_rows(by_hand))
-    by_torch = torch_cross_correlate(image, kernel, steps)
-    yield from ("torch.nn.functional.conv2d", *_rows(by_torch))
-    yield f"largest difference  {np.abs(by_torch - by_hand).max():g}"
-
-
-def _row(numbers: Sequence[float]) -> str:
-    return " ".join(f"{number:g}" for number in numbers)
-
-
-def _rows(numbers: Numbers) -> list[str]:
-    texts = [[f"{number:g}" for number in row] for row in numbers.tolist()]
+def _shown(name: str, numbers: Numbers) -> str:
+    if numbers.ndim == 1:
+        return f"{name}  {' '.join(f'{number:g}' for number in numbers)}"
+    texts = [[f"{number:g}" for number in row] for row in numbers]
     width = max(len(text) for row in texts for text in row)
-    return ["  " + " ".join(text.rjust(width) for text in row) for row in texts]
+    return "\n".join([name, *("  " + " ".join(text.rjust(width) for text in row) for row in texts)])
 
 
 def kernels_picture(image: Numbers, kernels: Mapping[str, Numbers] = KERNELS) -> Image.Image:
-    """Show an image, and what each kernel makes of it.
+    """Show an image of grey levels in [0, 255], `[H, W]`, and what each kernel makes of it.
 
-    Args:
-        image: Grey levels in [0, 255], `[H, W]`.
-        kernels: By name; `[h, w]` each.
-
-    Returns:
-        RGB. What may be negative is blue there and red where it is positive.
+    What may be negative is blue there and red where it is positive.
     """
     columns = 4
     rows = -(-(1 + len(kernels)) // columns)
@@ -313,14 +234,7 @@ def kernels_picture(image: Numbers, kernels: Mapping[str, Numbers] = KERNELS) ->
 
 
 def cases(size: int, kernel_size: int) -> list[Steps]:
-    """Steps that show what padding, stride and dilation do, each alone and then together.
-
-    Args:
-        size: Of the image.
-        kernel_size: Of the kernel.
-
-    Returns:
-        Those that leave a window.
+    """Steps that leave a window and show what padding, stride and dilation do, each alone and then together.
 
     Example:
         >>> [output_size(7, 3, steps) for steps in cases(7, 3)]
@@ -353,15 +267,10 @@ def size_table(size: int, kernel_size: int) -> Table:
 
 
 def sizes_picture(size: int, kernel_size: int) -> Image.Image:
-    """Draw what padding, stride and dilation make of the size of an image.
+    """Draw what padding, stride and dilation make of the size of a square image.
 
-    Args:
-        size: Of the image, which is square.
-        kernel_size: Of the kernel, likewise.
-
-    Returns:
-        RGB. In each case: the image, dashed the zeros around it, filled what meets the kernel in its first window and
-        outlined in its second; to the right, the result.
+    In each case: the image, dashed the zeros around it, filled what meets the kernel in its first window and outlined
+    in its second; to the right, the result.
     """
     shown = cases(size, kernel_size)
     figure = new_figure()
@@ -407,17 +316,7 @@ def _draw_case(axes: Axes, size: int, kernel_size: int, steps: Steps) -> None:
 
 
 def grey_photograph(name: str) -> Numbers:
-    """Read a photograph as grey levels.
-
-    Args:
-        name: One that scikit-learn ships, `china` or `flower`, or an image file.
-
-    Returns:
-        In [0, 255], `[H, W]`, the longer side of at most 320 pixels.
-
-    Raises:
-        MisconfigurationException: If it cannot be read.
-    """
+    """Read an image file, or a photograph of `SHIPPED`, as grey levels in [0, 255], `[H, W]`, of at most `SIDE`."""
     if name in SHIPPED:
         photograph = Image.fromarray(load_sample_image(f"{name}.jpg"))
     else:
@@ -433,15 +332,7 @@ def grey_photograph(name: str) -> Numbers:
 
 
 def numbers(text: str) -> list[float]:
-    """The numbers in a text such as `0,1,-1`.
-
-    Raises:
-        MisconfigurationException: If it holds something else, or more than are to be printed.
-
-    Example:
-        >>> numbers("0,1,-0.5")
-        [0.0, 1.0, -0.5]
-    """
+    """The numbers in a text such as `0,1,-1`."""
     try:
         found = [float(part) for part in text.split(",")]
     except ValueError:
@@ -465,8 +356,8 @@ def _by_hand(options: argparse.Namespace) -> None:
                 f"The kernel of {kernel_size} reaches further than the {what} of {size} with padding {steps.padding} "
                 f"and dilation {steps.dilation}; give a longer one, more padding or less dilation."
             )
-    print(*worked_example(options.signal, options.kernel, steps), "", sep="\n")
-    print(*worked_image(image, kernel, steps), sep="\n")
+    print(*worked_example(np.array(options.signal), np.array(options.kernel), steps), "", sep="\n")
+    print(*worked_example(image, kernel, steps), sep="\n")
 
 
 def _checked_size(size: int, kernel_size: int, steps: Steps) -> int:
