@@ -1,4 +1,4 @@
-"""Train, validate, test or predict: the constructors' signatures are the configuration.
+"""Train, validate or test: the constructors' signatures are the configuration.
 
 python scripts/train.py fit [--config FILE] [--data.batch_size 128 ...]
 python scripts/train.py fit --resume [FOLDER OF A RUN]
@@ -14,8 +14,6 @@ import torch
 from callbacks.run.peers import leave
 from callbacks.run.run_folder import release_folders
 from scripts.command.process import training_process
-from scripts.training.seeds import asks_for_seeds, train_seeds_and_tell
-from scripts.training.seeds_plan import plan_seeds
 from scripts.training.train_cli import TrainCLI
 
 
@@ -27,7 +25,10 @@ def main(args: list[str] | None = None) -> None:
     args = list(sys.argv[1:] if args is None else args)
     try:
         with training_process():
-            if asks_for_seeds(args):
+            if args[:1] == ["fit"] and any(arg.partition("=")[0] == "--seeds" for arg in args):
+                from scripts.training.seeds import train_seeds_and_tell
+                from scripts.training.seeds_plan import plan_seeds
+
                 sys.exit(train_seeds_and_tell(args[1:], plan_seeds))
             cli = TrainCLI(args)
     except SystemExit as end:

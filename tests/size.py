@@ -9,7 +9,8 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from tests.test_structure import ROOT, SOURCES, room_of
+from tests.discovery import ROOT
+from tests.test_structure import SOURCES, room_of
 
 CORE = {
     "scripts/train.py",

@@ -75,11 +75,6 @@ class SeedRun:
     problem: str | None = None
 
 
-def asks_for_seeds(args: Sequence[str]) -> bool:
-    """Whether a command line is one of several seeds."""
-    return args[:1] == ["fit"] and any(arg.partition("=")[0] == "--seeds" for arg in args)
-
-
 def number_of_seeds(text: str) -> int:
     """The number that --seeds gives.
 

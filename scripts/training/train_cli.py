@@ -31,7 +31,6 @@ from callbacks.run import slurm, torchrun
 from callbacks.run.interruption import Interruption, Stopped
 from callbacks.run.origin import repeated_run
 from callbacks.run.peers import let_come_together
-from callbacks.run.prediction_file import PredictionFile
 from callbacks.run.run_folder import (
     CHECKPOINTS,
     CONFIG,
@@ -52,11 +51,7 @@ from models.serialization.durable_file import NO_SPACE, remove_leftovers
 from models.training.precision import choose_precision
 from scripts.command.configuration import CONFIGS, FAULTS, Parser, fill_modes, one_sentence, read_layers
 from scripts.command.expansion import to_path
-from scripts.training.reproducibility import compare_runs, refuse_incomplete
 from scripts.training.trainer_arguments import default_place, one_or_more, refuse_impossible
-
-PREDICTIONS = "predictions.csv"
-
 
 NEWEST = Path("NEWEST")
 """Stands for the newest run of the experiment."""
@@ -138,8 +133,9 @@ class TrainCLI(LightningCLI):
     def subcommands() -> dict[str, set[str]]:
         """Lightning's subcommands, less the arguments that are decided here."""
         return {
-            name: skip | {"weights_only", "verbose", "return_predictions"}
+            name: skip | {"weights_only", "verbose"}
             for name, skip in LightningCLI.subcommands().items()
+            if name != "predict"  # scripts/predict.py takes any images, and scripts/evaluate.py those of the data set
         }
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -204,6 +200,8 @@ class TrainCLI(LightningCLI):
                 "beginning, --ckpt_path begins another from its checkpoint; give one of them."
             )
         if given.like:
+            from scripts.training.reproducibility import refuse_incomplete
+
             refuse_incomplete(given.like)
             return ["fit", "--config", str(given.like / CONFIG), *rest[1:]]
         if given.resume == NEWEST:
@@ -264,7 +262,7 @@ class TrainCLI(LightningCLI):
             network.init_args = Namespace()  # type: ignore[no-untyped-call]
         if config.ckpt_path:
             self._leave_out_weights(config)
-        if self.subcommand in ("validate", "test"):
+        if self.subcommand != "fit":
             config.trainer.logger = False
             return
         runs = Path(self._tried_in.name) if self._tried_in else config.runs
@@ -272,21 +270,16 @@ class TrainCLI(LightningCLI):
         self.is_new = not (self.folder / CONFIG).is_file()
         if _get_rank() in (None, 0):
             refuse_links(self.folder)
-            if self.subcommand == "fit":
-                hold(self.folder)
+            hold(self.folder)
             self._records = read_records(self.folder)
-        if self.subcommand == "fit":
-            self._take_up(config)
+        self._take_up(config)
         config.trainer.default_root_dir = config.trainer.default_root_dir or str(self.folder)
-        if self.subcommand == "predict":
-            config.trainer.logger = False
-            config.trainer.devices = 1
         if config.trainer.logger is False:
             config.learning_rate_monitor = None
         for logger in one_or_more(config.trainer.logger):
             if (place := default_place(logger)) is not None:
                 logger.init_args.save_dir = str(self.folder / place)
-        if self.subcommand == "fit" and config.checkpoint and "dirpath" in config.checkpoint.get("init_args", ()):
+        if config.checkpoint and "dirpath" in config.checkpoint.get("init_args", ()):
             config.checkpoint.init_args.dirpath = str(self.folder / CHECKPOINTS)
 
     def name_experiment(self) -> None:
@@ -365,8 +358,6 @@ class TrainCLI(LightningCLI):
             origin = (self.command, self.step, self.original)
             self.record = RunRecord(self.folder, self.experiment, self.config_text, *origin)
             callbacks += [self.record, Curves(), *self.more_callbacks]
-        if self.subcommand == "predict":
-            callbacks.append(PredictionFile(self.folder / PREDICTIONS))
         precision, reason = init.trainer.precision, "as given"
         if precision is None:
             device = torch.accelerator.current_accelerator(check_available=True)
@@ -419,8 +410,6 @@ class TrainCLI(LightningCLI):
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs = super()._prepare_subcommand_kwargs(subcommand) | {"weights_only": True}
-        if subcommand == "predict":
-            return kwargs | {"return_predictions": False}
         return kwargs | ({"verbose": False} if subcommand != "fit" else {})
 
     def _run_subcommand(self, subcommand: str) -> None:
@@ -457,6 +446,8 @@ class TrainCLI(LightningCLI):
             print(f"checkpoint  {os.path.relpath(best) if best else 'none'}")
             print(f"curves      {os.path.relpath(tensorboard)} --logdir {self.config.fit.runs}")
             if self.original:
+                from scripts.training.reproducibility import compare_runs
+
                 likeness = compare_runs(self.original, self.folder)
                 self.is_alike = likeness.is_identical
                 print(*likeness.lines(self.original), sep="\n")
@@ -467,11 +458,6 @@ class TrainCLI(LightningCLI):
         self._print_table(self.trainer.callback_metrics)
 
     after_test = after_validate
-
-    def after_predict(self) -> None:
-        """Say where the predictions are."""
-        self._print_changes()
-        print(f"predictions  {self.folder / PREDICTIONS}")
 
     def _print_changes(self) -> None:
         trained = read_checkpoint(self.config[self.subcommand].ckpt_path)
