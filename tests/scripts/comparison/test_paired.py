@@ -12,7 +12,6 @@ from scripts.comparison.comparison import Group, compare_runs
 from scripts.comparison.paired import Answers, answers_of, compare_groups, on_the_same_images, over_runs, told
 from scripts.comparison.runs import Run as ReadRun
 from scripts.comparison.runs import read_run
-from scripts.evaluate import evaluate
 from scripts.uncertainty.significance import mcnemar
 from tests.conftest import Run
 
@@ -60,6 +59,7 @@ def test_an_evaluation_is_used_if_it_is_of_the_same_test(
                 return False
 
     assert not is_used()
+    evaluate = pytest.importorskip("scripts.evaluate").evaluate
     evaluate(run.folder, [], "test", None, 1)
     assert is_used()
     (folder / "predictions.csv").write_text("image,label,prediction\n")

@@ -9,6 +9,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from scripts.comparison.runs import find_runs, read_all, read_run, settings_of
 from tests.conftest import Run
+from tests.models.serialization.test_plain_data import BOMB
 
 
 def write_run(folder: Path, *, seed: int = 0, accuracy: float | None = 0.9, **config: object) -> Path:
@@ -161,3 +162,36 @@ def test_settings_that_changed_on_the_way_are_given_with_their_steps(tmp_path: P
     before = read_run(write_run(tmp_path / "unbroken", seed=0, accuracy=0.9, lr=1)).settings
     changed = {"model.optimizer.lr": "0.003, from step 63 on 0.001, from step 70 on 0.0001"}
     assert read_run(folder).settings == before | changed
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        (
+            "results.json",
+            '{"metrics": {}, "checkpoint": "../../other/best.ckpt"}',
+            "not in the run's folder",
+        ),
+        ("results.json", '{"metrics": {}, "checkpoint": "/etc/passwd"}', "not in the run's folder"),
+        ("results.json", "[" * 100_000, "results.json cannot be read"),
+        ("results.json", '{"metrics": {"test/loss": 1' + "0" * 400 + "}}", "more than 300 digits"),
+        ("results.json", '{"metrics": {"test/loss": [1]}, "seconds": {"a": 1}, "checkpoint": 3}', None),
+        ("config.yaml", BOMB, "more than 1,000,000 values"),
+        ("config.yaml", "[" * 20_000, "levels deep"),
+        ("config.yaml", "seed_everything: 1" + "0" * 400, "more than 300 digits"),
+        ("config.yaml", "model: {'=cmd|calc!A0': 1}", "the configuration has the key"),
+        ("config.yaml", "model: {class_path: a.B, init_args: 3}", "cannot be read as a run"),
+        ("metrics.csv", "epoch,val/loss\n1,1e999\n1,nan\n", None),
+        ("metrics.csv", "epoch,val/loss\n\xe9,0\n", "metrics.csv is damaged"),
+    ],
+)
+def test_a_run_from_a_stranger_is_left_out_in_one_sentence(
+    tmp_path: Path, name: str, content: str, told: str | None
+) -> None:
+    write_run(tmp_path / "runs/good/one")
+    bad = write_run(tmp_path / "runs/bad/one")
+    (bad / name).write_text(content)
+    runs, problems = read_all([str(tmp_path / "runs/bad"), str(tmp_path / "runs/good")])
+    assert [run.path.parent.name for run in runs] == (["good"] if told else ["bad", "good"])
+    assert len(problems) == bool(told)
+    assert all(str(told) in problem and "\n" not in problem for problem in problems)
