@@ -194,7 +194,7 @@ def _chunks(
                 batch = raw.to(device), labels.to(device)
                 for variant in range(variants):
                     data.seed_by(variant, number, device=device)
-                    images = classifier.laid_out(data.transform(batch, training=split == "train")[0])
+                    images = classifier.to_memory_format(data.transform(batch, training=split == "train")[0])
                     with trainer.precision_plugin.forward_context():
                         features = cached(images)
                         if start == 0 and variant == 0:

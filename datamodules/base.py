@@ -27,7 +27,7 @@ from datamodules.batching.randomness import EVALUATION, Generator, own_generator
 from datamodules.batching.sampler import KeyedBatchSampler, balanced_counts
 from datamodules.batching.split import SPLITS, Rule, draw_splits
 from datamodules.batching.transform import Batch, BatchTransform, ModuleState
-from datamodules.decoding.names import readable
+from datamodules.decoding.names import escape_name
 from datamodules.loading.cores import available_cores
 from datamodules.loading.loader import TimedLoader
 from datamodules.packing.features import Features
@@ -336,7 +336,7 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=NotesArguments
             line += f"; left out because they give no image: {len(self.pack.skipped)}"
         print(line)
         if self.pack.left_out:
-            print(f"left out of {readable(str(self.source_folder))}: {self.pack.left_out}")
+            print(f"left out of {escape_name(str(self.source_folder))}: {self.pack.left_out}")
 
     def _workers(self) -> int:
         if self.num_workers is not None:

@@ -160,7 +160,7 @@ class Classifier(LightningModule):
             MisconfigurationException: If the network gives something else.
         """
         apply = self.on_features or self.network
-        logits: Tensor = apply(self.laid_out(images))
+        logits: Tensor = apply(self.to_memory_format(images))
         if getattr(logits, "shape", None) != (len(images), self.num_classes):
             given = list(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
             raise MisconfigurationException(
@@ -169,7 +169,7 @@ class Classifier(LightningModule):
             )
         return logits
 
-    def laid_out(self, images: Tensor) -> Tensor:
+    def to_memory_format(self, images: Tensor) -> Tensor:
         """Images, or features of images, float `[B, ...]`, in the dtype and the layout that the network takes."""
         layout = self._memory_format if images.ndim == 4 else torch.preserve_format
         return images.to(self.dtype, memory_format=layout)

@@ -27,7 +27,7 @@ from rich.table import Table
 from datamodules.base import ImageDataModule
 from datamodules.batching.split import SPLITS
 from datamodules.decoding.image_files import ImageFiles
-from datamodules.decoding.names import readable
+from datamodules.decoding.names import escape_name
 from datamodules.loading.progress import progress
 from datamodules.packing.identity import identities
 from datamodules.packing.pack import Images, Source
@@ -36,7 +36,7 @@ from models.serialization.durable_file import replace_file
 from scripts.command.data_flags import run_on_data
 from scripts.command.expansion import to_path
 from scripts.data_quality.audit_page import Shown, ShownPair, write_audit_page
-from scripts.data_quality.duplicates import Fingerprints, joined, look_at, near_pairs, view
+from scripts.data_quality.duplicates import Fingerprints, concatenate, fingerprint_all, near_pairs, view
 from scripts.data_quality.stray_files import stray_files
 
 EXAMPLES = 3
@@ -84,7 +84,7 @@ class Listing:
         """The path of an image in the source's folder, or its split and place there, as in `train[123]`."""
         split, images, index = self.find(place)
         if isinstance(images, ImageFiles):
-            return readable(os.fsdecode(images.names[index]))
+            return escape_name(os.fsdecode(images.names[index]))
         return f"{split}[{self.rows[place]}]"
 
     def picture(self, place: int) -> Image.Image:
@@ -139,10 +139,10 @@ class Audit:
         with progress("Looking at images", len(self.listing)) as advance:
             chunks = []
             for images in self.listing.parts.values():
-                for chunk in look_at(images):
+                for chunk in fingerprint_all(images):
                     chunks.append(chunk)
                     advance(len(chunk.modes))
-        self.prints: Fingerprints = joined(chunks)
+        self.prints: Fingerprints = concatenate(chunks)
         self.readable = np.setdiff1d(np.arange(len(self.listing)), list(self.prints.errors))
         self.splits, self.problem = self._drawn()
         self.split_of = np.full(len(self.listing), len(self.splits))
@@ -245,12 +245,12 @@ class Audit:
         kinds = ("leakage", "label_conflicts", "exact_duplicates", "near_duplicates")
         return {
             "data": type(self.data).__name__,
-            "folder": readable(str(self.data.source_folder)),
+            "folder": escape_name(str(self.data.source_folder)),
             "clean": self.is_clean,
             "images": len(self.listing),
             "splits_problem": self.problem,
             "unreadable": [image(place) | {"reason": reason} for place, reason in self.prints.errors.items()],
-            "stray_files": list(map(readable, self.stray)),
+            "stray_files": list(map(escape_name, self.stray)),
             **{
                 kind: [{"images": [image(pair.first), image(pair.second)], **pair.facts} for pair in pairs]
                 for kind, pairs in zip(kinds, self.pairs.values(), strict=True)
@@ -329,7 +329,7 @@ def show(audit: Audit) -> None:
     table.add_column("found", justify="right", no_wrap=True)
     table.add_column("such as", overflow="fold")
     for what, found, examples in audit.rows():
-        table.add_row(what, f"{found:,}", escape("\n".join(map(readable, examples))))
+        table.add_row(what, f"{found:,}", escape("\n".join(map(escape_name, examples))))
     get_console().print(table)
     get_console().print(class_table(audit))
     if audit.data.tests_on_validation:

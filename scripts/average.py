@@ -25,7 +25,7 @@ from rich.table import Table
 from torch import Tensor
 
 from datamodules.base import ImageDataModule
-from datamodules.decoding.names import distinct_names, readable
+from datamodules.decoding.names import distinct_names, escape_name
 from datamodules.loading.progress import progress
 from models.classifier import Classifier
 from models.serialization.checkpoint import DurableCheckpointIO, read_checkpoint
@@ -35,7 +35,7 @@ from scripts.command.expansion import to_path
 from scripts.command.output_file import refuse_output
 from scripts.command.silence import silence_libraries
 from scripts.inference.predictions import predict_split
-from scripts.inference.trained import computing, data_of, find_checkpoint, load_trained
+from scripts.inference.trained import autocast_context, data_of, find_checkpoint, load_trained
 from scripts.uncertainty.calibration import cross_entropy
 
 KEPT = (
@@ -95,7 +95,7 @@ def average(
     data = data_of(files[0], classifier, flags)
     figures = {}
     for number, file in enumerate(files, 1):
-        print(f"{number:<10}  {readable(str(file))}")
+        print(f"{number:<10}  {escape_name(str(file))}")
         if number > 1 and (changed := data.changes_since(parts[number - 1].get("data_images"))):
             print(f"note: {changed}")
         figures[str(number)] = evaluated(load_trained(file), file, data)
@@ -152,7 +152,7 @@ def refuse_differences(one: Path, first: Mapping[str, Any], other: Path, second:
     for name in (*facts, *others):
         mine, theirs = (each.get(name, "absent") for each in (facts, others))
         if mine != theirs:
-            shown = (readable(str(value)) for value in (mine, theirs))
+            shown = (escape_name(str(value)) for value in (mine, theirs))
             here, there = (value if len(value) <= SHOWN else f"{value[:SHOWN]}..." for value in shown)
             raise MisconfigurationException(
                 f"{one} and {other} cannot be averaged: {name} is {here} in the one and {there} in the other; give "
@@ -212,7 +212,7 @@ def put_in(classifier: Classifier, checkpoint: Path, states: Sequence[State], da
                     yield batch
                     advance(len(batch))
 
-            with computing(classifier, checkpoint):
+            with autocast_context(classifier, checkpoint):
                 compute_statistics(classifier, layers, images())
     classifier.eval()
 
@@ -232,7 +232,7 @@ def evaluated(
     for split in splits:
         if split == "test" and data.tests_on_validation:
             continue
-        with computing(classifier, checkpoint):
+        with autocast_context(classifier, checkpoint):
             found = predict_split(classifier, data, split)
         figures[f"{split}/accuracy"] = float((found.classes == found.labels).mean())
         figures[f"{split}/loss"] = cross_entropy(found.logits, found.labels)

@@ -196,9 +196,9 @@ def measure_prediction(checkpoint: Path, images: Path, seconds: float) -> dict[s
 def _time_network(classifier: ImageClassifier, images: int) -> float:
     """Seconds that the network alone takes for so many images, in whole batches."""
     inner, size = classifier.classifier, classifier.batch_size
-    batch = inner.laid_out(torch.randn(size, *classifier.shape, device=inner.device))
+    batch = inner.to_memory_format(torch.randn(size, *classifier.shape, device=inner.device))
     start = time.perf_counter()
-    with classifier.computing():
+    with classifier.autocast_context():
         for _ in range(max(1, images // size)):
             inner.predict_logits(batch).float().cpu()
     return (time.perf_counter() - start) * images / (max(1, images // size) * size)

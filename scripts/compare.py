@@ -17,7 +17,7 @@ from pathlib import Path
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from rich import get_console
 
-from datamodules.decoding.names import readable
+from datamodules.decoding.names import escape_name
 from models.serialization.durable_file import replace_file
 from scripts.command.configuration import TRUST, mistakes_in_one_sentence
 from scripts.command.expansion import expand, to_path
@@ -65,13 +65,13 @@ def compare(names: Sequence[str], files: dict[str, Path | None], predict: bool, 
     if not runs:
         raise MisconfigurationException(" ".join(problems))
     for problem in problems:
-        print(f"error: {readable(problem)}", file=sys.stderr)
+        print(f"error: {escape_name(problem)}", file=sys.stderr)
     comparison = compare_runs(runs)
     findings, notes = compare_groups(comparison.groups, predict, flags)
     notes = [*(f"Left out: {problem}" for problem in problems), *comparison.notes, *notes]
     show(comparison.table, get_console())
     for sentence in (*findings, *notes[len(problems) :]):
-        print(readable(sentence))
+        print(escape_name(sentence))
     contents = {"csv": as_csv(comparison), "latex": latex(comparison.table), "markdown": markdown(comparison.table)}
     for kind, path in files.items():
         try:

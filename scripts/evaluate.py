@@ -35,7 +35,7 @@ from scripts.command.silence import silence_libraries
 from scripts.evaluation.evaluation_page import ShownImage, class_rows, confusion_matrix, reliability_diagram
 from scripts.inference.layers import grad_cam, last_maps
 from scripts.inference.predictions import Predictions, predict_split, write_predictions
-from scripts.inference.trained import computing, data_of, find_checkpoint, load_trained, run_of
+from scripts.inference.trained import autocast_context, data_of, find_checkpoint, load_trained, run_of
 from scripts.report.chart import line_chart
 from scripts.report.page import embedded, write_page
 from scripts.report.run_curves import Curves, read_curves
@@ -250,7 +250,7 @@ class Pictures:
         self._device = evaluation.classifier.device
         first = self._normalised([0]) if len(evaluation.tested) else None
         network = evaluation.classifier.network
-        self.layer = last_maps(network, evaluation.classifier.laid_out(first)) if first is not None else None
+        self.layer = last_maps(network, evaluation.classifier.to_memory_format(first)) if first is not None else None
         """The layer that is looked into, if the network has one that can be."""
 
     def _images(self, rows: Sequence[int]) -> Tensor:
@@ -280,7 +280,7 @@ class Pictures:
         for start in range(0, len(rows), size := max(1, self._data.batch_size)):
             some = list(rows[start : start + size])
             classes = torch.from_numpy(self._evaluation.tested.classes[some]).to(self._device)
-            images = classifier.laid_out(self._normalised(some))
+            images = classifier.to_memory_format(self._normalised(some))
             maps = grad_cam(classifier.network, self.layer, images, classes).cpu()
             for row, image, seen in zip(some, as_rgb(self._images(some)), maps, strict=True):
                 plain = picture(image)
@@ -382,7 +382,7 @@ def evaluate(checkpoint: Path, flags: Sequence[str], split: str, output: Path | 
     data = data_of(checkpoint, classifier, flags)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with computing(classifier, checkpoint):
+        with autocast_context(classifier, checkpoint):
             tested = predict_split(classifier, data, split)
             validated = tested if split == "val" else predict_split(classifier, data, "val")
         found = Evaluation(checkpoint, classifier, data, split, tested, validated)

@@ -22,7 +22,7 @@ from datamodules.loading.progress import progress
 from scripts.command.picture_file import picture_file, save_picture
 from scripts.command.process import training_process
 from scripts.report.figure import new_figure, picture_of
-from scripts.training.dry_run import Trial
+from scripts.training.dry_run import DryRun
 
 
 def draw(test: RangeTest, suggestion: Suggestion) -> Image.Image:
@@ -86,7 +86,7 @@ def find_lr(flags: Sequence[str], min_lr: float, max_lr: float, steps: int, outp
     """
     with progress("range test", steps) as advance:
         test = RangeTest(min_lr, max_lr, steps, advance)
-        trial = Trial(flags, test, {"max_epochs": -1, "max_steps": steps, "max_time": None}, scheduled=False)
+        trial = DryRun(flags, test, {"max_epochs": -1, "max_steps": steps, "max_time": None}, scheduled=False)
     suggestion = suggest(test.lrs, test.losses)
     if trial.trainer.is_global_zero:
         picture = draw(test, suggestion)

@@ -25,7 +25,7 @@ from rich.text import Text
 
 from callbacks.run.origin import read_origin, read_restarts
 from callbacks.run.run_folder import CONFIG
-from datamodules.decoding.names import readable, some_of
+from datamodules.decoding.names import escape_name, some_of
 from datamodules.packing import features, pack
 from models.serialization.plain_data import read_json, read_yaml
 from scripts.command.configuration import mistakes_in_one_sentence
@@ -94,7 +94,7 @@ def _described(path: Path) -> tuple[str, str]:
             version, data = pack.FORMAT_VERSION, str(facts["fingerprint"])
             images, shape = max(end for _, end in facts["splits"].values()), "x".join(map(str, facts["shape"]))
             what = f"{images:,} images of {shape}" + (f" from {facts['source']}" if facts.get("source") else "")
-        return (readable(what), data) if facts["version"] == version else ("of another version", "")
+        return (escape_name(what), data) if facts["version"] == version else ("of another version", "")
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return "damaged", ""
 

@@ -17,7 +17,7 @@ from callbacks.diagnostics.schedule_rehearsal import ScheduleRehearsal
 from scripts.command.picture_file import picture_file, save_picture
 from scripts.command.process import training_process
 from scripts.report.figure import new_figure, picture_of
-from scripts.training.dry_run import Trial
+from scripts.training.dry_run import DryRun
 
 
 def draw(schedule: ScheduleRehearsal) -> Image.Image:
@@ -65,7 +65,7 @@ def main(args: Sequence[str] | None = None) -> None:
     with training_process():
         options, flags = parser.parse_known_args(args)
         schedule = ScheduleRehearsal()
-        trial = Trial(flags, schedule, {}, scheduled=True)
+        trial = DryRun(flags, schedule, {}, scheduled=True)
         if not schedule.lrs:
             raise MisconfigurationException(
                 "The run has no step to draw; give more --trainer.max_epochs, max_steps or limit_train_batches."

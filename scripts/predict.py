@@ -16,7 +16,7 @@ from typing import NoReturn
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from datamodules.decoding.names import readable
+from datamodules.decoding.names import escape_name
 from datamodules.loading.loader import WorkerError
 from scripts.command.configuration import TRUST
 from scripts.command.expansion import expand, to_path
@@ -124,7 +124,7 @@ def main(args: Sequence[str] | None = None) -> None:
         try:
             failed = predict(command_line().parse_args(args))
         except OutputError as error:
-            print(f"error: {readable(str(error))}", file=sys.stderr)
+            print(f"error: {escape_name(str(error))}", file=sys.stderr)
             sys.exit(1)
         except WorkerError as error:
             raise WorkerError(str(error).replace("--data.", "--")) from error

@@ -28,7 +28,7 @@ from callbacks.curves import cut_curves
 from callbacks.run.run_folder import refuse_links
 from callbacks.tensorboard.preview import class_table
 from datamodules.decoding.image_file import UnreadableImageError, read_image
-from datamodules.decoding.names import readable
+from datamodules.decoding.names import escape_name
 from datamodules.image_folder import ImageFolder
 from models.classifier import Classifier
 from scripts.command.data_flags import build_data
@@ -82,7 +82,7 @@ def test_names_break_no_table_and_no_terminal(
             rows = list(csv.reader(opened))
         assert all(len(row) == columns for row in rows)
     with (run.folder / "classes.csv").open(newline="") as opened:
-        assert {row["class"] for row in csv.DictReader(opened)} == set(map(readable, NAMES))
+        assert {row["class"] for row in csv.DictReader(opened)} == set(map(escape_name, NAMES))
 
     with pytest.raises(SystemExit) as exit_:
         main(["fit", *data, "--runs", str(tmp_path / "runs"), "--data.root", str(tmp_path)])

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from datamodules.decoding.names import readable
+from datamodules.decoding.names import escape_name
 from datamodules.loading.cores import available_cores
 from datamodules.packing.pack import FINGERPRINT
 from models.serialization.durable_file import replace_file
@@ -84,7 +84,7 @@ def code() -> Code:
     parts = [_git("diff", *form, "HEAD", "--", ".")] if is_changed else []
     # Given a new file, git ends with status 1, as diff does.
     parts += [_git("diff", *form, "--no-index", "--", "/dev/null", name, folder=top) for name in kept]
-    return Code(commit, is_changed, b"".join(part for part in parts if part) or None, tuple(map(readable, named)))
+    return Code(commit, is_changed, b"".join(part for part in parts if part) or None, tuple(map(escape_name, named)))
 
 
 def _sort_out(top: Path, untracked: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -177,10 +177,10 @@ def describe_start(command: Sequence[str], device: torch.device, processes: int,
     """
     return {
         "started": f"{datetime.now().astimezone():%Y-%m-%dT%H:%M:%S%z}",
-        "command": readable(shlex.join(command)),
-        "directory": readable(str(Path.cwd())),
+        "command": escape_name(shlex.join(command)),
+        "directory": escape_name(str(Path.cwd())),
         "seed": seed,
-        "data_fingerprint": readable(data),
+        "data_fingerprint": escape_name(data),
         "git_commit": code().commit,
         "changes": hashlib.sha256(code().changes or b"").hexdigest() if code().changes else None,
         "untracked": list(code().untracked),
@@ -337,7 +337,7 @@ def sentences(found: Mapping[str, tuple[Any, Any]]) -> list[str]:
         elif key == "torch.build":
             lines.append("torch: built with other options")
         else:
-            lines.append(readable(f"{key}: {_shown(is_)}, was {_shown(was)}"))
+            lines.append(escape_name(f"{key}: {_shown(is_)}, was {_shown(was)}"))
     return lines
 
 

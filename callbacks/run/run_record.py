@@ -18,7 +18,7 @@ from callbacks.run.outside_steps import OutsideSteps
 from callbacks.run.run_folder import CONFIG, RESULTS, number_start
 from datamodules.base import ImageDataModule
 from datamodules.batching.data_changes import KnownImages, data_changes, trained_on_both
-from datamodules.decoding.names import readable
+from datamodules.decoding.names import escape_name
 from models.classifier import Classifier
 from models.serialization.checkpoint import VERSION
 from models.serialization.durable_file import replace_file, replacing
@@ -90,7 +90,7 @@ class RunRecord(OutsideSteps):
             self._keep_start(self._start(trainer))
         skipped = getattr(getattr(datamodule, "pack", None), "skipped", None)
         if skipped and trainer.is_global_zero:
-            lines = (f"{readable(name)}\t{readable(reason)}\n" for name, reason in skipped)
+            lines = (f"{escape_name(name)}\t{escape_name(reason)}\n" for name, reason in skipped)
             replace_file(self.folder / "skipped_files.txt", "".join(lines))
 
     def _start(self, trainer: Trainer) -> origin.Facts:

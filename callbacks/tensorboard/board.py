@@ -10,7 +10,7 @@ from torch.utils.tensorboard import SummaryWriter
 from callbacks.curves import TensorBoardLogger
 
 
-def on_boards(trainer: Trainer, write: Callable[[SummaryWriter], None], *, at_start: bool = False) -> None:
+def write_to_tensorboard(trainer: Trainer, write: Callable[[SummaryWriter], None], *, at_start: bool = False) -> None:
     """Write for TensorBoard what is no figure, in the first process, to every logger of its kind.
 
     Args:

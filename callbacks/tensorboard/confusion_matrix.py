@@ -14,9 +14,9 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from callbacks.run.outside_steps import OutsideSteps
-from callbacks.tensorboard.board import on_boards
+from callbacks.tensorboard.board import write_to_tensorboard
 from callbacks.tensorboard.image_grid import shortened
-from datamodules.decoding.names import readable
+from datamodules.decoding.names import escape_name
 from models.classifier import Classifier
 from models.training.monitor import Basis, basis, still_holds
 
@@ -129,7 +129,7 @@ class ConfusionMatrix(OutsideSteps):
         return whole.cpu().view(count, count)
 
     def _draw(self, trainer: Trainer, class_names: Sequence[str], split: str, confusion: Tensor) -> None:
-        on_boards(
+        write_to_tensorboard(
             trainer,
             lambda writer: writer.add_image(
                 f"confusion_matrix/{split}",
@@ -169,7 +169,7 @@ def confusion_picture(confusion: NDArray[np.int64], class_names: Sequence[str]) 
     widest = int(font.getlength(f"{confusion.max():,}"))
     cell = max(NUMBERED_CELL, widest + 6) if numbered else max(1, min(CELL, LONGEST_SIDE // count))
     named = cell >= CELL
-    names = [shortened(readable(name), WIDEST_NAME, font) if named else "" for name in class_names]
+    names = [shortened(escape_name(name), WIDEST_NAME, font) if named else "" for name in class_names]
     margin, line = int(max(map(font.getlength, names))) + 12, int(1.5 * (NUMBERED_FONT if numbered else FONT))
     left = top = margin + line
     side = count * cell

@@ -5,7 +5,7 @@ from typing import cast
 from lightning.pytorch import LightningModule, Trainer
 
 from callbacks.run.outside_steps import OutsideSteps
-from callbacks.tensorboard.board import on_boards
+from callbacks.tensorboard.board import write_to_tensorboard
 from models.classifier import Classifier
 
 
@@ -17,4 +17,4 @@ class CustomScalars(OutsideSteps):
         names = cast(Classifier, pl_module).val_metrics.names
         charts = {name.replace("_", " "): ["Multiline", [f"train/{name}", f"val/{name}"]] for name in names}
         layout = {"training and validation": charts}
-        on_boards(trainer, lambda writer: writer.add_custom_scalars(layout), at_start=True)
+        write_to_tensorboard(trainer, lambda writer: writer.add_custom_scalars(layout), at_start=True)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from callbacks.run.outside_steps import OutsideSteps
 from callbacks.run.sharding import has_all_weights
-from callbacks.tensorboard.board import on_boards
+from callbacks.tensorboard.board import write_to_tensorboard
 from callbacks.tensorboard.image_grid import image_grid
 from models.classifier import Classifier
 
@@ -55,7 +55,7 @@ class Filters(OutsideSteps):
         if not (names := convolutions(network)) or not has_all_weights(trainer):
             return
         weight = cast(Tensor, network.get_submodule(names[0]).weight)
-        on_boards(
+        write_to_tensorboard(
             trainer,
             lambda writer: writer.add_image(
                 f"filters/{names[0]}",

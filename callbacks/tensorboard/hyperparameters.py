@@ -16,7 +16,7 @@ from torch.utils.tensorboard.summary import hparams
 from callbacks.curves import SETTINGS, CSVLogger
 from callbacks.run.outside_steps import OutsideSteps
 from callbacks.run.run_record import RunRecord
-from callbacks.tensorboard.board import on_boards
+from callbacks.tensorboard.board import write_to_tensorboard
 from models.classifier import Classifier
 from models.serialization.class_path import find_class
 from models.serialization.constructor import is_default, parameter
@@ -71,7 +71,7 @@ class Hyperparameters(OutsideSteps):
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say that the run is over."""
         _, _, end = hparams({}, {})  # type: ignore[no-untyped-call]
-        on_boards(trainer, lambda writer: writer._get_file_writer().add_summary(end))  # type: ignore[no-untyped-call]
+        write_to_tensorboard(trainer, lambda writer: writer._get_file_writer().add_summary(end))  # type: ignore[no-untyped-call]
 
 
 def hyperparameters(config: Mapping[str, Any], precision: str, processes: int) -> dict[str, Value]:

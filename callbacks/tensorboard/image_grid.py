@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from datamodules.decoding.names import readable
+from datamodules.decoding.names import escape_name
 
 TILE = 96
 """Pixels that a tile's longer side has at least; it has less than twice as many."""
@@ -62,7 +62,7 @@ def image_grid(images: Tensor, captions: Sequence[str], columns: int = 8) -> Ima
         tile = tile.resize((width * factor, height * factor), Image.Resampling.NEAREST).reduce(divisor)
         grid.paste(tile, (left, top))
         for line_number, line in enumerate(caption.split("\n")):
-            text = shortened(readable(line), cell_width - GAP, font)
+            text = shortened(escape_name(line), cell_width - GAP, font)
             draw.text((left, top + tile_height + line_number * LINE_HEIGHT), text, "black", font)
     return grid
 

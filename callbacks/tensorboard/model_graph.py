@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from callbacks.run.outside_steps import OutsideSteps
 from callbacks.run.sharding import has_all_weights
-from callbacks.tensorboard.board import on_boards
+from callbacks.tensorboard.board import write_to_tensorboard
 from models.classifier import Classifier
 
 
@@ -37,7 +37,7 @@ class ModelGraph(OutsideSteps):
                     warnings.simplefilter("ignore")
                     writer.add_graph(*traced)
 
-        on_boards(trainer, write, at_start=True)
+        write_to_tensorboard(trainer, write, at_start=True)
 
 
 def trace(network: nn.Module, preprocessing: Mapping[str, Any]) -> tuple[nn.Module, Tensor] | None:

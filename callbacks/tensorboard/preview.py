@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from callbacks.tensorboard.board import on_boards
+from callbacks.tensorboard.board import write_to_tensorboard
 from callbacks.tensorboard.image_grid import image_grid
 from datamodules.base import ImageDataModule
 from datamodules.batching.transform import Batch, unnormalised
@@ -56,7 +56,7 @@ class Preview(Callback):
                 writer.add_image("preview/train", grid, 0, dataformats="HWC")
             writer.add_text("preview/classes", class_table(data.class_names, data.class_counts, data.epoch_counts), 0)
 
-        on_boards(trainer, write)
+        write_to_tensorboard(trainer, write)
 
 
 def batch_picture(batch: Batch, data: ImageDataModule, max_images: int) -> Image.Image:

@@ -12,7 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from callbacks.run.outside_steps import OutsideSteps
-from callbacks.tensorboard.board import on_boards
+from callbacks.tensorboard.board import write_to_tensorboard
 from callbacks.tensorboard.image_grid import image_grid
 from datamodules.batching.transform import unnormalised
 from models.classifier import Classifier
@@ -77,7 +77,7 @@ class WorstMistakes(OutsideSteps):
         mean, std = (classifier.preprocessing.get(name) for name in ("mean", "std"))
         shown = unnormalised(images, mean, std) if mean and std else images.clamp(0, 1)
         texts = captions(classes[wrong], probabilities[wrong], classifier.class_names)
-        on_boards(
+        write_to_tensorboard(
             trainer,
             lambda writer: writer.add_image(
                 "worst_mistakes/test",

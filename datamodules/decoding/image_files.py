@@ -81,7 +81,7 @@ class ImageFiles:
         return images
 
 
-class Attempts(Dataset[tuple[NDArray[np.uint8], dict[int, str]]]):
+class TryDecode(Dataset[tuple[NDArray[np.uint8], dict[int, str]]]):
     """Decodes what can be decoded, and says why the rest cannot.
 
     Args:

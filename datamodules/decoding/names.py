@@ -8,14 +8,14 @@ MOST_NAMED = 10
 """Names that a sentence lists."""
 
 
-def readable(name: str) -> str:
+def escape_name(name: str) -> str:
     r"""A name as one line that any encoding and any terminal takes; what is neither a letter nor a sign, as its code.
 
     Args:
         name: A name or a sentence, with bytes of no known meaning as Python decodes those of file names.
 
     Example:
-        >>> readable("Käse\x1b[2J"), readable("two\nlines"), readable("caf\udce9")
+        >>> escape_name("Käse\x1b[2J"), escape_name("two\nlines"), escape_name("caf\udce9")
         ('Käse\\x1b[2J', 'two\\nlines', 'caf\\xe9')
     """
     return "".join(letter if letter.isprintable() else _code(letter) for letter in name)
@@ -28,7 +28,7 @@ def in_markdown(name: str) -> str:
         >>> in_markdown("<b>|[a](http://b.c)")
         '&lt;b&gt;\\|\\[a\\](http&#58;//b.c)'
     """
-    text = re.sub(r"([\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", readable(name))
+    text = re.sub(r"([\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", escape_name(name))
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("://", "&#58;//")
 
 
@@ -38,7 +38,7 @@ def _code(letter: str) -> str:
 
 
 def escape(error: UnicodeError) -> tuple[str, int]:
-    """For `codecs.register_error`: write what an encoding lacks as `readable` writes what is no text."""
+    """For `codecs.register_error`: write what an encoding lacks as `escape_name` writes what is no text."""
     assert isinstance(error, UnicodeEncodeError)
     return "".join(map(_code, error.object[error.start : error.end])), error.end
 
@@ -52,7 +52,7 @@ def distinct_names(names: Iterable[str]) -> list[str]:
         >>> distinct_names(["crane", "reel", "crane"]), distinct_names(["caf\udce9", "caf\\xe9"])
         (['crane', 'reel', 'crane (2)'], ['caf\\xe9', 'caf\\xe9 (2)'])
     """
-    texts = [readable(name) for name in names]
+    texts = [escape_name(name) for name in names]
     taken, distinct = set(texts), dict[str, None]()
     for text in texts:
         name = text
@@ -65,4 +65,4 @@ def distinct_names(names: Iterable[str]) -> list[str]:
 
 def some_of(names: Sequence[str]) -> str:
     """The first names in a sentence, with dots for the rest."""
-    return ", ".join([*map(readable, names[:MOST_NAMED]), *(["..."] if len(names) > MOST_NAMED else [])])
+    return ", ".join([*map(escape_name, names[:MOST_NAMED]), *(["..."] if len(names) > MOST_NAMED else [])])

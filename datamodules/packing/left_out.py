@@ -6,7 +6,7 @@ from pathlib import Path
 
 from datamodules.decoding.image_file import is_image
 from datamodules.decoding.image_files import JUNK, is_junk
-from datamodules.decoding.names import readable
+from datamodules.decoding.names import escape_name
 
 
 def files_besides(known: Collection[str], top: Path, without: Iterable[Path] = ()) -> Iterator[str]:
@@ -58,5 +58,6 @@ def summary(names: Iterable[str], top: Path) -> str:
             kind = "not in a class" if is_image(os.path.join(top, name)) else "no image"  # noqa: PTH118
         counts.setdefault(kind, []).append(name)
     return ", ".join(
-        f"{len(some):,} {kind} ({readable(some[0])}{', ...' if len(some) > 1 else ''})" for kind, some in counts.items()
+        f"{len(some):,} {kind} ({escape_name(some[0])}{', ...' if len(some) > 1 else ''})"
+        for kind, some in counts.items()
     )

@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datamodules.decoding.image_file import UnreadableImageError
-from datamodules.decoding.image_files import Attempts, ImageFiles
-from datamodules.decoding.names import readable
+from datamodules.decoding.image_files import ImageFiles, TryDecode
+from datamodules.decoding.names import escape_name
 from datamodules.loading.cores import available_cores
 from datamodules.loading.loader import ON_FEWER_CORES, TimedLoader
 from datamodules.loading.progress import progress
@@ -60,8 +60,8 @@ class Pack(Dataset[tuple[Tensor, Tensor]]):
     A folder holds `images.npy` (uint8 `[N, C, H, W]`; absent when images are decoded from their files each time),
     `labels.npy` (int64 `[N]`), `sums.npy` (int64 `[N, 2, C]`: the sum and the sum of squares of each image's pixels,
     from which mean and standard deviation of any split follow exactly and at once), `digests.npy` (uint64 `[N, 2]`:
-    what identifies each image, and its pixels, see `datamodules.packing.identity`), `checksums.npy` (uint32 `[N]`: the CRC-32
-    of each image's pixels), `names.npy` (bytes `[N]`: paths relative to the source's folder; absent when the source has
+    what identifies each image, and its pixels, see `identity.py`), `checksums.npy` (uint32 `[N]`: the CRC-32 of each
+    image's pixels), `names.npy` (bytes `[N]`: paths relative to the source's folder; absent when the source has
     no files) and `facts.json` (class names, the range of images of each split, files that could not be read, format
     version, and a digest of all of this but the pixels).
 
@@ -166,7 +166,7 @@ class Pack(Dataset[tuple[Tensor, Tensor]]):
         else:
             what = f"{self.files.path(place)} gives other pixels than when the data set was read: it has changed since"
         raise MisconfigurationException(
-            f"{readable(what)}; read the data set anew with --data.repack true. A run goes on with --resume."
+            f"{escape_name(what)}; read the data set anew with --data.repack true. A run goes on with --resume."
         )
 
     def __reduce__(self) -> tuple[type["Pack"], tuple[Path, Path | None, Tensor | None]]:
@@ -284,7 +284,7 @@ def _write_parts(
         "files": bool(kept_names),
         "shape": shape,
         "resize": some.resize if isinstance(some, ImageFiles) else None,
-        "source": readable(str(some.folder)) if isinstance(some, ImageFiles) else "",
+        "source": escape_name(str(some.folder)) if isinstance(some, ImageFiles) else "",
         "splits": splits,
         "skipped": skipped,
         "left_out": left_out,
@@ -346,6 +346,6 @@ def _chunks(images: Images) -> Iterator[tuple[NDArray[np.uint8], dict[int, str]]
         return
     workers = min(available_cores(), len(ranges))
     for chunk, errors in TimedLoader(
-        Attempts(images, for_good=True), batch_size=None, sampler=ranges, num_workers=workers, remedy=ON_FEWER_CORES
+        TryDecode(images, for_good=True), batch_size=None, sampler=ranges, num_workers=workers, remedy=ON_FEWER_CORES
     ):
         yield chunk.numpy(), errors

@@ -11,7 +11,7 @@ from threading import Thread
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from datamodules.decoding.image_files import LOOK, look_through, times_of
-from datamodules.decoding.names import readable
+from datamodules.decoding.names import escape_name
 
 MANY_FILES = 20_000
 """Fewer are looked at by every start, in a fraction of a second."""
@@ -91,6 +91,6 @@ class RememberedTimes:
             self._thread.join()
         if self._problem:
             raise MisconfigurationException(
-                f"{readable(self._problem)}, which the times of its folder did not show; start again: all files are "
+                f"{escape_name(self._problem)}, which the times of its folder did not show; start again: all files are "
                 "then looked at before training."
             )

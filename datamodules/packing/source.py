@@ -26,7 +26,7 @@ from torch import Tensor
 
 from datamodules.decoding.image_file import Resize
 from datamodules.decoding.image_files import ImageFiles
-from datamodules.decoding.names import distinct_names, readable
+from datamodules.decoding.names import distinct_names, escape_name
 from datamodules.packing.left_out import files_besides, summary
 from datamodules.packing.pack import Pack, Source, write_pack
 from datamodules.packing.remembered_times import RememberedTimes
@@ -114,7 +114,7 @@ class ImageSource(ABC):
 
     def _select(self, given: Sequence[str | int]) -> None:
         names = self.source_class_names
-        classes = [readable(str(name)) for name in given]
+        classes = [escape_name(str(name)) for name in given]
         for name, value in zip(classes, given, strict=True):
             if name not in names:
                 near = get_close_matches(name, names, n=3, cutoff=0.5)

@@ -37,7 +37,7 @@ class DurableCheckpointIO(TorchCheckpointIO):
 
         Args:
             checkpoint: What to write.
-            path: The file; its `models.serialization.durable_file.part_of` is written as it is, for the caller to `publish`.
+            path: The file; its `durable_file.part_of` is written as it is, for the caller to `publish`.
             storage_options: Not used.
 
         Raises:

@@ -23,7 +23,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from callbacks.checkpoint import CheckpointError
 from callbacks.run.migration import migrate_config
 from callbacks.run.peers import LOST, PeerError
-from datamodules.decoding.names import readable
+from datamodules.decoding.names import escape_name
 from datamodules.loading.loader import WorkerError
 from models.serialization.checkpoint import read_checkpoint
 from models.serialization.class_path import DENIED, Scope, known_classes, not_known, trust
@@ -32,7 +32,7 @@ from models.serialization.plain_data import parse_yaml, read_yaml
 from models.training.monitor import direction
 from scripts.command.expansion import expand, expand_all
 from scripts.command.standard_streams import LostOutputError, prepare_standard_streams, refuse_lost_output
-from scripts.command.suggest_class import meant_class
+from scripts.command.suggest_class import suggest_class
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -230,7 +230,7 @@ class Parser(LightningArgumentParser):
         sentence = one_sentence(message)
         if denied := DENIED.search(sentence):
             raise MisconfigurationException(not_known("The configuration", denied[1])) from ex
-        if meant := meant_class(sentence):
+        if meant := suggest_class(sentence):
             raise MisconfigurationException(meant) from ex
         key = re.match(r'Parser key "([\w.]+)"', sentence)
         flag = re.match(r"unrecognized arguments: (--[\w.]+)", sentence)
@@ -255,16 +255,16 @@ def mistakes_in_one_sentence(*faults: type[Exception]) -> Iterator[None]:
         yield
         refuse_lost_output()
     except MisconfigurationException as error:
-        print(f"error: {readable(str(error))}", file=sys.stderr)
+        print(f"error: {escape_name(str(error))}", file=sys.stderr)
         sys.exit(2)
     except known as error:
         if not isinstance(error, FloatingPointError) or _get_rank() in (None, 0):  # which all processes stop for
-            print(f"error: {readable(str(error))}", file=sys.stderr)
+            print(f"error: {escape_name(str(error))}", file=sys.stderr)
         sys.exit(1)
     except OSError as error:
         if error.errno not in NO_SPACE:
             raise
-        what = readable(str(error.filename or "A file"))
+        what = escape_name(str(error.filename or "A file"))
         print(f"error: {what} could not be written: {error.strerror}; free space there.", file=sys.stderr)
         sys.exit(1)
     except (RuntimeError, MemoryError) as error:

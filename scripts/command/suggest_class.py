@@ -22,7 +22,7 @@ NOT_THERE = tuple(
 """How jsonargparse says that a class is not there."""
 
 
-def meant_class(message: str) -> str | None:
+def suggest_class(message: str) -> str | None:
     """Say that a configuration names a class that is not there, and which it may have meant.
 
     Args:
@@ -32,7 +32,7 @@ def meant_class(message: str) -> str | None:
         A sentence with the key, the name and the class that is most like it; None if something else is wrong.
 
     Example:
-        >>> meant_class('Parser key "model.network": Expected a dot import path string: ConvNt')
+        >>> suggest_class('Parser key "model.network": Expected a dot import path string: ConvNt')
         'model.network names ConvNt, and there is no such class; did you mean models.convnet.ConvNet?'
     """
     if no_class := re.search(r'Parser key "([\w.]+)": Not a valid subclass of (\w+)', message):

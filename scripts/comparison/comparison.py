@@ -10,7 +10,7 @@ from string import ascii_uppercase
 import numpy as np
 
 from callbacks.run.run_folder import order_of_start
-from datamodules.decoding.names import readable
+from datamodules.decoding.names import escape_name
 from datamodules.packing.pack import FINGERPRINT
 from scripts.comparison.runs import COSTS, Run
 from scripts.report.chart import Point
@@ -85,7 +85,7 @@ class Group:
     @property
     def name(self) -> str:
         """The letter and the experiment."""
-        return f"{self.letter} {readable(self.runs[0].experiment)}"
+        return f"{self.letter} {escape_name(self.runs[0].experiment)}"
 
     @cached_property
     def settings(self) -> Mapping[str, str]:
@@ -180,7 +180,7 @@ class Comparison:
             ],
             [[name, *(_cost(name, group.cost(name)) for group in groups)] for name in COSTS],
         ]
-        rows = [[readable(cell) for cell in row] for part in parts for row in part]
+        rows = [[escape_name(cell) for cell in row] for part in parts for row in part]
         breaks = {sum(map(len, parts[:place])) for place in range(1, len(parts))}
         table = Table(["", *(group.name for group in groups)], rows, frozenset(breaks))
         return table if len(groups) <= len(rows) else table.turned()
@@ -191,11 +191,11 @@ class Comparison:
         for group in self.groups:
             record = {
                 "group": group.letter,
-                "experiment": readable(group.runs[0].experiment),
+                "experiment": escape_name(group.runs[0].experiment),
                 "runs": str(len(group.runs)),
                 "tested": str(group.tested),
                 "seeds": " ".join(str(run.seed) for run in group.runs),
-                **{key: readable(group.settings.get(key, "")) for key in self.differing},
+                **{key: escape_name(group.settings.get(key, "")) for key in self.differing},
             }
             for figure in self.figures:
                 mean = group.mean(figure)

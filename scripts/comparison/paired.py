@@ -18,7 +18,7 @@ from models.serialization.plain_data import read_json
 from scripts.comparison.comparison import Group, differing_files, differing_settings
 from scripts.comparison.runs import Run
 from scripts.inference.predictions import Predictions, predict_split
-from scripts.inference.trained import computing, data_of, load_trained, refuse_other_classes, run_of
+from scripts.inference.trained import autocast_context, data_of, load_trained, refuse_other_classes, run_of
 from scripts.uncertainty.intervals import CONFIDENCE
 from scripts.uncertainty.significance import (
     LEVEL,
@@ -66,7 +66,7 @@ def answers_of(run: Run, flags: Sequence[str]) -> Answers:
     if found is None:
         classifier = load_trained(run.checkpoint)
         data = data_of(run.checkpoint, classifier, flags)
-        with computing(classifier, run.checkpoint):
+        with autocast_context(classifier, run.checkpoint):
             found = _answers(predict_split(classifier, data, "test"))
     return found
 

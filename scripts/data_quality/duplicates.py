@@ -163,7 +163,7 @@ class _Looks(Dataset[Fingerprints]):
         return found
 
 
-def look_at(images: Images) -> Iterator[Fingerprints]:
+def fingerprint_all(images: Images) -> Iterator[Fingerprints]:
     """Decode and fingerprint images with all cores.
 
     Args:
@@ -177,7 +177,7 @@ def look_at(images: Images) -> Iterator[Fingerprints]:
     yield from TimedLoader(_Looks(images), batch_size=None, sampler=ranges, num_workers=workers, remedy=ON_FEWER_CORES)
 
 
-def joined(parts: list[Fingerprints]) -> Fingerprints:
+def concatenate(parts: list[Fingerprints]) -> Fingerprints:
     """Lay fingerprints end to end."""
     errors: dict[int, str] = {}
     start = 0

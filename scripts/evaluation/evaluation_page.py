@@ -13,7 +13,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from callbacks.tensorboard.confusion_matrix import MOST_NUMBERED, SHADES, shade_levels
-from datamodules.decoding.names import readable
+from datamodules.decoding.names import escape_name
 from scripts.report.chart import Axes
 from scripts.uncertainty.calibration import Reliability
 
@@ -52,7 +52,7 @@ def confusion_matrix(confusion: NDArray[np.int64], class_names: Sequence[str]) -
     Returns:
         Places and sizes in pixels, for the macro of the same name.
     """
-    names = [readable(name) for name in class_names]
+    names = [escape_name(name) for name in class_names]
     numbered = len(names) <= MOST_NUMBERED
     cell = max(34, 9 * len(f"{confusion.max():,}") + 10) if numbered else CELL
     letter = 13 if numbered else 11

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from datamodules.batching.transform import Normalize
-from datamodules.decoding.names import readable
+from datamodules.decoding.names import escape_name
 from models.classifier import Classifier
 from models.training.test_time_augmentation import average_logits
 from scripts.command.silence import silent
@@ -77,7 +77,7 @@ def facts_of(classifier: Classifier, checkpoint: Mapping[str, Any]) -> dict[str,
     """
     known = classifier.preprocessing
     facts = {
-        "class_names": [readable(name) for name in classifier.class_names],
+        "class_names": [escape_name(name) for name in classifier.class_names],
         "channels": known["channels"],
         "image_size": known["image_size"],
         "resize": known.get("resize", "crop"),

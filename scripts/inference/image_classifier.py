@@ -19,8 +19,8 @@ from torch import Tensor
 
 from datamodules.batching.transform import BatchTransform
 from datamodules.decoding.image_file import UnreadableImageError, image_pixels, read_image
-from datamodules.decoding.image_files import Attempts, ImageFiles
-from datamodules.decoding.names import readable
+from datamodules.decoding.image_files import ImageFiles, TryDecode
+from datamodules.decoding.names import escape_name
 from datamodules.loading.cores import available_cores
 from datamodules.loading.loader import TimedLoader
 from models.serialization.checkpoint import read_checkpoint
@@ -146,7 +146,7 @@ class ImageClassifier:
             try:
                 return torch.from_numpy(read_image(image, self.shape[0], self.shape[1:], self.resize).copy())
             except UnreadableImageError as error:
-                raise UnreadableImageError(f"{readable(str(image))}: {error}") from error
+                raise UnreadableImageError(f"{escape_name(str(image))}: {error}") from error
         if isinstance(image, Tensor) and image.dtype == torch.uint8 and image.ndim == 3:
             if image.shape == self.shape:
                 return image.cpu()
@@ -183,7 +183,7 @@ class ImageClassifier:
         """What the network computes in, such as `bfloat16`."""
         return str(self._dtype or self.classifier.dtype).removeprefix("torch.")
 
-    def computing(self) -> AbstractContextManager[object]:
+    def autocast_context(self) -> AbstractContextManager[object]:
         """A context in which the network computes in the precision of its run; `logits` without it enters one."""
         return computing_in(self.classifier, self._dtype)
 
@@ -199,7 +199,7 @@ class ImageClassifier:
         """
         device = self.classifier.device
         batch, _ = self._transform((images.to(device, non_blocking=True), torch.zeros(len(images))), training=False)
-        with self.computing():
+        with self.autocast_context():
             found: NDArray[np.float32] = self.classifier.predict_logits(batch).float().cpu().numpy()
         return found
 
@@ -234,7 +234,7 @@ class ImageClassifier:
             for start in range(begin, stop, share)
         ]
         loader = TimedLoader(
-            Attempts(files),
+            TryDecode(files),
             batch_size=None,
             sampler=chunks,
             num_workers=0 if len(chunks) == 1 else min(workers, len(chunks)),
@@ -243,7 +243,7 @@ class ImageClassifier:
         parts: list[Tensor] = []
         errors: dict[int, str] = {}
         filled, done = 0, first
-        with self.computing():
+        with self.autocast_context():
             for images, reasons in loader:
                 parts.append(images)
                 errors |= {filled + row: reason for row, reason in reasons.items()}

@@ -11,7 +11,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from datamodules.decoding.image_file import is_image
 from datamodules.decoding.image_files import images_under, is_junk
-from datamodules.decoding.names import readable
+from datamodules.decoding.names import escape_name
 from datamodules.packing.left_out import files_besides, summary
 
 STANDARD_INPUT = "-"
@@ -62,7 +62,7 @@ def _meant_by(path: str) -> Sequence[str]:
     top = Path(*plain)
     others = {name for match in matches for name in _files_of(match)}.difference(found)
     if left_out := summary([os.path.relpath(name, top) for name in others], top):
-        print(f"left out of {readable(str(top))}: {left_out}", file=sys.stderr)
+        print(f"left out of {escape_name(str(top))}: {left_out}", file=sys.stderr)
     return found
 
 

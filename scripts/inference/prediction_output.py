@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from rich.cells import cell_len
 
-from datamodules.decoding.names import distinct_names, readable
+from datamodules.decoding.names import distinct_names, escape_name
 from scripts.command.standard_streams import output_failure, refuse_lost_output
 
 ROW_GROUP_CELLS = 2**20
@@ -129,11 +129,11 @@ class Terminal(Output):
 
     def __init__(self, columns: Sequence[Column], paths: Sequence[str], class_names: Sequence[str]) -> None:
         self._columns = columns
-        longest = max(cell_len(readable(name)) for name in class_names)
+        longest = max(cell_len(escape_name(name)) for name in class_names)
         self._widths = [
             max(cell_len(column.name), longest if column.kind == "text" else len("0.000000")) for column in columns
         ]
-        self._widths[PATH] = max(cell_len(readable(path)) for path in paths)
+        self._widths[PATH] = max(cell_len(escape_name(path)) for path in paths)
         self._print([self._line([column.name for column in columns])])
 
     def append(self, rows: Sequence[Row]) -> None:

@@ -7,7 +7,7 @@ from contextlib import closing
 import numpy as np
 from numpy.typing import NDArray
 
-from datamodules.decoding.names import readable
+from datamodules.decoding.names import escape_name
 from datamodules.loading.progress import progress
 from scripts.inference.image_classifier import ImageClassifier
 from scripts.inference.prediction_output import ERROR, PATH, PROBABILITY, Output, Row
@@ -68,7 +68,7 @@ def new_rows(
     """
     kept = output.kept
     for number, (row, path) in enumerate(
-        zip(kept, [*map(readable, paths), *[None] * len(kept)], strict=False), start=1
+        zip(kept, [*map(escape_name, paths), *[None] * len(kept)], strict=False), start=1
     ):
         if row[PATH] != path:
             raise output.refusal(number)
@@ -116,14 +116,14 @@ def rows_of(
     exact = logits.astype(str) if options.logits else logits[:, :0]
     rows: list[Row] = []
     for number, (path, label) in enumerate(zip(paths, logits.argmax(axis=1), strict=True)):
-        row: Row = [readable(path), names[label], float(probabilities[number, label]), None]
+        row: Row = [escape_name(path), names[label], float(probabilities[number, label]), None]
         for place in order[number]:
             row += [names[place], float(probabilities[number, place])]
         row += probabilities[number].tolist() if options.probabilities else []
         row += map(float, exact[number])
         if number in errors:
             row = [row[PATH], *[None] * (len(row) - 1)]
-            row[ERROR] = readable(errors[number])
+            row[ERROR] = escape_name(errors[number])
         rows.append(row)
     return rows
 

@@ -15,7 +15,7 @@ from scipy.special import softmax
 
 from datamodules.base import ImageDataModule
 from datamodules.batching.randomness import EVALUATION, own_generators, random_key, seed_generators
-from datamodules.decoding.names import distinct_names, readable
+from datamodules.decoding.names import distinct_names, escape_name
 from datamodules.loading.progress import progress
 from models.classifier import Classifier
 from models.serialization.durable_file import replacing
@@ -124,5 +124,5 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
             predictions.names, predictions.labels, probabilities, order, predictions.classes, strict=True
         ):
             more = row if wide else [item for place in best for item in (names[place], row[place])]
-            cells = [readable(name), names[label], names[predicted], row[predicted], *more]
+            cells = [escape_name(name), names[label], names[predicted], row[predicted], *more]
             writer.writerow([cell if isinstance(cell, str) else f"{cell:.6f}" for cell in cells])

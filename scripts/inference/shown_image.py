@@ -76,4 +76,4 @@ def as_network_sees(images: Tensor, classifier: Classifier) -> Tensor:
     facts = classifier.preprocessing
     transform = BatchTransform(facts["mean"], facts["std"], (), (), classifier.num_classes)
     normalised, _ = transform((images.to(classifier.device), torch.zeros(len(images))), training=False)
-    return classifier.laid_out(normalised)
+    return classifier.to_memory_format(normalised)

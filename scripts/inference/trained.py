@@ -171,7 +171,7 @@ def _first_difference(mine: Sequence[str], others: Sequence[str]) -> str:
     return next(f"{one} and {other}" for one, other in zip(mine, others, strict=True) if one != other)
 
 
-def computing(classifier: Classifier, checkpoint: Path) -> AbstractContextManager[object]:
+def autocast_context(classifier: Classifier, checkpoint: Path) -> AbstractContextManager[object]:
     """A context in which the network computes in the precision that `scripts/train.py test` would choose for it.
 
     Args:

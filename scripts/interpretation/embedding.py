@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from callbacks.tensorboard.image_grid import as_rgb
-from datamodules.decoding.names import readable
+from datamodules.decoding.names import escape_name
 from datamodules.packing.whole_folder import whole_folder
 from models.classifier import Classifier
 from scripts.inference.layers import layer_outputs
@@ -117,7 +117,7 @@ def embedding_picture(
     """
     figure = new_figure()
     axes = figure.subplots()
-    names = [readable(name) for name in class_names]
+    names = [escape_name(name) for name in class_names]
     present = np.unique(labels).tolist()
     for label in present:
         x, y = places[labels == label].T
@@ -150,7 +150,7 @@ def write_projector(
     with whole_folder(folder) as part, SummaryWriter(str(part)) as writer:
         writer.add_embedding(
             features,
-            metadata=[readable(class_names[label]) for label in labels.tolist()],
+            metadata=[escape_name(class_names[label]) for label in labels.tolist()],
             label_img=thumbnails,
             tag="features",
         )

@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from datamodules.decoding.names import readable
+from datamodules.decoding.names import escape_name
 from models.serialization.durable_file import replace_file
 
 SIDE = 192
@@ -26,7 +26,7 @@ TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
     # Names of files and classes may hold control characters and bytes of no encoding.
-    finalize=lambda value: readable(value) if type(value) is str else value,
+    finalize=lambda value: escape_name(value) if type(value) is str else value,
 )
 """Templates lie beside the code that fills them; what they are given is escaped unless it is `Markup`."""
 TEMPLATES.tests["numeric"] = lambda text: NUMBER.fullmatch(text) is not None

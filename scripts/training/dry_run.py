@@ -15,7 +15,7 @@ from scripts.training.train_cli import TrainCLI
 from scripts.training.trainer_arguments import one_or_more
 
 
-class Trial(TrainCLI):
+class DryRun(TrainCLI):
     """`scripts/train.py fit` with the network, data, optimizer and precision of a run, watched by one callback alone.
 
     There is no validation and no test; nothing is logged, and no other callback, checkpoint or folder is made, but for

@@ -15,7 +15,7 @@ from torch import Tensor
 from callbacks.checkpoint import LAST
 from callbacks.run.origin import differences, flat, read_origin, read_restarts, sentences
 from callbacks.run.run_folder import CHECKPOINTS, CONFIG, RESULTS, is_tested, read_results
-from datamodules.decoding.names import readable
+from datamodules.decoding.names import escape_name
 from models.serialization.checkpoint import read_checkpoint
 from scripts.command.configuration import read_config
 
@@ -128,12 +128,12 @@ def _weights_that_differ(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor
         or (theirs[name].shape, theirs[name].dtype) != (ours[name].shape, ours[name].dtype)
     ]
     if shapes:
-        yield readable(f"{where}: {len(shapes)} tensors are in one alone or of another shape, the first {shapes[0]}")
+        yield escape_name(f"{where}: {len(shapes)} tensors are in one alone or of another shape, the first {shapes[0]}")
     unequal = [name for name in ours if name not in shapes and not torch.equal(theirs[name], ours[name])]
     if unequal:
         apart = {name: float((theirs[name].double() - ours[name].double()).abs().max()) for name in unequal}
         most = max(unequal, key=lambda name: apart[name])
-        yield readable(f"{where}: {len(unequal)} of {len(ours)} tensors differ, by up to {apart[most]:.2g} ({most})")
+        yield escape_name(f"{where}: {len(unequal)} of {len(ours)} tensors differ, by up to {apart[most]:.2g} ({most})")
 
 
 def _causes(original: Path, run: Path) -> Iterator[str]:

@@ -27,7 +27,7 @@ from callbacks.run.interruption import Stopped, heeded
 from callbacks.run.migration import migrate_config
 from callbacks.run.origin import read_origin
 from callbacks.run.run_folder import CONFIG, is_tested, order_of_start, read_results, wait_until_left
-from datamodules.decoding.names import readable
+from datamodules.decoding.names import escape_name
 from datamodules.loading.loader import way_of_death
 from models.serialization.plain_data import parse_yaml
 from scripts.command.configuration import Config
@@ -127,7 +127,7 @@ def train_seeds_and_tell(args: Sequence[str], plan: Callable[[Sequence[str]], Pl
         again = shlex.join(["scripts/train.py", "fit", *args])
         print(f"stopped by {stop.signal.name}; what is done stays done; go on with all seeds: {again}")
         raise
-    tell(runs)
+    print_summary(runs)
     return int(any(run.problem for run in runs))
 
 
@@ -207,7 +207,7 @@ def find_run(plan: Plan, seed: int) -> Path | None:
         return None
     data = data_of_config(plan.config)
     data.prepare_data()
-    fingerprint = readable(data.data_fingerprint)
+    fingerprint = escape_name(data.data_fingerprint)
     origins = {run: read_origin(run) for run in found}
     found = [run for run, origin in origins.items() if origin and origin["data_fingerprint"] == fingerprint]
     done = [run for run in found if is_tested(read_results(run))]
@@ -224,7 +224,7 @@ def _what_counts(text: str) -> Config | None:
     return {key: value for key, value in migrate_config(config).items() if key not in ELSEWHERE}
 
 
-def tell(runs: Sequence[SeedRun]) -> None:
+def print_summary(runs: Sequence[SeedRun]) -> None:
     """Print the test's figures of each seed, their mean and their standard deviation over seeds (of a sample, n - 1).
 
     Args:

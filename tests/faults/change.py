@@ -181,7 +181,7 @@ class Account:
             optimizer.zero_grad()
             for batch in step:
                 pixels, labels = self.data.transform(self.data.pack[batch], training=False)  # type: ignore[index]
-                loss = classifier.loss(network(classifier.laid_out(pixels)).float(), labels, None)
+                loss = classifier.loss(network(classifier.to_memory_format(pixels)).float(), labels, None)
                 (loss * (after.accumulated / len(step)) / after.accumulated).backward()
                 images.append(batch.tolist())
             optimizer.step()

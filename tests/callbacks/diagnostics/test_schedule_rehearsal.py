@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from callbacks.diagnostics.schedule_rehearsal import ScheduleRehearsal
-from scripts.training.dry_run import Trial
+from scripts.training.dry_run import DryRun
 from tests.conftest import Run
 
 TORCH = "torch.optim.lr_scheduler"
@@ -41,7 +41,7 @@ def test_is_what_a_run_logs(
     flags += ["--trainer.accumulate_grad_batches=2", "--data.batch_size=64"]
     found = logged(train(*flags))
     rehearsal = ScheduleRehearsal()
-    Trial([*flags, "--data.root", str(data_root)], rehearsal, {}, scheduled=True)
+    DryRun([*flags, "--data.root", str(data_root)], rehearsal, {}, scheduled=True)
     assert rehearsal.steps_per_epoch == 11
     assert len(rehearsal.lrs) == 33
     assert len(found) >= 3
@@ -53,7 +53,7 @@ def test_the_run_may_end_within_an_epoch(train: Callable[..., Run], data_root: P
     flags = ["--trainer.max_steps=50", "--trainer.log_every_n_steps=1"]
     found = logged(train(*flags))
     rehearsal = ScheduleRehearsal()
-    Trial([*flags, "--data.root", str(data_root)], rehearsal, {}, scheduled=True)
+    DryRun([*flags, "--data.root", str(data_root)], rehearsal, {}, scheduled=True)
     assert rehearsal.steps_per_epoch == 21
     assert dict(enumerate(rates[0] for rates in rehearsal.lrs)) == pytest.approx(found)
 
@@ -65,13 +65,13 @@ def test_the_run_may_end_within_an_epoch(train: Callable[..., Run], data_root: P
 def test_one_cycle_changes_the_momentum(data_root: Path, optimizer: list[str], low: float, high: float) -> None:
     rehearsal = ScheduleRehearsal()
     flags = [*optimizer, "--model.scheduler", SCHEDULES["one-cycle"], "--data.root", str(data_root)]
-    Trial(flags, rehearsal, {"max_epochs": 5}, scheduled=True)
+    DryRun(flags, rehearsal, {"max_epochs": 5}, scheduled=True)
     assert min(rehearsal.momenta) == pytest.approx(low, abs=1e-3)
     assert max(rehearsal.momenta) == pytest.approx(high, abs=1e-3)
 
 
 def test_nothing_is_trained(data_root: Path) -> None:
     rehearsal = ScheduleRehearsal()
-    trial = Trial(["--data.root", str(data_root)], rehearsal, {"max_epochs": 2}, scheduled=True)
+    trial = DryRun(["--data.root", str(data_root)], rehearsal, {"max_epochs": 2}, scheduled=True)
     assert trial.trainer.global_step == 0
     assert all(torch.isfinite(value).all() for value in trial.model.state_dict().values())

@@ -8,7 +8,7 @@ from lightning.pytorch import Trainer
 from torch.utils.tensorboard import SummaryWriter
 
 from callbacks.curves import CSVLogger, TensorBoardLogger
-from callbacks.tensorboard.board import on_boards
+from callbacks.tensorboard.board import write_to_tensorboard
 
 
 def trainer_with(*loggers: Any, **facts: Any) -> Trainer:
@@ -26,9 +26,9 @@ def test_writes_to_each_logger_of_tensorboard_in_the_first_process(tmp_path: Pat
 
     ours, other = TensorBoardLogger(tmp_path / "a"), lightning.pytorch.loggers.TensorBoardLogger(tmp_path / "b")
     trainer = trainer_with(ours, other, CSVLogger(tmp_path / "c"))
-    on_boards(trainer, write)
+    write_to_tensorboard(trainer, write)
     assert written == [ours.log_dir, other.log_dir]
-    on_boards(trainer_with(ours, is_global_zero=False), write)
+    write_to_tensorboard(trainer_with(ours, is_global_zero=False), write)
     assert len(written) == 2
 
 
@@ -40,8 +40,8 @@ def test_what_belongs_to_the_start_is_not_written_again_where_a_run_is_resumed_i
 
     logger = TensorBoardLogger(tmp_path / "run")
     own, others = tmp_path / "run/checkpoints/last.ckpt", tmp_path / "other/checkpoints/last.ckpt"
-    on_boards(trainer_with(logger, ckpt_path=str(own)), write, at_start=True)
+    write_to_tensorboard(trainer_with(logger, ckpt_path=str(own)), write, at_start=True)
     assert not written
-    on_boards(trainer_with(logger, ckpt_path=str(others)), write, at_start=True)
-    on_boards(trainer_with(logger, ckpt_path=str(own)), write)
+    write_to_tensorboard(trainer_with(logger, ckpt_path=str(others)), write, at_start=True)
+    write_to_tensorboard(trainer_with(logger, ckpt_path=str(own)), write)
     assert len(written) == 2

@@ -8,8 +8,8 @@ from sklearn.datasets import load_digits
 
 from datamodules.decoding.image_file import UnreadableImageError
 from datamodules.decoding.image_files import (
-    Attempts,
     ImageFiles,
+    TryDecode,
     files_under,
     fingerprint_files,
     folders_in,
@@ -31,7 +31,7 @@ def folder(tmp_path: Path) -> Path:
 def test_says_of_each_that_it_cannot_decode_why(folder: Path) -> None:
     (folder / "train" / "0" / "2.png").write_text("text")
     images = ImageFiles(folder, np.array([b"train/0/0.png", b"train/0/2.png", b"none.png"]), (1, 8, 8))
-    chunk, errors = Attempts(images)[range(3)]
+    chunk, errors = TryDecode(images)[range(3)]
     assert np.array_equal(chunk[0], images.read(0))
     assert not chunk[1:].any()
     assert errors == {1: "it is no image", 2: "the file is not there"}

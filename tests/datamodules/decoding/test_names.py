@@ -1,11 +1,11 @@
 import pytest
 
-from datamodules.decoding.names import distinct_names, readable
+from datamodules.decoding.names import distinct_names, escape_name
 
 
 @pytest.mark.parametrize("name", ["cat.0.jpg", "Käse, 猫 & <b>.png", "a b"])
 def test_leaves_letters_and_signs_alone(name: str) -> None:
-    assert readable(name) == name
+    assert escape_name(name) == name
 
 
 @pytest.mark.parametrize(
@@ -18,8 +18,8 @@ def test_leaves_letters_and_signs_alone(name: str) -> None:
     ],
 )
 def test_shows_what_is_neither_as_its_code(name: str, text: str) -> None:
-    assert readable(name) == text
-    assert readable(name).isprintable()
+    assert escape_name(name) == text
+    assert escape_name(name).isprintable()
 
 
 def test_names_of_classes_are_each_different_and_stay_as_they_are() -> None:

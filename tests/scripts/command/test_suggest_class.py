@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.command.suggest_class import meant_class
+from scripts.command.suggest_class import suggest_class
 
 MEANT = {
     "--model.network=ConvNit": "model.network names ConvNit, and there is no such class; did you mean models.convnet.",
@@ -33,6 +33,6 @@ def test_a_class_within_another_is_the_one_that_is_told(refused: Callable[..., s
 
 def test_a_package_that_a_class_needs_is_no_class() -> None:
     assert (
-        meant_class("Parser key \"model.network\": given class_path 'models.mine.Net': No module named 'einops'.")
+        suggest_class("Parser key \"model.network\": given class_path 'models.mine.Net': No module named 'einops'.")
         is None
     )

@@ -7,7 +7,7 @@ from PIL import Image, ImageEnhance
 from sklearn.datasets import load_sample_image
 
 from datamodules.decoding.image_files import ImageFiles, listed
-from scripts.data_quality.duplicates import Fingerprints, fingerprint, joined, look_at, near_pairs, view
+from scripts.data_quality.duplicates import Fingerprints, concatenate, fingerprint, fingerprint_all, near_pairs, view
 
 
 def photo(row: int = 0, column: int = 0) -> Image.Image:
@@ -24,7 +24,7 @@ def files(folder: Path, *images: Image.Image) -> ImageFiles:
 
 
 def prints(folder: Path, *images: Image.Image) -> Fingerprints:
-    return joined(list(look_at(files(folder, *images))))
+    return concatenate(list(fingerprint_all(files(folder, *images))))
 
 
 def saved(image: Image.Image, quality: int) -> Image.Image:
@@ -86,7 +86,7 @@ def test_digest_is_of_what_a_viewer_shows(tmp_path: Path) -> None:
     images = listed(tmp_path, {"train": [(f"{n}.png", 0) for n in range(4)] + [("turned.png", 0)]}, (3, 8, 8))["train"][
         0
     ]
-    looked = joined(list(look_at(images)))
+    looked = concatenate(list(fingerprint_all(images)))
     assert looked.digests[0] == looked.digests[1]
     assert looked.digests[2] == looked.digests[4]
     assert len(set(looked.digests.tolist())) == 3
@@ -96,14 +96,14 @@ def test_digest_is_of_what_a_viewer_shows(tmp_path: Path) -> None:
 
 def test_arrays_and_files_are_looked_at_alike(tmp_path: Path) -> None:
     pixels = np.asarray(photo().resize((64, 64)))
-    array = joined(list(look_at(pixels.transpose(2, 0, 1)[None])))
+    array = concatenate(list(fingerprint_all(pixels.transpose(2, 0, 1)[None])))
     file = prints(tmp_path, Image.fromarray(pixels))
     assert array.hashes == file.hashes
     assert array.sizes.tolist() == file.sizes.tolist() == [[64, 64]]
     assert array.modes == file.modes == ["RGB"]
     many = np.zeros((2, 5, 8, 8), np.uint8)
     many[1, 4] = 1
-    digests = joined(list(look_at(many))).digests
+    digests = concatenate(list(fingerprint_all(many))).digests
     assert digests[0] != digests[1], "channels that are not shown count too"
     assert view(many, 0)[0].mode == "RGB"
 
@@ -112,6 +112,6 @@ def test_errors_keep_their_places(tmp_path: Path) -> None:
     images = files(tmp_path, *[photo().resize((16, 16))] * 70)
     for number in (3, 66):
         (tmp_path / f"{number}.png").write_bytes(b"")
-    looked = joined(list(look_at(images)))
+    looked = concatenate(list(fingerprint_all(images)))
     assert looked.errors == {3: "the file is empty", 66: "the file is empty"}
     assert len(looked.modes) == len(looked.hashes) == 70

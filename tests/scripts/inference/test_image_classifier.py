@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits, load_sample_image
 from datamodules.decoding.image_file import UnreadableImageError
 from scripts.inference.image_classifier import ImageClassifier, Prediction, load_classifier
 from scripts.inference.predictions import predict_split
-from scripts.inference.trained import computing, data_of, load_trained
+from scripts.inference.trained import autocast_context, data_of, load_trained
 from tests.conftest import Run
 
 SCANS = np.rint(load_digits().images * (255 / 16)).astype(np.uint8)
@@ -41,7 +41,7 @@ def test_the_checkpoint_alone_gives_to_the_last_digit_what_an_evaluation_gives(
     folder_data = ("--data=datamodules.image_folder.ImageFolder", f"--data.folder={photos}", "--data.image_size=24")
     run = train(*SHORT, *folder_data, "--trainer.precision", precision, "--data.batch_size=7")
     trained = load_trained(run.best)
-    with computing(trained, run.best):
+    with autocast_context(trained, run.best):
         expected = predict_split(trained, data_of(run.best, trained, []), "test")
 
     alone = tmp_path / "alone.ckpt"

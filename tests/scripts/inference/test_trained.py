@@ -9,7 +9,14 @@ from PIL import Image
 from datamodules.batching.randomness import random_key
 from datamodules.batching.split import stratified_split
 from scripts.inference.predictions import predict_split
-from scripts.inference.trained import computing, data_of, find_checkpoint, load_trained, refuse_other_classes, run_of
+from scripts.inference.trained import (
+    autocast_context,
+    data_of,
+    find_checkpoint,
+    load_trained,
+    refuse_other_classes,
+    run_of,
+)
 from scripts.uncertainty.calibration import cross_entropy
 from tests.conftest import Run
 from tests.datamodules.test_image_folder import SCANS, write_scans
@@ -156,7 +163,7 @@ def test_computes_in_the_precision_of_the_run(
     run = train(*SHORT, "--trainer.precision", precision)
     classifier = load_trained(run.best)
     data = data_of(run.best, classifier, [])
-    with torch.no_grad(), computing(classifier, run.best):
+    with torch.no_grad(), autocast_context(classifier, run.best):
         logits = classifier(torch.zeros(1, 1, 8, 8, device=classifier.device))
         found = predict_split(classifier, data, "test")
     assert logits.dtype == dtype

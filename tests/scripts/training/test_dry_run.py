@@ -8,7 +8,7 @@ from lightning.pytorch.callbacks import Callback
 from torch.optim.lr_scheduler import ConstantLR
 
 from callbacks.run.interruption import Interruption
-from scripts.training.dry_run import Trial
+from scripts.training.dry_run import DryRun
 
 
 class Watch(Callback):
@@ -27,7 +27,7 @@ def test_trains_with_one_callback_and_leaves_nothing(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     watch = Watch()
-    trial = Trial(["--data.root", str(data_root)], watch, {"max_steps": 3}, scheduled=False)
+    trial = DryRun(["--data.root", str(data_root)], watch, {"max_steps": 3}, scheduled=False)
     assert trial.trainer.global_step == 3
     interruption, only = watch.callbacks
     assert isinstance(interruption, Interruption)
@@ -55,7 +55,7 @@ def test_its_epochs_unfreeze_nothing(data_root: Path) -> None:
     frozen = Frozen()
     flags = ["--data.root", str(data_root), "--data.limit=200", "--model.freeze=[stages]"]
     trainer = {"max_epochs": -1, "max_steps": 12}
-    Trial([*flags, "--model.unfreeze={1: [stages]}"], frozen, trainer, scheduled=False)
+    DryRun([*flags, "--model.unfreeze={1: [stages]}"], frozen, trainer, scheduled=False)
     assert len(frozen.trained) > 1
     assert not any(frozen.trained.values())
 
@@ -63,4 +63,4 @@ def test_its_epochs_unfreeze_nothing(data_root: Path) -> None:
 def test_begins_anew(tmp_path: Path, data_root: Path, train: Any) -> None:
     run = train("--trainer.max_epochs=1")
     with pytest.raises(MisconfigurationException, match=r"leave it out, or give that run's config\.yaml with --config"):
-        Trial(["--ckpt_path", str(run.last)], Watch(), {}, scheduled=True)
+        DryRun(["--ckpt_path", str(run.last)], Watch(), {}, scheduled=True)

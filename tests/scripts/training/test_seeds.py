@@ -13,7 +13,7 @@ from callbacks.run.interruption import Stopped
 from models.serialization.checkpoint import read_checkpoint
 from scripts.train import main
 from scripts.training import seeds
-from scripts.training.seeds import Plan, SeedRun, find_run, number_of_seeds, spread, tell, train_seeds
+from scripts.training.seeds import Plan, SeedRun, find_run, number_of_seeds, print_summary, spread, train_seeds
 from scripts.training.seeds_plan import plan_seeds
 from tests.conftest import Run
 
@@ -185,7 +185,9 @@ def test_the_table_shows_what_there_is(tmp_path: Path, capsys: pytest.CaptureFix
         (run / "origin.json").write_text(json.dumps({"git_commit": f"{seed}" * 40, "changes": None}))
         (run / "constraints.txt").touch()
     figures = {"test/accuracy": 0.5, "val/accuracy": 0.25}
-    tell([*(SeedRun(seed, runs[seed], {"metrics": figures}) for seed in (0, 1)), SeedRun(2, None, None, "no space")])
+    print_summary(
+        [*(SeedRun(seed, runs[seed], {"metrics": figures}) for seed in (0, 1)), SeedRun(2, None, None, "no space")]
+    )
     said = capsys.readouterr()
     assert "0.5000 ± 0.0000 │ 2 seeds" in said.out
     assert "val/accuracy" not in said.out
