@@ -163,11 +163,7 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
             ) from error
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Try whether the folder takes a checkpoint.
-
-        Raises:
-            MisconfigurationException: If it does not.
-        """
+        """Try whether the folder takes a checkpoint."""
         self._written, self._is_training = time.monotonic(), False
         if not trainer.is_global_zero:
             return
@@ -182,11 +178,7 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
         refuse_small_disk(self._file(LAST).parent, size)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write from here on: before, a run may be refused, and a resumed one is not yet where its checkpoint is.
-
-        Raises:
-            MisconfigurationException: If the folder cannot take what training goes on from.
-        """
+        """Write from here on: before, a run may be refused, and a resumed one is not yet where its checkpoint is."""
         self._take_over(trainer)
         self._best_on_disk = self.best_model_path, self.best_model_score
         self._is_training = True
@@ -202,11 +194,7 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
             self._note_score(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note the metric, if this has measured it.
-
-        Raises:
-            MisconfigurationException: If it was not logged.
-        """
+        """Note the metric, if this has measured it."""
         refuse_unlogged(trainer.callback_metrics, self.monitor, "checkpoint")
         if not is_of_validation(self.monitor):
             self._note_score(trainer)
@@ -245,11 +233,7 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
         self._settle(trainer)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say so if the end of training could not be written.
-
-        Raises:
-            CheckpointError: If it could not, and still cannot.
-        """
+        """Say so if the end of training could not be written."""
         self._take_over(trainer)
         if self._failure:
             self._write(trainer)
@@ -367,15 +351,7 @@ def _best_of(path: Path, key: str) -> tuple[float, Basis | None] | None:
 
 
 def refuse_small_disk(folder: Path, size: int) -> None:
-    """Try whether a folder takes a file of a size.
-
-    Args:
-        folder: The folder, which is made.
-        size: Bytes.
-
-    Raises:
-        MisconfigurationException: If it does not.
-    """
+    """Try whether a folder takes a file of a size."""
     trial = folder / ".trial"
     try:
         folder.mkdir(parents=True, exist_ok=True)

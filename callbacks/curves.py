@@ -20,8 +20,8 @@ from models.serialization.durable_file import replace_file, replacing
 
 TABLE, EVENTS = ExperimentWriter.NAME_METRICS_FILE, "events.out.tfevents.*"
 
+# The events file of this start of the run alone, which is written anew when the run is taken up.
 SETTINGS = "events.out.tfevents.0.hparams"
-"""The events file of this start of the run alone, which is written anew when the run is taken up."""
 
 
 class Curves(OutsideSteps):
@@ -46,12 +46,7 @@ class Curves(OutsideSteps):
 
 
 def cut_curves(folder: Path, places: Mapping[str, int]) -> None:
-    """Take back what was written after a checkpoint.
-
-    Args:
-        folder: The run's folder.
-        places: The checkpoint's `curves`; without a checkpoint, empty.
-    """
+    """Take back what was written after a checkpoint."""
     for file in folder.glob(EVENTS):
         if file.name not in places:
             file.unlink()

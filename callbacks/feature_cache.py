@@ -23,14 +23,13 @@ from datamodules.loading.progress import Advance, progress
 from datamodules.packing.features import Chunk, Features, write_features
 from models.classifier import Classifier
 
-SPLITS = ("train", "val")
-"""The splits that are gone through in every epoch."""
+SPLITS = ("train", "val")  # the splits that are gone through in every epoch
 
+# Images that the backbone is given at once; the same whatever training's batch size, so that the cache serves all.
 IMAGES_AT_A_TIME = 64
-"""Images that the backbone is given at once; the same whatever training's batch size, so that the cache serves all."""
 
+# By how much of the largest feature one may differ from what was kept: another processor rounds otherwise.
 TOLERANCE = 1e-3
-"""By how much of the largest feature one may differ from what was kept: another processor rounds otherwise."""
 
 
 class FeatureCache(Callback):
@@ -61,11 +60,7 @@ class FeatureCache(Callback):
         self.folder = folder
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Have the loaders give features, before any of them is made.
-
-        Raises:
-            MisconfigurationException: If there is no frozen backbone with a head, or images are mixed.
-        """
+        """Have the loaders give features, before any of them is made."""
         if stage != "fit":
             return
         data, classifier = self._parts(trainer, pl_module)
@@ -76,11 +71,7 @@ class FeatureCache(Callback):
         classifier.on_features = _parts_of_network(classifier)[1].forward
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Find the features or compute them, now that the weights are in place; of several processes one does.
-
-        Raises:
-            MisconfigurationException: If they cannot be written, or the network is not its head after its backbone.
-        """
+        """Find the features or compute them, now that the weights are in place; of several processes one does."""
         data, classifier = self._parts(trainer, pl_module)
         assert data.features is not None, "setup comes before"
         variants = self.variants if data.augmentation else 1
@@ -208,11 +199,7 @@ def _chunks(
 
 
 def _compare_some(data: ImageDataModule, classifier: Classifier, trainer: Trainer, folder: Path) -> None:
-    """See that the first images of each split still have the features that were kept.
-
-    Raises:
-        ValueError: If they have not, whatever the identity did not show.
-    """
+    """See that the first images of each split still have the features that were kept."""
     assert data.features is not None, "they have been opened"
     for split in SPLITS:
         with closing(_chunks(data, classifier, trainer, split, 1, lambda number=1: None)) as chunks:

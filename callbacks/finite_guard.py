@@ -21,14 +21,13 @@ from callbacks.weight_average import WeightAverage
 from models.classifier import Classifier
 from models.serialization.durable_file import replacing
 
+# Steps in a row without a finite loss and gradient after which training stops in any case: nothing is learnt.
 MOST_IN_A_ROW = 10
-"""Steps in a row without a finite loss and gradient after which training stops in any case: nothing is learnt."""
 
+# Steps after which a new state is kept to go back to: what PaLM went back by (Chowdhery et al., 2022).
 ROLLBACK_STEPS = 100
-"""Steps after which a new state is kept to go back to: what PaLM went back by (Chowdhery et al., 2022)."""
 
-MOST_SAVED = 3
-"""Steps of a run whose batches are saved."""
+MOST_SAVED = 3  # steps of a run whose batches are saved
 
 
 class FiniteGuard(Callback):

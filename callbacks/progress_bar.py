@@ -10,11 +10,9 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from rich import get_console
 from rich.progress import BarColumn, ProgressColumn
 
-TEXTS = 76
-"""Columns of a terminal that the texts around the bar and one figure take."""
+TEXTS = 76  # columns of a terminal that the texts around the bar and one figure take
 
-FIGURE = 20
-"""Columns that each further figure takes."""
+FIGURE = 20  # columns that each further figure takes
 
 Metrics = dict[str, int | str | float | dict[str, float]]
 

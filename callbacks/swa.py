@@ -48,11 +48,7 @@ class SWA(WeightAverage):
         return 1 / (updates + 1)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Find the first epoch to average.
-
-        Raises:
-            MisconfigurationException: If there is none, or training may stop before it.
-        """
+        """Find the first epoch to average."""
         super().setup(trainer, pl_module, stage)
         if stage != "fit":
             return
@@ -75,11 +71,7 @@ class SWA(WeightAverage):
             )
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Go on with the average if it is of the epochs from `start` on; begin it anew if that is yet to come.
-
-        Raises:
-            MisconfigurationException: If it lacks an epoch from there on, or holds one from before.
-        """
+        """Go on with the average if it is of the epochs from `start` on; begin it anew if that is yet to come."""
         super().on_load_checkpoint(trainer, pl_module, checkpoint)
         if trainer.state.fn != "fit" or self.state_key not in checkpoint["callbacks"]:
             return  # the average begins with this run
@@ -96,11 +88,7 @@ class SWA(WeightAverage):
             )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """See that a run of a number of steps comes to the end of an epoch to average.
-
-        Raises:
-            MisconfigurationException: If it does not.
-        """
+        """See that a run of a number of steps comes to the end of an epoch to average."""
         steps, batches = trainer.estimated_stepping_batches, trainer.num_training_batches
         epochs = steps / math.ceil(batches / trainer.accumulate_grad_batches) if math.isfinite(batches) else math.inf
         if epochs < self._first_epoch + 1:

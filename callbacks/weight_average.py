@@ -100,11 +100,7 @@ class WeightAverage(Callback, ABC):
         return {"updates": self.updates, "average": average}
 
     def go_back(self, snapshot: dict[str, Any]) -> None:
-        """Have the average that there was.
-
-        Args:
-            snapshot: Of this average, on any device.
-        """
+        """Have the average that there was."""
         self.updates, average = snapshot["updates"], snapshot["average"]
         self._average = average and [
             value.to(trained.device, copy=True) for value, trained in zip(average, self._trained, strict=True)

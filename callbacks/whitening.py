@@ -12,11 +12,10 @@ from torch.nn import functional as F
 from datamodules.base import ImageDataModule
 from models.classifier import Classifier
 
+# Added to the variance along each direction, so that one in which nothing varies is not blown up (Jordan, 2024).
 VARIANCE_FLOOR = 5e-4
-"""Added to the variance along each direction, so that one in which nothing varies is not blown up (Jordan, 2024)."""
 
-CHUNK = 500
-"""Images whose patches are in memory at once."""
+CHUNK = 500  # images whose patches are in memory at once
 
 
 class Whitening(Callback):
@@ -45,11 +44,7 @@ class Whitening(Callback):
         self.images = images
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Set the kernels, unless a checkpoint has brought them.
-
-        Raises:
-            MisconfigurationException: If the network has no such layer, or one that cannot whiten.
-        """
+        """Set the kernels, unless a checkpoint has brought them."""
         network, data = cast(Classifier, pl_module).network, getattr(trainer, "datamodule", None)
         layer = dict(network.named_modules()).get(self.layer)
         if not isinstance(layer, nn.Conv2d) or layer.groups != 1:

@@ -34,8 +34,8 @@ from datamodules.packing.features import Features
 from datamodules.packing.pack import Pack
 from datamodules.packing.source import ImageSource
 
+# From this size on, copying a batch takes longer than what is spent on a batch of any size, some 0.1 ms.
 LARGE_BATCH_BYTES = 2**22
-"""From this size on, copying a batch takes longer than what is spent on a batch of any size, some 0.1 ms."""
 
 
 class NotesArguments(ABCMeta):

@@ -92,13 +92,6 @@ def read_batch(path: Path) -> dict[str, Any]:
     """Read one of CIFAR's pickled batches, as Python 2 or 3 wrote it.
 
     torchvision's reader takes none but the original files, and runs whatever is pickled in them.
-
-    Args:
-        path: The file.
-
-    Raises:
-        OSError: If it cannot be read.
-        MisconfigurationException: If it holds no arrays, or holds code.
     """
     try:
         batch = _ArraysOnly(io.BytesIO(path.read_bytes()), encoding="latin1").load()

@@ -23,23 +23,22 @@ from datamodules.decoding.image_files import (
 from datamodules.decoding.names import some_of
 from datamodules.packing.pack import Source
 
+# What public data sets call the folder of each split, as Hugging Face's `datasets` knows it, and that of images
+# without labels.
 SPLIT_WORDS = {
     "train": ("train", "training"),
     "val": ("val", "valid", "validation", "validate", "dev"),
     "test": ("test", "testing", "eval", "evaluation"),
     "unlabelled": ("pred", "predict", "prediction", "unlabeled", "unlabelled"),
 }
-"""What public data sets call the folder of each split, as Hugging Face's `datasets` knows it, and that of images
-without labels."""
 
 SPLIT_OF = {word: split for split, words in SPLIT_WORDS.items() for word in words}
 
-OTHER_WORDS = frozenset(("", "image", "img", "split"))
-"""What such names hold besides, as in `test_images`."""
+OTHER_WORDS = frozenset(("", "image", "img", "split"))  # what such names hold besides, as in `test_images`
 
+# Names of files that begin with their class, as in the competition Dogs vs. Cats (Kaggle, 2013), `cat.0.jpg`, and the
+# Oxford-IIIT Pet data set (Parkhi et al., 2012), `Abyssinian_1.jpg`.
 NUMBERED = re.compile(r"(.+?)[._]\d+(\.\w+)?")
-"""Names of files that begin with their class, as in the competition Dogs vs. Cats (Kaggle, 2013), `cat.0.jpg`, and the
-Oxford-IIIT Pet data set (Parkhi et al., 2012), `Abyssinian_1.jpg`."""
 
 
 def split_named(name: str) -> tuple[str, str] | None:
@@ -135,11 +134,7 @@ class ImageFolder(ImageDataModule):
 
     @cached_property
     def class_names(self) -> Sequence[str]:  # type: ignore[override]  # others declare theirs, these are folders
-        """The names of the class folders in `train`, sorted.
-
-        Raises:
-            MisconfigurationException: If there are none, or it is not clear which folders are classes.
-        """
+        """The names of the class folders in `train`, sorted."""
         if not self._class_folders:
             folder = self._split_folders["train"]
             raise MisconfigurationException(
@@ -213,12 +208,7 @@ def _classes_in(folder: Path) -> list[str]:
 
 
 def _unwrapped(folder: Path, is_one: Callable[[str], object] = lambda name: False) -> Path:
-    """The folder, or one within it that archives have wrapped in others: alone in its own, and with several classes.
-
-    Args:
-        folder: The folder.
-        is_one: Whether a name is that of a class or split, which is no wrapping.
-    """
+    """The folder, or one within it that archives have wrapped in others: alone in its own, and with several classes."""
     inner = folder
     while len(names := folders_in(inner)) == 1 and not is_one(names[0]):
         inner /= names[0]
@@ -226,15 +216,7 @@ def _unwrapped(folder: Path, is_one: Callable[[str], object] = lambda name: Fals
 
 
 def _named_splits(folder: Path, top: Path) -> dict[str, Path]:
-    """The folders in one that are named after splits; itself, for training, if there are none.
-
-    Args:
-        folder: The folder.
-        top: The folder that is searched, in which it lies.
-
-    Raises:
-        MisconfigurationException: If they may be classes.
-    """
+    """The folders in one that are named after splits; itself, for training, if there are none."""
     names = folders_in(folder)
     by_rest: dict[str, dict[str, list[str]]] = {}
     for name in names:

@@ -30,8 +30,8 @@ from models.training.optimization import Optimization, make_ready, make_schedule
 from models.training.parameter_groups import parameter_groups
 from models.training.test_time_augmentation import Views, average_logits
 
+# Normalised images, float `[B, C, H, W]`, and labels, int64 `[B]` or, of mixed images, probabilities `[B, K]`.
 Batch = tuple[Tensor, Tensor]
-"""Normalised images, float `[B, C, H, W]`, and labels, int64 `[B]` or, of mixed images, probabilities `[B, K]`."""
 
 
 class Classifier(LightningModule):

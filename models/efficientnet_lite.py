@@ -8,14 +8,13 @@ from torch.nn import functional as F
 
 from models.serialization.pretrained import Weights, load_weights, read_weights
 
+# Of each stage: blocks, kernel size, first stride, expansion, output channels (Tan and Le, 2019, table 1).
 BLOCKS = (
     *((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80)),
     *((3, 5, 1, 6, 112), (4, 5, 2, 6, 192), (1, 3, 1, 6, 320)),
 )
-"""Of each stage: blocks, kernel size, first stride, expansion, output channels (Tan and Le, 2019, table 1)."""
 
-STEM, FEATURES = 32, 1280
-"""Channels of the first convolution and of the last."""
+STEM, FEATURES = 32, 1280  # channels of the first convolution and of the last
 
 
 class SameConv2d(nn.Conv2d):

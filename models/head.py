@@ -39,14 +39,6 @@ def head_layers(
 
 
 def refuse_empty(name: str, sizes: Sequence[int]) -> None:
-    """Refuse layers or stages of nothing.
-
-    Args:
-        name: What the sizes are called.
-        sizes: Of each.
-
-    Raises:
-        ValueError: If a size is below 1.
-    """
+    """Refuse layers or stages of nothing."""
     if min(sizes, default=1) < 1:
         raise ValueError(f"{name} {list(sizes)} are not all at least 1; give whole numbers that are")

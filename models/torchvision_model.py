@@ -17,11 +17,11 @@ from models.head import head_layers
 from models.serialization.near_names import near_names
 from models.serialization.pretrained import Weights, load_weights, read_weights
 
+# Networks that were trained with further heads, and what the names of these heads' weights begin with.
 WITH_AUXILIARY_HEADS = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
-"""Networks that were trained with further heads, and what the names of these heads' weights begin with."""
 
+# Beginnings of names: these take images below torchvision's `min_size`; the others have no pixel left of those.
 SMALLER_IMAGES = ("efficientnet_v2", "maxvit", "swin", "vit")
-"""Beginnings of names: these take images below torchvision's `min_size`; the others have no pixel left of those."""
 
 
 class TorchvisionModel(nn.Module):

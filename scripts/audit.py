@@ -39,11 +39,9 @@ from scripts.data_quality.audit_page import Shown, ShownPair, write_audit_page
 from scripts.data_quality.duplicates import Fingerprints, concatenate, fingerprint_all, near_pairs, view
 from scripts.data_quality.stray_files import stray_files
 
-EXAMPLES = 3
-"""Findings of each kind that the table shows."""
+EXAMPLES = 3  # findings of each kind that the table shows
 
-MOST_CLASSES = 20
-"""Classes up to which the table has a row for each."""
+MOST_CLASSES = 20  # classes up to which the table has a row for each
 
 
 class Listing:
@@ -337,11 +335,7 @@ def show(audit: Audit) -> None:
 
 
 def refuse_unwritable(path: Path) -> None:
-    """See that a file can be written, before the work that it is to hold.
-
-    Raises:
-        MisconfigurationException: If it cannot.
-    """
+    """See that a file can be written, before the work that it is to hold."""
     was_there = path.exists()
     try:
         path.open("ab").close()
@@ -354,14 +348,7 @@ def refuse_unwritable(path: Path) -> None:
 
 
 def audit(options: argparse.Namespace, data: ImageDataModule) -> int:
-    """Look at a data set, and say and write what was found.
-
-    Returns:
-        The exit status.
-
-    Raises:
-        MisconfigurationException: If the data set cannot be read or a file cannot be written.
-    """
+    """Look at a data set, and say and write what was found."""
     outputs = [path for path in (options.json, options.html) if path is not None]
     for path in outputs:
         refuse_unwritable(path)

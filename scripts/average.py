@@ -38,17 +38,15 @@ from scripts.inference.predictions import predict_split
 from scripts.inference.trained import autocast_context, data_of, find_checkpoint, load_trained
 from scripts.uncertainty.calibration import cross_entropy
 
+# What a checkpoint needs to predict, and to say where it comes from.
 KEPT = (
     *("state_dict", "hyper_parameters", "hparams_name", "class_names", "preprocessing", "config"),
     *("epoch", "global_step", "data_fingerprint", "data_images", "git_commit", "versions", "pytorch-lightning_version"),
 )
-"""What a checkpoint needs to predict, and to say where it comes from."""
 
-SHOWN = 60
-"""Letters of a value in a message."""
+SHOWN = 60  # letters of a value in a message
 
-Figures = dict[str, float]
-"""Accuracy and loss of each split, as `val/accuracy`."""
+Figures = dict[str, float]  # accuracy and loss of each split, as `val/accuracy`
 
 State = Mapping[str, Tensor]
 
@@ -60,23 +58,7 @@ class NotWrittenError(Exception):
 def average(
     checkpoints: Sequence[Path], flags: Sequence[str], output: Path, greedy: bool, overwrite: bool
 ) -> dict[str, Figures]:
-    """Average checkpoints, say what it gives, and write the average.
-
-    Args:
-        checkpoints: Files, or runs' folders.
-        flags: Those of `scripts/train.py` about data.
-        output: The file to write.
-        greedy: Whether to leave out those that make the average worse.
-        overwrite: Whether to replace a file that is there.
-
-    Returns:
-        The figures of each part and, last, of the average; empty for one checkpoint.
-
-    Raises:
-        MisconfigurationException: If a checkpoint cannot be read, they do not fit each other, the data cannot be had,
-            or the file is there or cannot be written.
-        NotWrittenError: If the disk is full.
-    """
+    """Average checkpoints, say what it gives, and write the average."""
     silence_libraries()
     files = [find_checkpoint(checkpoint) for checkpoint in checkpoints]
     refuse_output(output, overwrite)
@@ -124,11 +106,7 @@ def average(
 
 
 def weights_only(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a checkpoint predicts: neither optimizer, schedule, loops and callbacks, nor weights beside an average.
-
-    Args:
-        checkpoint: As `models.serialization.checkpoint.read_checkpoint` gives it; it is left as it is.
-    """
+    """The part of a checkpoint that predicts: no optimizer, schedule, loops, callbacks or further weights."""
     kept = {key: checkpoint[key] for key in KEPT if key in checkpoint}
     for key, value in checkpoint.items():
         if isinstance(value, dict) and {"mean", "std"} <= value.keys() and key != "preprocessing":
@@ -137,17 +115,7 @@ def weights_only(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def refuse_differences(one: Path, first: Mapping[str, Any], other: Path, second: Mapping[str, Any]) -> None:
-    """See that two checkpoints are of the same network, classes and preprocessing.
-
-    Args:
-        one: A file.
-        first: What it holds.
-        other: Another.
-        second: What that holds.
-
-    Raises:
-        MisconfigurationException: If they are not; it names the first thing that differs.
-    """
+    """See that two checkpoints are of the same network, classes and preprocessing."""
     facts, others = _facts(first), _facts(second)
     for name in (*facts, *others):
         mine, theirs = (each.get(name, "absent") for each in (facts, others))
@@ -180,11 +148,7 @@ def _facts(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def average_states(states: Sequence[State]) -> dict[str, Tensor]:
-    """The equal average of weights, summed in float64; integers, and what is no tensor, are those of the first.
-
-    Args:
-        states: State dicts of the same names and shapes.
-    """
+    """The equal average of weights, summed in float64; integers, and what is no tensor, are those of the first."""
     return {
         name: torch.stack([state[name].double() for state in states]).mean(dim=0).to(tensor.dtype)
         if isinstance(tensor, Tensor) and tensor.is_floating_point()
@@ -194,14 +158,7 @@ def average_states(states: Sequence[State]) -> dict[str, Tensor]:
 
 
 def put_in(classifier: Classifier, checkpoint: Path, states: Sequence[State], data: ImageDataModule) -> None:
-    """Give a network the average of weights, with batch norm's statistics from an epoch of training images.
-
-    Args:
-        classifier: The network, left in evaluation mode.
-        checkpoint: Where it comes from.
-        states: The weights; a single one is taken as it is.
-        data: The data, set up.
-    """
+    """Give a network the average of weights, with batch norm's statistics from an epoch of training images."""
     classifier.load_state_dict(average_states(states))
     layers = trained_batch_norms(classifier.train())
     if layers and len(states) > 1:
@@ -220,14 +177,7 @@ def put_in(classifier: Classifier, checkpoint: Path, states: Sequence[State], da
 def evaluated(
     classifier: Classifier, checkpoint: Path, data: ImageDataModule, splits: Sequence[str] = ("val", "test")
 ) -> Figures:
-    """Accuracy and loss.
-
-    Args:
-        classifier: The network, in evaluation mode.
-        checkpoint: Where it comes from.
-        data: The data, set up.
-        splits: Where they are wanted; a test split of the same images as validation's is left out.
-    """
+    """Accuracy and loss."""
     figures: Figures = {}
     for split in splits:
         if split == "test" and data.tests_on_validation:

@@ -58,12 +58,11 @@ from scripts.inference.prediction_rows import write_rows
 from scripts.training.standard_program import time_standard_program
 from scripts.training.train_cli import TrainCLI
 
-TABLE_WIDTH = 110
-"""Columns of text that a table needs."""
+TABLE_WIDTH = 110  # columns of text that a table needs
 
-PILLOW_IMAGES = 3000
-"""Images that Pillow decodes to be compared with."""
+PILLOW_IMAGES = 3000  # images that Pillow decodes to be compared with
 
+# Arguments that a transform of torchvision shares with the augmentation of the same name.
 COUNTERPARTS = {
     "RandomAffine": ("degrees", "translate", "scale", "shear"),
     "RandomRotation": ("degrees",),
@@ -74,21 +73,10 @@ COUNTERPARTS = {
     "ColorJitter": ("brightness", "contrast", "saturation", "hue"),
     "RandomGrayscale": ("p",),
 }
-"""Arguments that a transform of torchvision shares with the augmentation of the same name."""
 
 
 def measure(flags: list[str], steps: int, seconds: float, standard: bool) -> dict[str, Any]:
-    """Train one configuration in this process.
-
-    Args:
-        flags: Those of scripts/train.py.
-        steps: Training batches per epoch, at most.
-        seconds: Time for the measurement of steps, roughly.
-        standard: Whether to time the standard program too.
-
-    Returns:
-        What was measured.
-    """
+    """Train one configuration in this process."""
     clock = StepBenchmark(seconds)
     with tempfile.TemporaryDirectory() as folder:
         quick = [f"--trainer.limit_train_batches={steps}", "--trainer.limit_val_batches=1"]
@@ -129,14 +117,7 @@ def measure(flags: list[str], steps: int, seconds: float, standard: bool) -> dic
 
 
 def measure_callbacks(flags: list[str]) -> dict[str, Any]:
-    """Train and test one configuration in this process, with a clock around each hook of each callback.
-
-    Args:
-        flags: Those of scripts/train.py.
-
-    Returns:
-        What was measured: of each callback, seconds and calls in training and in the test together.
-    """
+    """Train and test one configuration in this process, with a clock around each hook of each callback."""
     with tempfile.TemporaryDirectory() as folder:
         clock = f"--trainer.profiler={SimpleProfiler.__module__}.{SimpleProfiler.__qualname__}"
         report = (f"--trainer.profiler.dirpath={folder}", "--trainer.profiler.filename=hooks")
@@ -156,16 +137,7 @@ def measure_callbacks(flags: list[str]) -> dict[str, Any]:
 
 
 def measure_prediction(checkpoint: Path, images: Path, seconds: float) -> dict[str, Any]:
-    """Predict a folder of photographs again and again, with the network alone before and after each time.
-
-    Args:
-        checkpoint: The file, or a run's folder.
-        images: An image, a folder or a glob.
-        seconds: Time for the measurement, roughly; the photographs are predicted twice at least.
-
-    Returns:
-        What was measured.
-    """
+    """Predict a folder of photographs again and again, with the network alone before and after each time."""
     classifier, paths = load_classifier(checkpoint), input_images([str(images)])
     options = argparse.Namespace(batch_size=None, num_workers=None, top=0, probabilities=False, logits=False)
     _time_network(classifier, min(len(paths), 4 * classifier.batch_size))
@@ -205,15 +177,7 @@ def _time_network(classifier: ImageClassifier, images: int) -> float:
 
 
 def counterparts(augmentation: Sequence[Any], size: tuple[int, int]) -> list[Any]:
-    """Make transforms of torchvision of the same names and values.
-
-    Args:
-        augmentation: `class_path` and `init_args` of each module.
-        size: Height and width of the images.
-
-    Raises:
-        MisconfigurationException: If there is none of that name.
-    """
+    """Make transforms of torchvision of the same names and values."""
     made = []
     for module in augmentation:
         name = module.class_path.rpartition(".")[2]
@@ -230,12 +194,7 @@ def counterparts(augmentation: Sequence[Any], size: tuple[int, int]) -> list[Any
 
 
 def measure_data(data: ImageDataModule, folder: Path) -> dict[str, Any]:
-    """Measure the way of a data set's images to the first batch.
-
-    Args:
-        data: The data set, packed and set up.
-        folder: Where it is packed anew.
-    """
+    """Measure the way of a data set's images to the first batch."""
     source = data.from_source(data.read)
     row: dict[str, Any] = {"images": sum(len(labels) for _, labels in source.values())}
 
@@ -283,14 +242,7 @@ def _own_memory() -> int:
 
 
 def run_alone(arguments: list[str]) -> dict[str, Any]:
-    """Measure in a process of its own, which writes what a user would see to nowhere.
-
-    Args:
-        arguments: Those of this script, with one configuration at most.
-
-    Raises:
-        SystemExit: If training fails; it has said why.
-    """
+    """Measure in a process of its own, which writes what a user would see to nowhere."""
     with tempfile.NamedTemporaryFile() as file:
         # The bar is drawn as on a terminal: it is part of what a user's run costs.
         environment = os.environ | {"TTY_COMPATIBLE": "1", "TTY_INTERACTIVE": "1"}

@@ -41,20 +41,7 @@ def as_csv(comparison: Comparison) -> str:
 
 
 def compare(names: Sequence[str], files: dict[str, Path | None], predict: bool, flags: Sequence[str]) -> bool:
-    """Compare runs, print what is found, and write what is asked for.
-
-    Args:
-        names: As for `scripts.comparison.runs.find_runs`.
-        files: Where to write `html`, `csv`, `latex` and `markdown`, if anywhere.
-        predict: Whether networks may be tested on the same images.
-        flags: Those of `scripts/train.py` about data.
-
-    Returns:
-        Whether all runs could be read.
-
-    Raises:
-        MisconfigurationException: If none can be, or a file cannot be written.
-    """
+    """Compare runs, print what is found, and write what is asked for."""
     silence_libraries()
     for kind, path in files.items():
         if path and not path.parent.is_dir():

@@ -37,18 +37,15 @@ from scripts.report.figure import new_figure, picture_of
 
 Numbers = NDArray[np.float64]
 
-SHIPPED = ("china", "flower")
-"""Photographs that come with scikit-learn."""
+SHIPPED = ("china", "flower")  # photographs that come with scikit-learn
 
-SIDE = 320
-"""Pixels that a photograph's longer side is reduced to."""
+SIDE = 320  # pixels that a photograph's longer side is reduced to
 
-MOST_NUMBERS = 32
-"""Numbers of a signal up to which they are printed one by one."""
+MOST_NUMBERS = 32  # numbers of a signal up to which they are printed one by one
 
-MOST_CELLS = 16
-"""Cells on a side up to which they are drawn one by one."""
+MOST_CELLS = 16  # cells on a side up to which they are drawn one by one
 
+# Each sums to 0, and so gives 0 where the image is even, or to 1, and so keeps its brightness.
 KERNELS: Mapping[str, Numbers] = {
     # J. M. S. Prewitt, 1970; I. Sobel and G. Feldman, 1968, which weighs the middle more.
     "vertical edges": np.array([[-1.0, 0, 1], [-1, 0, 1], [-1, 0, 1]]),
@@ -59,7 +56,6 @@ KERNELS: Mapping[str, Numbers] = {
     "blur": np.full((5, 5), 1 / 25),
     "sharpen": np.array([[0.0, -1, 0], [-1, 5, -1], [0, -1, 0]]),
 }
-"""Each sums to 0, and so gives 0 where the image is even, or to 1, and so keeps its brightness."""
 
 
 class Steps(NamedTuple):

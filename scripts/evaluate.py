@@ -42,17 +42,13 @@ from scripts.report.run_curves import Curves, read_curves
 from scripts.uncertainty.calibration import BINS, Reliability, fit_temperature, reliability
 from scripts.uncertainty.intervals import CONFIDENCE, Interval, class_figures, class_intervals, wilson
 
-PAIRS = 10
-"""Most confused pairs of classes that are shown."""
+PAIRS = 10  # most confused pairs of classes that are shown
 
-PICTURES_OF_A_PAIR = 5
-"""Images that are shown of each."""
+PICTURES_OF_A_PAIR = 5  # images that are shown of each
 
-SMALLEST_SIDE = 96
-"""Pixels that a picture with what the network looked at has at least."""
+SMALLEST_SIDE = 96  # pixels that a picture with what the network looked at has at least
 
-FIGURES = ("precision", "recall", "f1")
-"""Of each class."""
+FIGURES = ("precision", "recall", "f1")  # of each class
 
 
 @dataclass(frozen=True)
@@ -309,12 +305,7 @@ def laid_over(image: Image.Image, seen: Tensor) -> Image.Image:
 
 
 def page_values(found: Evaluation, most_images: int) -> dict[str, Any]:
-    """What `evaluation.html` shows.
-
-    Args:
-        found: The evaluation.
-        most_images: Pictures in each part of the page.
-    """
+    """What `evaluation.html` shows."""
     tested, pictures = found.tested, Pictures(found)
     names, network, data = tested.class_names, found.classifier.network, type(found.data).__name__
     by_class = found.is_shown_by_class
@@ -362,19 +353,7 @@ def _pairs(found: Evaluation, pictures: Pictures) -> Iterator[tuple[str, str, in
 
 
 def evaluate(checkpoint: Path, flags: Sequence[str], split: str, output: Path | None, images: int) -> Evaluation:
-    """Predict, and write page, figures and table.
-
-    Args:
-        checkpoint: The file, or a run's folder.
-        flags: Those of `scripts/train.py` about data.
-        split: `train`, `val` or `test`.
-        output: The folder; by default `evaluation` in the run's, else beside the checkpoint.
-        images: Pictures in each part of the page.
-
-    Raises:
-        MisconfigurationException: If checkpoint or data cannot be had, do not fit each other, or the folder cannot be
-            written.
-    """
+    """Predict, and write page, figures and table."""
     silence_libraries()
     checkpoint = find_checkpoint(checkpoint)
     classifier = load_trained(checkpoint)

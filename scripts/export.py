@@ -37,32 +37,16 @@ from scripts.inference.image_classifier import load_classifier
 from scripts.inference.shown_image import as_network_sees
 from scripts.inference.trained import data_of, find_checkpoint, load_trained, run_of
 
-BATCH_SIZES = (1, 2, 5, 8)
-"""Images at a time in which the file is compared with the checkpoint, each image once."""
+BATCH_SIZES = (1, 2, 5, 8)  # images at a time in which the file is compared with the checkpoint, each image once
 
+# Of two probabilities, in float32: what another order of the same sums makes of them stays well below.
 LARGEST_DIFFERENCE = 1e-4
-"""Of two probabilities, in float32: what another order of the same sums makes of them stays well below."""
 
-LARGEST_ROUNDING = 0.01
-"""Of two probabilities, one of them in bfloat16, without a warning."""
+LARGEST_ROUNDING = 0.01  # of two probabilities, one of them in bfloat16, without a warning
 
 
 def export(checkpoint: Path, name: str, output: Path | None, overwrite: bool) -> Path:
-    """Write a checkpoint's network in another format, if it does the same there.
-
-    Args:
-        checkpoint: The file, or a run's folder.
-        name: One of `FORMATS`.
-        output: The file; by default in the run's folder, else beside the checkpoint, of the checkpoint's name.
-        overwrite: Whether to replace one that is there.
-
-    Returns:
-        The file.
-
-    Raises:
-        MisconfigurationException: If the checkpoint cannot be read, or the file is there or cannot be written.
-        ExportError: If the network cannot be exported, the file gives something else, or the disk is full.
-    """
+    """Write a checkpoint's network in another format, if it does the same there."""
     silence_libraries()
     format_ = FORMATS[name]
     checkpoint = find_checkpoint(checkpoint)

@@ -26,15 +26,7 @@ from scripts.training.dry_run import DryRun
 
 
 def draw(test: RangeTest, suggestion: Suggestion) -> Image.Image:
-    """Draw the loss against the learning rate.
-
-    Args:
-        test: A test that is over.
-        suggestion: What to mark.
-
-    Returns:
-        The picture, RGB.
-    """
+    """Draw the loss against the learning rate."""
     figure = new_figure()
     axes = figure.subplots()
     smoothed = smooth(test.losses)
@@ -55,13 +47,7 @@ def draw(test: RangeTest, suggestion: Suggestion) -> Image.Image:
 
 
 def write_events(folder: Path, test: RangeTest, picture: Image.Image) -> None:
-    """Write curves and picture for TensorBoard.
-
-    Args:
-        folder: Where.
-        test: A test that is over.
-        picture: Its diagram.
-    """
+    """Write curves and picture for TensorBoard."""
     with SummaryWriter(str(folder)) as writer:
         for step, (lr, loss) in enumerate(zip(test.lrs, test.losses, strict=True)):
             writer.add_scalar("range_test/lr", lr, step)
@@ -72,18 +58,7 @@ def write_events(folder: Path, test: RangeTest, picture: Image.Image) -> None:
 
 
 def find_lr(flags: Sequence[str], min_lr: float, max_lr: float, steps: int, output: Path) -> Suggestion:
-    """Run the test, draw it and say what it suggests.
-
-    Args:
-        flags: Those of `scripts/train.py fit`.
-        min_lr: The learning rate of the first step.
-        max_lr: That of the last.
-        steps: Optimizer steps.
-        output: The picture's file.
-
-    Raises:
-        MisconfigurationException: If a setting makes no sense, or the loss diverges at once or does not fall.
-    """
+    """Run the test, draw it and say what it suggests."""
     with progress("range test", steps) as advance:
         test = RangeTest(min_lr, max_lr, steps, advance)
         trial = DryRun(flags, test, {"max_epochs": -1, "max_steps": steps, "max_time": None}, scheduled=False)

@@ -31,11 +31,10 @@ from models.serialization.plain_data import read_json, read_yaml
 from scripts.command.configuration import mistakes_in_one_sentence
 from scripts.command.expansion import to_path
 
-FEATURES = "features-"
-"""What the name of a feature cache begins with; that of a pack, with its data set's."""
+FEATURES = "features-"  # what the name of a feature cache begins with; that of a pack, with its data set's
 
+# Names that packs and feature caches are given, and those that are being written.
 NAME = re.compile(r"(\.?)\w+-[0-9a-f]{12}(\.part)?")
-"""Names that packs and feature caches are given, and those that are being written."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +62,7 @@ class Stored:
 
 
 def find_stored(folder: Path) -> list[Stored]:
-    """The packs and feature caches in a folder, the one that was used last first.
-
-    Raises:
-        MisconfigurationException: If there is no such folder.
-    """
+    """The packs and feature caches in a folder, the one that was used last first."""
     if not folder.is_dir():
         raise MisconfigurationException(
             f"There is no folder {folder}; give the one that packs lie in, such as data/packs."
@@ -100,14 +95,7 @@ def _described(path: Path) -> tuple[str, str]:
 
 
 def trained_on(runs: Path) -> tuple[dict[str, int], set[str]]:
-    """The fingerprints of the images that runs were trained on.
-
-    Args:
-        runs: The folder of all experiments.
-
-    Returns:
-        How many runs were trained on each, and those that a run with a feature cache was trained on.
-    """
+    """The fingerprints of the images that runs were trained on."""
     counts: dict[str, int] = {}
     cached: set[str] = set()
     for config in runs.rglob(CONFIG):
@@ -124,12 +112,7 @@ def trained_on(runs: Path) -> tuple[dict[str, int], set[str]]:
 
 
 def needs(stored: Sequence[Stored], runs: Path) -> dict[Path, str]:
-    """Why each pack and feature cache is needed; nothing of one that is not.
-
-    Args:
-        stored: All of them, the one that was used last first.
-        runs: The folder of all experiments.
-    """
+    """Why each pack and feature cache is needed; nothing of one that is not."""
     counts, cached = trained_on(runs)
     needed: dict[Path, str] = {}
     latest: set[tuple[str, str]] = set()
@@ -143,11 +126,7 @@ def needs(stored: Sequence[Stored], runs: Path) -> dict[Path, str]:
 
 
 def remove(stored: Stored) -> None:
-    """Remove a pack or a feature cache, whole or not at all.
-
-    Raises:
-        MisconfigurationException: If it is being written, or cannot be removed.
-    """
+    """Remove a pack or a feature cache, whole or not at all."""
     name = stored.folder.name.removeprefix(".").removesuffix(".part")
     try:
         with FileLock(stored.folder.with_name(f"{name}.lock"), blocking=False):
@@ -167,11 +146,7 @@ def remove(stored: Stored) -> None:
 
 
 def chosen(stored: Sequence[Stored], names: Collection[str]) -> list[Stored]:
-    """Those of some names.
-
-    Raises:
-        MisconfigurationException: If there is none of a name.
-    """
+    """Those of some names."""
     there = {each.folder.name: each for each in stored}
     if unknown := sorted(set(names) - there.keys()):
         raise MisconfigurationException(

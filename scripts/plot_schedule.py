@@ -21,14 +21,7 @@ from scripts.training.dry_run import DryRun
 
 
 def draw(schedule: ScheduleRehearsal) -> Image.Image:
-    """Draw the learning rate of each group of parameters over the steps of a run.
-
-    Args:
-        schedule: What was found.
-
-    Returns:
-        The picture, RGB.
-    """
+    """Draw the learning rate of each group of parameters over the steps of a run."""
     figure = new_figure()
     axes = figure.subplots()
     curves = list(dict.fromkeys(zip(*schedule.lrs, strict=True)))

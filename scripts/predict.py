@@ -28,18 +28,7 @@ from scripts.inference.prediction_rows import write_rows
 
 
 def predict(options: argparse.Namespace) -> int:
-    """Predict what is asked for.
-
-    Args:
-        options: The command line's.
-
-    Returns:
-        How many images have errors.
-
-    Raises:
-        MisconfigurationException: If checkpoint, images or output cannot be had or do not fit each other.
-        OutputError: If the output cannot be written any longer.
-    """
+    """Predict what is asked for."""
     if options.resume and not options.output:
         raise MisconfigurationException("--resume goes on with a file; say with --output which.")
     paths = input_images(options.paths, options.list)
@@ -66,11 +55,7 @@ def predict(options: argparse.Namespace) -> int:
 
 
 def whole_number(text: str, least: int = 1) -> int:
-    """The number that the text says, for argparse.
-
-    Raises:
-        ValueError: If it is none, or less than the least.
-    """
+    """The number that the text says, for argparse."""
     if int(text) < least:
         raise ValueError(text)
     return int(text)

@@ -50,6 +50,7 @@ class Experiment:
     classes: int | None = None
 
 
+# The published experiments. What their sources call validation is here reported as test, on the same images.
 EXPERIMENTS = (
     Experiment("mnist/convnet", "test 0.989", at_least=0.989),
     Experiment("cifar2/mlp", "val 0.794", at_least=0.794),
@@ -66,7 +67,6 @@ EXPERIMENTS = (
     Experiment("dogs-vs-cats/vgg16-augmented", "val 0.985", at_least=0.985),
     Experiment("dogs-vs-cats/vgg16-features", "an epoch in under 5 s, same accuracy", at_least=0.9845),
 )
-"""The published experiments. What their sources call validation is here reported as test, on the same images."""
 
 
 @dataclass
@@ -137,17 +137,7 @@ class Ledger:
 
 
 def train_experiment(experiment: Experiment, seeds: int, runs: Path, flags: Sequence[str]) -> Outcome:
-    """Train and test an experiment with seeds 0, 1, ..., as far as that was not done.
-
-    Args:
-        experiment: Which.
-        seeds: How many.
-        runs: The folder of all runs.
-        flags: Further flags of scripts/train.py.
-
-    Returns:
-        What became of it; a mistake in its configuration, or in the data, is its problem and not that of the others.
-    """
+    """Train and test an experiment with seeds 0, 1, ..., as far as that was not done."""
     config = CONFIGS / f"{experiment.name}.yaml"
     own = ("--config", str(config), "--experiment", experiment.name, "--runs", str(runs))
     try:
@@ -194,13 +184,7 @@ def row(outcome: Outcome) -> str:
 
 
 def write_results(path: Path, outcomes: Sequence[Outcome], note: str = "") -> None:
-    """Write the table.
-
-    Args:
-        path: The file; replaced whole.
-        outcomes: What became of each experiment.
-        note: What a reader is to know of these runs besides.
-    """
+    """Write the table."""
     lines = [
         "# Results",
         "",
@@ -220,19 +204,7 @@ def write_results(path: Path, outcomes: Sequence[Outcome], note: str = "") -> No
 def reproduce(
     chosen: Sequence[str], seeds: int, runs: Path, output: Path, flags: Sequence[str], note: str = ""
 ) -> bool:
-    """Run experiments and write the table of all, after each of them.
-
-    Args:
-        chosen: The experiments to run; of the others the table shows what was done before.
-        seeds: Runs of each.
-        runs: The folder of all runs.
-        output: The table.
-        flags: Further flags of scripts/train.py.
-        note: What is to be written under the table.
-
-    Returns:
-        Whether every run gave results.
-    """
+    """Run experiments and write the table of all, after each of them."""
     outcomes: dict[str, Outcome] = {}
     experiments = {experiment.name: experiment for experiment in EXPERIMENTS}
     for name in dict.fromkeys(chosen):

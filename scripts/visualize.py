@@ -42,11 +42,9 @@ from scripts.interpretation.architecture import layer_table, layers_of
 from scripts.interpretation.embedding import embedding_picture, features_of, last_linear, t_sne, write_projector
 from scripts.interpretation.layer_pictures import activations_picture, attribution_picture
 
-MOST_TILES = 64
-"""Maps or filters in a picture unless asked for otherwise."""
+MOST_TILES = 64  # maps or filters in a picture unless asked for otherwise
 
-MOST_IMAGES = 2000
-"""Images whose features are laid out unless asked for otherwise; t-SNE takes seconds for them."""
+MOST_IMAGES = 2000  # images whose features are laid out unless asked for otherwise; t-SNE takes seconds for them
 
 
 @dataclass(frozen=True)
@@ -209,11 +207,7 @@ COMMANDS: dict[str, Callable[[Subject], Image.Image | None]] = {
 
 
 def visualize(options: argparse.Namespace, flags: Sequence[str]) -> None:
-    """Do what is asked, and write and show the picture.
-
-    Raises:
-        MisconfigurationException: If it cannot be done.
-    """
+    """Do what is asked, and write and show the picture."""
     silence_libraries()
     output = None
     if options.command != "architecture":

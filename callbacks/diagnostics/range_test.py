@@ -9,20 +9,16 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-SMOOTHING = 0.8
-"""What a mean of the loss keeps from one step to the next: it is over some five to each side."""
+SMOOTHING = 0.8  # what a mean of the loss keeps from one step to the next: it is over some five to each side
 
-DIVERGED = 4.0
-"""How many times its lowest value the running mean of the loss may reach; fastai's rule and Lightning's."""
+DIVERGED = 4.0  # how many times its lowest value the running mean of the loss may reach; fastai's rule and Lightning's
 
+# Times its value in the beginning above which a loss counts no more, lest the last ones outweigh all others.
 CEILING = 1.5
-"""Times its value in the beginning above which a loss counts no more, lest the last ones outweigh all others."""
 
-UNSETTLED = 10
-"""Steps in the beginning that tell how much the loss varies by itself; Lightning leaves out as many."""
+UNSETTLED = 10  # steps in the beginning that tell how much the loss varies by itself; Lightning leaves out as many
 
-FEWEST_STEPS = 3 * UNSETTLED
-"""Steps of which enough are left for a curve."""
+FEWEST_STEPS = 3 * UNSETTLED  # steps of which enough are left for a curve
 
 
 class RangeTest(Callback):
@@ -139,16 +135,7 @@ def smooth(losses: Sequence[float]) -> list[float]:
 
 
 def suggest(lrs: Sequence[float], losses: Sequence[float]) -> Suggestion:
-    """Read a range test.
-
-    Args:
-        lrs: The learning rate of each step, growing by a constant factor.
-        losses: The loss of each step.
-
-    Raises:
-        MisconfigurationException: If the loss has diverged or risen from the beginning, or has not fallen by more than
-            it varies from step to step anyway.
-    """
+    """Read a range test."""
     if not losses or not math.isfinite(losses[0]):
         raise MisconfigurationException(
             f"The loss of the first step is {losses[0] if losses else 'missing'}, before anything was learnt; look at "

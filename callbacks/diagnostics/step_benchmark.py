@@ -10,11 +10,9 @@ from lightning.pytorch.callbacks import Callback
 
 from models.classifier import Classifier
 
-WARMUP_STEPS = 5
-"""Steps of the bare loop before each measurement, in which caches and allocators settle."""
+WARMUP_STEPS = 5  # steps of the bare loop before each measurement, in which caches and allocators settle
 
-FEWEST_EPOCHS = 3
-"""Epochs that are kept at least, for a median."""
+FEWEST_EPOCHS = 3  # epochs that are kept at least, for a median
 
 
 class StepBenchmark(Callback):

@@ -17,12 +17,11 @@ from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnect
 from callbacks.run.safe_points import add_safe_points, highest_in_any_process
 from datamodules.loading.loader import WorkerError, lost_worker
 
+# What the process leaves with on each signal that it heeds.
 EXIT_STATUS = {signal.SIGTERM: 143, signal.SIGUSR1: 143, signal.SIGINT: 130, signal.SIGHUP: 129}
-"""What the process leaves with on each signal that it heeds."""
 
 
-LOST_WORKER = 1000
-"""What processes tell each other besides the numbers of signals."""
+LOST_WORKER = 1000  # what processes tell each other besides the numbers of signals
 
 
 def heeded() -> list[signal.Signals]:
@@ -74,9 +73,6 @@ def heeding_signals() -> Iterator[None]:
 
     Where the loop of a Trainer with an `Interruption` runs, they do so between two batches. One that comes when a loop
     is just over is heeded in the next.
-
-    Raises:
-        Stopped: Where a signal finds the process.
     """
     if threading.current_thread() is not threading.main_thread():  # which alone may choose what signals do
         yield

@@ -8,9 +8,6 @@ def is_logged_step(trainer: Trainer) -> bool:
 
     The n-th are Lightning's, by `trainer.log_every_n_steps`; the others are there so that a short run has points too.
     A function of the place in the run alone, so that a resumed run has the same.
-
-    Args:
-        trainer: In a training batch, with `log_every_n_steps` 0 if there is to be no point.
     """
     every, step = trainer.log_every_n_steps, trainer.global_step  # type: ignore[attr-defined]  # declared nowhere
     if not every:
@@ -21,9 +18,5 @@ def is_logged_step(trainer: Trainer) -> bool:
 
 
 def first_batch(trainer: Trainer) -> int:
-    """The batch of this epoch from which on batches are accumulated: that with which it was taken up.
-
-    Args:
-        trainer: In a training batch.
-    """
+    """The batch of this epoch from which on batches are accumulated: that with which it was taken up."""
     return getattr(trainer.fit_loop.epoch_loop, "first_batch", 0)

@@ -3,10 +3,10 @@
 import re
 from typing import Any
 
+# What the names of these callbacks began with before they had a package of their own.
 TENSORBOARD = re.compile(
     r"callbacks(?=\.(confusion_matrix|custom_scalars|filters|hyperparameters|model_graph|preview|worst_mistakes)\.\w+$)"
 )
-"""What the names of these callbacks began with before they had a package of their own."""
 
 
 def _with_moved_classes(node: Any) -> Any:
@@ -18,11 +18,7 @@ def _with_moved_classes(node: Any) -> Any:
 
 
 def migrate_config(config: dict[str, Any]) -> dict[str, Any]:
-    """Bring a configuration to this version: where classes have moved to, and the rule by which a run drew its splits.
-
-    Args:
-        config: Any configuration. One that does not name all arguments of its data is no run's, and gets no rule.
-    """
+    """Bring a configuration to this version: where classes have moved to, and the rule of a run's splits."""
     config = _with_moved_classes(config)
     data: Any = config.get("data")
     given = data.get("init_args") if isinstance(data, dict) else None

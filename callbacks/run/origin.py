@@ -22,22 +22,21 @@ from datamodules.packing.pack import FINGERPRINT
 from models.serialization.durable_file import replace_file
 from models.serialization.plain_data import read_json
 
+# The files of a run's folder that say where it comes from.
 ORIGIN, RESTARTS, CONSTRAINTS, CHANGES = "origin.json", "restarts.json", "constraints.txt", "changes.patch"
-"""The files of a run's folder that say where it comes from."""
 
+# What is kept of a start and makes no difference to what is computed, or is configured.
 PASSING = ("started", "command", "directory", "seed", "repeats")
-"""What is kept of a start and makes no difference to what is computed, or is configured."""
 
 PROJECT = Path(__file__).resolve().parents[2]
 
+# Folders of the project whose new files are part of the code that ran.
 SOURCES = ("models", "datamodules", "callbacks", "scripts", "configs")
-"""Folders of the project whose new files are part of the code that ran."""
 
+# The largest new file and the most new files that are kept whole, and the most that are named.
 SOURCE_BYTES, SOURCE_FILES, NAMED = 100_000, 20, 100
-"""The largest new file and the most new files that are kept whole, and the most that are named."""
 
-MISSING = "none"
-"""What stands for a value that one of two records lacks."""
+MISSING = "none"  # what stands for a value that one of two records lacks
 
 Facts = dict[str, Any]
 
@@ -145,11 +144,7 @@ def processor() -> str:
 
 
 def machine(device: torch.device) -> Facts:
-    """What of the hardware and its drivers may make a difference to a bit.
-
-    Args:
-        device: What is trained on.
-    """
+    """What of the hardware and its drivers may make a difference to a bit."""
     facts: Facts = {
         "device": device.type,
         "cpu": processor(),
@@ -166,15 +161,7 @@ def machine(device: torch.device) -> Facts:
 
 
 def describe_start(command: Sequence[str], device: torch.device, processes: int, seed: int | None, data: str) -> Facts:
-    """What a run is started with, in plain types.
-
-    Args:
-        command: The command line.
-        device: What is trained on.
-        processes: How many train together.
-        seed: Of everything random.
-        data: The data's fingerprint.
-    """
+    """What a run is started with, in plain types."""
     return {
         "started": f"{datetime.now().astimezone():%Y-%m-%dT%H:%M:%S%z}",
         "command": escape_name(shlex.join(command)),
@@ -199,15 +186,7 @@ def describe_start(command: Sequence[str], device: torch.device, processes: int,
 
 
 def keep_origin(folder: Path, start: Facts) -> None:
-    """Write what a run is started with.
-
-    Args:
-        folder: The run's folder.
-        start: As `describe_start` gives it, and what else is to be kept.
-
-    Raises:
-        OSError: If a file cannot be written.
-    """
+    """Write what a run is started with."""
     if code().changes:
         replace_file(folder / CHANGES, code().changes or b"")
     lines = sorted(f"{name}=={version}\n" for name, version in packages().items())
@@ -216,20 +195,7 @@ def keep_origin(folder: Path, start: Facts) -> None:
 
 
 def note_restart(folder: Path, start: Facts, step: int, configured: Mapping[str, tuple[Any, Any]]) -> list[str]:
-    """Add to a run that goes on in what it differs from its origin, which stays as it is; nothing if in nothing.
-
-    Args:
-        folder: The run's folder.
-        start: As `describe_start` gives it.
-        step: The optimizer step from which the run goes on.
-        configured: What was configured otherwise before, and how it is now, by its key.
-
-    Returns:
-        The differences, a line each.
-
-    Raises:
-        OSError: If a file cannot be written.
-    """
+    """Add to a run that goes on in what it differs from its origin, which stays as it is; nothing if in nothing."""
     origin = read_origin(folder)
     if origin is None:
         return []
@@ -249,11 +215,7 @@ def note_restart(folder: Path, start: Facts, step: int, configured: Mapping[str,
 
 
 def read_origin(folder: Path) -> Facts | None:
-    """What a run was started with, flat and with its packages; None if it has kept none.
-
-    Args:
-        folder: The run's folder.
-    """
+    """What a run was started with, flat and with its packages; None if it has kept none."""
     try:
         start = read_json(folder / ORIGIN)
         lines = (folder / CONSTRAINTS).read_text().splitlines()
@@ -263,21 +225,13 @@ def read_origin(folder: Path) -> Facts | None:
 
 
 def repeated_run(folder: Path) -> Path | None:
-    """The folder of the run that a run does again, if it does and that is still there.
-
-    Args:
-        folder: The run's folder.
-    """
+    """The folder of the run that a run does again, if it does and that is still there."""
     original = (read_origin(folder) or {}).get("repeats")
     return Path(original) if isinstance(original, str) and Path(original).is_dir() else None
 
 
 def read_restarts(folder: Path) -> list[Facts]:
-    """The later starts of a run that differed from the first.
-
-    Args:
-        folder: The run's folder.
-    """
+    """The later starts of a run that differed from the first."""
     try:
         restarts = read_json(folder / RESTARTS)
         return [each for each in restarts if "step" in each and all(map(_is_change, each["differs"].values()))]

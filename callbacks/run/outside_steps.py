@@ -2,6 +2,7 @@
 
 from lightning.pytorch.callbacks import Callback
 
+# What Lightning calls of each callback in every training step.
 STEP_HOOKS = (
     "on_train_batch_start",
     "on_before_zero_grad",
@@ -10,7 +11,6 @@ STEP_HOOKS = (
     "on_before_optimizer_step",
     "on_train_batch_end",
 )
-"""What Lightning calls of each callback in every training step."""
 
 
 class OutsideSteps(Callback):

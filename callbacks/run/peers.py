@@ -15,20 +15,16 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, 
 
 T = TypeVar("T")
 
-PATIENCE_SECONDS = 300.0
-"""How long the processes of a run may take to come together."""
+PATIENCE_SECONDS = 300.0  # how long the processes of a run may take to come together
 
-GRACE_SECONDS = 10.0
-"""How long a process may take to end in order after it has lost the others."""
+GRACE_SECONDS = 10.0  # how long a process may take to end in order after it has lost the others
 
-LOOK_SECONDS = 1.0
-"""Between two looks for lost processes."""
+LOOK_SECONDS = 1.0  # between two looks for lost processes
 
+# After as many looks without a sign of life, a process counts as lost; looks, because all may have been stopped.
 SILENT_LOOKS = 30
-"""After as many looks without a sign of life, a process counts as lost; looks, because all may have been stopped."""
 
-FIRST = "KINDLING_FIRST_PROCESS"
-"""Tells the number of the process that has started the others to these."""
+FIRST = "KINDLING_FIRST_PROCESS"  # tells the number of the process that has started the others to these
 
 LOST = "Another process of this run has ended, and this one with it; see what it said."
 
@@ -44,16 +40,6 @@ def come_together(meet: Callable[[], T], is_lost: Callable[[], bool] = lambda: F
     """Wait for the other processes of the run, but heed signals meanwhile, and not for ever.
 
     torch waits for them in C++, where Python can act on no signal; so this happens in a thread.
-
-    Args:
-        meet: What waits for them.
-        is_lost: Whether one of them will never come.
-
-    Returns:
-        What `meet` returns.
-
-    Raises:
-        PeerError: If a process has ended, or they have not come within `PATIENCE_SECONDS`.
     """
     met: Future[T] = Future()
 
@@ -81,11 +67,7 @@ def come_together(meet: Callable[[], T], is_lost: Callable[[], bool] = lambda: F
 
 
 def let_come_together(trainer: Trainer) -> None:
-    """Let the Trainer's processes form their group as `come_together` says.
-
-    Args:
-        trainer: Before it starts any.
-    """
+    """Let the Trainer's processes form their group as `come_together` says."""
     if trainer.world_size == 1:
         return
     strategy, launcher = trainer.strategy, trainer.strategy.launcher
@@ -109,13 +91,7 @@ def let_come_together(trainer: Trainer) -> None:
 
 
 def signs_of_life(store: TCPStore, rank: int, processes: int) -> Callable[[], bool]:
-    """Makes what gives a sign of life until the group is up, and says whether another process gives none any more.
-
-    Args:
-        store: A connection to the first process's store, for this alone.
-        rank: This process's number.
-        processes: How many there are; the first looks after all, and the others notice its end.
-    """
+    """Makes what gives a sign of life until the group is up, and says whether another process gives none any more."""
     seen = dict.fromkeys(range(1, processes if rank == 0 else 0), (0, 0))
 
     def is_lost() -> bool:
@@ -156,20 +132,13 @@ def watch(is_lost: Callable[[], bool]) -> None:
     """End this process if it has lost another that it cannot do without, and does not end by itself.
 
     What waits for a process that has gone may wait in C++ or on a GPU, where no signal is heeded.
-
-    Args:
-        is_lost: Looks whether it has.
     """
     _watches.append(_Watch(is_lost))
     _watches[-1].start()
 
 
 def leave(end: SystemExit) -> None:
-    """End the process at once if a thread still waits for others, which Python's own end may not survive.
-
-    Args:
-        end: With the status.
-    """
+    """End the process at once if a thread still waits for others, which Python's own end may not survive."""
     if any(thread.is_alive() for thread in _waiting):
         sys.stdout.flush()
         sys.stderr.flush()
@@ -180,13 +149,7 @@ _stores: list[TCPStore] = []
 
 
 def open_store(address: str, port: int, *, is_first: bool) -> TCPStore:
-    """The store of the first process of a run, which serves the others until `part`.
-
-    Args:
-        address: Where the others look for it.
-        port: Where, too; 0 for the first to choose.
-        is_first: Whether this process is the first.
-    """
+    """The store of the first process of a run, which serves the others until `part`."""
     _stores.append(TCPStore(address, port, is_master=is_first, wait_for_workers=False, multi_tenant=True))
     return _stores[-1]
 

@@ -20,23 +20,18 @@ from callbacks.run.peers import come_together, part, signs_of_life, watch
 from models.serialization.durable_file import replace_file
 from models.serialization.plain_data import read_json
 
-CONFIG = "config.yaml"
-"""The run's resolved configuration, in its folder from before the first step."""
+CONFIG = "config.yaml"  # the run's resolved configuration, in its folder from before the first step
 
-RESULTS = "results.json"
-"""The run's figures, in its folder when training is over, and again after the test."""
+RESULTS = "results.json"  # the run's figures, in its folder when training is over, and again after the test
 
-NUMBER = "number.txt"
-"""Which start in the experiment the run's last one was, counted from 1: clocks may be set back."""
+NUMBER = "number.txt"  # which start in the experiment the run's last one was, counted from 1: clocks may be set back
 
+# What is written into the run's folder besides checkpoints and what a user puts there.
 RECORDS = "*.yaml", "*.json", "*.csv", "*.txt", "*.patch", "events.out.tfevents.*"
-"""What is written into the run's folder besides checkpoints and what a user puts there."""
 
-CHECKPOINTS = "checkpoints"
-"""The folder of checkpoints in the run's folder."""
+CHECKPOINTS = "checkpoints"  # the folder of checkpoints in the run's folder
 
-VARIABLE = "KINDLING_RUN_FOLDER"
-"""Tells the folder to the processes that the first one starts."""
+VARIABLE = "KINDLING_RUN_FOLDER"  # tells the folder to the processes that the first one starts
 
 _held: list[FileLock] = []
 
@@ -48,17 +43,6 @@ def agree_on_run_folder(experiment: Path, resumed: Path | None = None) -> Path:
     also knows the folder when it starts them again after a failure; those that srun starts, or a torchrun that shares
     no store, ask the first one. A job that was queued or started again goes on with what its command has begun and not
     finished.
-
-    Args:
-        experiment: The folder of all runs of the experiment.
-        resumed: The folder, if it is already known.
-
-    Returns:
-        The folder: new, or that of a run to go on with.
-
-    Raises:
-        MisconfigurationException: If it cannot be made.
-        PeerError: If the first process does not tell it.
     """
     first = _get_rank() in (None, 0)
     job, is_again = slurm.job() or torchrun.job(), slurm.was_queued_again() or torchrun.has_started_again()
@@ -94,24 +78,13 @@ def _newest_unfinished(experiment: Path, name: str) -> Path | None:
 
 
 def number_start(run: Path) -> None:
-    """Give a run's start the number that follows those of all starts of the experiment's runs.
-
-    Args:
-        run: Its folder.
-
-    Raises:
-        OSError: If it cannot be written.
-    """
+    """Give a run's start the number that follows those of all starts of the experiment's runs."""
     before = [order_of_start(file.parent)[0] for file in run.parent.glob(f"*/{NUMBER}")]
     replace_file(run / NUMBER, f"{max(before, default=0) + 1}\n")
 
 
 def order_of_start(run: Path) -> tuple[int, int]:
-    """What sorts the runs of an experiment by their last start; of runs from before there were numbers, by the clock.
-
-    Args:
-        run: Its folder.
-    """
+    """Sort key: the number of a run's last start, or the time of it where a run has no number."""
     try:
         with (run / NUMBER).open("rb") as file:
             number = file.read(20).strip()
@@ -122,11 +95,7 @@ def order_of_start(run: Path) -> tuple[int, int]:
 
 
 def read_results(run: Path) -> dict[str, Any]:
-    """A run's figures as in `results.json`; none if there are none.
-
-    Args:
-        run: Its folder.
-    """
+    """A run's figures as in `results.json`; none if there are none."""
     try:
         results = read_json(run / RESULTS)
     except (OSError, ValueError):
@@ -135,30 +104,17 @@ def read_results(run: Path) -> dict[str, Any]:
 
 
 def is_tested(results: Mapping[str, Any]) -> bool:
-    """Whether figures are those of a run that has come to its end.
-
-    Args:
-        results: As in `results.json`.
-    """
+    """Whether figures are those of a run that has come to its end."""
     return any(name.startswith("test/") for name in results.get("metrics", {}))
 
 
 def read_records(run: Path) -> dict[Path, bytes]:
-    """What a run's folder holds of what starting or going on with it writes, without its checkpoints.
-
-    Args:
-        run: The folder.
-    """
+    """What a run's folder holds of what starting or going on with it writes, without its checkpoints."""
     return {file: file.read_bytes() for pattern in RECORDS for file in run.glob(pattern)}
 
 
 def put_back(run: Path, records: Mapping[Path, bytes]) -> None:
-    """Make a run's folder what it was.
-
-    Args:
-        run: The folder.
-        records: What `read_records` has found there.
-    """
+    """Make a run's folder what it was."""
     now = read_records(run)
     for file in now.keys() - records.keys():
         file.unlink()
@@ -168,14 +124,7 @@ def put_back(run: Path, records: Mapping[Path, bytes]) -> None:
 
 
 def newest_run(experiment: Path) -> Path:
-    """Find the run that was started last.
-
-    Args:
-        experiment: The folder of all runs of the experiment.
-
-    Raises:
-        MisconfigurationException: If there is none.
-    """
+    """Find the run that was started last."""
     runs = [file.parent for file in experiment.glob(f"*/{CONFIG}")]
     if not runs:
         raise MisconfigurationException(
@@ -186,14 +135,7 @@ def newest_run(experiment: Path) -> Path:
 
 
 def refuse_links(folder: Path) -> None:
-    """See that a run that goes on in its folder writes nowhere else.
-
-    Args:
-        folder: The folder.
-
-    Raises:
-        MisconfigurationException: If it holds a link that leads out of it.
-    """
+    """See that a run that goes on in its folder writes nowhere else."""
     for path in sorted(folder.rglob("*")):
         if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
             raise MisconfigurationException(
@@ -203,14 +145,7 @@ def refuse_links(folder: Path) -> None:
 
 
 def hold(folder: Path) -> None:
-    """Keep a run's folder for this process until `release_folders`.
-
-    Args:
-        folder: The folder.
-
-    Raises:
-        MisconfigurationException: If another process trains in it.
-    """
+    """Keep a run's folder for this process until `release_folders`."""
     lock = FileLock(folder / ".lock", blocking=False)
     try:
         lock.acquire()
@@ -222,12 +157,7 @@ def hold(folder: Path) -> None:
 
 
 def wait_until_left(folder: Path, seconds: float) -> None:
-    """Wait until no process trains in a run's folder, but not for ever.
-
-    Args:
-        folder: The folder.
-        seconds: How long at most.
-    """
+    """Wait until no process trains in a run's folder, but not for ever."""
     lock = FileLock(folder / ".lock", timeout=seconds)
     with suppress(Timeout), lock:
         pass
@@ -241,18 +171,7 @@ def release_folders() -> None:
 
 
 def make_run_folder(experiment: Path, name: str | None = None) -> Path:
-    """Make a folder for one run alone, even when two start in the same second.
-
-    Args:
-        experiment: The folder of all runs of the experiment.
-        name: The folder's name, to which a number is added if it is taken; by default date and time.
-
-    Returns:
-        The new, empty folder.
-
-    Raises:
-        MisconfigurationException: If it cannot be made.
-    """
+    """Make a folder for one run alone, even when two start in the same second."""
     name = name or f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
     for number in count(1):
         folder = experiment / (name if number == 1 else f"{name}_{number}")

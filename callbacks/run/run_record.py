@@ -23,8 +23,8 @@ from models.classifier import Classifier
 from models.serialization.checkpoint import VERSION
 from models.serialization.durable_file import replace_file, replacing
 
+# The packages whose versions decide what a run computes.
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "kornia")
-"""The packages whose versions decide what a run computes."""
 
 
 class RunRecord(OutsideSteps):
@@ -183,21 +183,13 @@ class RunRecord(OutsideSteps):
             self._training_clock.start()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Pause, and count the epoch's images.
-
-        Raises:
-            MisconfigurationException: If the data's files are not those that the images were read from.
-        """
+        """Pause, and count the epoch's images."""
         self._training_clock.stop()
         self._images += int(cast(Classifier, pl_module).train_metrics.total) * trainer.world_size
         _refuse_changed_files(trainer)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write what training has given.
-
-        Raises:
-            MisconfigurationException: If the data's files are not those that the images were read from.
-        """
+        """Write what training has given."""
         _refuse_changed_files(trainer)
         self.is_kept = True
         self._run_clock.stop()

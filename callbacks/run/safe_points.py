@@ -29,20 +29,13 @@ def add_safe_points(trainer: Trainer) -> None:
     So that what is saved here are the weights that were validated, a validation that is due between batches whose
     gradients belong together waits for their step; Lightning's would look at the weights before it. The weights that
     `max_steps` ends with are validated too, wherever that is.
-
-    Args:
-        trainer: The Trainer, before it restores a checkpoint; called again, nothing happens.
     """
     if not isinstance(trainer.fit_loop, _Epochs):
         trainer.fit_loop = _Epochs(trainer)
 
 
 def validate_after_this_step(trainer: Trainer) -> None:
-    """Let a validation follow the step of the batch that is being trained, whether one is due or not.
-
-    Args:
-        trainer: With safe points.
-    """
+    """Let a validation follow the step of the batch that is being trained, whether one is due or not."""
     if isinstance(loop := trainer.fit_loop.epoch_loop, _Batches):
         loop._validation_waits = trainer.enable_validation
 
@@ -126,11 +119,7 @@ class _Batches(_TrainingEpochLoop):
     """The batch that an epoch was taken up with, from which on batches are accumulated."""
 
     def take_up(self) -> bool:
-        """Find the place in a broken epoch again, in batches as they are now.
-
-        Returns:
-            Whether the epoch goes on there; else it begins again.
-        """
+        """Find the place in a broken epoch again, in batches as they are now."""
         data = getattr(self.trainer, "datamodule", None)
         batches = cast(_ProcessedTracker, self.batch_progress.current)
         if isinstance(data, ImageDataModule):

@@ -11,11 +11,11 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, 
 from callbacks.run import torchrun
 from callbacks.run.peers import open_store
 
+# Names of jobs that are shells, in which commands are not started by srun, as Lightning has it.
 INTERACTIVE = "bash", "interactive"
-"""Names of jobs that are shells, in which commands are not started by srun, as Lightning has it."""
 
+# Between the port that processes train by, which Lightning takes from the job's number, and that of `store`.
 PORTS_APART = 10_000
-"""Between the port that processes train by, which Lightning takes from the job's number, and that of `store`."""
 
 
 def job() -> str:
@@ -32,11 +32,7 @@ def tasks() -> int:
 
 
 def refuse_unknown_tasks() -> None:
-    """See that the job says which of its processes this is, and how many are on each node.
-
-    Raises:
-        MisconfigurationException: If it does not.
-    """
+    """See that the job says which of its processes this is, and how many are on each node."""
     if tasks() > 1 and not {"SLURM_PROCID", "SLURM_NTASKS_PER_NODE"} <= os.environ.keys():
         raise MisconfigurationException(
             f"The job of SLURM has {tasks()} tasks, but does not say how many of them are on each node: ask for as "
@@ -50,11 +46,7 @@ def was_queued_again() -> bool:
 
 
 def store(*, is_first: bool) -> TCPStore:
-    """What processes that srun has started together tell each other by, whatever ran in the job before them.
-
-    Args:
-        is_first: Whether this process is the first, where the others look for it.
-    """
+    """What processes that srun has started together tell each other by, whatever ran in the job before them."""
     environment = SLURMEnvironment()
     address, port = environment.main_address, environment.main_port + PORTS_APART
     try:

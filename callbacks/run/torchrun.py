@@ -8,11 +8,10 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, 
 
 from callbacks.run.peers import open_store
 
+# Says `True` if the store at MASTER_ADDR and MASTER_PORT is torchrun's own, which outlives the processes.
 SHARED = "TORCHELASTIC_USE_AGENT_STORE"
-"""Says `True` if the store at MASTER_ADDR and MASTER_PORT is torchrun's own, which outlives the processes."""
 
-PORT = "KINDLING_PORT"
-"""Where that store tells the port of the first process's."""
+PORT = "KINDLING_PORT"  # where that store tells the port of the first process's
 
 
 def has_started_this() -> bool:
@@ -35,9 +34,6 @@ def store(*, is_first: bool) -> TCPStore:
 
     Their group is to form by the latter: torchrun's still holds the addresses of processes that have failed, for which
     those that it starts again would wait.
-
-    Args:
-        is_first: Whether this process is the first.
     """
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     if os.environ.get(SHARED) != "True":

@@ -11,13 +11,7 @@ from callbacks.curves import TensorBoardLogger
 
 
 def write_to_tensorboard(trainer: Trainer, write: Callable[[SummaryWriter], None], *, at_start: bool = False) -> None:
-    """Write for TensorBoard what is no figure, in the first process, to every logger of its kind.
-
-    Args:
-        trainer: Whose loggers they are.
-        write: What is done with the writer of each.
-        at_start: Whether it belongs to the start of a run: a run that is taken up in its own folder has it there.
-    """
+    """Write for TensorBoard what is no figure, in the first process, to every logger of its kind."""
     if not trainer.is_global_zero:
         return
     for logger in trainer.loggers:

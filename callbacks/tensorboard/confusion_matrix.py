@@ -20,32 +20,26 @@ from datamodules.decoding.names import escape_name
 from models.classifier import Classifier
 from models.training.monitor import Basis, basis, still_holds
 
+# Classes up to which all are drawn or listed: of more, that takes seconds and gigabytes, and nothing can be seen.
 MOST_CLASSES = 1000
-"""Classes up to which all are drawn or listed: of more, that takes seconds and gigabytes, and nothing can be seen."""
 
-MOST_NUMBERED = 20
-"""Classes up to which the number of images is written into each cell."""
+MOST_NUMBERED = 20  # classes up to which the number of images is written into each cell
 
-CELL = 12
-"""Pixels of a cell where there are more: its row's name is still to be read beside it."""
+CELL = 12  # pixels of a cell where there are more: its row's name is still to be read beside it
 
-LONGEST_SIDE = 3000
-"""Pixels of all cells in a row; where they must be smaller for it, there are no names."""
+LONGEST_SIDE = 3000  # pixels of all cells in a row; where they must be smaller for it, there are no names
 
-NUMBERED_CELL, NUMBERED_FONT = 32, 16
-"""Pixels of a cell at least, and of its letters, where there are not."""
+NUMBERED_CELL, NUMBERED_FONT = 32, 16  # pixels of a cell at least, and of its letters, where there are not
 
-FONT = 11
-"""Pixels of the letters where there are more."""
+FONT = 11  # pixels of the letters where there are more
 
-WIDEST_NAME = 150
-"""Pixels of a class name."""
+WIDEST_NAME = 150  # pixels of a class name
 
+# Shares of a class's images at which a cell takes the next shade, finer where mistakes are.
 SHADES = 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7
-"""Shares of a class's images at which a cell takes the next shade, finer where mistakes are."""
 
+# The shades: cividis, which looks the same to the colour-blind (Nuñez et al., 2018).
 COLOURS = "#d9dfea", "#b5c3d9", "#8da3c4", "#6a86ad", "#4b6a97", "#2f5080", "#173869", "#00224e"
-"""The shades: cividis, which looks the same to the colour-blind (Nuñez et al., 2018)."""
 
 
 class ConfusionMatrix(OutsideSteps):

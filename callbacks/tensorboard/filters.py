@@ -15,14 +15,11 @@ from callbacks.tensorboard.board import write_to_tensorboard
 from callbacks.tensorboard.image_grid import image_grid
 from models.classifier import Classifier
 
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)
-"""The layers whose filters can be drawn."""
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)  # the layers whose filters can be drawn
 
-COLUMNS = 8
-"""Tiles in a row."""
+COLUMNS = 8  # tiles in a row
 
-MOST_INPUTS = 16
-"""Input channels up to which each filter has a row of its own."""
+MOST_INPUTS = 16  # input channels up to which each filter has a row of its own
 
 
 class Filters(OutsideSteps):
@@ -73,16 +70,7 @@ def convolutions(network: nn.Module) -> list[str]:
 
 
 def filters_picture(weight: Tensor, most: int) -> Image.Image:
-    """Draw the filters of a convolution, on one scale that is the same on both sides of 0.
-
-    Args:
-        weight: float `[out, in, h, w]`, or `[out, in, w]`. Of three input channels, drawn as red, green and blue, grey
-            where they are 0; of others a tile for each pair of channels, blue where negative and red where positive.
-        most: Tiles to draw, from the first.
-
-    Returns:
-        RGB.
-    """
+    """Draw the filters of a convolution, on one scale that is the same on both sides of 0."""
     weight = weight.detach().float().cpu()
     if weight.ndim == 3:
         weight = weight[:, :, None]

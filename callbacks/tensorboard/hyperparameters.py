@@ -24,14 +24,13 @@ from models.serialization.durable_file import replacing
 
 Value = str | bool | int | float
 
+# Arguments of the Trainer that decide what is learnt.
 TRAINER = (
     *("max_epochs", "max_steps", "max_time", "accumulate_grad_batches", "limit_train_batches"),
     *("gradient_clip_val", "gradient_clip_algorithm", "sync_batchnorm"),
 )
-"""Arguments of the Trainer that decide what is learnt."""
 
-CALLBACKS = ("weight_average", "early_stopping", "feature_cache")
-"""Callbacks that do."""
+CALLBACKS = ("weight_average", "early_stopping", "feature_cache")  # callbacks that do
 
 
 class Hyperparameters(OutsideSteps):
@@ -75,13 +74,7 @@ class Hyperparameters(OutsideSteps):
 
 
 def hyperparameters(config: Mapping[str, Any], precision: str, processes: int) -> dict[str, Value]:
-    """The settings of a run that decide what is learnt, by the rule of `Hyperparameters`.
-
-    Args:
-        config: The resolved configuration.
-        precision: That of the Trainer.
-        processes: Over how many it runs.
-    """
+    """The settings of a run that decide what is learnt, by the rule of `Hyperparameters`."""
     found: dict[str, Value] = {"seed_everything": config["seed_everything"]}
     found |= _settings("data", config["data"], numbers=False)
     found |= _settings("data.batch_size", config["data"].get("init_args", {}).get("batch_size"))

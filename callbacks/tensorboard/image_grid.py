@@ -11,17 +11,13 @@ from torch import Tensor
 
 from datamodules.decoding.names import escape_name
 
-TILE = 96
-"""Pixels that a tile's longer side has at least; it has less than twice as many."""
+TILE = 96  # pixels that a tile's longer side has at least; it has less than twice as many
 
-GAP = 8
-"""Pixels between tiles and around them."""
+GAP = 8  # pixels between tiles and around them
 
-FONT_SIZE, LINE_HEIGHT = 12, 15
-"""Pixels of a caption's letters, and from one line to the next."""
+FONT_SIZE, LINE_HEIGHT = 12, 15  # pixels of a caption's letters, and from one line to the next
 
-BACKGROUND = (235, 235, 235)
-"""Tells the edges of white images and of black ones."""
+BACKGROUND = (235, 235, 235)  # tells the edges of white images and of black ones
 
 
 def image_grid(images: Tensor, captions: Sequence[str], columns: int = 8) -> Image.Image:

@@ -16,11 +16,9 @@ from datamodules.base import ImageDataModule
 from datamodules.batching.transform import Batch, unnormalised
 from datamodules.decoding.names import in_markdown
 
-LONGEST_TABLE = 50
-"""Classes up to which all are listed."""
+LONGEST_TABLE = 50  # classes up to which all are listed
 
-ENDS = 10
-"""Classes listed of the largest and of the smallest where there are more."""
+ENDS = 10  # classes listed of the largest and of the smallest where there are more
 
 
 class Preview(Callback):
@@ -100,13 +98,7 @@ def captions(labels: Tensor, class_names: Sequence[str]) -> list[str]:
 
 
 def class_table(class_names: Sequence[str], counts: Sequence[int], epoch_counts: Sequence[int]) -> str:
-    """List the images of each class, in Markdown; of many classes, the largest and the smallest.
-
-    Args:
-        class_names: `K` names.
-        counts: The training images of each class, `K` numbers.
-        epoch_counts: The images of each class that an epoch shows, `K` numbers.
-    """
+    """List the images of each class, in Markdown; of many classes, the largest and the smallest."""
     labels = list(range(len(class_names)))
     lines = ["| class | training images | images an epoch |", "|---|---:|---:|"]
     if len(labels) > LONGEST_TABLE:

@@ -17,9 +17,9 @@ from callbacks.tensorboard.image_grid import image_grid
 from datamodules.batching.transform import unnormalised
 from models.classifier import Classifier
 
+# Images float `[n, C, H, W]`; prediction and label int64 `[n, 2]`; their probabilities float32 `[n, 2]`, the first -1
+# where the prediction is right.
 Mistakes = tuple[Tensor, Tensor, Tensor]
-"""Images float `[n, C, H, W]`; prediction and label int64 `[n, 2]`; their probabilities float32 `[n, 2]`, the first -1
-where the prediction is right."""
 
 
 class WorstMistakes(OutsideSteps):
@@ -107,12 +107,7 @@ def mistakes(images: Tensor, labels: Tensor, logits: Tensor) -> Mistakes:
 
 
 def worst(found: Sequence[Tensor], most: int) -> Mistakes:
-    """Those whose wrong class is the most probable, the first of equals first.
-
-    Args:
-        found: As `Mistakes`.
-        most: How many, n.
-    """
+    """Those whose wrong class is the most probable, the first of equals first."""
     order = found[2][:, 0].argsort(descending=True, stable=True)[:most]
     images, classes, probabilities = (part[order] for part in found)
     return images, classes, probabilities

@@ -11,8 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-KnownImages = Mapping[str, Tensor]
-"""For each split, int32 `[N]`; plain, so that a checkpoint can hold it."""
+KnownImages = Mapping[str, Tensor]  # for each split, int32 `[N]`; plain, so that a checkpoint can hold it
 
 
 def known_images(splits: Mapping[str, Tensor], contents: NDArray[np.uint64]) -> dict[str, Tensor]:
@@ -29,24 +28,14 @@ def known_images(splits: Mapping[str, Tensor], contents: NDArray[np.uint64]) -> 
 
 
 def trained_on_both(earlier: KnownImages, now: KnownImages) -> dict[str, Tensor]:
-    """The images of a run that goes on with other data: what it was ever trained on is no image to test it on.
-
-    Args:
-        earlier: Those that it was trained on.
-        now: Those that it goes on with.
-    """
+    """The images of a run that goes on with other data: what it was ever trained on is no image to test it on."""
     seen = earlier["train"]
     apart = {split: images[~torch.isin(images, seen)] for split, images in now.items() if split != "train"}
     return {"train": torch.unique(torch.cat([seen, now["train"]])), **apart}
 
 
 def data_changes(then: KnownImages, now: KnownImages) -> str:
-    """Say in how far data and splits are not those of training; nothing if they are.
-
-    Args:
-        then: The images of training.
-        now: Those that are measured on.
-    """
+    """Say in how far data and splits are not those of training; nothing if they are."""
     before, here = (torch.unique(torch.cat(list(images.values()))) for images in (then, now))
     new, gone = (int((~torch.isin(one, other)).sum()) for one, other in ((here, before), (before, here)))
     # Of two copies that were in two splits all along, the audit tells.

@@ -28,6 +28,7 @@ class Normalization:
             raise ValueError(f"std is {list(self.std)}; no standard deviation is negative")
 
 
+# Known normalisations by name; each number is that of the set's own training images unless said otherwise.
 NORMALIZATIONS = {
     # The training images of ILSVRC 2012, as torchvision's pretrained weights expect them.
     "imagenet": Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
@@ -43,22 +44,10 @@ NORMALIZATIONS = {
     # Only scaled to [0, 1].
     "none": Normalization((0.0,), (1.0,)),
 }
-"""Known normalisations by name; each number is that of the set's own training images unless said otherwise."""
 
 
 def chosen_normalization(choice: str | Normalization, channels: int) -> Normalization | None:
-    """What `data.normalization` stands for.
-
-    Args:
-        choice: `computed`, a name in `NORMALIZATIONS`, or mean and std.
-        channels: Channels of the images, C.
-
-    Returns:
-        One that has `C` channels; nothing where it is to be computed.
-
-    Raises:
-        MisconfigurationException: If there is none of this name, or it is for another number of channels.
-    """
+    """What `data.normalization` stands for."""
     if isinstance(choice, str):
         if choice == "computed":
             return None

@@ -9,20 +9,13 @@ import numpy as np
 import torch
 from torch import nn
 
-EVALUATION = -1
-"""In place of an epoch: what is drawn in validation, test and prediction is the same each time."""
+EVALUATION = -1  # in place of an epoch: what is drawn in validation, test and prediction is the same each time
 
 Generator = torch.Generator | np.random.Generator | np.random.RandomState | random.Random
 
 
 def random_key(*parts: int) -> int:
     """Mix integers such as (seed, epoch, batch, rank) into one well-spread 63-bit seed.
-
-    Args:
-        parts: Signed 64-bit integers; their order and number matter.
-
-    Returns:
-        An integer in [0, 2**63), the same on every machine and in every release of Python.
 
     Example:
         >>> random_key(0, 1) == random_key(0, 1), random_key(0, 1) == random_key(1, 0)
@@ -44,11 +37,6 @@ def seed_generators(key: int, device: torch.device, own: Sequence[Generator] = (
 
     The generators are reached directly: `torch.manual_seed` visits every back end and costs more than a small
     network's forward pass.
-
-    Args:
-        key: The seed, for example from `random_key`.
-        device: Where the training runs.
-        own: Generators besides; each gets a seed of its own.
     """
     torch.default_generator.manual_seed(key)
     if device.type == "cuda":

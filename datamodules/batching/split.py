@@ -11,11 +11,10 @@ from datamodules.batching.randomness import random_key
 
 SPLITS = ("train", "val", "test")
 
+# How splits are drawn: by `hashed_split`, or by `stratified_split` as runs from before there was the other.
 Rule = Literal["hash", "shuffle"]
-"""How splits are drawn: by `hashed_split`, or by `stratified_split` as runs from before there was the other."""
 
-SALT = 3475
-"""Chosen so that scikit-learn's digits, at the default sizes and seed, come to exactly these sizes."""
+SALT = 3475  # chosen so that scikit-learn's digits, at the default sizes and seed, come to exactly these sizes
 
 
 def uniform(digests: NDArray[np.uint64], key: int) -> Tensor:

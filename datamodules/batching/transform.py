@@ -16,8 +16,8 @@ from torch.nn import functional as F
 
 from datamodules.batching.per_image import OneByOne, PerImage, is_drawn_for_a_batch
 
+# Images, uint8 or float32 `[B, C, H, W]`, and labels, int64 `[B]` or, of mixed images, probabilities `[B, K]`.
 Batch = tuple[Tensor, Tensor]
-"""Images, uint8 or float32 `[B, C, H, W]`, and labels, int64 `[B]` or, of mixed images, probabilities `[B, K]`."""
 
 
 class Normalize(nn.Module):

@@ -16,25 +16,25 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+# Endings of file names, in lower case, that are taken for images; files of other names are looked into.
 IMAGE_SUFFIXES = frozenset(
     (
         *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
         *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".avif", ".heic", ".heif"),
     )
 )
-"""Endings of file names, in lower case, that are taken for images; files of other names are looked into."""
 
+# What Pillow may take a file for; for PostScript it would run Ghostscript.
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
-"""What Pillow may take a file for; for PostScript it would run Ghostscript."""
 
+# What files of HEIC and AVIF have in their bytes 8 to 11, after `ftyp`.
 HEIF_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"avif", b"avis"))
-"""What files of HEIC and AVIF have in their bytes 8 to 11, after `ftyp`."""
 
+# What the system says of a file that cannot be read however often one tries; all else it says may pass.
 OWN_FAULTS = frozenset((errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.EINVAL))
-"""What the system says of a file that cannot be read however often one tries; all else it says may pass."""
 
+# How an image of another shape is fitted: its shorter side resized and its centre cut out, or both sides resized.
 Resize = Literal["crop", "squash"]
-"""How an image of another shape is fitted: its shorter side resized and its centre cut out, or both sides resized."""
 
 
 class UnreadableImageError(ValueError):
@@ -65,15 +65,7 @@ def is_image(path: str) -> bool:
 
 @contextmanager
 def open_image(path: str | Path) -> Iterator[Image.Image]:
-    """Open a file, to be decoded within.
-
-    Args:
-        path: The file.
-
-    Raises:
-        UnreadableImageError: If its header is that of no image or of one larger than Pillow's limit, or what is done
-            with it within fails; a TemporaryError if that is no fault of the file's own.
-    """
+    """Open a file, to be decoded within."""
     with _unreadable_if_it_fails(path):
         if stat.S_ISFIFO(os.stat(path).st_mode):  # noqa: PTH116 - which would wait for a writer for ever
             raise UnreadableImageError("it is no file but a pipe")
@@ -103,11 +95,7 @@ def read_image(path: str | Path, channels: int, size: tuple[int, int], resize: R
 def image_pixels(
     image: Image.Image, channels: int, size: tuple[int, int], resize: Resize = "crop"
 ) -> NDArray[np.uint8]:
-    """What `read_image` gives for the file of an image that is open in Pillow, or for one made in memory.
-
-    Raises:
-        UnreadableImageError: As `read_image` does.
-    """
+    """What `read_image` gives for the file of an image that is open in Pillow, or for one made in memory."""
     with _unreadable_if_it_fails():
         return pixels_of(image, channels, size, resize)
 
@@ -171,11 +159,7 @@ def _reason(error: Exception, path: str | Path) -> str:
 
 
 def pixels_of(image: Image.Image, channels: int, size: tuple[int, int], resize: Resize = "crop") -> NDArray[np.uint8]:
-    """An image as viewers show it, resized bilinearly with antialiasing, uint8 `[C, H, W]`.
-
-    Raises:
-        ValueError: If it is unknown what its numbers mean.
-    """
+    """An image as viewers show it, resized bilinearly with antialiasing, uint8 `[C, H, W]`."""
     shown, mode = as_shown(image), "L" if channels == 1 else "RGB"
     if shown.mode != mode:
         shown = shown.convert(mode)
@@ -190,11 +174,7 @@ def pixels_of(image: Image.Image, channels: int, size: tuple[int, int], resize: 
 
 
 def as_shown(image: Image.Image) -> Image.Image:
-    """An image upright and in 8 bits, its lowest level black and its highest white, its transparency laid on white.
-
-    Raises:
-        ValueError: If it is unknown what its numbers mean.
-    """
+    """An image upright and in 8 bits, its lowest level black and its highest white, its transparency laid on white."""
     image.load()
     kind, tags, transparent = image.mode, getattr(image, "tag_v2", {}), image.info.get("transparency")
     bits, signed, white_is_zero = tags.get(258, (16,))[0], 2 in tags.get(339, ()), tags.get(262) == 0

@@ -20,16 +20,16 @@ from torch.utils.data import Dataset
 
 from datamodules.decoding.image_file import Resize, TemporaryError, UnreadableImageError, is_image, read_image
 
+# Path relative to the source's folder, and label, of each image of each split.
 Listing = Mapping[str, Sequence[tuple[str, int]]]
-"""Path relative to the source's folder, and label, of each image of each split."""
 
+# Files and folders that operating systems leave behind, besides hidden ones, which begin with `.`.
 JUNK = frozenset(
     (
         *("__MACOSX", "__pycache__", "lost+found", "System Volume Information", "Thumbs.db", "desktop.ini"),
         *("$RECYCLE.BIN", "@eaDir", "@Recycle", "#recycle"),
     )
 )
-"""Files and folders that operating systems leave behind, besides hidden ones, which begin with `.`."""
 
 
 class ImageFiles:
@@ -59,19 +59,11 @@ class ImageFiles:
         return self.folder / os.fsdecode(self.names[index])
 
     def read(self, index: int) -> NDArray[np.uint8]:
-        """Decode one image to uint8 `[C, H, W]`.
-
-        Raises:
-            UnreadableImageError: If the file gives no image.
-        """
+        """Decode one image to uint8 `[C, H, W]`."""
         return read_image(self.path(index), self.shape[1], self.shape[2:4], self.resize)
 
     def __getitem__(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Decode the images at some places to uint8 `[B, C, H, W]`.
-
-        Raises:
-            UnreadableImageError: If a file gives no image; the message begins with its path.
-        """
+        """Decode the images at some places to uint8 `[B, C, H, W]`."""
         images = np.empty((len(indices), *self.shape[1:]), np.uint8)
         for row, index in enumerate(indices):
             try:
@@ -123,11 +115,7 @@ def is_junk(name: str) -> bool:
 
 
 def files_under(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """Every file below a folder, junk left out, in no particular order; links are followed.
-
-    Raises:
-        OSError: If a folder cannot be read.
-    """
+    """Every file below a folder, junk left out, in no particular order; links are followed."""
     folders = [os.fspath(folder)]
     while folders:
         with os.scandir(folders.pop()) as entries:
@@ -141,49 +129,29 @@ def files_under(folder: Path) -> Iterator[os.DirEntry[str]]:
 
 
 def images_under(folder: Path, start: Path) -> list[str]:
-    """The images below `folder`, as paths relative to `start`, sorted.
-
-    Raises:
-        OSError: If a folder cannot be read.
-    """
+    """The images below `folder`, as paths relative to `start`, sorted."""
     skip = len(os.path.join(start, ""))  # noqa: PTH118 - a string to measure
     return sorted(entry.path[skip:] for entry in files_under(folder) if is_image(entry.path))
 
 
 def files_in(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """Every file that lies in a folder itself, junk left out, in no particular order.
-
-    Raises:
-        OSError: If the folder cannot be read.
-    """
+    """Every file that lies in a folder itself, junk left out, in no particular order."""
     with os.scandir(folder) as entries:
         yield from (entry for entry in entries if not is_junk(entry.name) and not entry.is_dir())
 
 
 def images_in(folder: Path) -> list[str]:
-    """The names of the images that lie in a folder itself, sorted.
-
-    Raises:
-        OSError: If the folder cannot be read.
-    """
+    """The names of the images that lie in a folder itself, sorted."""
     return sorted(entry.name for entry in files_in(folder) if is_image(entry.path))
 
 
 def holds_image(folder: Path) -> bool:
-    """Whether there is an image anywhere below a folder.
-
-    Raises:
-        OSError: If a folder cannot be read.
-    """
+    """Whether there is an image anywhere below a folder."""
     return any(is_image(entry.path) for entry in files_under(folder))
 
 
 def folders_in(folder: Path) -> list[str]:
-    """The names of the folders in a folder, junk left out, sorted.
-
-    Raises:
-        OSError: If the folder cannot be read.
-    """
+    """The names of the folders in a folder, junk left out, sorted."""
     with os.scandir(folder) as entries:
         return sorted(entry.name for entry in entries if entry.is_dir() and not is_junk(entry.name))
 
@@ -210,11 +178,7 @@ def times_of(facts: os.stat_result) -> list[int]:
 
 
 def look_through(folder: Path) -> Looked:
-    """Look at every file below a folder.
-
-    Raises:
-        OSError: If it is not there or cannot be read.
-    """
+    """Look at every file below a folder."""
     digest, times, files, newest = hashlib.sha256(), {}, 0, (0, "")
     folders = [""]
     while folders:
@@ -241,8 +205,8 @@ def look_through(folder: Path) -> Looked:
     return Looked(digest.hexdigest(), times, files, newest[1])
 
 
+# How the fingerprint of a folder is found.
 LOOK: ContextVar[Callable[[Path], str]] = ContextVar("LOOK", default=lambda folder: look_through(folder).fingerprint)
-"""How the fingerprint of a folder is found."""
 
 
 def fingerprint_files(folder: Path) -> str:
@@ -250,9 +214,6 @@ def fingerprint_files(folder: Path) -> str:
 
     The time of change of a file's inode is the system's to set, so that content put in place of other content of the
     same size is noticed although its time of modification was put back, as archives and `cp -p` do.
-
-    Raises:
-        OSError: If it is not there or cannot be read.
     """
     if folder.is_file():
         facts = folder.stat()
@@ -270,17 +231,7 @@ def _facts(name: str, folder: int) -> os.stat_result:
 def listed(
     folder: Path, images: Listing, shape: tuple[int, int, int], resize: Resize = "crop"
 ) -> dict[str, tuple[ImageFiles, NDArray[np.int64]]]:
-    """Make the source of a data set from a listing of its files.
-
-    Args:
-        folder: The folder that the paths are relative to.
-        images: Path and label of each image, by split.
-        shape: (C, H, W) to decode to.
-        resize: How an image of another shape is fitted.
-
-    Raises:
-        MisconfigurationException: If a path leads out of the folder.
-    """
+    """Make the source of a data set from a listing of its files."""
     for name, _ in chain(*images.values()):
         if name.startswith("/") or (".." in name and ".." in name.split("/")):
             raise MisconfigurationException(

@@ -4,15 +4,11 @@ import re
 from collections.abc import Iterable, Sequence
 from itertools import count
 
-MOST_NAMED = 10
-"""Names that a sentence lists."""
+MOST_NAMED = 10  # names that a sentence lists
 
 
 def escape_name(name: str) -> str:
     r"""A name as one line that any encoding and any terminal takes; what is neither a letter nor a sign, as its code.
-
-    Args:
-        name: A name or a sentence, with bytes of no known meaning as Python decodes those of file names.
 
     Example:
         >>> escape_name("Käse\x1b[2J"), escape_name("two\nlines"), escape_name("caf\udce9")

@@ -19,13 +19,12 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.utils.data import DataLoader, default_convert
 
-PATIENCE_SECONDS = 300.0
-"""How long a batch may take before its worker counts as stopped."""
+PATIENCE_SECONDS = 300.0  # how long a batch may take before its worker counts as stopped
 
 
 WITH_FEWER_WORKERS = "use fewer with --data.num_workers, or a smaller --data.batch_size"
+# What to do where memory has run out; who has as many workers as cores is told the latter.
 ON_FEWER_CORES = "start again on fewer cores, as with taskset -c 0"
-"""What to do where memory has run out; who has as many workers as cores is told the latter."""
 
 
 class WorkerError(RuntimeError):

@@ -12,8 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-SECONDS_BETWEEN_LINES = 30.0
-"""How often a line is written where there is no terminal to draw a bar on."""
+SECONDS_BETWEEN_LINES = 30.0  # how often a line is written where there is no terminal to draw a bar on
 
 
 class Advance(Protocol):
@@ -34,13 +33,7 @@ class RateColumn(ProgressColumn):
 
 @contextmanager
 def progress(title: str, total: int, *, aside: bool = False) -> Iterator[Advance]:
-    """Show rate and time left: a bar on a terminal, else a line every half minute.
-
-    Args:
-        title: What is being done.
-        total: How many there are to do.
-        aside: Whether to show it on standard error, because what is done is itself written to standard output.
-    """
+    """Show rate and time left: a bar on a terminal, else a line every half minute."""
     console = Console(stderr=True) if aside else get_console()
     if console.is_terminal:
         columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), RateColumn(), TimeRemainingColumn())

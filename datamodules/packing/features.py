@@ -19,14 +19,14 @@ from datamodules.batching.sampler import KeyedBatchSampler
 from datamodules.packing.first_read import FirstReads, checksums
 from datamodules.packing.whole_folder import note_use, refuse_too_much, whole_folder
 
+# Raised whenever the files below change their meaning; features of another version are computed again.
 FORMAT_VERSION = 3
-"""Raised whenever the files below change their meaning; features of another version are computed again."""
 
+# Images of each split that are looked at when features are opened, so that damaged ones are computed again.
 CHECKED_ROWS = 32
-"""Images of each split that are looked at when features are opened, so that damaged ones are computed again."""
 
+# The variant, the place in its split of the first image, and features `[B, *F]` of that image and those behind it.
 Chunk = tuple[int, int, Tensor]
-"""The variant, the place in its split of the first image, and features `[B, *F]` of that image and those behind it."""
 
 
 class Features:
@@ -56,15 +56,7 @@ class Features:
             self._rows[split][indices] = torch.arange(len(indices))
 
     def open(self, folder: Path, made_from: str) -> None:
-        """Map the features in a folder into memory.
-
-        Args:
-            folder: A folder that `write_features` has made.
-            made_from: What they must have been made from.
-
-        Raises:
-            ValueError: If the folder holds no whole features of this version, or they were made from something else.
-        """
+        """Map the features in a folder into memory."""
         arrays, first_reads = {}, {}
         try:
             facts = json.loads((folder / "facts.json").read_text())
@@ -152,15 +144,6 @@ def write_features(
     """Write features so that the folder appears whole or not at all.
 
     Only one process may write the same folder at a time; what one that was killed has left is removed.
-
-    Args:
-        folder: Where the features are to be; anything there is replaced.
-        made_from: What they are made from, in words that are compared when they are opened.
-        sizes: The number of variants, V, and of images, N, of each split.
-        chunks: The features of each split, every image in every variant once; all of one shape and dtype.
-
-    Raises:
-        OSError: If the folder cannot be written.
     """
     facts: dict[str, Any] = {"version": FORMAT_VERSION, "made_from": made_from, "checksums": {}}
     with whole_folder(folder) as part:

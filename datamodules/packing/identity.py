@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from datamodules.decoding.image_files import ImageFiles
 
+# Copies of one image that count as one; more are split by these, so that a source of few images has splits, too.
 TOGETHER = 8
-"""Copies of one image that count as one; more are split by these, so that a source of few images has splits, too."""
 
 
 def content_digests(images: NDArray[np.uint8]) -> NDArray[np.uint64]:

@@ -10,16 +10,7 @@ from datamodules.decoding.names import escape_name
 
 
 def files_besides(known: Collection[str], top: Path, without: Iterable[Path] = ()) -> Iterator[str]:
-    """The files below a folder, hidden ones too, that are not known.
-
-    Args:
-        known: Paths relative to the folder.
-        top: The folder; links are followed.
-        without: Folders that are left alone, resolved.
-
-    Raises:
-        OSError: If a folder cannot be read, unless it is a hidden one.
-    """
+    """The files below a folder, hidden ones too, that are not known."""
 
     def fail(error: OSError) -> None:
         if not any(map(is_junk, Path(error.filename).relative_to(top).parts)):
@@ -38,15 +29,7 @@ def files_besides(known: Collection[str], top: Path, without: Iterable[Path] = (
 
 
 def summary(names: Iterable[str], top: Path) -> str:
-    """How many files are left out for which reason, with an example of each; nothing of what systems leave behind.
-
-    Args:
-        names: Their paths relative to the folder.
-        top: The folder.
-
-    Returns:
-        A part of a sentence; empty if there are none.
-    """
+    """How many files are left out for which reason, with an example of each; nothing of what systems leave behind."""
     counts: dict[str, list[str]] = {}
     for name in sorted(names):
         parts = name.split("/")

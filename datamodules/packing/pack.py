@@ -29,26 +29,22 @@ from datamodules.packing.first_read import FirstReads, checksums
 from datamodules.packing.identity import by_copies, content_digests, path_digests
 from datamodules.packing.whole_folder import note_use, refuse_too_much, whole_folder
 
-FORMAT_VERSION = 5
-"""Raised whenever the files below change their meaning; packs of another version are made again."""
+FORMAT_VERSION = 5  # raised whenever the files below change their meaning; packs of another version are made again
 
-CHUNK_BYTES = 2**22
-"""Bytes of images that are decoded, copied or summed at a time, so that packing needs little memory."""
+CHUNK_BYTES = 2**22  # bytes of images that are decoded, copied or summed at a time, so that packing needs little memory
 
+# Images that are looked at when a pack is opened, so that one that lost its content is made again by itself.
 CHECKED_IMAGES = 32
-"""Images that are looked at when a pack is opened, so that one that lost its content is made again by itself."""
 
-HEADER_BYTES = 128
-"""What precedes the values in a file of NumPy, unless the shape takes more than a line."""
+HEADER_BYTES = 128  # what precedes the values in a file of NumPy, unless the shape takes more than a line
 
+# What fingerprints of images begin with; those of runs from before were of files, and say nothing of these.
 FINGERPRINT = "content "
-"""What fingerprints of images begin with; those of runs from before were of files, and say nothing of these."""
 
-Images = NDArray[np.uint8] | ImageFiles
-"""Images as an array uint8 `[N, C, H, W]`, or as files that are decoded to one."""
+Images = NDArray[np.uint8] | ImageFiles  # images as an array uint8 `[N, C, H, W]`, or as files that are decoded to one
 
+# What a data set reads: images and labels int64 `[N]` for each split that it comes with.
 Source = Mapping[str, tuple[Images, NDArray[np.int64]]]
-"""What a data set reads: images and labels int64 `[N]` for each split that it comes with."""
 
 
 Splits = dict[str, tuple[int, int]]

@@ -13,8 +13,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from datamodules.decoding.image_files import LOOK, look_through, times_of
 from datamodules.decoding.names import escape_name
 
-MANY_FILES = 20_000
-"""Fewer are looked at by every start, in a fraction of a second."""
+MANY_FILES = 20_000  # fewer are looked at by every start, in a fraction of a second
 
 
 class RememberedTimes:
@@ -82,11 +81,7 @@ class RememberedTimes:
                 self._file(folder).unlink(missing_ok=True)
 
     def refuse_changed(self) -> None:
-        """Wait until all files have been looked at.
-
-        Raises:
-            MisconfigurationException: If one is not what it was when the images were read.
-        """
+        """Wait until all files have been looked at."""
         if self._thread is not None:
             self._thread.join()
         if self._problem:

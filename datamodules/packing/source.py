@@ -34,8 +34,8 @@ from datamodules.packing.source_check import check_declaration, checked
 
 T = TypeVar("T")
 
+# Modules of classes that decide nothing of what a data set reads, and packages of such.
 FRAMEWORK = ("abc.", "builtins.", "datamodules.base.", "datamodules.packing.source.", "lightning.", "torch.", "typing.")
-"""Modules of classes that decide nothing of what a data set reads, and packages of such."""
 
 
 class ImageSource(ABC):

@@ -15,14 +15,7 @@ from datamodules.packing.pack import Source
 
 
 def check_declaration(data: Any) -> None:
-    """See that class names are different texts, and the shape is three numbers.
-
-    Args:
-        data: The data set, which declares them.
-
-    Raises:
-        MisconfigurationException: If they are not.
-    """
+    """See that class names are different texts, and the shape is three numbers."""
 
     def refuse(sentence: str) -> Never:
         raise MisconfigurationException(f"{type(data).__name__}.{sentence}")
@@ -45,18 +38,7 @@ def check_declaration(data: Any) -> None:
 
 
 def checked(name: str, source: Any, class_names: Sequence[str], image_shape: tuple[int, int, int]) -> Source:
-    """Give what a data set's `read` has returned if it can be packed, with labels of any whole numbers as int64.
-
-    Args:
-        name: The data set's.
-        source: What `read` has returned.
-        class_names: One name for each label.
-        image_shape: (C, H, W) of the images.
-
-    Raises:
-        MisconfigurationException: If there is no training split, or split names, images or labels are not as they
-            should be.
-    """
+    """Give what a data set's `read` has returned if it can be packed, with labels of any whole numbers as int64."""
     whole = "return {'train': (images, labels)}, and 'val' and 'test' if the source has them"
     if not isinstance(source, Mapping):
         raise MisconfigurationException(f"{name}.read returns {_kind(source)}; {whole}.")

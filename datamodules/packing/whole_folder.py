@@ -13,12 +13,6 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     """Give a folder to write files into, which becomes `folder` once that is done, and is removed if it fails.
 
     Only one process may write the same folder at a time; what one that was killed has left is removed.
-
-    Args:
-        folder: Where it is to be; anything there is replaced.
-
-    Raises:
-        OSError: If it cannot be written.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = folder.with_name(f".{folder.name}.part")
@@ -42,14 +36,6 @@ def note_use(folder: Path) -> None:
 
 
 def refuse_too_much(folder: Path, needed: int) -> None:
-    """See that the disk has room, before the work that fills it.
-
-    Args:
-        folder: Where to.
-        needed: Bytes.
-
-    Raises:
-        OSError: If it has not.
-    """
+    """See that the disk has room, before the work that fills it."""
     if needed > (free := shutil.disk_usage(folder).free):
         raise OSError(errno.ENOSPC, f"{needed:,} bytes are needed and {free:,} are free")

@@ -14,15 +14,15 @@ from models.serialization.checksums import damaged_part
 from models.serialization.durable_file import PART, replacing, unfinished
 from models.serialization.plain_data import check_plain
 
+# Of Kindling; in every checkpoint, so that an older Kindling does not guess at what a newer one has written.
 VERSION = "0.1.0"
-"""Of Kindling; in every checkpoint, so that an older Kindling does not guess at what a newer one has written."""
 
 
+# What a checkpoint holds for others than the Trainer, as far as it has it, and of what type.
 CONTENT: dict[str, type] = {
     **dict.fromkeys(("state_dict", "preprocessing", "config", "hyper_parameters", "progress", "curves"), dict),
     "class_names": list,
 }
-"""What a checkpoint holds for others than the Trainer, as far as it has it, and of what type."""
 
 
 class DurableCheckpointIO(TorchCheckpointIO):
@@ -33,16 +33,7 @@ class DurableCheckpointIO(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
-        """Write a checkpoint; at a remote address, such as `s3://...`, as Lightning does.
-
-        Args:
-            checkpoint: What to write.
-            path: The file; its `durable_file.part_of` is written as it is, for the caller to `publish`.
-            storage_options: Not used.
-
-        Raises:
-            OSError: If it cannot be written; a file that was there before is kept.
-        """
+        """Write a checkpoint; at a remote address, such as `s3://...`, as Lightning does."""
         if "://" in str(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
@@ -57,12 +48,6 @@ def newest_checkpoint(folder: Path) -> Path | None:
     """Find the checkpoint that is furthest in training, of those that are whole and that training can go on from.
 
     Says of each other one that it is left out.
-
-    Args:
-        folder: The folder of checkpoints.
-
-    Returns:
-        The file, or None if there is none.
     """
     progress = {}
     for path in sorted(folder.glob("*.ckpt")):
@@ -84,16 +69,6 @@ def read_checkpoint(path: str | Path, *, verify: bool = True) -> dict[str, Any]:
     """Read a checkpoint of a Classifier; no code in it is run, and weights are read from the file when they are used.
 
     Its content is compared with the checksums in it, which torch writes and does not look at.
-
-    Args:
-        path: The file.
-        verify: Whether to compare; what this process has just written need not be.
-
-    Returns:
-        The checkpoint: plain types, and tensors on the CPU.
-
-    Raises:
-        MisconfigurationException: If there is no such file, or it is damaged, another program's or a newer Kindling's.
     """
     path = Path(path)
     if not path.is_file():

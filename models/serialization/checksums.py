@@ -4,8 +4,7 @@ import time
 import zipfile
 from pathlib import Path
 
-TICK = 10**9
-"""Nanoseconds within which a second change of a file may leave its time as it is, on any file system."""
+TICK = 10**9  # nanoseconds within which a second change of a file may leave its time as it is, on any file system
 
 _whole: set[tuple[int, ...]] = set()
 
@@ -14,17 +13,6 @@ def damaged_part(path: str | Path) -> str | None:
     """Compare a file with the checksums in it, which `torch.save` writes and `torch.load` does not look at.
 
     A file that was found whole is not read again by this process until it changes.
-
-    Args:
-        path: The file. One that has none, because it was written by an older release or torch was told to write none,
-            or is no archive at all, is left to `torch.load`.
-
-    Returns:
-        The first part that is not what was written, or None.
-
-    Raises:
-        ValueError: If reading it would take more memory than it takes on the disk.
-        Exception: If its bytes make no archive, of whatever kind they lead to.
     """
     if not zipfile.is_zipfile(path):
         return None

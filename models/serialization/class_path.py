@@ -14,54 +14,34 @@ from jsonargparse import Namespace, set_parsing_settings
 from jsonargparse._common import denying_import_path_entry, parsing_settings
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-PACKAGES = ("models", "datamodules", "callbacks")
-"""The project's packages whose classes a configuration names."""
+PACKAGES = ("models", "datamodules", "callbacks")  # the project's packages whose classes a configuration names
 
+# The packages whose classes a checkpoint may name.
 KNOWN = (*PACKAGES, "torch", "torchvision", "kornia", "timm", "lightning.pytorch.callbacks", "lightning.pytorch.cli")
-"""The packages whose classes a checkpoint may name."""
 
+# The parts of them that run, load or write code, files or processes.
 CLOSED = ("torch.distributed", "torch.fx", "torch.jit", "torch.package", "torch.testing", "torch.utils")
-"""The parts of them that run, load or write code, files or processes."""
 
-DENIED = re.compile(r"Importing '([\w.]+)' is not allowed")
-"""How jsonargparse says that a name is not imported."""
+DENIED = re.compile(r"Importing '([\w.]+)' is not allowed")  # how jsonargparse says that a name is not imported
 
 NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 
 # No configuration builds a class where any value will do, and none names what runs commands or opens files.
 set_parsing_settings(instantiate_subclass_spec_in_any=False, import_path_denylist=[])
 
+# Makes a context within which a configuration is parsed and its classes are built.
 Scope = Callable[[], AbstractContextManager[None]]
-"""Makes a context within which a configuration is parsed and its classes are built."""
 
 
 def trust(package: str) -> str:
-    """Let checkpoints name classes of one more package in this process.
-
-    Args:
-        package: A package, module or class, such as `mypackage.networks`.
-
-    Returns:
-        The same.
-
-    Raises:
-        ValueError: If it is no such name.
-    """
+    """Let checkpoints name classes of one more package in this process."""
     set_parsing_settings(import_path_allowlist=[package])
     return package
 
 
 @contextmanager
 def known_classes(whose: str, own: Any = None) -> Iterator[None]:
-    """Within, import no module and build no class but of the packages that are `KNOWN` or trusted.
-
-    Args:
-        whose: Whose configuration is read, for the sentence.
-        own: What the user has written: what it names is allowed, too, unless it is of Python's own library.
-
-    Raises:
-        MisconfigurationException: If the configuration names something else.
-    """
+    """Within, import no module and build no class but of the packages that are `KNOWN` or trusted."""
     named = {name.rpartition(".")[0] for name in _names(own)}
     named = {name for name in named if name.partition(".")[0] not in {*sys.stdlib_module_names, "jsonargparse"}}
     before = parsing_settings["import_path_verdicts"]
@@ -96,11 +76,7 @@ def _names(node: Any) -> Iterator[str]:
 
 
 def find_class(path: object) -> type | None:
-    """The class that a parsed configuration names; None if it was not imported, so that nothing is built of it.
-
-    Args:
-        path: Its `class_path`.
-    """
+    """The class that a parsed configuration names; None if it was not imported, so that nothing is built of it."""
     found = _imported(path)
     return found if isinstance(found, type) else None
 
@@ -117,13 +93,6 @@ def check_classes(config: Any, whose: str) -> None:
 
     Each of them is checked by jsonargparse to be of the kind that is expected in its place. A function would be called
     with what stands beside it, and is not: of `torch.hub.load`, that is code to fetch and run.
-
-    Args:
-        config: The parsed configuration: mappings, lists and values.
-        whose: Where it comes from, for the sentence.
-
-    Raises:
-        MisconfigurationException: If it names a function, or what may not be named.
     """
     for key, name, is_denied in _faults(config, ""):
         if is_denied:

@@ -8,11 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""Error numbers of a disk, a quota or a file that can take no more."""
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # error numbers of a disk, a quota or a file that can take no more
 
-PART = r"\..+\.\d+"
-"""Names of files that are being written."""
+PART = r"\..+\.\d+"  # names of files that are being written
 
 
 def part_of(target: Path) -> Path:
@@ -22,17 +20,7 @@ def part_of(target: Path) -> Path:
 
 @contextmanager
 def unfinished(target: Path) -> Iterator[Path]:
-    """Write a file beside its target, to be given to `publish`; if that fails, it is removed.
-
-    Args:
-        target: The file that is to be there in the end, or its `part_of`, which is written as it is.
-
-    Yields:
-        The file to write, in the same folder.
-
-    Raises:
-        OSError: If it cannot be written; it names the target.
-    """
+    """Write a file beside its target, to be given to `publish`; if that fails, it is removed."""
     part = target if re.fullmatch(PART, target.name) else part_of(target)
     part.unlink(missing_ok=True)  # it may be a link to another file, left by a process of this number
     try:
@@ -46,15 +34,7 @@ def unfinished(target: Path) -> Iterator[Path]:
 
 
 def publish(part: Path, target: Path) -> None:
-    """Force a file to the disk and give it its name.
-
-    Args:
-        part: The file, as `unfinished` yields it.
-        target: Its name; what was there before is replaced.
-
-    Raises:
-        OSError: If the disk does not take it.
-    """
+    """Force a file to the disk and give it its name."""
     with part.open("rb") as file:
         os.fsync(file.fileno())
     part.replace(target)
@@ -68,60 +48,26 @@ def publish(part: Path, target: Path) -> None:
 
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
-    """Write a file beside its target, force it to the disk, and give it the target's name.
-
-    Args:
-        target: The file that is to be there in the end.
-
-    Yields:
-        The file to write, in the same folder.
-
-    Raises:
-        OSError: If it cannot be written; it names the target, and what was there before is kept.
-    """
+    """Write a file beside its target, force it to the disk, and give it the target's name."""
     with unfinished(target) as part:
         yield part
         publish(part, target)
 
 
 def replace_file(target: Path, content: str | bytes) -> None:
-    """Write a file whole or not at all.
-
-    Args:
-        target: Where to; a file that is there is replaced.
-        content: What; text is written in UTF-8.
-
-    Raises:
-        OSError: If it cannot be written; what was there before is kept.
-    """
+    """Write a file whole or not at all."""
     with replacing(target) as part:
         part.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def copy_whole(source: Path, target: Path) -> None:
-    """Copy a file so that its copy is there whole or not at all.
-
-    Args:
-        source: The file.
-        target: The copy, in whose place another may be.
-
-    Raises:
-        OSError: If it cannot be read or written.
-    """
+    """Copy a file so that its copy is there whole or not at all."""
     with replacing(target) as part:
         shutil.copyfile(source, part)
 
 
 def link_whole(source: Path, target: Path) -> None:
-    """Give a file a second name in its folder; where the file system has no hard links, a copy.
-
-    Args:
-        source: The file, which is only ever replaced, never changed in place.
-        target: The second name, which another file may have.
-
-    Raises:
-        OSError: If it cannot be given.
-    """
+    """Give a file a second name in its folder; where the file system has no hard links, a copy."""
     with replacing(target) as part:
         try:
             os.link(source, part)
@@ -130,11 +76,7 @@ def link_whole(source: Path, target: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what writers that were killed have left in a folder.
-
-    Args:
-        folder: The folder, into which nobody else is writing.
-    """
+    """Remove what writers that were killed have left in a folder."""
     for part in folder.glob(".*"):
         if re.fullmatch(PART, part.name):
             part.unlink()

@@ -3,17 +3,11 @@
 from collections.abc import Collection
 from difflib import get_close_matches
 
-SHOWN = 3
-"""How many names are offered."""
+SHOWN = 3  # how many names are offered
 
 
 def near_names(name: str, names: Collection[str], otherwise: str = "") -> str:
     """End a sentence on a name that is not there.
-
-    Args:
-        name: What was given.
-        names: What there is.
-        otherwise: What to say when none is near; by default all there is.
 
     Example:
         >>> near_names("resnet8", ["resnet18", "vgg16"])

@@ -7,17 +7,12 @@ from typing import Any
 
 import yaml
 
+# The most levels and values, and the largest whole number, that are taken.
 DEEPEST, MOST, LARGEST = 64, 1_000_000, 2**1023
-"""The most levels and values, and the largest whole number, that are taken."""
 
 
 def check_plain(data: object) -> None:
-    """See that data can be walked through, printed and computed with.
-
-    Raises:
-        ValueError: If they are nested too deeply or too large, counted as often as they are referred to, or hold a
-            number that is no float.
-    """
+    """See that data can be walked through, printed and computed with."""
     left, count = [(data, 0)], 0
     while left:
         node, depth = left.pop()
@@ -39,15 +34,7 @@ def _check_extent(depth: int, count: int) -> None:
 
 
 def read_json(file: Path) -> Any:
-    """Read a JSON file.
-
-    Args:
-        file: The file.
-
-    Raises:
-        OSError: If it cannot be read.
-        ValueError: If it is not JSON, or not as `check_plain` wants it; the message is the reason.
-    """
+    """Read a JSON file."""
     try:
         data = json.loads(file.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -59,15 +46,7 @@ def read_json(file: Path) -> Any:
 
 
 def read_yaml(file: Path) -> Any:
-    """Read a YAML file, as `parse_yaml` reads its text.
-
-    Args:
-        file: The file.
-
-    Raises:
-        OSError: If it cannot be read.
-        ValueError: As in `read_json`.
-    """
+    """Read a YAML file, as `parse_yaml` reads its text."""
     try:
         return parse_yaml(file.read_text())
     except UnicodeDecodeError as error:
@@ -75,14 +54,7 @@ def read_yaml(file: Path) -> Any:
 
 
 def parse_yaml(text: str) -> Any:
-    """Read YAML, whose aliases count as often as they stand there.
-
-    Args:
-        text: The YAML.
-
-    Raises:
-        ValueError: As in `read_json`.
-    """
+    """Read YAML, whose aliases count as often as they stand there."""
     try:
         loader = yaml.SafeLoader(text)
         node = loader.get_single_node()

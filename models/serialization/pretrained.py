@@ -14,14 +14,12 @@ from torch import Tensor, nn
 
 from models.serialization.checksums import damaged_part
 
-BACKBONE = "network.backbone."
-"""What the names of the backbone's weights begin with in a checkpoint."""
+BACKBONE = "network.backbone."  # what the names of the backbone's weights begin with in a checkpoint
 
+# What DistributedDataParallel and torch.compile put before the name of each weight, whichever is the outer one.
 WRAPPERS = ("module.", "_orig_mod.", "module.")
-"""What DistributedDataParallel and torch.compile put before the name of each weight, whichever is the outer one."""
 
-SHOWN = 3
-"""How many names of each kind a message gives."""
+SHOWN = 3  # how many names of each kind a message gives
 
 
 @dataclass
@@ -36,15 +34,7 @@ class Weights:
 
 
 def read_weights(path: str | Path) -> Weights:
-    """Read a state dict, or of a checkpoint that `scripts/train.py` has written the network's backbone; no code is run.
-
-    Args:
-        path: The file, as `torch.save` or, named `.safetensors`, Hugging Face's library writes it; what
-            DistributedDataParallel or `torch.compile` have put before all names is left out.
-
-    Raises:
-        ValueError: If the file cannot be read, is not what was written, or holds neither.
-    """
+    """Read a state dict, or the backbone in a checkpoint of `scripts/train.py`; no code is run."""
     mapped = is_zipfile(path)  # of a checkpoint, only the backbone is then read
     read: Callable[..., Any] = partial(torch.load, map_location="cpu", weights_only=True, mmap=mapped)
     if Path(path).suffix == ".safetensors":
@@ -84,17 +74,7 @@ def _is_named_tensor(item: tuple[object, object]) -> bool:
 
 
 def load_weights(module: nn.Module, weights: Weights, name: str, skip: Sequence[str] = ()) -> None:
-    """Lay weights into a module, whose first convolution may be of another number of channels.
-
-    Args:
-        module: The module.
-        weights: The weights.
-        name: What to call the module in a message.
-        skip: Beginnings of the names that are neither expected nor used, such as that of a new last layer.
-
-    Raises:
-        ValueError: If a weight is missing, unexpected or of another shape; nothing is loaded then.
-    """
+    """Lay weights into a module, whose first convolution may be of another number of channels."""
     own = module.state_dict()
     expected = {key: value for key, value in own.items() if not key.startswith(tuple(skip))}
     given = {key: value for key, value in weights.tensors.items() if not key.startswith(tuple(skip))}
@@ -112,13 +92,7 @@ def load_weights(module: nn.Module, weights: Weights, name: str, skip: Sequence[
 
 
 def misfit(expected: Mapping[str, Any], given: Mapping[str, Any]) -> str:
-    """Say how many weights are missing, unexpected or of another shape, and the first names of each; or nothing.
-
-    Args:
-        expected: A state dict with each name that there must be; what is no tensor, a module's extra state, has no
-            shape.
-        given: The state dict that there is.
-    """
+    """Say how many weights are missing, unexpected or of another shape, and the first names of each; or nothing."""
     kinds = {
         "missing": [key for key in expected if key not in given],
         "unexpected": [key for key in given if key not in expected],

@@ -15,26 +15,17 @@ LOWER_IS_BETTER = (
     "loss|logloss|error|err|nll|negative_log_likelihood|bce|ce|crossentropy|cross_entropy|kl|mse|rmse|mae|mape|hinge|"
     "brier|ece|mce|perplexity|ppl|hamming|misclassification|mistakes|fpr|fnr|eer|false_(?:positive|negative)(?:s|_rate)"
 )
+# Words of a metric's name that give its direction.
 HIGHER_IS_BETTER = (
     "accuracy|acc|f1|fbeta|auc|auroc|auprc|ap|map|precision|recall|sensitivity|specificity|tpr|tnr|"
     "true_(?:positive|negative)(?:s|_rate)|iou|jaccard|dice|kappa|mcc|matthews|r2|youden"
 )
-"""Words of a metric's name that give its direction."""
 
-Basis = Mapping[str, str | None]
-"""What a score was measured on: metric, mode, weight average, images."""
+Basis = Mapping[str, str | None]  # what a score was measured on: metric, mode, weight average, images
 
 
 def direction(monitor: str, mode: str | None, key: str) -> Mode:
     """Whether a metric is to be `min` or `max`: as given, else as its name says.
-
-    Args:
-        monitor: The metric's name.
-        mode: What was given.
-        key: The configuration's key of what monitors, for the message.
-
-    Raises:
-        MisconfigurationException: If something else was given, or nothing and the name does not say it.
 
     Example:
         >>> [direction(f"val/{name}", None, "checkpoint") for name in ("loss", "acc5", "MulticlassCalibrationError")]
@@ -61,16 +52,7 @@ def is_of_validation(monitor: str) -> bool:
 
 
 def refuse_unlogged(metrics: Mapping[str, Any], monitor: str, key: str) -> None:
-    """See that a metric is there when an epoch has ended.
-
-    Args:
-        metrics: What was logged.
-        monitor: The metric's name.
-        key: The configuration's key of what monitors, for the message.
-
-    Raises:
-        MisconfigurationException: If it is not, unless a validation may still log it because there was none yet.
-    """
+    """See that a metric is there when an epoch has ended."""
     if monitor not in metrics and not (is_of_validation(monitor) and not any(map(is_of_validation, metrics))):
         raise MisconfigurationException(
             f"{key}.monitor is {monitor}, which is not logged; choose from "
@@ -79,13 +61,7 @@ def refuse_unlogged(metrics: Mapping[str, Any], monitor: str, key: str) -> None:
 
 
 def basis(trainer: Trainer, monitor: str, mode: str) -> Basis:
-    """What scores of a run are measured on, to be kept with the best of them; a resumed run has the same.
-
-    Args:
-        trainer: Of the run, when its data are set up.
-        monitor: The metric.
-        mode: Its direction.
-    """
+    """What scores of a run are measured on, to be kept with the best of them; a resumed run has the same."""
     averages = [
         type(callback).__name__
         for callback in trainer.callbacks  # type: ignore[attr-defined]  # the Trainer declares none
@@ -104,13 +80,7 @@ def basis(trainer: Trainer, monitor: str, mode: str) -> Basis:
 
 
 def still_holds(before: Basis, now: Basis, what: str) -> bool:
-    """Whether a restored score may be compared with further ones; says why not.
-
-    Args:
-        before: What it was measured on, as far as that is known.
-        now: What further ones are measured on.
-        what: What begins anew if not.
-    """
+    """Whether a restored score may be compared with further ones; says why not."""
     changed = [name for name in now if name in before and before[name] != now[name]]
     if changed:
         told = [

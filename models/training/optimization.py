@@ -21,8 +21,7 @@ from models.training.monitor import basis, is_of_validation, refuse_unlogged
 from models.training.parameter_groups import scale_rates, scale_schedule
 from models.training.schedule import advance, check_total_steps, length_note, refuse_unusable, take_up_plateau
 
-FUSED = ("cpu", "cuda")
-"""Devices on which an optimizer can update all parameters in one pass."""
+FUSED = ("cpu", "cuda")  # devices on which an optimizer can update all parameters in one pass
 
 
 @dataclass(frozen=True)
@@ -52,11 +51,7 @@ class Optimization:
 
     @classmethod
     def taken_from(cls, checkpoint: dict[str, Any]) -> Self:
-        """Read it from a checkpoint.
-
-        Args:
-            checkpoint: One that training can go on from.
-        """
+        """Read it from a checkpoint."""
         (optimizer,) = checkpoint["optimizer_states"]
         loops, steps = checkpoint["loops"]["fit_loop"], checkpoint["global_step"]
         epochs, batches = loops["epoch_progress"]["current"], loops["epoch_loop.batch_progress"]
@@ -76,16 +71,7 @@ class Optimization:
         )
 
     def refuse_another(self, configured: object, optimizer: Optimizer, make: Callable[..., Optimizer]) -> None:
-        """See that an optimizer can go on from the state of this one.
-
-        Args:
-            configured: It as it was configured, if it was.
-            optimizer: It.
-            make: Makes another like it.
-
-        Raises:
-            ValueError: If it is of another class or of other groups, or keeps what this one has not kept.
-        """
+        """See that an optimizer can go on from the state of this one."""
         before, now = (
             given.get("class_path") if isinstance(given, Mapping) else None for given in (self.configured, configured)
         )
@@ -126,11 +112,7 @@ class Optimization:
         return None
 
     def total_steps(self, trainer: Trainer) -> float:
-        """Optimizer steps of the whole run: those done, and those that are left as the Trainer takes them now.
-
-        Args:
-            trainer: The Trainer that goes on; its `estimated_stepping_batches` is known.
-        """
+        """Optimizer steps of the whole run: those done, and those that are left as the Trainer takes them now."""
         epochs, most = trainer.max_epochs, math.inf if trainer.max_steps == -1 else trainer.max_steps
         if epochs in (None, -1):
             return max(self.steps, most)
@@ -143,15 +125,7 @@ class Optimization:
         return max(self.steps, min(most, self.steps + left * (epochs > epoch)))
 
     def take_up(self, scheduler: LRScheduler, *, per_step: bool) -> str:
-        """Bring a schedule to where training stands.
-
-        Args:
-            scheduler: It, just made, of an optimizer just made.
-            per_step: Whether it steps after each optimizer step.
-
-        Returns:
-            A sentence for the user if it is longer or shorter than it was, or nothing.
-        """
+        """Bring a schedule to where training stands."""
         (before,) = self.schedules
         if not isinstance(scheduler, ReduceLROnPlateau):
             advance(scheduler, self.steps if per_step else self.epochs_stepped)
@@ -178,18 +152,7 @@ class Optimization:
 def make_schedule(
     make: Callable[..., Any] | None, optimizer: Optimizer, trainer: Trainer, before: Optimization | None
 ) -> LRSchedulerConfigType:
-    """The schedule of an optimizer's learning rate, logged as `lr`; says where it and the run end apart.
-
-    Args:
-        make: Makes it from the optimizer. One that has an argument `total_steps` is given the Trainer's number of
-            optimizer steps and steps after each; any other steps after each epoch. By default the rate is constant.
-        optimizer: The optimizer.
-        trainer: What it is for.
-        before: Of the run that training goes on with.
-
-    Raises:
-        ValueError: If it refuses its arguments, has an end and the run has none or a later one, or cannot be used.
-    """
+    """The schedule of an optimizer's learning rate, logged as `lr`; says where it and the run end apart."""
     # A constant rate is a schedule too, so that it is logged under the same name.
     make = make or partial(ConstantLR, factor=1.0, total_iters=0)
     arguments = {**inspect.signature(make).parameters, **getattr(make, "keywords", {})}
@@ -231,13 +194,6 @@ def step_plateaus(trainer: Trainer, *, validated: bool) -> None:
     """Let schedules that wait for a plateau look at their metric where it was measured.
 
     Lightning looks at it after each epoch, at the last value that there is.
-
-    Args:
-        trainer: Whose schedules they are.
-        validated: Whether a validation has ended, else an epoch of training.
-
-    Raises:
-        MisconfigurationException: If an epoch has ended, and nothing of the metric's name was logged.
     """
     metrics = trainer.callback_metrics
     for config in trainer.lr_scheduler_configs:
@@ -258,9 +214,6 @@ def make_ready(optimizer: Optimizer) -> None:
 
     On a CPU Adam took 6 to 14 ms for 1.8 million parameters, and 1.1 ms in one pass. An optimizer that was told how to
     update is left so.
-
-    Args:
-        optimizer: Made from `models.training.parameter_groups.parameter_groups`.
     """
     scale_rates(optimizer, "lr")
     optimizer.register_load_state_dict_pre_hook(_keep_arguments)

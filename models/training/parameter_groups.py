@@ -7,8 +7,8 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR
 
+# Layers whose parameters, of whatever shape, are scales and shifts.
 NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
-"""Layers whose parameters, of whatever shape, are scales and shifts."""
 
 
 def parameter_groups(
@@ -18,27 +18,7 @@ def parameter_groups(
     layer_decay: float = 1.0,
     is_trained: Callable[[str], bool] = lambda name: True,
 ) -> list[dict[str, Any]]:
-    """The parameters as an optimizer takes them, each once and in the order of the module.
-
-    Args:
-        module: The network.
-        decay_norms_and_biases: Whether the optimizer's weight decay holds for all. Without, it is 0 for parameters of
-            normalisation layers, biases, scales and tokens, which decay does not regularise (He et al., 2019, "Bag of
-            Tricks for Image Classification"). Position embeddings count as weights.
-        layer_decay: By what a layer's learning rate is multiplied for each layer that comes after it (Clark et al.,
-            2020, "ELECTRA"). A layer is a weight matrix or convolution with what follows it up to the next, in the
-            order in which the module has them.
-        is_trained: Whether the parameter of a name is trained at some time; others, such as those that are frozen for
-            good, are left out. A parameter without a gradient is passed over by an optimizer until it has one.
-
-    Returns:
-        One group without a name; or several, named by what is theirs (`weights`, `norms_and_biases`, `layer_3`), those
-        of norms and biases with `weight_decay` 0, those of layers with `lr_scale`, what the learning rate is to be
-        multiplied by. A group without parameters is left out.
-
-    Raises:
-        ValueError: If layer_decay is outside (0, 1].
-    """
+    """The parameters as an optimizer takes them, each once and in the order of the module."""
     if not 0 < layer_decay <= 1:
         raise ValueError(f"layer_decay is {layer_decay}; give a number above 0, up to 1")
     trained = [parameter for name, parameter in module.named_parameters() if is_trained(name)]
@@ -63,23 +43,14 @@ def parameter_groups(
 
 
 def scale_rates(optimizer: Optimizer, *rates: str) -> None:
-    """Multiply the learning rates of each group by its `lr_scale`, if it has one.
-
-    Args:
-        optimizer: Made from `parameter_groups`.
-        rates: What the rates are called in a group, such as `lr`.
-    """
+    """Multiply the learning rates of each group by its `lr_scale`, if it has one."""
     for group in optimizer.param_groups:
         for rate in rates:
             group[rate] *= group.get("lr_scale", 1.0)
 
 
 def scale_schedule(scheduler: LRScheduler) -> None:
-    """Do so in a schedule of those that give all groups the same rates.
-
-    Args:
-        scheduler: Any, just made.
-    """
+    """Do so in a schedule of those that give all groups the same rates."""
     if isinstance(scheduler, OneCycleLR):
         scale_rates(scheduler.optimizer, "lr", "initial_lr", "max_lr", "min_lr")
     elif isinstance(scheduler, CyclicLR):

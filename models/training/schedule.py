@@ -20,12 +20,7 @@ from models.training.monitor import still_holds
 
 
 def advance(scheduler: LRScheduler, steps: int) -> None:
-    """Bring a schedule to where it stands after so many steps, with the learning rates that it gives there.
-
-    Args:
-        scheduler: Any that needs no figure, just made.
-        steps: How often it would have been stepped.
-    """
+    """Bring a schedule to where it stands after so many steps, with the learning rates that it gives there."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step\\(\\)`")  # nothing is optimized here
         if steps and isinstance(scheduler, LambdaLR | OneCycleLR):  # functions of the step: a jump replaces many steps
@@ -38,14 +33,7 @@ def advance(scheduler: LRScheduler, steps: int) -> None:
 def take_up_plateau(
     scheduler: ReduceLROnPlateau, state: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]
 ) -> None:
-    """Let a plateau schedule go on from another's reductions, and from its wait if both watch the same.
-
-    Args:
-        scheduler: It, just made, with the `basis` of its metric.
-        state: The state of the other.
-        groups: The optimizer's parameter groups of that time, with their `lr` and, if it is known, the `initial_lr`
-            before any reduction.
-    """
+    """Let a plateau schedule go on from another's reductions, and from its wait if both watch the same."""
     names = ["last_epoch"]
     then = {"metric": state.get("monitor"), "mode": state.get("mode")} | state.get("basis", {})
     if still_holds(then, vars(scheduler)["basis"], "the wait for a plateau"):
@@ -67,14 +55,7 @@ def take_up_plateau(
 
 
 def refuse_unusable(scheduler: LRScheduler) -> None:
-    """Refuse a schedule by which nothing would be learnt, or that would not know when to step.
-
-    Args:
-        scheduler: Any, just made.
-
-    Raises:
-        ValueError: If a learning rate is negative, or it is a plateau without a figure to watch.
-    """
+    """Refuse a schedule by which nothing would be learnt, or that would not know when to step."""
     if (lowest := min(group.get("max_lr", group["lr"]) for group in scheduler.optimizer.param_groups)) < 0:
         raise ValueError(f"the learning rate is {lowest:g}; give a number of at least 0")
     with_monitor = lightning.pytorch.cli.ReduceLROnPlateau
@@ -87,16 +68,6 @@ def refuse_unusable(scheduler: LRScheduler) -> None:
 
 def length_note(scheduler: LRScheduler, epochs: int | None) -> str:
     """Say where a schedule that steps after each epoch and the run that it is for end apart.
-
-    Args:
-        scheduler: `MultiStepLR`, `StepLR`, `CosineAnnealingLR` or `PolynomialLR`; others have no length.
-        epochs: Epochs of the run, at most; None or -1 if it has no such limit.
-
-    Returns:
-        A sentence for the user, or nothing.
-
-    Raises:
-        ValueError: If a length is not positive, or the schedule comes to a rate of 0 before the run is over.
 
     Example:
         >>> import torch
@@ -131,17 +102,6 @@ def length_note(scheduler: LRScheduler, epochs: int | None) -> str:
 
 def check_total_steps(total_steps: int, run_steps: float) -> str:
     """Compare a schedule of a given number of optimizer steps with the run that it is for.
-
-    Args:
-        total_steps: Steps of the schedule.
-        run_steps: Optimizer steps of the run, at most; infinite if it has no end.
-
-    Returns:
-        A sentence for the user if the schedule is longer, or nothing.
-
-    Raises:
-        ValueError: If the schedule is over before the run: `OneCycleLR` would end the run with an error then, and
-            `WarmupCosine` go on with a rate of 0.
 
     Example:
         >>> check_total_steps(1000, 630)

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+# The image and its mirror image; the image, its corners and its centre; the image and two shifted by a pixel; both.
 Views = Literal["flip", "crops", "crops+flip", "shifts", "shifts+flip"]
-"""The image and its mirror image; the image, its corners and its centre; the image and two shifted by a pixel; both."""
 
-CROP = 0.875
-"""The share of each side that a crop keeps, as 224 of 256 pixels (Krizhevsky, Sutskever and Hinton, 2012)."""
+CROP = 0.875  # the share of each side that a crop keeps, as 224 of 256 pixels (Krizhevsky, Sutskever and Hinton, 2012)
 
 
 def views(images: Tensor, kind: Views) -> Iterator[Tensor]:

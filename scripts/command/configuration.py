@@ -36,13 +36,13 @@ from scripts.command.suggest_class import suggest_class
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
+# What ends a run through no mistake in its configuration.
 FAULTS = (CheckpointError, WorkerError, PeerError, FloatingPointError)
-"""What ends a run through no mistake in its configuration."""
 
 Config = dict[str, Any]
 
+# The flag of every command that takes a checkpoint, for `parents`.
 TRUST = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-"""The flag of every command that takes a checkpoint, for `parents`."""
 TRUST.add_argument(
     "--trust", type=trust, action="append", metavar="PACKAGE", help="a package whose classes a checkpoint may name"
 )
@@ -65,14 +65,7 @@ class Layers(NamedTuple):
 
 
 def read_config(path: str | Path) -> Config:
-    """Read a YAML file.
-
-    Args:
-        path: The file.
-
-    Raises:
-        MisconfigurationException: If it is not there, is not YAML or is no mapping of keys to values.
-    """
+    """Read a YAML file."""
     try:
         config = read_yaml(Path(path))
     except OSError as error:
@@ -94,14 +87,6 @@ def read_config(path: str | Path) -> Config:
 def merge(base: Config, over: Config) -> Config:
     """Lay one configuration over another.
 
-    Args:
-        base: The lower layer.
-        over: The upper layer, whose values win; mappings are merged unless they name another class, and lists under a
-            key such as `callbacks+` are appended.
-
-    Returns:
-        A new mapping; neither layer is changed.
-
     Example:
         >>> merge({"lr": 1, "net": {"class_path": "A", "init_args": {"x": 1}}}, {"net": {"class_path": "B"}})
         {'lr': 1, 'net': {'class_path': 'B'}}
@@ -122,18 +107,7 @@ def merge(base: Config, over: Config) -> Config:
 
 
 def read_layers(args: Sequence[str], run: Path | None = None) -> Layers:
-    """Read the default configuration, that in the checkpoint if one is given, each --config, and a run's, in turn.
-
-    Args:
-        args: The command line's arguments.
-        run: The configuration file of a run to go on with.
-
-    Returns:
-        Them as one.
-
-    Raises:
-        MisconfigurationException: If a file cannot be read.
-    """
+    """Read the default configuration, that in the checkpoint if one is given, each --config, and a run's, in turn."""
     files = argparse.ArgumentParser(add_help=False, allow_abbrev=False, parents=[TRUST])
     files.add_argument("-c", "--config", type=expand, action="append", default=[])
     files.add_argument("--ckpt_path", type=expand)
@@ -161,15 +135,7 @@ def _value(flag: str) -> Any:
 
 
 def switch_classes(config: Config, flags: Sequence[str]) -> Config:
-    """Clear what belongs to what flags such as `--model.optimizer torch.optim.SGD` replace: arguments, or a mode.
-
-    Args:
-        config: The merged files.
-        flags: The command line's arguments.
-
-    Returns:
-        The configuration that the flags may be laid over.
-    """
+    """Clear what belongs to what flags such as `--model.optimizer torch.optim.SGD` replace: arguments, or a mode."""
     for flag, following in zip_longest(flags, flags[1:], fillvalue=""):
         name, _, value = flag.partition("=")
         value = value or following
@@ -195,14 +161,6 @@ def fill_modes(config: Any, given: Any, key: str = "") -> None:
     """Give whatever monitors a metric the direction of it, where the user has given none.
 
     Classes of libraries have a constant default instead, with which the worst model would be kept.
-
-    Args:
-        config: The resolved configuration, or a part of it.
-        given: The same without defaults.
-        key: The part's.
-
-    Raises:
-        MisconfigurationException: If the metric's name does not say its direction.
     """
     if isinstance(config, list):
         for number, item in enumerate(config):
@@ -244,11 +202,7 @@ class Parser(LightningArgumentParser):
 
 @contextmanager
 def mistakes_in_one_sentence(*faults: type[Exception]) -> Iterator[None]:
-    """Let a user's mistake end the process with one sentence and exit status 2, and what went wrong else with 1.
-
-    Args:
-        faults: What may go wrong besides `FAULTS`.
-    """
+    """Let a user's mistake end the process with one sentence and exit status 2, and what went wrong else with 1."""
     known: tuple[type[Exception], ...] = (*FAULTS, LostOutputError, *faults)
     prepare_standard_streams()
     try:

@@ -16,29 +16,13 @@ from scripts.command.silence import silence_libraries
 
 
 def build_data(flags: Sequence[str]) -> ImageDataModule:
-    """Build the data module that a training with these flags would use.
-
-    Args:
-        flags: `--ckpt_path FILE`, `--config FILE`, `--data...` and `--seed_everything`, as for scripts/train.py.
-
-    Raises:
-        MisconfigurationException: If a configuration or a value in it makes no sense, or the source is not there.
-    """
+    """Build the data module that a training with these flags would use."""
     layers = read_layers(flags)
     return data_of_config(layers.config, layers.flags, layers.scope)
 
 
 def data_of_config(config: Config, flags: Sequence[str] = (), scope: Scope = nullcontext) -> ImageDataModule:
-    """Build the data module of a configuration.
-
-    Args:
-        config: As files give it; of the keys, `data` and `seed_everything` count.
-        flags: Of these two, which are laid over it.
-        scope: What it may name, as in `Layers`.
-
-    Raises:
-        MisconfigurationException: If a value makes no sense, or the source is not there.
-    """
+    """Build the data module of a configuration."""
     silence_libraries()
     parser = Parser(allow_abbrev=False)
     parser.add_argument("-c", "--config", action="config")
@@ -60,13 +44,7 @@ def data_of_config(config: Config, flags: Sequence[str] = (), scope: Scope = nul
 def run_on_data(
     parser: argparse.ArgumentParser, command: Callable[[Any, ImageDataModule], int], args: Sequence[str] | None = None
 ) -> None:
-    """Parse the command line, run a command, and leave with its exit status; a user's mistake ends in one sentence.
-
-    Args:
-        parser: The command's own options; what it does not know is about the data.
-        command: Is given the options and the data module, and returns the exit status.
-        args: The command line's arguments; by default those of the process.
-    """
+    """Parse the command line, run a command, and leave with its exit status; a user's mistake ends in one sentence."""
     with mistakes_in_one_sentence():
         options, flags = parser.parse_known_args(args)
         sys.exit(command(options, build_data(flags)))

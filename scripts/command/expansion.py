@@ -12,9 +12,6 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 def expand(text: str) -> str:
     """Replace a leading `~` by the home folder, and each `${NAME}` by that environment variable.
 
-    Raises:
-        MisconfigurationException: If the variable is not set, or stands at the beginning of a path without braces.
-
     Example:
         >>> expand("${HOME}/cats") == expand("~/cats") != "~/cats"
         True
@@ -36,20 +33,12 @@ def expand(text: str) -> str:
 
 
 def to_path(text: str) -> Path:
-    """The path that a text names, expanded.
-
-    Raises:
-        MisconfigurationException: If it cannot be expanded.
-    """
+    """The path that a text names, expanded."""
     return Path(expand(os.path.join(text, "")))  # noqa: PTH118 - Path drops the slash, by which `$NAME` alone is seen
 
 
 def expand_all(config: Any) -> Any:
-    """Expand every text and path in a parsed configuration.
-
-    Raises:
-        MisconfigurationException: If one cannot be expanded.
-    """
+    """Expand every text and path in a parsed configuration."""
     if isinstance(config, Namespace):
         vars(config).update({key: expand_all(value) for key, value in vars(config).items()})
     elif isinstance(config, dict):

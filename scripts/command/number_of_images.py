@@ -4,11 +4,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 
 def number_of_images(text: str) -> int:
-    """The number that the text says, if it is positive.
-
-    Raises:
-        MisconfigurationException: If it is not.
-    """
+    """The number that the text says, if it is positive."""
     if not text.isdecimal() or not int(text):
         raise MisconfigurationException(f"--images is {text}; give a whole number of at least 1.")
     return int(text)

@@ -7,15 +7,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 
 def refuse_output(output: Path, overwrite: bool) -> None:
-    """See that a file can be written.
-
-    Args:
-        output: The file.
-        overwrite: Whether it may be there.
-
-    Raises:
-        MisconfigurationException: If it cannot, or is there.
-    """
+    """See that a file can be written."""
     if output.exists() and not overwrite:
         raise MisconfigurationException(f"{output} is there already; replace it with --overwrite, or give --output.")
     try:

@@ -10,11 +10,7 @@ from scripts.command.expansion import to_path
 
 
 def picture_file(name: str) -> Path:
-    """The file of this name, if a picture can be written there; it is left as it is.
-
-    Raises:
-        MisconfigurationException: If it cannot.
-    """
+    """The file of this name, if a picture can be written there; it is left as it is."""
     path = to_path(name)
     try:
         if path.exists():
@@ -34,15 +30,7 @@ def picture_file(name: str) -> Path:
 
 
 def save_picture(picture: Image.Image, path: Path) -> None:
-    """Write a picture.
-
-    Args:
-        picture: RGB.
-        path: The file; one that is there is replaced.
-
-    Raises:
-        MisconfigurationException: If it cannot be written.
-    """
+    """Write a picture."""
     try:
         picture.save(path)
     except OSError as error:
@@ -52,14 +40,6 @@ def save_picture(picture: Image.Image, path: Path) -> None:
 
 
 def show_picture(picture: Image.Image, path: Path) -> None:
-    """Open a picture in a window.
-
-    Args:
-        picture: RGB.
-        path: Where it has been written.
-
-    Raises:
-        MisconfigurationException: If there is no program for it.
-    """
+    """Open a picture in a window."""
     if not ImageShow.show(picture):
         raise MisconfigurationException(f"There is no program to show pictures with; open {path} elsewhere.")

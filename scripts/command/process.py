@@ -14,14 +14,11 @@ from datamodules.loading.loader import wake_workers
 from scripts.command.configuration import mistakes_in_one_sentence
 from scripts.command.silence import silence_libraries
 
-PARENT = "KINDLING_PARENT"
-"""Tells a process the number of the one that has started it and that it is to end with."""
+PARENT = "KINDLING_PARENT"  # tells a process the number of the one that has started it and that it is to end with
 
-SET_DEATH_SIGNAL = 1
-"""What Linux's `prctl` calls asking for a signal at the parent's end."""
+SET_DEATH_SIGNAL = 1  # what Linux's `prctl` calls asking for a signal at the parent's end
 
-TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
-"""What glibc's `mallopt` calls its parameters."""
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # what glibc's `mallopt` calls its parameters
 
 
 @contextmanager

@@ -9,8 +9,8 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+# Where the thread comes from that writes points and pictures.
 EVENT_FILE_WRITER = "tensorboard.summary.writer.event_file_writer"
-"""Where the thread comes from that writes points and pictures."""
 
 
 def silence_libraries() -> None:

@@ -8,8 +8,8 @@ from typing import Any, TextIO
 
 from datamodules.decoding.names import escape
 
+# How writing fails when the reader of a pipe has ended, and when a terminal was closed.
 READER_GONE = (errno.EPIPE, errno.EIO)
-"""How writing fails when the reader of a pipe has ended, and when a terminal was closed."""
 
 
 class LostOutputError(RuntimeError):
@@ -63,11 +63,7 @@ def output_failure() -> OSError | None:
 
 
 def refuse_lost_output() -> None:
-    """End a command whose output is not whole; a reader that is gone wants none.
-
-    Raises:
-        LostOutputError: If it is not.
-    """
+    """End a command whose output is not whole; a reader that is gone wants none."""
     failure = output_failure()
     if failure and failure.errno not in READER_GONE:
         raise LostOutputError(f"Standard output could not be written ({failure.strerror}) and is not whole.")

@@ -7,9 +7,10 @@ from difflib import get_close_matches
 from callbacks.run.origin import PROJECT
 from models.serialization.class_path import PACKAGES
 
+# The libraries' modules whose classes a configuration often names.
 LIBRARIES = ("torch.nn", "torch.optim", "torch.optim.lr_scheduler", "lightning.pytorch.callbacks")
-"""The libraries' modules whose classes a configuration often names."""
 
+# How jsonargparse says that a class is not there.
 NOT_THERE = tuple(
     re.compile(pattern)
     for pattern in (
@@ -19,17 +20,10 @@ NOT_THERE = tuple(
         r"given class_path '((\w+)\.[\w.]+)': No module named '\2'",
     )
 )
-"""How jsonargparse says that a class is not there."""
 
 
 def suggest_class(message: str) -> str | None:
     """Say that a configuration names a class that is not there, and which it may have meant.
-
-    Args:
-        message: What jsonargparse says of it, in one line.
-
-    Returns:
-        A sentence with the key, the name and the class that is most like it; None if something else is wrong.
 
     Example:
         >>> suggest_class('Parser key "model.network": Expected a dot import path string: ConvNt')

@@ -18,11 +18,12 @@ from scripts.report.table import Table
 from scripts.uncertainty.intervals import Interval
 from scripts.uncertainty.significance import t_interval, varies
 
+# The figures that are compared, in the order in which they are shown.
 FIGURES = tuple(
     f"{split}/{name}" for split in ("test", "val", "train") for name in ("accuracy", "top5_accuracy", "loss")
 )
-"""The figures that are compared, in the order in which they are shown."""
 
+# The settings that decide which images are tested on.
 DATA = (
     "data",
     "data.folder",
@@ -33,16 +34,12 @@ DATA = (
     "data.split_rule",
     "data.on_corrupt",
 )
-"""The settings that decide which images are tested on."""
 
-MODULE = re.compile(r"(?:^|(?<=[\[(= ]))(?:[a-z_]\w*\.)+(?=[A-Z]\w*(?:[(,)\]]|$))")
-"""Where a class is, before its name."""
+MODULE = re.compile(r"(?:^|(?<=[\[(= ]))(?:[a-z_]\w*\.)+(?=[A-Z]\w*(?:[(,)\]]|$))")  # where a class is, before its name
 
-ABSENT = "-"
-"""Stands for what is not known or not there."""
+ABSENT = "-"  # stands for what is not known or not there
 
-OFF = "null", "false", "[]", "{}", "0", "0.0"
-"""Defaults of an argument that are not shown where another class lacks it."""
+OFF = "null", "false", "[]", "{}", "0", "0.0"  # defaults of an argument that are not shown where another class lacks it
 
 
 @dataclass(frozen=True)
@@ -228,11 +225,7 @@ def _cost(name: str, value: float | None) -> str:
 
 
 def compare_runs(runs: Sequence[Run]) -> Comparison:
-    """Put runs that are the same but for their seed together.
-
-    Args:
-        runs: One or more, in the order in which they are to be shown.
-    """
+    """Put runs that are the same but for their seed together."""
     together: dict[frozenset[tuple[str, str]], list[Run]] = {}
     for run in runs:
         together.setdefault(frozenset(run.chosen.items()), []).append(run)
@@ -277,15 +270,7 @@ def _of_the_hardware(groups: Sequence[Group]) -> list[str]:
 
 
 def differing_settings(one: Group, other: Group) -> str:
-    """Say which settings may have let two groups be tested on different images.
-
-    Args:
-        one: A group.
-        other: Another.
-
-    Returns:
-        A sentence; empty if there are none.
-    """
+    """Say which settings may have let two groups be tested on different images."""
     told = [
         f"{key} is " + " and ".join(f"{group.settings.get(key, ABSENT)} in {group.letter}" for group in (one, other))
         for key in DATA
@@ -297,15 +282,7 @@ def differing_settings(one: Group, other: Group) -> str:
 
 
 def differing_files(one: Group, other: Group) -> str:
-    """Say whether the images of the data have changed between the runs of two groups on the same data set.
-
-    Args:
-        one: A group.
-        other: Another.
-
-    Returns:
-        A sentence; empty if they have not, or that is not known.
-    """
+    """Say whether the images of the data have changed between the runs of two groups on the same data set."""
     known = (run.data_fingerprint or "" for group in (one, other) for run in group.counted)
     prints = {each for each in known if each.startswith(FINGERPRINT)}
     if len(prints) < 2 or any(one.settings.get(key) != other.settings.get(key) for key in ("data", "data.folder")):

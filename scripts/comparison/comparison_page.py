@@ -7,18 +7,11 @@ from scripts.comparison.comparison import ABSENT, Comparison, Group
 from scripts.report.chart import LineChart, line_chart
 from scripts.uncertainty.intervals import CONFIDENCE
 
-LONGEST = 60
-"""Letters of a cell that are shown; the configuration of a run has the rest."""
+LONGEST = 60  # letters of a cell that are shown; the configuration of a run has the rest
 
 
 def page_values(comparison: Comparison, findings: Sequence[str], notes: Sequence[str]) -> dict[str, Any]:
-    """What `comparison.html` shows.
-
-    Args:
-        comparison: What to show.
-        findings: What the tests have found, in sentences.
-        notes: What is to be known besides, likewise.
-    """
+    """What `comparison.html` shows."""
     facts, groups = comparison.table, comparison.groups
     drawn = (
         curves_over_each_other(groups, figure, split) for figure in ("loss", "accuracy") for split in ("train", "val")
@@ -50,16 +43,7 @@ def _runs(comparison: Comparison) -> Iterator[list[str]]:
 
 
 def curves_over_each_other(groups: Sequence[Group], figure: str, split: str) -> LineChart | None:
-    """Draw a figure of each group by epoch, with the range over its runs.
-
-    Args:
-        groups: The groups.
-        figure: `loss` or `accuracy`.
-        split: `train` or `val`.
-
-    Returns:
-        The chart; None if no run has it.
-    """
+    """Draw a figure of each group by epoch, with the range over its runs."""
     curves = {group.letter: curve for group in groups if (curve := group.curve(figure, split))}
     if not curves:
         return None

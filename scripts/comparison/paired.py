@@ -52,15 +52,7 @@ class Answers:
 
 
 def answers_of(run: Run, flags: Sequence[str]) -> Answers:
-    """Test a run's network, unless `scripts/evaluate.py` has done so since it was trained.
-
-    Args:
-        run: A run with a checkpoint.
-        flags: Those of `scripts/train.py` about data.
-
-    Raises:
-        MisconfigurationException: If checkpoint or data cannot be had, or do not fit each other.
-    """
+    """Test a run's network, unless `scripts/evaluate.py` has done so since it was trained."""
     assert run.checkpoint is not None, "a run without a checkpoint is not asked"
     found = None if flags else _evaluated(run, run.checkpoint)
     if found is None:
@@ -116,11 +108,7 @@ class Verdict:
     begins: str = ""
 
     def sentence(self, tests: int) -> str:
-        """Say it.
-
-        Args:
-            tests: How many comparisons were made together.
-        """
+        """Say it."""
         subject, reference = self.subject, self.reference
         if self.same:
             return f"{subject} and {reference} cannot be told apart: {self.same} ({self.test})."
@@ -144,17 +132,7 @@ class Verdict:
 
 
 def on_the_same_images(one: Group, other: Group, first: Answers, second: Answers) -> Verdict:
-    """Compare two networks image by image.
-
-    Args:
-        one: The group that the first is of.
-        other: That of the second.
-        first: What the first says.
-        second: What the second says.
-
-    Raises:
-        MisconfigurationException: If they know other classes, or were tested on other images.
-    """
+    """Compare two networks image by image."""
     refuse_other_classes(first.class_names, second.class_names, one.letter, other.letter)
     if (first.images, first.labels) != (second.images, second.labels):
         common = len({*first.images} & {*second.images})
@@ -174,12 +152,7 @@ def on_the_same_images(one: Group, other: Group, first: Answers, second: Answers
 
 
 def over_runs(one: Group, other: Group) -> Verdict | None:
-    """Compare two groups by the test accuracies of their runs, if each has two or more.
-
-    Args:
-        one: A group.
-        other: The group that is compared with it.
-    """
+    """Compare two groups by the test accuracies of their runs, if each has two or more."""
     first, second = one.values("test/accuracy"), other.values("test/accuracy")
     if min(len(first), len(second)) < 2:
         return None
@@ -200,25 +173,12 @@ def tested_run(group: Group) -> Run | None:
 
 
 def told(verdicts: Sequence[Verdict]) -> list[str]:
-    """Say what has come of comparisons that were made together.
-
-    Args:
-        verdicts: Of one kind.
-    """
+    """Say what has come of comparisons that were made together."""
     return [verdict.sentence(len(verdicts)) for verdict in verdicts]
 
 
 def compare_groups(groups: Sequence[Group], predict: bool, flags: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Compare each group with the first; a network that has not been tested before gets its `test/accuracy`.
-
-    Args:
-        groups: In their order.
-        predict: Whether to test networks on the same images.
-        flags: Those of `scripts/train.py` about data.
-
-    Returns:
-        What was found, in sentences, and what is to be known of it besides.
-    """
+    """Compare each group with the first; a network that has not been tested before gets its `test/accuracy`."""
     paired, repeated, notes = [], [], []
     answers: dict[str, Answers] = {}
     reference, *others = groups

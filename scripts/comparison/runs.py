@@ -25,9 +25,9 @@ from scripts.command.configuration import read_config
 from scripts.inference.trained import checkpoint_of, find_checkpoint, run_of
 from scripts.report.run_curves import Curves, read_curves
 
-CHECKPOINT = "checkpoint file"
-"""The setting that tells a checkpoint from the one that its run has ended with."""
+CHECKPOINT = "checkpoint file"  # the setting that tells a checkpoint from the one that its run has ended with
 
+# Keys, with all below them, that change neither what is learnt nor on what.
 NO_SETTINGS = (
     *("seed_everything", "experiment", "runs", "progress_bar", "preview", "learning_rate_monitor"),
     *("data.root", "data.packs", "data.repack", "data.download", "data.storage", "data.num_workers", "data.seed"),
@@ -35,18 +35,15 @@ NO_SETTINGS = (
     *("trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.enable_checkpointing"),
     *("trainer.log_every_n_steps", "trainer.profiler", "trainer.num_sanity_val_steps"),
 )
-"""Keys, with all below them, that change neither what is learnt nor on what."""
 
-KEY = re.compile(r"\w[\w.+/ -]*")
-"""A key of a configuration, with those above it."""
+KEY = re.compile(r"\w[\w.+/ -]*")  # A key of a configuration, with those above it
 
-NAMED = 50
-"""Characters of one that is none that are shown."""
+NAMED = 50  # characters of one that is none that are shown
+# The classes that a configuration does not name, by the keys that their arguments are under.
 CLASSES = {"model": Classifier, "trainer": Trainer}
-"""The classes that a configuration does not name, by the keys that their arguments are under."""
 
+# What `results.json` says of a run besides its figures, as far as runs are compared by it.
 COSTS = "parameters", "epochs", "seconds", "images_per_second"
-"""What `results.json` says of a run besides its figures, as far as runs are compared by it."""
 
 
 @dataclass(frozen=True)
@@ -90,17 +87,7 @@ class Run:
 
 
 def find_runs(name: str) -> list[Path]:
-    """The runs' folders and checkpoints that a name means.
-
-    Args:
-        name: A run's folder, a folder of runs such as an experiment's, a checkpoint, or a glob pattern of these.
-
-    Returns:
-        The paths, sorted.
-
-    Raises:
-        MisconfigurationException: If there are none.
-    """
+    """The runs' folders and checkpoints that a name means."""
     path = Path(name)
     if path.is_file():
         return [path]
@@ -127,14 +114,7 @@ def _runs_in(folder: Path) -> list[Path]:
 
 
 def read_run(path: Path) -> Run:
-    """Read what a run has left behind.
-
-    Args:
-        path: Its folder, or a checkpoint; that with which the run in whose folder it lies has ended means the run.
-
-    Raises:
-        MisconfigurationException: If a file of it is damaged.
-    """
+    """Read what a run has left behind."""
     try:
         if path.is_dir():
             return _read_folder(path)
@@ -320,14 +300,7 @@ def _written(value: Any) -> str:
 
 
 def read_all(names: Sequence[str]) -> tuple[list[Run], list[str]]:
-    """Read the runs that names mean, each once, in their order.
-
-    Args:
-        names: As for `find_runs`.
-
-    Returns:
-        The runs that can be read, and a sentence for each that cannot and each name that means none.
-    """
+    """Read the runs that names mean, each once, in their order."""
     runs: dict[Path, Run] = {}
     problems = []
     for name in names:

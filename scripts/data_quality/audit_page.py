@@ -9,8 +9,7 @@ from PIL import Image
 
 from scripts.report.page import embedded, write_page
 
-MOST_PAIRS = 100
-"""Pairs of each kind that are shown."""
+MOST_PAIRS = 100  # pairs of each kind that are shown
 
 
 @dataclass(frozen=True)
@@ -40,19 +39,7 @@ def write_audit_page(
     picture: Callable[[int], Image.Image],
     tables: Mapping[str, tuple[Sequence[str], Sequence[Sequence[str]]]],
 ) -> None:
-    """Write the page; nothing in it is loaded from elsewhere.
-
-    Args:
-        path: Where to.
-        title: What was looked at.
-        rows: The summary: what, and how many.
-        kinds: The pairs found, by kind.
-        picture: Gives the image at a place, in mode RGB.
-        tables: What is listed below the pictures, by title: the columns' headings, and rows; left out without rows.
-
-    Raises:
-        OSError: If the file cannot be written.
-    """
+    """Write the page; nothing in it is loaded from elsewhere."""
     embed = cache(lambda place: embedded(picture(place)))  # an image may be in several pairs
     write_page(
         path,

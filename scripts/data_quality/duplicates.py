@@ -21,44 +21,38 @@ from datamodules.loading.loader import ON_FEWER_CORES, TimedLoader
 from datamodules.loading.progress import progress
 from datamodules.packing.pack import Images
 
+# Bits of 64 in which the perceptual hashes of one picture may differ. Of Tiny ImageNet's images saved anew (JPEG of
+# quality 20 and above, 10% brighter, resized to half, three quarters or double) all stay within 8.
 HASH_DISTANCE = 10
-"""Bits of 64 in which the perceptual hashes of one picture may differ. Of Tiny ImageNet's images saved anew (JPEG of
-quality 20 and above, 10% brighter, resized to half, three quarters or double) all stay within 8."""
 
-DETAIL = 32
-"""The side, in pixels, of the reduction that the hash is computed from and details are compared on."""
+DETAIL = 32  # the side, in pixels, of the reduction that the hash is computed from and details are compared on
 
-AREA = 8
-"""The side of the areas whose mean is taken off, so that a bright sky over dark ground is no likeness."""
+AREA = 8  # the side of the areas whose mean is taken off, so that a bright sky over dark ground is no likeness
 
+# Correlation of the details of two images from which they are one picture: of the pairs in Tiny ImageNet within the
+# distance above, the three that are one to the eye have 0.90 and more, the first that is none 0.84; of its images
+# saved at three quarters of their size, 10% brighter, as JPEG of quality 40, 99% are above it.
 LIKENESS = 0.85
-"""Correlation of the details of two images from which they are one picture: of the pairs in Tiny ImageNet within the
-distance above, the three that are one to the eye have 0.90 and more, the first that is none 0.84; of its images saved
-at three quarters of their size, 10% brighter, as JPEG of quality 40, 99% are above it."""
 
+# The same where other images are alike by nature: pairs of Fashion-MNIST from here on show one garment, a few of them
+# in another print, and MNIST, whose ones are alike up to 0.989, has none. What it costs: of 28x28 images saved as
+# JPEG of quality 40 it finds one in four (MNIST) or twelve (Fashion-MNIST), of those resized none.
 SURE_LIKENESS = 0.99
-"""The same where other images are alike by nature: pairs of Fashion-MNIST from here on show one garment, a few of them
-in another print, and MNIST, whose ones are alike up to 0.989, has none. What it costs: of 28x28 images saved as JPEG of
-quality 40 it finds one in four (MNIST) or twelve (Fashion-MNIST), of those resized none."""
 
+# How many other pictures an image may have within the hash's distance before it counts as alike by nature.
 LOOKALIKES = 4
-"""How many other pictures an image may have within the hash's distance before it counts as alike by nature."""
 
+# The side, in pixels, below which images are not compared but for the same pixels: of two digits of 8x8 pixels, a few
+# levels apart, nobody can say whether they are one.
 SMALLEST = 16
-"""The side, in pixels, below which images are not compared but for the same pixels: of two digits of 8x8 pixels, a few
-levels apart, nobody can say whether they are one."""
 
-FLAT = 4.0
-"""Levels of grey that an image must depart from the means of its areas, somewhere, to be compared at all."""
+FLAT = 4.0  # levels of grey that an image must depart from the means of its areas, somewhere, to be compared at all
 
-CHUNK_IMAGES = 64
-"""Images that a worker takes at a time."""
+CHUNK_IMAGES = 64  # images that a worker takes at a time
 
-CHUNK_PAIRS = 2**13
-"""Pairs whose details are compared at a time, 64 MiB."""
+CHUNK_PAIRS = 2**13  # pairs whose details are compared at a time, 64 MiB
 
-BLOCK_PAIRS = 2**22
-"""Pairs whose hashes are compared at a time, 32 MiB."""
+BLOCK_PAIRS = 2**22  # pairs whose hashes are compared at a time, 32 MiB
 
 
 @dataclass(frozen=True)
@@ -102,16 +96,6 @@ def view(images: Images, index: int) -> tuple[Image.Image, tuple[int, int], str]
     """Decode an image at its own size as a viewer shows it: upright, 8 bits, transparency laid on white, colour.
 
     Of an array with other than one or three channels, the first or the first three are shown.
-
-    Args:
-        images: Where it is.
-        index: Its place.
-
-    Returns:
-        The image in mode RGB, and its width and height and its mode as stored.
-
-    Raises:
-        UnreadableImageError: If the file is no image, or not a whole one.
     """
     if not isinstance(images, ImageFiles):
         levels = np.asarray(images[index])
@@ -164,14 +148,7 @@ class _Looks(Dataset[Fingerprints]):
 
 
 def fingerprint_all(images: Images) -> Iterator[Fingerprints]:
-    """Decode and fingerprint images with all cores.
-
-    Args:
-        images: The images.
-
-    Yields:
-        The fingerprints in order, some images at a time.
-    """
+    """Decode and fingerprint images with all cores."""
     ranges = [range(start, min(start + CHUNK_IMAGES, len(images))) for start in range(0, len(images), CHUNK_IMAGES)]
     workers = min(available_cores(), len(ranges))
     yield from TimedLoader(_Looks(images), batch_size=None, sampler=ranges, num_workers=workers, remedy=ON_FEWER_CORES)

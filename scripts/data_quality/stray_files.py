@@ -9,19 +9,7 @@ from datamodules.packing.pack import Source
 
 
 def stray_files(data: ImageDataModule, source: Source) -> tuple[list[str], list[str]]:
-    """Find the files below the source's folder, hidden ones too, that are no image of it nor known to belong there.
-
-    Args:
-        data: The data module.
-        source: What it reads; of one that is not read from image files nothing is said.
-
-    Returns:
-        Their paths relative to the source's folder, sorted, and lines that count them by reason and name them, one for
-        all files of a folder that holds nothing else.
-
-    Raises:
-        OSError: If a folder cannot be read.
-    """
+    """Find the files below the source's folder, hidden ones too, that are no image of it nor known to belong there."""
     known = data.known_names(source)
     stray = data.files_left_out(known)
     reasons = summary(stray, data.source_folder)

@@ -17,11 +17,9 @@ from datamodules.decoding.names import escape_name
 from scripts.report.chart import Axes
 from scripts.uncertainty.calibration import Reliability
 
-CELL = 16
-"""Pixels of a cell of the confusion matrix where its class names are to be read."""
+CELL = 16  # pixels of a cell of the confusion matrix where its class names are to be read
 
-LONGEST_NAME = 18
-"""Letters of a class name that are written beside the confusion matrix."""
+LONGEST_NAME = 18  # letters of a class name that are written beside the confusion matrix
 
 
 @dataclass(frozen=True)
@@ -101,16 +99,7 @@ def confusion_matrix(confusion: NDArray[np.int64], class_names: Sequence[str]) -
 
 
 def reliability_diagram(found: Reliability, width: float, title: str) -> dict[str, Any]:
-    """Lay out how often predictions of each probability are right.
-
-    Args:
-        found: What was found.
-        width: Of a bin.
-        title: What was looked at.
-
-    Returns:
-        For the macro of the same name.
-    """
+    """Lay out how often predictions of each probability are right."""
     axes = Axes((0, 1), (0, 1), "probability of the class predicted", "share that is right")
     bars = []
     for low, images, probability, accuracy in zip(

@@ -24,14 +24,12 @@ from models.classifier import Classifier
 from models.training.test_time_augmentation import average_logits
 from scripts.command.silence import silent
 
-Predict = Callable[[Tensor], Tensor]
-"""Images, uint8 `[B, C, H, W]`, to logits, float32 `[B, K]`."""
+Predict = Callable[[Tensor], Tensor]  # images, uint8 `[B, C, H, W]`, to logits, float32 `[B, K]`
 
-FACTS = "facts.json"
-"""The extra file of a torch.export archive."""
+FACTS = "facts.json"  # the extra file of a torch.export archive
 
+# Bytes of weights above which they do not go into the ONNX file itself, which protobuf limits to 2 GB.
 LARGEST_ONNX = 1536 * 2**20
-"""Bytes of weights above which they do not go into the ONNX file itself, which protobuf limits to 2 GB."""
 
 
 class ExportError(Exception):
@@ -66,15 +64,7 @@ class ExportedModel(nn.Module):
 
 
 def facts_of(classifier: Classifier, checkpoint: Mapping[str, Any]) -> dict[str, str]:
-    """What a program must know to use the model, and where the model comes from.
-
-    Args:
-        classifier: The network.
-        checkpoint: What it was loaded from.
-
-    Returns:
-        Names and, as JSON, values.
-    """
+    """What a program must know to use the model, and where the model comes from."""
     known = classifier.preprocessing
     facts = {
         "class_names": [escape_name(name) for name in classifier.class_names],
@@ -177,17 +167,7 @@ def open_torch_export(path: Path, _: ExportedModel) -> Predict:
 
 
 def write_safetensors(model: ExportedModel, images: Tensor, path: Path, facts: Mapping[str, str]) -> None:
-    """Write the network's state dict, without its preprocessing.
-
-    Args:
-        model: What to write.
-        images: Not used.
-        path: Where to.
-        facts: Written as the file's metadata.
-
-    Raises:
-        OSError: If the file cannot be written.
-    """
+    """Write the network's state dict, without its preprocessing."""
     from safetensors.torch import save
 
     # Copied, as tensors that share memory are refused; a module's extra state, which the format cannot hold, is not.

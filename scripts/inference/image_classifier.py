@@ -28,14 +28,13 @@ from scripts.command.silence import silence_libraries
 from scripts.inference.predictions import probabilities_of
 from scripts.inference.trained import autocast_dtype, computing_in, find_checkpoint, load_trained
 
-BATCH_SIZE = 64
-"""Images per batch where the checkpoint does not say how many its run had."""
+BATCH_SIZE = 64  # images per batch where the checkpoint does not say how many its run had
 
+# Images that a worker process decodes at a time, at least: handing over fewer costs more than it gains.
 FEWEST_DECODED = 4
-"""Images that a worker process decodes at a time, at least: handing over fewer costs more than it gains."""
 
+# A file, an image of Pillow, an array uint8 `[H, W]` or `[H, W, C]`, or a tensor uint8 `[C, H, W]`.
 Picture = str | Path | Image.Image | NDArray[np.uint8] | Tensor
-"""A file, an image of Pillow, an array uint8 `[H, W]` or `[H, W, C]`, or a tensor uint8 `[C, H, W]`."""
 
 
 @dataclass(frozen=True)

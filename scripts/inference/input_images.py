@@ -18,20 +18,7 @@ STANDARD_INPUT = "-"
 
 
 def input_images(paths: Sequence[str], lists: Sequence[str] = ()) -> list[str]:
-    """Find the images, in the order in which they were asked for; a line on standard error says what is left out.
-
-    Args:
-        paths: Files, whatever they are called; folders, whose images are taken with those of the folders in them,
-            sorted; globs, likewise (`**` goes into folders); and `-`, for a list from standard input.
-        lists: Text files that name a file on each line, or between zero bytes, as `find -print0` writes them. A path
-            in them that is relative begins in the current folder, and one that leads nowhere is kept.
-
-    Returns:
-        Paths, with bytes of no known meaning as Python decodes those of file names.
-
-    Raises:
-        MisconfigurationException: If a path or a list leads nowhere or to no image.
-    """
+    """Find the images, in the order in which they were asked for; a line on standard error says what is left out."""
     found = [name for path in paths for name in _meant_by(path)]
     found += [name for list_ in lists for name in _listed_in(list_)]
     if not found:

@@ -15,8 +15,7 @@ from torch.nn import functional as F
 
 from models.serialization.near_names import near_names
 
-OCCLUDED = 8
-"""The part of each side that is covered at a time, as 1 of so many."""
+OCCLUDED = 8  # the part of each side that is covered at a time, as 1 of so many
 
 
 def layer_outputs(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
@@ -51,11 +50,7 @@ def layer_outputs(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
 
 
 def find_layer(network: nn.Module, name: str) -> nn.Module:
-    """The submodule of a name.
-
-    Raises:
-        MisconfigurationException: If there is none; it says which names are near.
-    """
+    """The submodule of a name."""
     modules: dict[str, nn.Module] = dict(network.named_modules())
     if name and name in modules:
         return modules[name]

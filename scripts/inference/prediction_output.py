@@ -23,8 +23,7 @@ from rich.cells import cell_len
 from datamodules.decoding.names import distinct_names, escape_name
 from scripts.command.standard_streams import output_failure, refuse_lost_output
 
-ROW_GROUP_CELLS = 2**20
-"""Cells of a Parquet file that are in memory at a time."""
+ROW_GROUP_CELLS = 2**20  # cells of a Parquet file that are in memory at a time
 
 Kind = Literal["text", "probability", "logit"]
 
@@ -32,8 +31,7 @@ ARROW_TYPES = {"text": pa.string(), "probability": pa.float64(), "logit": pa.flo
 
 Value = str | float | None
 
-Row = list[Value]
-"""A value for each column; None where there is no prediction, or no error."""
+Row = list[Value]  # A value for each column; None where there is no prediction, or no error
 
 
 @dataclass(frozen=True)
@@ -49,11 +47,10 @@ class Column:
     kind: Kind = "text"
 
 
+# What every output begins with.
 BASE = (Column("path"), Column("prediction"), Column("probability", "probability"), Column("error"))
-"""What every output begins with."""
 
-PATH, PREDICTION, PROBABILITY, ERROR = range(len(BASE))
-"""Their places in a row."""
+PATH, PREDICTION, PROBABILITY, ERROR = range(len(BASE))  # their places in a row
 
 
 def columns_for(
@@ -101,18 +98,10 @@ class Output(ABC):
 
     @abstractmethod
     def append(self, rows: Sequence[Row]) -> None:
-        """Add rows.
-
-        Raises:
-            OutputError: If they cannot be written; those written before are whole.
-        """
+        """Add rows."""
 
     def finish(self) -> None:  # noqa: B027 - where nothing is left to do
-        """All rows are there.
-
-        Raises:
-            OutputError: If what is left to do fails; the rows are kept.
-        """
+        """All rows are there."""
 
     def close(self) -> None:  # noqa: B027 - where nothing is held
         """Let go of it, finished or not."""
@@ -228,11 +217,7 @@ class LinesFile(Output):
 
     @abstractmethod
     def parse(self, line: str) -> Row | None:
-        """The row that the text of a line says, or None if it says none.
-
-        Raises:
-            ValueError: Likewise.
-        """
+        """The row that the text of a line says, or None if it says none."""
 
     def append(self, rows: Sequence[Row]) -> None:
         """Write rows."""
@@ -373,36 +358,21 @@ class FinishedParquetFile(Output):
         self.kept = [list(row.values()) for row in found]
 
     def append(self, rows: Sequence[Row]) -> None:
-        """There is no room.
-
-        Raises:
-            MisconfigurationException: Always.
-        """
+        """There is no room."""
         raise self.refusal(len(self.kept) + 1)
 
 
+# The kind of file by the ending of its name, in lower case.
 FILES: dict[str, type[LinesFile]] = {
     ".csv": CsvFile,
     ".jsonl": JsonLinesFile,
     ".ndjson": JsonLinesFile,
     ".parquet": ParquetFile,
 }
-"""The kind of file by the ending of its name, in lower case."""
 
 
 def output_file(path: Path, columns: Sequence[Column], *, resume: bool = False, overwrite: bool = False) -> Output:
-    """Open a file for predictions; its ending says its kind.
-
-    Args:
-        path: The file.
-        columns: The columns.
-        resume: Whether to keep the rows of one that is there.
-        overwrite: Whether to replace it.
-
-    Raises:
-        MisconfigurationException: If there is no such kind, a file is there and neither is wanted, it cannot be gone on
-            with, or it cannot be written.
-    """
+    """Open a file for predictions; its ending says its kind."""
     kind = FILES.get(path.suffix.lower())
     if kind is None:
         raise MisconfigurationException(

@@ -16,27 +16,13 @@ from scripts.inference.predictions import probabilities_of
 NO_FINITE_LOGITS = "the network gives numbers that are not finite"
 
 
+# How far apart the probabilities of one image may be, in a prediction and in one that goes on with it: bfloat16
+# rounds to so much, and machines do so differently.
 SAME = 0.01
-"""How far apart the probabilities of one image may be, in a prediction and in one that goes on with it: bfloat16 rounds
-to so much, and machines do so differently."""
 
 
 def write_rows(classifier: ImageClassifier, paths: Sequence[str], output: Output, options: argparse.Namespace) -> int:
-    """Predict the images that an output has no row for, and finish it.
-
-    Args:
-        classifier: The network.
-        paths: All images.
-        output: Where the rows go.
-        options: The command line's.
-
-    Returns:
-        How many rows have errors, those that were there included.
-
-    Raises:
-        MisconfigurationException: If the output is not the beginning of such a prediction.
-        OutputError: If it cannot be written any longer.
-    """
+    """Predict the images that an output has no row for, and finish it."""
     failed = sum(row[ERROR] is not None for row in output.kept)
     with closing(new_rows(classifier, paths, output, options)) as batches:
         for rows in batches:
@@ -53,18 +39,6 @@ def new_rows(
 
     Batches are those of a prediction that was never stopped, so that the rows are the same. The last batch that has
     been written is predicted again, to see that it was the same network which wrote it.
-
-    Args:
-        classifier: The network.
-        paths: All images.
-        output: Where the rows go.
-        options: The command line's.
-
-    Returns:
-        The rows of each batch.
-
-    Raises:
-        MisconfigurationException: If the output is not the beginning of such a prediction.
     """
     kept = output.kept
     for number, (row, path) in enumerate(

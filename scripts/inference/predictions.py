@@ -20,11 +20,9 @@ from datamodules.loading.progress import progress
 from models.classifier import Classifier
 from models.serialization.durable_file import replacing
 
-MOST_COLUMNS = 20
-"""Classes up to which the table has the probability of each."""
+MOST_COLUMNS = 20  # classes up to which the table has the probability of each
 
-TOP = 5
-"""Most probable classes in the table where there are more."""
+TOP = 5  # most probable classes in the table where there are more
 
 
 @dataclass(frozen=True)
@@ -74,13 +72,7 @@ def probabilities_of(logits: NDArray[np.float32]) -> NDArray[np.float64]:
 
 @torch.no_grad()
 def predict_split(classifier: Classifier, data: ImageDataModule, split: str) -> Predictions:
-    """Let a network say what it sees, image by image, as it does in `scripts/train.py test`.
-
-    Args:
-        classifier: In evaluation mode, on its device.
-        data: Set up, with the network's classes and normalisation.
-        split: `train`, `val` or `test`.
-    """
+    """Let a network say what it sees, image by image, as it does in `scripts/train.py test`."""
     assert data.pack is not None, "setup comes before"
     places = data.splits[split]
     parts, labels, own = [], [], own_generators([classifier])
@@ -101,13 +93,6 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
 
     Columns are image, label, prediction and its probability; then the probability of each class or, of more than 20,
     the five most probable with theirs.
-
-    Args:
-        path: The CSV file.
-        predictions: What to write.
-
-    Raises:
-        OSError: If it cannot be written.
     """
     names = distinct_names(predictions.class_names)
     probabilities = predictions.probabilities

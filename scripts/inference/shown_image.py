@@ -13,8 +13,7 @@ from datamodules.decoding.image_file import UnreadableImageError, read_image
 from models.classifier import Classifier
 from scripts.inference.trained import data_of
 
-IN_DATA = re.compile(r"(train|val|test)\[(\d+)\]")
-"""How images without a file are named, such as `test[17]`."""
+IN_DATA = re.compile(r"(train|val|test)\[(\d+)\]")  # how images without a file are named, such as `test[17]`
 
 
 def shown_image(name: str, checkpoint: Path, classifier: Classifier, flags: Sequence[str] = ()) -> Tensor:

@@ -18,25 +18,17 @@ from models.serialization.plain_data import read_json
 from models.training.precision import choose_precision
 from scripts.command.data_flags import build_data
 
-NAMED = 5
-"""Classes that are named where two sets of them differ."""
+NAMED = 5  # classes that are named where two sets of them differ
 
+# What networks compute in at each of the Trainer's precisions that is not one number format alone.
 AUTOCAST = {
     **dict.fromkeys(("bf16-mixed", "bf16"), torch.bfloat16),
     **dict.fromkeys(("16-mixed", "16"), torch.float16),
 }
-"""What networks compute in at each of the Trainer's precisions that is not one number format alone."""
 
 
 def find_checkpoint(path: Path) -> Path:
-    """The checkpoint that is meant by a file or a run's folder, of which it is the best, else the last.
-
-    Args:
-        path: A checkpoint or the folder of a run.
-
-    Raises:
-        MisconfigurationException: If there is none.
-    """
+    """The checkpoint that is meant by a file or a run's folder, of which it is the best, else the last."""
     if not path.is_dir():
         return path  # reading it says if it is not there
     if (found := checkpoint_of(path)) is None:
@@ -48,14 +40,7 @@ def find_checkpoint(path: Path) -> Path:
 
 
 def checkpoint_of(run: Path) -> Path | None:
-    """The best checkpoint of a run, else the last, if it has any.
-
-    Args:
-        run: Its folder.
-
-    Raises:
-        MisconfigurationException: If its results name a file that lies elsewhere.
-    """
+    """The best checkpoint of a run, else the last, if it has any."""
     try:
         named = run / read_json(run / "results.json")["checkpoint"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -76,15 +61,7 @@ def run_of(checkpoint: Path) -> Path | None:
 
 
 def load_trained(checkpoint: Path, device: torch.device | None = None) -> Classifier:
-    """The network with its weights, in their number format, in evaluation mode, not compiled.
-
-    Args:
-        checkpoint: The file.
-        device: Where to; by default the accelerator if there is one.
-
-    Raises:
-        MisconfigurationException: If it cannot be read, or the network not be built again.
-    """
+    """The network with its weights, in their number format, in evaluation mode, not compiled."""
     device = device or torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     compiled = {"compile": False} if "compile" in read_checkpoint(checkpoint).get("hyper_parameters", {}) else {}
     try:
@@ -102,17 +79,6 @@ def data_of(checkpoint: Path, classifier: Classifier, flags: Sequence[str]) -> I
     """The data of the run, or what flags make of it, read, and normalised as the network is used to.
 
     Prints in how far these are not the data that it was trained on.
-
-    Args:
-        checkpoint: The file.
-        classifier: What is in it.
-        flags: Those of `scripts/train.py` about data.
-
-    Returns:
-        The data module, set up.
-
-    Raises:
-        MisconfigurationException: If the data cannot be had, or have other classes or another image shape.
     """
     trained = read_checkpoint(checkpoint)
     if "data" not in trained.get("config", {}) and not any(
@@ -141,17 +107,7 @@ def data_of(checkpoint: Path, classifier: Classifier, flags: Sequence[str]) -> I
 
 
 def refuse_other_classes(mine: Sequence[str], others: Sequence[str], one: str, other: str) -> None:
-    """See that two have the same classes in the same order.
-
-    Args:
-        mine: Classes of the one.
-        others: Classes of the other.
-        one: What to call it.
-        other: Likewise.
-
-    Raises:
-        MisconfigurationException: If they have not; it names those that differ.
-    """
+    """See that two have the same classes in the same order."""
     if list(mine) == list(others):
         return
     sides = ((one, sorted({*mine} - {*others})), (other, sorted({*others} - {*mine})))
@@ -172,23 +128,13 @@ def _first_difference(mine: Sequence[str], others: Sequence[str]) -> str:
 
 
 def autocast_context(classifier: Classifier, checkpoint: Path) -> AbstractContextManager[object]:
-    """A context in which the network computes in the precision that `scripts/train.py test` would choose for it.
-
-    Args:
-        classifier: The network, on its device.
-        checkpoint: Where it comes from.
-    """
+    """A context in which the network computes in the precision that `scripts/train.py test` would choose for it."""
     return computing_in(classifier, autocast_dtype(classifier, checkpoint))
 
 
 @contextmanager
 def computing_in(classifier: Classifier, dtype: torch.dtype | None) -> Iterator[None]:
-    """A context in which the network computes as it does within the Trainer.
-
-    Args:
-        classifier: The network, on its device.
-        dtype: As `autocast_dtype` gives it.
-    """
+    """A context in which the network computes as it does within the Trainer."""
     if dtype is not None:
         with torch.autocast(classifier.device.type, dtype):
             yield
@@ -202,12 +148,7 @@ def computing_in(classifier: Classifier, dtype: torch.dtype | None) -> Iterator[
 
 
 def autocast_dtype(classifier: Classifier, checkpoint: Path) -> torch.dtype | None:
-    """What the network computes in where that is not the format of its weights.
-
-    Args:
-        classifier: The network, on its device.
-        checkpoint: Where it comes from.
-    """
+    """What the network computes in where that is not the format of its weights."""
     precision = read_checkpoint(checkpoint).get("config", {}).get("trainer", {}).get("precision")
     if precision is None:
         preprocessing, device = classifier.preprocessing, classifier.device

@@ -33,12 +33,7 @@ class Layer:
 
 
 def layers_of(network: nn.Module, image_shape: tuple[int, int, int]) -> list[Layer]:
-    """List the layers, in the order in which the network has them.
-
-    Args:
-        network: In evaluation mode, on any device.
-        image_shape: (C, H, W) of an image.
-    """
+    """List the layers, in the order in which the network has them."""
     device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
     # Fused kernels for whole attention layers are not counted, and torch 2.11 does not count all of those within them.
     fused = torch.backends.mha.get_fastpath_enabled()

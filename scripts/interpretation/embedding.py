@@ -22,19 +22,16 @@ from scripts.inference.layers import layer_outputs
 from scripts.inference.shown_image import as_network_sees
 from scripts.report.figure import new_figure, picture_of
 
-MOST_LEGENDS = 20
-"""Classes up to which there is a legend; the names of up to `MOST_NAMES` stand in the picture."""
+MOST_LEGENDS = 20  # classes up to which there is a legend; the names of up to `MOST_NAMES` stand in the picture
 
 MOST_NAMES = 50
 
-PERPLEXITY = 30.0
-"""How many neighbours each image has, roughly, as in the paper; fewer where there are few images."""
+PERPLEXITY = 30.0  # how many neighbours each image has, roughly, as in the paper; fewer where there are few images
 
-MARKERS = "osv^D*Pdp"
-"""Classes differ by these too, so that they are told apart without colours."""
+MARKERS = "osv^D*Pdp"  # classes differ by these too, so that they are told apart without colours
 
+# Colours that the colour-blind tell apart (Okabe and Ito, 2008), the yellow darker, for white paper.
 OKABE_ITO = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8a7f00", "#000000")
-"""Colours that the colour-blind tell apart (Okabe and Ito, 2008), the yellow darker, for white paper."""
 
 
 def last_linear(network: nn.Module, image: Tensor) -> str | None:

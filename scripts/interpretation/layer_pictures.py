@@ -13,21 +13,11 @@ from callbacks.tensorboard.filters import COLUMNS, coloured
 from callbacks.tensorboard.image_grid import image_grid, picture
 from scripts.report.figure import new_figure, picture_of
 
-MOST_BARS = 64
-"""Numbers of a vector up to which each is a bar; more are a line."""
+MOST_BARS = 64  # numbers of a vector up to which each is a bar; more are a line
 
 
 def activations_picture(output: Tensor, most: int) -> Image.Image:
-    """Draw what a layer gives for an image.
-
-    Args:
-        output: float `[c, h, w]`, a map each with its own scale, told below it; of another number of dimensions, a
-            diagram.
-        most: Maps to draw, from the first.
-
-    Returns:
-        RGB.
-    """
+    """Draw what a layer gives for an image."""
     output = output.float().cpu()
     if output.ndim == 3:
         maps = output[:most]

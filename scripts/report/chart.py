@@ -7,11 +7,10 @@ from typing import ClassVar
 
 from matplotlib.ticker import MaxNLocator
 
+# Curves differ by these too, so that they are told apart without colours.
 DASHES = ("", "6 3", "2 3", "8 3 2 3", "1 4", "12 4")
-"""Curves differ by these too, so that they are told apart without colours."""
 
-LEGEND_LINE = 16
-"""From one line of the curves' names to the next."""
+LEGEND_LINE = 16  # from one line of the curves' names to the next
 
 Point = tuple[float, float]
 
@@ -96,14 +95,7 @@ def line_chart(
     y_label: str,
     bands: Mapping[str, Sequence[tuple[float, float, float]]] = MappingProxyType({}),
 ) -> LineChart:
-    """Lay curves over each other, each with its own colour and dashes.
-
-    Args:
-        curves: The points of each curve by its name; there is at least one point.
-        x_label: What the horizontal scale is; it is in whole numbers.
-        y_label: The vertical one.
-        bands: By the name of a curve, what is to be shaded about it: x with the lowest and the highest y.
-    """
+    """Lay curves over each other, each with its own colour and dashes."""
     points = [point for curve in curves.values() for point in curve]
     points += [(x, y) for band in bands.values() for x, *ends in band for y in ends]
     lows, highs = ([side(values) for values in zip(*points, strict=True)] for side in (min, max))

@@ -14,14 +14,7 @@ def new_figure() -> Figure:
 
 
 def picture_of(figure: Figure) -> Image.Image:
-    """Draw a figure.
-
-    Args:
-        figure: With its curves.
-
-    Returns:
-        The picture, RGB.
-    """
+    """Draw a figure."""
     buffer = BytesIO()
     figure.savefig(buffer, format="png")
     return Image.open(buffer, formats=("PNG",)).convert("RGB")

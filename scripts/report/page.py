@@ -13,12 +13,12 @@ from PIL import Image
 from datamodules.decoding.names import escape_name
 from models.serialization.durable_file import replace_file
 
+# The longer side of a picture in the page, in pixels; smaller images are embedded as they are and drawn larger.
 SIDE = 192
-"""The longer side of a picture in the page, in pixels; smaller images are embedded as they are and drawn larger."""
 
-NUMBER = re.compile(r"[-+]?[\d.,]+( ?%)?( (to|±) [-+]?[\d.,]+( ?%)?)?")
-"""A number, a share or a range of them."""
+NUMBER = re.compile(r"[-+]?[\d.,]+( ?%)?( (to|±) [-+]?[\d.,]+( ?%)?)?")  # A number, a share or a range of them
 
+# Templates lie beside the code that fills them; what they are given is escaped unless it is `Markup`.
 TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parents[1]),
     autoescape=True,
@@ -28,31 +28,16 @@ TEMPLATES = Environment(
     # Names of files and classes may hold control characters and bytes of no encoding.
     finalize=lambda value: escape_name(value) if type(value) is str else value,
 )
-"""Templates lie beside the code that fills them; what they are given is escaped unless it is `Markup`."""
 TEMPLATES.tests["numeric"] = lambda text: NUMBER.fullmatch(text) is not None
 
 
 def write_page(path: Path, template: str, **values: Any) -> None:
-    """Fill a template and write the page, whole or not at all.
-
-    Args:
-        path: Where to.
-        template: Its path below `scripts/`; it extends `report/page.html`.
-        values: What it shows, with the `title`.
-
-    Raises:
-        OSError: If the file cannot be written; one that was there before is kept.
-    """
+    """Fill a template and write the page, whole or not at all."""
     replace_file(path, TEMPLATES.get_template(template).render(values))
 
 
 def embedded(image: Image.Image, side: int = SIDE) -> Markup:
-    """A picture within the page.
-
-    Args:
-        image: RGB.
-        side: Pixels that its longer side has at most.
-    """
+    """A picture within the page."""
     tiny = max(image.size) <= side
     if not tiny:
         image = image.copy()

@@ -8,22 +8,11 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from scripts.report.chart import Point
 
-Curves = dict[str, dict[str, list[Point]]]
-"""For each figure and split, the points by epoch."""
+Curves = dict[str, dict[str, list[Point]]]  # for each figure and split, the points by epoch
 
 
 def read_curves(file: Path) -> Curves:
-    """Read loss and accuracy by epoch.
-
-    Args:
-        file: The `metrics.csv` of a run.
-
-    Returns:
-        For each figure and split, the points; empty if there is no such file or nothing in it.
-
-    Raises:
-        MisconfigurationException: If what should be a number is none.
-    """
+    """Read loss and accuracy by epoch."""
     curves: Curves = {figure: {"train": [], "val": []} for figure in ("loss", "accuracy")}
     if not file.is_file():
         return {}

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from datamodules.decoding.names import in_markdown
 
+# What letters that mean something to LaTeX are written as.
 LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -22,13 +23,10 @@ LATEX = {
     "`": r"\textasciigrave{}",
     "±": r"$\pm$",
 } | {letter: f"\\{letter}" for letter in "&%$#_{}"}
-"""What letters that mean something to LaTeX are written as."""
 
-PADDING = 3
-"""Columns of a terminal that a column takes besides its letters."""
+PADDING = 3  # columns of a terminal that a column takes besides its letters
 
-WIDEST = 40
-"""Letters in a line of a cell on a terminal; what is longer takes several."""
+WIDEST = 40  # letters in a line of a cell on a terminal; what is longer takes several
 
 
 @dataclass(frozen=True)
@@ -51,11 +49,7 @@ class Table:
         return Table(heading, rows)
 
     def blocks(self, width: int) -> Iterator["Table"]:
-        """The table in parts that are no wider, each with the first column.
-
-        Args:
-            width: Letters in a line.
-        """
+        """The table in parts that are no wider, each with the first column."""
         lines = [self.heading, *self.rows]
         widths = [min(WIDEST, max(map(len, column))) + PADDING for column in zip(*lines, strict=True)]
         places: list[int] = []
@@ -73,12 +67,7 @@ class Table:
 
 
 def show(table: Table, console: Console) -> None:
-    """Write a table on a terminal, in as many parts below each other as its width asks for.
-
-    Args:
-        table: What to write.
-        console: Where to.
-    """
+    """Write a table on a terminal, in as many parts below each other as its width asks for."""
     for block in table.blocks(console.width):
         drawn = RichTable()
         for name in block.heading:
@@ -91,11 +80,7 @@ def show(table: Table, console: Console) -> None:
 
 
 def markdown(table: Table) -> str:
-    """Write a table in GitHub's Markdown.
-
-    Args:
-        table: What to write.
-    """
+    """Write a table in GitHub's Markdown."""
 
     def line(cells: list[str]) -> str:
         return f"| {' | '.join(map(in_markdown, cells))} |"
@@ -104,11 +89,7 @@ def markdown(table: Table) -> str:
 
 
 def latex(table: Table) -> str:
-    r"""Write a table in LaTeX, for a document that has `\usepackage{booktabs}`.
-
-    Args:
-        table: What to write.
-    """
+    r"""Write a table in LaTeX, for a document that has `\usepackage{booktabs}`."""
 
     def line(cells: list[str]) -> str:
         return f"{' & '.join(map(in_latex, cells))} \\\\"

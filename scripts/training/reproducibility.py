@@ -19,22 +19,14 @@ from datamodules.decoding.names import escape_name
 from models.serialization.checkpoint import read_checkpoint
 from scripts.command.configuration import read_config
 
-NAMED = 20
-"""The most differences of a kind that are named."""
+NAMED = 20  # the most differences of a kind that are named
 
+# What of a checkpoint is compared: the weights, and those being trained where the others are their average.
 STATES = ("state_dict", "raw_state_dict")
-"""What of a checkpoint is compared: the weights, and those being trained where the others are their average."""
 
 
 def refuse_incomplete(original: Path) -> None:
-    """See that a run is complete, so that another can be compared with it.
-
-    Args:
-        original: Its folder.
-
-    Raises:
-        MisconfigurationException: If it is none, or was not trained and tested to its end.
-    """
+    """See that a run is complete, so that another can be compared with it."""
     if not (original / CONFIG).is_file():
         raise MisconfigurationException(
             f"{original} is no folder of a run: it has no {CONFIG}; give one such as runs/EXPERIMENT/DATE-TIME."
@@ -75,11 +67,7 @@ class Likeness:
         return not self.results
 
     def lines(self, original: Path) -> Iterator[str]:
-        """What to say of it.
-
-        Args:
-            original: The folder of the run that was to be repeated.
-        """
+        """What to say of it."""
         if self.is_identical:
             yield f"identical to {original}, bit for bit: {self.tensors} tensors of {LAST}, {self.figures} figures"
         else:
@@ -96,12 +84,7 @@ class Likeness:
 
 
 def compare_runs(original: Path, run: Path) -> Likeness:
-    """Compare what two runs came to, and what they came from.
-
-    Args:
-        original: The folder of the one, which is complete.
-        run: That of the other.
-    """
+    """Compare what two runs came to, and what they came from."""
     checkpoints = [read_checkpoint(folder / CHECKPOINTS / LAST) for folder in (original, run)]
     results: list[str] = []
     tensors = 0

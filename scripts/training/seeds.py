@@ -36,11 +36,10 @@ from scripts.command.process import PARENT
 
 TRAIN = Path(__file__).parents[1] / "train.py"
 
+# What of a configuration is the same in all runs of an experiment, or told apart by the seed.
 ELSEWHERE = ("seed_everything", "experiment", "runs")
-"""What of a configuration is the same in all runs of an experiment, or told apart by the seed."""
 
-LEAVING_SECONDS = 30.0
-"""How long a process may take to leave a run that it was told to leave."""
+LEAVING_SECONDS = 30.0  # how long a process may take to leave a run that it was told to leave
 
 
 @dataclass(frozen=True)
@@ -76,30 +75,14 @@ class SeedRun:
 
 
 def number_of_seeds(text: str) -> int:
-    """The number that --seeds gives.
-
-    Raises:
-        MisconfigurationException: If it is none, not positive, or more than there are seeds.
-    """
+    """The number that --seeds gives."""
     if not text.isdecimal() or not 1 <= int(text) <= 2**32:
         raise MisconfigurationException(f"--seeds is {text or 'not given'}; give a whole number from 1 to {2**32}.")
     return int(text)
 
 
 def train_seeds_and_tell(args: Sequence[str], plan: Callable[[Sequence[str]], Plan]) -> int:
-    """Train with several seeds, and print their figures with mean and standard deviation.
-
-    Args:
-        args: Flags of `scripts/train.py fit`, and --seeds.
-        plan: Gives what a command line without it would train.
-
-    Returns:
-        The exit status: 1 if a seed failed.
-
-    Raises:
-        MisconfigurationException: If the flags make no sense, together or for any seed.
-        Stopped: If a signal has ended it.
-    """
+    """Train with several seeds, and print their figures with mean and standard deviation."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--seeds", nargs="?", const="", default="")
     given, flags = parser.parse_known_args(args)
@@ -136,14 +119,6 @@ def train_seeds(plan: Plan, seeds: Sequence[int]) -> list[SeedRun]:
 
     A run with this configuration, these data and this seed that was broken off goes on from its last checkpoint. If a
     seed fails, the others go on.
-
-    Args:
-        plan: What to train.
-        seeds: With which seeds, in this order.
-
-    Raises:
-        MisconfigurationException: If a run cannot begin because of a mistake in the configuration.
-        Stopped: If SIGTERM, SIGUSR1, SIGHUP or SIGINT has come; the seed in work has then written its checkpoint.
     """
     if seeds[-1] >= 2**32:
         raise MisconfigurationException(f"The last seed is {seeds[-1]}; give seeds from 0 to {2**32 - 1}.")
@@ -188,15 +163,7 @@ def _train_seed(plan: Plan, seed: int, child: "_Child") -> SeedRun:
 
 
 def find_run(plan: Plan, seed: int) -> Path | None:
-    """The run with a configuration, a seed and the data as they are now: one that is done, else the newest.
-
-    Args:
-        plan: The configuration.
-        seed: The seed.
-
-    Raises:
-        MisconfigurationException: If there is such a run, and its data are there no more.
-    """
+    """The run with a configuration, a seed and the data as they are now: one that is done, else the newest."""
     wanted = {key: value for key, value in plan.config.items() if key not in ELSEWHERE}
     found = []
     for file in sorted(plan.experiment.glob(f"*/{CONFIG}")):
@@ -225,11 +192,7 @@ def _what_counts(text: str) -> Config | None:
 
 
 def print_summary(runs: Sequence[SeedRun]) -> None:
-    """Print the test's figures of each seed, their mean and their standard deviation over seeds (of a sample, n - 1).
-
-    Args:
-        runs: What became of each seed, at least one.
-    """
+    """Print the test's figures of each seed, their mean and their standard deviation (of a sample, n - 1)."""
     figures = [{name: run.results["metrics"][name] for name in _tested(run)} if run.results else {} for run in runs]
     names = sorted({name for of_run in figures for name in of_run})
     table = Table("seed", *names, "run")
@@ -303,9 +266,6 @@ class _Child:
         """The exit status, and the last line of what was said on stderr.
 
         All of it is passed on but a last line that tells why the process failed, which is the caller's to tell.
-
-        Raises:
-            Stopped: If a signal has come.
         """
         self.leave_if_told()
         said = held = ""
@@ -331,11 +291,7 @@ class _Child:
         return status, said
 
     def leave_if_told(self) -> None:
-        """Leave, if a signal has come.
-
-        Raises:
-            Stopped: If one has.
-        """
+        """Leave, if a signal has come."""
         if self._told:
             raise Stopped(self._told, in_order=True)
 

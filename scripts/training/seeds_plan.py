@@ -23,13 +23,6 @@ class Reading(TrainCLI):
 
 
 def plan_seeds(flags: Sequence[str]) -> Plan:
-    """What `fit` with these flags would train, and where.
-
-    Args:
-        flags: Those of `scripts/train.py fit`.
-
-    Raises:
-        MisconfigurationException: If they make no sense.
-    """
+    """What `fit` with these flags would train, and where."""
     read = Reading(["fit", *flags])
     return Plan(read.config.fit.runs / read.experiment, yaml.safe_load(read.config_text), tuple(flags))

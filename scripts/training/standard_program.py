@@ -112,22 +112,7 @@ def time_standard_program(
     epochs: int,
     num_workers: int,
 ) -> list[float]:
-    """Train with the standard program.
-
-    Args:
-        data: Where images, splits, size and normalisation are taken from; it has been set up.
-        network: The network, which is trained.
-        make_optimizer: Makes the optimizer from the parameters.
-        augmentation: torchvision's transforms of one image, in turn.
-        folder: Where logs and checkpoints go.
-        precision: The Trainer's.
-        steps: Training batches per epoch.
-        epochs: Epochs to keep; one before them warms up.
-        num_workers: Processes that load images.
-
-    Returns:
-        Milliseconds per step of each epoch.
-    """
+    """Train with the standard program."""
     assert data.pack is not None, "it has been set up"
     images, _ = data.from_source(data.read)["train"]
     size = data.image_shape[1:]

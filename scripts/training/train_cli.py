@@ -53,12 +53,10 @@ from scripts.command.configuration import CONFIGS, FAULTS, Parser, fill_modes, o
 from scripts.command.expansion import to_path
 from scripts.training.trainer_arguments import default_place, one_or_more, refuse_impossible
 
-NEWEST = Path("NEWEST")
-"""Stands for the newest run of the experiment."""
+NEWEST = Path("NEWEST")  # stands for the newest run of the experiment
 
 
-MOST_WAITING = 0.05
-"""The share of training time spent waiting for data above which a run says so."""
+MOST_WAITING = 0.05  # the share of training time spent waiting for data above which a run says so
 
 
 class NoProfiler(PassThroughProfiler):

@@ -19,11 +19,7 @@ def one_or_more(value: Any) -> list[Any]:
 
 
 def default_place(logger: Any) -> Path | None:
-    """Where in the run's folder a logger writes to, unless it is given a `save_dir` or takes none.
-
-    Args:
-        logger: Its class and arguments.
-    """
+    """Where in the run's folder a logger writes to, unless it is given a `save_dir` or takes none."""
     arguments: Any = logger.get("init_args") if isinstance(logger, Namespace) else None
     parameter = signature(resolve_name(logger.class_path)).parameters.get("save_dir") if arguments else None
     if parameter is None or parameter.default is Parameter.empty:
@@ -39,14 +35,7 @@ def is_ours(logger: Any) -> bool:
 
 
 def refuse_impossible(config: Namespace) -> None:
-    """See that the Trainer is told nothing that it would fall over or pass over in silence.
-
-    Args:
-        config: The configuration of `fit`.
-
-    Raises:
-        MisconfigurationException: If it is.
-    """
+    """See that the Trainer is told nothing that it would fall over or pass over in silence."""
     trainer = config.trainer
     if trainer.accumulate_grad_batches < 1:
         raise MisconfigurationException(

@@ -10,11 +10,9 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
-BINS = 15
-"""Equal parts of [0, 1] that probabilities are gathered in, as in the paper."""
+BINS = 15  # equal parts of [0, 1] that probabilities are gathered in, as in the paper
 
-TEMPERATURES = 0.01, 100.0
-"""Between which the best temperature is looked for."""
+TEMPERATURES = 0.01, 100.0  # between which the best temperature is looked for
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-CONFIDENCE = 0.95
-"""Share of repetitions of an experiment in which an interval holds the true value."""
+CONFIDENCE = 0.95  # share of repetitions of an experiment in which an interval holds the true value
 
 
 class Interval(NamedTuple):

@@ -13,11 +13,9 @@ from scipy.stats import binomtest, sem, t, ttest_ind
 
 from scripts.uncertainty.intervals import CONFIDENCE, Interval, wilson
 
-LEVEL = 1 - CONFIDENCE
-"""The p-value below which two are told apart."""
+LEVEL = 1 - CONFIDENCE  # the p-value below which two are told apart
 
-ROUNDING = 1e-6
-"""By how much figures that are the same may differ: they were computed in float32."""
+ROUNDING = 1e-6  # by how much figures that are the same may differ: they were computed in float32
 
 
 class Difference(NamedTuple):
