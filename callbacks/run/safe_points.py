@@ -90,6 +90,11 @@ class _Epochs(_FitLoop):
                 tracker.processed -= 1
                 tracker.completed = min(tracker.completed, tracker.processed)
             self.restarting = True
+            if self.trainer.is_global_zero:
+                print(
+                    f"note: the run had ended at step {steps}, within epoch {data.place[0]}; its validation there has "
+                    "counted for the best checkpoint, early stopping and plateau schedules, and a longer run has none"
+                )
         super().run()
 
     def reset(self) -> None:

@@ -109,7 +109,7 @@ class TimedLoader(DataLoader[Any]):
                 if "timed out" in str(error) or not lost_worker.is_asked_for:
                     raise WorkerError(sentence) from error
                 lost_worker.sentence = lost_worker.sentence or sentence
-                batches = (default_convert(self.dataset[place]) for place in islice(places, number, None))
+                batches = (_converted(self.dataset[place]) for place in islice(places, number, None))
                 has_workers = False
                 continue
             self.seconds_waited += clock() - start
@@ -188,12 +188,16 @@ def _leave_process_group(_: int) -> None:
     os.setpgid(0, 0)
 
 
+def _converted(batch: Any) -> Any:
+    return default_convert(batch)  # type: ignore[no-untyped-call]
+
+
 def _shared(batch: Any) -> Any:
     """A batch in the memory where it is handed over.
 
     torch does so in a thread, where a failure for want of space reaches nobody, and the batch is waited for.
     """
-    batch = default_convert(batch)  # type: ignore[no-untyped-call]
+    batch = _converted(batch)
     for part in batch if isinstance(batch, list | tuple) else (batch,):
         if isinstance(part, Tensor):
             part.share_memory_()  # type: ignore[no-untyped-call]

@@ -21,7 +21,7 @@ class _Stream(FileIO):
 
     failure: OSError | None = None
 
-    def write(self, data: Any, /) -> int | None:
+    def write(self, data: Any, /) -> int:
         try:
             return super().write(data)
         except OSError as error:
@@ -44,7 +44,7 @@ def _prepared(stream: TextIO) -> TextIO:
         is_buffered = raw is not stream.buffer
         raw = _Stream(raw.fileno(), "w", closefd=False)
         stream = TextIOWrapper(
-            BufferedWriter(raw) if is_buffered else raw,  # type: ignore[type-var]  # as in Python's own streams
+            BufferedWriter(raw) if is_buffered else raw,
             stream.encoding,
             line_buffering=stream.line_buffering,
             write_through=stream.write_through,

@@ -140,7 +140,7 @@ def computing_in(classifier: Classifier, dtype: torch.dtype | None) -> Iterator[
             yield
         return
     before = torch.get_default_dtype()
-    torch.set_default_dtype(classifier.dtype)
+    torch.set_default_dtype(next(classifier.parameters()).dtype)
     try:
         yield
     finally:

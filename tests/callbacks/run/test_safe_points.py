@@ -114,3 +114,17 @@ def test_a_checkpoint_of_lightnings_from_a_validation_repeats_nothing(
     assert resume(broken, "--trainer.callbacks=null").results["metrics"] == whole.results["metrics"]
     assert timeless_rows(broken.folder) == timeless_rows(whole.folder)
     assert broken.checkpoint["global_step"] == whole.checkpoint["global_step"]
+
+
+@pytest.mark.parametrize(("steps", "is_said"), [(14, True), (22, False)])
+def test_a_run_that_ended_within_an_epoch_says_what_it_has_counted(
+    train: Callable[..., Run],
+    resume: Callable[..., Run],
+    capsys: pytest.CaptureFixture[str],
+    steps: int,
+    is_said: bool,
+) -> None:
+    run = train("--data.batch_size=128", f"--trainer.max_steps={steps}", "--model.scheduler=null")
+    resume(run, "--trainer.max_steps=23")
+    said = f"note: the run had ended at step {steps}, within epoch 1; its validation there has counted for the best"
+    assert (said in capsys.readouterr().out) == is_said
