@@ -223,7 +223,12 @@ def test_a_checkpoint_runs_no_code_that_was_not_asked_for(
             torch.save(checkpoint | {place: checkpoint["hyper_parameters"] | {"network": spec}}, file)
             with pytest.raises(MisconfigurationException):
                 Classifier.load_from_checkpoint(file)
-    arguments = {"predict": [ROOT / "docs/pictures"], "evaluate": [], "export": [], "visualize": ["filters"]}
+    arguments: dict[str, list[Any]] = {
+        "predict": [ROOT / "docs/pictures"],
+        "evaluate": [],
+        "export": [],
+        "visualize": ["filters"],
+    }
     for name in filter(lambda name: find_spec(f"scripts.{name}"), arguments):  # a clone may have removed some
         status, _, error = script(import_module(f"scripts.{name}").main)(file, *arguments[name])
         assert status == 2

@@ -110,8 +110,8 @@ def test_a_room_of_tools_can_be_removed_with_its_commands_and_their_tests(room: 
         shutil.copy(ROOT / file, tmp_path)
     place = Path(*room.split("."))
     commands = [file for file in SOURCES if room_of(file) == "scripts" and room in rooms_imported(file)]
-    for folder in (tmp_path / place, tmp_path / "tests" / place):
-        shutil.rmtree(folder)
+    shutil.rmtree(tmp_path / place)
+    shutil.rmtree(tmp_path / "tests" / place)
     for command in commands:
         (tmp_path / "scripts" / command.name).unlink()
         (tmp_path / f"tests/scripts/test_{command.name}").unlink()
