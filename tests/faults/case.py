@@ -169,7 +169,7 @@ def draw_case(seed: int, number: int) -> Case:
             faults.append((draw.uniform(0.2, 4.0 * processes), number_of_signal))
         else:
             place = draw.choice((*PLACES, START, START, START) if number_of_signal == DISK else PLACES)
-            nth = draw.randint(1, 3 if place in ("in packing", "in a test batch") else 12)
+            nth = draw.randint(1, 3 if place in ("in packing", "in a test batch", "in a checkpoint's writing") else 12)
             faults.append(Fault(place, nth, number_of_signal, draw.random()))
     return Case(flags, tuple(faults), processes, damaged=draw.random() < 0.1)
 
