@@ -93,7 +93,7 @@ def test_examples_keep_the_contracts(copy: Path) -> None:
 def test_the_lines_that_classify_run(
     tmp_path: Path, train: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (lines,) = re.findall(r"```python\n(from scripts\.image_classifier .*?)```", SHOWN, re.DOTALL)
+    (lines,) = re.findall(r"```python\n(from scripts\.inference\.image_classifier .*?)```", SHOWN, re.DOTALL)
     monkeypatch.chdir(tmp_path)
     shutil.copy(train("--trainer.max_epochs=1").best, "best.ckpt")
     for name, scan in zip(("cat.jpg", "dog.jpg"), load_digits().images, strict=False):

@@ -69,7 +69,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Pat
     return fit("one", tmp_path_factory.mktemp("one"), *SAME, "--data.batch_size=50")
 
 
-# 1,293 images, so that the last of a global batch of 50 has 43, an image more in one process than in the other; batch
+# 1,294 images, so that the last of a global batch of 50 has 43, an image more in one process than in the other; batch
 # norm is left out, whose statistics are those of each process.
 SAME = ("--model.network=models.mlp.MLP", "--model.network.dropout=0", "--data.val_size=145", "--trainer.max_epochs=2")
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from filelock import FileLock
+from rich import get_console
 from sklearn.datasets import load_digits
 
 from datamodules.packing.features import write_features
@@ -23,7 +24,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two packs of the same images, one of others, features of either, leftovers, somebody's own, and two runs."""
     digits, packs = load_digits(), tmp_path / "data" / "packs"
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "150")
+    monkeypatch.setattr(get_console(), "width", 150)
     for age, (name, first) in enumerate(CONTENT.items()):
         images = (digits.images[first : first + 100, None] * 15).astype(np.uint8)
         write_pack(packs / name, {"train": (images, digits.target[first : first + 100])}, list("0123456789"))
