@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from datamodules.base import ImageDataModule
 from datamodules.loading.progress import Advance, progress
-from datamodules.packing.features import Chunk, Features, write_features
+from datamodules.packing.features import PREFIX, Chunk, Features, write_features
 from models.classifier import Classifier
 
 SPLITS = ("train", "val")  # the splits that are gone through in every epoch
@@ -77,7 +77,7 @@ class FeatureCache(Callback):
         variants = self.variants if data.augmentation else 1
         made_from = _identity(data, classifier, trainer, variants)
         digest = hashlib.sha256(made_from.encode(errors="surrogateescape")).hexdigest()
-        folder = (self.folder or data.packs) / f"features-{digest[:12]}"
+        folder = (self.folder or data.packs) / f"{PREFIX}{digest[:12]}"
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(folder.with_suffix(".lock")):

@@ -31,8 +31,6 @@ from models.serialization.plain_data import read_json, read_yaml
 from scripts.command.configuration import mistakes_in_one_sentence
 from scripts.command.expansion import to_path
 
-FEATURES = "features-"  # what the name of a feature cache begins with; that of a pack, with its data set's
-
 # Names that packs and feature caches are given, and those that are being written.
 NAME = re.compile(r"(\.?)\w+-[0-9a-f]{12}(\.part)?")
 
@@ -58,7 +56,7 @@ class Stored:
     @property
     def is_features(self) -> bool:
         """Whether it is a feature cache."""
-        return self.folder.name.startswith(FEATURES)
+        return self.folder.name.startswith(features.PREFIX)
 
 
 def find_stored(folder: Path) -> list[Stored]:
@@ -82,7 +80,7 @@ def _described(path: Path) -> tuple[str, str]:
         return "unfinished", ""
     try:
         facts: dict[str, Any] = read_json(path / "facts.json")
-        if path.name.startswith(FEATURES):
+        if path.name.startswith(features.PREFIX):
             version = features.FORMAT_VERSION
             what, data = "features", re.search(r"^data: (.*)$", facts["made_from"], re.MULTILINE)[1]  # type: ignore[index]
         else:

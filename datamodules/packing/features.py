@@ -22,6 +22,8 @@ from datamodules.packing.whole_folder import note_use, refuse_too_much, whole_fo
 # Raised whenever the files below change their meaning; features of another version are computed again.
 FORMAT_VERSION = 3
 
+PREFIX = "features-"  # what the name of a cache's folder begins with
+
 # Images of each split that are looked at when features are opened, so that damaged ones are computed again.
 CHECKED_ROWS = 32
 
