@@ -18,7 +18,7 @@ CEILING = 1.5
 
 UNSETTLED = 10  # steps in the beginning that tell how much the loss varies by itself; Lightning leaves out as many
 
-FEWEST_STEPS = 3 * UNSETTLED  # steps of which enough are left for a curve
+FEWEST_STEPS = 3 * UNSETTLED  # enough steps for a curve after the first ones are left out
 
 
 class RangeTest(Callback):

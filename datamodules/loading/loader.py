@@ -21,9 +21,8 @@ from torch.utils.data import DataLoader, default_convert
 
 PATIENCE_SECONDS = 300.0  # how long a batch may take before its worker counts as stopped
 
-
-WITH_FEWER_WORKERS = "use fewer with --data.num_workers, or a smaller --data.batch_size"
 # What to do where memory has run out; who has as many workers as cores is told the latter.
+WITH_FEWER_WORKERS = "use fewer with --data.num_workers, or a smaller --data.batch_size"
 ON_FEWER_CORES = "start again on fewer cores, as with taskset -c 0"
 
 

@@ -298,7 +298,7 @@ def _fingerprint(labels: NDArray[np.int64], digests: NDArray[np.uint64], splits:
 
 
 def _digest(folder: Path, facts: Mapping[str, Any]) -> str:
-    """Of all that a pack holds but the pixels, each image of which has a checksum."""
+    """Digest of all files of a pack except the pixels: each image has a checksum of its own."""
     digest = blake2b(json.dumps(facts).encode(), digest_size=16)
     for path in sorted(folder.glob("*.npy")):
         with path.open("rb") as file:

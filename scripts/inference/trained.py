@@ -28,7 +28,7 @@ AUTOCAST = {
 
 
 def find_checkpoint(path: Path) -> Path:
-    """The checkpoint that is meant by a file or a run's folder, of which it is the best, else the last."""
+    """Find a checkpoint: the file itself, or a run's best checkpoint, or its last if it has no best."""
     if not path.is_dir():
         return path  # reading it says if it is not there
     if (found := checkpoint_of(path)) is None:

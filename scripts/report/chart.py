@@ -17,7 +17,7 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Axes:
-    """A plane with two scales, in units of which a letter's height is 13.
+    """A plane with two scales. Lengths are in SVG units; letters are 13 high.
 
     Args:
         x: The first and last value shown.

@@ -9,7 +9,7 @@ from scripts.training.train_cli import TrainCLI
 
 
 class Reading(TrainCLI):
-    """The configuration that `fit` would train, of which nothing is begun."""
+    """Reads the configuration of `fit`, and begins nothing."""
 
     def before_instantiate_classes(self) -> None:
         """Name the experiment."""

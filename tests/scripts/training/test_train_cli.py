@@ -400,7 +400,7 @@ def test_damaged_pixels_end_a_run_before_they_are_trained_on_and_cost_none(
     run = train(*root, "--trainer.max_epochs=1")
     (pixels,) = (tmp_path / "data" / "packs").glob("*/images.npy")
     content = bytearray(pixels.read_bytes())
-    for image in range(1, 57):  # none of which is looked at when the pack is opened
+    for image in range(1, 57):  # opening the pack looks at none of these
         content[128 + 64 * image] ^= 4
     pixels.write_bytes(content)
     said = refused("fit", *root, "--runs", tmp_path / "runs")
