@@ -36,7 +36,7 @@ class PeerError(RuntimeError):
     """The other processes of the run have ended, or have not come."""
 
 
-def come_together(meet: Callable[[], T], is_lost: Callable[[], bool] = lambda: False) -> T:
+def come_together(meet: Callable[[], T]) -> T:
     """Wait for the other processes of the run, but heed signals meanwhile, and not for ever.
 
     torch waits for them in C++, where Python can act on no signal; so this happens in a thread.
@@ -53,7 +53,7 @@ def come_together(meet: Callable[[], T], is_lost: Callable[[], bool] = lambda: F
     _waiting[-1].start()
     end = time.monotonic() + PATIENCE_SECONDS
     while not wait([met], timeout=0.1).done:
-        if is_lost() or any(watch.has_lost for watch in _watches):
+        if any(watch.has_lost for watch in _watches):
             raise PeerError(LOST)
         if time.monotonic() > end:
             raise PeerError(
@@ -73,11 +73,12 @@ def let_come_together(trainer: Trainer) -> None:
     strategy, launcher = trainer.strategy, trainer.strategy.launcher
     set_up = strategy.setup_environment
 
-    def has_lost_children() -> bool:
-        return isinstance(launcher, _SubprocessScriptLauncher) and any(child.poll() for child in launcher.procs)
-
     def set_up_together() -> None:
-        come_together(set_up, has_lost_children)
+        if isinstance(launcher, _SubprocessScriptLauncher):
+            # Lightning's observer kills this process before it has said why; it watches the list that it was given.
+            observed, launcher.procs = launcher.procs, [*launcher.procs]
+            observed.clear()
+        come_together(set_up)
         assert strategy.accelerator is not None
         strategy.accelerator.setup_device(strategy.root_device)  # torch has one for each thread
 
@@ -85,6 +86,7 @@ def let_come_together(trainer: Trainer) -> None:
     if isinstance(launcher, _SubprocessScriptLauncher):
         if not launcher.cluster_environment.creates_processes_externally:
             os.environ[FIRST] = str(os.getpid())
+            watch(lambda: any(child.poll() for child in launcher.procs))
         elif FIRST in os.environ:
             first = int(os.environ[FIRST])
             watch(lambda: os.getppid() != first)

@@ -144,7 +144,7 @@ def test_refuses_an_empty_data_set(tmp_path: Path, source: Source) -> None:
 
 def test_what_a_killed_packing_has_left_is_removed(tmp_path: Path, source: Source) -> None:
     code = (
-        "import os, sys; from pathlib import Path; import numpy as np; from datamodules import pack\n"
+        "import os, sys; from pathlib import Path; import numpy as np; from datamodules.packing import pack\n"
         "pack.image_sums = lambda images: os.kill(os.getpid(), 9)\n"
         f"pack.write_pack(Path({str(tmp_path / 'pack')!r}), "
         "{'train': (np.zeros((9, 1, 8, 8), np.uint8), np.zeros(9, np.int64))}, ['a', 'b'])"
