@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning.pytorch.callbacks
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
@@ -21,9 +20,10 @@ from callbacks.run.safe_points import (
     stands_between_steps,
 )
 from callbacks.weight_average import WeightAverage
+from core.durable_file import copy_whole, link_whole, part_of, publish
+from core.user_error import UserError
 from datamodules.loading.loader import WorkerError
 from models.serialization.checkpoint import read_checkpoint
-from models.serialization.durable_file import copy_whole, link_whole, part_of, publish
 from models.training.monitor import Basis, basis, direction, is_of_validation, refuse_unlogged, still_holds
 
 BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
@@ -62,7 +62,7 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
         dirpath: The folder; on the command line always that of the run.
 
     Raises:
-        MisconfigurationException: If an argument is out of its range or the metric's name does not say its direction;
+        UserError: If an argument is out of its range or the metric's name does not say its direction;
             when training starts, if the folder cannot take a checkpoint; after an epoch, if the metric was not logged
             or the checkpoint cannot be read back.
         CheckpointError: After training, if its end could not be written.
@@ -77,7 +77,7 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
     ) -> None:
         super().__init__()
         if every_minutes <= 0:
-            raise MisconfigurationException(f"checkpoint.every_minutes is {every_minutes}; give a positive number.")
+            raise UserError(f"checkpoint.every_minutes is {every_minutes}; give a positive number.")
         self.monitor = monitor
         self.mode = direction(monitor, mode, "checkpoint")
         self.every_minutes = every_minutes
@@ -157,7 +157,7 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
             if not last.exists() or (here and not source.samefile(last)):
                 copy_whole(source, last)
         except OSError as error:
-            raise MisconfigurationException(
+            raise UserError(
                 f"The run's folder {best.parent} cannot take the checkpoint that training goes on from: "
                 f"{error.strerror}; free space there or choose another place with --runs."
             ) from error
@@ -319,9 +319,9 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
 def _refuse_unreadable(part: Path, path: Path) -> None:
     try:
         read_checkpoint(part, verify=False)
-    except MisconfigurationException as error:
+    except UserError as error:
         part.unlink()
-        raise MisconfigurationException(
+        raise UserError(
             f"{path} could not be read again: {error.__cause__ or error}; keep only plain types and tensors in the "
             "state of callbacks and modules."
         ) from error
@@ -345,7 +345,7 @@ def _best_of(path: Path, key: str) -> tuple[float, Basis | None] | None:
     """The score of the best checkpoint in a file and what it was measured on, or None if it cannot be used."""
     try:
         state = read_checkpoint(path)["callbacks"][key]
-    except (MisconfigurationException, KeyError):
+    except (UserError, KeyError):
         return None
     return state["best_model_score"], state.get("basis")
 
@@ -357,7 +357,7 @@ def refuse_small_disk(folder: Path, size: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         _take_space(trial, size)
     except OSError as error:
-        raise MisconfigurationException(
+        raise UserError(
             f"The run's folder {folder} cannot take a checkpoint of {size / 1e6:,.1f} MB: {error.strerror}; free space "
             "there or choose another place with --runs."
         ) from error

@@ -16,7 +16,7 @@ from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from torch.utils.tensorboard import SummaryWriter
 
 from callbacks.run.outside_steps import OutsideSteps
-from models.serialization.durable_file import replace_file, replacing
+from core.durable_file import replace_file, replacing
 
 TABLE, EVENTS = ExperimentWriter.NAME_METRICS_FILE, "events.out.tfevents.*"
 

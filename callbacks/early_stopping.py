@@ -21,7 +21,7 @@ class EarlyStopping(lightning.pytorch.callbacks.EarlyStopping):
 
     Raises:
         ValueError: If patience or min_delta is negative.
-        MisconfigurationException: If the metric's name does not say its direction; when the metric is asked for and
+        UserError: If the metric's name does not say its direction; when the metric is asked for and
             nothing of that name was logged.
     """
 

@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 from filelock import FileLock
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
+from core.user_error import UserError
 from datamodules.base import ImageDataModule
 from datamodules.loading.progress import Advance, progress
 from datamodules.packing.features import PREFIX, Chunk, Features, write_features
@@ -96,7 +96,7 @@ class FeatureCache(Callback):
                         write_features(folder, made_from, sizes, chunks)
                     data.features.open(folder, made_from)
         except OSError as error:
-            raise MisconfigurationException(
+            raise UserError(
                 f"The features cannot be written to {folder.parent}: {error.strerror or error}; choose another folder "
                 "with --feature_cache.folder."
             ) from error
@@ -122,7 +122,7 @@ class FeatureCache(Callback):
     def _parts(trainer: Trainer, pl_module: LightningModule) -> tuple[ImageDataModule, Classifier]:
         data = getattr(trainer, "datamodule", None)
         if not isinstance(data, ImageDataModule) or not isinstance(pl_module, Classifier):
-            raise MisconfigurationException(
+            raise UserError(
                 "feature_cache needs one of the project's data modules and its Classifier; train without it."
             )
         return data, pl_module
@@ -134,24 +134,22 @@ def _refuse_what_changes(classifier: Classifier, data: ImageDataModule) -> None:
     parts = dict(network.named_modules())
     for part in ("backbone", "head"):
         if part not in parts:
-            raise MisconfigurationException(
+            raise UserError(
                 f"feature_cache needs a network of backbone and head, but {name} has no part {part}; take another "
                 "network, or leave the cache out with --feature_cache null."
             )
     if not classifier.freezing.is_frozen("backbone", epoch=0):
-        raise MisconfigurationException(
+        raise UserError(
             "feature_cache keeps what a backbone that is not trained gives, but it is trained; freeze it with "
             "--model.freeze '[backbone]'."
         )
     if not _is_never_trained(classifier, "backbone"):
-        raise MisconfigurationException(
+        raise UserError(
             "feature_cache keeps what a backbone that is not trained gives, but model.unfreeze has it trained later; "
             "leave one of them out."
         )
     if data.mixing:
-        raise MisconfigurationException(
-            "data.mixing mixes images, of which feature_cache has no features; leave one of them out."
-        )
+        raise UserError("data.mixing mixes images, of which feature_cache has no features; leave one of them out.")
 
 
 def _is_never_trained(classifier: Classifier, part: str) -> bool:
@@ -221,7 +219,7 @@ def _check(network: nn.Module, trained: nn.Module, images: Tensor, features: Any
         # The method, as a call of the network might compile it for a batch that will not come again.
         same = torch.allclose(trained(features), network.forward(images), rtol=1e-3, atol=1e-3, equal_nan=True)
     if not same:
-        raise MisconfigurationException(
+        raise UserError(
             f"feature_cache needs a network that gives its head what its backbone gives, one row an image, but "
             f"{type(network).__name__} does otherwise; leave the cache out with --feature_cache null."
         )

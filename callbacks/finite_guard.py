@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.precision import MixedPrecision
@@ -18,8 +17,9 @@ from torch.optim import Optimizer
 from callbacks.run.logged_steps import is_logged_step
 from callbacks.run.sharding import has_all_weights
 from callbacks.weight_average import WeightAverage
+from core.durable_file import replacing
+from core.user_error import UserError
 from models.classifier import Classifier
-from models.serialization.durable_file import replacing
 
 # Steps in a row without a finite loss and gradient after which training stops in any case: nothing is learnt.
 MOST_IN_A_ROW = 10
@@ -56,7 +56,7 @@ class FiniteGuard(Callback):
 
     Raises:
         FloatingPointError: When training stops, with what to look at.
-        MisconfigurationException: If weights are to go back that are spread over processes.
+        UserError: If weights are to go back that are spread over processes.
     """
 
     def __init__(self, on_nan: Literal["stop", "skip", "rollback"] = "stop") -> None:
@@ -87,7 +87,7 @@ class FiniteGuard(Callback):
         """Find what is trained."""
         self._logs_norm = bool(trainer.loggers) and trainer.is_global_zero and has_all_weights(trainer)
         if self.on_nan == "rollback" and not has_all_weights(trainer):
-            raise MisconfigurationException(
+            raise UserError(
                 "finite_guard.on_nan is rollback, but each process has only a part of the weights; use skip or stop."
             )
         self._attached = trainer, pl_module

@@ -6,7 +6,6 @@ from typing import Any
 
 import lightning.pytorch.callbacks
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from callbacks.checkpoint import Checkpoint
 from callbacks.run.safe_points import validate_after_this_step
 from callbacks.weight_average import WeightAverage
+from core.user_error import UserError
 from datamodules.base import ImageDataModule
 from models.training.batch_norm import compute_statistics, trained_batch_norms
 
@@ -55,17 +55,15 @@ class SWA(WeightAverage):
         epochs = trainer.max_epochs
         bounded = epochs is not None and epochs > 0
         if isinstance(self.start, float) and not bounded:
-            raise MisconfigurationException(
+            raise UserError(
                 f"weight_average.start is {self.start}, a fraction of trainer.max_epochs, which is not given; give it, "
                 "or start as a number of epochs."
             )
         self._first_epoch = int(self.start * (epochs or 0)) if isinstance(self.start, float) else self.start
         if bounded and self._first_epoch >= (epochs or 0):
-            raise MisconfigurationException(
-                f"weight_average.start is {self.start}, but training has {epochs} epochs; give fewer."
-            )
+            raise UserError(f"weight_average.start is {self.start}, but training has {epochs} epochs; give fewer.")
         if any(isinstance(other, lightning.pytorch.callbacks.EarlyStopping) for other in trainer.callbacks):  # type: ignore[attr-defined]
-            raise MisconfigurationException(
+            raise UserError(
                 f"Early stopping may end training before epoch {self._first_epoch}, where averaging begins; leave it "
                 "out with --early_stopping null."
             )
@@ -82,7 +80,7 @@ class SWA(WeightAverage):
         if not due:
             self.updates, self._average = 0, None
         elif self.updates != due:
-            raise MisconfigurationException(
+            raise UserError(
                 f"weight_average.start is {self.start}, but the run stands after {ended} epochs with an average of "
                 f"{self.updates} of them, where {due} would have to be; leave start as it was, or give {ended} or more."
             )
@@ -92,7 +90,7 @@ class SWA(WeightAverage):
         steps, batches = trainer.estimated_stepping_batches, trainer.num_training_batches
         epochs = steps / math.ceil(batches / trainer.accumulate_grad_batches) if math.isfinite(batches) else math.inf
         if epochs < self._first_epoch + 1:
-            raise MisconfigurationException(
+            raise UserError(
                 f"weight_average.start is {self.start}, but training ends after {steps:,} steps, which are "
                 f"{epochs:.3g} epochs; give fewer."
             )
@@ -131,7 +129,7 @@ def _share_statistics(trainer: Trainer, layers: Sequence[nn.modules.batchnorm._B
 def _training_images(trainer: Trainer, pl_module: LightningModule) -> Iterable[Tensor]:
     data = getattr(trainer, "datamodule", None)
     if not isinstance(data, ImageDataModule):
-        raise MisconfigurationException(
+        raise UserError(
             "weight_average computes batch norm's statistics from the training images again, which only the project's "
             "data modules can give; train on one of them."
         )

@@ -3,12 +3,12 @@
 from typing import ClassVar, cast
 
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from core.user_error import UserError
 from datamodules.base import ImageDataModule
 from models.classifier import Classifier
 
@@ -48,25 +48,27 @@ class Whitening(Callback):
         network, data = cast(Classifier, pl_module).network, getattr(trainer, "datamodule", None)
         layer = dict(network.named_modules()).get(self.layer)
         if not isinstance(layer, nn.Conv2d) or layer.groups != 1:
-            raise MisconfigurationException(
+            raise UserError(
                 f"{type(network).__name__} has no convolution {self.layer} to whiten by; give the name of one with "
                 "whitening.layer, or leave the callback out."
             )
         if isinstance(data, ImageDataModule) and layer.in_channels != (channels := data.image_shape[0]):
-            raise MisconfigurationException(
+            raise UserError(
                 f"{self.layer} takes {layer.in_channels} channels and the images have {channels}; give the name of the "
                 "first convolution with whitening.layer."
             )
         patch = layer.weight[0].numel()
         if layer.out_channels > 2 * patch or layer.out_channels % 2:
-            raise MisconfigurationException(
-                f"{self.layer} has {layer.out_channels} outputs; to whiten patches of {patch} numbers it needs an even "
+            raise UserError(
+                f"{self.layer} has {layer.out_channels} outputs; to whiten patches of {patch} numbers, give it an even "
                 f"number up to {2 * patch}."
             )
         if trainer.ckpt_path is not None:
             return
         if not isinstance(data, ImageDataModule) or data.pack is None:
-            raise MisconfigurationException("Whitening needs the training images of one of the project's data modules.")
+            raise UserError(
+                "Whitening needs the images of one of the project's data modules; use one, or leave it out."
+            )
         images = data.pack[data.splits["train"][: self.images]][0].to(pl_module.device)
         images, _ = data.transform((images, torch.zeros(len(images), device=images.device)), training=False)
         height, width = layer.kernel_size

@@ -13,7 +13,6 @@ from typing import Any, Literal, cast
 
 import numpy as np
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.loops.progress import _ProcessedTracker
 from lightning.pytorch.trainer.states import TrainerFn
@@ -21,13 +20,14 @@ from lightning.pytorch.utilities import rank_zero_only
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from core.names import escape_name
+from core.user_error import UserError
 from datamodules.batching.data_changes import KnownImages, data_changes, known_images
 from datamodules.batching.normalization import Normalization, chosen_normalization
 from datamodules.batching.randomness import EVALUATION, Generator, own_generators, random_key, seed_generators
 from datamodules.batching.sampler import KeyedBatchSampler, balanced_counts
 from datamodules.batching.split import SPLITS, Rule, draw_splits
 from datamodules.batching.transform import Batch, BatchTransform, ModuleState
-from datamodules.decoding.names import escape_name
 from datamodules.loading.cores import available_cores
 from datamodules.loading.loader import TimedLoader
 from datamodules.packing.features import Features
@@ -95,7 +95,7 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=NotesArguments
         num_workers: Processes that gather batches; by default none for packed images and one per core for files.
 
     Raises:
-        MisconfigurationException: If an argument is out of its range.
+        UserError: If an argument is out of its range.
     """
 
     def __init__(
@@ -122,9 +122,9 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=NotesArguments
         num_workers: int | None = None,
     ) -> None:
         if batch_size < 1:
-            raise MisconfigurationException(f"data.batch_size is {batch_size}; give a whole number of at least 1.")
+            raise UserError(f"data.batch_size is {batch_size}; give a whole number of at least 1.")
         if num_workers is not None and num_workers < 0:
-            raise MisconfigurationException(f"data.num_workers is {num_workers}; give 0 or a positive number.")
+            raise UserError(f"data.num_workers is {num_workers}; give 0 or a positive number.")
         super().__init__(root, packs, download, storage, classes, repack)
         self.on_corrupt = on_corrupt
         self.limit = None if limit is None else _size("limit", limit)
@@ -233,14 +233,14 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=NotesArguments
         """Map the pack, draw the splits, and compute mean and std unless they are given or restored.
 
         Raises:
-            MisconfigurationException: If a file could not be read and is not to be skipped, or a split is left without
+            UserError: If a file could not be read and is not to be skipped, or a split is left without
                 images.
         """
         self._own_generators = None
         if self.pack is None:
             self.pack = self.open_pack()
             if self.pack is None:
-                raise MisconfigurationException(f"The pack in {self.pack_folder} is not whole; start again.")
+                raise UserError(f"The pack in {self.pack_folder} is not whole; start again.")
             self._refuse_skipped(self.pack)
             splits = {name: torch.arange(ends.start, ends.stop) for name, ends in self.pack.splits.items()}
             self.splits = self.draw_splits(splits, self.pack.labels, self.pack.identities)
@@ -251,8 +251,9 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=NotesArguments
         if self.mean is None or self.std is None:
             self.mean, self.std = self.pack.mean_and_std(self.splits["train"])
         if len(self.mean) != self.image_shape[0]:
-            raise MisconfigurationException(
-                f"The checkpoint normalises {len(self.mean)} channels; the images have {self.image_shape[0]}."
+            raise UserError(
+                f"The checkpoint normalises {len(self.mean)} channels; the images have {self.image_shape[0]}; use "
+                "the data that it was trained on."
             )
 
     @property
@@ -264,7 +265,7 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=NotesArguments
         """See that no file was written to behind the start of training.
 
         Raises:
-            MisconfigurationException: If one was.
+            UserError: If one was.
         """
         self.remembered_times.refuse_changed()
 
@@ -272,7 +273,7 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=NotesArguments
         if pack.skipped and self.on_corrupt == "error":
             shown = ", ".join(f"{self.source_folder / name} ({reason})" for name, reason in pack.skipped[:3])
             more = f" and {len(pack.skipped) - 3} more" if len(pack.skipped) > 3 else ""
-            raise MisconfigurationException(
+            raise UserError(
                 f"{len(pack.skipped)} of {len(pack.skipped) + len(pack)} files give no image: {shown}{more}; replace "
                 "or remove them, or leave them out with --data.on_corrupt skip."
             )
@@ -288,7 +289,7 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=NotesArguments
             identities: What identifies each image, uint64 `[N]`.
 
         Raises:
-            MisconfigurationException: If a class has no training image, or a split is left without any.
+            UserError: If a class has no training image, or a split is left without any.
         """
         self._check_classes(labels[splits["train"]], f"in {self.source_folder}; add some")
         try:
@@ -304,7 +305,7 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=NotesArguments
                 rule=self.split_rule,
             )
         except ValueError as error:
-            raise MisconfigurationException(f"data.{error}.") from error
+            raise UserError(f"data.{error}.") from error
         if self.split_rule == "hash":  # the other is that of runs which have been trained without the class
             self._check_classes(labels[drawn["train"]], "left by the splits and data.limit; use more images")
         return drawn
@@ -313,9 +314,7 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=NotesArguments
         counts = torch.bincount(labels + 1, minlength=self.num_classes + 1)[1:]
         if (counts == 0).any():
             name = self.class_names[int(counts.argmin())]
-            raise MisconfigurationException(
-                f"The class {name} has no training image {remedy}, or leave it out of --data.classes."
-            )
+            raise UserError(f"The class {name} has no training image {remedy}, or leave it out of --data.classes.")
 
     @rank_zero_only
     def _tell(self) -> None:
@@ -361,13 +360,13 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=NotesArguments
         )
         if shuffle:
             if not len(sampler):
-                raise MisconfigurationException(
+                raise UserError(
                     f"data.batch_size is {self.batch_size} but training has {len(self.splits[split])} images, too few "
                     "for one batch; give a smaller batch size."
                 )
             interval = getattr(trainer, "val_check_interval", None)  # which the Trainer lacks if it is a time
             if isinstance(interval, int) and interval > len(sampler) and trainer and trainer.check_val_every_n_epoch:
-                raise MisconfigurationException(
+                raise UserError(
                     f"trainer.val_check_interval is {interval}, but an epoch has {len(sampler)} batches; give at most "
                     "that, or count batches over all epochs with --trainer.check_val_every_n_epoch null."
                 )
@@ -521,13 +520,13 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=NotesArguments
         """Take up the place and the normalisation of a checkpoint.
 
         Raises:
-            MisconfigurationException: If another normalisation is asked for.
+            UserError: If another normalisation is asked for.
         """
         mean, std = state_dict["mean"], state_dict["std"]
         if self._is_computed != state_dict.get("computed", self._is_computed) or not (
             self._is_computed or (self.mean, self.std) == (mean, std)
         ):
-            raise MisconfigurationException(
+            raise UserError(
                 f"data.normalization is another than the checkpoint's weights were trained with, mean {mean} and std "
                 f"{std}; leave it as it was, or begin a new run from its backbone with --model.network.weights."
             )
@@ -581,7 +580,5 @@ def _size(name: str, size: int | float) -> int | float:
     if size > 1 and float(size).is_integer():
         return int(size)
     if not size > 0 or (isinstance(size, float) and not size < 1):
-        raise MisconfigurationException(
-            f"data.{name} is {size}; give a fraction between 0 and 1 or a whole number of images."
-        )
+        raise UserError(f"data.{name} is {size}; give a fraction between 0 and 1 or a whole number of images.")
     return size

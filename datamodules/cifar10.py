@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torchvision import datasets
 
+from core.user_error import UserError
 from datamodules.base import ImageDataModule
 from datamodules.decoding.image_files import fingerprint_files, images_under, listed
 from datamodules.packing.pack import Source
@@ -65,7 +65,7 @@ class CIFAR10(ImageDataModule):
             paths = images_under(self.source_folder / split, self.source_folder)
             classes = [Path(path).parent.name for path in paths]
             if unknown := sorted(set(classes) - set(label_of)):
-                raise MisconfigurationException(
+                raise UserError(
                     f"{self.source_folder / split} has the folder {unknown[0]}, which is no class of "
                     f"{type(self).__name__}; expected folders such as {self.source_class_names[0]}."
                 )
@@ -100,4 +100,4 @@ def read_batch(path: Path) -> dict[str, Any]:
     except OSError:
         raise
     except Exception as error:  # a damaged pickle fails in as many ways as there are opcodes
-        raise MisconfigurationException(f"{path} is no batch of CIFAR: {error}; fetch it again.") from error
+        raise UserError(f"{path} is no batch of CIFAR: {error}; fetch it again.") from error

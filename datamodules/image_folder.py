@@ -7,8 +7,8 @@ from itertools import permutations
 from pathlib import Path
 from typing import Any, Literal
 
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-
+from core.names import some_of
+from core.user_error import UserError
 from datamodules.base import ImageDataModule
 from datamodules.decoding.image_file import Resize, is_image
 from datamodules.decoding.image_files import (
@@ -20,7 +20,6 @@ from datamodules.decoding.image_files import (
     images_under,
     listed,
 )
-from datamodules.decoding.names import some_of
 from datamodules.packing.pack import Source
 
 # What public data sets call the folder of each split, as Hugging Face's `datasets` knows it, and that of images
@@ -87,7 +86,7 @@ class ImageFolder(ImageDataModule):
     ) -> None:
         height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
         if min(height, width) < 1:
-            raise MisconfigurationException(f"data.image_size is {image_size}; give a positive number of pixels.")
+            raise UserError(f"data.image_size is {image_size}; give a positive number of pixels.")
         if splits is not None:
             _check_splits({split: Path(name) for split, name in splits.items()})
         self.image_shape = (channels, height, width)
@@ -121,7 +120,7 @@ class ImageFolder(ImageDataModule):
                 if len(folders_in(folder)) > 1 or not set(classes).isdisjoint(_classes_in(folder)):
                     found[split] = folder
                 elif given is not None:
-                    raise MisconfigurationException(
+                    raise UserError(
                         f"{folder}, which data.splits names, has no class of training, such as {some_of(classes)}; "
                         "name a folder of class folders."
                     )
@@ -137,7 +136,7 @@ class ImageFolder(ImageDataModule):
         """The names of the class folders in `train`, sorted."""
         if not self._class_folders:
             folder = self._split_folders["train"]
-            raise MisconfigurationException(
+            raise UserError(
                 f"{folder} has no class folders; expected images in folders such as {folder / 'cat'} and "
                 f"{folder / 'dog'}, or another folder in --data.folder or --data.splits."
             )
@@ -156,14 +155,14 @@ class ImageFolder(ImageDataModule):
         label_of = {name: label for label, name in enumerate(self._class_folders)}
         classes = _classes_in(folder)
         if others := sorted(set(classes) - set(label_of)):
-            raise MisconfigurationException(
-                f"{folder} has the class {others[0]}, which training lacks; the classes are those of "
-                f"{self._split_folders['train']}: {some_of(self._class_folders)}."
+            raise UserError(
+                f"{folder} has the class {others[0]}, which training lacks; remove it, or add its images to "
+                f"{self._split_folders['train']}, whose classes are {some_of(self._class_folders)}."
             )
         if folders_in(folder):
             for name in classes:
                 if twice := sorted(set(folders_in(folder / name)) & set(label_of) - {name}):
-                    raise MisconfigurationException(
+                    raise UserError(
                         f"{folder / name} has a folder {twice[0]}, as there is a class beside it, so that its images "
                         "would be of two classes; remove what is there twice, or name another --data.folder."
                     )
@@ -175,7 +174,7 @@ class ImageFolder(ImageDataModule):
             matches = [match for name in images_in(folder) if (match := NUMBERED.fullmatch(name))]
             rows = [(str(within / match[0]), label_of[match[1]]) for match in matches]
         if split == "train" and (empty := sorted(set(label_of.values()) - {label for _, label in rows})):
-            raise MisconfigurationException(
+            raise UserError(
                 f"The class folder {folder / self._class_folders[empty[0]]} has no image; add some or remove the "
                 "folder, or say with --data.folder in which folder the classes are."
             )
@@ -184,16 +183,16 @@ class ImageFolder(ImageDataModule):
 
 def _check_splits(folders: Mapping[str, Path]) -> None:
     if "train" not in folders:
-        raise MisconfigurationException("data.splits has no folder for train; give one, as in '{train: .}'.")
+        raise UserError("data.splits has no folder for train; give one, as in '{train: .}'.")
     for (one, path), (other, inner) in permutations(folders.items(), 2):
         if path == inner or path in inner.parents:
-            raise MisconfigurationException(
+            raise UserError(
                 f"data.splits: the folder of {other} lies in that of {one}, so that images would be in both; give "
                 "folders beside each other."
             )
     for path in folders.values():
         if path.is_absolute() or ".." in path.parts:
-            raise MisconfigurationException(f"data.splits names {path}; give a folder within --data.folder.")
+            raise UserError(f"data.splits names {path}; give a folder within --data.folder.")
 
 
 def _classes_in(folder: Path) -> list[str]:
@@ -235,7 +234,7 @@ def _named_splits(folder: Path, top: Path) -> dict[str, Path]:
         return {split: folder / name for split, (name,) in splits.items()}
     asked = {"train": ["FOLDER"]} | {split: some for split, some in splits.items() if split != "unlabelled"}
     asked_for = ", ".join(f"{split}: {folder.relative_to(top) / some[0]}" for split, some in asked.items())
-    raise MisconfigurationException(
+    raise UserError(
         f"{folder} has folders named after splits ({some_of(within)}){f' beside {some_of(others)}' if others else ''}: "
         f"it is not clear which are splits and which are classes; say it with --data.splits '{{{asked_for}}}', or "
         f"'{{train: {folder.relative_to(top)}}}' if all are classes, or rename them."

@@ -6,9 +6,10 @@ Shapes: a batch of `B` images with `C` channels, `H` rows and `W` columns.
 from typing import Literal
 
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from core.user_error import UserError
 
 
 class RandomCrop(nn.Module):
@@ -26,7 +27,7 @@ class RandomCrop(nn.Module):
 
     Raises:
         ValueError: If the padding is not positive.
-        MisconfigurationException: When called, if images are too small to be reflected as far.
+        UserError: When called, if images are too small to be reflected as far.
     """
 
     def __init__(self, padding: int = 4, padding_mode: Literal["reflect", "constant"] = "reflect") -> None:
@@ -40,7 +41,7 @@ class RandomCrop(nn.Module):
         """Cut a batch."""
         count, _, height, width = images.shape
         if self.padding_mode == "reflect" and self.padding >= min(height, width):
-            raise MisconfigurationException(
+            raise UserError(
                 f"RandomCrop reflects {self.padding} pixels of images of {height}x{width}; give it a padding of less "
                 f"than {min(height, width)}."
             )

@@ -3,9 +3,9 @@
 from functools import cached_property
 from pathlib import Path
 
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torchvision.datasets.utils import download_and_extract_archive
 
+from core.user_error import UserError
 from datamodules.base import ImageDataModule
 from datamodules.decoding.image_files import fingerprint_files, images_in, listed
 from datamodules.packing.pack import Source
@@ -64,7 +64,7 @@ class TinyImageNet(ImageDataModule):
         annotations = folder / "val" / "val_annotations.txt"
         rows = [line.split("\t") for line in self._lines("val/val_annotations.txt")]
         if broken := [row for row in rows if len(row) < 2]:
-            raise MisconfigurationException(
+            raise UserError(
                 f"{annotations} has the line {broken[0][0]!r}; expected the name of a file, a tab and a class."
             )
         val = [(f"val/images/{name}", label_of[wnid]) for name, wnid, *_ in rows if wnid in label_of]

@@ -12,7 +12,6 @@ from typing import Any, Literal, Self
 
 import torch
 from jsonargparse import ArgumentParser
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.core.saving import CHECKPOINT_PAST_HPARAMS_KEYS
@@ -20,6 +19,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from core.user_error import UserError
 from models.losses import CrossEntropy, Loss
 from models.serialization.checkpoint import read_checkpoint
 from models.serialization.class_path import check_classes, known_classes
@@ -115,7 +115,7 @@ class Classifier(LightningModule):
         if class_weights not in (None, "balanced"):
             weights = [float(weight) for weight in class_weights or ()]
             if len(weights) != num_classes or not min(weights) >= 0 or not 0 < sum(weights) < math.inf:
-                raise MisconfigurationException(
+                raise UserError(
                     f"model.class_weights is {class_weights}; give {num_classes} finite numbers of at least 0, not all "
                     "0, one for each class, or balanced."
                 )
@@ -157,13 +157,13 @@ class Classifier(LightningModule):
         """Normalised images, float `[B, C, H, W]`, to logits, float `[B, K]`; or features of images, by `on_features`.
 
         Raises:
-            MisconfigurationException: If the network gives something else.
+            UserError: If the network gives something else.
         """
         apply = self.on_features or self.network
         logits: Tensor = apply(self.to_memory_format(images))
         if getattr(logits, "shape", None) != (len(images), self.num_classes):
             given = list(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
-            raise MisconfigurationException(
+            raise UserError(
                 f"{type(self.network).__name__} gives {given} for {len(images)} images; expected logits alone, of "
                 f"shape {[len(images), self.num_classes]}, a number for each class."
             )
@@ -178,7 +178,7 @@ class Classifier(LightningModule):
         """The batch's mean loss, classes weighted.
 
         Raises:
-            MisconfigurationException: If batch norm is given one number of each channel, or nothing is trained.
+            UserError: If batch norm is given one number of each channel, or nothing is trained.
         """
         images, labels = batch
         try:
@@ -186,14 +186,14 @@ class Classifier(LightningModule):
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise
-            raise MisconfigurationException(
+            raise UserError(
                 "A batch of a single image leaves batch norm nothing to take a variance of; leave such a last one of "
                 "an epoch out with --data.drop_last true, or give another --data.batch_size."
             ) from error
         # Where no image is left for this process, it takes part with some that do not count.
         loss: Tensor = self.loss(logits.float(), labels, self._weight) if len(labels) else logits.float().sum() * 0
         if not loss.requires_grad:
-            raise MisconfigurationException(
+            raise UserError(
                 f"Nothing of {type(self.network).__name__} is trained: its logits come from no parameter with "
                 "requires_grad; use one in forward, and do not detach what it gives."
             )
@@ -250,12 +250,12 @@ class Classifier(LightningModule):
         """Freeze what is frozen where a run is taken up, and say what will never be thawed.
 
         Raises:
-            MisconfigurationException: If several processes could not agree on what they train.
+            UserError: If several processes could not agree on what they train.
         """
         if self.freezing.last_change and self.trainer.world_size > 1:
             strategy = getattr(self.trainer.strategy, "_ddp_kwargs", {})
             if not strategy.get("find_unused_parameters"):
-                raise MisconfigurationException(
+                raise UserError(
                     "model.unfreeze with several processes needs --trainer.strategy ddp_find_unused_parameters_true."
                 )
         self.freezing.apply(self.current_epoch)
@@ -282,7 +282,7 @@ class Classifier(LightningModule):
         """Log the epoch's figures.
 
         Raises:
-            MisconfigurationException: If the schedule waits for a figure that is not among those logged.
+            UserError: If the schedule waits for a figure that is not among those logged.
         """
         self._log_figures("train", self.train_metrics)
         step_plateaus(self.trainer, validated=False)
@@ -308,7 +308,7 @@ class Classifier(LightningModule):
         """The optimizer over all trainable parameters and its schedule, which is logged as `lr`.
 
         Raises:
-            MisconfigurationException: If either refuses its arguments, the schedule has an end and the run has none or
+            UserError: If either refuses its arguments, the schedule has an end and the run has none or
                 a later one, or training cannot go on with it from the checkpoint.
         """
         try:
@@ -319,7 +319,7 @@ class Classifier(LightningModule):
             make_ready(optimizer)
             schedule = make_schedule(self._make_scheduler, optimizer, self.trainer, before)
         except ValueError as error:
-            raise MisconfigurationException(f"model.optimizer or model.scheduler: {str(error).rstrip('.')}.") from error
+            raise UserError(f"model.optimizer or model.scheduler: {str(error).rstrip('.')}; correct it.") from error
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def setup(self, stage: str) -> None:
@@ -337,7 +337,7 @@ class Classifier(LightningModule):
             return [float(weight) for weight in self.class_weights or ()]
         counts = getattr(getattr(self.trainer, "datamodule", None), "class_counts", None)
         if counts is None:
-            raise MisconfigurationException(
+            raise UserError(
                 "model.class_weights is balanced, but what is trained on does not say its class_counts; give numbers."
             )
         return [sum(counts) / (len(counts) * count) if count else 0.0 for count in counts]
@@ -357,13 +357,13 @@ class Classifier(LightningModule):
         """Take up what the weights mean.
 
         Raises:
-            MisconfigurationException: If data with other classes is attached, or the weights are of another network
+            UserError: If data with other classes is attached, or the weights are of another network
                 than the Trainer has.
         """
         datamodule = getattr(self._trainer, "datamodule", None)
         class_names = getattr(datamodule, "distinct_names", list)(checkpoint["class_names"])
         if self.class_names and self.class_names != class_names:
-            raise MisconfigurationException(
+            raise UserError(
                 f"The checkpoint knows the classes {', '.join(class_names)}, the data has "
                 f"{', '.join(self.class_names)}; use data with the classes of the checkpoint."
             )
@@ -376,7 +376,7 @@ class Classifier(LightningModule):
                 self.to(saved.dtype)  # of a run in bf16-true or 64-true
             return
         if found := misfit(self.state_dict(), checkpoint["state_dict"]):
-            raise MisconfigurationException(
+            raise UserError(
                 f"The checkpoint's weights do not fit {type(self.network).__name__} as it is given: {found}; leave "
                 "model.network as it was trained, or begin a new run from the backbone with --model.network.weights."
             )
@@ -408,13 +408,13 @@ class Classifier(LightningModule):
             kwargs: Arguments of the constructor that replace those saved.
 
         Raises:
-            MisconfigurationException: If the file is missing, damaged or of another program, or names what is no class
+            UserError: If the file is missing, damaged or of another program, or names what is no class
                 or, unless `models.serialization.class_path.trust` allows it, one of another package.
         """
         checkpoint = read_checkpoint(checkpoint_path)
         saved = checkpoint.get(cls.CHECKPOINT_HYPER_PARAMS_KEY, {})
         if "network" not in {**saved, **kwargs} or checkpoint.keys() & {*CHECKPOINT_PAST_HPARAMS_KEYS}:
-            raise MisconfigurationException(
+            raise UserError(
                 f"{checkpoint_path} was saved around a ready-made network, whose arguments are not in it; "
                 "give the network again: Classifier.load_from_checkpoint(path, network=...)."
             )

@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from core.near_names import near_names
 from models.head import head_layers
-from models.serialization.near_names import near_names
 from models.serialization.pretrained import load_weights, read_weights
 
 

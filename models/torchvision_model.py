@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torchvision.models import get_model, get_model_weights, list_models
 from torchvision.models.vision_transformer import interpolate_embeddings
 
+from core.near_names import near_names
 from models.head import head_layers
-from models.serialization.near_names import near_names
 from models.serialization.pretrained import Weights, load_weights, read_weights
 
 # Networks that were trained with further heads, and what the names of these heads' weights begin with.

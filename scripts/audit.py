@@ -17,22 +17,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from numpy.typing import NDArray
 from PIL import Image
 from rich import box, get_console
 from rich.markup import escape
 from rich.table import Table
 
+from core.durable_file import replace_file
+from core.names import escape_name
+from core.user_error import UserError
 from datamodules.base import ImageDataModule
 from datamodules.batching.split import SPLITS
 from datamodules.decoding.image_files import ImageFiles
-from datamodules.decoding.names import escape_name
 from datamodules.loading.progress import progress
 from datamodules.packing.identity import identities
 from datamodules.packing.pack import Images, Source
 from datamodules.packing.source_check import checked
-from models.serialization.durable_file import replace_file
 from scripts.command.data_flags import run_on_data
 from scripts.command.expansion import to_path
 from scripts.data_quality.audit_page import Shown, ShownPair, write_audit_page
@@ -121,7 +121,7 @@ class Audit:
         data: The data module.
 
     Raises:
-        MisconfigurationException: If the data set cannot be read.
+        UserError: If the data set cannot be read.
     """
 
     def __init__(self, data: ImageDataModule) -> None:
@@ -130,8 +130,8 @@ class Audit:
         source = checked(type(data).__name__, read, data.source_class_names, data.image_shape)
         self.listing = Listing(data, source)
         if not len(self.listing):
-            raise MisconfigurationException(
-                f"{type(data).__name__} has no images in {data.source_folder}; check data.root and data.classes."
+            raise UserError(
+                f"{type(data).__name__} has no images in {data.source_folder}; correct data.root or data.classes."
             )
         self.stray, self.stray_lines = data.from_source(lambda: stray_files(data, source))
         with progress("Looking at images", len(self.listing)) as advance:
@@ -175,7 +175,7 @@ class Audit:
             labels = torch.from_numpy(self.listing.labels[self.readable])
             known_by = identities(self.listing.parts.values())[self.readable]
             drawn = self.data.draw_splits(dict(whole), labels, known_by)
-        except MisconfigurationException as error:
+        except UserError as error:
             drawn, problem = whole, str(error)
         known = [name for name in SPLITS if name in drawn and not (name == "test" and self.data.tests_on_validation)]
         return {name: self.readable[drawn[name].numpy()] for name in known}, problem
@@ -340,7 +340,7 @@ def refuse_unwritable(path: Path) -> None:
     try:
         path.open("ab").close()
     except OSError as error:
-        raise MisconfigurationException(
+        raise UserError(
             f"{path} cannot be written: {error.strerror}; give a file in a folder that is there and yours."
         ) from error
     if not was_there:
@@ -363,8 +363,8 @@ def audit(options: argparse.Namespace, data: ImageDataModule) -> int:
             title = f"{len(found.listing):,} images of {type(data).__name__}"
             write_audit_page(options.html, title, rows, kinds, found.listing.picture, found.tables())
     except OSError as error:
-        raise MisconfigurationException(
-            f"{error.filename or outputs[-1]} cannot be written: {error.strerror or error}."
+        raise UserError(
+            f"{error.filename or outputs[-1]} cannot be written: {error.strerror or error}; choose another file."
         ) from error
     for path in outputs:
         print(path)

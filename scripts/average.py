@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from rich import box, get_console
 from rich.table import Table
 from torch import Tensor
 
+from core.names import distinct_names, escape_name
+from core.user_error import UserError
 from datamodules.base import ImageDataModule
-from datamodules.decoding.names import distinct_names, escape_name
 from datamodules.loading.progress import progress
 from models.classifier import Classifier
 from models.serialization.checkpoint import DurableCheckpointIO, read_checkpoint
@@ -69,7 +69,7 @@ def average(
     size = sum(file.stat().st_size for file in files) / 1e6
     if len(files) == 1:
         if flags:
-            raise MisconfigurationException(f"One checkpoint is not evaluated, so {flags[0]} has no meaning here.")
+            raise UserError(f"One checkpoint is not evaluated, so {flags[0]} has no meaning here; leave it out.")
         _write(output, weights_only(parts[0]))
         print(f"checkpoint  {output} ({output.stat().st_size / 1e6:,.1f} MB instead of {size:,.1f})")
         return {}
@@ -122,7 +122,7 @@ def refuse_differences(one: Path, first: Mapping[str, Any], other: Path, second:
         if mine != theirs:
             shown = (escape_name(str(value)) for value in (mine, theirs))
             here, there = (value if len(value) <= SHOWN else f"{value[:SHOWN]}..." for value in shown)
-            raise MisconfigurationException(
+            raise UserError(
                 f"{one} and {other} cannot be averaged: {name} is {here} in the one and {there} in the other; give "
                 "checkpoints of the same network, classes and preprocessing."
             )

@@ -34,7 +34,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.profilers import SimpleProfiler
 from PIL import Image
 from rich import get_console
@@ -43,6 +42,7 @@ from rich.table import Table
 from torchvision import transforms
 
 from callbacks.diagnostics.step_benchmark import StepBenchmark
+from core.user_error import UserError
 from datamodules.base import ImageDataModule
 from datamodules.decoding.image_file import FORMATS
 from datamodules.decoding.image_files import ImageFiles
@@ -182,7 +182,7 @@ def counterparts(augmentation: Sequence[Any], size: tuple[int, int]) -> list[Any
     for module in augmentation:
         name = module.class_path.rpartition(".")[2]
         if name not in COUNTERPARTS:
-            raise MisconfigurationException(
+            raise UserError(
                 f"The standard program has no {name}; leave the comparison out with --no-standard, or the augmentation "
                 "with --data.augmentation '[]'."
             )
@@ -340,7 +340,7 @@ def main(args: list[str] | None = None) -> None:
     if options.predict or options.images:
         with training_process():
             if not (options.predict and options.images) or flags or options.config:
-                raise MisconfigurationException("A prediction is timed with --predict CHECKPOINT --images PATH alone.")
+                raise UserError("A prediction is timed with --predict CHECKPOINT --images PATH; leave the rest out.")
             print_prediction(measure_prediction(options.predict, options.images, options.seconds))
         return
     settings = [f"--seconds={options.seconds}", f"--steps={options.steps}"] + ["--no-standard"] * options.no_standard

@@ -14,11 +14,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from rich import get_console
 
-from datamodules.decoding.names import escape_name
-from models.serialization.durable_file import replace_file
+from core.durable_file import replace_file
+from core.names import escape_name
+from core.user_error import UserError
 from scripts.command.configuration import TRUST, mistakes_in_one_sentence
 from scripts.command.expansion import expand, to_path
 from scripts.command.silence import silence_libraries
@@ -45,12 +45,10 @@ def compare(names: Sequence[str], files: dict[str, Path | None], predict: bool, 
     silence_libraries()
     for kind, path in files.items():
         if path and not path.parent.is_dir():
-            raise MisconfigurationException(
-                f"--{kind} is {path}, but there is no folder {path.parent}; make it, or choose another."
-            )
+            raise UserError(f"--{kind} is {path}, but there is no folder {path.parent}; make it, or choose another.")
     runs, problems = read_all(names)
     if not runs:
-        raise MisconfigurationException(" ".join(problems))
+        raise UserError(" ".join(problems))
     for problem in problems:
         print(f"error: {escape_name(problem)}", file=sys.stderr)
     comparison = compare_runs(runs)
@@ -67,7 +65,7 @@ def compare(names: Sequence[str], files: dict[str, Path | None], predict: bool, 
             elif path:
                 replace_file(path, contents[kind])
         except OSError as error:
-            raise MisconfigurationException(
+            raise UserError(
                 f"{path} cannot be written: {error.strerror or error}; choose another file with --{kind}."
             ) from error
     return not problems

@@ -18,7 +18,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
@@ -29,6 +28,7 @@ from sklearn.datasets import load_sample_image
 from torch import Tensor
 from torch.nn import functional as F
 
+from core.user_error import UserError
 from datamodules.decoding.image_file import UnreadableImageError, as_shown, open_image
 from scripts.command.configuration import mistakes_in_one_sentence
 from scripts.command.expansion import expand
@@ -320,7 +320,7 @@ def grey_photograph(name: str) -> Numbers:
             with open_image(name) as opened:
                 photograph = as_shown(opened).convert("RGB")
         except UnreadableImageError as error:
-            raise MisconfigurationException(
+            raise UserError(
                 f"--image {name} cannot be read: {error}; give an image file, {' or '.join(SHIPPED)}."
             ) from error
     photograph.thumbnail((SIDE, SIDE))
@@ -334,9 +334,7 @@ def numbers(text: str) -> list[float]:
     except ValueError:
         found = []
     if not found or len(found) > MOST_NUMBERS or not np.isfinite(found).all():
-        raise MisconfigurationException(
-            f"{text} is not one to {MOST_NUMBERS} numbers with commas between, as in 0,1,-1."
-        )
+        raise UserError(f"{text} is not numbers; give one to {MOST_NUMBERS} with commas between, as in 0,1,-1.")
     return found
 
 
@@ -348,7 +346,7 @@ def _by_hand(options: argparse.Namespace) -> None:
         ("image", len(image), len(kernel)),
     ):
         if not _checked_size(size, kernel_size, steps):
-            raise MisconfigurationException(
+            raise UserError(
                 f"The kernel of {kernel_size} reaches further than the {what} of {size} with padding {steps.padding} "
                 f"and dilation {steps.dilation}; give a longer one, more padding or less dilation."
             )
@@ -360,7 +358,7 @@ def _checked_size(size: int, kernel_size: int, steps: Steps) -> int:
     try:
         return output_size(size, kernel_size, steps)
     except ValueError as error:
-        raise MisconfigurationException(f"{error}.") from error
+        raise UserError(f"{error}.") from error
 
 
 def _kernels(options: argparse.Namespace) -> None:
@@ -370,7 +368,7 @@ def _kernels(options: argparse.Namespace) -> None:
 def _sizes(options: argparse.Namespace) -> None:
     found = _checked_size(options.size, options.kernel_size, Steps())
     if not found or options.size > MOST_CELLS:
-        raise MisconfigurationException(
+        raise UserError(
             f"--size is {options.size} and --kernel_size {options.kernel_size}; give a size from that of the kernel to "
             f"{MOST_CELLS}, so that its cells can be drawn."
         )

@@ -17,17 +17,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from matplotlib import colormaps
 from PIL import Image
 from torch import Tensor
 
 from callbacks.tensorboard.confusion_matrix import COLOURS, MOST_CLASSES, SHADES
 from callbacks.tensorboard.image_grid import as_rgb, picture
+from core.durable_file import replace_file
+from core.user_error import UserError
 from datamodules.base import ImageDataModule
 from models.classifier import Classifier
 from models.serialization.checkpoint import read_checkpoint
-from models.serialization.durable_file import replace_file
 from scripts.command.configuration import TRUST, mistakes_in_one_sentence
 from scripts.command.expansion import to_path
 from scripts.command.number_of_images import number_of_images
@@ -369,7 +369,7 @@ def evaluate(checkpoint: Path, flags: Sequence[str], split: str, output: Path | 
         replace_file(folder / "evaluation.json", json.dumps(found.as_json(), indent=1) + "\n")
         write_page(folder / "evaluation.html", "evaluation/evaluation.html", **page_values(found, images))
     except OSError as error:
-        raise MisconfigurationException(
+        raise UserError(
             f"{error.filename or folder} cannot be written: {error.strerror or error}; choose another folder with "
             "--output."
         ) from error

@@ -19,14 +19,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from PIL import Image
 from torch import Tensor
 
+from core.durable_file import replacing
+from core.user_error import UserError
 from datamodules.decoding.image_file import open_image, pixels_of
 from models.classifier import Classifier
 from models.serialization.checkpoint import read_checkpoint
-from models.serialization.durable_file import replacing
 from scripts.command.configuration import TRUST, mistakes_in_one_sentence
 from scripts.command.data_flags import build_data
 from scripts.command.expansion import to_path
@@ -100,7 +100,7 @@ def images_to_compare(checkpoint: Path, classifier: Classifier, number: int) -> 
         Files, or uint8 `[C, H, W]` of images that are in no file of their own, and what to call them.
     """
     here = ["--data.download", "false"]
-    with suppress(MisconfigurationException):  # the data are not here, or have changed
+    with suppress(UserError):  # the data are not here, or have changed
         if build_data(["--ckpt_path", str(checkpoint), *here]).open_pack() is not None:
             data = data_of(checkpoint, classifier, here)
             assert data.pack is not None, "it is set up"

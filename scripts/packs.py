@@ -18,16 +18,16 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from rich import box, get_console
 from rich.table import Table
 from rich.text import Text
 
 from callbacks.run.origin import read_origin, read_restarts
 from callbacks.run.run_folder import CONFIG
-from datamodules.decoding.names import escape_name, some_of
+from core.names import escape_name, some_of
+from core.plain_data import read_json, read_yaml
+from core.user_error import UserError
 from datamodules.packing import features, pack
-from models.serialization.plain_data import read_json, read_yaml
 from scripts.command.configuration import mistakes_in_one_sentence
 from scripts.command.expansion import to_path
 
@@ -62,9 +62,7 @@ class Stored:
 def find_stored(folder: Path) -> list[Stored]:
     """The packs and feature caches in a folder, the one that was used last first."""
     if not folder.is_dir():
-        raise MisconfigurationException(
-            f"There is no folder {folder}; give the one that packs lie in, such as data/packs."
-        )
+        raise UserError(f"There is no folder {folder}; give the one that packs lie in, such as data/packs.")
     found = []
     for path in folder.iterdir():
         if NAME.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
@@ -134,11 +132,9 @@ def remove(stored: Stored) -> None:
                 stored.folder.rename(part)  # so that half of it never counts as a whole
             shutil.rmtree(part)
     except Timeout:
-        raise MisconfigurationException(
-            f"{stored.folder} is being written by a process; wait for its end, or stop it."
-        ) from None
+        raise UserError(f"{stored.folder} is being written by a process; wait for its end, or stop it.") from None
     except OSError as error:
-        raise MisconfigurationException(
+        raise UserError(
             f"{stored.folder} cannot be removed: {error.strerror}; make {stored.folder.parent} writable."
         ) from error
 
@@ -147,10 +143,10 @@ def chosen(stored: Sequence[Stored], names: Collection[str]) -> list[Stored]:
     """Those of some names."""
     there = {each.folder.name: each for each in stored}
     if unknown := sorted(set(names) - there.keys()):
-        raise MisconfigurationException(
-            f"There is no pack or feature cache {unknown[0]}; there are {some_of(sorted(there))}."
+        raise UserError(
+            f"There is no pack or feature cache {unknown[0]}; choose from {some_of(sorted(there))}."
             if there
-            else f"There is no pack or feature cache {unknown[0]}, nor any other."
+            else f"There is no pack or feature cache {unknown[0]}, nor any other; leave it out."
         )
     return [there[name] for name in dict.fromkeys(names)]
 
@@ -186,7 +182,7 @@ def main(args: Sequence[str] | None = None) -> None:
         options = parser.parse_args(args)
         stored = find_stored(options.folder)
         if options.remove_unneeded and not options.runs.is_dir():
-            raise MisconfigurationException(
+            raise UserError(
                 f"There is no folder {options.runs}, so that nothing says what runs need; give it with --runs."
             )
         needed = needs(stored, options.runs)

@@ -10,10 +10,10 @@ import argparse
 from collections.abc import Sequence
 
 import numpy as np
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from PIL import Image
 
 from callbacks.diagnostics.schedule_rehearsal import ScheduleRehearsal
+from core.user_error import UserError
 from scripts.command.picture_file import picture_file, save_picture
 from scripts.command.process import training_process
 from scripts.report.figure import new_figure, picture_of
@@ -60,7 +60,7 @@ def main(args: Sequence[str] | None = None) -> None:
         schedule = ScheduleRehearsal()
         trial = DryRun(flags, schedule, {}, scheduled=True)
         if not schedule.lrs:
-            raise MisconfigurationException(
+            raise UserError(
                 "The run has no step to draw; give more --trainer.max_epochs, max_steps or limit_train_batches."
             )
         if trial.trainer.is_global_zero:

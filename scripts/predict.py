@@ -14,9 +14,8 @@ from collections.abc import Sequence
 from contextlib import closing
 from typing import NoReturn
 
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-
-from datamodules.decoding.names import escape_name
+from core.names import escape_name
+from core.user_error import UserError
 from datamodules.loading.loader import WorkerError
 from scripts.command.configuration import TRUST
 from scripts.command.expansion import expand, to_path
@@ -30,14 +29,14 @@ from scripts.inference.prediction_rows import write_rows
 def predict(options: argparse.Namespace) -> int:
     """Predict what is asked for."""
     if options.resume and not options.output:
-        raise MisconfigurationException("--resume goes on with a file; say with --output which.")
+        raise UserError("--resume goes on with a file; say with --output which.")
     paths = input_images(options.paths, options.list)
     classifier = load_classifier(options.checkpoint)
     classifier.refuse_files_of_other_channels()
     names = classifier.class_names
     if options.top > len(names):
-        raise MisconfigurationException(
-            f"--top is {options.top}, but {classifier.checkpoint} knows {len(names)} classes."
+        raise UserError(
+            f"--top is {options.top}, but {classifier.checkpoint} knows {len(names)} classes; give at most that."
         )
     columns = columns_for(names, options.top, probabilities=options.probabilities, logits=options.logits)
     output = (
@@ -66,7 +65,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise it."""
-        raise MisconfigurationException(f"{message}; see scripts/predict.py --help.")
+        raise UserError(f"{message}; see scripts/predict.py --help.")
 
 
 def command_line() -> Parser:

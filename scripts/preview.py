@@ -30,7 +30,7 @@ def first_batch(data: ImageDataModule) -> Batch:
         `[B, K]`.
 
     Raises:
-        MisconfigurationException: If the data cannot be had.
+        UserError: If the data cannot be had.
     """
     data.prepare_data()
     data.setup("fit")

@@ -17,12 +17,11 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-
 from callbacks.run.interruption import Stopped
 from callbacks.run.run_folder import is_tested, read_results
-from models.serialization.durable_file import replace_file
-from models.serialization.plain_data import read_json
+from core.durable_file import replace_file
+from core.plain_data import read_json
+from core.user_error import UserError
 from scripts.command.configuration import CONFIGS
 from scripts.command.expansion import to_path
 from scripts.command.output_file import refuse_output
@@ -142,9 +141,9 @@ def train_experiment(experiment: Experiment, seeds: int, runs: Path, flags: Sequ
     own = ("--config", str(config), "--experiment", experiment.name, "--runs", str(runs))
     try:
         if not config.exists():
-            raise MisconfigurationException(f"there is no configs/{experiment.name}.yaml")
+            raise UserError(f"there is no configs/{experiment.name}.yaml; restore it.")
         done = train_seeds(plan_seeds([*own, *flags]), range(seeds))
-    except MisconfigurationException as error:
+    except UserError as error:
         print(f"error: {experiment.name}: {error}", file=sys.stderr)
         return Outcome(experiment, [], flags, str(error))
     ledger = Ledger(runs)
@@ -230,13 +229,13 @@ def main(args: Sequence[str] | None = None) -> None:
         options, flags = parser.parse_known_args(args)
         for name in options.only or ():
             if name not in names:
-                raise MisconfigurationException(f"There is no experiment {name}; there are {', '.join(names)}.")
+                raise UserError(f"There is no experiment {name}; choose from {', '.join(names)}.")
         seeds = number_of_seeds(options.seeds)
         refuse_output(options.output, overwrite=True)
         try:
             options.runs.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise MisconfigurationException(
+            raise UserError(
                 f"{options.runs} cannot be made: {error.strerror}; choose another folder with --runs."
             ) from error
         try:

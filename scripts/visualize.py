@@ -20,16 +20,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from PIL import Image
 from rich import get_console
 from torch import Tensor, nn
 
 from callbacks.tensorboard.filters import CONVOLUTIONS, convolutions, filters_picture
 from callbacks.tensorboard.image_grid import as_rgb
+from core.near_names import near_names
+from core.user_error import UserError
 from datamodules.loading.progress import progress
 from models.classifier import Classifier
-from models.serialization.near_names import near_names
 from scripts.command.configuration import TRUST, mistakes_in_one_sentence
 from scripts.command.expansion import expand, to_path
 from scripts.command.number_of_images import number_of_images
@@ -82,7 +82,7 @@ class Subject:
         title = f"predicted {names[label]} ({float(probabilities[label]):.1%})"
         if self.options.class_name is not None:
             if self.options.class_name not in names:
-                raise MisconfigurationException(
+                raise UserError(
                     f"--class is {self.options.class_name}, which {self.checkpoint} does not know; "
                     f"{near_names(self.options.class_name, names)}"
                 )
@@ -107,7 +107,7 @@ def activations(subject: Subject) -> Image.Image | None:
         return None
     find_layer(subject.network, layer)
     if layer not in outputs:
-        raise MisconfigurationException(f"--layer is {layer}, which gives no single tensor; look at a layer within it.")
+        raise UserError(f"--layer is {layer}, which gives no single tensor; look at a layer within it.")
     return activations_picture(outputs[layer][0], subject.options.tiles)
 
 
@@ -116,10 +116,10 @@ def filters(subject: Subject) -> Image.Image:
     network, layer = subject.network, subject.options.layer
     known = convolutions(network)
     if not known:
-        raise MisconfigurationException(f"{type(network).__name__} has no convolution, so no filters to show.")
+        raise UserError(f"{type(network).__name__} has no convolution, so no filters to show; choose another network.")
     module = find_layer(network, layer or known[0])
     if not isinstance(module, CONVOLUTIONS):
-        raise MisconfigurationException(
+        raise UserError(
             f"--layer is {layer}, a {type(module).__name__}, which has no filters; {near_names(layer, known)}"
         )
     return filters_picture(module.weight, subject.options.tiles)
@@ -130,9 +130,9 @@ def gradcam(subject: Subject) -> Image.Image:
     pixels, image = subject.image()
     layer = subject.options.layer or last_maps(subject.network, image)
     if layer is None:
-        raise MisconfigurationException(
-            f"{type(subject.network).__name__} has no convolution that gives maps, which Grad-CAM needs; saliency and "
-            "occlusion do without."
+        raise UserError(
+            f"{type(subject.network).__name__} has no convolution that gives maps, which Grad-CAM needs; use "
+            "saliency or occlusion."
         )
     label, title = subject.class_asked_for(image)
     seen = grad_cam(subject.network, layer, image, label)[0]
@@ -179,7 +179,7 @@ def embedding(subject: Subject) -> Image.Image:
     try:
         plane = t_sne(features.numpy().astype(np.float32))
     except ValueError as error:
-        raise MisconfigurationException(f"The split {split} cannot be laid out: {error}; take another.") from error
+        raise UserError(f"The split {split} cannot be laid out: {error}; take another.") from error
     folder = (run_of(subject.checkpoint) or subject.checkpoint.parent) / "projector"
     write_projector(folder, features, classes, data.class_names, torch.cat(images))
     what = "logits" if layer is None else f"input of {layer}"
@@ -214,7 +214,7 @@ def visualize(options: argparse.Namespace, flags: Sequence[str]) -> None:
         output = picture_file(options.output or f"{options.command}.png")
     checkpoint = find_checkpoint(options.checkpoint)
     if flags and options.command != "embedding" and not IN_DATA.fullmatch(getattr(options, "image", "")):
-        raise MisconfigurationException(
+        raise UserError(
             f"{options.command} knows no {flags[0]}; see scripts/visualize.py CHECKPOINT {options.command} --help."
         )
     drawn = COMMANDS[options.command](Subject(checkpoint, load_trained(checkpoint).float(), options, flags))

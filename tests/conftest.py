@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 
+from core.user_error import UserError
 from datamodules.base import ImageDataModule
 from datamodules.digits import Digits
 from datamodules.packing.pack import Source
@@ -226,7 +226,7 @@ def any_source(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
         try:
             data_class(root=root).prepare_data()
-        except MisconfigurationException:
+        except UserError:
             monkeypatch.setattr(data_class, "read", read)
             monkeypatch.setattr(data_class, "fingerprint", lambda self: "digits")
 

@@ -31,7 +31,7 @@ from tests.odd_images import write_odd_images
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SHOWN = "\n".join(page.read_text() for page in PAGES)
-FOLDERS = ("callbacks", "configs", "datamodules", "models", "scripts", "tests")
+FOLDERS = ("callbacks", "configs", "core", "datamodules", "models", "scripts", "tests")
 
 
 def shown(path: str, language: str) -> str:

@@ -19,7 +19,6 @@ import pytest
 import torch
 import yaml
 from jsonargparse._common import parsing_settings
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from PIL import Image
 from sklearn.datasets import load_digits
 from torchvision.datasets.utils import extract_archive
@@ -27,8 +26,9 @@ from torchvision.datasets.utils import extract_archive
 from callbacks.curves import cut_curves
 from callbacks.run.run_folder import refuse_links
 from callbacks.tensorboard.preview import class_table
+from core.names import escape_name
+from core.user_error import UserError
 from datamodules.decoding.image_file import UnreadableImageError, read_image
-from datamodules.decoding.names import escape_name
 from datamodules.image_folder import ImageFolder
 from models.classifier import Classifier
 from scripts.command.data_flags import build_data
@@ -117,7 +117,7 @@ def test_a_list_of_files_names_none_elsewhere(tmp_path: Path) -> None:
     wnid = annotations.read_text().split("\t")[1]
     with annotations.open("a") as file:
         file.write(f"../../../../secret.JPEG\t{wnid}\t0\t0\t1\t1\n")
-    with pytest.raises(MisconfigurationException, match=r"val/images/\.\./\.\./.* which is elsewhere"):
+    with pytest.raises(UserError, match=r"val/images/\.\./\.\./.* which is elsewhere"):
         TinyImageNet(root=tmp_path).read()
 
 
@@ -130,7 +130,7 @@ def test_an_archive_of_another_checksum_is_not_unpacked(tmp_path: Path, monkeypa
 
     monkeypatch.setattr("torchvision.datasets.utils._urlretrieve", retrieve)
     monkeypatch.setattr("torchvision.datasets.utils._get_redirect_url", lambda url, **_: url)
-    with pytest.raises(MisconfigurationException, match=r"could not be downloaded .*corrupted"):
+    with pytest.raises(UserError, match=r"could not be downloaded .*corrupted"):
         TinyImageNet(root=tmp_path, download=True).prepare_data()
     assert not (tmp_path / "tiny-imagenet-200").exists()
 
@@ -155,7 +155,7 @@ def test_members_of_archives_stay_in_their_folder(
                 archive.addfile(link)
             archive.addfile(info, io.BytesIO(b"text"))
     monkeypatch.setattr(TinyImageNet, "fetch", lambda data: extract_archive(str(path), str(data.root)))
-    with pytest.raises(MisconfigurationException, match=r"outside|cannot be read"):
+    with pytest.raises(UserError, match=r"outside|cannot be read"):
         TinyImageNet(root=inside, download=True).prepare_data()
     files = [Path(folder) / name for folder, _, names in os.walk(tmp_path) for name in names]
     assert all(file.is_relative_to(inside) for file in files if file.name == "outside.txt")
@@ -169,7 +169,7 @@ def test_a_decompression_bomb_is_refused_by_name(tmp_path: Path) -> None:
     assert bomb.stat().st_size < 100_000
     data = ImageFolder(root=tmp_path, folder=folder, image_size=8)
     data.prepare_data()
-    with pytest.raises(MisconfigurationException, match=r"1 of 14 files give no image: .*bomb\.png \(.*exceeds limit"):
+    with pytest.raises(UserError, match=r"1 of 14 files give no image: .*bomb\.png \(.*exceeds limit"):
         data.setup("fit")
 
 
@@ -205,7 +205,7 @@ def test_a_configuration_builds_nothing_where_any_value_will_do(stranger: Path, 
         (stranger / "a.yaml").write_text(yaml.safe_dump({"data": {"init_args": {"augmentation": [in_linear(spec)]}}}))
         flags = ("--config", str(stranger / "a.yaml"), "--data.root", str(stranger))
         refused("fit", *flags, "--runs", str(stranger / "runs"))
-        with pytest.raises(MisconfigurationException):
+        with pytest.raises(UserError):
             build_data(flags)
         assert not (stranger / "built").exists()
 
@@ -221,7 +221,7 @@ def test_a_checkpoint_runs_no_code_that_was_not_asked_for(
     for spec in (command, {"class_path": "stranger.Device"}, in_linear({"class_path": "stranger.Device"}), renamed):
         for place in ("hyper_parameters", "module_arguments"):
             torch.save(checkpoint | {place: checkpoint["hyper_parameters"] | {"network": spec}}, file)
-            with pytest.raises(MisconfigurationException):
+            with pytest.raises(UserError):
                 Classifier.load_from_checkpoint(file)
     arguments: dict[str, list[Any]] = {
         "predict": [ROOT / "docs/pictures"],
@@ -240,7 +240,7 @@ def test_a_checkpoint_runs_no_code_that_was_not_asked_for(
     assert "names stranger.Network" in error
     changed = checkpoint["config"]["data"] | {"class_path": "stranger.Device"}
     torch.save(checkpoint | {"config": checkpoint["config"] | {"data": changed}}, file)
-    with pytest.raises(MisconfigurationException, match=r"names stranger\.Device.* give --trust stranger"):
+    with pytest.raises(UserError, match=r"names stranger\.Device.* give --trust stranger"):
         build_data(["--ckpt_path", str(file)])
     assert not (stranger / "imported").exists()
 
@@ -250,7 +250,7 @@ def test_a_package_that_the_user_names_is_trusted(
 ) -> None:
     run = train("--model.network=stranger.Network", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1")
     main(["test", "--ckpt_path", str(run.best), "--model.network=stranger.Network"])
-    with pytest.raises(MisconfigurationException, match="--trust stranger"):
+    with pytest.raises(UserError, match="--trust stranger"):
         Classifier.load_from_checkpoint(run.best)
     predict, pictures = import_module("scripts.predict").main, ROOT / "docs/pictures"
     assert script(predict)(run.best, pictures)[0] == 2
@@ -269,7 +269,7 @@ def test_no_file_is_handed_to_another_program(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "a.jpg").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n")
     with pytest.raises(UnreadableImageError, match="it is no image"):
         read_image(tmp_path / "a.jpg", 3, (8, 8))
-    for folder in ("models", "datamodules", "callbacks", "scripts"):
+    for folder in ("core", "models", "datamodules", "callbacks", "scripts"):
         for source in (ROOT / folder).rglob("*.py"):
             for call in re.findall(r"Image\.open\(.*", source.read_text()):
                 assert "formats=" in call, source
@@ -287,7 +287,7 @@ def test_a_run_that_goes_on_writes_nowhere_else(tmp_path: Path) -> None:
     assert (run / "events.out.tfevents.1").stat().st_size == 10
     assert mine.stat().st_size == 100
     (run / "checkpoints" / "best.ckpt").symlink_to(mine)
-    with pytest.raises(MisconfigurationException, match=r"best\.ckpt is a link that leads out of the run's folder"):
+    with pytest.raises(UserError, match=r"best\.ckpt is a link that leads out of the run's folder"):
         refuse_links(run)
 
 
@@ -318,7 +318,7 @@ def test_a_run_with_a_link_out_of_it_does_not_go_on(
 def test_a_checkpoint_of_another_shape_is_refused(tmp_path: Path, part: dict[str, Any]) -> None:
     whole = {"state_dict": {}, "class_names": ["a"], "preprocessing": {}, "hyper_parameters": {}}
     torch.save(whole | part, tmp_path / "a.ckpt")
-    with pytest.raises(MisconfigurationException, match="is no checkpoint of this program: it"):
+    with pytest.raises(UserError, match="is no checkpoint of this program: it"):
         Classifier.load_from_checkpoint(tmp_path / "a.ckpt")
 
 

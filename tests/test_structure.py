@@ -16,6 +16,7 @@ import pytest
 from tests.discovery import ROOT, configs, data_modules, networks
 
 ROOMS = (
+    "core",
     "models.serialization",
     "models.training",
     "models",
@@ -50,7 +51,7 @@ APART = (("models", "datamodules"), *combinations(ROOMS[ROOMS.index("scripts.tra
 MOST_FILES = 12
 """Files of a room of machinery: a list that is read at a glance."""
 
-TOP = ("models", "datamodules", "callbacks", "scripts")
+TOP = ("core", "models", "datamodules", "callbacks", "scripts")
 SOURCES = sorted(file for top in TOP for file in (ROOT / top).rglob("*.py"))
 
 

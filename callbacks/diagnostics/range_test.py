@@ -5,9 +5,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
+
+from core.user_error import UserError
 
 SMOOTHING = 0.8  # what a mean of the loss keeps from one step to the next: it is over some five to each side
 
@@ -37,7 +38,7 @@ class RangeTest(Callback):
         advance: Called after each.
 
     Raises:
-        MisconfigurationException: If these make no range.
+        UserError: If these make no range.
     """
 
     def __init__(
@@ -48,11 +49,11 @@ class RangeTest(Callback):
         advance: Callable[[], None] = lambda: None,
     ) -> None:
         if not 0 < min_lr < max_lr < math.inf:
-            raise MisconfigurationException(
+            raise UserError(
                 f"--min_lr is {min_lr:g} and --max_lr {max_lr:g}; give positive numbers, the second larger."
             )
         if steps < FEWEST_STEPS:
-            raise MisconfigurationException(f"--steps is {steps}; give a whole number of at least {FEWEST_STEPS}.")
+            raise UserError(f"--steps is {steps}; give a whole number of at least {FEWEST_STEPS}.")
         self.range = [float(lr) for lr in np.geomspace(min_lr, max_lr, steps)]
         """The learning rates to test, one for each step."""
         self.losses: list[float] = []
@@ -137,7 +138,7 @@ def smooth(losses: Sequence[float]) -> list[float]:
 def suggest(lrs: Sequence[float], losses: Sequence[float]) -> Suggestion:
     """Read a range test."""
     if not losses or not math.isfinite(losses[0]):
-        raise MisconfigurationException(
+        raise UserError(
             f"The loss of the first step is {losses[0] if losses else 'missing'}, before anything was learnt; look at "
             "the data with scripts/audit.py and scripts/preview.py."
         )
@@ -149,11 +150,11 @@ def suggest(lrs: Sequence[float], losses: Sequence[float]) -> Suggestion:
             steepest = UNSETTLED + int(np.gradient(smoothed)[UNSETTLED : lowest + 1].argmin())
             return Suggestion(lrs[steepest], lrs[lowest] / 10)
         if smoothed.argmin() > UNSETTLED or smoothed[-1] <= smoothed[0] + noise:
-            raise MisconfigurationException(
+            raise UserError(
                 f"The loss falls at no learning rate from {lrs[0]:.2g} to {lrs[len(losses) - 1]:.2g} by more than the "
                 f"{noise:.2g} that it varies by anyway; give more --steps, or another --min_lr or --max_lr."
             )
-    raise MisconfigurationException(
+    raise UserError(
         f"The loss diverges at once: from {losses[0]:.3g} to {losses[-1]:.3g} in {len(losses)} steps from a learning "
         f"rate of {lrs[0]:.2g} on; give a smaller --min_lr."
     )

@@ -4,17 +4,18 @@ import math
 import warnings
 from itertools import count
 
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch.optim import Optimizer
+
+from core.user_error import UserError
 
 
 class ScheduleRehearsal(Callback):
     """Steps the schedule as often as the run will, and ends the run before its first batch.
 
     Raises:
-        MisconfigurationException: When the run has no end, or its learning rate depends on what will be measured.
+        UserError: When the run has no end, or its learning rate depends on what will be measured.
     """
 
     def __init__(self) -> None:
@@ -30,13 +31,13 @@ class ScheduleRehearsal(Callback):
         trainer.should_stop = True
         (config,) = trainer.lr_scheduler_configs
         if config.reduce_on_plateau:
-            raise MisconfigurationException(
+            raise UserError(
                 f"{type(config.scheduler).__name__} lowers the learning rate when {config.monitor} gets no better, "
                 "which nobody knows before the run; see lr in TensorBoard while it trains."
             )
         steps = trainer.estimated_stepping_batches
         if math.isinf(steps):
-            raise MisconfigurationException(
+            raise UserError(
                 "The run has no end that its schedule could be drawn to; give --trainer.max_epochs or max_steps."
             )
         self.steps_per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)

@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 
 import torch
 
-from datamodules.decoding.names import escape_name
+from core.durable_file import replace_file
+from core.names import escape_name
+from core.plain_data import read_json
 from datamodules.loading.cores import available_cores
 from datamodules.packing.pack import FINGERPRINT
-from models.serialization.durable_file import replace_file
-from models.serialization.plain_data import read_json
 
 # The files of a run's folder that say where it comes from.
 ORIGIN, RESTARTS, CONSTRAINTS, CHANGES = "origin.json", "restarts.json", "constraints.txt", "changes.patch"
@@ -31,7 +31,7 @@ PASSING = ("started", "command", "directory", "seed", "repeats")
 PROJECT = Path(__file__).resolve().parents[2]
 
 # Folders of the project whose new files are part of the code that ran.
-SOURCES = ("models", "datamodules", "callbacks", "scripts", "configs")
+SOURCES = ("core", "models", "datamodules", "callbacks", "scripts", "configs")
 
 # The largest new file and the most new files that are kept whole, and the most that are named.
 SOURCE_BYTES, SOURCE_FILES, NAMED = 100_000, 20, 100

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import _get_rank
 from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, but not listed in its __all__
 
 from callbacks.run import slurm, torchrun
 from callbacks.run.peers import come_together, part, signs_of_life, watch
-from models.serialization.durable_file import replace_file
-from models.serialization.plain_data import read_json
+from core.durable_file import replace_file
+from core.plain_data import read_json
+from core.user_error import UserError
 
 CONFIG = "config.yaml"  # the run's resolved configuration, in its folder from before the first step
 
@@ -127,7 +127,7 @@ def newest_run(experiment: Path) -> Path:
     """Find the run that was started last."""
     runs = [file.parent for file in experiment.glob(f"*/{CONFIG}")]
     if not runs:
-        raise MisconfigurationException(
+        raise UserError(
             f"There is no run in {experiment} to go on with; give its folder, --resume runs/EXPERIMENT/DATE-TIME, or "
             "leave out --resume to begin one."
         )
@@ -138,7 +138,7 @@ def refuse_links(folder: Path) -> None:
     """See that a run that goes on in its folder writes nowhere else."""
     for path in sorted(folder.rglob("*")):
         if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
-            raise MisconfigurationException(
+            raise UserError(
                 f"{path} is a link that leads out of the run's folder, and what is written there would be written "
                 "elsewhere; put what it leads to in its place, or remove it."
             )
@@ -150,9 +150,7 @@ def hold(folder: Path) -> None:
     try:
         lock.acquire()
     except Timeout:
-        raise MisconfigurationException(
-            f"Another process is training in {folder}; wait for its end, or stop it."
-        ) from None
+        raise UserError(f"Another process is training in {folder}; wait for its end, or stop it.") from None
     _held.append(lock)
 
 
@@ -185,12 +183,12 @@ def _make(folder: Path) -> bool:
         folder.mkdir(parents=True)
     except FileExistsError:
         if not folder.is_dir():
-            raise MisconfigurationException(
+            raise UserError(
                 f"The run folder {folder} cannot be made: a file is in its way; choose another place with --runs."
             ) from None
         return False
     except OSError as error:
-        raise MisconfigurationException(
+        raise UserError(
             f"The run folder {folder} cannot be made: {error.strerror}; choose another place with --runs."
         ) from error
     return True

@@ -16,12 +16,12 @@ from callbacks.run import origin
 from callbacks.run.migration import migrate_config
 from callbacks.run.outside_steps import OutsideSteps
 from callbacks.run.run_folder import CONFIG, RESULTS, number_start
+from core.durable_file import replace_file, replacing
+from core.names import escape_name
 from datamodules.base import ImageDataModule
 from datamodules.batching.data_changes import KnownImages, data_changes, trained_on_both
-from datamodules.decoding.names import escape_name
 from models.classifier import Classifier
 from models.serialization.checkpoint import VERSION
-from models.serialization.durable_file import replace_file, replacing
 
 # The packages whose versions decide what a run computes.
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "kornia")

@@ -5,11 +5,11 @@ import subprocess
 import sys
 
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, but not listed in its __all__
 
 from callbacks.run import torchrun
 from callbacks.run.peers import open_store
+from core.user_error import UserError
 
 # Names of jobs that are shells, in which commands are not started by srun, as Lightning has it.
 INTERACTIVE = "bash", "interactive"
@@ -34,7 +34,7 @@ def tasks() -> int:
 def refuse_unknown_tasks() -> None:
     """See that the job says which of its processes this is, and how many are on each node."""
     if tasks() > 1 and not {"SLURM_PROCID", "SLURM_NTASKS_PER_NODE"} <= os.environ.keys():
-        raise MisconfigurationException(
+        raise UserError(
             f"The job of SLURM has {tasks()} tasks, but does not say how many of them are on each node: ask for as "
             "many as --trainer.devices with --ntasks-per-node and start them with srun, or ask for one with --ntasks=1."
         )
@@ -52,7 +52,7 @@ def store(*, is_first: bool) -> TCPStore:
     try:
         return open_store(address, port, is_first=is_first)
     except RuntimeError as error:
-        raise MisconfigurationException(
+        raise UserError(
             f"The job's processes do not find each other at {address}:{port}; see what the first of them said."
         ) from error
 

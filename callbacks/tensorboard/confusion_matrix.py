@@ -16,7 +16,7 @@ from torch import Tensor
 from callbacks.run.outside_steps import OutsideSteps
 from callbacks.tensorboard.board import write_to_tensorboard
 from callbacks.tensorboard.image_grid import shortened
-from datamodules.decoding.names import escape_name
+from core.names import escape_name
 from models.classifier import Classifier
 from models.training.monitor import Basis, basis, still_holds
 

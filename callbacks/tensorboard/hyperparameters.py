@@ -17,10 +17,10 @@ from callbacks.curves import SETTINGS, CSVLogger
 from callbacks.run.outside_steps import OutsideSteps
 from callbacks.run.run_record import RunRecord
 from callbacks.tensorboard.board import write_to_tensorboard
+from core.durable_file import replacing
 from models.classifier import Classifier
 from models.serialization.class_path import find_class
 from models.serialization.constructor import is_default, parameter
-from models.serialization.durable_file import replacing
 
 Value = str | bool | int | float
 

@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from datamodules.decoding.names import escape_name
+from core.names import escape_name
 
 TILE = 96  # pixels that a tile's longer side has at least; it has less than twice as many
 

@@ -12,9 +12,9 @@ from torch.utils.tensorboard import SummaryWriter
 
 from callbacks.tensorboard.board import write_to_tensorboard
 from callbacks.tensorboard.image_grid import image_grid
+from core.names import in_markdown
 from datamodules.base import ImageDataModule
 from datamodules.batching.transform import Batch, unnormalised
-from datamodules.decoding.names import in_markdown
 
 LONGEST_TABLE = 50  # classes up to which all are listed
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lightning.fabric.utilities.exceptions import MisconfigurationException
+from core.user_error import UserError
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def chosen_normalization(choice: str | Normalization, channels: int) -> Normaliz
         if choice == "computed":
             return None
         if choice not in NORMALIZATIONS:
-            raise MisconfigurationException(
+            raise UserError(
                 f"data.normalization is {choice}; give computed, {', '.join(NORMALIZATIONS)}, or mean and std."
             )
         known = NORMALIZATIONS[choice]
@@ -60,7 +60,7 @@ def chosen_normalization(choice: str | Normalization, channels: int) -> Normaliz
             known = Normalization(*([number[0]] * channels for number in (known.mean, known.std)))
         choice = known
     if len(choice.mean) != channels:
-        raise MisconfigurationException(
+        raise UserError(
             f"data.normalization has {len(choice.mean)} means; the images have {channels} channels, so give {channels} "
             "of each."
         )

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 from kornia.augmentation.auto import PolicyAugmentBase
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from core.user_error import UserError
 from datamodules.batching.per_image import OneByOne, PerImage, is_drawn_for_a_batch
 
 # Images, uint8 or float32 `[B, C, H, W]`, and labels, int64 `[B]` or, of mixed images, probabilities `[B, K]`.
@@ -88,7 +88,7 @@ class BatchTransform:
             Images float32 `[B, C, H, W]` and labels int64 `[B]` or, when mixed, float32 `[B, K]`.
 
         Raises:
-            MisconfigurationException: If augmentation changes the images' shape.
+            UserError: If augmentation changes the images' shape.
         """
         images, labels = batch
         if self._normalize.scale.device != images.device:
@@ -106,7 +106,7 @@ class BatchTransform:
         for module in self.augmentation:
             augmented = module(augmented)
         if augmented.shape != images.shape:
-            raise MisconfigurationException(
+            raise UserError(
                 f"data.augmentation makes images of {list(augmented.shape[1:])} from {list(images.shape[1:])}; give it "
                 f"the size of the images, {list(images.shape[2:])}."
             )

@@ -5,8 +5,9 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from numpy.typing import NDArray
+
+from core.user_error import UserError
 
 
 def find_idx(folder: Path, name: str) -> Path:
@@ -29,19 +30,19 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
 
     Raises:
         OSError: If it cannot be read.
-        MisconfigurationException: If it is not such a file, or is truncated.
+        UserError: If it is not such a file, or is truncated.
     """
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise MisconfigurationException(f"{path} is damaged: {error}; fetch it again.") from error
+        raise UserError(f"{path} is damaged: {error}; fetch it again.") from error
     if data[:3] != b"\0\0\x08" or len(data) < 4 + 4 * data[3]:
-        raise MisconfigurationException(f"{path} is no IDX file of unsigned bytes; fetch it again.")
+        raise UserError(f"{path} is no IDX file of unsigned bytes; fetch it again.")
     start = 4 + 4 * data[3]
     shape = tuple(int(size) for size in np.frombuffer(data[4:start], ">u4"))
     values = np.frombuffer(data, np.uint8, offset=start)
     if len(values) != np.prod(shape):
-        raise MisconfigurationException(
+        raise UserError(
             f"{path} is damaged: it holds {len(values):,} bytes, but declares {np.prod(shape):,}; fetch it again."
         )
     return values.reshape(shape)

@@ -14,10 +14,10 @@ from stat import S_ISDIR
 from typing import NamedTuple
 
 import numpy as np
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from core.user_error import UserError
 from datamodules.decoding.image_file import Resize, TemporaryError, UnreadableImageError, is_image, read_image
 
 # Path relative to the source's folder, and label, of each image of each split.
@@ -92,7 +92,7 @@ class TryDecode(Dataset[tuple[NDArray[np.uint8], dict[int, str]]]):
             uint8 `[B, C, H, W]`, zeros where there is no image, and the reason for each row of these.
 
         Raises:
-            MisconfigurationException: If a file cannot be read for a reason that may pass, and that would be kept.
+            UserError: If a file cannot be read for a reason that may pass, and that would be kept.
         """
         chunk = np.zeros((len(indices), *self.images.shape[1:]), np.uint8)
         errors = {}
@@ -101,7 +101,7 @@ class TryDecode(Dataset[tuple[NDArray[np.uint8], dict[int, str]]]):
                 chunk[row] = self.images.read(index)
             except UnreadableImageError as error:
                 if self.for_good and isinstance(error, TemporaryError):
-                    raise MisconfigurationException(
+                    raise UserError(
                         f"{self.images.path(index)} cannot be read: {error}, which may be no fault of the file's; make "
                         "it readable and start again, or take it out of the data set."
                     ) from error
@@ -234,7 +234,7 @@ def listed(
     """Make the source of a data set from a listing of its files."""
     for name, _ in chain(*images.values()):
         if name.startswith("/") or (".." in name and ".." in name.split("/")):
-            raise MisconfigurationException(
+            raise UserError(
                 f"The images in {folder} are said to include {name}, which is elsewhere; correct the list of files."
             )
     return {

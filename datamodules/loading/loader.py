@@ -15,9 +15,10 @@ from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Any
 
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.utils.data import DataLoader, default_convert
+
+from core.user_error import UserError
 
 PATIENCE_SECONDS = 300.0  # how long a batch may take before its worker counts as stopped
 
@@ -63,7 +64,7 @@ class TimedLoader(DataLoader[Any]):
         options: What `torch.utils.data.DataLoader` takes besides.
 
     Raises:
-        MisconfigurationException: While iterating, what a worker has refused.
+        UserError: While iterating, what a worker has refused.
         WorkerError: While iterating, if a worker has died, or gives nothing for `PATIENCE_SECONDS`.
     """
 
@@ -98,9 +99,9 @@ class TimedLoader(DataLoader[Any]):
                     batch = next(batches)
             except StopIteration:
                 return
-            except MisconfigurationException as error:
+            except UserError as error:
                 sentence = str(error).rstrip().rsplit(f"{type(error).__name__}: ")[-1]
-                raise MisconfigurationException(sentence) from None
+                raise UserError(sentence) from None
             except (RuntimeError, OSError, EOFError) as error:
                 if not has_workers or not (sentence := self._sentence(f"{error} {error.__cause__}")):
                     raise

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from core.user_error import UserError
+from core.whole_folder import note_use, refuse_too_much, whole_folder
 from datamodules.batching.sampler import KeyedBatchSampler
 from datamodules.packing.first_read import FirstReads, checksums
-from datamodules.packing.whole_folder import note_use, refuse_too_much, whole_folder
 
 # Raised whenever the files below change their meaning; features of another version are computed again.
 FORMAT_VERSION = 3
@@ -103,14 +103,14 @@ class Features:
             Features `[B, *F]` and labels int64 `[B]`.
 
         Raises:
-            MisconfigurationException: If they are not what was written.
+            UserError: If they are not what was written.
         """
         array, rows = self.arrays[split], self._rows[split].index_select(0, indices)
         number = variant % len(array)
         features = array[number].index_select(0, rows)
         places = (number * array.shape[1] + rows).numpy()
         if self._first_reads[split].changed(places, features.flatten(1).view(torch.uint8).numpy()) is not None:
-            raise MisconfigurationException(
+            raise UserError(
                 f"{self._folder} holds other features than were written: its disk has damaged them; remove the folder, "
                 "and they are computed again. A run goes on with --resume."
             )

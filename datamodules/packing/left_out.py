@@ -4,9 +4,9 @@ import os
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
+from core.names import escape_name
 from datamodules.decoding.image_file import is_image
 from datamodules.decoding.image_files import JUNK, is_junk
-from datamodules.decoding.names import escape_name
 
 
 def files_besides(known: Collection[str], top: Path, without: Iterable[Path] = ()) -> Iterator[str]:

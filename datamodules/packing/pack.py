@@ -14,20 +14,20 @@ from typing import Any, Never
 
 import numpy as np
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from core.names import escape_name
+from core.user_error import UserError
+from core.whole_folder import note_use, refuse_too_much, whole_folder
 from datamodules.decoding.image_file import UnreadableImageError
 from datamodules.decoding.image_files import ImageFiles, TryDecode
-from datamodules.decoding.names import escape_name
 from datamodules.loading.cores import available_cores
 from datamodules.loading.loader import ON_FEWER_CORES, TimedLoader
 from datamodules.loading.progress import progress
 from datamodules.packing.first_read import FirstReads, checksums
 from datamodules.packing.identity import by_copies, content_digests, path_digests
-from datamodules.packing.whole_folder import note_use, refuse_too_much, whole_folder
 
 FORMAT_VERSION = 5  # raised whenever the files below change their meaning; packs of another version are made again
 
@@ -134,7 +134,7 @@ class Pack(Dataset[tuple[Tensor, Tensor]]):
         """Gather a batch: indices int64 `[B]` to images uint8 `[B, C, H, W]` and labels int64 `[B]`.
 
         Raises:
-            MisconfigurationException: If an image is not what it was when the data set was read.
+            UserError: If an image is not what it was when the data set was read.
         """
         labels = self.source_labels.index_select(0, indices)
         if self.label_map is not None:
@@ -146,7 +146,7 @@ class Pack(Dataset[tuple[Tensor, Tensor]]):
             try:
                 images = torch.from_numpy(self.files[indices.numpy()])
             except UnreadableImageError as error:
-                raise MisconfigurationException(
+                raise UserError(
                     f"{error}, though it could be read before; restore the file and go on from the last checkpoint."
                 ) from error
         changed = self._first_reads.changed(indices.numpy(), images.numpy())
@@ -161,7 +161,7 @@ class Pack(Dataset[tuple[Tensor, Tensor]]):
             )
         else:
             what = f"{self.files.path(place)} gives other pixels than when the data set was read: it has changed since"
-        raise MisconfigurationException(
+        raise UserError(
             f"{escape_name(what)}; read the data set anew with --data.repack true. A run goes on with --resume."
         )
 
@@ -217,12 +217,12 @@ def write_pack(
         left_out: What to say of other files.
 
     Raises:
-        MisconfigurationException: If there is no image, or a file cannot be read this time for a reason that may pass.
+        UserError: If there is no image, or a file cannot be read this time for a reason that may pass.
         OSError: If the folder cannot be written.
     """
     total = sum(len(labels) for _, labels in source.values())
     if not total:
-        raise MisconfigurationException(f"The data set for {folder.name} has no images; check where it is read from.")
+        raise UserError(f"The data set for {folder.name} has no images; correct where it is read from.")
     with whole_folder(folder) as part:
         if packed:
             refuse_too_much(part, sum(math.prod(images.shape) for images, _ in source.values()))

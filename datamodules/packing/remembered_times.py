@@ -8,10 +8,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Thread
 
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-
+from core.names import escape_name
+from core.user_error import UserError
 from datamodules.decoding.image_files import LOOK, look_through, times_of
-from datamodules.decoding.names import escape_name
 
 MANY_FILES = 20_000  # fewer are looked at by every start, in a fraction of a second
 
@@ -85,7 +84,7 @@ class RememberedTimes:
         if self._thread is not None:
             self._thread.join()
         if self._problem:
-            raise MisconfigurationException(
+            raise UserError(
                 f"{escape_name(self._problem)}, which the times of its folder did not show; start again: all files are "
                 "then looked at before training."
             )

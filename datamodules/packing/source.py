@@ -21,12 +21,12 @@ from typing import Any, Literal, TypeVar
 
 import torch
 from filelock import FileLock
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
+from core.names import distinct_names, escape_name
+from core.user_error import UserError
 from datamodules.decoding.image_file import Resize
 from datamodules.decoding.image_files import ImageFiles
-from datamodules.decoding.names import distinct_names, escape_name
 from datamodules.packing.left_out import files_besides, summary
 from datamodules.packing.pack import Pack, Source, write_pack
 from datamodules.packing.remembered_times import RememberedTimes
@@ -50,7 +50,7 @@ class ImageSource(ABC):
         repack: Whether to read the source anew.
 
     Raises:
-        MisconfigurationException: If there are no such classes, or fewer than two, or the data set does not declare
+        UserError: If there are no such classes, or fewer than two, or the data set does not declare
             what it must.
     """
 
@@ -106,7 +106,7 @@ class ImageSource(ABC):
         if classes is not None:
             self._select(classes)
         if len(self.class_names) < 2:
-            raise MisconfigurationException(
+            raise UserError(
                 f"{type(self).__name__} has only the class {self.class_names[0]}; classification needs at least two."
                 if self.class_names
                 else "data.classes is empty; name at least two classes."
@@ -119,12 +119,12 @@ class ImageSource(ABC):
             if name not in names:
                 near = get_close_matches(name, names, n=3, cutoff=0.5)
                 quotes = "" if isinstance(value, str) else " YAML reads 12:30 as 750: put such a name in quotes."
-                raise MisconfigurationException(
+                raise UserError(
                     f"data.classes names {name}, which {type(self).__name__} does not have; "
                     f"{'did you mean' if near else 'it has'} {', '.join(near or names[:10])}?{quotes}"
                 )
         if len(set(classes)) < len(classes):
-            raise MisconfigurationException(f"data.classes names a class twice: {', '.join(classes)}.")
+            raise UserError(f"data.classes names a class twice: {', '.join(classes)}; name each once.")
         label_of = {name: label for label, name in enumerate(classes)}
         self.label_map = torch.tensor([label_of.get(name, -1) for name in names])
         self.class_names = list(classes)
@@ -183,7 +183,7 @@ class ImageSource(ABC):
         """Give what `read` reads from the source, which is downloaded before if asked for.
 
         Raises:
-            MisconfigurationException: If the source is not there.
+            UserError: If the source is not there.
         """
         can_fetch = type(self).fetch is not ImageSource.fetch
         try:
@@ -196,7 +196,7 @@ class ImageSource(ABC):
         except OSError as error:
             remedies = [f"get it from {self.origin}"] if self.origin else []
             remedies += ["have it fetched with --data.download true"] if can_fetch and not self.download else []
-            raise MisconfigurationException(
+            raise UserError(
                 f"{type(self).__name__} cannot be read from {error.filename}: {error.strerror}; "
                 f"{', or '.join((*remedies, self.whereabouts))}."
             ) from error
@@ -212,7 +212,7 @@ class ImageSource(ABC):
                 try:
                     self.fetch()
                 except (OSError, RuntimeError, tarfile.TarError) as error:
-                    raise MisconfigurationException(
+                    raise UserError(
                         f"{type(self).__name__} could not be downloaded ({' '.join(str(error).split())}); get it from "
                         f"{self.origin} with another machine and put it where it is looked for: {missing.filename}."
                     ) from error
@@ -226,7 +226,7 @@ class ImageSource(ABC):
         the data set's classes are in, and other arguments of its own give another folder.
 
         Raises:
-            MisconfigurationException: If the source is not there.
+            UserError: If the source is not there.
         """
         with self.remembered_times.used() if self.is_training else nullcontext():
             fingerprint = self.from_source(self.fingerprint)
@@ -245,7 +245,7 @@ class ImageSource(ABC):
         """Read the data set unless that has been done; of several processes, one reads and the others wait.
 
         Raises:
-            MisconfigurationException: If the source is not there, is empty or is not what the data set declares, or the
+            UserError: If the source is not there, is empty or is not what the data set declares, or the
                 pack cannot be written.
         """
         folder = self.pack_folder
@@ -263,7 +263,7 @@ class ImageSource(ABC):
                     self.repack = False
         except OSError as error:
             smaller = ", or of image files keep no pixels with --data.storage files" if error.errno == ENOSPC else ""
-            raise MisconfigurationException(
+            raise UserError(
                 f"The data set cannot be packed in {folder.parent}: {error.strerror or error}; choose another folder "
                 f"with --data.packs{smaller}."
             ) from error
@@ -271,7 +271,7 @@ class ImageSource(ABC):
     def _is_to_be_packed(self, source: Source) -> bool:
         lazy = all(isinstance(images, ImageFiles) for images, _ in source.values())
         if self.storage == "files" and not lazy:
-            raise MisconfigurationException(
+            raise UserError(
                 f"data.storage is files, but {type(self).__name__} does not come as image files; use packed."
             )
         if self.storage is not None or not lazy:

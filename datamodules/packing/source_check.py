@@ -6,9 +6,9 @@ from inspect import getattr_static
 from typing import Any, Never
 
 import numpy as np
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from numpy.typing import NDArray
 
+from core.user_error import UserError
 from datamodules.batching.split import SPLITS
 from datamodules.decoding.image_files import ImageFiles
 from datamodules.packing.pack import Source
@@ -18,7 +18,7 @@ def check_declaration(data: Any) -> None:
     """See that class names are different texts, and the shape is three numbers."""
 
     def refuse(sentence: str) -> Never:
-        raise MisconfigurationException(f"{type(data).__name__}.{sentence}")
+        raise UserError(f"{type(data).__name__}.{sentence}")
 
     def declared(name: str) -> Any:
         return None if getattr_static(data, name, None) is None else getattr(data, name)
@@ -41,14 +41,14 @@ def checked(name: str, source: Any, class_names: Sequence[str], image_shape: tup
     """Give what a data set's `read` has returned if it can be packed, with labels of any whole numbers as int64."""
     whole = "return {'train': (images, labels)}, and 'val' and 'test' if the source has them"
     if not isinstance(source, Mapping):
-        raise MisconfigurationException(f"{name}.read returns {_kind(source)}; {whole}.")
+        raise UserError(f"{name}.read returns {_kind(source)}; {whole}.")
     for split, pair in source.items():
         if split not in SPLITS:
-            raise MisconfigurationException(f"{name}.read returns a split {split!r}; {whole}.")
+            raise UserError(f"{name}.read returns a split {split!r}; {whole}.")
         if not isinstance(pair, tuple | list) or len(pair) != 2:
-            raise MisconfigurationException(f"{name}.read returns {_kind(pair)} for the {split} split; {whole}.")
+            raise UserError(f"{name}.read returns {_kind(pair)} for the {split} split; {whole}.")
     if "train" not in source:
-        raise MisconfigurationException(f"{name}.read returns no 'train' split; {whole}.")
+        raise UserError(f"{name}.read returns no 'train' split; {whole}.")
     checked_source = {}
     for split, (images, labels) in source.items():
         _check_images(f"{name}.read: the {split} images", images, image_shape)
@@ -63,7 +63,7 @@ def _kind(value: Any) -> str:
 
 def _check_images(what: str, images: Any, image_shape: tuple[int, int, int]) -> None:
     def refuse(sentence: str) -> Never:
-        raise MisconfigurationException(f"{what} {sentence}.")
+        raise UserError(f"{what} {sentence}.")
 
     wanted = f"[N, {', '.join(map(str, image_shape))}]"
     shape = tuple(images.shape) if hasattr(images, "shape") else None
@@ -89,7 +89,7 @@ def _check_images(what: str, images: Any, image_shape: tuple[int, int, int]) -> 
 
 def _labels(what: str, given: Any, images: int, class_names: Sequence[str], split: str) -> NDArray[np.int64]:
     def refuse(sentence: str) -> Never:
-        raise MisconfigurationException(f"{what} {sentence}.")
+        raise UserError(f"{what} {sentence}.")
 
     labels, classes = np.asarray(given), len(class_names)
     if labels.ndim == 2 and labels.shape[1] == classes:
@@ -105,7 +105,7 @@ def _labels(what: str, given: Any, images: int, class_names: Sequence[str], spli
     if len(labels) != images:
         refuse(f"are {len(labels)}, but there are {images} images; give one for each")
     if len(outside := np.flatnonzero((labels < 0) | (labels >= classes))):
-        raise MisconfigurationException(
+        raise UserError(
             f"Label {labels[outside[0]]} of image {outside[0]} in the {split} split is outside the "
             f"{classes} classes, 0 to {classes - 1}; correct the label or add the class's name."
         )

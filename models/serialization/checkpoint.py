@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from packaging.version import InvalidVersion, Version
 
+from core.durable_file import PART, replacing, unfinished
+from core.plain_data import check_plain
+from core.user_error import UserError
 from models.serialization.checksums import damaged_part
-from models.serialization.durable_file import PART, replacing, unfinished
-from models.serialization.plain_data import check_plain
 
 # Of Kindling; in every checkpoint, so that an older Kindling does not guess at what a newer one has written.
 VERSION = "0.1.0"
@@ -72,17 +72,15 @@ def read_checkpoint(path: str | Path, *, verify: bool = True) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        raise MisconfigurationException(
+        raise UserError(
             f"There is no checkpoint {path}; give a file such as runs/EXPERIMENT/DATE-TIME/checkpoints/best.ckpt."
         )
     try:
         checkpoint = _read(path, verify)
     except ValueError as error:
-        raise MisconfigurationException(
-            f"The checkpoint {path} cannot be read: {error}; use another checkpoint of the run."
-        ) from error
+        raise UserError(f"The checkpoint {path} cannot be read: {error}; use another checkpoint of the run.") from error
     if not {"state_dict", "class_names", "preprocessing"} <= checkpoint.keys():
-        raise MisconfigurationException(
+        raise UserError(
             f"{path} is no checkpoint of this program: it lacks weights, class names or preprocessing; give one that "
             "scripts/train.py has written."
         )
@@ -90,7 +88,7 @@ def read_checkpoint(path: str | Path, *, verify: bool = True) -> dict[str, Any]:
     try:
         _check_content(checkpoint)
     except ValueError as error:
-        raise MisconfigurationException(f"{path} is no checkpoint of this program: {error}; leave it out.") from error
+        raise UserError(f"{path} is no checkpoint of this program: {error}; leave it out.") from error
     return checkpoint
 
 
@@ -133,7 +131,7 @@ def _refuse_newer(path: Path, checkpoint: dict[str, Any]) -> None:
     except InvalidVersion:
         newer = True
     if newer:
-        raise MisconfigurationException(
+        raise UserError(
             f"The checkpoint {path} was written by Kindling {written_by}, this is Kindling {VERSION}; read it with "
             "that or a later one."
         )

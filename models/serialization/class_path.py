@@ -12,7 +12,8 @@ from jsonargparse import Namespace, set_parsing_settings
 
 # There is no public way to undo "*", nor to ask for a verdict.
 from jsonargparse._common import denying_import_path_entry, parsing_settings
-from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+from core.user_error import UserError
 
 PACKAGES = ("models", "datamodules", "callbacks")  # the project's packages whose classes a configuration names
 
@@ -51,7 +52,7 @@ def known_classes(whose: str, own: Any = None) -> Iterator[None]:
         yield
     except Exception as error:
         if denied := DENIED.search(str(error)):
-            raise MisconfigurationException(not_known(whose, denied[1])) from error
+            raise UserError(not_known(whose, denied[1])) from error
         raise
     finally:
         parsing_settings["import_path_verdicts"] = before
@@ -96,8 +97,8 @@ def check_classes(config: Any, whose: str) -> None:
     """
     for key, name, is_denied in _faults(config, ""):
         if is_denied:
-            raise MisconfigurationException(not_known(f"{whose}, {key},", name))
-        raise MisconfigurationException(
+            raise UserError(not_known(f"{whose}, {key},", name))
+        raise UserError(
             f"{whose} names {name} as {key}, which is a function; name a class, whose constructor is called."
         )
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import nn
 
-from models.serialization.near_names import near_names
+from core.near_names import near_names
 
 
 class Freezing:

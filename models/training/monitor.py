@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Any, Literal
 
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_only
+
+from core.user_error import UserError
 
 Mode = Literal["min", "max"]
 
@@ -32,14 +33,14 @@ def direction(monitor: str, mode: str | None, key: str) -> Mode:
         ['min', 'max', 'min']
     """
     if mode is not None and mode not in ("min", "max"):
-        raise MisconfigurationException(f"{key}.mode is {mode}; give max or min.")
+        raise UserError(f"{key}.mode is {mode}; give max or min.")
     words = re.findall(r"[A-Z]?[a-z]+\d*|[A-Z]+\d*(?![a-z])|\d+", monitor)
     low, high = (
         bool(re.search(rf"_(?:{terms})\d*_", f"_{'_'.join(words)}_".lower()))
         for terms in (LOWER_IS_BETTER, HIGHER_IS_BETTER)
     )
     if mode is None and low == high:
-        raise MisconfigurationException(
+        raise UserError(
             f"{key}.monitor is {monitor}, whose name does not say whether lower or higher is better; give {key}.mode "
             "min or max."
         )
@@ -54,7 +55,7 @@ def is_of_validation(monitor: str) -> bool:
 def refuse_unlogged(metrics: Mapping[str, Any], monitor: str, key: str) -> None:
     """See that a metric is there when an epoch has ended."""
     if monitor not in metrics and not (is_of_validation(monitor) and not any(map(is_of_validation, metrics))):
-        raise MisconfigurationException(
+        raise UserError(
             f"{key}.monitor is {monitor}, which is not logged; choose from "
             f"{', '.join(sorted(name for name in metrics if '/' in name))}."
         )

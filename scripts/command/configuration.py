@@ -23,12 +23,13 @@ from lightning.pytorch.cli import LightningArgumentParser
 from callbacks.checkpoint import CheckpointError
 from callbacks.run.migration import migrate_config
 from callbacks.run.peers import LOST, PeerError
-from datamodules.decoding.names import escape_name
+from core.durable_file import NO_SPACE
+from core.names import escape_name
+from core.plain_data import parse_yaml, read_yaml
+from core.user_error import UserError
 from datamodules.loading.loader import WorkerError
 from models.serialization.checkpoint import read_checkpoint
 from models.serialization.class_path import DENIED, Scope, known_classes, not_known, trust
-from models.serialization.durable_file import NO_SPACE
-from models.serialization.plain_data import parse_yaml, read_yaml
 from models.training.monitor import direction
 from scripts.command.expansion import expand, expand_all
 from scripts.command.standard_streams import LostOutputError, prepare_standard_streams, refuse_lost_output
@@ -69,15 +70,13 @@ def read_config(path: str | Path) -> Config:
     try:
         config = read_yaml(Path(path))
     except OSError as error:
-        raise MisconfigurationException(
+        raise UserError(
             f"The configuration file {path} cannot be read: {error.strerror}; give a file such as those in configs/."
         ) from error
     except ValueError as error:
-        raise MisconfigurationException(
-            f"The configuration file {path} {str(error).removeprefix('it ')}; correct it."
-        ) from error
+        raise UserError(f"The configuration file {path} {str(error).removeprefix('it ')}; correct it.") from error
     if not isinstance(config, dict | None):
-        raise MisconfigurationException(
+        raise UserError(
             f"The configuration file {path} holds a {type(config).__name__}; expected keys and values such as "
             "`trainer: {max_epochs: 3}`."
         )
@@ -187,9 +186,9 @@ class Parser(LightningArgumentParser):
             super().error(message, ex)  # a parser within another, which adds the key
         sentence = one_sentence(message)
         if denied := DENIED.search(sentence):
-            raise MisconfigurationException(not_known("The configuration", denied[1])) from ex
+            raise UserError(not_known("The configuration", denied[1])) from ex
         if meant := suggest_class(sentence):
-            raise MisconfigurationException(meant) from ex
+            raise UserError(meant) from ex
         key = re.match(r'Parser key "([\w.]+)"', sentence)
         flag = re.match(r"unrecognized arguments: (--[\w.]+)", sentence)
         help_ = f"--{key[1]}.help CLASS" if key and re.search(r"Option '|: Parser key", sentence) else "--help"
@@ -197,7 +196,7 @@ class Parser(LightningArgumentParser):
         hint = f" Did you mean {near[0]}?" if near else ""
         if sentence.endswith(("Expected a <class 'str'>.", "Expected a <class 'str'> Expected a <class 'int'>.")):
             hint = " YAML reads yes, no, 007 and 12:30 as other than text: put them in quotes."
-        raise MisconfigurationException(f"{sentence}{hint} See: scripts/train.py fit {help_}.") from ex
+        raise UserError(f"{sentence}{hint} See: scripts/train.py fit {help_}.") from ex
 
 
 @contextmanager
@@ -208,7 +207,7 @@ def mistakes_in_one_sentence(*faults: type[Exception]) -> Iterator[None]:
     try:
         yield
         refuse_lost_output()
-    except MisconfigurationException as error:
+    except (UserError, MisconfigurationException) as error:  # the second is Lightning's
         print(f"error: {escape_name(str(error))}", file=sys.stderr)
         sys.exit(2)
     except known as error:

@@ -7,8 +7,8 @@ from contextlib import nullcontext
 from typing import Any
 
 import yaml
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+from core.user_error import UserError
 from datamodules.base import ImageDataModule
 from models.serialization.class_path import Scope, check_classes
 from scripts.command.configuration import Config, Parser, mistakes_in_one_sentence, one_sentence, read_layers
@@ -36,8 +36,8 @@ def data_of_config(config: Config, flags: Sequence[str] = (), scope: Scope = nul
             parsed = parser.parse_args(["--config", yaml.safe_dump(known), *flags])
             check_classes(parsed, "The configuration")
             data: ImageDataModule = parser.instantiate_classes(parsed).data
-    except (ValueError, ModuleNotFoundError, MisconfigurationException) as error:
-        raise MisconfigurationException(one_sentence(str(error))) from error
+    except (ValueError, ModuleNotFoundError, UserError) as error:
+        raise UserError(one_sentence(str(error))) from error
     return data
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
-from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+from core.user_error import UserError
 
 
 def expand(text: str) -> str:
@@ -18,13 +19,13 @@ def expand(text: str) -> str:
     """
     shown = text.rstrip("/")
     if bare := re.match(r"\$(\w+)/", text):
-        raise MisconfigurationException(
+        raise UserError(
             f"{shown} begins with an environment variable; write it as ${{{bare[1]}}}, or ./ before a folder so called."
         )
 
     def value_of(match: re.Match[str]) -> str:
         if not (value := os.environ.get(match[1])):
-            raise MisconfigurationException(
+            raise UserError(
                 f"{shown} names the environment variable {match[1]}, which is not set; set it, or write its value."
             )
         return value
@@ -47,7 +48,7 @@ def expand_all(config: Any) -> Any:
         return type(config)(map(expand_all, config))
     elif isinstance(config, Path):
         if str(config).lower() == "none":
-            raise MisconfigurationException(f"A folder or file is {config}; write null to leave it out.")
+            raise UserError(f"A folder or file is {config}; write null to leave it out.")
         return to_path(str(config))
     elif isinstance(config, str):
         return expand(config)

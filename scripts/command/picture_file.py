@@ -3,9 +3,9 @@
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from PIL import Image, ImageShow
 
+from core.user_error import UserError
 from scripts.command.expansion import to_path
 
 
@@ -19,10 +19,10 @@ def picture_file(name: str) -> Path:
             Image.new("RGB", (1, 1)).save(trial.name)
     except (OSError, ValueError, KeyError) as error:
         if reason := getattr(error, "strerror", None):
-            raise MisconfigurationException(
+            raise UserError(
                 f"The picture cannot be written to {path}: {reason}; choose another file with --output."
             ) from error
-        raise MisconfigurationException(
+        raise UserError(
             f"--output is {path}, but no colour picture can be written in a format of that name; "
             "give a name that ends in .png or .jpg."
         ) from error
@@ -34,7 +34,7 @@ def save_picture(picture: Image.Image, path: Path) -> None:
     try:
         picture.save(path)
     except OSError as error:
-        raise MisconfigurationException(
+        raise UserError(
             f"The picture cannot be written to {path}: {error.strerror or error}; choose another file with --output."
         ) from error
 
@@ -42,4 +42,4 @@ def save_picture(picture: Image.Image, path: Path) -> None:
 def show_picture(picture: Image.Image, path: Path) -> None:
     """Open a picture in a window."""
     if not ImageShow.show(picture):
-        raise MisconfigurationException(f"There is no program to show pictures with; open {path} elsewhere.")
+        raise UserError(f"There is no program to show pictures with; open {path} elsewhere.")

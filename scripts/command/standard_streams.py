@@ -6,7 +6,7 @@ import sys
 from io import BufferedWriter, FileIO, TextIOWrapper
 from typing import Any, TextIO
 
-from datamodules.decoding.names import escape
+from core.names import escape
 
 # How writing fails when the reader of a pipe has ended, and when a terminal was closed.
 READER_GONE = (errno.EPIPE, errno.EIO)

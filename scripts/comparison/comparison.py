@@ -10,7 +10,7 @@ from string import ascii_uppercase
 import numpy as np
 
 from callbacks.run.run_folder import order_of_start
-from datamodules.decoding.names import escape_name
+from core.names import escape_name
 from datamodules.packing.pack import FINGERPRINT
 from scripts.comparison.runs import COSTS, Run
 from scripts.report.chart import Point

@@ -11,10 +11,10 @@ from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from numpy.typing import NDArray
 
-from models.serialization.plain_data import read_json
+from core.plain_data import read_json
+from core.user_error import UserError
 from scripts.comparison.comparison import Group, differing_files, differing_settings
 from scripts.comparison.runs import Run
 from scripts.inference.predictions import Predictions, predict_split
@@ -136,7 +136,7 @@ def on_the_same_images(one: Group, other: Group, first: Answers, second: Answers
     refuse_other_classes(first.class_names, second.class_names, one.letter, other.letter)
     if (first.images, first.labels) != (second.images, second.labels):
         common = len({*first.images} & {*second.images})
-        raise MisconfigurationException(
+        raise UserError(
             f"{one.letter} was tested on {len(first.images):,} images, {other.letter} on {len(second.images):,}, of "
             f"which {common:,} have the same names; give runs with the same test split, or flags about data."
         )
@@ -186,10 +186,10 @@ def compare_groups(groups: Sequence[Group], predict: bool, flags: Sequence[str])
         run = tested_run(group)
         try:
             if run is None:
-                raise MisconfigurationException("it has no checkpoint of a run that has ended.")
+                raise UserError("it has no checkpoint of a run that has ended.")
             found = answers[group.letter] = answers_of(run, flags)
             run.figures.setdefault("test/accuracy", float(found.right.mean()))
-        except MisconfigurationException as error:
+        except UserError as error:
             notes.append(f"{group.letter} is not tested on the same images as the others: {error}")
         if group is reference and not answers:
             break
@@ -199,7 +199,7 @@ def compare_groups(groups: Sequence[Group], predict: bool, flags: Sequence[str])
             try:
                 pair = answers[reference.letter], answers[group.letter]
                 paired.append(on_the_same_images(reference, group, *pair))
-            except MisconfigurationException as error:
+            except UserError as error:
                 notes.append(f"{group.letter} is not compared with {reference.letter}: {error}")
                 continue
         else:

@@ -9,18 +9,18 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 
 from callbacks.run.migration import migrate_config
 from callbacks.run.origin import read_restarts
 from callbacks.run.run_folder import CONFIG
-from datamodules.decoding.names import distinct_names
+from core.names import distinct_names
+from core.plain_data import read_json
+from core.user_error import UserError
 from models.classifier import Classifier
 from models.serialization.checkpoint import read_checkpoint
 from models.serialization.class_path import PACKAGES, find_class
 from models.serialization.constructor import is_default, parameter
-from models.serialization.plain_data import read_json
 from scripts.command.configuration import read_config
 from scripts.inference.trained import checkpoint_of, find_checkpoint, run_of
 from scripts.report.run_curves import Curves, read_curves
@@ -94,13 +94,13 @@ def find_runs(name: str) -> list[Path]:
     if path.is_dir():
         found = _runs_in(path)
         if not found and ((path / "results.json").exists() or (path / "checkpoints").exists()):
-            raise MisconfigurationException(f"{path} is no whole run: it has no {CONFIG}; leave it out.")
+            raise UserError(f"{path} is no whole run: it has no {CONFIG}; leave it out.")
     else:
         matches = [Path(match) for match in sorted(glob(name, recursive=True))]  # noqa: PTH207  # absolute patterns too
         nested = ([match] if match.suffix == ".ckpt" else _runs_in(match) for match in matches)
         found = list(dict.fromkeys(run for runs in nested for run in runs))
     if not found:
-        raise MisconfigurationException(
+        raise UserError(
             f"{name} is no run and holds none; give a run's folder such as runs/EXPERIMENT/DATE-TIME, an experiment's, "
             "or a checkpoint."
         )
@@ -123,7 +123,7 @@ def read_run(path: Path) -> Run:
             return _read_folder(folder)
         return _read_checkpoint(path, folder)
     except (ArithmeticError, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
-        raise MisconfigurationException(
+        raise UserError(
             f"{path} cannot be read as a run: its files hold what no run has written ({type(error).__name__}: "
             f"{' '.join(str(error).split())}); leave it out."
         ) from error
@@ -198,9 +198,9 @@ def _read_results(folder: Path) -> dict[str, Any]:
         return {}
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise MisconfigurationException(f"{file} cannot be read: {reason}; leave this run out.") from error
+        raise UserError(f"{file} cannot be read: {reason}; leave this run out.") from error
     if not isinstance(results, dict) or not isinstance(results.get("metrics"), dict):
-        raise MisconfigurationException(f"{file} holds no figures under metrics; leave this run out.")
+        raise UserError(f"{file} holds no figures under metrics; leave this run out.")
     return results
 
 
@@ -306,13 +306,13 @@ def read_all(names: Sequence[str]) -> tuple[list[Run], list[str]]:
     for name in names:
         try:
             found = find_runs(name)
-        except MisconfigurationException as error:
+        except UserError as error:
             problems.append(str(error))
             continue
         for path in found:
             try:
                 run = read_run(path)
-            except MisconfigurationException as error:
+            except UserError as error:
                 problems.append(str(error))
             else:
                 runs.setdefault(run.path.resolve(), run)

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from callbacks.tensorboard.confusion_matrix import MOST_NUMBERED, SHADES, shade_levels
-from datamodules.decoding.names import escape_name
+from core.names import escape_name
 from scripts.report.chart import Axes
 from scripts.uncertainty.calibration import Reliability
 

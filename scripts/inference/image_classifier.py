@@ -12,15 +12,15 @@ from typing import cast
 
 import numpy as np
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from core.names import escape_name
+from core.user_error import UserError
 from datamodules.batching.transform import BatchTransform
 from datamodules.decoding.image_file import UnreadableImageError, image_pixels, read_image
 from datamodules.decoding.image_files import ImageFiles, TryDecode
-from datamodules.decoding.names import escape_name
 from datamodules.loading.cores import available_cores
 from datamodules.loading.loader import TimedLoader
 from models.serialization.checkpoint import read_checkpoint
@@ -61,7 +61,7 @@ def load_classifier(checkpoint: str | Path) -> "ImageClassifier":
         checkpoint: The file, or a run's folder.
 
     Raises:
-        MisconfigurationException: If it cannot be read, or does not say what images it takes.
+        UserError: If it cannot be read, or does not say what images it takes.
     """
     silence_libraries()
     return ImageClassifier(find_checkpoint(Path(checkpoint)))
@@ -77,7 +77,7 @@ class ImageClassifier:
         checkpoint: The file.
 
     Raises:
-        MisconfigurationException: If it cannot be read, or does not say what images it takes.
+        UserError: If it cannot be read, or does not say what images it takes.
     """
 
     def __init__(self, checkpoint: Path) -> None:
@@ -87,7 +87,7 @@ class ImageClassifier:
         """`K` names."""
         facts = self.classifier.preprocessing
         if len(self.class_names) != self.classifier.num_classes or not facts:
-            raise MisconfigurationException(
+            raise UserError(
                 f"{checkpoint} does not say what its classes are called and what images it takes: it was trained "
                 "without a data module; give one that scripts/train.py has written."
             )
@@ -112,7 +112,7 @@ class ImageClassifier:
 
         Raises:
             UnreadableImageError: If a file or an image of Pillow cannot be decoded.
-            MisconfigurationException: If something else than an image was given.
+            UserError: If something else than an image was given.
         """
         if isinstance(images, list | tuple) or (isinstance(images, np.ndarray | Tensor) and images.ndim == 4):
             several = cast(Sequence[Picture], images)
@@ -138,7 +138,7 @@ class ImageClassifier:
 
         Raises:
             UnreadableImageError: If it cannot be decoded.
-            MisconfigurationException: If it is none.
+            UserError: If it is none.
         """
         if isinstance(image, str | os.PathLike):
             self.refuse_files_of_other_channels()
@@ -158,7 +158,7 @@ class ImageClassifier:
                 image = Image.fromarray(levels[..., 0] if levels.shape[2] == 1 else levels)
         if not isinstance(image, Image.Image):
             kind = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray | Tensor) else repr(image)[:60]
-            raise MisconfigurationException(
+            raise UserError(
                 f"A {type(image).__name__}, {kind}, is no image: give a path, an image of Pillow, a uint8 array [H, W] "
                 "or [H, W, C], a uint8 tensor [B, C, H, W], or a list of these."
             )
@@ -169,10 +169,10 @@ class ImageClassifier:
         """See that an image file can be what the network is shown.
 
         Raises:
-            MisconfigurationException: If not.
+            UserError: If not.
         """
         if self.shape[0] not in (1, 3):
-            raise MisconfigurationException(
+            raise UserError(
                 f"{self.checkpoint} takes images of {self.shape[0]} channels, a file has 1 or 3; give arrays of "
                 f"{self.shape[1]}x{self.shape[2]} pixels with these channels in Python."
             )

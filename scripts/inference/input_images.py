@@ -7,11 +7,10 @@ from glob import glob, has_magic
 from itertools import takewhile
 from pathlib import Path
 
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-
+from core.names import escape_name
+from core.user_error import UserError
 from datamodules.decoding.image_file import is_image
 from datamodules.decoding.image_files import images_under, is_junk
-from datamodules.decoding.names import escape_name
 from datamodules.packing.left_out import files_besides, summary
 
 STANDARD_INPUT = "-"
@@ -22,7 +21,7 @@ def input_images(paths: Sequence[str], lists: Sequence[str] = ()) -> list[str]:
     found = [name for path in paths for name in _meant_by(path)]
     found += [name for list_ in lists for name in _listed_in(list_)]
     if not found:
-        raise MisconfigurationException("No images are given; name files, folders or globs, or a list with --list.")
+        raise UserError("No images are given; name files, folders or globs, or a list with --list.")
     return found
 
 
@@ -36,11 +35,11 @@ def _meant_by(path: str) -> Sequence[str]:
     elif has_magic(path):
         matches = glob(path, recursive=True)  # noqa: PTH207 - strings that are kept as they are
     else:
-        raise MisconfigurationException(f"There is no {path}; name image files, folders of them, or globs.")
+        raise UserError(f"There is no {path}; name image files, folders of them, or globs.")
     asked_for = set(Path(path).parts)
     found = sorted({name for match in matches for name in _images_of(match, asked_for)})
     if not found:
-        raise MisconfigurationException(
+        raise UserError(
             f"The folder {path} has no images, nor have those in it; name another."
             if matches == [path]
             else f"No image matches {path}; name image files, folders of them, or other globs."
@@ -72,7 +71,7 @@ def _images_in(folder: str) -> list[str]:
     try:
         return [os.path.join(folder, name) for name in images_under(Path(folder), Path(folder))]  # noqa: PTH118
     except OSError as error:
-        raise MisconfigurationException(
+        raise UserError(
             f"The folder {error.filename} cannot be read: {error.strerror}; see to that, or name others."
         ) from error
 
@@ -83,7 +82,7 @@ def _listed_in(list_: str) -> list[str]:
     try:
         return _names_in(Path(list_).read_bytes(), list_)
     except OSError as error:
-        raise MisconfigurationException(
+        raise UserError(
             f"The list {list_} cannot be read: {error.strerror}; give a text file that names an image on each line."
         ) from error
 
@@ -93,4 +92,4 @@ def _names_in(content: bytes, source: str) -> list[str]:
     lines = content.split(b"\0") if b"\0" in content else [line.removesuffix(b"\r") for line in content.split(b"\n")]
     if found := [os.fsdecode(line) for line in lines if line.strip()]:
         return found
-    raise MisconfigurationException(f"{source} names no image; expected a path on each line.")
+    raise UserError(f"{source} names no image; expected a path on each line.")

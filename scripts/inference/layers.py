@@ -9,11 +9,11 @@ from contextlib import contextmanager
 
 import torch
 from captum.attr import LayerGradCam, Occlusion, Saliency
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.serialization.near_names import near_names
+from core.near_names import near_names
+from core.user_error import UserError
 
 OCCLUDED = 8  # the part of each side that is covered at a time, as 1 of so many
 
@@ -55,7 +55,7 @@ def find_layer(network: nn.Module, name: str) -> nn.Module:
     if name and name in modules:
         return modules[name]
     known = [known for known in modules if known]
-    raise MisconfigurationException(
+    raise UserError(
         f"--layer is {name}, but {type(network).__name__} has no such layer; "
         f"{near_names(name, known, 'run `activations` without --layer to list them.')}"
     )
@@ -95,13 +95,13 @@ def grad_cam(network: nn.Module, layer: str, images: Tensor, classes: Tensor) ->
         float32 `[B, H, W]` in [0, 1], the largest value of each image being 1, unless nothing speaks for the class.
 
     Raises:
-        MisconfigurationException: If the layer gives no maps, or is no part of the way from images to logits.
+        UserError: If the layer gives no maps, or is no part of the way from images to logits.
     """
     module = find_layer(network, layer)
     output = layer_outputs(network, images[:1]).get(layer)
     if output is None or output.ndim != 4:
         shape = "no single tensor" if output is None else "x".join(map(str, output.shape[1:]))
-        raise MisconfigurationException(
+        raise UserError(
             f"--layer is {layer}, which gives {shape}, not maps; Grad-CAM needs a convolution or another layer of maps."
         )
     with _out_of_place(network):

@@ -17,10 +17,10 @@ from typing import Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from rich.cells import cell_len
 
-from datamodules.decoding.names import distinct_names, escape_name
+from core.names import distinct_names, escape_name
+from core.user_error import UserError
 from scripts.command.standard_streams import output_failure, refuse_lost_output
 
 ROW_GROUP_CELLS = 2**20  # cells of a Parquet file that are in memory at a time
@@ -88,10 +88,10 @@ class Output(ABC):
     path = Path()
     """The file, if it is one."""
 
-    def refusal(self, number: int) -> MisconfigurationException:
+    def refusal(self, number: int) -> UserError:
         """What to say if a row, counted from 1, or a heading, 0, is none of this prediction."""
         where = f"its row {number} is" if number else "the names of its columns are"
-        return MisconfigurationException(
+        return UserError(
             f"{self.path} cannot be gone on with: {where} not what this command would have written; give the "
             "checkpoint, images and options that it was begun with, or replace it with --overwrite."
         )
@@ -155,7 +155,7 @@ class LinesFile(Output):
         resume: Whether to keep the rows that are in it and whole; else they are replaced.
 
     Raises:
-        MisconfigurationException: If it cannot be written, another process is writing it, or what is in it are not such
+        UserError: If it cannot be written, another process is writing it, or what is in it are not such
             rows.
     """
 
@@ -169,7 +169,7 @@ class LinesFile(Output):
         try:
             self._file = path.open("r+b" if path.exists() else "xb", buffering=0)
         except OSError as error:
-            raise MisconfigurationException(
+            raise UserError(
                 f"{path} cannot be written: {error.strerror}; choose another file with --output."
             ) from error
         try:
@@ -341,7 +341,7 @@ class FinishedParquetFile(Output):
         columns: The columns.
 
     Raises:
-        MisconfigurationException: If it is no such file.
+        UserError: If it is no such file.
     """
 
     def __init__(self, path: Path, columns: Sequence[Column]) -> None:
@@ -352,7 +352,7 @@ class FinishedParquetFile(Output):
                     raise self.refusal(0)
                 found = file.read([column.name for column in BASE]).to_pylist()
         except (OSError, pa.ArrowInvalid) as error:
-            raise MisconfigurationException(
+            raise UserError(
                 f"{path} cannot be gone on with: it is no Parquet file; replace it with --overwrite."
             ) from error
         self.kept = [list(row.values()) for row in found]
@@ -375,12 +375,10 @@ def output_file(path: Path, columns: Sequence[Column], *, resume: bool = False, 
     """Open a file for predictions; its ending says its kind."""
     kind = FILES.get(path.suffix.lower())
     if kind is None:
-        raise MisconfigurationException(
-            f"--output is {path}, whose ending is none of {', '.join(FILES)}; choose one of these."
-        )
+        raise UserError(f"--output is {path}, whose ending is none of {', '.join(FILES)}; choose one of these.")
     for file in (path, rows_beside(path)) if kind is ParquetFile else (path,):
         if file.exists() and not (resume or overwrite):
-            raise MisconfigurationException(
+            raise UserError(
                 f"{file} is there already; go on with it (--resume), replace it (--overwrite) or choose another file."
             )
     if kind is ParquetFile and resume and path.exists() and not rows_beside(path).exists():
@@ -398,7 +396,7 @@ def _hold(file: int, path: Path) -> None:
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # which worker processes, unlike flock's, do not inherit
     except (BlockingIOError, PermissionError):
-        raise MisconfigurationException(f"Another process is writing {path}; wait for its end, or stop it.") from None
+        raise UserError(f"Another process is writing {path}; wait for its end, or stop it.") from None
     except OSError:
         pass
 

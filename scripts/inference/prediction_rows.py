@@ -7,7 +7,7 @@ from contextlib import closing
 import numpy as np
 from numpy.typing import NDArray
 
-from datamodules.decoding.names import escape_name
+from core.names import escape_name
 from datamodules.loading.progress import progress
 from scripts.inference.image_classifier import ImageClassifier
 from scripts.inference.prediction_output import ERROR, PATH, PROBABILITY, Output, Row

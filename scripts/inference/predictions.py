@@ -13,12 +13,12 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import softmax
 
+from core.durable_file import replacing
+from core.names import distinct_names, escape_name
 from datamodules.base import ImageDataModule
 from datamodules.batching.randomness import EVALUATION, own_generators, random_key, seed_generators
-from datamodules.decoding.names import distinct_names, escape_name
 from datamodules.loading.progress import progress
 from models.classifier import Classifier
-from models.serialization.durable_file import replacing
 
 MOST_COLUMNS = 20  # classes up to which the table has the probability of each
 

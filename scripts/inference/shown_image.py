@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
+from core.user_error import UserError
 from datamodules.batching.transform import BatchTransform
 from datamodules.decoding.image_file import UnreadableImageError, read_image
 from models.classifier import Classifier
@@ -29,7 +29,7 @@ def shown_image(name: str, checkpoint: Path, classifier: Classifier, flags: Sequ
         uint8 `[1, C, H, W]`.
 
     Raises:
-        MisconfigurationException: If there is no such image, or it cannot be read.
+        UserError: If there is no such image, or it cannot be read.
     """
     place = IN_DATA.fullmatch(name)
     if place and not Path(name).exists():
@@ -37,14 +37,14 @@ def shown_image(name: str, checkpoint: Path, classifier: Classifier, flags: Sequ
     preprocessing = classifier.preprocessing
     channels, (height, width) = preprocessing["channels"], preprocessing["image_size"]
     if channels not in (1, 3):
-        raise MisconfigurationException(
+        raise UserError(
             f"{checkpoint} takes images of {channels} channels, a file has 1 or 3; name one of the data, such as "
             "--image 'test[17]'."
         )
     try:
         pixels = read_image(name, channels, (height, width), preprocessing.get("resize", "crop"))
     except UnreadableImageError as error:
-        raise MisconfigurationException(
+        raise UserError(
             f"--image {name} cannot be read: {error}; give an image file, or one of the data such as 'test[17]'."
         ) from error
     return torch.from_numpy(pixels.copy())[None]
@@ -56,8 +56,8 @@ def _from_data(split: str, number: int, checkpoint: Path, classifier: Classifier
     places = pack.splits.get(split, range(0))
     if number >= len(places):
         sizes = ", ".join(f"{len(places):,} in {name}" for name, places in pack.splits.items())
-        raise MisconfigurationException(
-            f"--image is {split}[{number}], but the source has {sizes}; numbers begin at 0 in each of its splits."
+        raise UserError(
+            f"--image is {split}[{number}], but the source has {sizes}; give a number from 0 to less than that."
         )
     return pack[torch.tensor([places[number]])][0]
 

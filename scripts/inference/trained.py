@@ -7,14 +7,14 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from callbacks.run.run_folder import CONFIG
+from core.names import distinct_names
+from core.plain_data import read_json
+from core.user_error import UserError
 from datamodules.base import ImageDataModule
-from datamodules.decoding.names import distinct_names
 from models.classifier import Classifier
 from models.serialization.checkpoint import read_checkpoint
-from models.serialization.plain_data import read_json
 from models.training.precision import choose_precision
 from scripts.command.data_flags import build_data
 
@@ -32,7 +32,7 @@ def find_checkpoint(path: Path) -> Path:
     if not path.is_dir():
         return path  # reading it says if it is not there
     if (found := checkpoint_of(path)) is None:
-        raise MisconfigurationException(
+        raise UserError(
             f"{path} is no folder of a run with a checkpoint: it has no checkpoints/best.ckpt; give one such as "
             "runs/EXPERIMENT/DATE-TIME, or a checkpoint."
         )
@@ -46,7 +46,7 @@ def checkpoint_of(run: Path) -> Path | None:
     except (OSError, ValueError, KeyError, TypeError):
         named = run
     if not Path(os.path.normpath(named)).is_relative_to(os.path.normpath(run)):
-        raise MisconfigurationException(
+        raise UserError(
             f"{run / 'results.json'} names the checkpoint {named}, which is not in the run's folder; if that is what "
             "you want, give the file itself."
         )
@@ -67,7 +67,7 @@ def load_trained(checkpoint: Path, device: torch.device | None = None) -> Classi
     try:
         classifier = Classifier.load_from_checkpoint(checkpoint, device, **compiled).eval()
     except (ArgumentError, AttributeError, ImportError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise MisconfigurationException(
+        raise UserError(
             f"The network in {checkpoint} cannot be built again: {' '.join(str(error).split()).rstrip('. ')}; use the "
             "sources that it was trained with."
         ) from error
@@ -84,7 +84,7 @@ def data_of(checkpoint: Path, classifier: Classifier, flags: Sequence[str]) -> I
     if "data" not in trained.get("config", {}) and not any(
         flag.partition("=")[0] in ("--data", "--config", "-c") for flag in flags
     ):
-        raise MisconfigurationException(
+        raise UserError(
             f"{checkpoint} does not say what data it was trained on; give them with --data datamodules.mnist.MNIST or "
             "another."
         )
@@ -94,7 +94,7 @@ def data_of(checkpoint: Path, classifier: Classifier, flags: Sequence[str]) -> I
     shape = (preprocessing["channels"], *preprocessing["image_size"])
     if tuple(data.image_shape) != shape:
         here, there = ("x".join(map(str, numbers)) for numbers in (data.image_shape, shape))
-        raise MisconfigurationException(
+        raise UserError(
             f"{type(data).__name__} gives images of {here}, {checkpoint} was trained on {there}; give data of that "
             "shape, as with --data.image_size where a data set has it."
         )
@@ -113,7 +113,7 @@ def refuse_other_classes(mine: Sequence[str], others: Sequence[str], one: str, o
     sides = ((one, sorted({*mine} - {*others})), (other, sorted({*others} - {*mine})))
     told = "; ".join(f"only {name} has {_some(names)}" for name, names in sides if names)
     told = told or f"their order differs, from {_first_difference(mine, others)} on"
-    raise MisconfigurationException(
+    raise UserError(
         f"The classes of {one} and {other} are not the same: {told}; choose with --data.classes, or give other data."
     )
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from callbacks.tensorboard.image_grid import as_rgb
-from datamodules.decoding.names import escape_name
-from datamodules.packing.whole_folder import whole_folder
+from core.names import escape_name
+from core.whole_folder import whole_folder
 from models.classifier import Classifier
 from scripts.inference.layers import layer_outputs
 from scripts.inference.shown_image import as_network_sees

@@ -10,8 +10,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from datamodules.decoding.names import escape_name
-from models.serialization.durable_file import replace_file
+from core.durable_file import replace_file
+from core.names import escape_name
 
 # The longer side of a picture in the page, in pixels; smaller images are embedded as they are and drawn larger.
 SIDE = 192

@@ -4,8 +4,8 @@ import csv
 from pathlib import Path
 
 import numpy as np
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+from core.user_error import UserError
 from scripts.report.chart import Point
 
 Curves = dict[str, dict[str, list[Point]]]  # for each figure and split, the points by epoch
@@ -25,6 +25,6 @@ def read_curves(file: Path) -> Curves:
                             point = float(row["epoch"]), float(value)
                             points += [point] if np.isfinite(point).all() else []
     except (ValueError, csv.Error) as error:
-        raise MisconfigurationException(f"{file} is damaged: {error}; remove it.") from error
+        raise UserError(f"{file} is damaged: {error}; remove it.") from error
     known = {figure: {split: points for split, points in splits.items() if points} for figure, splits in curves.items()}
     return {figure: splits for figure, splits in known.items() if splits}

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from datamodules.decoding.names import in_markdown
+from core.names import in_markdown
 
 # What letters that mean something to LaTeX are written as.
 LATEX = {

@@ -6,11 +6,11 @@ from pkgutil import resolve_name
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
 
 from callbacks.curves import Curves
 from callbacks.run.run_record import RunRecord
+from core.user_error import UserError
 from scripts.training.train_cli import TrainCLI
 from scripts.training.trainer_arguments import one_or_more
 
@@ -29,7 +29,7 @@ class DryRun(TrainCLI):
             start stays so.
 
     Raises:
-        MisconfigurationException: If the configuration makes no sense, or asks to go on from a checkpoint.
+        UserError: If the configuration makes no sense, or asks to go on from a checkpoint.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class DryRun(TrainCLI):
         """Leave out what a trial does without."""
         config = self.config.fit
         if config.ckpt_path:
-            raise MisconfigurationException(
+            raise UserError(
                 "--ckpt_path goes on with a run, but this is about how one begins; leave it out, or give that run's "
                 "config.yaml with --config."
             )

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from callbacks.checkpoint import LAST
 from callbacks.run.origin import differences, flat, read_origin, read_restarts, sentences
 from callbacks.run.run_folder import CHECKPOINTS, CONFIG, RESULTS, is_tested, read_results
-from datamodules.decoding.names import escape_name
+from core.names import escape_name
+from core.user_error import UserError
 from models.serialization.checkpoint import read_checkpoint
 from scripts.command.configuration import read_config
 
@@ -28,17 +28,17 @@ STATES = ("state_dict", "raw_state_dict")
 def refuse_incomplete(original: Path) -> None:
     """See that a run is complete, so that another can be compared with it."""
     if not (original / CONFIG).is_file():
-        raise MisconfigurationException(
+        raise UserError(
             f"{original} is no folder of a run: it has no {CONFIG}; give one such as runs/EXPERIMENT/DATE-TIME."
         )
     if not is_tested(read_results(original)):
-        raise MisconfigurationException(
+        raise UserError(
             f"{original} is not complete: it has no {RESULTS} with the figures of a test, so that nothing can be "
             f"compared with it; finish it with --resume {original}, or train its configuration with --config "
             f"{original / CONFIG}."
         )
     if not (last := original / CHECKPOINTS / LAST).is_file():
-        raise MisconfigurationException(
+        raise UserError(
             f"{original} is not complete: it has no {CHECKPOINTS}/{LAST}, whose weights are compared; train its "
             f"configuration with --config {original / CONFIG}."
         )

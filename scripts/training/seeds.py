@@ -19,7 +19,6 @@ from statistics import mean, stdev
 from types import FrameType
 from typing import Any
 
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from rich import get_console
 from rich.table import Table
 
@@ -28,9 +27,10 @@ from callbacks.run.interruption import Stopped, heeded
 from callbacks.run.migration import migrate_config
 from callbacks.run.origin import read_origin
 from callbacks.run.run_folder import CONFIG, is_tested, order_of_start, read_results, wait_until_left
-from datamodules.decoding.names import escape_name
+from core.names import escape_name
+from core.plain_data import parse_yaml
+from core.user_error import UserError
 from datamodules.loading.loader import way_of_death
-from models.serialization.plain_data import parse_yaml
 from scripts.command.configuration import Config
 from scripts.command.data_flags import data_of_config
 from scripts.command.process import PARENT
@@ -78,7 +78,7 @@ class SeedRun:
 def number_of_seeds(text: str) -> int:
     """The number that --seeds gives."""
     if not text.isdecimal() or not 1 <= int(text) <= 2**32:
-        raise MisconfigurationException(f"--seeds is {text or 'not given'}; give a whole number from 1 to {2**32}.")
+        raise UserError(f"--seeds is {text or 'not given'}; give a whole number from 1 to {2**32}.")
     return int(text)
 
 
@@ -90,18 +90,18 @@ def train_seeds_and_tell(args: Sequence[str], plan: Callable[[Sequence[str]], Pl
     number = number_of_seeds(given.seeds)
     for flag in ("--resume", "--ckpt_path", "--like"):
         if any(other.partition("=")[0] == flag for other in flags):
-            raise MisconfigurationException(
+            raise UserError(
                 f"--seeds and {flag} are given: --seeds begins a run for each seed and goes on with those of its own "
                 f"that were broken off, {flag} is about one run; leave one of them out."
             )
     if torchrun.has_started_this() or os.environ.get("SLURM_STEP_NUM_TASKS", "1") != "1":
-        raise MisconfigurationException(
+        raise UserError(
             "--seeds starts the processes of each seed itself; give it to one process and --trainer.devices to the "
             "Trainer, or start each seed with --seed_everything."
         )
     planned = plan(flags)
     if planned.config["ckpt_path"]:
-        raise MisconfigurationException(
+        raise UserError(
             "--seeds begins a run for each seed, but the configuration has a ckpt_path, which is of one; leave it out."
         )
     first = planned.config["seed_everything"]
@@ -122,11 +122,9 @@ def train_seeds(plan: Plan, seeds: Sequence[int]) -> list[SeedRun]:
     seed fails, the others go on.
     """
     if seeds[-1] >= 2**32:
-        raise MisconfigurationException(f"The last seed is {seeds[-1]}; give seeds from 0 to {2**32 - 1}.")
+        raise UserError(f"The last seed is {seeds[-1]}; give seeds from 0 to {2**32 - 1}.")
     if plan.config["trainer"].get("fast_dev_run"):
-        raise MisconfigurationException(
-            "trainer.fast_dev_run keeps nothing that seeds could be compared by; leave it out."
-        )
+        raise UserError("trainer.fast_dev_run keeps nothing that seeds could be compared by; leave it out.")
     with _Child() as child:
         runs = [_train_seed(plan, seed, child) for seed in seeds]
         child.leave_if_told()
@@ -158,7 +156,7 @@ def _train_seed(plan: Plan, seed: int, child: "_Child") -> SeedRun:
         )
         problem = f"it {way_of_death(status)}; {again}"
     if status == 2 and begun:
-        raise MisconfigurationException(problem)  # and so would each seed
+        raise UserError(problem)  # and so would each seed
     print(f"error: {name}: {problem}", file=sys.stderr)
     return SeedRun(seed, run, None, problem)
 

@@ -42,12 +42,13 @@ from callbacks.run.run_folder import (
     refuse_links,
 )
 from callbacks.run.run_record import RunRecord
+from core.durable_file import NO_SPACE, remove_leftovers
+from core.names import some_of
+from core.user_error import UserError
 from datamodules.base import ImageDataModule
-from datamodules.decoding.names import some_of
 from models.classifier import Classifier
 from models.serialization.checkpoint import DurableCheckpointIO, is_weights_only, newest_checkpoint, read_checkpoint
 from models.serialization.class_path import Scope, check_classes
-from models.serialization.durable_file import NO_SPACE, remove_leftovers
 from models.training.precision import choose_precision
 from scripts.command.configuration import CONFIGS, FAULTS, Parser, fill_modes, one_sentence, read_layers
 from scripts.command.expansion import to_path
@@ -97,14 +98,14 @@ class TrainCLI(LightningCLI):
                 trainer_defaults={"use_distributed_sampler": False},
                 args=args,
             )
-        except MisconfigurationException:
+        except (UserError, MisconfigurationException):
             self._leave_as_it_was()
             raise
         except OSError as error:
             if self._records is None or self._is_kept or error.errno not in NO_SPACE:
                 raise
             self._leave_as_it_was()
-            raise MisconfigurationException(
+            raise UserError(
                 f"The run's folder {self.folder} cannot be written to: {error.strerror}; free space there or choose "
                 "another place with --runs."
             ) from error
@@ -178,7 +179,7 @@ class TrainCLI(LightningCLI):
                 fill_modes(self.config[args[0]], given[args[0]])
             check_classes(self.config, "The configuration")
         if not 0 <= (seed := self.config[self.config.subcommand].seed_everything) < 2**32:
-            raise MisconfigurationException(f"seed_everything is {seed}; give a whole number from 0 to {2**32 - 1}.")
+            raise UserError(f"seed_everything is {seed}; give a whole number from 0 to {2**32 - 1}.")
 
     def _find_other_run(self, parser: LightningArgumentParser, args: list[str]) -> list[str]:
         """The arguments without --resume and --like, which say what run to go on with or to do again.
@@ -193,7 +194,7 @@ class TrainCLI(LightningCLI):
         names = [name for name, value in (("--resume", given.resume), ("--like", given.like)) if value]
         names += ["--ckpt_path"] if any(flag.partition("=")[0] == "--ckpt_path" for flag in rest) else []
         if len(names) > 1:
-            raise MisconfigurationException(
+            raise UserError(
                 f"{' and '.join(names)} are given: --resume goes on with a run, --like does it again from its "
                 "beginning, --ckpt_path begins another from its checkpoint; give one of them."
             )
@@ -206,7 +207,7 @@ class TrainCLI(LightningCLI):
             config = parser.parse_args(self._lay(rest)).fit
             self.resumed = newest_run(config.runs / (config.experiment or self._experiment_name(config)))
         elif given.resume and not (given.resume / CONFIG).is_file():
-            raise MisconfigurationException(
+            raise UserError(
                 f"{given.resume} is no folder of a run: it has no {CONFIG}; give one such as runs/EXPERIMENT/DATE-TIME."
             )
         if self.resumed:
@@ -231,12 +232,12 @@ class TrainCLI(LightningCLI):
         """Refuse what cannot begin, keep the configuration as it was asked for, and give the run its folder."""
         config = self.config[self.subcommand]
         if not config.ckpt_path and self.subcommand != "fit":
-            raise MisconfigurationException(
+            raise UserError(
                 f"{self.subcommand} needs the weights of a run; give --ckpt_path runs/EXPERIMENT/DATE-TIME/"
                 "checkpoints/best.ckpt."
             )
         if config.ckpt_path and self.subcommand == "fit" and is_weights_only(read_checkpoint(config.ckpt_path)):
-            raise MisconfigurationException(
+            raise UserError(
                 f"{config.ckpt_path} holds weights alone, from which no training goes on; give the last.ckpt of a run, "
                 "or begin from its backbone with --model.network.weights."
             )
@@ -245,7 +246,7 @@ class TrainCLI(LightningCLI):
             refuse_impossible(config)
             if config.trainer.fast_dev_run:
                 if self.resumed or self.original:
-                    raise MisconfigurationException(
+                    raise UserError(
                         "trainer.fast_dev_run tries a configuration out and keeps nothing; leave it out to go on with "
                         "a run or to do one again."
                     )
@@ -285,7 +286,7 @@ class TrainCLI(LightningCLI):
         config = self.config[self.subcommand]
         config.experiment = self.experiment = config.experiment or self._experiment_name(config)
         if Path(self.experiment).is_absolute() or ".." in Path(self.experiment).parts:
-            raise MisconfigurationException(
+            raise UserError(
                 f"experiment is {self.experiment!r}, which leads out of {config.runs}; give a name such as "
                 "cifar10/baseline, and another place with --runs."
             )
@@ -323,7 +324,7 @@ class TrainCLI(LightningCLI):
         for name, value in names.items():
             known = value, model.get("network", {}).get("init_args", {}).get(name)
             if self.subcommand == "fit" and str(network.init_args[name]) not in map(str, known):
-                raise MisconfigurationException(
+                raise UserError(
                     f"model.network.{name} is {network.init_args[name]}, but training goes on with the weights of "
                     f"{config.ckpt_path}; leave it out, or begin a new run."
                 )
@@ -341,8 +342,8 @@ class TrainCLI(LightningCLI):
         try:
             with self.scope():
                 super().instantiate_classes()
-        except (ValueError, ModuleNotFoundError, MisconfigurationException) as error:
-            raise MisconfigurationException(one_sentence(str(error))) from error
+        except (ValueError, ModuleNotFoundError, UserError, MisconfigurationException) as error:
+            raise UserError(one_sentence(str(error))) from error
         self.datamodule.seed = self.config[self.subcommand].seed_everything  # where the constructor does not take it
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -380,14 +381,14 @@ class TrainCLI(LightningCLI):
         except TypeError as error:
             if "CPUAccelerator" not in str(error):
                 raise
-            raise MisconfigurationException(
+            raise UserError(
                 f"trainer.devices is {init.trainer.devices}, but training is to run on the CPU; give a number of "
                 "processes, such as 1, or leave it out."
             ) from error
         by_torchrun = torchrun.has_started_this()
         started = int(os.environ["WORLD_SIZE"]) if by_torchrun else slurm.tasks()
         if started > 1 and started != trainer.world_size:
-            raise MisconfigurationException(
+            raise UserError(
                 f"{started} processes were started together by {'torchrun' if by_torchrun else 'SLURM'}, but the "
                 f"Trainer is for {trainer.world_size}: give --trainer.devices as many as start on each node, or start "
                 "one."
@@ -395,7 +396,7 @@ class TrainCLI(LightningCLI):
         let_come_together(trainer)
         device = trainer.strategy.root_device
         if init.trainer.sync_batchnorm and trainer.world_size > 1 and device.type == "cpu":
-            raise MisconfigurationException(
+            raise UserError(
                 "trainer.sync_batchnorm is true, but processes share batch norm on GPUs only; leave it out."
             )
         if trainer.is_global_zero:

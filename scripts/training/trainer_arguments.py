@@ -8,9 +8,9 @@ from pkgutil import resolve_name
 from typing import Any
 
 from jsonargparse import Namespace
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from callbacks.curves import CSVLogger, TensorBoardLogger
+from core.user_error import UserError
 
 
 def one_or_more(value: Any) -> list[Any]:
@@ -38,40 +38,40 @@ def refuse_impossible(config: Namespace) -> None:
     """See that the Trainer is told nothing that it would fall over or pass over in silence."""
     trainer = config.trainer
     if trainer.accumulate_grad_batches < 1:
-        raise MisconfigurationException(
+        raise UserError(
             f"trainer.accumulate_grad_batches is {trainer.accumulate_grad_batches}; give a whole number of at least 1."
         )
     if (clip := trainer.gradient_clip_val) is not None and clip < 0:
-        raise MisconfigurationException(f"trainer.gradient_clip_val is {clip}; give a number above 0, or null.")
+        raise UserError(f"trainer.gradient_clip_val is {clip}; give a number above 0, or null.")
     if trainer.overfit_batches:
-        raise MisconfigurationException(
+        raise UserError(
             f"trainer.overfit_batches is {trainer.overfit_batches}, but the order of images is not the Trainer's; "
             "train on few images with --data.limit."
         )
     if trainer.barebones:
-        raise MisconfigurationException(
+        raise UserError(
             "trainer.barebones is true, but a run without checkpoint, logger and callbacks leaves nothing behind; time "
             "its steps with scripts/benchmark.py."
         )
     if config.checkpoint and (place := config.checkpoint.get("init_args.dirpath")):
-        raise MisconfigurationException(
+        raise UserError(
             f"checkpoint.dirpath is {place}, but checkpoints are kept in the run's folder, where --resume finds them; "
             "choose that with --runs."
         )
     for logger in one_or_more(trainer.logger):
         if is_ours(logger) and default_place(logger) is None:
-            raise MisconfigurationException(
+            raise UserError(
                 f"The logger's save_dir is {logger.init_args.save_dir}, but {logger.class_path} writes into the run's "
                 "folder; choose that with --runs, or take the logger of that name from lightning.pytorch.loggers."
             )
     for name in ("val_check_interval", "check_val_every_n_epoch"):
         if isinstance(value := trainer[name], int) and value < 1:
-            raise MisconfigurationException(
+            raise UserError(
                 f"trainer.{name} is {value}; give a whole number of at least 1, or leave validation out with "
                 "--trainer.limit_val_batches 0."
             )
     if config.early_stopping and isinstance(interval := trainer.val_check_interval, str | Mapping | timedelta):
-        raise MisconfigurationException(
+        raise UserError(
             f"trainer.val_check_interval is {interval}, a time, but early stopping counts validations, whose number "
             "would depend on the machine's speed; give a number of batches or a fraction of an epoch, or "
             "--early_stopping null."

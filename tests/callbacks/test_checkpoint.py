@@ -11,10 +11,10 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from callbacks.checkpoint import _basis_of
+from core.durable_file import publish
 from datamodules.digits import Digits
 from models.classifier import Classifier
 from models.serialization.checkpoint import DurableCheckpointIO, read_checkpoint
-from models.serialization.durable_file import publish
 from tests.callbacks.test_curves import rows
 from tests.callbacks.test_weight_average import figures
 from tests.conftest import Run

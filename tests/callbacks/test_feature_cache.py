@@ -9,10 +9,10 @@ from typing import Any
 import kornia.augmentation as K
 import pytest
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
 from callbacks.feature_cache import FeatureCache
+from core.user_error import UserError
 from datamodules.base import ImageDataModule
 from datamodules.batching.transform import Batch
 from datamodules.digits import Digits
@@ -328,7 +328,7 @@ class Skipping(ResNet):
 def test_refuses_a_backbone_that_is_trained(
     arguments: dict[str, Any], sentence: str, digits: Digits, tmp_path: Path
 ) -> None:
-    with pytest.raises(MisconfigurationException, match=sentence):
+    with pytest.raises(UserError, match=sentence):
         fit(digits, classifier(**arguments), tmp_path)
     assert digits.features is None
 
@@ -337,10 +337,10 @@ def test_refuses_what_it_cannot_cache(
     digits: Digits, tmp_path: Path, refused: Callable[..., str], data_root: Path
 ) -> None:
     optimizer = partial(torch.optim.SGD, lr=0.1)
-    with pytest.raises(MisconfigurationException, match="MLP has no part backbone; take another network"):
+    with pytest.raises(UserError, match="MLP has no part backbone; take another network"):
         fit(digits, Classifier(MLP(64, 10), 10, optimizer), tmp_path)
     odd = Classifier(Skipping(10, 1, [4], [1]), 10, optimizer, freeze=["backbone"])
-    with pytest.raises(MisconfigurationException, match="Skipping does otherwise"):
+    with pytest.raises(UserError, match="Skipping does otherwise"):
         fit(digits, odd, tmp_path)
     assert odd.on_features is None
     assert not caches(tmp_path)
@@ -377,5 +377,5 @@ def test_a_network_of_one_part_is_one_sentence(refused: Callable[..., str], data
 
 def test_names_the_folder_that_cannot_be_written(digits: Digits, tmp_path: Path) -> None:
     (tmp_path / "features").write_text("a file")
-    with pytest.raises(MisconfigurationException, match=r"cannot be written to .*features: .*feature_cache.folder"):
+    with pytest.raises(UserError, match=r"cannot be written to .*features: .*feature_cache.folder"):
         fit(digits, classifier(), tmp_path)

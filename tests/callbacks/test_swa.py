@@ -4,11 +4,11 @@ from pathlib import Path
 import pytest
 import torch
 from kornia.augmentation import RandomAffine
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch.optim.swa_utils import AveragedModel, update_bn
 from torch.utils.data import DataLoader, TensorDataset
 
 from callbacks.swa import SWA
+from core.user_error import UserError
 from datamodules.digits import Digits
 from models.classifier import Classifier
 from models.convnet import ConvNet
@@ -113,5 +113,5 @@ def fit_without_data_module(network: torch.nn.Module, folder: Path) -> SWA:
 
 def test_other_loaders_do_where_there_is_no_batch_norm(tmp_path: Path) -> None:
     assert fit_without_data_module(MLP(64, 10), tmp_path).updates == 2
-    with pytest.raises(MisconfigurationException, match="from the training images again"):
+    with pytest.raises(UserError, match="from the training images again"):
         fit_without_data_module(ConvNet(1, (8, 8), 10), tmp_path)

@@ -82,4 +82,4 @@ def test_refuses_a_layer_with_more_outputs_than_directions(
 ) -> None:
     layer = "[{class_path: callbacks.whitening.Whitening, init_args: {layer: stages.0}}]"
     answer = refused("fit", f"--trainer.callbacks={layer}", "--data.root", data_root, "--runs", tmp_path)
-    assert "stages.0 has 32 outputs; to whiten patches of 9 numbers it needs an even number up to 18." in answer
+    assert "stages.0 has 32 outputs; to whiten patches of 9 numbers, give it an even number up to 18." in answer

@@ -7,9 +7,9 @@ import kornia.augmentation as K
 import numpy as np
 import pytest
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
+from core.user_error import UserError
 from datamodules.batching.normalization import Normalization
 from datamodules.digits import Digits
 from datamodules.mixing import MixUp
@@ -88,7 +88,7 @@ def test_weights_go_on_with_the_normalisation_that_they_had(
 ) -> None:
     state, data = prepared(data_root, normalization=before).state_dict(), prepared(data_root, normalization=now)
     if is_refused:
-        with pytest.raises(MisconfigurationException, match=r"data\.normalization is another than the checkpoint's"):
+        with pytest.raises(UserError, match=r"data\.normalization is another than the checkpoint's"):
             data.load_state_dict(state)
     else:
         data.load_state_dict(state)
@@ -190,7 +190,7 @@ def test_augments_training_images_alone_each_in_its_own_way(data_root: Path) -> 
     ],
 )
 def test_refuses_arguments_that_make_no_sense(data_root: Path, arguments: dict[str, Any], words: str) -> None:
-    with pytest.raises(MisconfigurationException, match=words):
+    with pytest.raises(UserError, match=words):
         prepared(**{"root": data_root} | arguments)
 
 
@@ -229,7 +229,7 @@ def test_says_what_it_feeds(data_root: Path, capsys: pytest.CaptureFixture[str])
 
 def test_refuses_a_batch_larger_than_the_training_split(data_root: Path) -> None:
     data = prepared(data_root, batch_size=2000, drop_last=True)
-    with pytest.raises(MisconfigurationException, match="too few for one batch"):
+    with pytest.raises(UserError, match="too few for one batch"):
         data.train_dataloader()
 
 

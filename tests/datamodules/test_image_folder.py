@@ -8,10 +8,10 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_images
 
+from core.user_error import UserError
 from datamodules import image_folder
 from datamodules.decoding.image_file import is_image
 from datamodules.decoding.image_files import ImageFiles
@@ -105,9 +105,7 @@ def test_a_class_of_one_image_is_trained_on(tmp_path: Path) -> None:
         data = prepared(tmp_path, split_seed=split_seed)
         assert min(data.class_counts) > 0
         assert all(map(len, data.splits.values()))
-    with pytest.raises(
-        MisconfigurationException, match=r"class \d+ has no training image left by .* or leave it out of"
-    ):
+    with pytest.raises(UserError, match=r"class \d+ has no training image left by .* or leave it out of"):
         prepared(tmp_path, limit=12)
 
 
@@ -182,32 +180,32 @@ def scan_folders(root: Path) -> Path:
 def test_refuses_a_class_that_training_lacks(tmp_path: Path) -> None:
     folder = scan_folders(tmp_path)
     (folder / "val" / "class 7").mkdir()
-    with pytest.raises(MisconfigurationException, match=r"val has the class class 7, which training lacks"):
+    with pytest.raises(UserError, match=r"val has the class class 7, which training lacks"):
         prepared(tmp_path)
 
 
 def test_refuses_an_empty_class_folder(tmp_path: Path) -> None:
     folder = scan_folders(tmp_path)
     (folder / "train" / "empty").mkdir()
-    with pytest.raises(MisconfigurationException, match=r"The class folder .*train/empty has no image"):
+    with pytest.raises(UserError, match=r"The class folder .*train/empty has no image"):
         prepared(tmp_path)
 
 
 def test_refuses_one_class_only(tmp_path: Path) -> None:
     write_scans(tmp_path / "images", lambda row, label: f"train/all/{row}.png")
-    with pytest.raises(MisconfigurationException, match="only the class all; classification needs at least two"):
+    with pytest.raises(UserError, match="only the class all; classification needs at least two"):
         prepared(tmp_path)
 
 
 def test_refuses_a_folder_without_class_folders(tmp_path: Path) -> None:
     write_scans(tmp_path / "images", lambda row, label: f"{row}.png")
-    with pytest.raises(MisconfigurationException, match="has no class folders; expected images in folders such as"):
+    with pytest.raises(UserError, match="has no class folders; expected images in folders such as"):
         prepared(tmp_path)
 
 
 def test_says_what_was_looked_for_where(tmp_path: Path) -> None:
     for download in (False, True):
-        with pytest.raises(MisconfigurationException, match=rf"from {tmp_path}/photos: No such file.*--data\.folder"):
+        with pytest.raises(UserError, match=rf"from {tmp_path}/photos: No such file.*--data\.folder"):
             prepared(tmp_path, folder=Path("photos"), download=download)
 
 
@@ -217,7 +215,7 @@ def test_files_that_give_no_image_are_named_or_skipped(tmp_path: Path, storage: 
     truncated = sorted((folder / "train" / "class 0").iterdir())[0]
     truncated.write_bytes(truncated.read_bytes()[:60])
     (folder / "val" / "class 1" / "text.jpg").write_text("not an image")
-    with pytest.raises(MisconfigurationException) as error:
+    with pytest.raises(UserError) as error:
         prepared(tmp_path, storage=storage)
     for words in ("2 of 61 files give no image", str(truncated), "text.jpg (it is no image)", "--data.on_corrupt skip"):
         assert words in str(error.value)
@@ -252,7 +250,7 @@ def test_a_file_that_changes_behind_a_running_training_is_refused_where_it_is_re
     (folder / "class 0" / "3.bmp").write_bytes((folder / "class 1" / "1.bmp").read_bytes())
     others = torch.tensor([row for row in range(60) if row != place])
     assert len(data.pack[others][0]) == 59
-    with pytest.raises(MisconfigurationException, match=r"class 0/3\.bmp gives other pixels .* --data\.repack true"):
+    with pytest.raises(UserError, match=r"class 0/3\.bmp gives other pixels .* --data\.repack true"):
         data.pack[torch.tensor([0, place])]
 
 
@@ -290,9 +288,7 @@ def test_a_file_that_vanishes_is_told_from_the_worker_in_one_sentence(tmp_path: 
     data = prepared(tmp_path, storage="files", num_workers=1)
     for file in (folder / "train" / "class 0").iterdir():
         file.unlink()
-    with pytest.raises(
-        MisconfigurationException, match=r"^\S.*class 0/\d+\.png: the file is not there, though"
-    ) as error:
+    with pytest.raises(UserError, match=r"^\S.*class 0/\d+\.png: the file is not there, though") as error:
         list(data.train_dataloader())
     assert "\n" not in str(error.value)
 
@@ -347,7 +343,7 @@ def test_folders_named_as_in_public_data_sets_are_splits_or_it_is_asked(
 ) -> None:
     folder = write_layout(tmp_path / "images", layout)
     if splits is None:
-        with pytest.raises(MisconfigurationException, match=r"not clear .*--data\.splits '\{train: .*\{train: \.\}'"):
+        with pytest.raises(UserError, match=r"not clear .*--data\.splits '\{train: .*\{train: \.\}'"):
             ImageFolder(root=tmp_path)
         return
     data = ImageFolder(root=tmp_path, image_size=8, channels=1)
@@ -381,14 +377,14 @@ def test_says_which_folders_are_splits_where_names_do_not(tmp_path: Path) -> Non
         ({"train": "three"}, "others/three: No such file"),
     ]
     for splits, message in wrong:
-        with pytest.raises(MisconfigurationException, match=message):
+        with pytest.raises(UserError, match=message):
             ImageFolder(splits=splits, **arguments)
 
 
 @pytest.mark.parametrize("layout", ["a b cells/a cells/b", "train/a train/b train/train/a"])
 def test_refuses_a_copy_of_the_classes_within_a_class(tmp_path: Path, layout: str) -> None:
     write_layout(tmp_path / "images", layout)
-    with pytest.raises(MisconfigurationException, match="has a folder a, as there is a class beside it"):
+    with pytest.raises(UserError, match="has a folder a, as there is a class beside it"):
         ImageFolder(root=tmp_path).read()
 
 
@@ -423,9 +419,7 @@ def test_what_could_not_be_read_once_is_read_again(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(Image, "open", fail)
     for on_corrupt in ("error", "skip"):
-        with pytest.raises(
-            MisconfigurationException, match=r"7\.png cannot be read: Permission denied, which may be no"
-        ):
+        with pytest.raises(UserError, match=r"7\.png cannot be read: Permission denied, which may be no"):
             prepared(tmp_path, on_corrupt=on_corrupt)
     monkeypatch.setattr(Image, "open", opened)
     data = prepared(tmp_path, on_corrupt="skip")

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
+from core.user_error import UserError
 from datamodules.fashion_mnist import FashionMNIST
 from datamodules.mnist import MNIST
 
@@ -53,7 +53,7 @@ def test_reads_the_real_layout_plain_or_gzip(tmp_path: Path, data_class: type[MN
 
 def test_says_what_is_missing_and_where_to_get_it(tmp_path: Path) -> None:
     (write_source(tmp_path) / "t10k-labels-idx1-ubyte").unlink()
-    with pytest.raises(MisconfigurationException) as error:
+    with pytest.raises(UserError) as error:
         MNIST(root=tmp_path).prepare_data()
     for words in ("MNIST cannot be read from", "t10k-labels-idx1-ubyte", "https://", "--data.download", "--data.root"):
         assert words in str(error.value)
@@ -70,7 +70,7 @@ def test_says_what_is_missing_and_where_to_get_it(tmp_path: Path) -> None:
 def test_names_a_damaged_file(tmp_path: Path, damage: Any, words: str) -> None:
     file = write_source(tmp_path) / "train-images-idx3-ubyte"
     file.write_bytes(damage(file.read_bytes()))
-    with pytest.raises(MisconfigurationException, match=rf"train-images-idx3-ubyte {words}"):
+    with pytest.raises(UserError, match=rf"train-images-idx3-ubyte {words}"):
         MNIST(root=tmp_path).prepare_data()
 
 
@@ -86,13 +86,13 @@ def test_names_a_damaged_file(tmp_path: Path, damage: Any, words: str) -> None:
 def test_names_a_damaged_archive(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     file = write_source(tmp_path, packed=True) / "train-images-idx3-ubyte.gz"
     file.write_bytes(damage(file.read_bytes()))
-    with pytest.raises(MisconfigurationException, match=r"train-images-idx3-ubyte\.gz is damaged"):
+    with pytest.raises(UserError, match=r"train-images-idx3-ubyte\.gz is damaged"):
         MNIST(root=tmp_path).prepare_data()
 
 
 def test_refuses_labels_that_do_not_match(tmp_path: Path) -> None:
     (write_source(tmp_path) / "train-labels-idx1-ubyte").write_bytes(idx(np.zeros(599, np.uint8)))
-    with pytest.raises(MisconfigurationException, match="the train labels are 599, but there are 600 images"):
+    with pytest.raises(UserError, match="the train labels are 599, but there are 600 images"):
         MNIST(root=tmp_path).prepare_data()
 
 
@@ -117,7 +117,7 @@ def test_without_a_network_says_which_file_to_put_where(
         raise error
 
     monkeypatch.setattr("torchvision.datasets.MNIST", download)
-    with pytest.raises(MisconfigurationException) as refusal:
+    with pytest.raises(UserError) as refusal:
         MNIST(root=tmp_path, download=True).prepare_data()
     for words in (str(error), "https://", str(tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte")):
         assert words in str(refusal.value)

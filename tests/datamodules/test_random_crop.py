@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 from kornia.augmentation import RandomCrop as KorniaCrop
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from sklearn.datasets import load_sample_images
 
+from core.user_error import UserError
 from datamodules.random_crop import RandomCrop
 
 PHOTO = torch.from_numpy(np.stack(load_sample_images().images)[:, :32, :48]).permute(0, 3, 1, 2)[:1] / 255
@@ -33,6 +33,6 @@ def test_cuts_what_kornia_cuts() -> None:
 def test_refuses_what_makes_no_sense() -> None:
     with pytest.raises(ValueError, match="padding is 0; give a whole number"):
         RandomCrop(0)
-    with pytest.raises(MisconfigurationException, match="reflects 32 pixels of images of 32x48; give it a padding of"):
+    with pytest.raises(UserError, match="reflects 32 pixels of images of 32x48; give it a padding of"):
         RandomCrop(32)(PHOTO)
     assert RandomCrop(32, "constant")(PHOTO).shape == PHOTO.shape

@@ -3,10 +3,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
+from core.user_error import UserError
 from datamodules.tiny_imagenet import TinyImageNet
 
 WNIDS = {"n02124075": "Egyptian cat", "n04067472": "reel", "n04540053": "volleyball"}
@@ -92,11 +92,11 @@ def test_stray_files_and_unlisted_folders_do_no_harm(tmp_path: Path) -> None:
 
 
 def test_says_what_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(MisconfigurationException, match=r"words\.txt: No such file.*cs231n.*--data\.download true"):
+    with pytest.raises(UserError, match=r"words\.txt: No such file.*cs231n.*--data\.download true"):
         TinyImageNet(root=tmp_path)
     folder = write_source(tmp_path)
     (folder / "val" / "val_annotations.txt").write_text("val_0.JPEG\n")
-    with pytest.raises(MisconfigurationException, match=r"val_annotations\.txt has the line 'val_0\.JPEG'"):
+    with pytest.raises(UserError, match=r"val_annotations\.txt has the line 'val_0\.JPEG'"):
         prepared(tmp_path)
 
 
@@ -111,7 +111,7 @@ def test_names_a_class_that_has_no_training_image(tmp_path: Path, how: str) -> N
     folder = write_source(tmp_path)
     for image in (folder / "train" / "n04067472" / "images").iterdir():
         image.unlink() if how == "removed" else image.write_bytes(b"")
-    with pytest.raises(MisconfigurationException, match=r"The class reel has no training image in .*imagenet-200; add"):
+    with pytest.raises(UserError, match=r"The class reel has no training image in .*imagenet-200; add"):
         prepared(tmp_path, on_corrupt="skip")
     assert prepared(tmp_path, on_corrupt="skip", classes=["volleyball", "Egyptian cat"]).class_counts == [12, 12]
 

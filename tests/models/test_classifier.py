@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from sklearn.metrics import accuracy_score, log_loss
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from core.user_error import UserError
 from datamodules.digits import Digits
 from models.classifier import Classifier
 from models.convnet import ConvNet
@@ -67,7 +67,7 @@ def test_built_in_python_loads_around_the_network_given_again(digits: Digits, tm
     fitted = trainer(tmp_path)
     fitted.fit(classifier, digits)
     fitted.save_checkpoint(tmp_path / "python.ckpt")
-    with pytest.raises(MisconfigurationException, match="give the network again"):
+    with pytest.raises(UserError, match="give the network again"):
         Classifier.load_from_checkpoint(tmp_path / "python.ckpt")
     loaded = Classifier.load_from_checkpoint(tmp_path / "python.ckpt", network=MLP(64, 10), optimizer=sgd)
     assert all(torch.equal(value, classifier.state_dict()[name]) for name, value in loaded.state_dict().items())
@@ -81,7 +81,7 @@ def test_refuses_data_with_other_classes(train: Callable[..., Run], monkeypatch:
 
 
 def test_refuses_a_network_of_another_shape(digits: Digits, tmp_path: Path) -> None:
-    with pytest.raises(MisconfigurationException, match=r"MLP gives \[64, 7\] for 64 images; expected .*\[64, 10\]"):
+    with pytest.raises(UserError, match=r"MLP gives \[64, 7\] for 64 images; expected .*\[64, 10\]"):
         trainer(tmp_path).fit(Classifier(MLP(64, 7), 10, sgd), digits)
 
 
@@ -101,13 +101,13 @@ class Several(ConvNet):
 @pytest.mark.parametrize("kind", ["tuple", "dict", "list"])
 def test_a_network_that_gives_more_than_logits_is_named(kind: str) -> None:
     classifier = Classifier(Several(kind), 10, torch.optim.Adam)
-    with pytest.raises(MisconfigurationException, match=rf"Several gives a {kind} for 2 images; expected logits alone"):
+    with pytest.raises(UserError, match=rf"Several gives a {kind} for 2 images; expected logits alone"):
         classifier(torch.zeros(2, 1, 8, 8))
 
 
 def test_a_network_of_which_nothing_is_trained_is_named(digits: Digits, tmp_path: Path) -> None:
     classifier = Classifier(Several("detached"), 10, torch.optim.Adam)
-    with pytest.raises(MisconfigurationException, match="Nothing of Several is trained"):
+    with pytest.raises(UserError, match="Nothing of Several is trained"):
         quiet_trainer(tmp_path, max_epochs=1).fit(classifier, digits)
 
 
@@ -174,15 +174,13 @@ def test_given_weights_count_as_they_are(digits: Digits) -> None:
     "weights", [[1.0] * 9, [-1.0] + [1.0] * 9, [], [0.0] * 10, [1.0] * 9 + [math.nan], [1.0] * 9 + [math.inf]]
 )
 def test_refuses_weights_that_are_not_one_for_each_class(weights: list[float]) -> None:
-    with pytest.raises(
-        MisconfigurationException, match=r"model\.class_weights is .*; give 10 finite numbers of at least 0"
-    ):
+    with pytest.raises(UserError, match=r"model\.class_weights is .*; give 10 finite numbers of at least 0"):
         Classifier(MLP(64, 10), 10, sgd, class_weights=weights)
 
 
 def test_balanced_weights_need_data_that_know_their_counts(tmp_path: Path) -> None:
     loader = DataLoader(TensorDataset(torch.rand(4, 1, 8, 8), torch.arange(4)))
-    with pytest.raises(MisconfigurationException, match=r"does not say its class_counts; give numbers"):
+    with pytest.raises(UserError, match=r"does not say its class_counts; give numbers"):
         trainer(tmp_path).fit(Classifier(MLP(64, 10), 10, sgd, class_weights="balanced"), loader, loader)
 
 

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import yaml
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from core.user_error import UserError
 from scripts.benchmark import counterparts, main
 from tests.conftest import Run
 from tests.discovery import CONFIGS, ROOT
@@ -80,5 +80,5 @@ def test_augmentation_of_every_configuration_has_a_counterpart() -> None:
 
 def test_names_augmentation_that_has_none() -> None:
     policy = SimpleNamespace(class_path="kornia.augmentation.auto.RandAugment", init_args={})
-    with pytest.raises(MisconfigurationException, match="no RandAugment; leave the comparison out with --no-standard"):
+    with pytest.raises(UserError, match="no RandAugment; leave the comparison out with --no-standard"):
         counterparts([policy], (32, 32))

@@ -113,8 +113,8 @@ def test_mistakes_are_told_in_one_sentence(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text.png").write_text("text")
     for args, expected in (
-        (("by_hand", "--signal", "1,x"), "1,x is not one to 32 numbers"),
-        (("by_hand", "--kernel", "nan"), "nan is not one to 32 numbers"),
+        (("by_hand", "--signal", "1,x"), "1,x is not numbers; give one to 32"),
+        (("by_hand", "--kernel", "nan"), "nan is not numbers; give one to 32"),
         (("by_hand", "--signal", "1,2", "--kernel", "1,2,3"), "reaches further than the signal of 2"),
         (("by_hand", "--dilation", "3"), "reaches further than the image of 5"),
         (("by_hand", "--stride", "0"), "stride is 0"),

@@ -86,9 +86,9 @@ def test_removes_what_is_named(place: Path, script: Callable[..., Callable[..., 
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["--remove", "digits-012345678"], "There is no pack or feature cache digits-012345678; there are "),
-        (["--remove", "../../runs"], "There is no pack or feature cache ../../runs; there are "),
-        (["--remove", "photographs"], "There is no pack or feature cache photographs; there are "),
+        (["--remove", "digits-012345678"], "There is no pack or feature cache digits-012345678; choose from "),
+        (["--remove", "../../runs"], "There is no pack or feature cache ../../runs; choose from "),
+        (["--remove", "photographs"], "There is no pack or feature cache photographs; choose from "),
         (["nowhere"], "There is no folder nowhere; give the one that packs lie in, such as data/packs."),
         (["--remove-unneeded", "--runs", "nowhere"], "There is no folder nowhere, so that nothing says what runs need"),
     ],

@@ -62,7 +62,7 @@ def test_writes_what_runs_gave_and_does_none_twice(run: Any, tmp_path: Path, cap
 def test_goes_on_after_a_failure_and_says_why_once(run: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     rows = run("--only", "mnist/convnet", "digits/none", "digits/mlp", status=1)
     assert "not run: MNIST cannot be read from" in rows["mnist/convnet"][2]
-    assert rows["digits/none"][2] == "not run: there is no configs/digits/none.yaml"
+    assert rows["digits/none"][2] == "not run: there is no configs/digits/none.yaml; restore it."
     errors = [line for line in capfd.readouterr().err.splitlines() if "error: " in line]
     assert [line.split(": ")[1] for line in errors] == ["mnist/convnet", "digits/none"]
     assert rows["digits/mlp"][2].startswith(f"test {figures(tmp_path)[0]['metrics']['test/accuracy']:.4f} (reached)")
@@ -124,7 +124,7 @@ def test_says_when_a_figure_is_not_reached(run: Any, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["--only", "mnist/convnot"], "There is no experiment mnist/convnot; there are mnist/convnet"),
+        (["--only", "mnist/convnot"], "There is no experiment mnist/convnot; choose from mnist/convnet"),
         (["--seeds", "0"], "--seeds is 0"),
         (["--seeds", "x"], "--seeds is x"),
         (["--seeds", "99999999999"], "--seeds is 99999999999; give a whole number from 1 to"),

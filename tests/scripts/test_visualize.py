@@ -68,7 +68,7 @@ def test_a_network_without_convolutions(
     train: Callable[..., Run], visualize: Callable[..., Done], tmp_path: Path
 ) -> None:
     run = train("--trainer.max_epochs=1", "--model.network=models.mlp.MLP")
-    for command, expected in (("gradcam", "saliency and occlusion do without"), ("filters", "has no convolution")):
+    for command, expected in (("gradcam", "use saliency or occlusion"), ("filters", "has no convolution")):
         status, _, error = visualize(run.best, *asked(command), "--output", tmp_path / "x.png")
         assert status == 2
         assert expected in error

@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from torch import nn
 from torch.nn import functional as F
 
 from callbacks.diagnostics.range_test import DIVERGED, FEWEST_STEPS, UNSETTLED, RangeTest, smooth, suggest
+from core.user_error import UserError
 from datamodules.digits import Digits
 from models.classifier import Classifier
 from models.convnet import ConvNet
@@ -115,7 +115,7 @@ def test_stops_where_the_loss_diverges(digits: Digits, tmp_path: Path) -> None:
     ],
 )
 def test_refuses_what_makes_no_range(arguments: tuple[float, float, int], words: str) -> None:
-    with pytest.raises(MisconfigurationException, match=words):
+    with pytest.raises(UserError, match=words):
         RangeTest(*arguments)
 
 
@@ -153,5 +153,5 @@ def test_suggests_where_a_known_curve_is_steepest() -> None:
     ],
 )
 def test_says_why_it_suggests_nothing(losses: list[float], words: str) -> None:
-    with pytest.raises(MisconfigurationException, match=words):
+    with pytest.raises(UserError, match=words):
         suggest(LRS, losses)

@@ -49,11 +49,6 @@ def test_others_that_do_not_come_are_not_waited_for_for_ever(monkeypatch: pytest
         come_together(nobody)
 
 
-def test_others_that_will_never_come_are_not_waited_for() -> None:
-    with pytest.raises(PeerError, match=LOST):
-        come_together(nobody, lambda: True)
-
-
 def test_a_first_process_that_ends_is_not_waited_for() -> None:
     port = open_store("localhost", 0, is_first=True).port
     client = TCPStore("localhost", port, is_master=False)

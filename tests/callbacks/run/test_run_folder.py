@@ -5,9 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from callbacks.run.run_folder import hold, make_run_folder, newest_run, number_start, order_of_start, release_folders
+from core.user_error import UserError
 from scripts.train import main
 from tests.conftest import Run
 from tests.discovery import ROOT
@@ -21,9 +21,7 @@ def test_no_two_runs_share_a_folder(tmp_path: Path) -> None:
 
 def test_refuses_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(
-        MisconfigurationException, match=r"file/a/.* cannot be made: .*choose another place with --runs"
-    ):
+    with pytest.raises(UserError, match=r"file/a/.* cannot be made: .*choose another place with --runs"):
         make_run_folder(tmp_path / "file" / "a")
 
 
@@ -44,7 +42,7 @@ def test_all_processes_of_a_run_use_one_folder(tmp_path: Path, data_root: Path, 
 
 def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:
     hold(tmp_path)
-    with pytest.raises(MisconfigurationException, match="Another process is training in"):
+    with pytest.raises(UserError, match="Another process is training in"):
         hold(tmp_path)
     release_folders()
     hold(tmp_path)

@@ -4,9 +4,9 @@ import pytest
 import torch
 from kornia.augmentation import RandomCrop, RandomRotation
 from kornia.augmentation.auto import TrivialAugment
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import nn
 
+from core.user_error import UserError
 from datamodules.batching.per_image import PerImage
 from datamodules.batching.transform import Batch, BatchTransform, ModuleState, unnormalised
 from datamodules.digits import Digits
@@ -56,7 +56,7 @@ def test_draws_one_of_several_mixings_for_each_batch(batch: Batch) -> None:
 
 def test_refuses_augmentation_that_changes_the_size(batch: Batch) -> None:
     transform = BatchTransform([0.0], [1.0], [RandomRotation(10.0), RandomCrop((4, 4))], (), 10)
-    with pytest.raises(MisconfigurationException, match=r"images of \[1, 4, 4\] from \[1, 8, 8\]; give it .*\[8, 8\]"):
+    with pytest.raises(UserError, match=r"images of \[1, 4, 4\] from \[1, 8, 8\]; give it .*\[8, 8\]"):
         transform(batch, training=True)
 
 

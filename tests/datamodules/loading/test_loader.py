@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch.utils.data import Dataset
 
+from core.user_error import UserError
 from datamodules.loading.loader import TimedLoader, WorkerError, lost_worker
 
 
@@ -34,7 +34,7 @@ class Slow(Dataset[int]):
     def __getitem__(self, index: int) -> int:
         self.clock.seconds += 2
         if index == 3:
-            raise MisconfigurationException("Image 3 is gone.")
+            raise UserError("Image 3 is gone.")
         return index
 
 
@@ -54,7 +54,7 @@ def test_counts_what_its_user_waits_and_not_what_the_user_does(monkeypatch: pyte
 @pytest.mark.parametrize("workers", [0, 1])
 def test_what_is_refused_is_one_sentence_from_workers_too(workers: int) -> None:
     loader = TimedLoader(Slow(Clock()), batch_size=None, sampler=[2, 3], num_workers=workers)
-    with pytest.raises(MisconfigurationException) as error:
+    with pytest.raises(UserError) as error:
         list(loader)
     assert str(error.value) == "Image 3 is gone."
 

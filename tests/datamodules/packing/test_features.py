@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+from core.user_error import UserError
 from datamodules.batching.sampler import KeyedBatchSampler
 from datamodules.packing.features import Features, write_features
 from tests.discovery import ROOT
@@ -81,7 +81,7 @@ def test_a_killed_process_leaves_nothing_half_done(tmp_path: Path) -> None:
 import os, signal
 from pathlib import Path
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
+from core.user_error import UserError
 from datamodules.packing.features import write_features
 def chunks():
     yield 0, 0, torch.ones(2, 2)
@@ -111,7 +111,7 @@ def test_a_flipped_bit_is_noticed_where_it_is_read(tmp_path: Path, dtype: torch.
     whole = features.gather("train", 0, torch.arange(images))[0]
     assert torch.equal(whole, rows[0])
     features.gather("train", 1, torch.arange(images - 6))
-    with pytest.raises(MisconfigurationException, match=rf"{folder} holds other features than were written: .* remove"):
+    with pytest.raises(UserError, match=rf"{folder} holds other features than were written: .* remove"):
         features.gather("train", 1, torch.arange(images))
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from sklearn.datasets import load_digits
 
+from core.user_error import UserError
 from datamodules.packing import pack
 from datamodules.packing.pack import HEADER_BYTES, Pack, Source, write_pack
 from tests.discovery import ROOT
@@ -138,7 +138,7 @@ def test_a_header_that_numpy_stumbles_over_is_noticed(tmp_path: Path, source: So
 
 def test_refuses_an_empty_data_set(tmp_path: Path, source: Source) -> None:
     images, labels = source["train"]
-    with pytest.raises(MisconfigurationException, match="has no images"):
+    with pytest.raises(UserError, match="has no images"):
         write_pack(tmp_path / "pack", {"train": (np.asarray(images)[:0], labels[:0])}, NAMES)
 
 
@@ -180,7 +180,7 @@ def test_a_flipped_bit_is_noticed_wherever_it_is_before_anything_is_made_of_it(t
             byte = opened.read(1)[0]
             opened.seek(-1, 1)
             opened.write(bytes([byte ^ 1 << place % 8]))
-        with pytest.raises((ValueError, MisconfigurationException), match=str(tmp_path / "pack")):
+        with pytest.raises((ValueError, UserError), match=str(tmp_path / "pack")):
             Pack(tmp_path / "pack")[torch.tensor([place // 8 // (3 * 64), 0])]
         with file.open("r+b") as opened:
             opened.seek(HEADER_BYTES + place // 8)

@@ -3,8 +3,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+from core.user_error import UserError
 from datamodules.decoding import image_files
 from datamodules.decoding.image_files import fingerprint_files, look_through
 from datamodules.packing import remembered_times
@@ -84,7 +84,7 @@ def test_a_file_written_in_place_is_refused_and_the_next_start_finds_it(tmp_path
     assert recalled == first
     times.look_at_all()
     for _ in range(2):
-        with pytest.raises(MisconfigurationException, match=f"^{file} has been written to .* start again"):
+        with pytest.raises(UserError, match=f"^{file} has been written to .* start again"):
             times.refuse_changed()
     found, times = start(tmp_path, folder)
     assert found == fingerprint_files(folder) != first

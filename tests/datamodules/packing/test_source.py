@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+from core.user_error import UserError
 from datamodules.base import ImageDataModule
 from datamodules.digits import Digits
 from datamodules.packing.pack import Source
@@ -29,7 +29,7 @@ def test_reads_the_source_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_remedy_for_a_place_that_cannot_be_written_works(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(MisconfigurationException, match=r"choose another folder with --data\.packs\.$"):
+    with pytest.raises(UserError, match=r"choose another folder with --data\.packs\.$"):
         Digits(root=tmp_path / "file").prepare_data()
     data = Digits(root=tmp_path / "file", packs=tmp_path / "packs")
     data.prepare_data()
@@ -191,22 +191,20 @@ def test_a_full_disk_leaves_nothing_half_done(tmp_path: Path, monkeypatch: pytes
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(np, "save", full)
-    with pytest.raises(
-        MisconfigurationException, match=r"No space left on device; choose another folder with --data\.packs"
-    ):
+    with pytest.raises(UserError, match=r"No space left on device; choose another folder with --data\.packs"):
         prepared(tmp_path)
     assert not [path for path in (tmp_path / "packs").iterdir() if path.suffix != ".lock"]
 
 
 def test_says_where_a_missing_source_belongs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Digits, "read", lambda self: np.load(self.root / "digits.npz"))
-    with pytest.raises(MisconfigurationException, match=r"Digits cannot be read from .*digits\.npz: No such file"):
+    with pytest.raises(UserError, match=r"Digits cannot be read from .*digits\.npz: No such file"):
         Digits(root=tmp_path).prepare_data()
 
 
 def test_refuses_a_root_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(MisconfigurationException, match=r"cannot be packed in .*choose another folder"):
+    with pytest.raises(UserError, match=r"cannot be packed in .*choose another folder"):
         Digits(root=tmp_path / "file").prepare_data()
 
 

@@ -4,9 +4,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from sklearn.datasets import load_digits
 
+from core.user_error import UserError
 from datamodules.decoding.image_files import listed
 from datamodules.digits import Digits
 from datamodules.packing.source_check import checked
@@ -17,7 +17,7 @@ NAMES = tuple("0123456789")
 
 
 def sentence(source: Any, names: Any = NAMES, shape: Any = (1, 8, 8)) -> str:
-    with pytest.raises(MisconfigurationException) as error:
+    with pytest.raises(UserError) as error:
         checked("Scans", source, names, shape)
     assert "\n" not in str(error.value)
     assert str(error.value).endswith(".")
@@ -104,13 +104,13 @@ def test_any_whole_numbers_are_labels(labels: Any) -> None:
     ],
 )
 def test_what_a_data_set_declares(declared: dict[str, Any], words: str) -> None:
-    with pytest.raises(MisconfigurationException) as error:
+    with pytest.raises(UserError) as error:
         type("Scans", (Digits,), declared)()
     assert str(error.value).startswith(f"Scans.{words}")
 
 
 def test_is_asked_before_anything_is_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Digits, "read", lambda self: {"train": (IMAGES / 255, LABELS)})
-    with pytest.raises(MisconfigurationException, match=r"Digits\.read: the train images are float64"):
+    with pytest.raises(UserError, match=r"Digits\.read: the train images are float64"):
         Digits(root=tmp_path).prepare_data()
     assert not [path for path in (tmp_path / "packs").iterdir() if path.suffix != ".lock"]

@@ -6,10 +6,10 @@ from typing import Any, BinaryIO
 
 import pytest
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+from core.durable_file import part_of, publish
+from core.user_error import UserError
 from models.serialization.checkpoint import VERSION, DurableCheckpointIO, newest_checkpoint, read_checkpoint
-from models.serialization.durable_file import part_of, publish
 from tests.conftest import Run
 from tests.discovery import ROOT
 
@@ -22,7 +22,7 @@ def test_gives_what_was_saved(tmp_path: Path) -> None:
 
 
 def test_refuses_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(MisconfigurationException, match=r"There is no checkpoint .*none\.ckpt; give"):
+    with pytest.raises(UserError, match=r"There is no checkpoint .*none\.ckpt; give"):
         read_checkpoint(tmp_path / "none.ckpt")
 
 
@@ -30,20 +30,20 @@ def test_refuses_a_missing_file(tmp_path: Path) -> None:
 def test_refuses_a_truncated_file(tmp_path: Path, size: int) -> None:
     torch.save(WHOLE, tmp_path / "whole.ckpt")
     (tmp_path / "part.ckpt").write_bytes((tmp_path / "whole.ckpt").read_bytes()[:size])
-    with pytest.raises(MisconfigurationException, match=r"part\.ckpt cannot be read"):
+    with pytest.raises(UserError, match=r"part\.ckpt cannot be read"):
         read_checkpoint(tmp_path / "part.ckpt")
 
 
 def test_refuses_code(tmp_path: Path) -> None:
     torch.save(WHOLE | {"hook": print}, tmp_path / "code.ckpt")
-    with pytest.raises(MisconfigurationException, match="holds code"):
+    with pytest.raises(UserError, match="holds code"):
         read_checkpoint(tmp_path / "code.ckpt")
 
 
 @pytest.mark.parametrize("version", ["999.0", "999.0.dev1+local", "the next"])
 def test_refuses_what_a_newer_version_has_written_and_names_both(tmp_path: Path, version: str) -> None:
     torch.save(WHOLE | {"versions": {"kindling": version}}, tmp_path / "newer.ckpt")
-    with pytest.raises(MisconfigurationException) as refusal:
+    with pytest.raises(UserError) as refusal:
         read_checkpoint(tmp_path / "newer.ckpt")
     assert f"newer.ckpt was written by Kindling {version}, this is Kindling {VERSION};" in str(refusal.value)
 
@@ -63,7 +63,7 @@ def test_the_package_has_the_version_that_checkpoints_carry() -> None:
 @pytest.mark.parametrize("other", [{"state_dict": {}}, torch.zeros(3)])
 def test_refuses_another_programs_file(tmp_path: Path, other: object) -> None:
     torch.save(other, tmp_path / "other.ckpt")
-    with pytest.raises(MisconfigurationException, match="no checkpoint of this program"):
+    with pytest.raises(UserError, match="no checkpoint of this program"):
         read_checkpoint(tmp_path / "other.ckpt")
 
 
@@ -129,7 +129,7 @@ def test_a_changed_bit_is_noticed_wherever_it_matters(tmp_path: Path) -> None:
         (tmp_path / "changed.ckpt").write_bytes(changed)
         try:
             weight = read_checkpoint(tmp_path / "changed.ckpt")["state_dict"]["weight"]
-        except MisconfigurationException:
+        except UserError:
             noticed += 1
         else:
             assert torch.equal(weight, WHOLE["state_dict"]["weight"])

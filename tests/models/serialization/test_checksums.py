@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 import models.serialization.checksums
+from core.user_error import UserError
 from models.serialization.checkpoint import newest_checkpoint, read_checkpoint
 from models.serialization.checksums import damaged_part
 from models.serialization.pretrained import read_weights
@@ -91,7 +91,7 @@ def test_an_archive_larger_than_its_file_is_refused_before_it_is_read(
     monkeypatch.setattr(zipfile.ZipFile, "open", refuse)
     with pytest.raises(ValueError, match=r"compressed|larger than the whole"):
         damaged_part(tmp_path / "a.ckpt")
-    with pytest.raises(MisconfigurationException, match="truncated or damaged"):
+    with pytest.raises(UserError, match="truncated or damaged"):
         read_checkpoint(tmp_path / "a.ckpt")
     with pytest.raises(ValueError, match="cannot be read"):
         read_weights(tmp_path / "a.ckpt")

@@ -12,10 +12,10 @@ import pytest
 import torch
 from jsonargparse import ArgumentParser
 from jsonargparse._common import parsing_settings
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 
+from core.user_error import UserError
 from datamodules.base import ImageDataModule
 from models.classifier import Classifier
 from models.serialization.class_path import KNOWN, check_classes, known_classes
@@ -32,7 +32,7 @@ FUNCTION_IN_DATA = (  # one of the kind that kornia's annotation asks for
 
 @pytest.mark.parametrize("value", [math.sqrt, partial(print, 1), [1].append, {"class_path": "torch.hub.load"}])
 def test_refuses_functions_anywhere(value: Any) -> None:
-    with pytest.raises(MisconfigurationException, match=r"A file names .* as network\.layers\.1, which is a function"):
+    with pytest.raises(UserError, match=r"A file names .* as network\.layers\.1, which is a function"):
         check_classes({"network": {"layers": [1, value]}}, "A file")
 
 
@@ -70,7 +70,7 @@ def test_a_configuration_runs_no_function(
 
 def test_nor_does_one_about_data_alone(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text(FUNCTION_IN_DATA)
-    with pytest.raises(MisconfigurationException, match="which is a function"):
+    with pytest.raises(UserError, match="which is a function"):
         build_data(["--config", str(tmp_path / "a.yaml")])
 
 
@@ -82,15 +82,13 @@ def test_nor_does_a_checkpoint(
     checkpoint["hyper_parameters"]["optimizer"] = hub
     checkpoint["config"]["model"]["optimizer"] = hub
     torch.save(checkpoint, tmp_path / "strange.ckpt")
-    with pytest.raises(MisconfigurationException, match=r"strange\.ckpt names torch\.hub\.load as optimizer"):
+    with pytest.raises(UserError, match=r"strange\.ckpt names torch\.hub\.load as optimizer"):
         Classifier.load_from_checkpoint(tmp_path / "strange.ckpt")
     assert "torch.hub.load" in refused("test", "--ckpt_path", tmp_path / "strange.ckpt")
     assert not (tmp_path / "ran").exists()
     checkpoint["hyper_parameters"]["network"] = {"class_path": "fractions.Fraction", "init_args": {}}
     torch.save(checkpoint, tmp_path / "strange.ckpt")
-    with pytest.raises(
-        MisconfigurationException, match=r"strange\.ckpt names fractions\.Fraction, whose code is not run"
-    ):
+    with pytest.raises(UserError, match=r"strange\.ckpt names fractions\.Fraction, whose code is not run"):
         Classifier.load_from_checkpoint(tmp_path / "strange.ckpt")
 
 

@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+from core.user_error import UserError
 from models.training.monitor import basis, direction, still_holds
 
 LOWER = (
@@ -25,16 +25,14 @@ def test_the_direction_follows_from_the_name(names: str, expected: str) -> None:
 
 @pytest.mark.parametrize("name", UNKNOWN.split())
 def test_a_name_that_says_no_direction_needs_a_mode(name: str) -> None:
-    with pytest.raises(
-        MisconfigurationException, match=f"checkpoint.monitor is {name}, whose .* give checkpoint.mode min or max"
-    ):
+    with pytest.raises(UserError, match=f"checkpoint.monitor is {name}, whose .* give checkpoint.mode min or max"):
         direction(name, None, "checkpoint")
     assert direction(name, "min", "checkpoint") == "min"
 
 
 def test_what_is_given_holds_if_it_is_a_direction() -> None:
     assert direction("val/loss", "max", "checkpoint") == "max"
-    with pytest.raises(MisconfigurationException, match=r"checkpoint.mode is mean; give max or min"):
+    with pytest.raises(UserError, match=r"checkpoint.mode is mean; give max or min"):
         direction("val/loss", "mean", "checkpoint")
 
 

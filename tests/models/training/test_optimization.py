@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+from core.user_error import UserError
 from datamodules.digits import Digits
 from models.classifier import Classifier
 from models.mlp import MLP
@@ -209,7 +209,7 @@ def test_an_optimizer_goes_on_with_other_arguments_if_it_has_what_they_need(
     first.save_checkpoint(tmp_path / "first.ckpt")
     second = quiet_trainer(tmp_path, max_epochs=2, limit_train_batches=2, limit_val_batches=0)
     model = Classifier(MLP(64, 10), 10, partial(after, lr=0.02))
-    with pytest.raises(MisconfigurationException, match=words) if words else nullcontext():
+    with pytest.raises(UserError, match=words) if words else nullcontext():
         second.fit(model, digits, ckpt_path=tmp_path / "first.ckpt", weights_only=True)
         assert second.optimizers[0].param_groups[0]["lr"] == 0.02
 

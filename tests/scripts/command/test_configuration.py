@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+from core.user_error import UserError
 from scripts.command.configuration import merge, mistakes_in_one_sentence, one_sentence, read_config, switch_classes
 from scripts.training.seeds_plan import Reading
 
@@ -74,12 +74,12 @@ def test_other_flags_clear_nothing(flags: list[str]) -> None:
 )
 def test_refuses_what_is_no_configuration(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "bad.yaml").write_text(text)
-    with pytest.raises(MisconfigurationException, match=rf"bad\.yaml {words}"):
+    with pytest.raises(UserError, match=rf"bad\.yaml {words}"):
         read_config(tmp_path / "bad.yaml")
 
 
 def test_refuses_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(MisconfigurationException, match=r"none\.yaml cannot be read: No such file"):
+    with pytest.raises(UserError, match=r"none\.yaml cannot be read: No such file"):
         read_config(tmp_path / "none.yaml")
 
 

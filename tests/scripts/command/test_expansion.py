@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 from jsonargparse import Namespace
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+from core.user_error import UserError
 from scripts.command.expansion import expand, expand_all, to_path
 
 
@@ -41,15 +41,15 @@ def test_home_and_variables_are_replaced_and_nothing_else(text: str, expected: s
 
 @pytest.mark.parametrize("text", ["${NOT_SET}/x", "a/${EMPTY}", "${DISK:-/tmp}/x", "${}", "~/${NOT_SET}"])
 def test_a_variable_that_is_not_set_is_named(text: str) -> None:
-    with pytest.raises(MisconfigurationException, match=r"names the environment variable .*, which is not set; set it"):
+    with pytest.raises(UserError, match=r"names the environment variable .*, which is not set; set it"):
         expand(text)
 
 
 def test_a_variable_without_braces_is_no_folder() -> None:
     for refused in (expand, to_path):
-        with pytest.raises(MisconfigurationException, match=r"\$DISK/x begins with .*; write it as \$\{DISK\}"):
+        with pytest.raises(UserError, match=r"\$DISK/x begins with .*; write it as \$\{DISK\}"):
             refused("$DISK/x")
-    with pytest.raises(MisconfigurationException, match=r"write it as \$\{DISK\}"):
+    with pytest.raises(UserError, match=r"write it as \$\{DISK\}"):
         to_path("$DISK")
     assert expand("$DISK") == "$DISK", "which may be a class"
 
@@ -64,5 +64,5 @@ def test_every_value_of_a_configuration_is_expanded() -> None:
 
 
 def test_none_is_no_folder() -> None:
-    with pytest.raises(MisconfigurationException, match="write null"):
+    with pytest.raises(UserError, match="write null"):
         expand_all(namespace(packs=Path("None")))

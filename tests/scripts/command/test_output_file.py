@@ -1,8 +1,8 @@
 from pathlib import Path
 
 import pytest
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+from core.user_error import UserError
 from scripts.command.output_file import refuse_output
 
 
@@ -13,7 +13,7 @@ def test_takes_a_new_file_and_leaves_nothing(tmp_path: Path) -> None:
 
 def test_keeps_what_is_there_unless_told_otherwise(tmp_path: Path) -> None:
     (tmp_path / "old").write_text("kept")
-    with pytest.raises(MisconfigurationException, match="old is there already; replace it with --overwrite"):
+    with pytest.raises(UserError, match="old is there already; replace it with --overwrite"):
         refuse_output(tmp_path / "old", overwrite=False)
     refuse_output(tmp_path / "old", overwrite=True)
     assert (tmp_path / "old").read_text() == "kept"
@@ -21,5 +21,5 @@ def test_keeps_what_is_there_unless_told_otherwise(tmp_path: Path) -> None:
 
 def test_refuses_what_cannot_be_written(tmp_path: Path) -> None:
     for output, reason in ((tmp_path, "it is a folder"), (tmp_path / "missing" / "file", "No such file or directory")):
-        with pytest.raises(MisconfigurationException, match=f"cannot be written: {reason}; choose another file"):
+        with pytest.raises(UserError, match=f"cannot be written: {reason}; choose another file"):
             refuse_output(output, overwrite=True)

@@ -1,9 +1,9 @@
 from pathlib import Path
 
 import pytest
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from PIL import Image, ImageShow
 
+from core.user_error import UserError
 from scripts.command.picture_file import picture_file, save_picture, show_picture
 
 
@@ -17,16 +17,16 @@ def test_a_file_that_can_be_written_is_left_as_it_is(tmp_path: Path) -> None:
 
 
 def test_names_a_format_that_is_none(tmp_path: Path) -> None:
-    with pytest.raises(MisconfigurationException, match=r"give a name that ends in \.png or \.jpg"):
+    with pytest.raises(UserError, match=r"give a name that ends in \.png or \.jpg"):
         picture_file(str(tmp_path / "x.txt"))
 
 
 def test_names_a_folder_that_has_gone(tmp_path: Path) -> None:
-    with pytest.raises(MisconfigurationException, match="choose another file with --output"):
+    with pytest.raises(UserError, match="choose another file with --output"):
         save_picture(Image.new("RGB", (1, 1)), tmp_path / "none" / "x.png")
 
 
 def test_says_where_the_picture_is_when_nothing_can_show_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ImageShow, "show", lambda picture: False)
-    with pytest.raises(MisconfigurationException, match=r"open x\.png elsewhere"):
+    with pytest.raises(UserError, match=r"open x\.png elsewhere"):
         show_picture(Image.new("RGB", (1, 1)), Path("x.png"))

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+from core.user_error import UserError
 from scripts.comparison import paired
 from scripts.comparison.comparison import Group, compare_runs
 from scripts.comparison.paired import Answers, answers_of, compare_groups, on_the_same_images, over_runs, told
@@ -48,14 +48,14 @@ def test_an_evaluation_is_used_if_it_is_of_the_same_test(
     expected = answers_of(read, [])
 
     def refuse(checkpoint: Path) -> NoReturn:
-        raise MisconfigurationException("it is predicted")
+        raise UserError("it is predicted")
 
     def is_used() -> bool:
         with monkeypatch.context() as patched:
             patched.setattr(paired, "load_trained", refuse)
             try:
                 return answers_of(read, []) == expected
-            except MisconfigurationException:
+            except UserError:
                 return False
 
     assert not is_used()
@@ -109,9 +109,9 @@ def test_one_image_identical_predictions_and_no_mistakes() -> None:
 
 
 def test_other_classes_and_other_images_are_refused() -> None:
-    with pytest.raises(MisconfigurationException, match="only A has b; only B has c"):
+    with pytest.raises(UserError, match="only A has b; only B has c"):
         on_the_same_images(group("A"), group("B"), answers("ab"), answers("ac", "ac"))
-    with pytest.raises(MisconfigurationException, match=r"A was tested on 2 images, B on 3, of which 2 have the same"):
+    with pytest.raises(UserError, match=r"A was tested on 2 images, B on 3, of which 2 have the same"):
         on_the_same_images(group("A"), group("B"), answers("ab"), answers("aba"))
 
 

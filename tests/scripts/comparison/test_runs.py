@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+from core.user_error import UserError
 from scripts.comparison.runs import find_runs, read_all, read_run, settings_of
 from tests.conftest import Run
-from tests.models.serialization.test_plain_data import BOMB
+from tests.core.test_plain_data import BOMB
 
 
 def write_run(folder: Path, *, seed: int = 0, accuracy: float | None = 0.9, **config: object) -> Path:
@@ -79,9 +79,9 @@ def test_runs_are_found_from_where_one_is(tmp_path: Path, monkeypatch: pytest.Mo
 def test_what_holds_no_run_is_told(tmp_path: Path) -> None:
     (tmp_path / "half" / "checkpoints").mkdir(parents=True)
     for name in ("none", "no*", "half/checkpoints"):
-        with pytest.raises(MisconfigurationException, match="is no run and holds none"):
+        with pytest.raises(UserError, match="is no run and holds none"):
             find_runs(str(tmp_path / name))
-    with pytest.raises(MisconfigurationException, match=r"has no config\.yaml"):
+    with pytest.raises(UserError, match=r"has no config\.yaml"):
         find_runs(str(tmp_path / "half"))
 
 
@@ -147,7 +147,7 @@ def test_settings_are_those_that_could_matter() -> None:
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_a_file_that_may_not_be_read_is_told(tmp_path: Path) -> None:
     (write_run(tmp_path / "x/one") / "results.json").chmod(0)
-    with pytest.raises(MisconfigurationException, match="Permission denied"):
+    with pytest.raises(UserError, match="Permission denied"):
         read_run(tmp_path / "x/one")
 
 

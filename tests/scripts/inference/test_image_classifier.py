@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_image
 
+from core.user_error import UserError
 from datamodules.decoding.image_file import UnreadableImageError
 from scripts.inference.image_classifier import ImageClassifier, Prediction, load_classifier
 from scripts.inference.predictions import predict_split
@@ -134,7 +134,7 @@ def test_what_is_no_image_is_refused(classifier: ImageClassifier, tmp_path: Path
     with Image.open(half) as opened, pytest.raises(UnreadableImageError, match="truncated"):
         classifier(opened)
     for nothing in (None, 3, SCANS[0].astype(float), torch.zeros(1, 1, 8, 8), np.zeros((8, 8, 5), np.uint8)):
-        with pytest.raises(MisconfigurationException, match=r"is no image: give a path, an image of Pillow"):
+        with pytest.raises(UserError, match=r"is no image: give a path, an image of Pillow"):
             classifier(nothing)  # type: ignore[arg-type]
 
 
@@ -153,12 +153,12 @@ def test_channels_that_no_file_has_come_as_arrays(train: Callable[..., Run], tmp
     of_tensor = classifier(torch.from_numpy(array).permute(2, 0, 1))
     assert isinstance(of_tensor, Prediction)
     assert np.array_equal(of_tensor.logits, found.logits)
-    with pytest.raises(MisconfigurationException, match="takes images of 2 channels, a file has 1 or 3"):
+    with pytest.raises(UserError, match="takes images of 2 channels, a file has 1 or 3"):
         classifier(tmp_path / "x.png")
 
 
 def test_a_checkpoint_that_does_not_say_what_it_takes_is_refused(train: Callable[..., Run], tmp_path: Path) -> None:
     checkpoint = torch.load(train(*SHORT).best, weights_only=True)
     torch.save(checkpoint | {"class_names": [], "preprocessing": {}}, tmp_path / "bare.ckpt")
-    with pytest.raises(MisconfigurationException, match="does not say what its classes are called"):
+    with pytest.raises(UserError, match="does not say what its classes are called"):
         load_classifier(tmp_path / "bare.ckpt")

@@ -4,9 +4,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from PIL import Image
 
+from core.user_error import UserError
 from scripts.inference.input_images import input_images
 
 LATIN = os.fsdecode(b"caf\xe9.png")
@@ -81,7 +81,7 @@ def test_lists_come_from_files_and_standard_input(
 )
 def test_what_leads_nowhere_is_refused(photos: Path, paths: list[str], lists: list[str], expected: str) -> None:
     (photos / "blank.txt").write_text("\n \n")
-    with pytest.raises(MisconfigurationException, match=expected):
+    with pytest.raises(UserError, match=expected):
         input_images(paths, lists)
 
 

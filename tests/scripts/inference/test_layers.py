@@ -1,9 +1,9 @@
 import pytest
 import torch
 import torchvision
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import nn
 
+from core.user_error import UserError
 from models.convnet import ConvNet
 from models.mlp import MLP
 from scripts.inference.layers import find_layer, grad_cam, last_maps, layer_outputs, occlusion, saliency
@@ -37,9 +37,9 @@ def test_outputs_are_not_those_that_the_next_layer_has_written_over() -> None:
 
 def test_a_layer_that_is_not_there_is_answered_with_names_that_are_near() -> None:
     network = torchvision.models.resnet18(num_classes=3)
-    with pytest.raises(MisconfigurationException, match=r"no such layer; did you mean layer4.1.conv2"):
+    with pytest.raises(UserError, match=r"no such layer; did you mean layer4.1.conv2"):
         find_layer(network, "layer4.1.conv")
-    with pytest.raises(MisconfigurationException, match="without --layer to list them"):
+    with pytest.raises(UserError, match="without --layer to list them"):
         find_layer(network, "?")
 
 
@@ -83,7 +83,7 @@ def test_grad_cam_of_layers_that_work_in_place(name: str) -> None:
 def test_grad_cam_of_a_layer_without_maps_is_refused() -> None:
     network = MLP(64, 3).eval()
     layer = next(name for name, module in network.named_modules() if isinstance(module, nn.Linear))
-    with pytest.raises(MisconfigurationException, match="not maps; Grad-CAM needs a convolution"):
+    with pytest.raises(UserError, match="not maps; Grad-CAM needs a convolution"):
         grad_cam(network, layer, images(), CLASSES)
 
 

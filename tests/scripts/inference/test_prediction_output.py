@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+from core.user_error import UserError
 from scripts.inference.prediction_output import OutputError, Row, Terminal, columns_for, output_file
 
 NAMES = ["cat", 'a "dog", or\ntwo', "caf\udce9"]
@@ -97,7 +97,7 @@ def test_what_is_there_is_kept_unless_told_otherwise(tmp_path: Path, ending: str
     file = tmp_path / f"out.{ending}"
     write(file, ROWS)
     content = file.read_bytes()
-    with pytest.raises(MisconfigurationException, match=r"is there already; go on with it \(--resume\)"):
+    with pytest.raises(UserError, match=r"is there already; go on with it \(--resume\)"):
         output_file(file, COLUMNS)
     assert file.read_bytes() == content
     assert [row[:4] for row in write(file, ROWS, resume=True)] == [row[:4] for row in ROWS]
@@ -111,7 +111,7 @@ def test_a_parquet_file_appears_when_it_is_whole(tmp_path: Path) -> None:
     file = tmp_path / "out.parquet"
     write(file, ROWS[:4], finish=False)
     assert [found.name for found in tmp_path.iterdir()] == ["out.parquet.part"]
-    with pytest.raises(MisconfigurationException, match=r"out\.parquet\.part is there already"):
+    with pytest.raises(UserError, match=r"out\.parquet\.part is there already"):
         output_file(file, COLUMNS)
 
 
@@ -120,7 +120,7 @@ def test_a_parquet_file_appears_when_it_is_whole(tmp_path: Path) -> None:
 def test_files_of_others_are_not_gone_on_with(tmp_path: Path, content: str, ending: str) -> None:
     file = tmp_path / f"out.{ending}"
     file.write_text(content)
-    with pytest.raises(MisconfigurationException, match=r"out\.\w+ cannot be gone on with: .* --overwrite"):
+    with pytest.raises(UserError, match=r"out\.\w+ cannot be gone on with: .* --overwrite"):
         output_file(file, COLUMNS, resume=True)
     assert file.read_text() == content
 
@@ -129,7 +129,7 @@ def test_files_of_others_are_not_gone_on_with(tmp_path: Path, content: str, endi
 def test_other_columns_and_damaged_rows_are_not_gone_on_with(tmp_path: Path, ending: str) -> None:
     file = tmp_path / f"out.{ending}"
     write(file, ROWS, width=5)
-    with pytest.raises(MisconfigurationException, match="cannot be gone on with: "):
+    with pytest.raises(UserError, match="cannot be gone on with: "):
         output_file(file, COLUMNS, resume=True)
     if ending != "parquet":
         file.unlink()
@@ -137,9 +137,7 @@ def test_other_columns_and_damaged_rows_are_not_gone_on_with(tmp_path: Path, end
         lines = file.read_bytes().split(b"\n")
         damaged = b"\n".join([*lines[:3], b"\0" * 40, *lines[4:]])
         file.write_bytes(damaged)
-        with pytest.raises(
-            MisconfigurationException, match=r"its row [34] is not what this command would have written"
-        ):
+        with pytest.raises(UserError, match=r"its row [34] is not what this command would have written"):
             output_file(file, COLUMNS, resume=True)
         assert file.read_bytes() == damaged
 
@@ -156,7 +154,7 @@ def test_one_process_at_a_time(tmp_path: Path, ending: str) -> None:
     ) as other:
         assert other.stdout
         assert other.stdout.read(1) == "1"
-        with pytest.raises(MisconfigurationException, match="Another process is writing"):
+        with pytest.raises(UserError, match="Another process is writing"):
             output_file(file, COLUMNS, resume=True)
         other.communicate("")
     assert len(write(file, ROWS, resume=True)) == 3
@@ -197,7 +195,7 @@ def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
         ("none/out.parquet", "cannot be written: No such file"),
         ("folder.csv", "cannot be written: Is a directory"),
     ):
-        with pytest.raises(MisconfigurationException, match=expected):
+        with pytest.raises(UserError, match=expected):
             output_file(tmp_path / name, COLUMNS, overwrite=True)
 
 

@@ -4,10 +4,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from core.user_error import UserError
 from scripts.inference.shown_image import as_network_sees, shown_image
 from scripts.inference.trained import data_of, load_trained
 from tests.conftest import Run
@@ -38,11 +38,11 @@ def test_images_that_are_not_there_or_cannot_be_read_are_refused(train: Callable
         (str(tmp_path / "empty.png"), "the file is empty"),
         (str(tmp_path / "text.png"), "it is no image"),
         (str(tmp_path), "Is a directory"),
-        ("train[1797]", "the source has 1,797 in train; numbers begin at 0"),
+        ("train[1797]", "the source has 1,797 in train; give a number"),
         ("val[0]", "the source has 1,797 in train"),
     ):
-        with pytest.raises(MisconfigurationException, match=expected):
+        with pytest.raises(UserError, match=expected):
             shown_image(name, run.best, classifier)
     classifier.preprocessing["channels"] = 5
-    with pytest.raises(MisconfigurationException, match="takes images of 5 channels"):
+    with pytest.raises(UserError, match="takes images of 5 channels"):
         shown_image(str(tmp_path / "text.png"), run.best, classifier)

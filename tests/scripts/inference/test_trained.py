@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from PIL import Image
 
+from core.user_error import UserError
 from datamodules.batching.randomness import random_key
 from datamodules.batching.split import stratified_split
 from scripts.inference.predictions import predict_split
@@ -89,15 +89,15 @@ def test_the_last_checkpoint_where_there_is_no_best(train: Callable[..., Run], t
     (run.folder / "results.json").write_text("[")
     assert find_checkpoint(run.folder) == run.last
     assert run_of(tmp_path / "some" / "x.ckpt") is None
-    with pytest.raises(MisconfigurationException, match="no folder of a run with a checkpoint"):
+    with pytest.raises(UserError, match="no folder of a run with a checkpoint"):
         find_checkpoint(tmp_path)
 
 
 def test_a_damaged_and_a_missing_checkpoint_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(MisconfigurationException, match="There is no checkpoint"):
+    with pytest.raises(UserError, match="There is no checkpoint"):
         load_trained(tmp_path / "none.ckpt")
     (tmp_path / "x.ckpt").write_bytes(b"PK")
-    with pytest.raises(MisconfigurationException, match="truncated or damaged"):
+    with pytest.raises(UserError, match="truncated or damaged"):
         load_trained(tmp_path / "x.ckpt")
 
 
@@ -110,7 +110,7 @@ def test_a_network_that_cannot_be_built_again_is_told(train: Callable[..., Run],
         ({"hyper_parameters": gone}, "models.gone.Gone"),
     ):
         torch.save(checkpoint | changed, tmp_path / "x.ckpt")
-        with pytest.raises(MisconfigurationException, match=f"cannot be built again: .*{told}") as error:
+        with pytest.raises(UserError, match=f"cannot be built again: .*{told}") as error:
             load_trained(tmp_path / "x.ckpt")
         assert "\n" not in str(error.value)
 
@@ -118,12 +118,12 @@ def test_a_network_that_cannot_be_built_again_is_told(train: Callable[..., Run],
 def test_data_of_other_classes_or_another_shape_are_refused(train: Callable[..., Run], tmp_path: Path) -> None:
     run = train(*SHORT, "--data.classes", "[3,8,5]")
     classifier = load_trained(run.best)
-    with pytest.raises(MisconfigurationException, match=r"only Digits has 0, 1, 2, 4, 6 and 2 more"):
+    with pytest.raises(UserError, match=r"only Digits has 0, 1, 2, 4, 6 and 2 more"):
         data_of(run.best, classifier, ["--data.classes", "null"])
-    with pytest.raises(MisconfigurationException, match="their order differs, from 3 and 8 on"):
+    with pytest.raises(UserError, match="their order differs, from 3 and 8 on"):
         data_of(run.best, classifier, ["--data.classes", "[8,3,5]"])
     classifier.preprocessing["image_size"] = [9, 9]
-    with pytest.raises(MisconfigurationException, match=r"gives images of 1x8x8, .* was trained on 1x9x9"):
+    with pytest.raises(UserError, match=r"gives images of 1x8x8, .* was trained on 1x9x9"):
         data_of(run.best, classifier, [])
 
 
@@ -136,7 +136,7 @@ def test_a_checkpoint_that_does_not_know_its_data_asks_for_them(
     file = tmp_path / "bare.ckpt"
     torch.save(checkpoint, file)
     classifier = load_trained(file)
-    with pytest.raises(MisconfigurationException, match="give them with --data"):
+    with pytest.raises(UserError, match="give them with --data"):
         data_of(file, classifier, [])
     data = data_of(file, classifier, ["--data", "datamodules.digits.Digits", "--data.root", str(data_root)])
     assert len(data.splits["test"]) == 359
@@ -144,7 +144,7 @@ def test_a_checkpoint_that_does_not_know_its_data_asks_for_them(
 
 def test_names_the_classes_that_differ() -> None:
     refuse_other_classes(["a"], ["a"], "x", "y")
-    with pytest.raises(MisconfigurationException, match="only x has b; only y has c"):
+    with pytest.raises(UserError, match="only x has b; only y has c"):
         refuse_other_classes(["a", "b"], ["a", "c"], "x", "y")
 
 

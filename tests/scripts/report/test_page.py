@@ -6,7 +6,7 @@ import pytest
 from jinja2 import DictLoader
 from PIL import Image
 
-from models.serialization.durable_file import replace_file
+from core.durable_file import replace_file
 from scripts.report.page import TEMPLATES, embedded, write_page
 
 PAGE = "report/page.html"

@@ -2,12 +2,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch.optim.lr_scheduler import ConstantLR
 
 from callbacks.run.interruption import Interruption
+from core.user_error import UserError
 from scripts.training.dry_run import DryRun
 
 
@@ -62,5 +62,5 @@ def test_its_epochs_unfreeze_nothing(data_root: Path) -> None:
 
 def test_begins_anew(tmp_path: Path, data_root: Path, train: Any) -> None:
     run = train("--trainer.max_epochs=1")
-    with pytest.raises(MisconfigurationException, match=r"leave it out, or give that run's config\.yaml with --config"):
+    with pytest.raises(UserError, match=r"leave it out, or give that run's config\.yaml with --config"):
         DryRun(["--ckpt_path", str(run.last)], Watch(), {}, scheduled=True)

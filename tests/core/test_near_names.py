@@ -1,4 +1,4 @@
-from models.serialization.near_names import near_names
+from core.near_names import near_names
 
 
 def test_offers_the_nearest_first_and_few_of_them() -> None:

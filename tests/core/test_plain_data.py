@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from models.serialization.plain_data import check_plain, parse_yaml, read_json, read_yaml
+from core.plain_data import check_plain, parse_yaml, read_json, read_yaml
 
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12)

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from datamodules.packing.whole_folder import refuse_too_much, whole_folder
+from core.whole_folder import refuse_too_much, whole_folder
 
 
 def write(folder: Path, *names: str) -> None:

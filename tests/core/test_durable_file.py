@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.serialization.durable_file import copy_whole, link_whole, remove_leftovers, replacing
+from core.durable_file import copy_whole, link_whole, remove_leftovers, replacing
 from tests.scripts.test_export import disk_of
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from datamodules.decoding.names import distinct_names, escape_name
+from core.names import distinct_names, escape_name
 
 
 @pytest.mark.parametrize("name", ["cat.0.jpg", "Käse, 猫 & <b>.png", "a b"])

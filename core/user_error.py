@@ -1,0 +1,8 @@
+"""The error that a user can mend."""
+
+
+class UserError(Exception):
+    """Something that the user has given cannot be used; the message says what, and what to do.
+
+    Commands print the message without a traceback and end with exit status 2.
+    """
