@@ -94,7 +94,7 @@ def measure(flags: list[str], steps: int, seconds: float, standard: bool) -> dic
             "waiting": median(clock.waiting),
         }
         if standard:
-            augmentation = counterparts(cli.config.fit.data.get("init_args.augmentation") or [], data.image_shape[1:])
+            augmentation = counterparts(cli.config.data.get("init_args.augmentation") or [], data.image_shape[1:])
             epochs = len(clock.program_ms) if row["program_ms"] < 100 else 1
             row["standard_ms"] = min(
                 median(

@@ -9,23 +9,32 @@ python scripts/train.py test --ckpt_path runs/EXPERIMENT/DATE-TIME/checkpoints/b
 
 import sys
 
-import torch
-
-from callbacks.run.peers import leave
-from callbacks.run.run_folder import release_folders
-from scripts.command.process import training_process
-from scripts.training.train_cli import TrainCLI
+STAGES = ("fit", "validate", "test")
 
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line; a user's mistake ends in one sentence and exit status 2.
 
-    A run that was to do another again, and did not come to the same, ends with exit status 1.
+    A run that was to repeat another, and whose results differ, ends with exit status 1.
     """
     args = list(sys.argv[1:] if args is None else args)
+    if args[:1] in (["-h"], ["--help"]):
+        print(f"{__doc__}\nAll flags: scripts/train.py fit --help")
+        return
+
+    import torch
+
+    from callbacks.run.peers import leave
+    from callbacks.run.run_folder import release_folders
+    from core.user_error import UserError
+    from scripts.command.process import training_process
+    from scripts.training.train_cli import TrainCLI
+
     try:
         with training_process():
-            if args[:1] == ["fit"] and any(arg.partition("=")[0] == "--seeds" for arg in args):
+            if not args or args[0] not in STAGES:
+                raise UserError(f"The stage is {args[0] if args else 'missing'}; give one of {', '.join(STAGES)}.")
+            if args[0] == "fit" and any(arg.partition("=")[0] == "--seeds" for arg in args):
                 from scripts.training.seeds import train_seeds_and_tell
                 from scripts.training.seeds_plan import plan_seeds
 
@@ -38,7 +47,7 @@ def main(args: list[str] | None = None) -> None:
         release_folders()
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()  # Gloo's threads, left to the interpreter's end, may abort it
-    if not cli.is_alike:
+    if not cli.is_identical:
         sys.exit(1)
 
 

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import Callback
 from callbacks.curves import Curves
 from callbacks.run.run_record import RunRecord
 from core.user_error import UserError
-from scripts.training.train_cli import TrainCLI
+from scripts.training.train_cli import CALLBACKS, TrainCLI
 from scripts.training.trainer_arguments import one_or_more
 
 
@@ -42,14 +42,14 @@ class DryRun(TrainCLI):
 
     def before_instantiate_classes(self) -> None:
         """Leave out what a trial does without."""
-        config = self.config.fit
+        config = self.config
         if config.ckpt_path:
             raise UserError(
                 "--ckpt_path goes on with a run, but this is about how one begins; leave it out, or give that run's "
                 "config.yaml with --config."
             )
         self.runs, config.runs = config.runs, Path(self._nowhere)
-        for key in self._parser("fit").callback_keys:
+        for key in CALLBACKS:
             if self._scheduled or key != "feature_cache":  # which makes training faster and is no part of a schedule
                 config[key] = None
         if not self._scheduled:
@@ -68,10 +68,8 @@ class DryRun(TrainCLI):
             config.trainer[name] = value
         super().before_instantiate_classes()
 
-    def before_fit(self) -> None:
-        """Keep no record and no curves."""
+    def fit(self) -> None:
+        """Train without a record, curves and a test."""
         callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]  # the Trainer declares none
         callbacks[:] = [callback for callback in callbacks if not isinstance(callback, RunRecord | Curves)]
-
-    def after_fit(self) -> None:
-        """Leave out the test."""
+        self.trainer.fit(self.model, self.datamodule)

@@ -1,4 +1,4 @@
-"""What a command line would train with several seeds."""
+"""The configuration that several seeds share."""
 
 from collections.abc import Sequence
 
@@ -8,8 +8,8 @@ from scripts.training.seeds import Plan
 from scripts.training.train_cli import TrainCLI
 
 
-class Reading(TrainCLI):
-    """Reads the configuration of `fit`, and begins nothing."""
+class ConfigReader(TrainCLI):
+    """Reads the configuration of `fit`, and builds and runs nothing."""
 
     def before_instantiate_classes(self) -> None:
         """Name the experiment."""
@@ -18,11 +18,11 @@ class Reading(TrainCLI):
     def instantiate_classes(self) -> None:
         """Build nothing."""
 
-    def _run_subcommand(self, subcommand: str) -> None:
+    def run(self) -> None:
         """Run nothing."""
 
 
 def plan_seeds(flags: Sequence[str]) -> Plan:
-    """What `fit` with these flags would train, and where."""
-    read = Reading(["fit", *flags])
-    return Plan(read.config.fit.runs / read.experiment, yaml.safe_load(read.config_text), tuple(flags))
+    """Read what `fit` with these flags would train, and where."""
+    reader = ConfigReader(["fit", *flags])
+    return Plan(reader.config.runs / reader.experiment, yaml.safe_load(reader.config_text), tuple(flags))

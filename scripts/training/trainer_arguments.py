@@ -1,4 +1,4 @@
-"""Which of the Trainer's arguments a run can follow."""
+"""Checks of the Trainer's arguments."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -34,8 +34,8 @@ def is_ours(logger: Any) -> bool:
     return isinstance(logger, Namespace) and issubclass(resolve_name(logger.class_path), CSVLogger | TensorBoardLogger)
 
 
-def refuse_impossible(config: Namespace) -> None:
-    """See that the Trainer is told nothing that it would fall over or pass over in silence."""
+def check_trainer(config: Namespace) -> None:
+    """Check the arguments of the Trainer that it would crash on, or that it would ignore."""
     trainer = config.trainer
     if trainer.accumulate_grad_batches < 1:
         raise UserError(

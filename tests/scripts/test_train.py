@@ -41,3 +41,10 @@ def test_alone_it_trains_the_digits_well_and_says_nothing_but_what_it_did(tmp_pa
 @pytest.mark.parametrize("args", [[], ["fot"], ["test"], ["predict"], ["validate", "--trainer.max_epochs=3"]])
 def test_a_mistaken_command_is_answered_in_one_sentence(refused: Callable[..., str], args: list[str]) -> None:
     refused(*args)
+
+
+def test_its_help_needs_no_library() -> None:
+    code = "import runpy, sys; sys.argv = [sys.argv[1], '--help']; runpy.run_path(sys.argv[0], run_name='__main__'); "
+    code += "assert not {'torch', 'lightning'} & sys.modules.keys()"
+    done = subprocess.run([sys.executable, "-c", code, TRAIN[1]], capture_output=True, text=True, check=True)
+    assert "fit --resume" in done.stdout

@@ -70,19 +70,3 @@ def test_runs_from_before_their_starts_were_numbered_go_by_the_clock(tmp_path: P
     (tmp_path / "c" / "number.txt").write_text("9" * 5000)  # a stranger's
     number_start(tmp_path / "b")
     assert newest_run(tmp_path).name == "b"
-
-
-@pytest.mark.parametrize(
-    ("flags", "words"),
-    [
-        (("--resume",), "There is no run in {runs}/digits-convnet to go on with"),
-        (("--resume", "{runs}"), "{runs} is no folder of a run: it has no config.yaml"),
-        (("--resume", "--ckpt_path", "last.ckpt"), "give one of them"),
-    ],
-)
-def test_says_what_cannot_be_gone_on_with(
-    refused: Callable[..., str], tmp_path: Path, flags: tuple[str, ...], words: str
-) -> None:
-    runs = str(tmp_path / "runs")
-    error = refused("fit", "--runs", runs, *(flag.format(runs=runs) for flag in flags))
-    assert words.format(runs=runs) in error

@@ -11,7 +11,7 @@ import yaml
 
 from core.user_error import UserError
 from scripts.command.configuration import merge, mistakes_in_one_sentence, one_sentence, read_config, switch_classes
-from scripts.training.seeds_plan import Reading
+from scripts.training.seeds_plan import ConfigReader
 
 ADAM = {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.1, "weight_decay": 0.5}}
 
@@ -148,7 +148,7 @@ def test_whatever_monitors_a_metric_has_the_direction_of_it(
         (tmp_path / name).write_text(yaml.safe_dump({"checkpoint": {"init_args": arguments}}))
     places = {f"{{{name}}}": str(tmp_path / name) for name in ("laid", "over")}
     flags = [reduce(lambda flag, item: flag.replace(*item), places.items(), flag) for flag in flags]
-    node: Any = yaml.safe_load(Reading(["fit", *flags]).config_text)
+    node: Any = yaml.safe_load(ConfigReader(["fit", *flags]).config_text)
     for part in place.split("."):
         node = node[part]
     node = node[0] if isinstance(node, list) else node

@@ -1,0 +1,61 @@
+"""The run that `--resume` goes on with, or that `--like` repeats."""
+
+import argparse
+from pathlib import Path
+
+from callbacks.run.origin import repeated_run
+from callbacks.run.run_folder import CONFIG, newest_run
+from core.user_error import UserError
+from scripts.command.expansion import to_path
+
+NEWEST = Path("NEWEST")  # stands for the newest run of the experiment
+
+
+class OtherRun:
+    """Takes `--resume` and `--like` out of the flags of `fit`.
+
+    Args:
+        args: The flags. `--resume` without a folder goes on with the newest run of the experiment.
+    """
+
+    def __init__(self, args: list[str]) -> None:
+        parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        parser.add_argument("--resume", nargs="?", type=to_path, const=NEWEST)
+        parser.add_argument("--like", nargs="?", type=to_path, const=Path())
+        given, self.flags = parser.parse_known_args(args)
+        self.resumed: Path | None = given.resume
+        self.original: Path | None = given.like
+        names = [name for name, value in (("--resume", given.resume), ("--like", given.like)) if value]
+        names += ["--ckpt_path"] if any(flag.partition("=")[0] == "--ckpt_path" for flag in self.flags) else []
+        if len(names) > 1:
+            raise UserError(
+                f"{' and '.join(names)} are given: --resume goes on with a run, --like does it again from its "
+                "beginning, --ckpt_path begins another from its checkpoint; give one of them."
+            )
+        if self.original:
+            from scripts.training.reproducibility import refuse_incomplete
+
+            refuse_incomplete(self.original)
+            self.flags = ["--config", str(self.original / CONFIG), *self.flags]
+        elif self.resumed and not self.is_newest:
+            if not (self.resumed / CONFIG).is_file():
+                raise UserError(
+                    f"{self.resumed} is no folder of a run: it has no {CONFIG}; give one such as "
+                    "runs/EXPERIMENT/DATE-TIME."
+                )
+            self.original = repeated_run(self.resumed)
+
+    @property
+    def is_newest(self) -> bool:
+        """True until `choose_newest`, if `--resume` names no folder."""
+        return self.resumed == NEWEST
+
+    def choose_newest(self, experiment: Path) -> None:
+        """Go on with the newest run of an experiment."""
+        self.resumed = newest_run(experiment)
+        self.original = repeated_run(self.resumed)
+
+    @property
+    def config_file(self) -> Path | None:
+        """The configuration of the run that goes on."""
+        return self.resumed / CONFIG if self.resumed and not self.is_newest else None

@@ -1,0 +1,67 @@
+"""The folder of a run before training begins."""
+
+from pathlib import Path
+from shutil import rmtree
+
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+
+from callbacks.checkpoint import refuse_small_disk
+from callbacks.curves import cut_curves
+from callbacks.run.run_folder import (
+    CHECKPOINTS,
+    CONFIG,
+    agree_on_run_folder,
+    hold,
+    put_back,
+    read_records,
+    refuse_links,
+)
+from core.durable_file import remove_leftovers
+from models.serialization.checkpoint import newest_checkpoint, read_checkpoint
+
+
+class RunPlace:
+    """Holds the folder of a new run, or of one that goes on, and puts it back as it was if the run is refused.
+
+    Args:
+        experiment: The folder of the experiment's runs.
+        resumed: The run that goes on, or None.
+    """
+
+    def __init__(self, experiment: Path, resumed: Path | None) -> None:
+        self.folder = agree_on_run_folder(experiment, resumed)
+        self.is_new = not (self.folder / CONFIG).is_file()
+        self.step = 0  # of the checkpoint that the run goes on from
+        self._records: dict[Path, bytes] | None = None
+        self._is_first: bool = rank_zero_only.rank == 0  # type: ignore[attr-defined]  # which Lightning sets
+        if self._is_first:
+            refuse_links(self.folder)
+            hold(self.folder)
+            self._records = read_records(self.folder)
+
+    def go_on(self) -> Path | None:
+        """Cut the curves to the newest checkpoint in the folder, and return it; None if there is none."""
+        checkpoints = self.folder / CHECKPOINTS
+        if self._is_first:
+            for place in (self.folder, checkpoints):
+                remove_leftovers(place)
+        checkpoint = newest_checkpoint(checkpoints)
+        if self._records is not None and not self.is_new:
+            size = checkpoint.stat().st_size if checkpoint else 0
+            # Before anything is changed, and with room to put the records back.
+            refuse_small_disk(checkpoints, size + sum(map(len, self._records.values())))
+            reached = read_checkpoint(checkpoint) if checkpoint else {}
+            self.step = reached.get("global_step", 0)
+            cut_curves(self.folder, reached.get("curves", {}))
+            print(f"going on in {self.folder} after step {self.step:,}")
+        return checkpoint
+
+    def put_back(self) -> bool:
+        """Remove the folder if it is new, else restore its records; True if this process holds it."""
+        if self._records is None:
+            return False
+        if self.is_new:
+            rmtree(self.folder, ignore_errors=True)
+        else:
+            put_back(self.folder, self._records)
+        return True

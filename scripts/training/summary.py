@@ -1,0 +1,52 @@
+"""What a run prints at its end."""
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich import get_console
+from rich.table import Table
+
+from datamodules.base import ImageDataModule
+from models.serialization.checkpoint import read_checkpoint
+
+MOST_WAITING = 0.05  # the share of training time spent waiting for data above which a run says so
+
+
+def print_figures(figures: Mapping[str, Any]) -> None:
+    """Print a table of metrics and facts."""
+    table = Table(show_header=False)
+    for name, value in sorted(figures.items()):
+        table.add_row(name, f"{float(value):,.4f}" if "/" in name else f"{value:,}")
+    get_console().print(table)
+
+
+def print_changes(data: ImageDataModule, checkpoint: str | Path) -> None:
+    """Say whether the data are other than those of training."""
+    if changed := data.changes_since(read_checkpoint(checkpoint).get("data_images")):
+        print(f"note: {changed}")
+
+
+def print_results(results: Mapping[str, Any], remedy_for_waiting: str) -> None:
+    """Print the results of a run, and the remedy if much of its time was waiting for data."""
+    facts = {name: results[name] for name in ("epochs", "seconds", "images_per_second")}
+    print_figures(results["metrics"] | facts)
+    share = results["waiting_for_data"]
+    if share > MOST_WAITING and remedy_for_waiting:
+        print(f"{share:.0%} of training was waiting for data: {remedy_for_waiting}")
+
+
+def print_places(best: str | None, runs: Path, run: Path, original: Path | None) -> bool:
+    """Print where the checkpoint and the curves are; False if the run was to repeat another and its results differ."""
+    tensorboard = Path(sys.executable).with_name("tensorboard")
+    print(f"checkpoint  {os.path.relpath(best) if best else 'none'}")
+    print(f"curves      {os.path.relpath(tensorboard)} --logdir {runs}")
+    if original is None:
+        return True
+    from scripts.training.reproducibility import compare_runs
+
+    likeness = compare_runs(original, run)
+    print(*likeness.lines(original), sep="\n")
+    return likeness.is_identical

@@ -1,0 +1,56 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from scripts.train import main
+from tests.conftest import Run
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def test_what_is_refused_leaves_a_run_as_it_was(
+    train: Callable[..., Run], resume: Callable[..., Run], refused: Callable[..., str]
+) -> None:
+    run = train("--trainer.max_epochs=2", "--data.batch_size=512")
+    before = contents(run.folder)
+    longer = "--trainer.max_epochs=4"
+    for flags, words in (
+        (["--trainer.max_epoch=5"], "Did you mean"),
+        (["--checkpoint.monitor=val/score"], "does not say whether"),
+        (["--trainer.fast_dev_run=true"], "keeps nothing"),
+        ([longer, "--data.batch_size=0"], "give a whole number"),
+        ([longer, "--data.val_size=5000"], "of 1438 images"),
+        ([longer, "--model.network.channels=[8]"], "do not fit"),
+        ([longer, "--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=0.1"], "was trained by torch.optim.AdamW"),
+        ([longer, "--feature_cache=callbacks.feature_cache.FeatureCache"], "has no part backbone"),
+        ([longer, "--finite_guard.on_nan=rollback", "--model.scheduler=torch.optim.lr_scheduler.StepLR"], "step_size"),
+        (["--trainer.max_epochs=1"], "max_epochs=1"),
+        ([longer, "--checkpoint.monitor=val/f1"], "is val/f1, which is not logged"),
+        ([longer, "--early_stopping.monitor=train/f1"], "is train/f1, which is not logged"),
+    ):
+        assert words in refused("fit", "--resume", run.folder, *flags)
+        assert contents(run.folder) == before, flags
+    assert resume(run, "--trainer.max_epochs=3").checkpoint["epoch"] == 3
+
+
+def test_a_refused_command_leaves_no_run_even_where_it_is_refused_after_an_epoch(
+    refused: Callable[..., str], tmp_path: Path, data_root: Path
+) -> None:
+    places = ("--runs", tmp_path / "runs", "--data.root", data_root)
+    refused("fit", "--checkpoint.monitor=val/f1", "--data.batch_size=512", *places)
+    assert not list(tmp_path.glob("runs/*/*"))
+
+
+def test_a_dry_run_leaves_no_run(
+    refused: Callable[..., str], tmp_path: Path, data_root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = ("--runs", str(tmp_path / "runs"), "--data.root", str(data_root))
+    main(["fit", "--trainer.fast_dev_run=2", *places])
+    said = capsys.readouterr().out
+    assert "test/accuracy" in said
+    assert "nothing is kept" in said
+    assert "keeps nothing that seeds" in refused("fit", "--seeds=2", "--trainer.fast_dev_run=true", *places)
+    assert not list(tmp_path.iterdir())
