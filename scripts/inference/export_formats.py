@@ -157,7 +157,8 @@ def write_torch_export(model: ExportedModel, images: Tensor, path: Path, facts: 
     memory = io.BytesIO()  # torch's writer ends the process when the disk is full
     with silent():
         torch.export.save(program, memory, extra_files={FACTS: json.dumps(values)})
-    path.write_bytes(memory.getbuffer())
+    with memory.getbuffer() as archive:
+        path.write_bytes(archive)
 
 
 def open_torch_export(path: Path, _: ExportedModel) -> Predict:
