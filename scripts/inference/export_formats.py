@@ -10,6 +10,7 @@ weights alone, under the names of the network's state dict. All three carry the 
 import copy
 import io
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,8 +158,9 @@ def write_torch_export(model: ExportedModel, images: Tensor, path: Path, facts: 
     memory = io.BytesIO()  # torch's writer ends the process when the disk is full
     with silent():
         torch.export.save(program, memory, extra_files={FACTS: json.dumps(values)})
-    with memory.getbuffer() as archive:
-        path.write_bytes(archive)
+    memory.seek(0)
+    with path.open("wb") as file:
+        shutil.copyfileobj(memory, file)
 
 
 def open_torch_export(path: Path, _: ExportedModel) -> Predict:
