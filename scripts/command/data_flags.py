@@ -1,4 +1,4 @@
-"""Commands about data alone: they take the data's part of what scripts/train.py takes."""
+"""Build a data module from the flags of scripts/train.py that concern data."""
 
 import argparse
 import sys

@@ -1,4 +1,4 @@
-"""The home folder and environment variables in what a user gives."""
+"""Expand `~` and `${NAME}` in arguments and configurations."""
 
 import os
 import re
@@ -34,7 +34,7 @@ def expand(text: str) -> str:
 
 
 def to_path(text: str) -> Path:
-    """The path that a text names, expanded."""
+    """Expand a text to a path."""
     return Path(expand(os.path.join(text, "")))  # noqa: PTH118 - Path drops the slash, by which `$NAME` alone is seen
 
 

@@ -1,10 +1,10 @@
-"""How many images a command shows."""
+"""The argument --images."""
 
 from core.user_error import UserError
 
 
 def number_of_images(text: str) -> int:
-    """The number that the text says, if it is positive."""
+    """Parse the value of --images."""
     if not text.isdecimal() or not int(text):
         raise UserError(f"--images is {text}; give a whole number of at least 1.")
     return int(text)

@@ -1,4 +1,4 @@
-"""The file that a command is to write."""
+"""The argument --output."""
 
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -7,7 +7,7 @@ from core.user_error import UserError
 
 
 def refuse_output(output: Path, overwrite: bool) -> None:
-    """See that a file can be written."""
+    """Check that a file can be written."""
     if output.exists() and not overwrite:
         raise UserError(f"{output} is there already; replace it with --overwrite, or give --output.")
     try:

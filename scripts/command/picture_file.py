@@ -1,4 +1,4 @@
-"""The file that a command writes its picture to."""
+"""Pictures as files and on the screen."""
 
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -10,7 +10,7 @@ from scripts.command.expansion import to_path
 
 
 def picture_file(name: str) -> Path:
-    """The file of this name, if a picture can be written there; it is left as it is."""
+    """Check that a picture can be written to a file, and return its path; the file is not changed."""
     path = to_path(name)
     try:
         if path.exists():

@@ -1,4 +1,4 @@
-"""What a process is set to before it trains: quiet, and with what each step gains from."""
+"""Settings of a process before it trains."""
 
 import ctypes
 import os
@@ -14,11 +14,11 @@ from datamodules.loading.loader import wake_workers
 from scripts.command.configuration import mistakes_in_one_sentence
 from scripts.command.silence import silence_libraries
 
-PARENT = "KINDLING_PARENT"  # tells a process the number of the one that has started it and that it is to end with
+PARENT = "KINDLING_PARENT"  # environment variable: the process with whose end this one ends
 
-SET_DEATH_SIGNAL = 1  # what Linux's `prctl` calls asking for a signal at the parent's end
+SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's `prctl`
 
-TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # what glibc's `mallopt` calls its parameters
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # parameters of glibc's `mallopt`
 
 
 @contextmanager
@@ -38,11 +38,11 @@ def training_process() -> Iterator[None]:
 
 
 def end_with_parent() -> None:
-    """Leave in order if the process that has asked for it ends, even if it is killed; on Linux alone."""
-    parent = int(os.environ.pop(PARENT, "0"))  # of this process alone, and not of those that it starts
+    """End in order when the parent that has set PARENT ends, even if it is killed (Linux only)."""
+    parent = int(os.environ.pop(PARENT, "0"))  # not inherited by children
     if parent and sys.platform == "linux":
         ctypes.CDLL(None).prctl(SET_DEATH_SIGNAL, signal.SIGTERM)
-        if os.getppid() != parent:  # too late to be told
+        if os.getppid() != parent:  # it ended before
             sys.exit(EXIT_STATUS[signal.SIGTERM])
 
 
@@ -50,16 +50,15 @@ def prepare_process() -> None:
     """Keep freed memory for the next step, and look for GPUs once."""
     keep_freed_memory()
     if torch.version.hip is None and not torch.cuda.is_available():
-        # torch's optimizers ask for an accelerator at every step, and where there is none each answer takes 0.2 ms,
-        # unless it is known beforehand.
+        # torch's optimizers look for an accelerator at every step: 0.2 ms where there is none, unless this is set.
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 def keep_freed_memory() -> None:
     """Keep freed memory for the next step, where the C library is glibc; elsewhere do nothing.
 
-    By default glibc gives large blocks back to the system, which clears each page when it is wanted again: on a CPU a
-    tenth to a fifth of a convolutional network's step.
+    By default glibc returns large blocks to the system, which clears each page again: a tenth to a fifth of a
+    convolutional network's step on a CPU.
     """
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         libc.mallopt(MMAP_THRESHOLD, 2**25)  # the most that it takes

@@ -1,4 +1,4 @@
-"""What libraries say in a normal run, unsaid."""
+"""Silence what libraries print in a normal run."""
 
 import io
 import logging
@@ -9,12 +9,12 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-# Where the thread comes from that writes points and pictures.
+# The module of TensorBoard's writer thread.
 EVENT_FILE_WRITER = "tensorboard.summary.writer.event_file_writer"
 
 
 def silence_libraries() -> None:
-    """Keep a normal run free of what libraries say besides what is wrong."""
+    """Hide tips, notices and known false warnings of libraries."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)  # tips and a list of accelerators
     for name in ("profilers", "callbacks", "utilities.rank_zero"):
@@ -39,12 +39,12 @@ def silence_libraries() -> None:
 
 
 def _is_asked_for(record: logging.LogRecord) -> bool:
-    """True for warnings, and for what profilers and callbacks report: the user has asked for that."""
+    """Keep warnings, and the reports of profilers and callbacks, which the user has asked for."""
     return record.levelno > logging.INFO or Path(record.pathname).parent.name in ("profilers", "callbacks")
 
 
 class _UnlessItIsTold:
-    """Shows what has ended a thread, unless it wrote TensorBoard's file, of which the logger says that it is full."""
+    """Prints the error that ends a thread, but not of TensorBoard's writer: the logger reports a full disk itself."""
 
     def __init__(self, show: Callable[[threading.ExceptHookArgs], Any]) -> None:
         self._show = show
@@ -56,7 +56,7 @@ class _UnlessItIsTold:
 
 @contextmanager
 def silent() -> Iterator[None]:
-    """Let nothing through of what libraries print, log and warn of within, where what comes out is checked anyway."""
+    """Silence libraries inside the block; the caller checks the result."""
     disabled = logging.root.manager.disable
     logging.disable()
     try:

@@ -1,4 +1,4 @@
-"""Standard output and error that a command goes on without when they cannot be written."""
+"""Standard output and error, whose loss does not end a command early."""
 
 import codecs
 import errno
@@ -8,16 +8,16 @@ from typing import Any, TextIO
 
 from core.names import escape
 
-# How writing fails when the reader of a pipe has ended, and when a terminal was closed.
+# Errors of writing when the reader of a pipe has ended, and when a terminal was closed.
 READER_GONE = (errno.EPIPE, errno.EIO)
 
 
 class LostOutputError(RuntimeError):
-    """Standard output could not be written, although somebody may read it."""
+    """Standard output could not be written, and somebody may read it."""
 
 
 class _Stream(FileIO):
-    """Drops what cannot be written, and keeps the reason."""
+    """Drops data that cannot be written, and keeps the error."""
 
     failure: OSError | None = None
 
@@ -30,7 +30,7 @@ class _Stream(FileIO):
 
 
 def prepare_standard_streams() -> None:
-    """Drop what cannot be written to them, and escape what the terminal's encoding lacks: a path need not be text."""
+    """Drop data that cannot be written, and escape characters that the terminal's encoding lacks."""
     codecs.register_error("escape", escape)
     sys.stdout, sys.stderr = _prepared(sys.stdout), _prepared(sys.stderr)
 
@@ -54,7 +54,7 @@ def _prepared(stream: TextIO) -> TextIO:
 
 
 def output_failure() -> OSError | None:
-    """Why standard output could not be written, if so."""
+    """Return the error of writing standard output, if there was one."""
     if sys.stdout:
         sys.stdout.flush()
     buffer = getattr(sys.stdout, "buffer", None)
@@ -63,7 +63,7 @@ def output_failure() -> OSError | None:
 
 
 def refuse_lost_output() -> None:
-    """End a command whose output is not whole; a reader that is gone wants none."""
+    """Raise `LostOutputError` if output was lost; a reader that has ended wants none."""
     failure = output_failure()
     if failure and failure.errno not in READER_GONE:
         raise LostOutputError(f"Standard output could not be written ({failure.strerror}) and is not whole.")

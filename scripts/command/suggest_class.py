@@ -1,4 +1,4 @@
-"""What class a name that cannot be imported may have been meant to be."""
+"""Suggest a class for a name that cannot be imported."""
 
 import re
 import sys
@@ -7,10 +7,10 @@ from difflib import get_close_matches
 from callbacks.run.origin import PROJECT
 from models.serialization.class_path import PACKAGES
 
-# The libraries' modules whose classes a configuration often names.
+# Modules of libraries whose classes a configuration often names.
 LIBRARIES = ("torch.nn", "torch.optim", "torch.optim.lr_scheduler", "lightning.pytorch.callbacks")
 
-# How jsonargparse says that a class is not there.
+# Messages of jsonargparse about a class that does not exist.
 NOT_THERE = tuple(
     re.compile(pattern)
     for pattern in (
@@ -23,7 +23,7 @@ NOT_THERE = tuple(
 
 
 def suggest_class(message: str) -> str | None:
-    """Say that a configuration names a class that is not there, and which it may have meant.
+    """Turn such a message into a sentence with a suggestion; None for other messages.
 
     Example:
         >>> suggest_class('Parser key "model.network": Expected a dot import path string: ConvNt')
@@ -48,7 +48,7 @@ def suggest_class(message: str) -> str | None:
 
 
 def _classes(module: str) -> dict[str, str]:
-    """The paths of classes by their names in lower case; those of the project win, and then those of the module."""
+    """Map lower-case names of classes to their paths; the project's classes win, then those of the module."""
     paths: dict[str, str] = {}
     for place in (*LIBRARIES, module):
         members = vars(sys.modules[place]) if place in sys.modules else {}

@@ -1,4 +1,4 @@
-"""A training that is begun to learn something, and leaves nothing behind."""
+"""A short training that leaves nothing behind."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,20 +16,19 @@ from scripts.training.trainer_arguments import one_or_more
 
 
 class DryRun(TrainCLI):
-    """`scripts/train.py fit` with the network, data, optimizer and precision of a run, watched by one callback alone.
+    """Trains with the network, data, optimizer and precision of a run, but without validation, test, logs and folder.
 
-    There is no validation and no test; nothing is logged, and no other callback, checkpoint or folder is made, but for
-    cached features, and callbacks with a true `sets_weights`, where the learning rate is constant.
+    Of the run's callbacks it keeps those with a true `sets_weights`, and the feature cache, if the learning rate is
+    constant.
 
     Args:
-        flags: Those of `scripts/train.py fit`.
-        callback: What watches.
-        trainer: Arguments of the Trainer that are not to be those of the run.
-        scheduled: Whether the learning rate has the run's schedule; else it is constant, and what is frozen at the
-            start stays so.
+        flags: Of `scripts/train.py fit`.
+        callback: Observes the training.
+        trainer: Arguments of the Trainer that replace those of the run.
+        scheduled: True to follow the run's schedule; else the learning rate is constant, and frozen modules stay so.
 
     Raises:
-        UserError: If the configuration makes no sense, or asks to go on from a checkpoint.
+        UserError: If the configuration is invalid, or names a checkpoint.
     """
 
     def __init__(
@@ -41,7 +40,7 @@ class DryRun(TrainCLI):
             super().__init__(["fit", *flags], callbacks=[callback])
 
     def before_instantiate_classes(self) -> None:
-        """Leave out what a trial does without."""
+        """Remove what a dry run has no use for."""
         config = self.config
         if config.ckpt_path:
             raise UserError(
@@ -50,11 +49,11 @@ class DryRun(TrainCLI):
             )
         self.runs, config.runs = config.runs, Path(self._nowhere)
         for key in CALLBACKS:
-            if self._scheduled or key != "feature_cache":  # which makes training faster and is no part of a schedule
+            if self._scheduled or key != "feature_cache":  # it makes training faster, but is no part of a schedule
                 config[key] = None
         if not self._scheduled:
             config.model.scheduler = None
-            config.model.unfreeze = None  # the epochs of a trial are no epochs of the run
+            config.model.unfreeze = None  # it counts the epochs of a run
         given = [] if self._scheduled else one_or_more(config.trainer.callbacks)
         without = {
             "callbacks": [each for each in given if getattr(resolve_name(each.class_path), "sets_weights", False)],
@@ -69,7 +68,7 @@ class DryRun(TrainCLI):
         super().before_instantiate_classes()
 
     def fit(self) -> None:
-        """Train without a record, curves and a test."""
+        """Train, without record, curves and test."""
         callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]  # the Trainer declares none
         callbacks[:] = [callback for callback in callbacks if not isinstance(callback, RunRecord | Curves)]
         self.trainer.fit(self.model, self.datamodule)

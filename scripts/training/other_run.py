@@ -33,9 +33,9 @@ class OtherRun:
                 "beginning, --ckpt_path begins another from its checkpoint; give one of them."
             )
         if self.original:
-            from scripts.training.reproducibility import refuse_incomplete
+            from scripts.training.reproducibility import check_complete
 
-            refuse_incomplete(self.original)
+            check_complete(self.original)
             self.flags = ["--config", str(self.original / CONFIG), *self.flags]
         elif self.resumed and not self.is_newest:
             if not (self.resumed / CONFIG).is_file():

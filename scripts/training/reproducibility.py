@@ -1,4 +1,4 @@
-"""Whether a run came to bit for bit what another came to, and what else is not alike.
+"""Compare a repeated run with its original: are the results bit-identical, and if not, what differed?
 
 python scripts/train.py fit --like runs/EXPERIMENT/DATE-TIME
 """
@@ -19,14 +19,14 @@ from core.user_error import UserError
 from models.serialization.checkpoint import read_checkpoint
 from scripts.command.configuration import read_config
 
-NAMED = 20  # the most differences of a kind that are named
+NAMED = 20  # differences of a kind that are listed
 
-# What of a checkpoint is compared: the weights, and those being trained where the others are their average.
+# Weights of a checkpoint: those that predict and, if these are an average, those that are trained.
 STATES = ("state_dict", "raw_state_dict")
 
 
-def refuse_incomplete(original: Path) -> None:
-    """See that a run is complete, so that another can be compared with it."""
+def check_complete(original: Path) -> None:
+    """Check that a run is complete, so that another can be compared with it."""
     if not (original / CONFIG).is_file():
         raise UserError(
             f"{original} is no folder of a run: it has no {CONFIG}; give one such as runs/EXPERIMENT/DATE-TIME."
@@ -46,45 +46,38 @@ def refuse_incomplete(original: Path) -> None:
 
 
 @dataclass(frozen=True)
-class Likeness:
-    """How a run is like the one that it was to repeat.
+class Reproduction:
+    """How a repeated run compares with its original."""
 
-    Args:
-        tensors: How many tensors the weights are.
-        figures: How many figures there are.
-        results: What of tensors and figures is not alike, a line each; nothing if they are the same bit for bit.
-        causes: What else is not alike: configuration, data, code, packages, machine.
-    """
-
-    tensors: int
-    figures: int
-    results: tuple[str, ...]
-    causes: tuple[str, ...]
+    tensors: int  # number of tensors compared
+    figures: int  # number of metrics compared
+    results: tuple[str, ...]  # a line for each difference between them
+    causes: tuple[str, ...]  # a line for each difference in configuration, data, code, packages or machine
 
     @property
     def is_identical(self) -> bool:
-        """Whether weights and figures are the same bit for bit."""
+        """True if weights and metrics are bit-identical."""
         return not self.results
 
     def lines(self, original: Path) -> Iterator[str]:
-        """What to say of it."""
+        """Report the comparison."""
         if self.is_identical:
             yield f"identical to {original}, bit for bit: {self.tensors} tensors of {LAST}, {self.figures} figures"
         else:
             yield f"not identical to {original}:"
             yield from _some(self.results)
         if self.causes:
-            yield "not as it was there:"
+            yield "what differed:"
             yield from _some(self.causes)
         elif not self.is_identical:
             yield (
-                "nothing that runs record is another than there; what may be left is a computation whose order is not "
-                "fixed, which --trainer.deterministic true forbids"
+                "configuration, data, code, packages and machine are the same; the cause may be a computation in no "
+                "fixed order, which --trainer.deterministic true forbids"
             )
 
 
-def compare_runs(original: Path, run: Path) -> Likeness:
-    """Compare what two runs came to, and what they came from."""
+def compare_runs(original: Path, run: Path) -> Reproduction:
+    """Compare the results of two runs, and their origins."""
     checkpoints = [read_checkpoint(folder / CHECKPOINTS / LAST) for folder in (original, run)]
     results: list[str] = []
     tensors = 0
@@ -94,7 +87,7 @@ def compare_runs(original: Path, run: Path) -> Likeness:
         results += _weights_that_differ(theirs, ours, state)
     figures = [read_results(folder).get("metrics", {}) for folder in (original, run)]
     results += sentences(differences(figures[0], figures[1]))
-    return Likeness(tensors, len(figures[1]), tuple(results), tuple(_causes(original, run)))
+    return Reproduction(tensors, len(figures[1]), tuple(results), tuple(_causes(original, run)))
 
 
 def _tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -125,7 +118,7 @@ def _causes(original: Path, run: Path) -> Iterator[str]:
         yield f"config {line}"
     theirs, ours = (read_origin(folder) for folder in (original, run))
     if theirs is None:
-        yield "what the other run comes from: it has kept no record of it"
+        yield "the origin of the other run: it has no record of it"
     elif ours is not None:
         yield from sentences(differences(theirs, ours))
     for name, folder in (("the other run", original), ("this run", run)):

@@ -1,9 +1,8 @@
-"""The same training with several seeds: what was done is not done again, what was broken off goes on.
+"""One training with several seeds: a finished seed is kept, and an unfinished one goes on.
 
     python scripts/train.py fit --seeds 5 [any flag of scripts/train.py fit]
 
-Each seed is a process of its own, as if started by hand: what one leaves in memory, in torch's state or on the GPU, and
-its crash, are nothing to the next. What there is to know of a seed is in its run's folder and nowhere else.
+Each seed is a process of its own, so that no seed can affect the next. All state is in the folders of the runs.
 """
 
 import argparse
@@ -37,53 +36,40 @@ from scripts.command.process import PARENT
 
 TRAIN = Path(__file__).parents[1] / "train.py"
 
-# What of a configuration is the same in all runs of an experiment, or told apart by the seed.
+# Keys of a configuration by which runs of one plan may differ.
 ELSEWHERE = ("seed_everything", "experiment", "runs")
 
-LEAVING_SECONDS = 30.0  # how long a process may take to leave a run that it was told to leave
+LEAVING_SECONDS = 30.0  # how long a stopped process may take to release its run
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be trained.
+    """The training that several seeds share."""
 
-    Args:
-        experiment: The folder of its runs.
-        config: The resolved configuration.
-        flags: Those of `scripts/train.py fit` that it comes from.
-    """
-
-    experiment: Path
-    config: Config
-    flags: tuple[str, ...]
+    experiment: Path  # the folder of its runs
+    config: Config  # resolved
+    flags: tuple[str, ...]  # of `scripts/train.py fit`
 
 
 @dataclass(frozen=True)
 class SeedRun:
-    """What became of a seed.
-
-    Args:
-        seed: Which.
-        folder: Its run's folder, if one was made.
-        results: As in `results.json`; None if it has none.
-        problem: Why not.
-    """
+    """The run of a seed."""
 
     seed: int
     folder: Path | None
-    results: dict[str, Any] | None
-    problem: str | None = None
+    results: dict[str, Any] | None  # as in `results.json`
+    problem: str | None = None  # why there are no results
 
 
 def number_of_seeds(text: str) -> int:
-    """The number that --seeds gives."""
+    """Parse the value of --seeds."""
     if not text.isdecimal() or not 1 <= int(text) <= 2**32:
         raise UserError(f"--seeds is {text or 'not given'}; give a whole number from 1 to {2**32}.")
     return int(text)
 
 
 def train_seeds_and_tell(args: Sequence[str], plan: Callable[[Sequence[str]], Plan]) -> int:
-    """Train with several seeds, and print their figures with mean and standard deviation."""
+    """Train with several seeds, and print their metrics with mean and standard deviation."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--seeds", nargs="?", const="", default="")
     given, flags = parser.parse_known_args(args)
@@ -116,10 +102,9 @@ def train_seeds_and_tell(args: Sequence[str], plan: Callable[[Sequence[str]], Pl
 
 
 def train_seeds(plan: Plan, seeds: Sequence[int]) -> list[SeedRun]:
-    """Train and test with each seed, unless that was done with the very same configuration and data.
+    """Train and test each seed that has no finished run with the same configuration and data.
 
-    A run with this configuration, these data and this seed that was broken off goes on from its last checkpoint. If a
-    seed fails, the others go on.
+    An unfinished run goes on from its last checkpoint. If one seed fails, the others are trained all the same.
     """
     if seeds[-1] >= 2**32:
         raise UserError(f"The last seed is {seeds[-1]}; give seeds from 0 to {2**32 - 1}.")
@@ -127,7 +112,7 @@ def train_seeds(plan: Plan, seeds: Sequence[int]) -> list[SeedRun]:
         raise UserError("trainer.fast_dev_run keeps nothing that seeds could be compared by; leave it out.")
     with _Child() as child:
         runs = [_train_seed(plan, seed, child) for seed in seeds]
-        child.leave_if_told()
+        child.leave_if_signalled()
     return runs
 
 
@@ -162,25 +147,25 @@ def _train_seed(plan: Plan, seed: int, child: "_Child") -> SeedRun:
 
 
 def find_run(plan: Plan, seed: int) -> Path | None:
-    """The run with a configuration, a seed and the data as they are now: one that is done, else the newest."""
+    """Find the run of a seed with the same configuration and data: a finished one, else the newest."""
     wanted = {key: value for key, value in plan.config.items() if key not in ELSEWHERE}
-    found = []
+    candidates = []
     for file in sorted(plan.experiment.glob(f"*/{CONFIG}")):
         text = file.read_text(errors="replace")
-        if f"seed_everything: {seed}\n" in text and _what_counts(text) == wanted:
-            found.append(file.parent)
-    if not found:
+        if f"seed_everything: {seed}\n" in text and _comparable(text) == wanted:
+            candidates.append(file.parent)
+    if not candidates:
         return None
     data = data_of_config(plan.config)
     data.prepare_data()
     fingerprint = escape_name(data.data_fingerprint)
-    origins = {run: read_origin(run) for run in found}
-    found = [run for run, origin in origins.items() if origin and origin["data_fingerprint"] == fingerprint]
-    done = [run for run in found if is_tested(read_results(run))]
-    return max(done or found, key=order_of_start, default=None)
+    origins = {run: read_origin(run) for run in candidates}
+    runs = [run for run, origin in origins.items() if origin and origin["data_fingerprint"] == fingerprint]
+    finished = [run for run in runs if is_tested(read_results(run))]
+    return max(finished or runs, key=order_of_start, default=None)
 
 
-def _what_counts(text: str) -> Config | None:
+def _comparable(text: str) -> Config | None:
     try:
         config = parse_yaml(text)
     except ValueError:
@@ -191,14 +176,14 @@ def _what_counts(text: str) -> Config | None:
 
 
 def print_summary(runs: Sequence[SeedRun]) -> None:
-    """Print the test's figures of each seed, their mean and their standard deviation (of a sample, n - 1)."""
-    figures = [{name: run.results["metrics"][name] for name in _tested(run)} if run.results else {} for run in runs]
-    names = sorted({name for of_run in figures for name in of_run})
+    """Print the test metrics of each seed, their mean and their standard deviation (of a sample, n - 1)."""
+    metrics = [_test_metrics(run) for run in runs]
+    names = sorted(set().union(*metrics))
     table = Table("seed", *names, "run")
-    for run, of_run in zip(runs, figures, strict=True):
-        cells = [f"{of_run[name]:.4f}" if name in of_run else "" for name in names]
+    for run, values_of_run in zip(runs, metrics, strict=True):
+        cells = [f"{values_of_run[name]:.4f}" if name in values_of_run else "" for name in names]
         table.add_row(str(run.seed), *cells, run.folder.name if run.folder and not run.problem else "failed")
-    values = {name: [of_run[name] for of_run in figures if name in of_run] for name in names}
+    values = {name: [of_run[name] for of_run in metrics if name in of_run] for name in names}
     if any(values.values()):
         count = max(map(len, values.values()))
         table.add_section()
@@ -215,7 +200,7 @@ def print_summary(runs: Sequence[SeedRun]) -> None:
 
 
 def spread(values: Sequence[float], digits: int = 4) -> str:
-    """The mean, and the standard deviation of a sample (n - 1) where there are several values.
+    """Format the mean and, of several values, the standard deviation of the sample (n - 1).
 
     Example:
         >>> spread([0.98, 0.99]), spread([0.98])
@@ -225,8 +210,9 @@ def spread(values: Sequence[float], digits: int = 4) -> str:
     return f"{text} ± {stdev(values):.{digits}f}" if len(values) > 1 else text
 
 
-def _tested(run: SeedRun) -> list[str]:
-    return [name for name in (run.results or {}).get("metrics", {}) if name.startswith("test/")]
+def _test_metrics(run: SeedRun) -> dict[str, float]:
+    metrics = (run.results or {}).get("metrics", {})
+    return {name: value for name, value in metrics.items() if name.startswith("test/")}
 
 
 def _code_of(run: Path) -> str:
@@ -242,19 +228,19 @@ def _by_code(codes: Mapping[int, str]) -> Iterator[str]:
 
 
 class _Child:
-    """Runs one process at a time, and tells it what this one is told.
+    """Runs one child process at a time, and passes signals on to it.
 
-    The process is in a group of its own, so that Ctrl-C in a terminal reaches it once, by way of this one; and it ends
-    if this one is killed.
+    The child has a process group of its own: Ctrl-C in a terminal reaches this process alone. It ends if this process
+    is killed.
     """
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
-        self._told = 0
+        self._signal = 0  # the last that has come
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "_Child":
-        self._before = {number: signal.signal(number, self._note) for number in heeded()}
+        self._before = {number: signal.signal(number, self._on_signal) for number in heeded()}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -262,17 +248,17 @@ class _Child:
             signal.signal(number, handler)
 
     def run(self, command: Sequence[str]) -> tuple[int, str]:
-        """The exit status, and the last line of what was said on stderr.
+        """Run a command; return its exit status and the last line of its stderr.
 
-        All of it is passed on but a last line that tells why the process failed, which is the caller's to tell.
+        The rest of stderr is passed on as it comes, but not a last line with the error, which the caller prints.
         """
-        self.leave_if_told()
+        self.leave_if_signalled()
         said = held = ""
         environment = os.environ | {PARENT: str(os.getpid())}
         with subprocess.Popen(
             command, stderr=subprocess.PIPE, text=True, errors="replace", env=environment, process_group=0
         ) as self._process:
-            if self._told:  # before there was one to tell
+            if self._signal:  # it came before the child had started
                 self._process.terminate()
             assert self._process.stderr is not None, "asked for"
             for line in self._process.stderr:
@@ -283,19 +269,19 @@ class _Child:
                     sys.stderr.write(line)
                 sys.stderr.flush()
             status = self._process.wait()
-        if status <= 0 or self._told:  # then the caller tells something else
+        if status <= 0 or self._signal:  # then the caller prints another reason
             sys.stderr.write(held)
         self._process = None
-        self.leave_if_told()
+        self.leave_if_signalled()
         return status, said
 
-    def leave_if_told(self) -> None:
-        """Leave, if a signal has come."""
-        if self._told:
-            raise Stopped(self._told, in_order=True)
+    def leave_if_signalled(self) -> None:
+        """Raise `Stopped` if a signal has come."""
+        if self._signal:
+            raise Stopped(self._signal, in_order=True)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        again, self._told = self._told == signal.SIGINT == number, number
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        again, self._signal = self._signal == signal.SIGINT == number, number
         if self._process is None:
             return
         if again:

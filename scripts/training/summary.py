@@ -47,6 +47,6 @@ def print_places(best: str | None, runs: Path, run: Path, original: Path | None)
         return True
     from scripts.training.reproducibility import compare_runs
 
-    likeness = compare_runs(original, run)
-    print(*likeness.lines(original), sep="\n")
-    return likeness.is_identical
+    reproduction = compare_runs(original, run)
+    print(*reproduction.lines(original), sep="\n")
+    return reproduction.is_identical

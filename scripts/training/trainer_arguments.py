@@ -14,12 +14,12 @@ from core.user_error import UserError
 
 
 def one_or_more(value: Any) -> list[Any]:
-    """The classes or objects that the Trainer takes alone or as a list."""
+    """Make a list of an argument that may be one value or several."""
     return list(value) if isinstance(value, list | tuple) else [value] if value else []
 
 
 def default_place(logger: Any) -> Path | None:
-    """Where in the run's folder a logger writes to, unless it is given a `save_dir` or takes none."""
+    """Return where in the run's folder a logger writes; None if it has a `save_dir` of its own, or takes none."""
     arguments: Any = logger.get("init_args") if isinstance(logger, Namespace) else None
     parameter = signature(resolve_name(logger.class_path)).parameters.get("save_dir") if arguments else None
     if parameter is None or parameter.default is Parameter.empty:
@@ -30,7 +30,7 @@ def default_place(logger: Any) -> Path | None:
 
 
 def is_ours(logger: Any) -> bool:
-    """True for loggers that go on with their files in the run's folder when the run is resumed."""
+    """Return True for loggers that append to their files when the run is resumed."""
     return isinstance(logger, Namespace) and issubclass(resolve_name(logger.class_path), CSVLogger | TensorBoardLogger)
 
 

@@ -57,7 +57,7 @@ def test_changed_data_are_named(train: Callable[..., Run], tmp_path: Path, capsy
     with Image.open(file) as image:
         image.transpose(Image.Transpose.ROTATE_180).save(file)
     like(run, status=1)
-    assert "not as it was there:\n  data: other images, file names or labels" in capsys.readouterr().out
+    assert "what differed:\n  data: other images, file names or labels" in capsys.readouterr().out
 
 
 def test_a_run_that_was_broken_off_is_compared_when_it_is_over(
@@ -79,11 +79,11 @@ def test_what_nothing_recorded_explains_is_said_to_be_so(train: Callable[..., Ru
     other = train(*ONE)
     results["metrics"]["test/loss"] += 1
     (other.folder / "results.json").write_text(json.dumps(results))
-    likeness = compare_runs(run.folder, other.folder)
-    assert not likeness.is_identical
-    assert "nothing that runs record is another than there" in list(likeness.lines(run.folder))[-1]
+    reproduction = compare_runs(run.folder, other.folder)
+    assert not reproduction.is_identical
+    assert "the cause may be a computation in no" in list(reproduction.lines(run.folder))[-1]
     (run.folder / "origin.json").unlink()
-    assert "it has kept no record of it" in compare_runs(run.folder, other.folder).causes[0]
+    assert "it has no record of it" in compare_runs(run.folder, other.folder).causes[0]
 
 
 def test_refuses_what_nothing_can_be_compared_with(
