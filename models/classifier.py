@@ -88,7 +88,7 @@ class Classifier(LightningModule):
         channels_last: bool = False,
     ) -> None:
         super().__init__()
-        with warnings.catch_warnings(action="ignore"):  # modules among the arguments, of which more below
+        with warnings.catch_warnings(action="ignore"):  # about the modules among them, which the next line handles
             self.save_hyperparameters(logger=False)
         self._keep_rebuildable_arguments(network)
         self.network = network
@@ -257,7 +257,7 @@ class Classifier(LightningModule):
         self._log_figures("test", self.test_metrics)
 
     def _log_figures(self, stage: str, metrics: ClassificationMetrics) -> None:
-        with warnings.catch_warnings(action="ignore"):  # that nothing was counted since a checkpoint gave the counts
+        with warnings.catch_warnings(action="ignore"):  # about counts that a checkpoint gave
             figures = metrics.compute()
         for name, value in figures.items():
             self.log(f"{stage}/{name}", value.float(), prog_bar=f"{stage}/{name}" in ("train/loss", "val/accuracy"))

@@ -51,7 +51,7 @@ class TimmModel(BackboneAndHead):
         backbone: Any = _build(name, in_channels, image_size, weights)
         self.backbone = backbone
         layers = head_layers(backbone.head_hidden_size, head_sizes, num_classes, head_activation, dropout)
-        self.head = nn.Sequential(*([nn.Dropout(dropout)] if dropout else []), *layers)
+        self.head: nn.Sequential = nn.Sequential(*([nn.Dropout(dropout)] if dropout else []), *layers)
 
 
 def _build(name: str, in_channels: int, image_size: tuple[int, int], weights: str | None) -> nn.Module:

@@ -109,7 +109,7 @@ class TorchvisionModel(BackboneAndHead):
                 layer.p = dropout
             if not dropouts and dropout:
                 head.insert(len(head) - 1, nn.Dropout(dropout))
-        self.head = nn.Sequential(*head)
+        self.head: nn.Sequential = nn.Sequential(*head)
 
 
 def _build(name: str, image_size: tuple[int, int], num_classes: int) -> nn.Module:

@@ -112,7 +112,7 @@ class Optimization:
             return max(self.steps, most)
         batches, each = int(trainer.num_training_batches), trainer.accumulate_grad_batches
         epoch, done, data = self.epoch, self.batches, getattr(trainer, "datamodule", None)
-        if hasattr(data, "batches_done"):  # counted in batches of the present size
+        if data is not None and hasattr(data, "batches_done"):  # counted in batches of the present size
             epoch, done = data.place[0], data.batches_done(batches)
         left = math.ceil((batches - done) / each) + (epochs - epoch - 1) * math.ceil(batches / each)
         return max(self.steps, min(most, self.steps + left * (epochs > epoch)))

@@ -79,7 +79,10 @@ PLATEAU = ["--model.scheduler=lightning.pytorch.cli.ReduceLROnPlateau", "--model
             "the schedule is as long as the run; leave out its epochs and steps_per_epoch.",
         ),
         ([f"--model.scheduler={SCHEDULERS}.StepLR", "--model.scheduler.step_size=0"], "step_size is 0; give a number"),
-        ([*PLATEAU, "val/loss", "--model.scheduler.factor=2"], "In model.optimizer or model.scheduler, correct this: Factor should be < 1.0.\n"),
+        (
+            [*PLATEAU, "val/loss", "--model.scheduler.factor=2"],
+            "In model.optimizer or model.scheduler, correct this: Factor should be < 1.0.\n",
+        ),
         (
             [*PLATEAU, "val/f1"],
             "error: model.scheduler.monitor is val/f1, which is not logged; choose from train/accuracy, train/loss, "
