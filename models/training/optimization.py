@@ -123,7 +123,7 @@ class Optimization:
         if not isinstance(scheduler, ReduceLROnPlateau):
             advance(scheduler, self.steps if per_step else self.epochs_stepped)
         elif "num_bad_epochs" in before:
-            take_up_plateau(scheduler, before, self._groups())
+            take_up_plateau(scheduler, before, self.optimizer["param_groups"])
         self.schedules[:] = [scheduler.state_dict()]
         steps_before, steps_now = before.get("total_steps"), getattr(scheduler, "total_steps", None)
         if None in (steps_before, steps_now) or steps_before == steps_now:
@@ -132,14 +132,6 @@ class Optimization:
             f"The schedule was made for {steps_before:,} steps and now has {steps_now:,}: the rate goes on where the "
             "longer or shorter course stands at this step."
         )
-
-    def _groups(self) -> list[dict[str, Any]]:
-        # The groups of parameters, each with the rate that it began with if the configuration has it.
-        given = self.configured.get("init_args", {}) if isinstance(self.configured, Mapping) else {}
-        groups: list[dict[str, Any]] = self.optimizer["param_groups"]
-        if "lr" not in given:
-            return groups
-        return [{"initial_lr": given["lr"] * group.get("lr_scale", 1.0), **group} for group in groups]
 
 
 def make_schedule(
