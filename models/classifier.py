@@ -155,9 +155,9 @@ class Classifier(LightningModule):
         apply = self.on_features or self.network
         logits: Tensor = apply(self.to_memory_format(images))
         if getattr(logits, "shape", None) != (len(images), self.num_classes):
-            given = list(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+            output = list(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
             raise UserError(
-                f"{type(self.network).__name__} gives {given} for {len(images)} images; expected logits alone, of "
+                f"{type(self.network).__name__} gives {output} for {len(images)} images; expected logits alone, of "
                 f"shape {[len(images), self.num_classes]}, a number for each class."
             )
         return logits

@@ -95,10 +95,10 @@ class EfficientNetLite(BackboneAndHead):
 
     def _rename(self, weights: Weights) -> None:
         """The package has other names for the layers, in the same order; weights of another network stay as named."""
-        theirs = [tensor for name, tensor in weights.tensors.items() if not name.startswith("_fc.")]
-        ours = list(self.backbone.state_dict())
-        if len(ours) == len(theirs):
-            weights.tensors = dict(zip(ours, theirs, strict=True))
+        tensors = [tensor for name, tensor in weights.tensors.items() if not name.startswith("_fc.")]
+        names = list(self.backbone.state_dict())
+        if len(names) == len(tensors):
+            weights.tensors = dict(zip(names, tensors, strict=True))
 
 
 def _packaged_weights() -> Path:
