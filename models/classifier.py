@@ -257,9 +257,7 @@ class Classifier(LightningModule):
         self._log_figures("test", self.test_metrics)
 
     def _log_figures(self, stage: str, metrics: ClassificationMetrics) -> None:
-        with warnings.catch_warnings(action="ignore"):  # about counts that a checkpoint gave
-            figures = metrics.compute()
-        for name, value in figures.items():
+        for name, value in metrics.figures().items():
             self.log(f"{stage}/{name}", value.float(), prog_bar=f"{stage}/{name}" in ("train/loss", "val/accuracy"))
 
     @override

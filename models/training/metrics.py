@@ -50,6 +50,11 @@ class ClassificationMetrics(Metric):
         sums = {"loss": self.loss_sum, "accuracy": self.correct, "top5_accuracy": self.top5_correct}
         return {name: sums[name] / self.total for name in self.names}
 
+    def figures(self) -> Mapping[str, Tensor]:
+        """The figures over all processes, without torchmetrics' warning that a checkpoint's counts were not updated."""
+        with self.sync_context():
+            return type(self).compute(self)
+
 
 def _right(predictions: Tensor, labels: Tensor) -> Tensor:
     # The number of predictions, int64 `[B, n]`, that are right.
