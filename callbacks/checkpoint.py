@@ -24,7 +24,7 @@ from core.durable_file import copy_whole, link_whole, part_of, publish
 from core.user_error import UserError
 from datamodules.loading.loader import WorkerError
 from models.serialization.checkpoint import read_checkpoint
-from models.training.monitor import Basis, basis, direction, is_of_validation, refuse_unlogged, still_holds
+from models.training.monitor import Basis, basis, check_logged, direction, is_of_validation, still_holds
 
 BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
 
@@ -195,7 +195,7 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note the metric, if this has measured it."""
-        refuse_unlogged(trainer.callback_metrics, self.monitor, "checkpoint")
+        check_logged(trainer.callback_metrics, self.monitor, "checkpoint")
         if not is_of_validation(self.monitor):
             self._note_score(trainer)
 

@@ -7,7 +7,7 @@ import lightning.pytorch.callbacks
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from models.training.monitor import Basis, basis, direction, is_of_validation, refuse_unlogged, still_holds
+from models.training.monitor import Basis, basis, check_logged, direction, is_of_validation, still_holds
 
 
 class EarlyStopping(lightning.pytorch.callbacks.EarlyStopping):
@@ -75,7 +75,7 @@ class EarlyStopping(lightning.pytorch.callbacks.EarlyStopping):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look at what is measured by the epoch, and see that the metric was logged at all."""
-        refuse_unlogged(trainer.callback_metrics, self.monitor, "early_stopping")
+        check_logged(trainer.callback_metrics, self.monitor, "early_stopping")
         super().on_train_epoch_end(trainer, pl_module)
 
     def _validate_condition_metric(self, logs: dict[str, Tensor]) -> bool:

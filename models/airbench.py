@@ -1,4 +1,4 @@
-"""The network that is trained to 94 % on CIFAR-10 in the fewest operations."""
+"""The network that reaches 94 % on CIFAR-10 in the fewest operations."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -7,20 +7,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.head import refuse_empty
+from models.head import check_sizes
 
 
 class ShiftNorm2d(nn.BatchNorm2d):
-    """Batch norm without scales, whose shifts learn as at 64 times the learning rate (Page, 2019; Jordan, 2024).
+    """Batch norm without scales, whose shifts learn 64 times as fast (Page, 2019; Jordan, 2024).
 
-    A stored shift is multiplied by 8 when it is added: its gradient is 8 times as large, and so is what a step of the
-    optimizer does with it. Weight decay is not multiplied.
-
-    Args:
-        channels: Channels, C.
-
-    Shape:
-        float `[B, C, H, W]` to the same.
+    `forward` multiplies the stored shift by 8: its gradient is 8 times as large, and so is the effect of a step. Weight
+    decay is not multiplied.
     """
 
     FACTOR = 8.0
@@ -30,32 +24,24 @@ class ShiftNorm2d(nn.BatchNorm2d):
     def __init__(self, channels: int) -> None:
         super().__init__(channels, momentum=0.4, affine=False)
         self.shift = nn.Parameter(torch.zeros(channels))
-        # CUDA's backward pass fails where there is a shift without a scale.
+        # CUDA's backward pass fails with a shift but no scale.
         self.register_buffer("ones", torch.ones(channels), persistent=False)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Normalised features."""
+        """Normalised features, of the same shape `[B, C, H, W]`."""
         if self.training and self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
-        return F.batch_norm(
-            features,
-            self.running_mean,
-            self.running_var,
-            self.ones,
-            self.FACTOR * self.shift,
-            self.training,
-            self.momentum or 0.0,
-            self.eps,
-        )
+        statistics = (self.running_mean, self.running_var)
+        shift = self.FACTOR * self.shift
+        return F.batch_norm(features, *statistics, self.ones, shift, self.training, self.momentum or 0.0, self.eps)
 
 
 class AirbenchNet(nn.Module):
     """Whitened patches, then stages of two 3x3 convolutions (Jordan, 2024, "94% on CIFAR-10 in 3.29 Seconds").
 
-    The first layer maps each 2x2 patch of the image to numbers that do not depend on each other: `whitening`, to be set
-    by `callbacks.whitening.Whitening` and frozen. A stage halves height and width after its first convolution; each
-    convolution begins by handing on what it is given. The logits are scaled down, by 9 as published for three stages of
-    which the last has 256 channels.
+    The first layer, `whitening`, decorrelates each 2x2 patch of the image; `callbacks.whitening.Whitening` sets and
+    freezes it. A stage halves height and width after its first convolution. Each convolution begins as the identity.
+    The logits are divided by 9, as published for three stages whose last has 256 channels.
 
     Args:
         in_channels: Channels of the images, C.
@@ -78,7 +64,7 @@ class AirbenchNet(nn.Module):
         channels: Sequence[int] = (64, 256, 256),
     ) -> None:
         super().__init__()
-        refuse_empty("channels", channels)
+        check_sizes("channels", channels)
         if (min(image_size) - 1) >> len(channels) < 1:
             raise ValueError(
                 f"{len(channels)} stages leave no pixel of {image_size[0]}x{image_size[1]} images; give fewer channels"

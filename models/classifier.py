@@ -1,14 +1,13 @@
-"""Any network as an image classifier.
+"""The LightningModule that trains any network as an image classifier.
 
 Shapes: a batch of `B` images with `C` channels, `H` rows and `W` columns; `K` classes.
 """
 
-import math
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import torch
 from jsonargparse import ArgumentParser
@@ -18,13 +17,16 @@ from lightning.pytorch.core.saving import CHECKPOINT_PAST_HPARAMS_KEYS
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typing_extensions import override
 
 from core.user_error import UserError
-from models.losses import CrossEntropy, Loss
+from models.losses import ClassWeights, CrossEntropy, Loss, balanced_weights, check_class_weights
 from models.serialization.checkpoint import read_checkpoint
 from models.serialization.class_path import check_classes, known_classes
 from models.serialization.pretrained import misfit
+from models.training.batch_norm import trained_batch_norms
 from models.training.freezing import Freezing
+from models.training.gradient_average import scale_loss
 from models.training.metrics import ClassificationMetrics
 from models.training.optimization import Optimization, make_ready, make_schedule, step_plateaus
 from models.training.parameter_groups import parameter_groups
@@ -35,37 +37,36 @@ Batch = tuple[Tensor, Tensor]
 
 
 class Classifier(LightningModule):
-    """Loss and accuracy around any network that maps images `[B, C, H, W]` to logits `[B, K]`.
+    """Trains and tests any network that maps images `[B, C, H, W]` to logits `[B, K]`.
 
-    Logs `train/loss`, `train/accuracy`, the same under `val/` and `test/`, and with more than 10 classes
-    `.../top5_accuracy`: once per epoch, as exact means over its images. `train/loss` is what training minimises, with
-    `loss` and `class_weights`; `val/loss` and `test/loss` are always the plain cross-entropy, so that they compare
-    between runs whatever these were trained with.
+    Logs `train/loss` and `train/accuracy`, the same under `val/` and `test/`, and with more than 10 classes
+    `.../top5_accuracy`: once per epoch, as exact means over its images. `train/loss` is what training minimises.
+    `val/loss` and `test/loss` are always the plain cross-entropy, so that runs with different losses compare.
 
-    A checkpoint holds, besides the weights, the constructor's arguments, `class_names` and `preprocessing`, all in
-    plain types: `Classifier.load_from_checkpoint(path)` needs nothing else. (Built in Python around a ready network,
-    whose own arguments nobody knows, give that network again: `load_from_checkpoint(path, network=...)`.)
+    A checkpoint holds the weights, the constructor's arguments, `class_names` and `preprocessing`:
+    `Classifier.load_from_checkpoint(path)` needs nothing else. Only a Classifier built in Python around a ready network
+    needs that network again: `load_from_checkpoint(path, network=...)`.
 
     Args:
         network: The network.
         num_classes: Classes, K.
-        optimizer: Makes the optimizer from the parameters, such as `torch.optim.AdamW`.
-        scheduler: Makes the learning-rate schedule from the optimizer. One that has an argument `total_steps` is
-            given the Trainer's number of optimizer steps and steps after each; any other steps after each epoch.
+        optimizer: Makes the optimizer from the parameters, for example `torch.optim.AdamW`.
+        scheduler: Makes the learning-rate schedule from the optimizer. A schedule with an argument `total_steps` is
+            given the number of optimizer steps of the run and steps after each; any other steps after each epoch.
         loss: What training minimises, one of `models.losses`; by default the cross-entropy.
-        decay_norms_and_biases: Whether the optimizer's `weight_decay` holds for all parameters, or for weights alone.
-        layer_decay: By what the learning rate is multiplied for each layer further from the logits.
-        class_weights: What an image of each class counts in the training loss, `K` numbers, or `balanced`: inversely
-            proportional to the class's training images, 1 on average over them. The loss is the weighted sum divided
-            by the number of images.
-        freeze: Names of the network's submodules that are not trained, such as `[backbone]`; their batch norm stays
-            in evaluation mode.
-        unfreeze: For an epoch, the names of submodules that are trained from there on: `{5: [backbone]}`.
-        test_time_augmentation: Further views of each image that test and predict average over: `flip`, `crops`,
-            `shifts` or two of them, `crops+flip` or `shifts+flip`.
+        decay_norms_and_biases: Whether the optimizer's `weight_decay` applies to all parameters or to weights alone.
+        layer_decay: Factor on the learning rate for each layer further from the logits.
+        class_weights: Weight of each class in the training loss: `K` numbers, or `balanced` for weights inversely
+            proportional to the class's training images, 1 on average over the images. The weighted sum is divided by
+            the number of images.
+        freeze: Names of submodules of the network that are not trained, for example `[backbone]`. Their batch norm
+            stays in evaluation mode.
+        unfreeze: For an epoch, the names of submodules that are trained from then on: `{5: [backbone]}`.
+        test_time_augmentation: Views of each image that test and predict average over, besides the image: `flip`,
+            `crops`, `shifts`, `crops+flip` or `shifts+flip`.
         compile: Whether to compile the network (`torch.compile`); the weights keep their names.
-        channels_last: Whether images and weights lie in memory pixel by pixel, which convolutions on GPUs with tensor
-            cores and on CPUs with bfloat16 units prefer.
+        channels_last: Whether images and weights lie in memory pixel by pixel, which is faster for convolutions on
+            GPUs with tensor cores and on CPUs with bfloat16 units.
     """
 
     _weight: Tensor | None
@@ -79,7 +80,7 @@ class Classifier(LightningModule):
         loss: Loss | None = None,
         decay_norms_and_biases: bool = True,
         layer_decay: float = 1.0,
-        class_weights: Literal["balanced"] | Sequence[float] | None = None,
+        class_weights: ClassWeights = None,
         freeze: Sequence[str] = (),
         unfreeze: dict[int, Sequence[str]] | None = None,
         test_time_augmentation: Views | None = None,
@@ -87,74 +88,66 @@ class Classifier(LightningModule):
         channels_last: bool = False,
     ) -> None:
         super().__init__()
-        with warnings.catch_warnings():
-            # Built in Python, the network is saved as weights only; built from a configuration, as its arguments.
-            warnings.filterwarnings("ignore", "Attribute '(network|loss)' is an instance of `nn.Module`")
+        with warnings.catch_warnings(action="ignore"):  # about the modules among them, which the next line handles
             self.save_hyperparameters(logger=False)
-        saved = self.hparams["network"]
-        if isinstance(self.hparams["loss"], nn.Module):
-            self.remove_ignored_hparams(["loss"])
-        if isinstance(saved, nn.Module):
-            self.remove_ignored_hparams(["network", "optimizer", "scheduler"])
-        elif "init_args" in saved:
-            # The command line offers what the data knows to every network; keep what this one takes.
-            taken = ArgumentParser().add_class_arguments(type(network), fail_untyped=False)
-            saved["init_args"] = {name: value for name, value in saved["init_args"].items() if name in taken}
-            # What training began from may be gone when the checkpoint is loaded, and would be overwritten at once.
-            saved["init_args"] |= getattr(network, "rebuilt_with", {})
+        self._keep_rebuildable_arguments(network)
         self.network = network
-        self.loss = loss or CrossEntropy()
         self.num_classes = num_classes
+        self.loss = loss or CrossEntropy()
+        self.class_weights = check_class_weights(class_weights, num_classes)
+        self.register_buffer("_weight", None, persistent=False)
+        self.test_time_augmentation = test_time_augmentation
+        # Set from the data or a checkpoint: the classes, and channels, image size, mean and std of the images.
         self.class_names: list[str] = []
-        """The classes' names; known once data or a checkpoint are attached."""
         self.preprocessing: dict[str, Any] = {}
-        """Channels, image size, mean and std of the images that the network was trained on; likewise."""
         self.train_metrics = ClassificationMetrics(num_classes)
         self.val_metrics = ClassificationMetrics(num_classes)
         self.test_metrics = ClassificationMetrics(num_classes)
-        if class_weights not in (None, "balanced"):
-            weights = [float(weight) for weight in class_weights or ()]
-            if len(weights) != num_classes or not min(weights) >= 0 or not 0 < sum(weights) < math.inf:
-                raise UserError(
-                    f"model.class_weights is {class_weights}; give {num_classes} finite numbers of at least 0, not all "
-                    "0, one for each class, or balanced."
-                )
-        self.class_weights = class_weights
-        self.test_time_augmentation = test_time_augmentation
-        self.register_buffer("_weight", None, persistent=False)
         self.freezing = Freezing(network, freeze, unfreeze)
-        # All that is ever trained must seem so when processes agree on what they share; training freezes the rest.
+        # DDP registers parameters once: enable gradients for all that is trained in any epoch, until `on_train_start`.
         self.freezing.apply(self.freezing.last_change)
         self.on_features: Callable[[Tensor], Tensor] | None = None
         """The part of the network that is left to apply when `forward` is given features in place of images."""
         self._before: Optimization | None = None
         self.make_optimizer = optimizer
+        # Groups the parameters of the network, or of a copy of it, for `make_optimizer`.
         self.parameter_groups: Callable[[nn.Module], list[dict[str, Any]]] = partial(
             parameter_groups,
             decay_norms_and_biases=decay_norms_and_biases,
             layer_decay=layer_decay,
             is_trained=self.freezing.is_ever_trained,
         )
-        """Lays out the parameters of the network, or of a copy of it, for `make_optimizer`."""
         self._make_scheduler = scheduler
         self._memory_format = torch.channels_last if channels_last else torch.preserve_format
         network.to(memory_format=self._memory_format)
         self._is_compiled = compile
         if compile:
-            network.compile(dynamic=False)  # else what was compiled depends on the sizes of batches before a break
+            network.compile(dynamic=False)  # code for dynamic sizes would depend on the batches before an interruption
+
+    def _keep_rebuildable_arguments(self, network: nn.Module) -> None:
+        saved = self.hparams["network"]
+        if isinstance(self.hparams["loss"], nn.Module):
+            self.remove_ignored_hparams(["loss"])
+        if isinstance(saved, nn.Module):  # built in Python: saved as weights alone
+            self.remove_ignored_hparams(["network", "optimizer", "scheduler"])
+        elif "init_args" in saved:
+            # The command line offers every network all that the data know; keep the arguments of this one.
+            own = ArgumentParser().add_class_arguments(type(network), fail_untyped=False)
+            saved["init_args"] = {name: value for name, value in saved["init_args"].items() if name in own}
+            saved["init_args"] |= getattr(network, "rebuilt_with", {})
 
     @property
     def num_parameters(self) -> int:
-        """Numbers that the network has learnt or could learn, frozen ones included."""
+        """The network's parameters, frozen ones included."""
         return sum(parameter.numel() for parameter in self.network.parameters())
 
     @property
     def loss_weights(self) -> list[float]:
-        """What an image of each class counts in the training loss, `K` numbers; known once training has begun."""
+        """The weight of each class in the training loss, `K` numbers; known once training has begun."""
         return [1.0] * self.num_classes if self._weight is None else self._weight.tolist()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalised images, float `[B, C, H, W]`, to logits, float `[B, K]`; or features of images, by `on_features`.
+        """Logits, float `[B, K]`, of normalised images, float `[B, C, H, W]`, or of features for `on_features`.
 
         Raises:
             UserError: If the network gives something else.
@@ -162,15 +155,15 @@ class Classifier(LightningModule):
         apply = self.on_features or self.network
         logits: Tensor = apply(self.to_memory_format(images))
         if getattr(logits, "shape", None) != (len(images), self.num_classes):
-            given = list(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+            output = list(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
             raise UserError(
-                f"{type(self.network).__name__} gives {given} for {len(images)} images; expected logits alone, of "
+                f"{type(self.network).__name__} gives {output} for {len(images)} images; expected logits alone, of "
                 f"shape {[len(images), self.num_classes]}, a number for each class."
             )
         return logits
 
     def to_memory_format(self, images: Tensor) -> Tensor:
-        """Images, or features of images, float `[B, ...]`, in the dtype and the layout that the network takes."""
+        """Images or features, float `[B, ...]`, in the network's dtype and memory layout."""
         layout = self._memory_format if images.ndim == 4 else torch.preserve_format
         return images.to(self.dtype, memory_format=layout)
 
@@ -178,19 +171,19 @@ class Classifier(LightningModule):
         """The batch's mean loss, classes weighted.
 
         Raises:
-            UserError: If batch norm is given one number of each channel, or nothing is trained.
+            UserError: If batch norm gets a single number per channel, or nothing is trained.
         """
         images, labels = batch
         try:
             logits = self(images)
         except ValueError as error:
-            if "more than 1 value per channel" not in str(error):
+            if len(images) > 1 or not trained_batch_norms(self.network):
                 raise
             raise UserError(
                 "A batch of a single image leaves batch norm nothing to take a variance of; leave such a last one of "
                 "an epoch out with --data.drop_last true, or give another --data.batch_size."
             ) from error
-        # Where no image is left for this process, it takes part with some that do not count.
+        # In an epoch's last step, a process may have no image left; it takes part with images that do not count.
         loss: Tensor = self.loss(logits.float(), labels, self._weight) if len(labels) else logits.float().sum() * 0
         if not loss.requires_grad:
             raise UserError(
@@ -199,25 +192,14 @@ class Classifier(LightningModule):
             )
         if len(labels):
             self.train_metrics.update(logits.detach(), labels, loss.detach())
-        if (accumulated := self.trainer.accumulate_grad_batches) > 1:
-            # Lightning divides by as many, also in an epoch's last step, for which there may be fewer.
-            first = getattr(self.trainer.fit_loop.epoch_loop, "first_batch", 0)
-            step = first + (batch_idx - first) // accumulated * accumulated
-            left = self.trainer.num_training_batches - step
-            loss = loss * (accumulated / min(accumulated, left))
-        if self.trainer.world_size > 1 and self.trainer.is_last_batch:
-            # Gradients are averaged over processes, whose shares of an epoch's last batch may differ by an image.
-            total = torch.tensor(float(len(labels)), device=self.device)
-            torch.distributed.all_reduce(total)
-            loss = loss * (len(labels) * self.trainer.world_size / total)
-        return loss
+        return scale_loss(loss, self.trainer, batch_idx, len(labels))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
-        """Count the batch; logits float `[B, K]`, for callbacks to look at, unless it is empty."""
+        """Count the batch; logits float `[B, K]` for callbacks, unless it is empty."""
         return self._count(self, batch, self.val_metrics)
 
     def test_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
-        """Count the batch; logits likewise."""
+        """Count the batch; logits float `[B, K]` for callbacks, unless it is empty."""
         return self._count(self.predict_logits, batch, self.test_metrics)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -234,113 +216,85 @@ class Classifier(LightningModule):
     @staticmethod
     def _count(predict: Callable[[Tensor], Tensor], batch: Batch, metrics: ClassificationMetrics) -> Tensor | None:
         images, labels = batch
-        if not len(labels):  # the last of a process may be empty
+        if not len(labels):  # a process may have no image left in the last batch
             return None
         logits = predict(images)
         metrics.update(logits, labels, F.cross_entropy(logits.to(metrics.loss_sum.dtype), labels))
         return logits
 
+    @override
+    def on_train_epoch_start(self) -> None:
+        # Not called when an epoch is resumed in its middle: its count goes on.
+        self.train_metrics.reset()
+        self.freezing.apply(self.current_epoch)
+        if self.freezing.changes(self.current_epoch) and self._is_compiled:
+            torch.compiler.reset()  # torch keeps too little code of one network for each set of trained parts
+
+    @override
+    def on_validation_epoch_start(self) -> None:
+        self.val_metrics.reset()
+
+    @override
+    def on_test_epoch_start(self) -> None:
+        self.test_metrics.reset()
+
+    @override
+    def on_train_epoch_end(self) -> None:
+        self._log_figures("train", self.train_metrics)
+        step_plateaus(self.trainer, validated=False)
+
+    @override
+    def on_validation_epoch_end(self) -> None:
+        self._log_figures("val", self.val_metrics)
+
+    @override
+    def on_validation_end(self) -> None:
+        if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
+            step_plateaus(self.trainer, validated=True)
+
+    @override
+    def on_test_epoch_end(self) -> None:
+        self._log_figures("test", self.test_metrics)
+
+    def _log_figures(self, stage: str, metrics: ClassificationMetrics) -> None:
+        for name, value in metrics.figures().items():
+            self.log(f"{stage}/{name}", value.float(), prog_bar=f"{stage}/{name}" in ("train/loss", "val/accuracy"))
+
+    @override
     def train(self, mode: bool = True) -> Self:
-        """Put all but what is frozen into training mode."""
         super().train(mode)
         self.freezing.keep_in_evaluation()
         return self
 
-    def on_train_start(self) -> None:
-        """Freeze what is frozen where a run is taken up, and say what will never be thawed.
-
-        Raises:
-            UserError: If several processes could not agree on what they train.
-        """
-        if self.freezing.last_change and self.trainer.world_size > 1:
-            strategy = getattr(self.trainer.strategy, "_ddp_kwargs", {})
-            if not strategy.get("find_unused_parameters"):
-                raise UserError(
-                    "model.unfreeze with several processes needs --trainer.strategy ddp_find_unused_parameters_true."
-                )
-        self.freezing.apply(self.current_epoch)
-        last, epochs = self.freezing.last_change, self.trainer.max_epochs
-        if epochs is not None and 0 <= epochs <= last and self.trainer.is_global_zero:
-            print(f"model.unfreeze names epoch {last}, which a run of {epochs} epochs, counted from 0, does not reach.")
-
-    def on_train_epoch_start(self) -> None:
-        """Count anew; not called when an epoch is taken up in its middle, whose count goes on."""
-        self.train_metrics.reset()
-        self.freezing.apply(self.current_epoch)
-        if self.freezing.changes(self.current_epoch) and self._is_compiled:
-            torch.compiler.reset()  # code for each set of trained parts would exceed what torch keeps of one network
-
-    def on_validation_epoch_start(self) -> None:
-        """Count anew."""
-        self.val_metrics.reset()
-
-    def on_test_epoch_start(self) -> None:
-        """Count anew."""
-        self.test_metrics.reset()
-
-    def on_train_epoch_end(self) -> None:
-        """Log the epoch's figures.
-
-        Raises:
-            UserError: If the schedule waits for a figure that is not among those logged.
-        """
-        self._log_figures("train", self.train_metrics)
-        step_plateaus(self.trainer, validated=False)
-
-    def on_validation_epoch_end(self) -> None:
-        """Log the epoch's figures."""
-        self._log_figures("val", self.val_metrics)
-
-    def on_validation_end(self) -> None:
-        """Let a schedule that waits for a figure look at it."""
-        if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
-            step_plateaus(self.trainer, validated=True)
-
-    def on_test_epoch_end(self) -> None:
-        """Log the figures."""
-        self._log_figures("test", self.test_metrics)
-
-    def _log_figures(self, stage: str, metrics: ClassificationMetrics) -> None:
-        for name, value in metrics.compute().items():
-            self.log(f"{stage}/{name}", value.float(), prog_bar=f"{stage}/{name}" in ("train/loss", "val/accuracy"))
-
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """The optimizer over all trainable parameters and its schedule, which is logged as `lr`.
-
-        Raises:
-            UserError: If either refuses its arguments, the schedule has an end and the run has none or
-                a later one, or training cannot go on with it from the checkpoint.
-        """
-        try:
-            optimizer = self.make_optimizer(self.parameter_groups(self.network))
-            before, self._before = self._before, None
-            if before is not None:
-                before.refuse_another(self.hparams.get("optimizer"), optimizer, self.make_optimizer)
-            make_ready(optimizer)
-            schedule = make_schedule(self._make_scheduler, optimizer, self.trainer, before)
-        except ValueError as error:
-            raise UserError(f"model.optimizer or model.scheduler: {str(error).rstrip('.')}; correct it.") from error
-        return {"optimizer": optimizer, "lr_scheduler": schedule}
-
+    @override
     def setup(self, stage: str) -> None:
-        """Take class names and preprocessing from the data, to be saved with the weights."""
-        self.trainer.precision_plugin.convert_module(self)  # the Trainer would when a checkpoint's weights are rounded
+        self.trainer.precision_plugin.convert_module(self)  # the Trainer does so only after it has loaded a checkpoint
         datamodule = getattr(self.trainer, "datamodule", None)
         if datamodule is not None:
             self.class_names = list(datamodule.class_names)
             self.preprocessing = dict(datamodule.preprocessing)
         if stage == "fit" and self.class_weights is not None:
-            self._weight = torch.tensor(self._balanced_weights())
+            is_balanced = self.class_weights == "balanced"
+            self._weight = torch.tensor(balanced_weights(datamodule) if is_balanced else self.class_weights)
 
-    def _balanced_weights(self) -> list[float]:
-        if self.class_weights != "balanced":
-            return [float(weight) for weight in self.class_weights or ()]
-        counts = getattr(getattr(self.trainer, "datamodule", None), "class_counts", None)
-        if counts is None:
-            raise UserError(
-                "model.class_weights is balanced, but what is trained on does not say its class_counts; give numbers."
-            )
-        return [sum(counts) / (len(counts) * count) if count else 0.0 for count in counts]
+    @override
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        before, self._before = self._before, None
+        try:
+            optimizer = self.make_optimizer(self.parameter_groups(self.network))
+            if before is not None:
+                before.check_optimizer(self.hparams.get("optimizer"), optimizer, self.make_optimizer)
+            make_ready(optimizer)
+            schedule = make_schedule(self._make_scheduler, optimizer, self.trainer, before)
+        except ValueError as error:
+            reason = str(error).rstrip(".")
+            raise UserError(f"In model.optimizer or model.scheduler, correct this: {reason}.") from error
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    @override
+    def on_train_start(self) -> None:
+        self.freezing.check_run(self.trainer)
+        self.freezing.apply(self.current_epoch)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what the weights mean, and what each of several processes has counted in the epoch."""

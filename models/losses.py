@@ -1,31 +1,33 @@
-"""Losses between logits and labels.
+"""Losses between logits and labels, and the weights of classes in them.
 
 Shapes: a batch of `B` images; `K` classes.
 """
 
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Literal
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from core.user_error import UserError
+
+ClassWeights = Literal["balanced"] | Sequence[float] | None
+
 
 class Loss(nn.Module, ABC):
-    """Maps the logits of a batch and its labels to what training minimises.
-
-    Shape:
-        Logits float `[B, K]`; labels int64 `[B]` or, of mixed images, probabilities float `[B, K]`; class weights
-        float `[K]`; the loss is a scalar.
-    """
+    """Base of losses: what training minimises."""
 
     @abstractmethod
     def forward(self, logits: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
-        """The mean over the batch's images.
+        """The mean loss of a batch, a scalar.
 
         Args:
             logits: float `[B, K]`.
-            labels: int64 `[B]`, or probabilities float `[B, K]`.
-            class_weights: What each class counts, float `[K]`; by default 1. The weighted sum is divided by the number
-                of images and not by their weights, so that every batch counts alike, whatever is in it.
+            labels: int64 `[B]` or, of mixed images, probabilities float `[B, K]`.
+            class_weights: The weight of each class, float `[K]`; by default 1. The weighted sum is divided by the
+                number of images, not by the sum of their weights, so that every batch counts alike.
         """
 
 
@@ -34,9 +36,8 @@ class CrossEntropy(Loss):
 
     `-sum_k w[k] * t[k] * log(softmax(logits))[k]`, averaged over the images, where `w` are the class weights and `t`
     the label's probabilities, smoothed to `(1 - label_smoothing) * t + label_smoothing / K` (Szegedy et al., 2016).
-
-    Without smoothing this is the negative log-likelihood (NLL) of the log-softmax, under its other name. It is that for
-    a network that ends in a log-softmax too, because the log-softmax of log-probabilities is themselves.
+    Without smoothing this is the negative log-likelihood (NLL) of the log-softmax. A network may end in a log-softmax:
+    a second one changes nothing.
 
     Args:
         label_smoothing: The probability that is spread evenly over all classes.
@@ -52,7 +53,7 @@ class CrossEntropy(Loss):
         self.label_smoothing = label_smoothing
 
     def forward(self, logits: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
-        """The mean over the batch's images."""
+        """The mean over the images."""
         if class_weights is None:
             return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
         total = F.cross_entropy(logits, labels, class_weights, reduction="sum", label_smoothing=self.label_smoothing)
@@ -60,16 +61,38 @@ class CrossEntropy(Loss):
 
 
 class SoftmaxMSE(Loss):
-    """Mean-squared error between the softmax of the logits and the labels' probabilities.
+    """Mean-squared error between the softmax of the logits and the labels' probabilities `t`.
 
-    `w * mean_k (softmax(logits)[k] - t[k])**2`, averaged over the images, where `t` are the label's probabilities (one
-    for its class, or those of a mixed image) and `w = sum_k t[k] * class_weights[k]`. Averaged over the classes, as
-    `torch.nn.MSELoss` does: `K` times this is the score of Brier (1950). In [0, 2 / K] without class weights.
+    `w * mean_k (softmax(logits)[k] - t[k])**2`, averaged over the images, where `w = sum_k t[k] * class_weights[k]`.
+    Without class weights it lies in [0, 2 / K], and `K` times it is the score of Brier (1950).
     """
 
     def forward(self, logits: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
-        """The mean over the batch's images."""
+        """The mean over the images."""
         probabilities = logits.softmax(dim=1)
         targets = F.one_hot(labels, logits.shape[1]).to(logits) if labels.ndim == 1 else labels
         each = (probabilities - targets).square().mean(dim=1)
         return (each if class_weights is None else each * (targets @ class_weights)).mean()
+
+
+def check_class_weights(weights: ClassWeights, num_classes: int) -> ClassWeights:
+    """Class weights that are numbers, as floats; refuses any but one finite number for each class, not all 0."""
+    if weights is None or isinstance(weights, str):
+        return weights
+    numbers = [float(weight) for weight in weights]
+    if len(numbers) != num_classes or not min(numbers) >= 0 or not 0 < sum(numbers) < math.inf:
+        raise UserError(
+            f"model.class_weights is {weights}; give {num_classes} finite numbers of at least 0, not all 0, one for "
+            "each class, or balanced."
+        )
+    return numbers
+
+
+def balanced_weights(datamodule: object) -> list[float]:
+    """Weights inversely proportional to the training images of each class, 1 on average over the images."""
+    counts = getattr(datamodule, "class_counts", None)
+    if counts is None:
+        raise UserError(
+            "model.class_weights is balanced, but what is trained on does not say its class_counts; give numbers."
+        )
+    return [sum(counts) / (len(counts) * count) if count else 0.0 for count in counts]

@@ -13,7 +13,7 @@ class MLP(nn.Module):
     Args:
         in_features: Numbers per image, C * H * W.
         num_classes: Classes, K.
-        hidden_sizes: Width of each hidden layer; none makes it multinomial logistic regression.
+        hidden_sizes: Width of each hidden layer. With none, this is multinomial logistic regression.
         activation: The non-linearity after each hidden layer.
         dropout: Probability that a hidden unit is zeroed in training.
 
@@ -30,9 +30,8 @@ class MLP(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.Flatten(), *head_layers(in_features, hidden_sizes, num_classes, activation, dropout)
-        )
+        layers = head_layers(in_features, hidden_sizes, num_classes, activation, dropout)
+        self.layers = nn.Sequential(nn.Flatten(), *layers)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of each class."""

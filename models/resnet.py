@@ -2,25 +2,19 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.head import refuse_empty
+from models.head import BackboneAndHead, check_sizes
 from models.serialization.pretrained import load_weights, read_weights
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions whose result is added to what came in (He, Zhang, Ren and Sun, 2016, figure 2).
-
-    Args:
-        in_channels: Channels that come in, C.
-        channels: Channels that go out, O.
-        stride: Pixels between the first convolution's outputs.
+    """Two 3x3 convolutions, and a shortcut around them (He, Zhang, Ren and Sun, 2016, figure 2).
 
     Shape:
-        float `[B, C, H, W]` to float `[B, O, ceil(H / stride), ceil(W / stride)]`.
+        float `[B, in_channels, H, W]` to float `[B, channels, ceil(H / stride), ceil(W / stride)]`.
     """
 
     def __init__(self, in_channels: int, channels: int, stride: int = 1) -> None:
@@ -40,19 +34,19 @@ class BasicBlock(nn.Module):
         return F.relu(residual + self.shortcut(features))
 
 
-class ResNet(nn.Module):
+class ResNet(BackboneAndHead):
     """Residual network (He, Zhang, Ren and Sun, 2016) for images of 32x32 or 64x64 pixels: `backbone`, then `head`.
 
-    The stem is one 3x3 convolution that keeps the image's size, where that for ImageNet divides it by four. Stages
-    but the first halve height and width. The scale of the last batch norm of each block begins at zero, so that the
-    network begins as its shortcuts (Goyal et al., 2017, section 5.1). The defaults are ResNet-18.
+    The stem is one 3x3 convolution that keeps the image's size; ImageNet's divides it by four. Every stage but the
+    first halves height and width. The last batch norm of each block begins with scale zero, so that a block begins as
+    its shortcut (Goyal et al., 2017, section 5.1). The defaults are ResNet-18.
 
     Args:
         num_classes: Classes, K.
         in_channels: Channels of the images, C.
         channels: Output channels of each stage.
         blocks: Blocks of each stage.
-        weights: What training begins from: a checkpoint of the same network, of which the backbone is taken, or a
+        weights: What training begins from: a checkpoint of the same network, whose backbone is taken; a file with the
             state dict of a backbone; or nothing.
 
     Shape:
@@ -62,9 +56,6 @@ class ResNet(nn.Module):
         ValueError: If `channels` and `blocks` are of different lengths, empty or not positive, or the weights do not
             fit.
     """
-
-    rebuilt_with: ClassVar[dict[str, Any]] = {"weights": None}
-    """Arguments that only say what training begins from, and their values where a checkpoint's weights follow."""
 
     def __init__(
         self,
@@ -77,14 +68,14 @@ class ResNet(nn.Module):
         super().__init__()
         if len(channels) != len(blocks) or not channels:
             raise ValueError(f"channels has {len(channels)} numbers and blocks {len(blocks)}; give both for each stage")
-        refuse_empty("channels", channels)
-        refuse_empty("blocks", blocks)
+        check_sizes("channels", channels)
+        check_sizes("blocks", blocks)
         stem = (nn.Conv2d(in_channels, channels[0], 3, padding=1, bias=False), nn.BatchNorm2d(channels[0]), nn.ReLU())
         stages: list[nn.Module] = []
         for stage, (fan_in, fan_out) in enumerate(pairwise((channels[0], *channels))):
             first = BasicBlock(fan_in, fan_out, stride=2 if stage else 1)
             stages.append(nn.Sequential(first, *(BasicBlock(fan_out, fan_out) for _ in range(blocks[stage] - 1))))
-        self.backbone = nn.Sequential(*stem, *stages, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.backbone: nn.Sequential = nn.Sequential(*stem, *stages, nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.head = nn.Linear(channels[-1], num_classes)
         for module in self.backbone.modules():
             if isinstance(module, nn.Conv2d):
@@ -93,8 +84,3 @@ class ResNet(nn.Module):
                 nn.init.zeros_(module.bn2.weight)
         if weights is not None:
             load_weights(self.backbone, read_weights(weights), type(self).__name__)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits of each class."""
-        logits: Tensor = self.head(self.backbone(images))
-        return logits

@@ -9,12 +9,10 @@ from torch.optim.lr_scheduler import LambdaLR
 class WarmupCosine(LambdaLR):
     """Linear warm-up to the optimizer's learning rate, then half a cosine to zero (Loshchilov and Hutter, 2017).
 
-    The peak is the optimizer's own `lr`, so that a learning rate is written once.
-
     Args:
-        optimizer: The optimizer whose `lr` is the peak.
+        optimizer: The optimizer. Its `lr` is the peak of the schedule.
         total_steps: Optimizer steps of the whole training; filled in from the Trainer.
-        warmup: The fraction of them that the warm-up takes.
+        warmup: The fraction of the steps that the warm-up takes.
 
     Raises:
         ValueError: If `total_steps` is missing or `warmup` is outside [0, 1).

@@ -2,42 +2,39 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from core.near_names import near_names
-from models.head import head_layers
+from models.head import BackboneAndHead, head_layers
 from models.serialization.pretrained import load_weights, read_weights
 
 
-class TimmModel(nn.Module):
-    """Any network of timm up to its pooled features, then a head of our own: `backbone`, then `head`.
+class TimmModel(BackboneAndHead):
+    """Any network of timm up to its pooled features, then a new head: `backbone`, then `head`.
 
     Args:
-        name: One of `timm.list_models()`, with or without the tag of its weights, such as
+        name: One of `timm.list_models()`, with or without the tag of its weights, for example
             `mobilenetv3_small_100.lamb_in1k`.
         num_classes: Classes, K.
-        in_channels: Channels of the images, C; of weights the first kernels are summed or repeated.
+        in_channels: Channels of the images, C. The first kernels of loaded weights are summed or repeated to fit.
         image_size: Height and width of the images in pixels, for networks that are built for one size.
-        weights: What training begins from: `DEFAULT`, those of the name's tag, or the first that timm has of the
-            network; another tag such as `lamb_in1k`; a file, either timm's (`model.safetensors`, or a state dict that
-            `torch.save` has written) or a checkpoint of the same network, of which the backbone is taken; or nothing.
-            Those with a name are downloaded once. The head begins from scratch.
+        weights: What training begins from: `DEFAULT`, the weights of the name's tag or else the first in timm; another
+            tag, for example `lamb_in1k`; a file of timm (`model.safetensors`, or a state dict that `torch.save` has
+            written); a checkpoint of the same network, whose backbone is taken; or nothing. Weights with a name are
+            downloaded once. The head begins from scratch.
         head_sizes: Width of each hidden layer of the head.
-        head_activation: The non-linearity after each of them.
-        dropout: Probability that a unit of the head is zeroed in training: of the features, and of each hidden layer.
+        head_activation: The non-linearity after each hidden layer.
+        dropout: Probability that a feature, or a hidden unit of the head, is zeroed in training.
 
     Shape:
         float `[B, C, H, W]` to logits float `[B, K]`.
 
     Raises:
         ModuleNotFoundError: If timm is not installed.
-        ValueError: If there is no such network, or the weights cannot be had or do not fit.
+        ValueError: If there is no such network, or the weights are missing or do not fit.
     """
-
-    rebuilt_with: ClassVar[dict[str, Any]] = {"weights": None}
-    """Arguments that only say what training begins from, and their values where a checkpoint's weights follow."""
 
     def __init__(
         self,
@@ -52,18 +49,12 @@ class TimmModel(nn.Module):
     ) -> None:
         super().__init__()
         backbone: Any = _build(name, in_channels, image_size, weights)
-        self.backbone: nn.Module = backbone
+        self.backbone = backbone
         layers = head_layers(backbone.head_hidden_size, head_sizes, num_classes, head_activation, dropout)
-        self.head = nn.Sequential(*([nn.Dropout(dropout)] if dropout else []), *layers)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits of each class."""
-        logits: Tensor = self.head(self.backbone(images))
-        return logits
+        self.head: nn.Sequential = nn.Sequential(*([nn.Dropout(dropout)] if dropout else []), *layers)
 
 
 def _build(name: str, in_channels: int, image_size: tuple[int, int], weights: str | None) -> nn.Module:
-    """The network up to its pooled features."""
     try:
         import timm
     except ModuleNotFoundError as error:
@@ -79,8 +70,8 @@ def _build(name: str, in_channels: int, image_size: tuple[int, int], weights: st
         raise ValueError(f"timm has no weights {name}; give one of {', '.join([architecture, *tagged])}")
     tags = [tag.partition(".")[2] for tag in tagged]
     names = ["DEFAULT", *tags] if tags else []
-    by_name = weights in names
-    if weights is not None and not by_name and not Path(weights).is_file():
+    has_a_name = weights in names
+    if weights is not None and not has_a_name and not Path(weights).is_file():
         raise ValueError(
             f"The weights {weights} are neither a file nor a name that timm has for {architecture}; give "
             f"{', '.join(['a file', *names])} or null"
@@ -92,7 +83,7 @@ def _build(name: str, in_channels: int, image_size: tuple[int, int], weights: st
     if known is not None and known.fixed_input_size:
         arguments["img_size"] = tuple(image_size)
     try:
-        model: nn.Module = timm.create_model(name, num_classes=0, pretrained=by_name, **arguments)
+        model: nn.Module = timm.create_model(name, num_classes=0, pretrained=has_a_name, **arguments)
     except OSError as error:
         from huggingface_hub.constants import HF_HUB_CACHE
 
@@ -101,8 +92,7 @@ def _build(name: str, in_channels: int, image_size: tuple[int, int], weights: st
             f"The weights of {name} cannot be downloaded; run `hf download {known.hf_hub_id}` where there is a network "
             f"and put the folder that it makes at {folder}, or give its model.safetensors as weights"
         ) from error
-    if weights is not None and not by_name:
-        own = model.state_dict().keys()
-        of_head = [key for key in timm.create_model(name, **arguments).state_dict() if key not in own]
-        load_weights(model, read_weights(weights), name, of_head)
+    if weights is not None and not has_a_name:
+        head = timm.create_model(name, **arguments).state_dict().keys() - model.state_dict().keys()
+        load_weights(model, read_weights(weights), name, [*head])
     return model

@@ -2,6 +2,8 @@
 
 import inspect
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from functools import reduce
@@ -21,6 +23,7 @@ from scripts.command.configuration import Config, merge
 from tests.conftest import Run
 from tests.discovery import (
     CONFIGS,
+    ROOT,
     callback_classes,
     configs,
     configured_classes,
@@ -36,6 +39,9 @@ TINY = (
     *("--trainer.max_epochs=1", "--data.batch_size=4", "--model.compile=false"),
     *(f"--trainer.limit_{stage}_batches=2" for stage in ("train", "val", "test")),
 )
+
+# What inference needs beside a network, in processes that train nothing.
+WITHOUT_LIGHTNING = ("models.losses", "models.training.precision", "models.training.test_time_augmentation")
 
 
 def path_of(class_: type) -> str:
@@ -132,6 +138,12 @@ def test_data_module_keeps_the_contract(
 @pytest.mark.parametrize("network", networks(), ids=path_of)
 def test_network_is_in_a_config_that_is_tested(network: type) -> None:
     assert path_of(network) in configured_classes(), f"add a YAML to configs/ that trains {path_of(network)}"
+
+
+def test_networks_are_imported_without_lightning() -> None:
+    modules = [*dict.fromkeys(network.__module__ for network in networks()), *WITHOUT_LIGHTNING]
+    lines = [f"import {module}; assert 'lightning' not in sys.modules, '{module}'" for module in modules]
+    subprocess.run([sys.executable, "-c", "\n".join(["import sys", *lines])], cwd=ROOT, check=True)
 
 
 @pytest.mark.parametrize("data_class", data_modules(), ids=path_of)

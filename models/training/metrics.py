@@ -1,7 +1,6 @@
 """The figures of an epoch."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,16 +8,12 @@ from torchmetrics import Metric
 
 
 class ClassificationMetrics(Metric):
-    """Loss and accuracy as exact means over images, whatever the sizes of the batches and the number of processes.
+    """Loss, accuracy and (with more than 10 classes) top-5 accuracy, as exact means over images of all processes.
 
-    Of images that are mixed of several classes, a prediction is right by the share of the class predicted, as the
-    authors of mixup count (Zhang et al., 2018).
+    For a mixed image, a prediction is right by the share of the predicted class (Zhang et al., 2018, mixup).
 
-    One metric for all figures, because each update of a metric costs a noticeable part of a small network's step. The
-    state is part of a checkpoint, so that an epoch that was interrupted ends with the figures of the whole.
-
-    Args:
-        num_classes: Classes, K; with more than 10, top-5 accuracy is counted as well.
+    One metric holds all figures, because each update of a metric takes a noticeable part of a small network's step. A
+    checkpoint holds its state, so that an interrupted epoch ends with the figures of the whole.
     """
 
     full_state_update = False
@@ -30,34 +25,19 @@ class ClassificationMetrics(Metric):
     def __init__(self, num_classes: int) -> None:
         super().__init__()
         self.top5 = num_classes > 10
+        self.names = ["loss", "accuracy", *(["top5_accuracy"] if self.top5 else [])]
         # Apple's GPUs have no float64.
         precise = torch.float32 if torch.backends.mps.is_available() else torch.float64
         for name in ("loss_sum", "correct", "top5_correct"):
             self.add_state(name, torch.zeros((), dtype=precise), dist_reduce_fx="sum", persistent=True)
         self.add_state("total", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum", persistent=True)
 
-    @property
-    def names(self) -> list[str]:
-        """The figures that `compute` gives."""
-        return ["loss", "accuracy", *(["top5_accuracy"] if self.top5 else [])]
-
     def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> nn.Module:
-        # In bfloat16, which a network may be converted to, 257 images would count as 256.
+        # Moved to a device, but never converted: a network in bfloat16 would count 257 images as 256.
         return super()._apply(lambda value: value.to(fn(value).device), exclude_state)
 
-    def _load_from_state_dict(self, *args: Any) -> None:
-        super()._load_from_state_dict(*args)
-        # Counted before the checkpoint is counted too: no warning that there was nothing.
-        self._update_count = int(self.total > 0)
-
     def update(self, logits: Tensor, labels: Tensor, loss: Tensor) -> None:
-        """Count a batch.
-
-        Args:
-            logits: float `[B, K]`.
-            labels: int64 `[B]`, or probabilities float `[B, K]`.
-            loss: The batch's mean loss, a scalar.
-        """
+        """Count a batch: logits float `[B, K]`, labels int64 `[B]` or probabilities `[B, K]`, and its mean loss."""
         # In place: an assignment to a module's attribute takes longer than the sum.
         self.loss_sum.add_(loss, alpha=len(labels))
         self.correct.add_(_right(logits.argmax(dim=1, keepdim=True), labels))
@@ -66,13 +46,16 @@ class ClassificationMetrics(Metric):
         self.total.add_(len(labels))
 
     def compute(self) -> Mapping[str, Tensor]:
-        """Mean `loss`, `accuracy` and, where counted, `top5_accuracy` in [0, 1]; NaN when nothing was counted."""
-        figures = {"loss": self.loss_sum / self.total, "accuracy": self.correct / self.total}
-        if self.top5:
-            figures["top5_accuracy"] = self.top5_correct / self.total
-        return figures
+        """Each figure by its name; NaN when nothing was counted."""
+        sums = {"loss": self.loss_sum, "accuracy": self.correct, "top5_accuracy": self.top5_correct}
+        return {name: sums[name] / self.total for name in self.names}
+
+    def figures(self) -> Mapping[str, Tensor]:
+        """The figures over all processes, without torchmetrics' warning that a checkpoint's counts were not updated."""
+        with self.sync_context():
+            return type(self).compute(self)
 
 
 def _right(predictions: Tensor, labels: Tensor) -> Tensor:
-    """How many of predictions int64 `[B, n]` are right, a scalar."""
+    # The number of predictions, int64 `[B, n]`, that are right.
     return (predictions == labels[:, None]).sum() if labels.ndim == 1 else labels.gather(1, predictions).sum()

@@ -1,4 +1,4 @@
-"""What a training is judged by: a metric, whether lower or higher is better, and what it was measured on."""
+"""The metric that a training is judged by, its direction, and the images that it is measured on."""
 
 import re
 from collections.abc import Mapping
@@ -12,21 +12,21 @@ from core.user_error import UserError
 
 Mode = Literal["min", "max"]
 
+# Words in a metric's name that give its direction.
 LOWER_IS_BETTER = (
     "loss|logloss|error|err|nll|negative_log_likelihood|bce|ce|crossentropy|cross_entropy|kl|mse|rmse|mae|mape|hinge|"
     "brier|ece|mce|perplexity|ppl|hamming|misclassification|mistakes|fpr|fnr|eer|false_(?:positive|negative)(?:s|_rate)"
 )
-# Words of a metric's name that give its direction.
 HIGHER_IS_BETTER = (
     "accuracy|acc|f1|fbeta|auc|auroc|auprc|ap|map|precision|recall|sensitivity|specificity|tpr|tnr|"
     "true_(?:positive|negative)(?:s|_rate)|iou|jaccard|dice|kappa|mcc|matthews|r2|youden"
 )
 
-Basis = Mapping[str, str | None]  # what a score was measured on: metric, mode, weight average, images
+Basis = Mapping[str, str | None]  # scores compare if these are equal: metric, mode, weight average, images
 
 
 def direction(monitor: str, mode: str | None, key: str) -> Mode:
-    """Whether a metric is to be `min` or `max`: as given, else as its name says.
+    """Whether lower (`min`) or higher (`max`) is better: as given, else as the metric's name says.
 
     Example:
         >>> [direction(f"val/{name}", None, "checkpoint") for name in ("loss", "acc5", "MulticlassCalibrationError")]
@@ -48,13 +48,14 @@ def direction(monitor: str, mode: str | None, key: str) -> Mode:
 
 
 def is_of_validation(monitor: str) -> bool:
-    """Whether a metric is measured by each validation; any other is by each epoch of training."""
+    """Whether each validation measures a metric; each epoch of training measures any other."""
     return monitor.startswith("val/")
 
 
-def refuse_unlogged(metrics: Mapping[str, Any], monitor: str, key: str) -> None:
-    """See that a metric is there when an epoch has ended."""
-    if monitor not in metrics and not (is_of_validation(monitor) and not any(map(is_of_validation, metrics))):
+def check_logged(metrics: Mapping[str, Any], monitor: str, key: str) -> None:
+    """Check, when an epoch has ended, that its metric was logged; a `val/` metric only if there was a validation."""
+    validated = any(map(is_of_validation, metrics))
+    if monitor not in metrics and (validated or not is_of_validation(monitor)):
         raise UserError(
             f"{key}.monitor is {monitor}, which is not logged; choose from "
             f"{', '.join(sorted(name for name in metrics if '/' in name))}."
@@ -62,7 +63,7 @@ def refuse_unlogged(metrics: Mapping[str, Any], monitor: str, key: str) -> None:
 
 
 def basis(trainer: Trainer, monitor: str, mode: str) -> Basis:
-    """What scores of a run are measured on, to be kept with the best of them; a resumed run has the same."""
+    """The basis of a run's scores; it is saved with the best of them."""
     averages = [
         type(callback).__name__
         for callback in trainer.callbacks  # type: ignore[attr-defined]  # the Trainer declares none
@@ -81,19 +82,14 @@ def basis(trainer: Trainer, monitor: str, mode: str) -> Basis:
 
 
 def still_holds(before: Basis, now: Basis, what: str) -> bool:
-    """Whether a restored score may be compared with further ones; says why not."""
-    changed = [name for name in now if name in before and before[name] != now[name]]
-    if changed:
-        told = [
-            f"the {name.replace('_', ' ')} is {now[name] or 'none'}, was {before[name] or 'none'}"
-            if name != "images"
-            else "the images are others"
-            for name in changed
-        ]
-        _say(f"{what} begins anew: {'; '.join(told)}")
-    return not changed
-
-
-@rank_zero_only
-def _say(sentence: str) -> None:
-    print(sentence)
+    """Whether a restored score compares with later ones; prints why not."""
+    changes = [
+        f"the {name.replace('_', ' ')} is {now[name] or 'none'}, was {before[name] or 'none'}"
+        if name != "images"
+        else "the images are others"
+        for name in now
+        if name in before and before[name] != now[name]
+    ]
+    if changes:
+        rank_zero_only(print)(f"{what} begins anew: {'; '.join(changes)}")
+    return not changes

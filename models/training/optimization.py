@@ -17,37 +17,30 @@ from lightning.pytorch.utilities.types import LRSchedulerConfigType
 from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import ConstantLR, LRScheduler
 
-from models.training.monitor import basis, is_of_validation, refuse_unlogged
+from models.training.monitor import basis, check_logged, is_of_validation
 from models.training.parameter_groups import scale_rates, scale_schedule
-from models.training.schedule import advance, check_total_steps, length_note, refuse_unusable, take_up_plateau
+from models.training.schedule import advance, check_schedule, check_total_steps, take_up_plateau
 
 FUSED = ("cpu", "cuda")  # devices on which an optimizer can update all parameters in one pass
+
+FROM_BACKBONE = "or begin a new run from its backbone with --model.network.weights"
 
 
 @dataclass(frozen=True)
 class Optimization:
-    """How far the optimization has come that a training goes on with.
+    """The progress of an optimization that a resumed training goes on with.
 
-    Its progress alone is taken over: what the optimizer has learnt, steps and epochs done, a plateau's best figure. All
-    arguments are those that optimizer and schedule are made with now.
-
-    Args:
-        configured: The optimizer as it was configured, with its `class_path`, if it was.
-        optimizer: Its state.
-        schedules: The states of its schedules; what is put here in their place is what the Trainer restores.
-        steps: Optimizer steps done.
-        epoch: The epoch that training goes on with, and
-        batches: batches done in it, where the data does not know its place.
-        epochs_stepped: How often a schedule that steps after each epoch has stepped.
+    Only progress is restored: the optimizer's state, steps, epochs, a plateau's best figure. Arguments come from the
+    optimizer and the schedule that are configured now.
     """
 
-    configured: object
-    optimizer: Mapping[str, Any]
-    schedules: list[dict[str, Any]]
-    steps: int
-    epoch: int
-    batches: int
-    epochs_stepped: int
+    configured: object  # the optimizer's configuration with its `class_path`, if it had one
+    optimizer: Mapping[str, Any]  # its state
+    schedules: list[dict[str, Any]]  # states of its schedules; the Trainer restores what replaces them here
+    steps: int  # optimizer steps done
+    epoch: int  # the epoch to go on with
+    batches: int  # batches done in this epoch, for data that do not know their place themselves
+    epochs_stepped: int  # steps of a schedule that steps after each epoch
 
     @classmethod
     def taken_from(cls, checkpoint: dict[str, Any]) -> Self:
@@ -55,46 +48,47 @@ class Optimization:
         (optimizer,) = checkpoint["optimizer_states"]
         loops, steps = checkpoint["loops"]["fit_loop"], checkpoint["global_step"]
         epochs, batches = loops["epoch_progress"]["current"], loops["epoch_loop.batch_progress"]
-        within = epochs["processed"] < epochs["ready"]
-        stepped = max(0, epochs["ready"] - 1 + batches["is_last_batch"])
+        is_within_epoch = epochs["processed"] < epochs["ready"]
+        epochs_stepped = max(0, epochs["ready"] - 1 + batches["is_last_batch"])
         for schedule in checkpoint["lr_schedulers"]:
             if "num_bad_epochs" not in schedule and schedule.get("last_epoch", steps) != steps:
-                stepped = schedule["last_epoch"]
+                epochs_stepped = schedule["last_epoch"]
         return cls(
-            checkpoint.get(LightningModule.CHECKPOINT_HYPER_PARAMS_KEY, {}).get("optimizer"),
-            optimizer,
-            checkpoint["lr_schedulers"],
-            steps,
-            epochs["processed"],
-            batches["current"]["processed"] if within else 0,
-            stepped,
+            configured=checkpoint.get(LightningModule.CHECKPOINT_HYPER_PARAMS_KEY, {}).get("optimizer"),
+            optimizer=optimizer,
+            schedules=checkpoint["lr_schedulers"],
+            steps=steps,
+            epoch=epochs["processed"],
+            batches=batches["current"]["processed"] if is_within_epoch else 0,
+            epochs_stepped=epochs_stepped,
         )
 
-    def refuse_another(self, configured: object, optimizer: Optimizer, make: Callable[..., Optimizer]) -> None:
-        """See that an optimizer can go on from the state of this one."""
+    def check_optimizer(self, configured: object, optimizer: Optimizer, make: Callable[..., Optimizer]) -> None:
+        """Refuse an optimizer that cannot go on from this state."""
         before, now = (
-            given.get("class_path") if isinstance(given, Mapping) else None for given in (self.configured, configured)
+            each.get("class_path") if isinstance(each, Mapping) else None for each in (self.configured, configured)
         )
-        remedy = "or begin a new run from its backbone with --model.network.weights"
         if None not in (before, now) and before != now:
-            raise ValueError(f"the run to go on with was trained by {before}; leave the optimizer as it was, {remedy}")
-        groups = [
-            [(group.get("name"), len(group["params"])) for group in some]
-            for some in (self.optimizer["param_groups"], optimizer.param_groups)
-        ]
-        if groups[0] != groups[1]:
+            raise ValueError(
+                f"the run to go on with was trained by {before}; leave the optimizer as it was, {FROM_BACKBONE}"
+            )
+        groups_before, groups_now = (
+            [(group.get("name"), len(group["params"])) for group in groups]
+            for groups in (self.optimizer["param_groups"], optimizer.param_groups)
+        )
+        if groups_before != groups_now:
             raise ValueError(
                 "the run to go on with trained other parameters, or grouped them otherwise; leave model.freeze, "
-                f"unfreeze, layer_decay and decay_norms_and_biases as they were, {remedy}"
+                f"unfreeze, layer_decay and decay_norms_and_biases as they were, {FROM_BACKBONE}"
             )
         if (lacking := self._lacks(optimizer, make)) is not None:
             raise ValueError(
                 f"with these arguments the optimizer keeps a {lacking}, which the run to go on with lacks; leave "
-                f"them as they were, {remedy}"
+                f"them as they were, {FROM_BACKBONE}"
             )
 
     def _lacks(self, optimizer: Optimizer, make: Callable[..., Optimizer]) -> str | None:
-        """What the state has not got that a step needs, as the smallest of its parameters shows."""
+        # What a step needs that the state has not got: try a step of the smallest parameter.
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         index = min(self.optimizer["state"], key=lambda number: parameters[number].numel(), default=None)
         if index is None:
@@ -103,7 +97,7 @@ class Optimization:
         parameter.grad = torch.zeros_like(parameter)
         trial = make([parameter])
         state = {0: deepcopy(self.optimizer["state"][index])}
-        with suppress(TypeError):  # a step that wants more than this
+        with suppress(TypeError):  # from an optimizer whose step takes a closure
             try:
                 trial.load_state_dict({"state": state, "param_groups": trial.state_dict()["param_groups"]})
                 trial.step()
@@ -112,108 +106,89 @@ class Optimization:
         return None
 
     def total_steps(self, trainer: Trainer) -> float:
-        """Optimizer steps of the whole run: those done, and those that are left as the Trainer takes them now."""
+        """Optimizer steps of the whole run: the steps done, and those left as the Trainer counts them now."""
         epochs, most = trainer.max_epochs, math.inf if trainer.max_steps == -1 else trainer.max_steps
-        if epochs in (None, -1):
+        if epochs is None or epochs == -1:
             return max(self.steps, most)
-        assert epochs is not None
         batches, each = int(trainer.num_training_batches), trainer.accumulate_grad_batches
         epoch, done, data = self.epoch, self.batches, getattr(trainer, "datamodule", None)
-        if data is not None and hasattr(data, "batches_done"):  # of whatever size batches are now
+        if data is not None and hasattr(data, "batches_done"):  # counted in batches of the present size
             epoch, done = data.place[0], data.batches_done(batches)
         left = math.ceil((batches - done) / each) + (epochs - epoch - 1) * math.ceil(batches / each)
         return max(self.steps, min(most, self.steps + left * (epochs > epoch)))
 
     def take_up(self, scheduler: LRScheduler, *, per_step: bool) -> str:
-        """Bring a schedule to where training stands."""
+        """Bring a schedule to where training stands; returns a note if its length has changed."""
         (before,) = self.schedules
         if not isinstance(scheduler, ReduceLROnPlateau):
             advance(scheduler, self.steps if per_step else self.epochs_stepped)
         elif "num_bad_epochs" in before:
-            take_up_plateau(scheduler, before, self._groups())
+            take_up_plateau(scheduler, before, self.optimizer["param_groups"])
         self.schedules[:] = [scheduler.state_dict()]
-        was, is_ = before.get("total_steps"), getattr(scheduler, "total_steps", None)
-        if None in (was, is_) or was == is_:
+        steps_before, steps_now = before.get("total_steps"), getattr(scheduler, "total_steps", None)
+        if None in (steps_before, steps_now) or steps_before == steps_now:
             return ""
         return (
-            f"The schedule was made for {was:,} steps and now has {is_:,}: the rate goes on where the longer or "
-            "shorter course stands at this step."
+            f"The schedule was made for {steps_before:,} steps and now has {steps_now:,}: the rate goes on where the "
+            "longer or shorter course stands at this step."
         )
-
-    def _groups(self) -> list[dict[str, Any]]:
-        """The groups of parameters, with the rate that each began with if it is known."""
-        given = self.configured.get("init_args", {}) if isinstance(self.configured, Mapping) else {}
-        groups = self.optimizer["param_groups"]
-        if "lr" not in given:
-            return list(groups)
-        return [{"initial_lr": given["lr"] * group.get("lr_scale", 1.0), **group} for group in groups]
 
 
 def make_schedule(
     make: Callable[..., Any] | None, optimizer: Optimizer, trainer: Trainer, before: Optimization | None
 ) -> LRSchedulerConfigType:
-    """The schedule of an optimizer's learning rate, logged as `lr`; says where it and the run end apart."""
+    """The schedule of an optimizer's learning rate, logged as `lr`; it goes on from `before`."""
     # A constant rate is a schedule too, so that it is logged under the same name.
     make = make or partial(ConstantLR, factor=1.0, total_iters=0)
     arguments = {**inspect.signature(make).parameters, **getattr(make, "keywords", {})}
     per_step = "total_steps" in arguments
-    note = ""
     if per_step:
         if any(isinstance(arguments.get(name), int) for name in ("epochs", "steps_per_epoch")):
             raise ValueError("the schedule is as long as the run; leave out its epochs and steps_per_epoch")
-        run_steps = trainer.estimated_stepping_batches
+        run_steps = trainer.estimated_stepping_batches  # also has the Trainer count its batches
         if before is not None:
             run_steps = before.total_steps(trainer)
-        total_steps = arguments["total_steps"]
-        if not isinstance(total_steps, int):
-            if math.isinf(run_steps):
-                raise ValueError("the run has no end for the schedule to come to; give trainer.max_epochs")
-            total_steps = int(run_steps)
-            make = partial(make, total_steps=total_steps)
-        note = check_total_steps(total_steps, run_steps)
+        if isinstance(arguments["total_steps"], int):
+            check_total_steps(arguments["total_steps"], run_steps)
+        elif math.isinf(run_steps):
+            raise ValueError("the run has no end for the schedule to come to; give trainer.max_epochs")
+        else:
+            make = partial(make, total_steps=int(run_steps))
     scheduler = make(optimizer)
     scale_schedule(scheduler)
-    refuse_unusable(scheduler)
-    if not per_step:
-        note = length_note(scheduler, trainer.max_epochs)
-    if isinstance(scheduler, ReduceLROnPlateau):
-        for group in optimizer.param_groups:
-            group["initial_lr"] = group["lr"]  # as every other schedule keeps it, to know its reductions by
-        vars(scheduler)["basis"] = basis(trainer, scheduler.monitor, scheduler.mode)  # a part of its state
-    if before is not None:
-        note = before.take_up(scheduler, per_step=per_step) or note
-    if note and trainer.is_global_zero:
-        print(note)
+    check_schedule(scheduler, trainer.max_epochs)
     config = LRSchedulerConfigType(scheduler=scheduler, interval="step" if per_step else "epoch", name="lr")
     if isinstance(scheduler, ReduceLROnPlateau):
-        config |= {"monitor": scheduler.monitor, "frequency": sys.maxsize}  # `step_plateaus` knows when
+        for group in optimizer.param_groups:
+            group["initial_lr"] = group["lr"]  # as in every other schedule; its reductions are counted from there
+        vars(scheduler)["basis"] = basis(trainer, scheduler.monitor, scheduler.mode)  # a part of its state
+        config |= {"monitor": scheduler.monitor, "frequency": sys.maxsize}  # `step_plateaus` steps it instead
+    if before is not None and (note := before.take_up(scheduler, per_step=per_step)) and trainer.is_global_zero:
+        print(note)
     return config
 
 
 def step_plateaus(trainer: Trainer, *, validated: bool) -> None:
-    """Let schedules that wait for a plateau look at their metric where it was measured.
-
-    Lightning looks at it after each epoch, at the last value that there is.
-    """
+    """Step plateau schedules whose metric was just measured; Lightning would step them after each epoch."""
     metrics = trainer.callback_metrics
     for config in trainer.lr_scheduler_configs:
         if not isinstance(config.scheduler, ReduceLROnPlateau):
             continue
         monitor = config.scheduler.monitor
         if not validated:
-            refuse_unlogged(metrics, monitor, "model.scheduler")
+            check_logged(metrics, monitor, "model.scheduler")
         if is_of_validation(monitor) == validated and monitor in metrics:
-            progress = trainer.fit_loop.epoch_loop.scheduler_progress  # which Lightning counts its own steps in
+            progress = trainer.fit_loop.epoch_loop.scheduler_progress  # where Lightning counts its own steps
             progress.increment_ready()
             config.scheduler.step(metrics[monitor])
             progress.increment_completed()
 
 
 def make_ready(optimizer: Optimizer) -> None:
-    """Give each parameter group its own learning rate, and update all parameters in one pass where that is possible.
+    """Set each group's own learning rate, and update all parameters in one pass where the optimizer can.
 
-    On a CPU Adam took 6 to 14 ms for 1.8 million parameters, and 1.1 ms in one pass. An optimizer that was told how to
-    update is left so.
+    For 1.8 million parameters on a CPU, Adam took 6 to 14 ms, and 1.1 ms in one pass. An optimizer that is configured
+    with `fused`, `foreach` or `differentiable` is left alone.
     """
     scale_rates(optimizer, "lr")
     optimizer.register_load_state_dict_pre_hook(_keep_arguments)
@@ -227,7 +202,7 @@ def make_ready(optimizer: Optimizer) -> None:
 
 
 def _keep_arguments(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
-    """Of a state, let an optimizer take what was learnt, and keep the arguments that it was made with."""
+    # Restore what the optimizer has learnt; keep the arguments that it is configured with now.
     arguments = inspect.signature(type(optimizer)).parameters
     learnt = [name for name in optimizer.defaults if name not in arguments]
     groups = [

@@ -1,4 +1,4 @@
-"""Which parameters an optimizer treats alike."""
+"""Groups of parameters with a learning rate or a weight decay of their own."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +8,11 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR
 
 # Layers whose parameters, of whatever shape, are scales and shifts.
-NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+NORMS = (
+    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm),
+    *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
+    *(nn.GroupNorm, nn.LayerNorm, nn.RMSNorm),
+)
 
 
 def parameter_groups(
@@ -18,39 +22,40 @@ def parameter_groups(
     layer_decay: float = 1.0,
     is_trained: Callable[[str], bool] = lambda name: True,
 ) -> list[dict[str, Any]]:
-    """The parameters as an optimizer takes them, each once and in the order of the module."""
+    """The trained parameters as an optimizer takes them, each once and in the order of the module."""
     if not 0 < layer_decay <= 1:
         raise ValueError(f"layer_decay is {layer_decay}; give a number above 0, up to 1")
     trained = [parameter for name, parameter in module.named_parameters() if is_trained(name)]
     if decay_norms_and_biases and layer_decay == 1:
         return [{"params": trained}]
     depths = _depths(module)
-    matrices = {parameter for layer in module.modules() for parameter in _matrices(layer)}
+    weights = {parameter for layer in module.modules() for parameter in _weights(layer)}
     last = max(depths.values(), default=0)
     groups: dict[str, dict[str, Any]] = {}
     for parameter in trained:
-        spared = not decay_norms_and_biases and parameter not in matrices
-        kind = [] if decay_norms_and_biases else ["norms_and_biases" if spared else "weights"]
-        depth = [] if layer_decay == 1 else [f"layer_{depths[parameter]}"]
-        name = "_".join((*depth, *kind))
-        group = groups.setdefault(name, {"name": name, "params": []})
+        name, options = [], dict[str, Any]()
+        if layer_decay != 1:
+            name.append(f"layer_{depths[parameter]}")
+            options["lr_scale"] = layer_decay ** (last - depths[parameter])
+        if not decay_norms_and_biases and parameter in weights:
+            name.append("weights")
+        elif not decay_norms_and_biases:
+            name.append("norms_and_biases")
+            options["weight_decay"] = 0.0
+        group = groups.setdefault("_".join(name), {"name": "_".join(name), "params": [], **options})
         group["params"].append(parameter)
-        if spared:
-            group["weight_decay"] = 0.0
-        if depth:
-            group["lr_scale"] = layer_decay ** (last - depths[parameter])
     return list(groups.values())
 
 
 def scale_rates(optimizer: Optimizer, *rates: str) -> None:
-    """Multiply the learning rates of each group by its `lr_scale`, if it has one."""
+    """Multiply these learning rates of each group by its `lr_scale`, if it has one."""
     for group in optimizer.param_groups:
         for rate in rates:
             group[rate] *= group.get("lr_scale", 1.0)
 
 
 def scale_schedule(scheduler: LRScheduler) -> None:
-    """Do so in a schedule of those that give all groups the same rates."""
+    """Scale the rates of a schedule that gives every group the same ones."""
     if isinstance(scheduler, OneCycleLR):
         scale_rates(scheduler.optimizer, "lr", "initial_lr", "max_lr", "min_lr")
     elif isinstance(scheduler, CyclicLR):
@@ -61,21 +66,21 @@ def scale_schedule(scheduler: LRScheduler) -> None:
 
 
 def _depths(module: nn.Module) -> dict[nn.Parameter, int]:
-    """How many layers come before each parameter's."""
+    # How many layers come before each parameter's.
     depths: dict[nn.Parameter, int] = {}
     depth = -1
     for layer in module.modules():
-        depth += bool(_matrices(layer))
+        depth += bool(_weights(layer))
         for parameter in layer.parameters(recurse=False):
             depths.setdefault(parameter, max(depth, 0))
     return depths
 
 
-def _matrices(layer: nn.Module) -> list[nn.Parameter]:
-    """A layer's own parameters that are neither norms' nor vectors: biases, tokens, scales of channels.
+def _weights(layer: nn.Module) -> list[nn.Parameter]:
+    """A layer's own matrices and kernels; not biases, tokens, or scales of channels, nor any parameter of a norm.
 
-    A vector may have dimensions of size 1 besides, as ConvNeXt's scales do, if it is not called a weight, which a
-    convolution of a single channel may be.
+    A vector may have further dimensions of size 1, as ConvNeXt's scales do. So may the kernel of a convolution with a
+    single channel, but that is called `weight`.
     """
     if isinstance(layer, NORMS):
         return []

@@ -13,7 +13,7 @@ MIN_FLOPS = 3_000_000
 
 
 def choose_precision(network: nn.Module, image_shape: tuple[int, int, int], device: torch.device) -> tuple[str, str]:
-    """Choose between `bf16-mixed` and `32-true`."""
+    """Choose between `bf16-mixed` and `32-true`, and give the reason."""
     if device.type == "cuda":
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return "bf16-mixed", "this GPU computes in bfloat16"
@@ -29,7 +29,7 @@ def choose_precision(network: nn.Module, image_shape: tuple[int, int, int], devi
 
 
 def count_flops(network: nn.Module, image_shape: tuple[int, int, int]) -> int:
-    """Floating-point operations of one image's forward pass, a multiplication and an addition counted as two."""
+    """Floating-point operations of one image's forward pass; a multiply-add counts as two."""
     sketch = copy.deepcopy(network).eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         sketch(torch.zeros(1, *image_shape))

@@ -1,4 +1,4 @@
-"""Several views of an image, whose predictions are averaged.
+"""Predictions averaged over several views of each image.
 
 Shapes: a batch of `B` images with `C` channels, `H` rows and `W` columns; `K` classes.
 """
@@ -16,22 +16,23 @@ Views = Literal["flip", "crops", "crops+flip", "shifts", "shifts+flip"]
 CROP = 0.875  # the share of each side that a crop keeps, as 224 of 256 pixels (Krizhevsky, Sutskever and Hinton, 2012)
 
 
-def views(images: Tensor, kind: Views) -> Iterator[Tensor]:
-    """The images themselves, then their other views, each in the size of the images.
+def average_logits(network: Callable[[Tensor], Tensor], images: Tensor, kind: Views) -> Tensor:
+    """Logarithm of the mean of the views' probabilities, float32 `[B, K]`; its softmax gives the mean back."""
+    each = [network(view).float().log_softmax(dim=1) for view in views(images, kind)]
+    mean: Tensor = torch.stack(each).logsumexp(dim=0) - torch.tensor(len(each)).log()
+    return mean
 
-    Args:
-        images: float `[B, C, H, W]`.
-        kind: Which views.
-    """
-    others = crops(images) if "crops" in kind else shifts(images) if "shifts" in kind else ()
+
+def views(images: Tensor, kind: Views) -> Iterator[Tensor]:
+    """The images `[B, C, H, W]`, then their other views, all of one size."""
+    others = _crops(images) if "crops" in kind else _shifts(images) if "shifts" in kind else ()
     for view in (images, *others):
         yield view
         if "flip" in kind:
             yield view.flip(3)
 
 
-def crops(images: Tensor) -> Iterator[Tensor]:
-    """The four corners and the centre, resized to the size of the images."""
+def _crops(images: Tensor) -> Iterator[Tensor]:
     height, width = images.shape[2:]
     rows, columns = max(1, round(CROP * height)), max(1, round(CROP * width))
     bottom, right = height - rows, width - columns
@@ -40,25 +41,9 @@ def crops(images: Tensor) -> Iterator[Tensor]:
         yield F.interpolate(crop, (height, width), mode="bilinear", align_corners=False)
 
 
-def shifts(images: Tensor) -> Iterator[Tensor]:
-    """A pixel down and right, and a pixel up and left, for images too small to be enlarged (Jordan, 2024)."""
+def _shifts(images: Tensor) -> Iterator[Tensor]:
+    # A pixel down and right, then up and left, for images too small to be enlarged (Jordan, 2024).
     height, width = images.shape[2:]
     padded = F.pad(images, [1] * 4, mode="replicate")
     for start in (0, 2):
         yield padded[:, :, start : start + height, start : start + width]
-
-
-def average_logits(network: Callable[[Tensor], Tensor], images: Tensor, kind: Views) -> Tensor:
-    """Predict each view and average the probabilities.
-
-    Args:
-        network: Maps images to logits `[B, K]`.
-        images: float `[B, C, H, W]`.
-        kind: Which views.
-
-    Returns:
-        The logarithm of the mean probabilities, float32 `[B, K]`: logits of which softmax gives them back.
-    """
-    each = [network(view).float().log_softmax(dim=1) for view in views(images, kind)]
-    mean: Tensor = torch.stack(each).logsumexp(dim=0) - torch.tensor(len(each)).log()
-    return mean

@@ -105,7 +105,7 @@ class Deep(ResNet):
     def __init__(self) -> None:
         super().__init__(10, in_channels=1, channels=[4, 8], blocks=[1, 1])
         layers = (nn.Linear(8, 16), nn.ReLU(), nn.Dropout(), nn.Linear(16, 12), nn.ReLU(), nn.Dropout())
-        self.head = nn.Sequential(*layers, nn.Linear(12, 10))  # type: ignore[assignment]
+        self.head = nn.Sequential(*layers, nn.Linear(12, 10))
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,8 @@ def test_activates_and_drops_hidden_units_alone() -> None:
     assert [type(layer) for layer in layers] == [nn.Linear, nn.Tanh, nn.Dropout, nn.Linear]
     assert [layer.p for layer in layers if isinstance(layer, nn.Dropout)] == [0.3]
     assert [type(layer) for layer in head_layers(8, (), 2, dropout=0.3)] == [nn.Linear]
+    normed = head_layers(8, (4,), 2, batch_norm=True)
+    assert [str(layer) for layer in normed[:2]] == [str(nn.Linear(8, 4, bias=False)), str(nn.BatchNorm1d(4))]
 
 
 @pytest.mark.parametrize("sizes", [(0,), (8, -3)])

@@ -15,7 +15,7 @@ def test_are_means_over_images_whatever_the_batches(sizes: list[int]) -> None:
     for chunk, target in zip(torch.split(logits, sizes), torch.split(labels, sizes), strict=True):
         metrics.update(chunk, target, F.cross_entropy(chunk.double(), target))
 
-    figures = {name: float(value) for name, value in metrics.compute().items()}
+    figures = {name: float(value) for name, value in metrics.figures().items()}
 
     probabilities, classes = logits.double().softmax(dim=1).numpy(), list(range(12))
     assert figures["accuracy"] == accuracy_score(labels, logits.argmax(dim=1))
@@ -27,8 +27,18 @@ def test_count_top5_only_where_it_says_something() -> None:
     assert not ClassificationMetrics(num_classes=10).top5
 
 
-def test_survive_a_checkpoint() -> None:
+def test_an_interrupted_epoch_ends_with_the_figures_of_the_whole() -> None:
     metrics, restored = ClassificationMetrics(3), ClassificationMetrics(3)
     metrics.update(torch.eye(3), torch.tensor([0, 1, 1]), torch.tensor(0.5))
     restored.load_state_dict(metrics.state_dict())
-    assert restored.compute() == metrics.compute()
+    assert restored.figures() == metrics.figures()
+    for each in (metrics, restored):
+        each.update(torch.eye(3), torch.tensor([0, 1, 2]), torch.tensor(0.25))
+    assert restored.figures() == metrics.figures() == {"loss": 0.375, "accuracy": 5 / 6}
+
+
+def test_count_exactly_in_a_network_of_bfloat16() -> None:
+    metrics = ClassificationMetrics(2).to(torch.bfloat16)
+    for _ in range(257):
+        metrics.update(torch.eye(2)[:1], torch.tensor([0]), torch.tensor(1.0))
+    assert metrics.correct == metrics.loss_sum == 257

@@ -267,7 +267,7 @@ MISTAKES = {
     "too much pooling": (["--model.network.channels=[4,4,4,4,4]"], "leaves no pixel of 8x8 images"),
     "negative learning rate": (
         ["--model.optimizer.lr=-1"],
-        "model.optimizer or model.scheduler: Invalid learning rate",
+        "In model.optimizer or model.scheduler, correct this: Invalid learning rate",
     ),
     "missing argument": (["--model.scheduler=torch.optim.lr_scheduler.StepLR"], "step_size"),
     "more validation than images": (["--data.val_size=5000"], "data.val_size: size=5000 asks for 5000 of 1438 images"),
