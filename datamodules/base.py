@@ -23,11 +23,12 @@ from torch import Tensor, nn
 from core.names import escape_name
 from core.user_error import UserError
 from datamodules.batching.data_changes import KnownImages, data_changes, known_images
+from datamodules.batching.module_state import ModuleState
 from datamodules.batching.normalization import Normalization, chosen_normalization
 from datamodules.batching.randomness import EVALUATION, Generator, own_generators, random_key, seed_generators
 from datamodules.batching.sampler import KeyedBatchSampler, balanced_counts
 from datamodules.batching.split import SPLITS, Rule, draw_splits
-from datamodules.batching.transform import Batch, BatchTransform, ModuleState
+from datamodules.batching.transform import Batch, BatchTransform
 from datamodules.loading.cores import available_cores
 from datamodules.loading.loader import TimedLoader
 from datamodules.packing.features import Features
@@ -491,11 +492,8 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=NotesArguments
     @contextmanager
     def keep_transform_state(self) -> Iterator[None]:
         """Leave the buffers of augmentation and mixing as they are, whatever passes through them within."""
-        before = self._transform_state.moved()
-        try:
+        with self._transform_state.kept():
             yield
-        finally:
-            self._transform_state.load(before)
 
     # The place in a run, kept here because state on the loader is not restored before it is iterated.
 
