@@ -35,7 +35,7 @@ def note_use(folder: Path) -> None:
         os.utime(folder)
 
 
-def refuse_too_much(folder: Path, needed: int) -> None:
-    """See that the disk has room, before the work that fills it."""
+def check_space(folder: Path, needed: int) -> None:
+    """Check that the disk has room, before the work that fills it."""
     if needed > (free := shutil.disk_usage(folder).free):
         raise OSError(errno.ENOSPC, f"{needed:,} bytes are needed and {free:,} are free")

@@ -125,8 +125,6 @@ class Classifier(LightningModule):
         self.freezing = Freezing(network, freeze, unfreeze)
         # All that is ever trained must seem so when processes agree on what they share; training freezes the rest.
         self.freezing.apply(self.freezing.last_change)
-        self.on_features: Callable[[Tensor], Tensor] | None = None
-        """The part of the network that is left to apply when `forward` is given features in place of images."""
         self._before: Optimization | None = None
         self.make_optimizer = optimizer
         self.parameter_groups: Callable[[nn.Module], list[dict[str, Any]]] = partial(
@@ -154,13 +152,12 @@ class Classifier(LightningModule):
         return [1.0] * self.num_classes if self._weight is None else self._weight.tolist()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalised images, float `[B, C, H, W]`, to logits, float `[B, K]`; or features of images, by `on_features`.
+        """Normalised images, float `[B, C, H, W]`, to logits, float `[B, K]`.
 
         Raises:
             UserError: If the network gives something else.
         """
-        apply = self.on_features or self.network
-        logits: Tensor = apply(self.to_memory_format(images))
+        logits: Tensor = self.network(self.to_memory_format(images))
         if getattr(logits, "shape", None) != (len(images), self.num_classes):
             given = list(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
             raise UserError(
@@ -170,7 +167,7 @@ class Classifier(LightningModule):
         return logits
 
     def to_memory_format(self, images: Tensor) -> Tensor:
-        """Images, or features of images, float `[B, ...]`, in the dtype and the layout that the network takes."""
+        """Images or features of images, float `[B, ...]`, in the dtype and the layout that the network takes."""
         layout = self._memory_format if images.ndim == 4 else torch.preserve_format
         return images.to(self.dtype, memory_format=layout)
 

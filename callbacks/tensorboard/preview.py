@@ -50,7 +50,7 @@ class Preview(Callback):
             return
 
         def write(writer: SummaryWriter) -> None:
-            if not data.features:  # of which there is no picture to show
+            if "train" not in data.replaced:  # of features there is no picture to show
                 grid = np.asarray(batch_picture(batch, data, self.max_images))
                 writer.add_image("preview/train", grid, 0, dataformats="HWC")
             writer.add_text("preview/classes", class_table(data.class_names, data.class_counts, data.epoch_counts), 0)
