@@ -25,13 +25,13 @@ def _declared(data: Any, name: str) -> Any:
 
 
 def _class_names_fault(data: Any) -> str:
+    # Names that are read from a file, when they are asked for, may be there twice; they are made different.
+    is_written = isinstance(getattr_static(data, "class_names", None), Sequence)
     class_names = _declared(data, "class_names")
     if isinstance(class_names, str) or not isinstance(class_names, Sequence):
         return f'class_names is {class_names!r}; give one text for each class, such as ("cat", "dog")'
     if others := [each for each in class_names if not isinstance(each, str) or not each]:
         return f'class_names has {others[0]!r}, which is no text; write names such as "cat"'
-    # Names that are read from a file may be there twice; they are made different.
-    is_written = isinstance(getattr_static(data, "class_names", None), Sequence)
     if is_written and (twice := [each for each, count in Counter(class_names).items() if count > 1]):
         return f"class_names has {twice[0]} twice; give every class a name of its own"
     return ""
