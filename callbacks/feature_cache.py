@@ -148,14 +148,11 @@ def _check_suitable(classifier: Classifier, data: ImageDataModule) -> None:
                 "network, or leave the cache out with --feature_cache null."
             )
     if not classifier.freezing.is_frozen("backbone", epoch=0):
-        raise UserError(
-            "feature_cache keeps what a backbone that is not trained gives, but it is trained; freeze it with "
-            "--model.freeze '[backbone]'."
-        )
+        raise UserError("feature_cache keeps what a frozen backbone gives; freeze it with --model.freeze '[backbone]'.")
     if not _is_never_trained(classifier, "backbone"):
         raise UserError(
-            "feature_cache keeps what a backbone that is not trained gives, but model.unfreeze has it trained later; "
-            "leave one of them out."
+            "feature_cache keeps what a frozen backbone gives, but model.unfreeze has it trained later; leave one of "
+            "them out."
         )
     if data.mixing:
         raise UserError("data.mixing mixes images, of which feature_cache has no features; leave one of them out.")
@@ -237,17 +234,16 @@ def _key(data: ImageDataModule, classifier: Classifier, trainer: Trainer, varian
     """A digest of everything that the features depend on, down to their rounding."""
     cached, _ = _parts_of_network(classifier)
     network = type(classifier.network)
+    augmentation = data.augmentation
     parts = [
         data.data_fingerprint,
         *(_digest({split: data.splits[split]}) for split in SPLITS),
         data.preprocessing,
-        [(_description(module), _digest(module.state_dict())) for module in data.augmentation],
         variants,
-        data.seed if data.augmentation else None,
+        data.seed if augmentation else None,
         f"{network.__module__}.{network.__qualname__}",
-        _code([network, *map(type, nn.ModuleList([cached, *data.augmentation]).modules())]),
-        _description(cached),
-        _digest(cached.state_dict()),
+        _code([network, *map(type, nn.ModuleList([cached, *augmentation]).modules())]),
+        [(_description(module), _digest(module.state_dict())) for module in (cached, *augmentation)],
         (trainer.precision, classifier.device.type, torch.__version__),
     ]
     return hashlib.sha256(repr(parts).encode(errors="surrogateescape")).hexdigest()
@@ -266,11 +262,11 @@ def _digest(state: Mapping[str, Any]) -> str:
     """A digest of weights and other state; with strides, because rounding depends on the layout in memory."""
     digest = hashlib.sha256()
     for name, value in state.items():
-        if not isinstance(value, Tensor):
+        if isinstance(value, Tensor):
+            digest.update(f"{name} {value.dtype} {list(value.shape)} {value.stride()}".encode())
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        else:
             digest.update(f"{name} {value!r}".encode())
-            continue
-        digest.update(f"{name} {value.dtype} {list(value.shape)} {value.stride()}".encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

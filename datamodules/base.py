@@ -178,11 +178,7 @@ class ImageDataModule(ImageSource, LightningDataModule):
         return known_images(self.splits, self._pack.contents)
 
     def changes_since(self, training: KnownImages | None) -> str:
-        """Say how these data differ from those that a network was trained on; empty if they are the same.
-
-        Args:
-            training: The `known_images` in its checkpoint; old checkpoints have none.
-        """
+        """Say how these data differ from those with the `known_images` of a checkpoint, which old ones lack."""
         if training:
             return data_changes(training, self.known_images)
         drawn = {"val", "test"} - self._pack.splits.keys()
@@ -247,16 +243,7 @@ class ImageDataModule(ImageSource, LightningDataModule):
     def draw_splits(
         self, splits: dict[str, Tensor], labels: Tensor, identities: NDArray[np.uint64]
     ) -> dict[str, Tensor]:
-        """Choose the images of each split, as `datamodules.batching.split.draw_splits` does with this module's sizes.
-
-        Args:
-            splits: The places of the images of each split of the source, int64.
-            labels: The labels of all images, int64 `[N]`; -1 for a class that is not used.
-            identities: What identifies each image, uint64 `[N]`.
-
-        Raises:
-            UserError: If a class has no training image, or a split is left without any.
-        """
+        """Choose the images of each split by this module's arguments, as `datamodules.batching.split` does."""
         self._check_classes(labels[splits["train"]], f"in {self.source_folder}; add some")
         drawn = draw_splits(
             splits,
@@ -369,13 +356,6 @@ class ImageDataModule(ImageSource, LightningDataModule):
         """All batches of an epoch as the network sees them in training, augmented and mixed alike.
 
         The generators are seeded for each batch; a training that is under way stays where it is.
-
-        Args:
-            epoch: The epoch.
-            device: Where the batches are wanted.
-
-        Returns:
-            Images float32 `[B, C, H, W]`, normalised, and labels int64 `[B]` or, when mixed, float32 `[B, K]`.
         """
         loader, rank = self.train_dataloader(), self.trainer.global_rank if self.trainer else 0
         cast(KeyedBatchSampler, loader.sampler).resume(epoch, 0)
@@ -417,14 +397,9 @@ class ImageDataModule(ImageSource, LightningDataModule):
         return self.transform(batch, training=training)
 
     def transform(self, batch: Batch, *, training: bool) -> Batch:
-        """Make of a batch as it was read what the network sees: augmented and mixed if in training, and normalised.
+        """Augment and mix, if in training, and normalise images uint8 `[B, C, H, W]` with labels int64 `[B]`.
 
-        Args:
-            batch: Images uint8 `[B, C, H, W]` and labels int64 `[B]`. Features, float, are returned as they are.
-            training: Whether to augment and to mix.
-
-        Returns:
-            Images float32 `[B, C, H, W]`, normalised, and labels int64 `[B]` or, when mixed, float32 `[B, K]`.
+        Images become float32, labels of mixed images float32 `[B, K]`. A batch of features, float, stays as it is.
         """
         if batch[0].is_floating_point():
             return batch
@@ -466,10 +441,7 @@ class ImageDataModule(ImageSource, LightningDataModule):
         return self._resume_point.epoch, self._resume_point.images_done
 
     def batches_done(self, batches: int) -> int:
-        """How many of an epoch's `batches` lie before the place where training resumes.
-
-        An epoch with no batch left begins again, unless it was over.
-        """
+        """How many of an epoch's `batches` lie before the place where training resumes; call it after that is known."""
         return self._resume_point.batches_done(self._training_sampler(), batches)
 
     def _training_sampler(self) -> KeyedBatchSampler:

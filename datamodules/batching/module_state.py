@@ -13,9 +13,6 @@ class ModuleState:
     """The buffers, parameters and extra state of some modules that have changed since they were constructed.
 
     The rest is configuration: a resumed run takes it from its flags.
-
-    Args:
-        modules: The modules, by their use.
     """
 
     def __init__(self, modules: Mapping[str, Sequence[nn.Module]]) -> None:

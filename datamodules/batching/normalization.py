@@ -73,14 +73,8 @@ def chosen_normalization(choice: str | Normalization, channels: int) -> Normaliz
 class Normalize(nn.Module):
     """Levels from 0 to 255 to `(level / 255 - mean) / std`, as one multiplication and one addition.
 
-    It follows its images to their device.
-
-    Args:
-        mean: Mean of each channel on the scale [0, 1], `C` numbers.
-        std: Standard deviation of each channel, likewise.
-
-    Shape:
-        uint8 or float `[B, C, H, W]` to float32 `[B, C, H, W]`; float32 images are changed in place.
+    It maps images, uint8 or float `[B, C, H, W]`, to float32 and follows them to their device; float32 images are
+    changed in place. `mean` and `std`, `C` numbers each, are on the scale [0, 1].
     """
 
     scale: Tensor

@@ -20,16 +20,9 @@ class KeyedBatchSampler(DistributedSampler[Tensor]):
 
     It is a `DistributedSampler` because Lightning replaces any other sampler in several processes.
 
-    Args:
-        indices: The images to draw from, int64 `[N]`.
-        batch_size: Images per batch and process.
-        shuffle: Whether to permute the images anew in every epoch.
-        balance: The class of each of `indices`, int64 `[N]`, to give every class the same share of an epoch: images of
-            a rare class come several times, of a frequent one some, others in each epoch. Only with `shuffle`.
-        seed: The seed of the permutations.
-        drop_last: Whether to leave out a last batch that is not full.
-        rank: This process's number.
-        world_size: The number of processes.
+    `indices`, int64 `[N]`, are the images to draw from; `balance` is the class of each of them, to give every class the
+    same share of an epoch: images of a rare class come several times, of a frequent one some, others in each epoch.
+    `shuffle` permutes the images anew in every epoch, and only with it `balance` and `drop_last` have an effect.
     """
 
     def __init__(

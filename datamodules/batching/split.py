@@ -45,11 +45,7 @@ def hashed_split(labels: Tensor, digests: NDArray[np.uint64], size: int | float,
     the image of the highest number of each class always remains, and if no other falls below `size`, the lowest is
     drawn. Both matter only where a class or a split would have no image.
 
-    Returns:
-        The indices that remain and those drawn, int64, each in ascending order.
-
-    Raises:
-        ValueError: If `size` is not between 0 and all images.
+    The indices that remain and those drawn, int64, are each in ascending order.
     """
     total = len(labels)
     if isinstance(size, int):
@@ -71,11 +67,7 @@ def stratified_split(labels: Tensor, size: int | float, seed: int) -> tuple[Tens
     The shuffled images are laid out class after class and drawn at equal distances (systematic sampling;
     Madow and Madow, 1944). Another number of images gives another draw of all of them.
 
-    Returns:
-        The indices that remain and those drawn, int64, each in ascending order.
-
-    Raises:
-        ValueError: If `size` is not between 0 and all images.
+    The indices that remain and those drawn, int64, are each in ascending order.
 
     Example:
         >>> rest, drawn = stratified_split(torch.tensor([0] * 8 + [1] * 4), 0.25, seed=0)
@@ -92,14 +84,7 @@ def stratified_split(labels: Tensor, size: int | float, seed: int) -> tuple[Tens
 
 
 def hashed_sample(labels: Tensor, digests: NDArray[np.uint64], size: int | float, seed: int) -> Tensor:
-    """Choose `size` of the images, of each class its share to within one image: those of the lowest numbers.
-
-    Returns:
-        The indices chosen, int64, class after class.
-
-    Raises:
-        ValueError: If `size` is not between 0 and all images.
-    """
+    """Choose `size` of the images, of each class its share to within one image: those of the lowest numbers."""
     by_number = torch.argsort(uniform(digests, random_key(seed, SALT)), stable=True)
     by_class = by_number[torch.argsort(labels[by_number], stable=True)]
     ordered = labels[by_class]
@@ -133,11 +118,7 @@ def draw_splits(
     Places of images are int64, labels int64 `[N]` with -1 for a class that is not used, digests uint64 `[N]`; sizes and
     `limit` are numbers of images or fractions. Test is drawn first, unless it is the same as validation.
 
-    Returns:
-        The places of the images of `train`, `val` and `test`, int64.
-
-    Raises:
-        UserError: If a size is more than there is, or a split is left without images.
+    The result has `train`, `val` and `test`; a size that leaves a split without images is a UserError.
     """
     splits = {name: indices[labels[indices] >= 0] for name, indices in splits.items()}
     drawn_sizes = {"test": test_size, "val": val_size}

@@ -20,12 +20,8 @@ Batch = tuple[Tensor, Tensor]
 class BatchTransform:
     """Turns uint8 to float32, augments and mixes in training, and normalises to `(x - mean) / std`.
 
-    Args:
-        mean: Mean of each channel on the scale [0, 1].
-        std: Standard deviation of each channel, likewise.
-        augmentation: Modules that map float32 images `[B, C, H, W]` in [0, 1] to such images, applied in turn.
-        mixing: Modules that mix images and their labels; one of them is drawn for each batch.
-        num_classes: Classes, K.
+    `augmentation` modules map float32 images `[B, C, H, W]` in [0, 1] to such images, and are applied in turn; one of
+    the `mixing` modules is drawn for each batch.
     """
 
     def __init__(
@@ -43,14 +39,7 @@ class BatchTransform:
 
     @torch.no_grad()
     def __call__(self, batch: Batch, *, training: bool) -> Batch:
-        """Transform images uint8 `[B, C, H, W]` and labels int64 `[B]`.
-
-        Returns:
-            Images float32 `[B, C, H, W]` and labels int64 `[B]` or, when mixed, float32 `[B, K]`.
-
-        Raises:
-            UserError: If augmentation changes the images' shape.
-        """
+        """Transform images uint8 `[B, C, H, W]` and labels int64 `[B]`; those of mixed images are float32 `[B, K]`."""
         images, labels = batch
         if training and self.augmentation:
             images = self._augmented(images)

@@ -35,12 +35,8 @@ JUNK = frozenset(
 class ImageFiles:
     """A sequence of images in files, as uint8 `[N, C, H, W]` that is decoded where it is indexed.
 
-    Args:
-        folder: The folder that the paths are relative to.
-        names: The paths, encoded as the file system does, bytes `[N]`: one array, so that millions of them neither
-            fill the memory nor are copied to workers object by object.
-        shape: (C, H, W) to decode to.
-        resize: How an image of another shape is fitted.
+    `names` are paths relative to `folder`, encoded as the file system does, bytes `[N]`: one array, so that millions of
+    them neither fill the memory nor are copied to workers object by object.
     """
 
     def __init__(
@@ -76,9 +72,7 @@ class ImageFiles:
 class TryDecode(Dataset[tuple[NDArray[np.uint8], dict[int, str]]]):
     """Decodes the images that can be decoded, and says why others cannot.
 
-    Args:
-        images: What to decode.
-        for_good: Whether the result is kept, so that a `TemporaryError` must not be among the reasons.
+    If the result is kept (`for_good`), a reason that may pass, a `TemporaryError`, is a UserError.
     """
 
     def __init__(self, images: ImageFiles, *, for_good: bool = False) -> None:
@@ -86,11 +80,7 @@ class TryDecode(Dataset[tuple[NDArray[np.uint8], dict[int, str]]]):
         self.for_good = for_good
 
     def __getitem__(self, indices: range) -> tuple[NDArray[np.uint8], dict[int, str]]:
-        """Decode some images to uint8 `[B, C, H, W]`, zeros where there is no image, with the reason for such a row.
-
-        Raises:
-            UserError: If a file cannot be read for a reason that may pass, and that would be kept.
-        """
+        """Decode some images to uint8 `[B, C, H, W]`, zeros where there is no image, with the reason for such a row."""
         chunk = np.zeros((len(indices), *self.images.shape[1:]), np.uint8)
         errors = {}
         for row, index in enumerate(indices):

@@ -33,9 +33,7 @@ NO_SHARED_MEMORY = (
 class WorkerError(RuntimeError):
     """A process that loads batches has died or stands still.
 
-    Args:
-        sentence: What has happened, and what to do.
-        in_order: Whether it is raised between two steps, in all processes of a training.
+    With `in_order`, it is raised between two steps, in all processes of a training.
     """
 
     def __init__(self, sentence: str, *, in_order: bool = False) -> None:
@@ -64,15 +62,8 @@ class TimedLoader(DataLoader[Any]):
     whole terminal or job do not reach the workers: the process that trains ends them in order. If a worker dies in a
     training that asks for `lost_worker`, this process loads the batches up to the end of the step.
 
-    Args:
-        dataset: What batches are taken from.
-        num_workers: Processes that do so.
-        remedy: What to do if one was killed.
-        options: What `torch.utils.data.DataLoader` takes besides.
-
-    Raises:
-        UserError: While iterating, what a worker has refused.
-        WorkerError: While iterating, if a worker has died, or gives nothing for `PATIENCE_SECONDS`.
+    `remedy` says what to do if a worker was killed. While iterating, it is a WorkerError if a worker has died, or gives
+    nothing for `PATIENCE_SECONDS`.
     """
 
     seconds_waited = 0.0

@@ -28,11 +28,7 @@ def checksums(rows: NDArray[np.generic]) -> NDArray[np.uint32]:
 
 
 class FirstReads:
-    """Compares each row with its checksum when this process reads it for the first time.
-
-    Args:
-        written: The checksums of all rows, uint32 `[N]`.
-    """
+    """Compares each row with its checksum, uint32 `[N]`, when this process reads it for the first time."""
 
     def __init__(self, written: NDArray[np.uint32]) -> None:
         self._written = written
@@ -56,12 +52,7 @@ class FirstReads:
 
 
 class ArrayWriter:
-    """Writes an array file row by row. It is not mapped: a mapped file that outgrows the disk ends the process.
-
-    Args:
-        path: The file.
-        most: How many rows it may have.
-    """
+    """Writes a file of up to `most` rows. It is not mapped: a mapped file that outgrows the disk ends the process."""
 
     def __init__(self, path: Path, most: int) -> None:
         self._file = path.open("wb")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -25,12 +26,8 @@ PREFIX = "features-"  # how the name of a cache's folder begins
 class Features(Dataset[tuple[Tensor, Tensor]]):
     """Gives the features `[B, *F]` and labels int64 `[B]` of images by their numbers in the pack, int64 `[B]`.
 
-    A loader can be made before `open` has found them.
-
-    Args:
-        indices: The numbers of the split's images in the pack, int64 `[N]`.
-        labels: The labels of all images of the pack, int64.
-        epoch: The epoch that training is in: of `V` variants, number `epoch % V` is given.
+    `indices` are the numbers of the split's images; of `V` variants, that of number `epoch() % V` is given. A loader
+    can be made before `open_features` has found them.
     """
 
     def __init__(self, indices: Tensor, labels: Tensor, epoch: Callable[[], int]) -> None:
@@ -58,11 +55,6 @@ class Features(Dataset[tuple[Tensor, Tensor]]):
         return self._rows[: number * self.variants : self.variants]
 
     def __getitem__(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Gather a batch.
-
-        Raises:
-            UserError: If features are not what was written.
-        """
         places = self._place.index_select(0, indices) * self.variants + self.epoch() % self.variants
         features = self._rows.index_select(0, places)
         if self._first_reads.changed(places.numpy(), features.flatten(1).view(torch.uint8).numpy()) is not None:
@@ -94,20 +86,15 @@ def open_features(folder: Path, key: str, splits: Mapping[str, Features]) -> Non
 def write_features(
     folder: Path, key: str, fingerprint: str, splits: Mapping[str, tuple[int, Iterable[Tensor]]]
 ) -> None:
-    """Write features so that the folder appears whole or not at all.
+    """Write features so that the folder appears whole or not at all; only one process may write it at a time.
 
-    Only one process may write the same folder at a time.
-
-    Args:
-        folder: Where they are to be; anything there is replaced.
-        key: A digest of everything that the features depend on.
-        fingerprint: That of the images.
-        splits: For each split the number of its images, and their features `[B, V, *F]`, some images at a time.
+    Each of `splits` has the number of its images, and their features `[B, V, *F]`, some images at a time; `key` stands
+    for everything that the features depend on, `fingerprint` for the images alone.
     """
     facts = {"version": FORMAT_VERSION, "key": key, "fingerprint": fingerprint}
     with whole_folder(folder) as part:
         for split, (images, chunks) in splits.items():
-            written = []
+            written: list[NDArray[np.uint32]] = []
             with ArrayWriter(part / f"{split}.npy", images) as file:
                 for features in chunks:
                     facts["dtype"] = str(features.dtype).removeprefix("torch.")

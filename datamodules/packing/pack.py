@@ -56,13 +56,9 @@ class Pack(Dataset[tuple[Tensor, Tensor]]):
     no files) and `facts.json` (class names, the range of images of each split, files that could not be read, format
     version, and a digest of all of this but the pixels).
 
-    Args:
-        folder: A folder that `write_pack` has made.
-        files: The source's folder, to decode images from their files instead of taking them from `images.npy`.
-        label_map: The label to give for each label of the source, int64 `[K]`.
-
-    Raises:
-        ValueError: If the folder holds no whole pack of this version.
+    With `files`, the source's folder, images are decoded from their files instead of taken from `images.npy`;
+    `label_map`, int64 `[K]`, has the label to give for each label of the source. It is a ValueError if the folder holds
+    no whole pack of this version.
     """
 
     def __init__(self, folder: Path, files: Path | None = None, label_map: Tensor | None = None) -> None:
@@ -108,11 +104,7 @@ class Pack(Dataset[tuple[Tensor, Tensor]]):
         return self.source_labels if self.label_map is None else self.label_map[self.source_labels]
 
     def __getitem__(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Gather a batch: indices int64 `[B]` to images uint8 `[B, C, H, W]` and labels int64 `[B]`.
-
-        Raises:
-            UserError: If an image is not what it was when the data set was read.
-        """
+        """Gather a batch: indices int64 `[B]` to images uint8 `[B, C, H, W]` and labels int64 `[B]`."""
         labels = self.source_labels.index_select(0, indices)
         if self.label_map is not None:
             labels = self.label_map.index_select(0, labels)
@@ -153,11 +145,7 @@ class Pack(Dataset[tuple[Tensor, Tensor]]):
     def mean_and_std(self, indices: Tensor) -> tuple[list[float], list[float]]:
         """Mean and standard deviation of each channel over the pixels of some images, on the scale [0, 1].
 
-        Args:
-            indices: The images, int64 `[N]`.
-
-        Returns:
-            Two lists of `C` numbers, exact but for the last rounding.
+        They are exact but for the last rounding.
         """
         pixels = len(indices) * self.shape[1] * self.shape[2]
         means, stds = [], []
@@ -187,19 +175,8 @@ def write_pack(
 ) -> None:
     """Read every image and write a pack so that the folder appears whole or not at all.
 
-    Image files are decoded by all cores. Those that cannot be read are left out and listed with the reason. Only one
-    process may write the same pack at a time.
-
-    Args:
-        folder: Where the pack is to be; anything there is replaced.
-        source: Images and labels by split, as `datamodules.packing.source_check.checked` gives them.
-        class_names: One name for each label.
-        packed: Whether to keep the pixels, or of files only what is known about them.
-        left_out: What to say of other files.
-
-    Raises:
-        UserError: If there is no image, or a file cannot be read this time for a reason that may pass.
-        OSError: If the folder cannot be written.
+    All cores decode image files. Files that cannot be read are left out and listed with the reason; `packed` keeps the
+    pixels. Only one process may write the same pack at a time.
     """
     total = sum(len(labels) for _, labels in source.values())
     if not total:

@@ -21,10 +21,8 @@ class RememberedTimes:
     """Fingerprints of large folders from earlier starts, which hold while no folder within has another time.
 
     A file that is added, removed, renamed or replaced changes the times of its folder. A file that is written in place
-    does not: all files are looked at beside training, and `check_unchanged` reports such a file.
-
-    Args:
-        store: The folder where the fingerprints are kept.
+    does not: all files are looked at beside training, and `check_unchanged` reports such a file. The fingerprints are
+    kept in the folder `store`.
     """
 
     def __init__(self, store: Path) -> None:

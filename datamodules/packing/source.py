@@ -113,11 +113,7 @@ class ImageSource(ABC):
         """
 
     def fetch(self) -> None:
-        """Download the source, in a data set that can be downloaded.
-
-        Raises:
-            OSError: If it could not be; a RuntimeError likewise.
-        """
+        """Download the source, in a data set that can be downloaded; an OSError or RuntimeError says why not."""
         raise NotImplementedError
 
     @property
@@ -143,11 +139,7 @@ class ImageSource(ABC):
         return sorted(files_besides(known, self.source_folder, {self.packs.resolve()})) if known else []
 
     def from_source(self, read: Callable[[], T]) -> T:
-        """Give what `read` reads from the source; download the source first if it is missing and may be downloaded.
-
-        Raises:
-            UserError: If the source is not there.
-        """
+        """Give what `read` reads from the source; download the source first if it is missing and may be downloaded."""
         can_fetch = type(self).fetch is not ImageSource.fetch
         try:
             try:
@@ -187,9 +179,6 @@ class ImageSource(ABC):
 
         Another place of the source, other files there by the data set's `fingerprint`, another text of the modules that
         the data set's classes are in, and other arguments of its own give another folder.
-
-        Raises:
-            UserError: If the source is not there.
         """
         with self.remembered_times.used() if self.is_training else nullcontext():
             fingerprint = self.from_source(self.fingerprint)
@@ -205,12 +194,7 @@ class ImageSource(ABC):
         return self.packs / f"{type(self).__name__.lower()}-{digest}"
 
     def prepare_data(self) -> None:
-        """Read the data set unless that has been done; of several processes, one reads and the others wait.
-
-        Raises:
-            UserError: If the source is not there, is empty or is not what the data set declares, or the
-                pack cannot be written.
-        """
+        """Read the data set unless that has been done; of several processes, one reads and the others wait."""
         folder = self.pack_folder
         if not self.repack and self.open_pack() is not None:
             return

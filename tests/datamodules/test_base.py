@@ -11,6 +11,7 @@ from torch import Tensor
 
 from core.user_error import UserError
 from datamodules.batching.normalization import Normalization
+from datamodules.batching.sampler import KeyedBatchSampler
 from datamodules.digits import Digits
 from datamodules.mixing import MixUp
 from datamodules.packing.pack import Source
@@ -107,9 +108,9 @@ def test_goes_on_behind_the_same_images_or_begins_the_epoch_again_and_says_so(
 ) -> None:
     before, data = prepared(data_root), prepared(data_root, **arguments)
     capsys.readouterr()
-    data.load_state_dict(
-        before.state_dict() | {"epoch": 1, "images_done": 640, "order": before.train_dataloader().sampler.order}
-    )
+    sampler = before.train_dataloader().sampler
+    assert isinstance(sampler, KeyedBatchSampler)
+    data.load_state_dict(before.state_dict() | {"epoch": 1, "images_done": 640, "order": sampler.order})
     assert data.place == place
     begins_again = "epoch 1 begins again: the order of its training images is not what it was\n"
     assert capsys.readouterr().out == (begins_again if place == (1, 0) else "")
