@@ -1,4 +1,4 @@
-"""Replacing a file whole or not at all, whenever the process or the machine dies."""
+"""Replace a file whole or not at all, whenever the process or the machine dies."""
 
 import errno
 import os
@@ -20,7 +20,7 @@ def part_of(target: Path) -> Path:
 
 @contextmanager
 def unfinished(target: Path) -> Iterator[Path]:
-    """Write a file beside its target, to be given to `publish`; if that fails, it is removed."""
+    """Write a file beside its target, for `publish`; if that fails, it is removed."""
     part = target if re.fullmatch(PART, target.name) else part_of(target)
     part.unlink(missing_ok=True)  # it may be a link to another file, left by a process of this number
     try:
@@ -61,7 +61,7 @@ def replace_file(target: Path, content: str | bytes) -> None:
 
 
 def copy_whole(source: Path, target: Path) -> None:
-    """Copy a file so that its copy is there whole or not at all."""
+    """Copy a file; the copy appears whole or not at all."""
     with replacing(target) as part:
         shutil.copyfile(source, part)
 
@@ -76,7 +76,7 @@ def link_whole(source: Path, target: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what writers that were killed have left in a folder."""
+    """Remove files that killed writers have left in a folder."""
     for part in folder.glob(".*"):
         if re.fullmatch(PART, part.name):
             part.unlink()

@@ -1,4 +1,4 @@
-"""Names of files and classes as text, whatever a stranger has called them."""
+"""Names of files and classes, from anybody, as text."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -8,7 +8,7 @@ MOST_NAMED = 10  # names that a sentence lists
 
 
 def escape_name(name: str) -> str:
-    r"""A name as one line that any encoding and any terminal takes; what is neither a letter nor a sign, as its code.
+    r"""A name as one line that is safe in any encoding and on any terminal; unprintable characters become their code.
 
     Example:
         >>> escape_name("Käse\x1b[2J"), escape_name("two\nlines"), escape_name("caf\udce9")
@@ -18,7 +18,7 @@ def escape_name(name: str) -> str:
 
 
 def in_markdown(name: str) -> str:
-    r"""A name as text in Markdown, also in a cell of a table: no markup, HTML or link in it counts.
+    r"""A name as text in Markdown, also in a cell of a table, without effect as markup, HTML or link.
 
     Example:
         >>> in_markdown("<b>|[a](http://b.c)")
@@ -34,15 +34,13 @@ def _code(letter: str) -> str:
 
 
 def escape(error: UnicodeError) -> tuple[str, int]:
-    """For `codecs.register_error`: write what an encoding lacks as `escape_name` writes what is no text."""
+    """For `codecs.register_error`: write what an encoding lacks as `escape_name` writes unprintable characters."""
     assert isinstance(error, UnicodeEncodeError)
     return "".join(map(_code, error.object[error.start : error.end])), error.end
 
 
 def distinct_names(names: Iterable[str]) -> list[str]:
-    r"""Names of classes as readable text, each different: a name that another class has already gets a number.
-
-    Outputs use them as keys and columns.
+    r"""Names of classes as readable text, for keys and columns: a name that another class has already gets a number.
 
     Example:
         >>> distinct_names(["crane", "reel", "crane"]), distinct_names(["caf\udce9", "caf\\xe9"])

@@ -1,13 +1,13 @@
-"""What a name that is not there may have been meant to be."""
+"""Suggestions for a misspelt name."""
 
 from collections.abc import Collection
 from difflib import get_close_matches
 
-SHOWN = 3  # how many names are offered
+SHOWN = 3  # names suggested at most
 
 
 def near_names(name: str, names: Collection[str], otherwise: str = "") -> str:
-    """End a sentence on a name that is not there.
+    """End a sentence about an unknown name.
 
     Example:
         >>> near_names("resnet8", ["resnet18", "vgg16"])

@@ -1,4 +1,4 @@
-"""Plain data of files that may be somebody else's: JSON, YAML, and what lies beside the weights in a checkpoint."""
+"""Plain data in files from anybody: JSON, YAML, and the facts beside the weights in a checkpoint."""
 
 import json
 from collections.abc import Mapping
@@ -7,12 +7,12 @@ from typing import Any
 
 import yaml
 
-# The most levels and values, and the largest whole number, that are taken.
+# The most levels and values, and the largest whole number, that are accepted.
 DEEPEST, MOST, LARGEST = 64, 1_000_000, 2**1023
 
 
 def check_plain(data: object) -> None:
-    """See that data can be walked through, printed and computed with."""
+    """Check that data can be walked through, printed and computed with."""
     left, count = [(data, 0)], 0
     while left:
         node, depth = left.pop()
@@ -54,7 +54,7 @@ def read_yaml(file: Path) -> Any:
 
 
 def parse_yaml(text: str) -> Any:
-    """Read YAML, whose aliases count as often as they stand there."""
+    """Read YAML; an alias counts as often as it is used."""
     try:
         loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
@@ -71,9 +71,9 @@ def parse_yaml(text: str) -> Any:
 
 
 def _expanded(node: yaml.Node, depth: int, known: dict[yaml.Node, int]) -> int:
-    """The values that a node would hold if its aliases were written out, as merging them does."""
+    """How many values a node would hold if its aliases were written out, as merging them does."""
     if node not in known:
-        _check_extent(depth, 0)  # before going on, for one that refers to itself
+        _check_extent(depth, 0)  # first, for a node that refers to itself
         parts = node.value if isinstance(node, yaml.CollectionNode) else []
         parts = [part for pair in parts for part in pair] if isinstance(node, yaml.MappingNode) else parts
         count = 1 + sum(_expanded(part, depth + 1, known) for part in parts)

@@ -1,4 +1,4 @@
-"""Folders that are there whole or not at all."""
+"""Write a folder whole or not at all."""
 
 import errno
 import os
@@ -10,9 +10,9 @@ from pathlib import Path
 
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """Give a folder to write files into, which becomes `folder` once that is done, and is removed if it fails.
+    """Give a folder to write files into. It becomes `folder` at the end of the block, or is removed if that fails.
 
-    Only one process may write the same folder at a time; what one that was killed has left is removed.
+    Only one process may write the same folder at a time; files that a killed process has left are removed.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = folder.with_name(f".{folder.name}.part")
@@ -30,12 +30,12 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 
 def note_use(folder: Path) -> None:
-    """Let a folder's time of modification say when it was used last, where that may be written."""
+    """Let a folder's time of modification say when it was used last, if that may be written."""
     with suppress(OSError):
         os.utime(folder)
 
 
-def refuse_too_much(folder: Path, needed: int) -> None:
-    """See that the disk has room, before the work that fills it."""
+def check_space(folder: Path, needed: int) -> None:
+    """Check that the disk has room, before the work that fills it."""
     if needed > (free := shutil.disk_usage(folder).free):
         raise OSError(errno.ENOSPC, f"{needed:,} bytes are needed and {free:,} are free")

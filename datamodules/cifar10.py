@@ -1,15 +1,13 @@
 """CIFAR-10: small colour pictures of animals and vehicles."""
 
-import io
-import pickle
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from torchvision import datasets
 
 from core.user_error import UserError
 from datamodules.base import ImageDataModule
+from datamodules.decoding.cifar_batch import read_batch
 from datamodules.decoding.image_files import fingerprint_files, images_under, listed
 from datamodules.packing.pack import Source
 
@@ -38,9 +36,6 @@ class CIFAR10(ImageDataModule):
         batches, files = self.root / self.batches_folder, self.root / type(self).__name__.lower()
         return files if files.is_dir() and not batches.is_dir() else batches
 
-    def _has_batches(self) -> bool:
-        return self.source_folder.name == self.batches_folder
-
     def fingerprint(self) -> str:
         """Sizes and times of all files."""
         if not self._has_batches():
@@ -51,6 +46,9 @@ class CIFAR10(ImageDataModule):
     def read(self) -> Source:
         """Both splits as they are."""
         return {split: self._read_batches(split) for split in self.batches} if self._has_batches() else self._list()
+
+    def _has_batches(self) -> bool:
+        return self.source_folder.name == self.batches_folder
 
     def _read_batches(self, split: str) -> tuple[Any, Any]:
         batches = [read_batch(self.source_folder / name) for name in self.batches[split]]
@@ -74,30 +72,6 @@ class CIFAR10(ImageDataModule):
 
     def fetch(self) -> None:
         """Download through torchvision."""
+        from torchvision import datasets  # two seconds' import, needed once
+
         getattr(datasets, type(self).__name__)(self.root, download=True)
-
-
-class _ArraysOnly(pickle.Unpickler):
-    """Refuses everything but what a pickled array needs: a data set has no business to run code."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module.split(".")[0] == "numpy" and name in ("_reconstruct", "_frombuffer", "ndarray", "dtype"):
-            return super().find_class(module, name)
-        if (module, name) == ("_codecs", "encode"):
-            return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"it calls {module}.{name}")
-
-
-def read_batch(path: Path) -> dict[str, Any]:
-    """Read one of CIFAR's pickled batches, as Python 2 or 3 wrote it.
-
-    torchvision's reader takes none but the original files, and runs whatever is pickled in them.
-    """
-    try:
-        batch = _ArraysOnly(io.BytesIO(path.read_bytes()), encoding="latin1").load()
-        named = {key.decode() if isinstance(key, bytes) else key: value for key, value in batch.items()}
-        return named | {"data": np.asarray(named["data"], np.uint8).reshape(-1, 3072)}
-    except OSError:
-        raise
-    except Exception as error:  # a damaged pickle fails in as many ways as there are opcodes
-        raise UserError(f"{path} is no batch of CIFAR: {error}; fetch it again.") from error

@@ -1,4 +1,4 @@
-"""Training images that are two at once, with labels to match.
+"""Training images mixed of two, with labels to match.
 
 Shapes: a batch of `B` images with `C` channels, `H` rows and `W` columns; `K` classes.
 """

@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import ClassVar
 
-from torchvision import datasets
-
 from datamodules.base import ImageDataModule
 from datamodules.decoding.idx import find_idx, read_idx
 from datamodules.decoding.image_files import fingerprint_files
@@ -42,4 +40,6 @@ class MNIST(ImageDataModule):
 
     def fetch(self) -> None:
         """Download through torchvision."""
+        from torchvision import datasets  # two seconds' import, needed once
+
         getattr(datasets, type(self).__name__)(self.root, download=True)

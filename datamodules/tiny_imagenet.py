@@ -3,8 +3,6 @@
 from functools import cached_property
 from pathlib import Path
 
-from torchvision.datasets.utils import download_and_extract_archive
-
 from core.user_error import UserError
 from datamodules.base import ImageDataModule
 from datamodules.decoding.image_files import fingerprint_files, images_in, listed
@@ -72,4 +70,6 @@ class TinyImageNet(ImageDataModule):
 
     def fetch(self) -> None:
         """Download and unpack the archive."""
+        from torchvision.datasets.utils import download_and_extract_archive  # two seconds' import, needed once
+
         download_and_extract_archive(self.origin, str(self.root), md5="90528d7ca1a48142e341f4ef8d21d0de")

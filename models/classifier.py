@@ -106,8 +106,6 @@ class Classifier(LightningModule):
         self.freezing = Freezing(network, freeze, unfreeze)
         # DDP registers parameters once: enable gradients for all that is trained in any epoch, until `on_train_start`.
         self.freezing.apply(self.freezing.last_change)
-        self.on_features: Callable[[Tensor], Tensor] | None = None
-        """The part of the network that is left to apply when `forward` is given features in place of images."""
         self._before: Optimization | None = None
         self.make_optimizer = optimizer
         # Groups the parameters of the network, or of a copy of it, for `make_optimizer`.
@@ -147,13 +145,12 @@ class Classifier(LightningModule):
         return [1.0] * self.num_classes if self._weight is None else self._weight.tolist()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits, float `[B, K]`, of normalised images, float `[B, C, H, W]`, or of features for `on_features`.
+        """Logits, float `[B, K]`, of normalised images, float `[B, C, H, W]`.
 
         Raises:
             UserError: If the network gives something else.
         """
-        apply = self.on_features or self.network
-        logits: Tensor = apply(self.to_memory_format(images))
+        logits: Tensor = self.network(self.to_memory_format(images))
         if getattr(logits, "shape", None) != (len(images), self.num_classes):
             output = list(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
             raise UserError(

@@ -15,7 +15,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 from rich import box, get_console
@@ -25,9 +24,10 @@ from rich.text import Text
 from callbacks.run.origin import read_origin, read_restarts
 from callbacks.run.run_folder import CONFIG
 from core.names import escape_name, some_of
-from core.plain_data import read_json, read_yaml
+from core.plain_data import read_yaml
 from core.user_error import UserError
 from datamodules.packing import features, pack
+from datamodules.packing.facts import read_facts
 from scripts.command.configuration import mistakes_in_one_sentence
 from scripts.command.expansion import to_path
 
@@ -76,16 +76,12 @@ def find_stored(folder: Path) -> list[Stored]:
 def _described(path: Path) -> tuple[str, str]:
     if path.suffix == ".part":
         return "unfinished", ""
+    is_pack = not path.name.startswith(features.PREFIX)
     try:
-        facts: dict[str, Any] = read_json(path / "facts.json")
-        if path.name.startswith(features.PREFIX):
-            version = features.FORMAT_VERSION
-            what, data = "features", re.search(r"^data: (.*)$", facts["made_from"], re.MULTILINE)[1]  # type: ignore[index]
-        else:
-            version, data = pack.FORMAT_VERSION, str(facts["fingerprint"])
-            images, shape = max(end for _, end in facts["splits"].values()), "x".join(map(str, facts["shape"]))
-            what = f"{images:,} images of {shape}" + (f" from {facts['source']}" if facts.get("source") else "")
-        return (escape_name(what), data) if facts["version"] == version else ("of another version", "")
+        facts = read_facts(path)
+        if facts["version"] != (pack if is_pack else features).FORMAT_VERSION:
+            return "of another version", ""
+        return escape_name(pack.content(facts) if is_pack else "features"), str(facts["fingerprint"])
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return "damaged", ""
 

@@ -269,7 +269,7 @@ class Stopwatch:
 
 def _refuse_changed_files(trainer: Trainer) -> None:
     if isinstance(data := getattr(trainer, "datamodule", None), ImageDataModule):
-        data.remembered_times.refuse_changed()
+        data.remembered_times.check_unchanged()
 
 
 def _figures(trainer: Trainer) -> dict[str, float]:

@@ -14,7 +14,8 @@ from callbacks.tensorboard.board import write_to_tensorboard
 from callbacks.tensorboard.image_grid import image_grid
 from core.names import in_markdown
 from datamodules.base import ImageDataModule
-from datamodules.batching.transform import Batch, unnormalised
+from datamodules.batching.normalization import unnormalised
+from datamodules.batching.transform import Batch
 
 LONGEST_TABLE = 50  # classes up to which all are listed
 
@@ -49,7 +50,7 @@ class Preview(Callback):
             return
 
         def write(writer: SummaryWriter) -> None:
-            if not data.features:  # of which there is no picture to show
+            if "train" not in data.replaced:  # of features there is no picture to show
                 grid = np.asarray(batch_picture(batch, data, self.max_images))
                 writer.add_image("preview/train", grid, 0, dataformats="HWC")
             writer.add_text("preview/classes", class_table(data.class_names, data.class_counts, data.epoch_counts), 0)

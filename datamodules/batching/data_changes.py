@@ -1,7 +1,7 @@
-"""Which images a network was trained and chosen on, and what has become of them since.
+"""Whether the images that a network was trained and chosen on are those at hand.
 
-Images are known by 32 bits of a digest of their pixels, 4 bytes each: at a million images, one in some 4,000 that are
-new is taken for one of them.
+Images are known by 32 bits of a digest of their pixels, 4 bytes each: at a million images, one new image in some 4,000
+is taken for one of them.
 """
 
 from collections.abc import Mapping
@@ -15,30 +15,23 @@ KnownImages = Mapping[str, Tensor]  # for each split, int32 `[N]`; plain, so tha
 
 
 def known_images(splits: Mapping[str, Tensor], contents: NDArray[np.uint64]) -> dict[str, Tensor]:
-    """The images of each split.
-
-    Args:
-        splits: Their places in the pack, int64 `[N]`.
-        contents: A digest of the pixels of each image of the pack.
-    """
-    return {
-        split: torch.from_numpy(contents[places.numpy()].astype(np.uint32).view(np.int32))
-        for split, places in splits.items()
-    }
+    """The images of each split, from their places in a pack and a digest of the pixels of each image of the pack."""
+    short = torch.from_numpy(contents.astype(np.uint32).view(np.int32))
+    return {split: short[places] for split, places in splits.items()}
 
 
 def trained_on_both(earlier: KnownImages, now: KnownImages) -> dict[str, Tensor]:
-    """The images of a run that goes on with other data: what it was ever trained on is no image to test it on."""
+    """The images of a run that goes on with other data: no image that it was ever trained on can test it."""
     seen = earlier["train"]
     apart = {split: images[~torch.isin(images, seen)] for split, images in now.items() if split != "train"}
     return {"train": torch.unique(torch.cat([seen, now["train"]])), **apart}
 
 
 def data_changes(then: KnownImages, now: KnownImages) -> str:
-    """Say in how far data and splits are not those of training; nothing if they are."""
+    """Say how data and splits differ from those of training; empty if they are the same."""
     before, here = (torch.unique(torch.cat(list(images.values()))) for images in (then, now))
     new, gone = (int((~torch.isin(one, other)).sum()) for one, other in ((here, before), (before, here)))
-    # Of two copies that were in two splits all along, the audit tells.
+    # An image that was in two splits during training already does not count here: the audit reports it.
     trained_on = {
         split: int((torch.isin(now[split], then["train"]) & ~torch.isin(now[split], then[split])).sum())
         for split in ("val", "test")

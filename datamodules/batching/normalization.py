@@ -1,7 +1,13 @@
-"""What images are normalised by."""
+"""Normalisation of images, the same in training and in inference.
+
+Shapes: a batch of `B` images with `C` channels, `H` rows and `W` columns.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
 
 from core.user_error import UserError
 
@@ -41,27 +47,58 @@ NORMALIZATIONS = {
     "cifar100": Normalization((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
     # The 60,000 training images.
     "mnist": Normalization((0.1307,), (0.3081,)),
-    # Only scaled to [0, 1].
-    "none": Normalization((0.0,), (1.0,)),
 }
 
 
 def chosen_normalization(choice: str | Normalization, channels: int) -> Normalization | None:
-    """What `data.normalization` stands for."""
+    """The normalisation that `data.normalization` asks for; None if it is to be computed."""
+    if choice == "computed":
+        return None
+    if choice == "none":
+        return Normalization([0.0] * channels, [1.0] * channels)
     if isinstance(choice, str):
-        if choice == "computed":
-            return None
         if choice not in NORMALIZATIONS:
             raise UserError(
-                f"data.normalization is {choice}; give computed, {', '.join(NORMALIZATIONS)}, or mean and std."
+                f"data.normalization is {choice}; give computed, {', '.join(NORMALIZATIONS)}, none, or mean and std."
             )
-        known = NORMALIZATIONS[choice]
-        if choice == "none":
-            known = Normalization(*([number[0]] * channels for number in (known.mean, known.std)))
-        choice = known
+        choice = NORMALIZATIONS[choice]
     if len(choice.mean) != channels:
         raise UserError(
             f"data.normalization has {len(choice.mean)} means; the images have {channels} channels, so give {channels} "
             "of each."
         )
     return choice
+
+
+class Normalize(nn.Module):
+    """Levels from 0 to 255 to `(level / 255 - mean) / std`, as one multiplication and one addition.
+
+    It maps images, uint8 or float `[B, C, H, W]`, to float32 and follows them to their device; float32 images are
+    changed in place. `mean` and `std`, `C` numbers each, are on the scale [0, 1].
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        shift, spread = _shift_and_spread(mean, std)
+        self.register_buffer("scale", 1 / (255 * spread), persistent=False)
+        self.register_buffer("shift", -shift / spread, persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised images."""
+        if self.scale.device != images.device:
+            self.to(images.device)
+        return images.float().mul_(self.scale).add_(self.shift)
+
+
+def unnormalised(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Undo the normalisation of images, float `[B, C, H, W]`; the result, float32, is cut off at 0 and 1."""
+    shift, spread = (part.to(images.device) for part in _shift_and_spread(mean, std))
+    return (images.float() * spread + shift).clamp(0, 1)
+
+
+def _shift_and_spread(mean: Sequence[float], std: Sequence[float]) -> tuple[Tensor, Tensor]:
+    shift, spread = (torch.tensor(numbers, dtype=torch.float32).view(1, -1, 1, 1) for numbers in (mean, std))
+    return shift, spread.clamp(min=1 / 255)  # a channel that is the same everywhere has no spread to divide by

@@ -1,5 +1,6 @@
 """Which images make which batch."""
 
+import zlib
 from collections.abc import Iterator
 
 import torch
@@ -15,20 +16,13 @@ class KeyedBatchSampler(DistributedSampler[Tensor]):
     With `shuffle`, every process draws the same permutation and takes its share of each global batch, so that
     `world_size` processes see together what one process with the global batch size sees. Without, image `i` goes to
     process `i % world_size`, so that an evaluation counts every image exactly once. All processes have as many batches,
-    because they wait for each other in each; the last is empty in some where fewer images than processes are left.
+    because they wait for each other in each; the last is empty in some if fewer images than processes are left.
 
-    It is a `DistributedSampler` so that Lightning, which puts one of its own in the place of any other, leaves it be.
+    It is a `DistributedSampler` because Lightning replaces any other sampler in several processes.
 
-    Args:
-        indices: The images to draw from, int64 `[N]`.
-        batch_size: Images per batch and process.
-        shuffle: Whether to permute the images anew in every epoch.
-        balance: The class of each of `indices`, int64 `[N]`, to give every class the same share of an epoch: images of
-            a rare class come several times, of a frequent one some, others in each epoch. Only with `shuffle`.
-        seed: The seed of the permutations.
-        drop_last: Whether to leave out a last batch that is not full.
-        rank: This process's number.
-        world_size: The number of processes.
+    `indices`, int64 `[N]`, are the images to draw from; `balance` is the class of each of them, to give every class the
+    same share of an epoch: images of a rare class come several times, of a frequent one some, others in each epoch.
+    `shuffle` permutes the images anew in every epoch, and only with it `balance` and `drop_last` have an effect.
     """
 
     def __init__(
@@ -52,8 +46,12 @@ class KeyedBatchSampler(DistributedSampler[Tensor]):
         self.rank = rank
         self.world_size = world_size
         self.epoch = 0
-        self.images_done = 0
-        """Images of the epoch, of all processes, before the first batch that is yielded."""
+        self.images_done = 0  # images of the epoch, of all processes, before the first batch that is yielded
+
+    @property
+    def order(self) -> int:
+        """A number that stands for the order of the images in every epoch."""
+        return random_key(zlib.crc32(self.indices.contiguous().numpy().data), self.seed, self._by_class is not None)
 
     def resume(self, epoch: int, images_done: int) -> None:
         """Continue `epoch` behind its first `images_done` images, of all processes and in batches of whatever size."""
@@ -80,7 +78,7 @@ class KeyedBatchSampler(DistributedSampler[Tensor]):
 
     def __iter__(self) -> Iterator[Tensor]:
         if not self.shuffle:
-            share, size = self._share(), self.batch_size
+            share, size = self.indices[self.rank :: self.world_size], self.batch_size
             yield from (share[number * size : (number + 1) * size] for number in range(len(self)))
             return
         generator = torch.Generator().manual_seed(random_key(self.seed, self.epoch))
@@ -97,9 +95,6 @@ class KeyedBatchSampler(DistributedSampler[Tensor]):
             orders = [torch.randperm(len(members), generator=generator) for _ in range(rounds)]
             drawn.append(members[torch.cat(orders)[:count]])
         return torch.cat(drawn)
-
-    def _share(self) -> Tensor:
-        return self.indices[self.rank :: self.world_size]
 
 
 def balanced_counts(total: int, num_classes: int) -> list[int]:

@@ -1,5 +1,7 @@
 """Which images are trained on, and which are not."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import numpy as np
@@ -7,23 +9,28 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from core.user_error import UserError
 from datamodules.batching.randomness import random_key
 
 SPLITS = ("train", "val", "test")
 
-# How splits are drawn: by `hashed_split`, or by `stratified_split` as runs from before there was the other.
+# How splits are drawn: by `hashed_split`, or by `stratified_split` as in runs from before `hashed_split` existed.
 Rule = Literal["hash", "shuffle"]
 
 SALT = 3475  # chosen so that scikit-learn's digits, at the default sizes and seed, come to exactly these sizes
 
 
-def uniform(digests: NDArray[np.uint64], key: int) -> Tensor:
-    """A number in [0, 1) for each image, float64 `[N]`, that follows from its digest and the key alone.
+def checked_size(argument: str, size: int | float) -> int | float:
+    """A number of images as int, also if it is written 1e4, or a fraction of them as float."""
+    if size > 1 and float(size).is_integer():
+        return int(size)
+    if not size > 0 or (isinstance(size, float) and not size < 1):
+        raise UserError(f"data.{argument} is {size}; give a fraction between 0 and 1 or a whole number of images.")
+    return size
 
-    Args:
-        digests: What identifies the images, uint64 `[N]`, evenly distributed.
-        key: As `random_key` gives it; numbers of different keys are independent.
-    """
+
+def uniform(digests: NDArray[np.uint64], key: int) -> Tensor:
+    """A number in [0, 1) for each image, float64 `[N]`, that follows from its digest and the key alone."""
     mixed = digests ^ np.uint64(key)  # then the finalizer of SplitMix64 (Steele, Lea and Flood, 2014)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -33,22 +40,12 @@ def uniform(digests: NDArray[np.uint64], key: int) -> Tensor:
 def hashed_split(labels: Tensor, digests: NDArray[np.uint64], size: int | float, seed: int) -> tuple[Tensor, Tensor]:
     """Draw each image with probability `size`, by a number that follows from the seed and its digest alone.
 
-    So an image stays where it is when others come or go. Two exceptions keep small data sets usable: the image of the
-    highest number of each class always remains, and if no other falls below `size`, the lowest is drawn. Both matter
-    only where a class or a split would have no image.
+    So an image stays where it is when others come or go, and equal images stay together. A number of images is made a
+    fraction of two digits, so that a file more or less seldom changes it. Two exceptions keep small data sets usable:
+    the image of the highest number of each class always remains, and if no other falls below `size`, the lowest is
+    drawn. Both matter only where a class or a split would have no image.
 
-    Args:
-        labels: Class indices, int64 `[N]`.
-        digests: What identifies the images, uint64 `[N]`; equal images have equal ones, and stay together.
-        size: The fraction to draw (float), or a number of images (int), which is made a fraction of two digits, so that
-            a file more or less seldom changes it.
-        seed: The draw.
-
-    Returns:
-        The indices that remain and those drawn, int64, each in ascending order.
-
-    Raises:
-        ValueError: If `size` is not between 0 and all images.
+    The indices that remain and those drawn, int64, are each in ascending order.
     """
     total = len(labels)
     if isinstance(size, int):
@@ -70,16 +67,7 @@ def stratified_split(labels: Tensor, size: int | float, seed: int) -> tuple[Tens
     The shuffled images are laid out class after class and drawn at equal distances (systematic sampling;
     Madow and Madow, 1944). Another number of images gives another draw of all of them.
 
-    Args:
-        labels: Class indices, int64 `[N]`.
-        size: How many to draw: a number of images (int) or a fraction of them (float).
-        seed: The draw; the same seed and labels give the same split.
-
-    Returns:
-        The indices that remain and those drawn, int64, each in ascending order.
-
-    Raises:
-        ValueError: If `size` is not between 0 and all images.
+    The indices that remain and those drawn, int64, are each in ascending order.
 
     Example:
         >>> rest, drawn = stratified_split(torch.tensor([0] * 8 + [1] * 4), 0.25, seed=0)
@@ -96,20 +84,7 @@ def stratified_split(labels: Tensor, size: int | float, seed: int) -> tuple[Tens
 
 
 def hashed_sample(labels: Tensor, digests: NDArray[np.uint64], size: int | float, seed: int) -> Tensor:
-    """Choose `size` of the images, of each class its share to within one image: those of the lowest numbers.
-
-    Args:
-        labels: Class indices, int64 `[N]`.
-        digests: What identifies the images, uint64 `[N]`.
-        size: How many: a number of images (int) or a fraction of them (float).
-        seed: The choice.
-
-    Returns:
-        The indices chosen, int64, class after class.
-
-    Raises:
-        ValueError: If `size` is not between 0 and all images.
-    """
+    """Choose `size` of the images, of each class its share to within one image: those of the lowest numbers."""
     by_number = torch.argsort(uniform(digests, random_key(seed, SALT)), stable=True)
     by_class = by_number[torch.argsort(labels[by_number], stable=True)]
     ordered = labels[by_class]
@@ -138,51 +113,47 @@ def draw_splits(
     tests_on_validation: bool = False,
     rule: Rule = "hash",
 ) -> dict[str, Tensor]:
-    """Choose the images of each split: drawn from train where there is none, limited, of the classes asked for.
+    """Choose the images of each split: drawn from train where the source has no such split, then limited.
 
-    Args:
-        splits: The places of the images of each split that there is, int64; `train` must be there.
-        labels: The labels of all images, int64 `[N]`; -1 for a class that is not asked for.
-        digests: What identifies each image, uint64 `[N]`.
-        val_size: The size of a validation split that is drawn: images, or a fraction of those at hand.
-        test_size: Likewise of a test split, which is drawn first.
-        limit: How many images to keep, or which fraction; every split and class keeps its share.
-        seed: The draws.
-        tests_on_validation: Whether test is validation.
-        rule: How they are drawn.
+    Places of images are int64, labels int64 `[N]` with -1 for a class that is not used, digests uint64 `[N]`; sizes and
+    `limit` are numbers of images or fractions. Test is drawn first, unless it is the same as validation.
 
-    Returns:
-        The places of the images of `train`, `val` and `test`, int64.
-
-    Raises:
-        ValueError: If a size is more than there is, or a split is left without images.
+    The result has `train`, `val` and `test`; a size that leaves a split without images is a UserError.
     """
     splits = {name: indices[labels[indices] >= 0] for name, indices in splits.items()}
-    drawn_sizes = {"val": val_size} if tests_on_validation else {"test": test_size, "val": val_size}
+    drawn_sizes = {"test": test_size, "val": val_size}
     if tests_on_validation:
+        del drawn_sizes["test"]
         splits.pop("test", None)
     for name, size in drawn_sizes.items():
         if name not in splits:
             train, key = splits["train"], random_key(seed, ("test", "val").index(name))
-            try:
+            with _too_large(f"{name}_size"):
                 if rule == "shuffle":
                     rest, drawn = stratified_split(labels[train], size, key)
                 else:
                     rest, drawn = hashed_split(labels[train], digests[train.numpy()], size, key)
-            except ValueError as error:
-                raise ValueError(f"{name}_size: {error}; give a smaller one") from error
             splits["train"], splits[name] = train[rest], train[drawn]
     if limit is not None:
-        splits = _limited(splits, labels, digests, limit, random_key(seed, 2), rule)
+        with _too_large("limit"):
+            splits = _limited(splits, labels, digests, limit, random_key(seed, 2), rule)
     if tests_on_validation:
         splits["test"] = splits["val"]
     for name in SPLITS:
         if not len(splits[name]):
-            raise ValueError(
-                f"{name}_size, limit or classes: the {name} split has none of the {len(labels)} images (each "
-                "class keeps one to be trained on); change them"
+            raise UserError(
+                f"data.{name}_size, limit or classes: the {name} split has none of the {len(labels)} images (each "
+                "class keeps one to be trained on); change them, or use more images."
             )
     return splits
+
+
+@contextmanager
+def _too_large(argument: str) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise UserError(f"data.{argument}: {error}; give a smaller one.") from error
 
 
 def _limited(
@@ -191,11 +162,8 @@ def _limited(
     everything = torch.cat(list(splits.values()))
     split_of = torch.arange(len(splits)).repeat_interleave(torch.tensor([len(part) for part in splits.values()]))
     strata = split_of * (int(labels.max()) + 1) + labels[everything]
-    try:
-        if rule == "shuffle":
-            _, kept = stratified_split(strata, limit, seed)
-        else:
-            kept = hashed_sample(strata, digests[everything.numpy()], limit, seed).sort().values
-    except ValueError as error:
-        raise ValueError(f"limit: {error}; give a smaller one") from error
+    if rule == "shuffle":
+        _, kept = stratified_split(strata, limit, seed)
+    else:
+        kept = hashed_sample(strata, digests[everything.numpy()], limit, seed).sort().values
     return {name: everything[kept[split_of[kept] == number]] for number, name in enumerate(splits)}

@@ -3,57 +3,25 @@
 Shapes: a batch of `B` images with `C` channels, `H` rows and `W` columns; `K` classes.
 """
 
-from collections.abc import Mapping, Sequence
-from copy import deepcopy
-from itertools import groupby
-from typing import Any
+from collections.abc import Sequence
 
 import torch
-from kornia.augmentation.auto import PolicyAugmentBase
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from core.user_error import UserError
-from datamodules.batching.per_image import OneByOne, PerImage, is_drawn_for_a_batch
+from datamodules.batching.normalization import Normalize
+from datamodules.batching.per_image import drawn_per_image
 
 # Images, uint8 or float32 `[B, C, H, W]`, and labels, int64 `[B]` or, of mixed images, probabilities `[B, K]`.
 Batch = tuple[Tensor, Tensor]
 
 
-class Normalize(nn.Module):
-    """Levels from 0 to 255 to `(level / 255 - mean) / std`, as one multiplication and one addition.
-
-    Args:
-        mean: Mean of each channel on the scale [0, 1], `C` numbers.
-        std: Standard deviation of each channel, likewise.
-
-    Shape:
-        uint8 or float `[B, C, H, W]` to float32 `[B, C, H, W]`; float32 images are changed in place.
-    """
-
-    scale: Tensor
-    shift: Tensor
-
-    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        super().__init__()
-        shift, spread = _shift_and_spread(mean, std)
-        self.register_buffer("scale", 1 / (255 * spread), persistent=False)
-        self.register_buffer("shift", -shift / spread, persistent=False)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Normalised images."""
-        return images.float().mul_(self.scale).add_(self.shift)
-
-
 class BatchTransform:
     """Turns uint8 to float32, augments and mixes in training, and normalises to `(x - mean) / std`.
 
-    Args:
-        mean: Mean of each channel on the scale [0, 1].
-        std: Standard deviation of each channel, likewise.
-        augmentation: Modules that map float32 images `[B, C, H, W]` in [0, 1] to such images, applied in turn.
-        mixing: Modules that mix images and their labels; one of them is drawn for each batch.
-        num_classes: Classes, K.
+    `augmentation` modules map float32 images `[B, C, H, W]` in [0, 1] to such images, and are applied in turn; one of
+    the `mixing` modules is drawn for each batch.
     """
 
     def __init__(
@@ -64,38 +32,18 @@ class BatchTransform:
         mixing: Sequence[nn.Module],
         num_classes: int,
     ) -> None:
-        self.augmentation: list[nn.Module] = []
-        for one_by_one, modules in groupby(augmentation, is_drawn_for_a_batch):
-            if one_by_one:
-                self.augmentation.append(OneByOne(*modules))
-            else:
-                self.augmentation += (
-                    PerImage(each) if isinstance(each, PolicyAugmentBase) else each for each in modules
-                )
+        self.normalize = Normalize(mean, std)
+        self.augmentation = drawn_per_image(augmentation)
         self.mixing = mixing
         self.num_classes = num_classes
-        self._normalize = Normalize(mean, std)
 
     @torch.no_grad()
     def __call__(self, batch: Batch, *, training: bool) -> Batch:
-        """Transform a batch.
-
-        Args:
-            batch: Images uint8 `[B, C, H, W]` and labels int64 `[B]`.
-            training: Whether to augment and to mix.
-
-        Returns:
-            Images float32 `[B, C, H, W]` and labels int64 `[B]` or, when mixed, float32 `[B, K]`.
-
-        Raises:
-            UserError: If augmentation changes the images' shape.
-        """
+        """Transform images uint8 `[B, C, H, W]` and labels int64 `[B]`; those of mixed images are float32 `[B, K]`."""
         images, labels = batch
-        if self._normalize.scale.device != images.device:
-            self._normalize.to(images.device)
         if training and self.augmentation:
             images = self._augmented(images)
-        images = self._normalize(images)
+        images = self.normalize(images)
         if training and self.mixing:
             number = int(torch.randint(len(self.mixing), ())) if len(self.mixing) > 1 else 0
             images, labels = self.mixing[number](images, F.one_hot(labels, self.num_classes).float())
@@ -111,71 +59,3 @@ class BatchTransform:
                 f"the size of the images, {list(images.shape[2:])}."
             )
         return augmented * 255
-
-
-class ModuleState:
-    """The buffers, parameters and extra state of some modules, as far as they have changed since they were constructed.
-
-    The rest is configuration, which is that of the flags when a run is resumed.
-
-    Args:
-        modules: The modules, by what they are for.
-    """
-
-    def __init__(self, modules: Mapping[str, Sequence[nn.Module]]) -> None:
-        self._modules = nn.ModuleDict(
-            {
-                use: nn.ModuleDict({f"{type(module).__name__} {place}": module for place, module in enumerate(some)})
-                for use, some in modules.items()
-            }
-        )
-        self._initial = deepcopy(self._modules.state_dict())
-
-    def moved(self) -> dict[str, Any]:
-        """A copy of what has changed, on the CPU."""
-        state = {
-            name: value.detach().to("cpu", copy=True) if isinstance(value, Tensor) else deepcopy(value)
-            for name, value in self._modules.state_dict().items()
-        }
-        return {name: value for name, value in state.items() if not _is_equal(value, self._initial.get(name))}
-
-    def of_each_rank(self, world_size: int) -> list[dict[str, Any]]:
-        """What has changed in each process of a run; all of them have to ask."""
-        states = [self.moved()] * world_size
-        if world_size > 1:
-            torch.distributed.all_gather_object(states, states[0])
-        return states
-
-    def load(self, moved: Mapping[str, Any]) -> bool:
-        """Take up what had changed; leave the modules as they are, and say so by False, if it is of others."""
-        own = self._modules.state_dict()
-        for name, value in moved.items():
-            if name not in own or getattr(own[name], "shape", None) != getattr(value, "shape", None):
-                return False
-        self._modules.load_state_dict({**own, **self._initial, **moved})
-        return True
-
-
-def _is_equal(value: object, other: object) -> bool:
-    return isinstance(value, Tensor) and isinstance(other, Tensor) and torch.equal(value, other.cpu())
-
-
-def _shift_and_spread(mean: Sequence[float], std: Sequence[float]) -> tuple[Tensor, Tensor]:
-    # A channel that is the same everywhere has no spread to divide by.
-    shift, spread = (torch.tensor(numbers, dtype=torch.float32).view(1, -1, 1, 1) for numbers in (mean, std))
-    return shift, spread.clamp(min=1 / 255)
-
-
-def unnormalised(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Undo the normalisation.
-
-    Args:
-        images: Normalised images, float `[B, C, H, W]`.
-        mean: The mean of each channel, `C` numbers, on the scale of [0, 1].
-        std: Likewise the standard deviation.
-
-    Returns:
-        Images, float32 `[B, C, H, W]`, cut off at 0 and 1.
-    """
-    shift, spread = (part.to(images.device) for part in _shift_and_spread(mean, std))
-    return (images.float() * spread + shift).clamp(0, 1)

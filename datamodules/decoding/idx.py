@@ -17,20 +17,10 @@ def find_idx(folder: Path, name: str) -> Path:
 
 
 def read_idx(path: Path) -> NDArray[np.uint8]:
-    """Read an array of bytes.
+    """Read an array of bytes, uint8 in the shape that the file declares; gzip if its name ends in `.gz`.
 
     Two zero bytes, a type (8 for unsigned bytes), the number of dimensions, each dimension as a big-endian 32-bit
     number, and the values (LeCun, Cortes and Burges, "The MNIST database", 1998).
-
-    Args:
-        path: The file; gzip if it ends in `.gz`.
-
-    Returns:
-        uint8, in the shape that the file declares.
-
-    Raises:
-        OSError: If it cannot be read.
-        UserError: If it is not such a file, or is truncated.
     """
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()

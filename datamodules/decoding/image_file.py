@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-# Endings of file names, in lower case, that are taken for images; files of other names are looked into.
+# Endings of the names of image files, in lower case; files of other names are looked into.
 IMAGE_SUFFIXES = frozenset(
     (
         *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
@@ -24,13 +24,13 @@ IMAGE_SUFFIXES = frozenset(
     )
 )
 
-# What Pillow may take a file for; for PostScript it would run Ghostscript.
+# The formats that Pillow may open; for PostScript it would run Ghostscript.
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 
-# What files of HEIC and AVIF have in their bytes 8 to 11, after `ftyp`.
+# Bytes 8 to 11, after `ftyp`, of files of HEIC and AVIF.
 HEIF_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"avif", b"avis"))
 
-# What the system says of a file that cannot be read however often one tries; all else it says may pass.
+# Errors of the system that another try does not mend; every other error may pass.
 OWN_FAULTS = frozenset((errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.EINVAL))
 
 # How an image of another shape is fitted: its shorter side resized and its centre cut out, or both sides resized.
@@ -46,9 +46,9 @@ class TemporaryError(UnreadableImageError):
 
 
 def is_image(path: str) -> bool:
-    """Whether a file is taken for an image: by the ending of its name, or else by its first bytes.
+    """Whether a file is an image by the ending of its name or by its first bytes.
 
-    One that cannot be read is, so that reading it says why.
+    A file that cannot be read counts as one, so that reading it says why.
     """
     if os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES:  # noqa: PTH122 - 10x faster
         return True
@@ -58,16 +58,16 @@ def is_image(path: str) -> bool:
         with warnings.catch_warnings(action="ignore"), Image.open(path, formats=FORMATS):
             return True
     except UnidentifiedImageError:
-        return _is_heif(path)
+        return _is_heif(_start(path))
     except Exception as error:  # Pillow's parsers let through whatever they stumble over
         return _may_pass(error)
 
 
 @contextmanager
 def open_image(path: str | Path) -> Iterator[Image.Image]:
-    """Open a file, to be decoded within."""
+    """Open a file, to be decoded inside the block."""
     with _unreadable_if_it_fails(path):
-        if stat.S_ISFIFO(os.stat(path).st_mode):  # noqa: PTH116 - which would wait for a writer for ever
+        if stat.S_ISFIFO(os.stat(path).st_mode):  # noqa: PTH116 - opening it would wait for a writer for ever
             raise UnreadableImageError("it is no file but a pipe")
         with Image.open(path, formats=FORMATS) as image:
             yield image
@@ -95,7 +95,7 @@ def read_image(path: str | Path, channels: int, size: tuple[int, int], resize: R
 def image_pixels(
     image: Image.Image, channels: int, size: tuple[int, int], resize: Resize = "crop"
 ) -> NDArray[np.uint8]:
-    """What `read_image` gives for the file of an image that is open in Pillow, or for one made in memory."""
+    """The same pixels that `read_image` gives, of an image that is open in Pillow or was made in memory."""
     with _unreadable_if_it_fails():
         return pixels_of(image, channels, size, resize)
 
@@ -114,7 +114,7 @@ def _unreadable_if_it_fails(path: str | Path = "") -> Iterator[None]:
 
 
 def _may_pass(error: Exception) -> bool:
-    """Whether an error is no fault of the file's own, so that another try may succeed."""
+    """Whether another try may succeed."""
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno not in OWN_FAULTS
     return isinstance(error, MemoryError) or "out of memory" in str(error).lower()
@@ -131,22 +131,24 @@ def _can_be_read(path: str | Path) -> bool:
     return True
 
 
-def _is_heif(path: str | Path) -> bool:
+def _start(path: str | Path) -> bytes:
     with open(path, "rb") as file:  # noqa: PTH123
-        start = file.read(12)
+        return file.read(12)
+
+
+def _is_heif(start: bytes) -> bool:
     return start[4:8] == b"ftyp" and start[8:] in HEIF_BRANDS
 
 
 def _reason(error: Exception, path: str | Path) -> str:
-    """What Pillow says, without the path, which the caller knows."""
+    """The error as a sentence, without the path, which the caller knows."""
     if isinstance(error, FileNotFoundError):
         return "the file is not there"
     if isinstance(error, UnidentifiedImageError):
-        if _is_heif(path):
+        start = _start(path)
+        if _is_heif(start):
             return "it is HEIC or AVIF, which the installed Pillow cannot decode; convert it to JPEG or PNG"
-        with open(path, "rb") as file:  # noqa: PTH123
-            start = file.read(4)
-        if start in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        if start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
             return "it is a TIFF of a kind that Pillow does not read; save it as PNG"
         return "it is no image" if start else "the file is empty"
     if isinstance(error, OSError) and error.strerror:

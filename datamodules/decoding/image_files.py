@@ -1,4 +1,4 @@
-"""Images that lie in files, found in a folder and decoded when they are asked for.
+"""Images in files: found in a folder, and decoded when they are asked for.
 
 Shapes: `N` images of `C` channels, `H` rows and `W` columns.
 """
@@ -35,12 +35,8 @@ JUNK = frozenset(
 class ImageFiles:
     """A sequence of images in files, as uint8 `[N, C, H, W]` that is decoded where it is indexed.
 
-    Args:
-        folder: The folder that the paths are relative to.
-        names: The paths, encoded as the file system does, bytes `[N]`: one array, so that millions of them neither
-            fill the memory nor are copied to workers object by object.
-        shape: (C, H, W) to decode to.
-        resize: How an image of another shape is fitted.
+    `names` are paths relative to `folder`, encoded as the file system does, bytes `[N]`: one array, so that millions of
+    them neither fill the memory nor are copied to workers object by object.
     """
 
     def __init__(
@@ -55,7 +51,7 @@ class ImageFiles:
         return len(self.names)
 
     def path(self, index: int) -> Path:
-        """Where the image is."""
+        """The path of an image."""
         return self.folder / os.fsdecode(self.names[index])
 
     def read(self, index: int) -> NDArray[np.uint8]:
@@ -63,7 +59,7 @@ class ImageFiles:
         return read_image(self.path(index), self.shape[1], self.shape[2:4], self.resize)
 
     def __getitem__(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Decode the images at some places to uint8 `[B, C, H, W]`."""
+        """Decode some images to uint8 `[B, C, H, W]`."""
         images = np.empty((len(indices), *self.shape[1:]), np.uint8)
         for row, index in enumerate(indices):
             try:
@@ -74,11 +70,9 @@ class ImageFiles:
 
 
 class TryDecode(Dataset[tuple[NDArray[np.uint8], dict[int, str]]]):
-    """Decodes what can be decoded, and says why the rest cannot.
+    """Decodes the images that can be decoded, and says why others cannot.
 
-    Args:
-        images: What to decode.
-        for_good: Whether what is found is kept, so that a `TemporaryError` must not be among the reasons.
+    If the result is kept (`for_good`), a reason that may pass, a `TemporaryError`, is a UserError.
     """
 
     def __init__(self, images: ImageFiles, *, for_good: bool = False) -> None:
@@ -86,14 +80,7 @@ class TryDecode(Dataset[tuple[NDArray[np.uint8], dict[int, str]]]):
         self.for_good = for_good
 
     def __getitem__(self, indices: range) -> tuple[NDArray[np.uint8], dict[int, str]]:
-        """Decode the images at some places.
-
-        Returns:
-            uint8 `[B, C, H, W]`, zeros where there is no image, and the reason for each row of these.
-
-        Raises:
-            UserError: If a file cannot be read for a reason that may pass, and that would be kept.
-        """
+        """Decode some images to uint8 `[B, C, H, W]`, zeros where there is no image, with the reason for such a row."""
         chunk = np.zeros((len(indices), *self.images.shape[1:]), np.uint8)
         errors = {}
         for row, index in enumerate(indices):
@@ -145,31 +132,19 @@ def images_in(folder: Path) -> list[str]:
     return sorted(entry.name for entry in files_in(folder) if is_image(entry.path))
 
 
-def holds_image(folder: Path) -> bool:
-    """Whether there is an image anywhere below a folder."""
-    return any(is_image(entry.path) for entry in files_under(folder))
-
-
 def folders_in(folder: Path) -> list[str]:
     """The names of the folders in a folder, junk left out, sorted."""
     with os.scandir(folder) as entries:
         return sorted(entry.name for entry in entries if entry.is_dir() and not is_junk(entry.name))
 
 
-class Looked(NamedTuple):
-    """What was seen of all files below a folder.
+class Seen(NamedTuple):
+    """What was seen of all files below a folder."""
 
-    Args:
-        fingerprint: A digest of path, size and both times of change of each.
-        folders: The times of each folder by its path, as `times_of` gives them.
-        files: How many there are.
-        newest: The path of the file that changed last.
-    """
-
-    fingerprint: str
-    folders: dict[str, list[int]]
+    fingerprint: str  # a digest of path, size and both times of change of each file
+    folders: dict[str, list[int]]  # the times of each folder by its path, as `times_of` gives them
     files: int
-    newest: str
+    newest: str  # the path of the file that changed last
 
 
 def times_of(facts: os.stat_result) -> list[int]:
@@ -177,7 +152,7 @@ def times_of(facts: os.stat_result) -> list[int]:
     return [facts.st_mtime_ns, facts.st_ctime_ns]
 
 
-def look_through(folder: Path) -> Looked:
+def look_through(folder: Path) -> Seen:
     """Look at every file below a folder."""
     digest, times, files, newest = hashlib.sha256(), {}, 0, (0, "")
     folders = [""]
@@ -186,7 +161,7 @@ def look_through(folder: Path) -> Looked:
         # Relative to an open folder, a hundred thousand files take half the time that they take by their paths.
         opened = os.open(folder / within, os.O_RDONLY)
         try:
-            times[within] = times_of(os.fstat(opened))  # before its files, so that one that comes meanwhile is noticed
+            times[within] = times_of(os.fstat(opened))  # before its files, so that a file added meanwhile is noticed
             names = sorted(name for name in os.listdir(opened) if not is_junk(name))  # noqa: PTH208
             numbers, changed = array("q"), []
             for name in names:
@@ -195,25 +170,23 @@ def look_through(folder: Path) -> Looked:
                     folders.append(f"{within}{name}/")
                 else:
                     numbers.extend((facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns))
-                    changed.append((facts.st_ctime_ns, name))
+                    changed.append((facts.st_ctime_ns, f"{within}{name}"))
         finally:
             os.close(opened)
         digest.update(os.fsencode("\0".join((within, *names, ""))) + numbers.tobytes())
         files += len(changed)
-        if changed and max(changed) > newest:
-            newest = max(changed)[0], within + max(changed)[1]
-    return Looked(digest.hexdigest(), times, files, newest[1])
+        newest = max([newest, *changed])
+    return Seen(digest.hexdigest(), times, files, newest[1])
 
 
-# How the fingerprint of a folder is found.
+# How `fingerprint_files` finds the fingerprint of a folder.
 LOOK: ContextVar[Callable[[Path], str]] = ContextVar("LOOK", default=lambda folder: look_through(folder).fingerprint)
 
 
 def fingerprint_files(folder: Path) -> str:
-    """A digest of path, size and both times of change of every file below a folder, or of the one file that it is.
+    """A digest of path, size and both times of change of every file below a folder, or of a single file.
 
-    The time of change of a file's inode is the system's to set, so that content put in place of other content of the
-    same size is noticed although its time of modification was put back, as archives and `cp -p` do.
+    Archives and `cp -p` set a file's time of modification back; only the system sets the time of change of its inode.
     """
     if folder.is_file():
         facts = folder.stat()
@@ -224,7 +197,7 @@ def fingerprint_files(folder: Path) -> str:
 def _facts(name: str, folder: int) -> os.stat_result:
     try:
         return os.stat(name, dir_fd=folder)
-    except FileNotFoundError:  # a link to nothing, which is told when it is read
+    except FileNotFoundError:  # a link to nothing, which is reported when it is read
         return os.stat(name, dir_fd=folder, follow_symlinks=False)
 
 

@@ -2,10 +2,10 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Protocol
+from functools import partial
 
 from rich import get_console
 from rich.console import Console
@@ -13,13 +13,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 SECONDS_BETWEEN_LINES = 30.0  # how often a line is written where there is no terminal to draw a bar on
-
-
-class Advance(Protocol):
-    """Tells that `number` more have been done."""
-
-    def __call__(self, number: int = 1) -> None:
-        """Tell it."""
 
 
 class RateColumn(ProgressColumn):
@@ -32,19 +25,18 @@ class RateColumn(ProgressColumn):
 
 
 @contextmanager
-def progress(title: str, total: int, *, aside: bool = False) -> Iterator[Advance]:
-    """Show rate and time left: a bar on a terminal, else a line every half minute."""
+def progress(title: str, total: int, *, aside: bool = False) -> Iterator[Callable[..., None]]:
+    """Show rate and time left: a bar on a terminal, else a line every half minute; call the result as work is done."""
     console = Console(stderr=True) if aside else get_console()
     if console.is_terminal:
         columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), RateColumn(), TimeRemainingColumn())
         # What is printed meanwhile appears above the bar, if both are on the terminal.
         with Progress(*columns, console=console, redirect_stdout=sys.stdout.isatty()) as bar:
-            task = bar.add_task(title, total=total)
-            yield lambda number=1: bar.advance(task, number)
+            yield partial(bar.advance, bar.add_task(title, total=total))
         return
 
-    start = next_line = time.monotonic()
-    next_line += SECONDS_BETWEEN_LINES
+    start = time.monotonic()
+    next_line = start + SECONDS_BETWEEN_LINES
     done = 0
 
     def advance(number: int = 1) -> None:
@@ -54,10 +46,7 @@ def progress(title: str, total: int, *, aside: bool = False) -> Iterator[Advance
             next_line = now + SECONDS_BETWEEN_LINES
             rate = max(done, 1) / (now - start)
             left = timedelta(seconds=round((total - done) / rate))
-            print(
-                f"{title}  {done:,}/{total:,}  {rate:,.0f}/s  {left} left",
-                file=sys.stderr if aside else sys.stdout,
-                flush=True,
-            )
+            line = f"{title}  {done:,}/{total:,}  {rate:,.0f}/s  {left} left"
+            print(line, file=sys.stderr if aside else sys.stdout, flush=True)
 
     yield advance

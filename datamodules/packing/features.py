@@ -3,113 +3,61 @@
 Shapes: a split of `N` images in `V` augmented variants; features of one image of any shape `F`; a batch of `B` of them.
 """
 
-import json
-import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from core.user_error import UserError
-from core.whole_folder import note_use, refuse_too_much, whole_folder
-from datamodules.batching.sampler import KeyedBatchSampler
-from datamodules.packing.first_read import FirstReads, checksums
+from core.whole_folder import check_space, note_use, whole_folder
+from datamodules.packing.checked_array import ArrayWriter, FirstReads, checksums, map_array
+from datamodules.packing.facts import read_checked_facts, write_facts
 
 # Raised whenever the files below change their meaning; features of another version are computed again.
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
-PREFIX = "features-"  # what the name of a cache's folder begins with
-
-# Images of each split that are looked at when features are opened, so that damaged ones are computed again.
-CHECKED_ROWS = 32
-
-# The variant, the place in its split of the first image, and features `[B, *F]` of that image and those behind it.
-Chunk = tuple[int, int, Tensor]
+PREFIX = "features-"  # how the name of a cache's folder begins
 
 
-class Features:
-    """The features of the images of some splits, to be drawn from by the numbers that the images have in their pack.
+class Features(Dataset[tuple[Tensor, Tensor]]):
+    """Gives the features `[B, *F]` and labels int64 `[B]` of images by their numbers in the pack, int64 `[B]`.
 
-    They may be drawn from once `open` has found them, so that loaders can be made before.
-
-    A folder holds a file for each split, such as `train.npy` (`[V, N, *F]` in the dtype that the backbone gives;
-    bfloat16, which NumPy does not have, as the int16 of the same bits), their checksums, such as `train-checksums.npy`
-    (uint32 `[V, N]`), and `facts.json` (format version, what the features were made from, dtype, checksums of these).
-
-    Args:
-        splits: The numbers in the pack of the images of each split, int64 `[N]`.
-        labels: The labels of all images of the pack, int64.
+    `indices` are the numbers of the split's images; of `V` variants, that of number `epoch() % V` is given. A loader
+    can be made before `open_features` has found them.
     """
 
-    def __init__(self, splits: Mapping[str, Tensor], labels: Tensor) -> None:
-        self.splits = dict(splits)
+    def __init__(self, indices: Tensor, labels: Tensor, epoch: Callable[[], int]) -> None:
         self.labels = labels
-        self.arrays: dict[str, Tensor] = {}
-        """The features of each split, `[V, N, *F]`, mapped into memory; none until they are opened."""
-        self._first_reads: dict[str, FirstReads] = {}
-        self._folder = Path()
-        self._rows: dict[str, Tensor] = {}
-        for split, indices in self.splits.items():
-            self._rows[split] = torch.full((len(labels),), -1)
-            self._rows[split][indices] = torch.arange(len(indices))
+        self.epoch = epoch
+        self.size = len(indices)
+        self._place = torch.full((len(labels),), -1)  # of each image of the pack in the split
+        self._place[indices] = torch.arange(self.size)
 
-    def open(self, folder: Path, made_from: str) -> None:
-        """Map the features in a folder into memory."""
-        arrays, first_reads = {}, {}
-        try:
-            facts = json.loads((folder / "facts.json").read_text())
-            if facts["version"] != FORMAT_VERSION:
-                raise ValueError(f"they were written by version {facts['version']}, this is {FORMAT_VERSION}")
-            if facts["made_from"] != made_from:
-                raise ValueError("they were made from other weights, images or settings")
-            dtype = getattr(torch, facts["dtype"])
-            for split, indices in self.splits.items():
-                # Copy-on-write: pages stay shared between processes, and torch has a writable array as it wants.
-                array = np.load(folder / f"{split}.npy", mmap_mode="c", allow_pickle=False)
-                written = np.load(folder / f"{split}-checksums.npy", allow_pickle=False)
-                rows = array.reshape(-1, *array.shape[2:])
-                some = np.linspace(0, len(rows) - 1, min(CHECKED_ROWS, len(rows))).astype(np.int64)
-                reads = first_reads[split] = FirstReads(written.ravel())
-                if (
-                    array.shape[:2] != written.shape
-                    or array.shape[1] != len(indices)
-                    or zlib.crc32(written.data) != facts["checksums"][split]
-                    or reads.changed(some, rows[some]) is not None
-                ):
-                    raise ValueError(f"those of {split} are not those that were written")
-                arrays[split] = torch.from_numpy(array).view(dtype)
-        except Exception as error:  # of a damaged file, whatever its bytes happen to mean
-            raise ValueError(f"{folder} holds no features that can be used: {error}") from error
-        self.arrays, self._first_reads, self._folder = arrays, first_reads, folder
-        note_use(folder)
+    def open(self, folder: Path, split: str, dtype: torch.dtype) -> None:
+        """Map the features of a split in a folder into memory."""
+        array, written = map_array(folder / f"{split}.npy"), map_array(folder / f"{split}-checksums.npy")
+        self._folder, self._first_reads = folder, FirstReads(written)
+        rows = array.reshape(-1, *array.shape[2:])
+        if len(array) != self.size or len(rows) != len(written) or self._first_reads.are_some_changed(rows):
+            raise ValueError(f"those of {split} are not those that were written")
+        self.variants = array.shape[1]
+        self._rows = torch.from_numpy(rows).view(dtype)
 
-    def batches(self, split: str, sampler: KeyedBatchSampler) -> "FeatureBatches":
-        """The data set that a loader of the split draws from, with the variant that is due in the sampler's epoch."""
-        return FeatureBatches(self, split, sampler)
+    def __len__(self) -> int:
+        return self.size
 
-    def gather(self, split: str, variant: int, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Gather a batch.
+    def first(self, number: int) -> Tensor:
+        """The first variant of the split's first images."""
+        return self._rows[: number * self.variants : self.variants]
 
-        Args:
-            split: The split.
-            variant: The variant; of `V` there are, number `variant % V` is taken.
-            indices: Numbers of images in the pack, int64 `[B]`, all of the split.
-
-        Returns:
-            Features `[B, *F]` and labels int64 `[B]`.
-
-        Raises:
-            UserError: If they are not what was written.
-        """
-        array, rows = self.arrays[split], self._rows[split].index_select(0, indices)
-        number = variant % len(array)
-        features = array[number].index_select(0, rows)
-        places = (number * array.shape[1] + rows).numpy()
-        if self._first_reads[split].changed(places, features.flatten(1).view(torch.uint8).numpy()) is not None:
+    def __getitem__(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        places = self._place.index_select(0, indices) * self.variants + self.epoch() % self.variants
+        features = self._rows.index_select(0, places)
+        if self._first_reads.changed(places.numpy(), features.flatten(1).view(torch.uint8).numpy()) is not None:
             raise UserError(
                 f"{self._folder} holds other features than were written: its disk has damaged them; remove the folder, "
                 "and they are computed again. A run goes on with --resume."
@@ -117,57 +65,43 @@ class Features:
         return features, self.labels.index_select(0, indices)
 
 
-class FeatureBatches(Dataset[tuple[Tensor, Tensor]]):
-    """Gives the features `[B, *F]` and labels int64 `[B]` of image numbers int64 `[B]`.
+def open_features(folder: Path, key: str, splits: Mapping[str, Features]) -> None:
+    """Map the features in a folder into memory; it is a ValueError if they are of another key, or damaged.
 
-    It must be read in the process that the sampler is in, whose epoch it follows.
-
-    Args:
-        features: The features.
-        split: The split to draw from.
-        sampler: What the image numbers come from.
+    A folder holds a file for each split, such as `train.npy` (`[N, V, *F]` in the dtype that the backbone gives;
+    bfloat16, which NumPy does not have, as the int16 of the same bits), their checksums, such as `train-checksums.npy`
+    (uint32 `[N * V]`), and `facts.json` (format version, key, fingerprint of the images, dtype, digest of all this).
     """
-
-    def __init__(self, features: Features, split: str, sampler: KeyedBatchSampler) -> None:
-        self.features = features
-        self.split = split
-        self.sampler = sampler
-
-    def __len__(self) -> int:
-        return len(self.features.splits[self.split])
-
-    def __getitem__(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        return self.features.gather(self.split, self.sampler.epoch, indices)
+    try:
+        facts = read_checked_facts(folder, FORMAT_VERSION, splits)
+        if facts["key"] != key:
+            raise ValueError("they were made from other weights, images or settings")
+        for split, features in splits.items():
+            features.open(folder, split, getattr(torch, facts["dtype"]))
+    except Exception as error:  # of a damaged file, whatever its bytes happen to mean
+        raise ValueError(f"{folder} holds no features that can be used: {error}") from error
+    note_use(folder)
 
 
 def write_features(
-    folder: Path, made_from: str, sizes: Mapping[str, tuple[int, int]], chunks: Mapping[str, Iterable[Chunk]]
+    folder: Path, key: str, fingerprint: str, splits: Mapping[str, tuple[int, Iterable[Tensor]]]
 ) -> None:
-    """Write features so that the folder appears whole or not at all.
+    """Write features so that the folder appears whole or not at all; only one process may write it at a time.
 
-    Only one process may write the same folder at a time; what one that was killed has left is removed.
+    Each of `splits` has the number of its images, and their features `[B, V, *F]`, some images at a time; `key` stands
+    for everything that the features depend on, `fingerprint` for the images alone.
     """
-    facts: dict[str, Any] = {"version": FORMAT_VERSION, "made_from": made_from, "checksums": {}}
+    facts = {"version": FORMAT_VERSION, "key": key, "fingerprint": fingerprint}
     with whole_folder(folder) as part:
-        for split, (variants, images) in sizes.items():
-            with (part / f"{split}.npy").open("wb") as file:
-                start_of_rows = 0
-                for variant, start, features in chunks[split]:
+        for split, (images, chunks) in splits.items():
+            written: list[NDArray[np.uint32]] = []
+            with ArrayWriter(part / f"{split}.npy", images) as file:
+                for features in chunks:
                     facts["dtype"] = str(features.dtype).removeprefix("torch.")
-                    if features.dtype == torch.bfloat16:
-                        features = features.view(torch.int16)
-                    rows = np.ascontiguousarray(features.numpy())
-                    if not start_of_rows:
-                        refuse_too_much(part, rows[0].nbytes * variants * images)
-                        written = np.zeros((variants, images), np.uint32)
-                        shape = (variants, images, *rows.shape[1:])
-                        header = {"descr": rows.dtype.str, "fortran_order": False, "shape": shape}
-                        np.lib.format.write_array_header_1_0(file, header)
-                        start_of_rows = file.tell()
-                    # Written and not mapped: a mapped file that outgrows the disk ends the process by a signal.
-                    file.seek(start_of_rows + (variant * images + start) * rows[0].nbytes)
-                    file.write(rows.data)
-                    written[variant, start : start + len(rows)] = checksums(rows)
-            np.save(part / f"{split}-checksums.npy", written)
-            facts["checksums"][split] = zlib.crc32(written.data)
-        (part / "facts.json").write_text(json.dumps(facts, indent=2))
+                    rows = (features.view(torch.int16) if features.dtype == torch.bfloat16 else features).numpy()
+                    if not written:
+                        check_space(part, rows[0].nbytes * images)
+                    file.append(rows)
+                    written.append(checksums(rows.reshape(-1, *rows.shape[2:])))
+            np.save(part / f"{split}-checksums.npy", np.concatenate(written))
+        write_facts(part, facts, splits)

@@ -1,39 +1,39 @@
-"""A start looks at the folders of a large source, and at each of its files only beside training."""
+"""A start looks at the folders of a large source; each of its files is looked at beside training."""
 
-import hashlib
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from hashlib import sha256
+from json import dumps
 from pathlib import Path
 from threading import Thread
 
+from core.durable_file import replace_file
 from core.names import escape_name
+from core.plain_data import read_json
 from core.user_error import UserError
 from datamodules.decoding.image_files import LOOK, look_through, times_of
 
-MANY_FILES = 20_000  # fewer are looked at by every start, in a fraction of a second
+MANY_FILES = 20_000  # every start looks at fewer files, in a fraction of a second
 
 
 class RememberedTimes:
-    """Fingerprints of large folders from earlier starts, taken again where no folder within has another time.
+    """Fingerprints of large folders from earlier starts, which hold while no folder within has another time.
 
-    A file that is added, removed, renamed or replaced changes the times of the folder it is in. One that is written in
-    place does not: all files are looked at beside training, and `refuse_changed` tells of such a one.
-
-    Args:
-        store: The folder where the fingerprints are kept.
+    A file that is added, removed, renamed or replaced changes the times of its folder. A file that is written in place
+    does not: all files are looked at beside training, and `check_unchanged` reports such a file. The fingerprints are
+    kept in the folder `store`.
     """
 
     def __init__(self, store: Path) -> None:
         self._store = store
-        self._taken: dict[Path, str] = {}
+        self._recalled: dict[Path, str] = {}
         self._thread: Thread | None = None
         self._problem = ""
 
     @contextmanager
     def used(self) -> Iterator[None]:
-        """Let `fingerprint_files` take what is remembered."""
+        """Let `fingerprint_files` give what is remembered."""
         before = LOOK.set(self._fingerprint)
         try:
             yield
@@ -41,46 +41,44 @@ class RememberedTimes:
             LOOK.reset(before)
 
     def _file(self, folder: Path) -> Path:
-        digest = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()
+        digest = sha256(os.fsencode(folder.resolve())).hexdigest()
         return self._store / f".{digest[:12]}.times"
 
     def _fingerprint(self, folder: Path) -> str:
         file = self._file(folder)
-        with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
-            facts = json.loads(file.read_text())
+        with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):  # nothing is remembered, or damaged
+            facts = read_json(file)
             if all(times_of((folder / within).stat()) == times for within, times in facts["folders"].items()):
-                self._taken[folder] = str(facts["fingerprint"])
-                return self._taken[folder]
-        looked = look_through(folder)
-        if looked.files >= MANY_FILES:
+                self._recalled[folder] = str(facts["fingerprint"])
+                return self._recalled[folder]
+        seen = look_through(folder)
+        if seen.files >= MANY_FILES:
             with suppress(OSError):  # where nothing can be written, nothing is remembered
                 self._store.mkdir(parents=True, exist_ok=True)
-                part = file.with_suffix(f".{os.getpid()}")
-                part.write_text(json.dumps({"fingerprint": looked.fingerprint, "folders": looked.folders}))
-                part.replace(file)
-        return looked.fingerprint
+                replace_file(file, dumps({"fingerprint": seen.fingerprint, "folders": seen.folders}))
+        return seen.fingerprint
 
     def look_at_all(self) -> None:
-        """Begin to look at the files of the folders that were not looked through."""
-        if self._taken:
+        """Begin to look at the files of the folders whose fingerprint was remembered."""
+        if self._recalled:
             self._thread = Thread(target=self._look, daemon=True)
             self._thread.start()
 
     def _look(self) -> None:
-        for folder, fingerprint in self._taken.items():
+        for folder, fingerprint in self._recalled.items():
             try:
-                looked = look_through(folder)
+                seen = look_through(folder)
             except OSError as error:
                 self._problem = f"{error.filename} cannot be looked at ({error.strerror})"
             else:
-                if looked.fingerprint == fingerprint:
+                if seen.fingerprint == fingerprint:
                     continue
-                self._problem = f"{folder / looked.newest} has been written to since the data set was read"
+                self._problem = f"{folder / seen.newest} has been written to since the data set was read"
             with suppress(OSError):
                 self._file(folder).unlink(missing_ok=True)
 
-    def refuse_changed(self) -> None:
-        """Wait until all files have been looked at."""
+    def check_unchanged(self) -> None:
+        """Wait until all files have been looked at, and refuse to go on if one has changed."""
         if self._thread is not None:
             self._thread.join()
         if self._problem:

@@ -3,6 +3,7 @@
 Shapes: `N` images of `C` channels, `H` rows and `W` columns.
 """
 
+import errno
 import glob
 import hashlib
 import inspect
@@ -13,8 +14,6 @@ import tarfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext, suppress
-from difflib import get_close_matches
-from errno import ENOSPC
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -23,7 +22,8 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from core.names import distinct_names, escape_name
+from core.names import distinct_names, escape_name, some_of
+from core.near_names import near_names
 from core.user_error import UserError
 from datamodules.decoding.image_file import Resize
 from datamodules.decoding.image_files import ImageFiles
@@ -34,52 +34,25 @@ from datamodules.packing.source_check import check_declaration, checked
 
 T = TypeVar("T")
 
-# Modules of classes that decide nothing of what a data set reads, and packages of such.
+# Modules whose classes decide nothing of what a data set reads, and packages of such modules.
 FRAMEWORK = ("abc.", "builtins.", "datamodules.base.", "datamodules.packing.source.", "lightning.", "torch.", "typing.")
 
 
 class ImageSource(ABC):
     """What a data set says of its source, and how that is found or fetched, read once, and packed.
 
-    Args:
-        root: As these all in `ImageDataModule`: the folder of downloaded data sets.
-        packs: The folder of the packs made from them.
-        download: Whether to fetch the data set if it is not there.
-        storage: `packed` or `files`; by default what memory and disk have room for.
-        classes: The classes to use, in the order of their labels; by default all.
-        repack: Whether to read the source anew.
-
-    Raises:
-        UserError: If there are no such classes, or fewer than two, or the data set does not declare
-            what it must.
+    `datamodules.base.ImageDataModule` explains the arguments.
     """
 
-    class_names: Sequence[str]
-    """The classes' names; a label is a place in this list. An instance has them as `distinct_names` writes them."""
-
-    distinct_names = staticmethod(distinct_names)
-    """How the names in checkpoints of earlier versions, which have them as they were read, are to be written."""
-
-    image_shape: tuple[int, int, int]
-    """The images' shape (C, H, W)."""
-
-    resize: Resize = "crop"
-    """How an image of another shape is fitted."""
-
-    origin = ""
-    """Where the source can be had, for those who do not have it."""
-
-    whereabouts = "say with --data.root in which folder it is"
-    """What to do for those who have it."""
-
-    tests_on_validation = False
-    """Whether the source's validation images are its test images too, because labels of others are not public."""
-
-    own_arguments: Mapping[str, Any]
-    """The constructor's arguments that the data set adds to those of every other."""
-
-    known_files: Sequence[str] = ()
-    """Glob patterns, relative to the source's folder, of files that belong there but are no labelled images."""
+    class_names: Sequence[str]  # a label is a place in this list; an instance has them as `distinct_names` writes them
+    image_shape: tuple[int, int, int]  # (C, H, W)
+    resize: Resize = "crop"  # how an image of another shape is fitted
+    origin = ""  # download URL, shown when files are missing
+    whereabouts = "say with --data.root in which folder it is"  # what to do with files that lie elsewhere
+    tests_on_validation = False  # whether the validation images are the test images too: labels of others are secret
+    known_files: Sequence[str] = ()  # glob patterns of files in the source's folder that are no labelled images
+    own_arguments: Mapping[str, Any]  # the constructor's arguments that the data set adds to those of every other
+    distinct_names = staticmethod(distinct_names)  # how to write the names in checkpoints of earlier versions
 
     def __init__(
         self,
@@ -94,15 +67,14 @@ class ImageSource(ABC):
         self.root = root
         self.packs = packs or root / "packs"
         self.download = download
-        self.remembered_times = RememberedTimes(self.packs)
-        """What spares a training's start to look at every file; `refuse_changed` there comes before its figures."""
         self.storage = storage
         self.repack = repack
+        self.remembered_times = RememberedTimes(self.packs)
         check_declaration(self)
+        # The classes of the source, of which `class_names` may be a selection.
         self.class_names = self.source_class_names = distinct_names(self.class_names)
-        """The classes of the source, of which `class_names` may be a selection."""
+        # The label of each class of the source, int64, -1 for one that is not used; None if all are used.
         self.label_map: Tensor | None = None
-        """The label of each of them, int64, -1 for one that is not asked for; nothing if all are."""
         if classes is not None:
             self._select(classes)
         if len(self.class_names) < 2:
@@ -117,22 +89,16 @@ class ImageSource(ABC):
         classes = [escape_name(str(name)) for name in given]
         for name, value in zip(classes, given, strict=True):
             if name not in names:
-                near = get_close_matches(name, names, n=3, cutoff=0.5)
                 quotes = "" if isinstance(value, str) else " YAML reads 12:30 as 750: put such a name in quotes."
                 raise UserError(
                     f"data.classes names {name}, which {type(self).__name__} does not have; "
-                    f"{'did you mean' if near else 'it has'} {', '.join(near or names[:10])}?{quotes}"
+                    f"{near_names(name, names, otherwise=f'give some of {some_of(names)}.')}{quotes}"
                 )
         if len(set(classes)) < len(classes):
             raise UserError(f"data.classes names a class twice: {', '.join(classes)}; name each once.")
         label_of = {name: label for label, name in enumerate(classes)}
         self.label_map = torch.tensor([label_of.get(name, -1) for name in names])
-        self.class_names = list(classes)
-
-    @property
-    def is_training(self) -> bool:
-        """Whether a training is under way, beside which files may be looked at."""
-        return False
+        self.class_names = classes
 
     @abstractmethod
     def fingerprint(self) -> str:
@@ -146,17 +112,22 @@ class ImageSource(ABC):
         decoded by all cores.
         """
 
+    def fetch(self) -> None:
+        """Download the source, in a data set that can be downloaded; an OSError or RuntimeError says why not."""
+        raise NotImplementedError
+
     @property
     def source_folder(self) -> Path:
         """The folder that the source's files are in."""
         return self.root
 
-    def known_names(self, source: Source) -> set[str]:
-        """The paths, relative to the source's folder, of images and of other files that belong there.
+    @property
+    def is_training(self) -> bool:
+        """Whether a training is under way, beside which files may be looked at."""
+        return False
 
-        Args:
-            source: What `read` gives; of one that is not read from image files there are none.
-        """
+    def known_names(self, source: Source) -> set[str]:
+        """The paths of images and of other files that belong to the source; none if it does not come as image files."""
         files = [images for images, _ in source.values() if isinstance(images, ImageFiles)]
         known = {os.fsdecode(name) for images in files for name in images.names}
         if known:
@@ -164,27 +135,11 @@ class ImageSource(ABC):
         return known
 
     def files_left_out(self, known: Collection[str]) -> list[str]:
-        """The files below the source's folder, hidden ones too, that are not known, sorted; none if none is.
-
-        Raises:
-            OSError: If a folder cannot be read.
-        """
+        """The files below the source's folder, hidden ones too, that are not known, sorted; none if none is known."""
         return sorted(files_besides(known, self.source_folder, {self.packs.resolve()})) if known else []
 
-    def fetch(self) -> None:
-        """Download the source, in a data set that can be downloaded.
-
-        Raises:
-            OSError: If it could not be; a RuntimeError likewise.
-        """
-        raise NotImplementedError
-
     def from_source(self, read: Callable[[], T]) -> T:
-        """Give what `read` reads from the source, which is downloaded before if asked for.
-
-        Raises:
-            UserError: If the source is not there.
-        """
+        """Give what `read` reads from the source; download the source first if it is missing and may be downloaded."""
         can_fetch = type(self).fetch is not ImageSource.fetch
         try:
             try:
@@ -220,13 +175,10 @@ class ImageSource(ABC):
 
     @cached_property
     def pack_folder(self) -> Path:
-        """Where the pack of this source is or will be.
+        """The folder that the pack of this source has or will have.
 
         Another place of the source, other files there by the data set's `fingerprint`, another text of the modules that
         the data set's classes are in, and other arguments of its own give another folder.
-
-        Raises:
-            UserError: If the source is not there.
         """
         with self.remembered_times.used() if self.is_training else nullcontext():
             fingerprint = self.from_source(self.fingerprint)
@@ -234,7 +186,7 @@ class ImageSource(ABC):
             str(self.source_folder.resolve()),
             fingerprint,
             *(_source_text(each) for each in type(self).__mro__ if not f"{each.__module__}.".startswith(FRAMEWORK)),
-            # Where an object lies in memory is another place in each process.
+            # An object lies at another place in memory in each process.
             re.sub(r" at 0x[0-9a-f]+", "", repr(sorted(self.own_arguments.items()))),
             (self.source_class_names, self.image_shape, self.resize),
         )
@@ -242,12 +194,7 @@ class ImageSource(ABC):
         return self.packs / f"{type(self).__name__.lower()}-{digest}"
 
     def prepare_data(self) -> None:
-        """Read the data set unless that has been done; of several processes, one reads and the others wait.
-
-        Raises:
-            UserError: If the source is not there, is empty or is not what the data set declares, or the
-                pack cannot be written.
-        """
+        """Read the data set unless that has been done; of several processes, one reads and the others wait."""
         folder = self.pack_folder
         if not self.repack and self.open_pack() is not None:
             return
@@ -255,14 +202,15 @@ class ImageSource(ABC):
             folder.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(folder.with_suffix(".lock")):
                 if self.repack or self.open_pack(say_why_not=True) is None:
-                    name, names = type(self).__name__, self.source_class_names
-                    source = checked(name, self.from_source(self.read), names, self.image_shape)
-                    left_out = self.from_source(lambda: self.files_left_out(self.known_names(source)))
-                    packed, others = self._is_to_be_packed(source), summary(left_out, self.source_folder)
-                    write_pack(folder, source, names, packed=packed, left_out=others)
+                    names = self.source_class_names
+                    source = checked(type(self).__name__, self.from_source(self.read), names, self.image_shape)
+                    others = self.from_source(lambda: self.files_left_out(self.known_names(source)))
+                    is_packed, left_out = self._is_to_be_packed(source), summary(others, self.source_folder)
+                    write_pack(folder, source, names, packed=is_packed, left_out=left_out)
                     self.repack = False
         except OSError as error:
-            smaller = ", or of image files keep no pixels with --data.storage files" if error.errno == ENOSPC else ""
+            is_full = error.errno == errno.ENOSPC
+            smaller = ", or of image files keep no pixels with --data.storage files" if is_full else ""
             raise UserError(
                 f"The data set cannot be packed in {folder.parent}: {error.strerror or error}; choose another folder "
                 f"with --data.packs{smaller}."
@@ -281,15 +229,11 @@ class ImageSource(ABC):
         return size <= min(memory, shutil.disk_usage(self.packs).free) // 2
 
     def open_pack(self, say_why_not: bool = False) -> Pack | None:
-        """The pack, if it is there, whole, and of the storage asked for.
-
-        Args:
-            say_why_not: Whether to print what is wrong with one that is there.
-        """
+        """The pack, if it is there, whole, and of the storage asked for; `say_why_not` prints what is wrong with it."""
         folder = self.pack_folder
         try:
             pack = Pack(folder, label_map=self.label_map)
-            if pack.is_packed and self.storage != "files":
+            if pack.images is not None and self.storage != "files":
                 return pack
             if self.storage == "packed":
                 return None
@@ -299,9 +243,19 @@ class ImageSource(ABC):
                 print(f"{error}; reading the data set again")
             return None
 
+    def check_complete(self, pack: Pack) -> None:
+        """Refuse a pack that lacks files because they give no image."""
+        if pack.skipped:
+            shown = ", ".join(f"{self.source_folder / name} ({reason})" for name, reason in pack.skipped[:3])
+            more = f" and {len(pack.skipped) - 3} more" if len(pack.skipped) > 3 else ""
+            raise UserError(
+                f"{len(pack.skipped)} of {len(pack.skipped) + len(pack)} files give no image: {shown}{more}; replace "
+                "or remove them, or leave them out with --data.on_corrupt skip."
+            )
+
 
 def _source_text(of: type) -> str:
-    """The module that a class is in, or the class alone where that has no file, as in a notebook."""
+    """The text of the module that a class is in, or of the class alone where that has no file, as in a notebook."""
     for part in (inspect.getmodule(of), of):
         with suppress(OSError, TypeError):
             return inspect.getsource(part)  # type: ignore[arg-type]  # of None, TypeError

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from core.names import escape_name
-from datamodules.batching.transform import Normalize
+from datamodules.batching.normalization import Normalize
 from models.classifier import Classifier
 from models.training.test_time_augmentation import average_logits
 from scripts.command.silence import silent

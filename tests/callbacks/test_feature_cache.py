@@ -92,8 +92,8 @@ def test_gives_the_backbone_every_image_once(digits: Digits, tmp_path: Path) -> 
     fit(digits, model, tmp_path)
     shown = len(digits.splits["train"]) + len(digits.splits["val"])
     assert model.images == shown + 2 * 64  # one batch of each split goes through the whole network as well
-    assert model.on_features is None
-    assert digits.features is None
+    assert "forward" not in vars(model.network)
+    assert not digits.replaced
 
     again = classifier()
     fit(digits, again, tmp_path)
@@ -211,7 +211,9 @@ def test_computes_anew_for_another_argument_or_code_of_the_backbone(
     assert "computing them again" not in capsys.readouterr().out
     monkeypatch.setattr(Scaled, "hidden", 4.0)  # which nothing but the features shows
     assert torch.equal(features(1.0), 4 * first)
-    assert "the network gives others for train images; computing them again" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "the network gives others for train images than " in said
+    assert "computing them again" in said
     assert len(caches(tmp_path)) == 2
 
 
@@ -330,7 +332,7 @@ def test_refuses_a_backbone_that_is_trained(
 ) -> None:
     with pytest.raises(UserError, match=sentence):
         fit(digits, classifier(**arguments), tmp_path)
-    assert digits.features is None
+    assert not digits.replaced
 
 
 def test_refuses_what_it_cannot_cache(
@@ -342,7 +344,7 @@ def test_refuses_what_it_cannot_cache(
     odd = Classifier(Skipping(10, 1, [4], [1]), 10, optimizer, freeze=["backbone"])
     with pytest.raises(UserError, match="Skipping does otherwise"):
         fit(digits, odd, tmp_path)
-    assert odd.on_features is None
+    assert "forward" not in vars(odd.network)
     assert not caches(tmp_path)
     mixing = "--data.mixing=[{class_path: datamodules.mixing.MixUp}]"
     sentence = refused("fit", *FROZEN, CACHE, mixing, "--data.root", data_root, "--runs", tmp_path / "runs")

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from core.whole_folder import refuse_too_much, whole_folder
+from core.whole_folder import check_space, whole_folder
 
 
 def write(folder: Path, *names: str) -> None:
@@ -26,7 +26,7 @@ def test_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 def test_a_disk_without_room_is_told_before(tmp_path: Path) -> None:
-    refuse_too_much(tmp_path, 1)
+    check_space(tmp_path, 1)
     with pytest.raises(OSError, match=r"1,152,921,504,606,846,976 bytes are needed and [\d,]+ are free") as error:
-        refuse_too_much(tmp_path, 2**60)
+        check_space(tmp_path, 2**60)
     assert error.value.errno == errno.ENOSPC

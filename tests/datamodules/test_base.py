@@ -11,6 +11,7 @@ from torch import Tensor
 
 from core.user_error import UserError
 from datamodules.batching.normalization import Normalization
+from datamodules.batching.sampler import KeyedBatchSampler
 from datamodules.digits import Digits
 from datamodules.mixing import MixUp
 from datamodules.packing.pack import Source
@@ -107,7 +108,9 @@ def test_goes_on_behind_the_same_images_or_begins_the_epoch_again_and_says_so(
 ) -> None:
     before, data = prepared(data_root), prepared(data_root, **arguments)
     capsys.readouterr()
-    data.load_state_dict(before.state_dict() | {"epoch": 1, "images_done": 640, "order": before._order()})
+    sampler = before.train_dataloader().sampler
+    assert isinstance(sampler, KeyedBatchSampler)
+    data.load_state_dict(before.state_dict() | {"epoch": 1, "images_done": 640, "order": sampler.order})
     assert data.place == place
     begins_again = "epoch 1 begins again: the order of its training images is not what it was\n"
     assert capsys.readouterr().out == (begins_again if place == (1, 0) else "")
@@ -319,7 +322,7 @@ def test_takes_up_the_state_of_augmentation_or_says_that_it_begins_anew(
 ) -> None:
     before = prepared(data_root, augmentation=[Noise()])
     before.transform(next(iter(before.train_dataloader())), training=True)
-    state = before.state_dict() | {"transforms": before._transform_state.of_each_rank(1)}
+    state = before.state_dict() | {"transforms": before.module_state.of_each_rank(1)}
     data = prepared(data_root, augmentation=augmentation)
     capsys.readouterr()
     data.load_state_dict(state)

@@ -10,7 +10,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from core.user_error import UserError
-from datamodules.cifar10 import CIFAR10, read_batch
+from datamodules.cifar10 import CIFAR10
 from datamodules.cifar100 import CIFAR100
 
 
@@ -102,24 +102,6 @@ def test_names_a_folder_that_is_no_class(tmp_path: Path) -> None:
     (tmp_path / "cifar10" / "train" / "unicorn" / "1.png").touch()
     with pytest.raises(UserError, match="unicorn, which is no class of CIFAR10"):
         CIFAR10(root=tmp_path).prepare_data()
-
-
-def test_a_batch_that_carries_code_is_refused_and_not_run(tmp_path: Path) -> None:
-    class Code:
-        def __reduce__(self) -> tuple[Any, ...]:
-            return Path.touch, (tmp_path / "ran",)
-
-    (tmp_path / "data_batch_1").write_bytes(pickle.dumps({"data": Code(), "labels": [0]}))
-    with pytest.raises(UserError, match=r"data_batch_1 is no batch of CIFAR: it calls"):
-        read_batch(tmp_path / "data_batch_1")
-    assert not (tmp_path / "ran").exists()
-
-
-@pytest.mark.parametrize("content", [b"", b"<html>", pickle.dumps([1, 2]), pickle.dumps({"labels": []})])
-def test_names_a_damaged_batch(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "test_batch").write_bytes(content)
-    with pytest.raises(UserError, match=r"test_batch is no batch of CIFAR"):
-        read_batch(tmp_path / "test_batch")
 
 
 def test_a_missing_batch_is_named(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 from sklearn.datasets import load_digits, load_sample_images
 
 from core.user_error import UserError
-from datamodules import image_folder
+from datamodules.decoding import split_folders
 from datamodules.decoding.image_file import is_image
 from datamodules.decoding.image_files import ImageFiles
 from datamodules.image_folder import ImageFolder
@@ -124,7 +124,7 @@ def test_a_start_looks_into_one_image_of_each_class_however_many_there_are(
 ) -> None:
     write_scans(tmp_path / "images", lambda row, label: f"train/{label}.{row}.png")
     look = Mock(side_effect=is_image)
-    monkeypatch.setattr(image_folder, "is_image", look)
+    monkeypatch.setattr(split_folders, "is_image", look)
     assert ImageFolder(root=tmp_path).class_names == ["0", "1", "2"]
     assert 0 < look.call_count <= 6
 

@@ -33,7 +33,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for age, name in enumerate(CONTENT):
         os.utime(packs / name, (age * 1e8, age * 1e8))
     for name, data in (("features-0123456789ab", prints[0]), ("features-ba9876543210", prints[2])):
-        write_features(packs / name, f"data: {data}\nseed: 0", {"train": (1, 2)}, {"train": [(0, 0, torch.ones(2, 3))]})
+        write_features(packs / name, "key", data, {"train": (2, [torch.ones(2, 1, 3)])})
     shutil.copytree(packs / "digits-0123456789ab", packs / ".digits-bbbbbbbbbbbb.part")
     (packs / "digits-cccccccccccc").mkdir()
     (packs / "digits-dddddddddddd").mkdir()

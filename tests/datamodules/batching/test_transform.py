@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import pytest
 import torch
 from kornia.augmentation import RandomCrop, RandomRotation
@@ -8,10 +6,9 @@ from torch import nn
 
 from core.user_error import UserError
 from datamodules.batching.per_image import PerImage
-from datamodules.batching.transform import Batch, BatchTransform, ModuleState, unnormalised
+from datamodules.batching.transform import Batch, BatchTransform
 from datamodules.digits import Digits
 from datamodules.mixing import CutMix, MixUp
-from tests.faults.noise import Noise
 
 
 @pytest.fixture
@@ -58,42 +55,3 @@ def test_refuses_augmentation_that_changes_the_size(batch: Batch) -> None:
     transform = BatchTransform([0.0], [1.0], [RandomRotation(10.0), RandomCrop((4, 4))], (), 10)
     with pytest.raises(UserError, match=r"images of \[1, 4, 4\] from \[1, 8, 8\]; give it .*\[8, 8\]"):
         transform(batch, training=True)
-
-
-@pytest.mark.parametrize("normalization", ["computed", "none"])
-def test_unnormalised_images_are_the_raw_ones(data_root: Path, normalization: str) -> None:
-    data = Digits(root=data_root, normalization=normalization)
-    data.setup("fit")
-    raw, labels = next(iter(data.train_dataloader()))
-    images, _ = data.transform((raw, labels), training=True)
-    assert data.mean is not None
-    assert data.std is not None
-    levels = unnormalised(images, data.mean, data.std) * 255
-    assert torch.equal(levels.round(), raw.float())
-    assert torch.allclose(levels, raw.float(), atol=1e-3)
-
-
-def test_unnormalised_images_lie_between_0_and_1() -> None:
-    images = unnormalised(torch.tensor([-9.0, 0.0, 9.0]).view(3, 1, 1, 1), [0.5], [0.0])
-    assert images.flatten().tolist() == pytest.approx([0.5 - 9 / 255, 0.5, 0.5 + 9 / 255])
-    assert unnormalised(torch.tensor([-9.0, 9.0]).view(2, 1, 1, 1), [0.5], [1.0]).flatten().tolist() == [0, 1]
-
-
-def test_keeps_what_modules_have_changed_and_nothing_that_they_were_given() -> None:
-    noise, again, policy = Noise(), Noise(), TrivialAugment()
-    state, taken_up = ModuleState({"augmentation": [policy, noise]}), ModuleState({"augmentation": [policy, again]})
-    images = torch.rand(2, 3, 8, 8)
-    noise(policy(images))
-    moved = state.moved()
-    assert set(moved) == {"augmentation.Noise 1.mean", "augmentation.Noise 1._extra_state"}
-    before = noise.mean.clone()
-    noise(images)
-    assert moved["augmentation.Noise 1.mean"] == before
-    assert taken_up.load(moved)
-    assert (again.mean, again.calls) == (before, 1)
-    assert taken_up.load({})  # which is what they were constructed with
-    assert not again.mean
-
-    assert not ModuleState({"augmentation": [noise]}).load(moved)
-    assert not ModuleState({"augmentation": [policy, nn.BatchNorm2d(3)]}).load(moved)
-    assert state.of_each_rank(1) == [state.moved()]

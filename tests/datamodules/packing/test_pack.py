@@ -12,7 +12,8 @@ from sklearn.datasets import load_digits
 
 from core.user_error import UserError
 from datamodules.packing import pack
-from datamodules.packing.pack import HEADER_BYTES, Pack, Source, write_pack
+from datamodules.packing.facts import HEADER_BYTES
+from datamodules.packing.pack import Pack, Source, write_pack
 from tests.discovery import ROOT
 
 NAMES = [str(digit) for digit in range(10)]

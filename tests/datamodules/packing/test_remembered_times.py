@@ -30,14 +30,14 @@ def start(tmp_path: Path, folder: Path) -> tuple[str, RememberedTimes]:
 def test_a_later_start_looks_at_no_file(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, times = start(tmp_path, folder)
     times.look_at_all()
-    times.refuse_changed()
+    times.check_unchanged()
     assert first == fingerprint_files(folder)
     with monkeypatch.context() as context:
         context.setattr(image_files, "_facts", lambda *_: pytest.fail("looked at a file"))
         again, times = start(tmp_path, folder)
     assert again == first
     times.look_at_all()
-    times.refuse_changed()
+    times.check_unchanged()
 
 
 def replace(file: Path) -> None:
@@ -66,7 +66,7 @@ def test_what_changes_a_folder_is_noticed_at_the_start(
     again, times = start(tmp_path, folder)
     assert again == fingerprint_files(folder) != first
     times.look_at_all()
-    times.refuse_changed()
+    times.check_unchanged()
 
 
 def write_in_place(file: Path) -> None:
@@ -85,11 +85,11 @@ def test_a_file_written_in_place_is_refused_and_the_next_start_finds_it(tmp_path
     times.look_at_all()
     for _ in range(2):
         with pytest.raises(UserError, match=f"^{file} has been written to .* start again"):
-            times.refuse_changed()
+            times.check_unchanged()
     found, times = start(tmp_path, folder)
     assert found == fingerprint_files(folder) != first
     times.look_at_all()
-    times.refuse_changed()
+    times.check_unchanged()
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"folders": 3}', b'{"folders": {"nowhere": [0, 0]}}', b"\xff"])

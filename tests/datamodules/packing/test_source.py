@@ -138,7 +138,7 @@ def zero_labels(folder: Path) -> None:
         (lambda folder: (folder / "images.npy").write_bytes(b"\x93NUMPY"), ""),
         (lambda folder: (folder / "facts.json").unlink(), "No such file"),
         (change_version, "it was written by version 1"),
-        (zero_labels, "its labels or names are not those that were written"),
+        (zero_labels, "its content is not what was written"),
         (zero_images, "its images are not those that were written"),
     ],
 )

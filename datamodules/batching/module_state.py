@@ -1,0 +1,62 @@
+"""The state of augmentation and mixing, which a resumed run restores."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class ModuleState:
+    """The buffers, parameters and extra state of some modules that have changed since they were constructed.
+
+    The rest is configuration: a resumed run takes it from its flags.
+    """
+
+    def __init__(self, modules: Mapping[str, Sequence[nn.Module]]) -> None:
+        self._modules = nn.ModuleDict(
+            {
+                use: nn.ModuleDict({f"{type(module).__name__} {place}": module for place, module in enumerate(some)})
+                for use, some in modules.items()
+            }
+        )
+        self._initial = deepcopy(self._modules.state_dict())
+
+    def changed(self) -> dict[str, Any]:
+        """A copy of what has changed, on the CPU."""
+        state = {
+            name: value.detach().to("cpu", copy=True) if isinstance(value, Tensor) else deepcopy(value)
+            for name, value in self._modules.state_dict().items()
+        }
+        return {name: value for name, value in state.items() if not _is_equal(value, self._initial.get(name))}
+
+    def of_each_rank(self, world_size: int) -> list[dict[str, Any]]:
+        """What has changed in each process of a run; every process must call this."""
+        states = [self.changed()] * world_size
+        if world_size > 1:
+            torch.distributed.all_gather_object(states, states[0])
+        return states
+
+    def load(self, changed: Mapping[str, Any]) -> bool:
+        """Restore a state that `changed` gave; if it is of other modules, restore nothing and return False."""
+        own = self._modules.state_dict()
+        for name, value in changed.items():
+            if name not in own or getattr(own[name], "shape", None) != getattr(value, "shape", None):
+                return False
+        self._modules.load_state_dict({**own, **self._initial, **changed})
+        return True
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Put the state back at the end of the block, whatever passes through the modules inside."""
+        before = self.changed()
+        try:
+            yield
+        finally:
+            self.load(before)
+
+
+def _is_equal(value: object, other: object) -> bool:
+    return isinstance(value, Tensor) and isinstance(other, Tensor) and torch.equal(value, other.cpu())

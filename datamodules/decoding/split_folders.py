@@ -1,0 +1,126 @@
+"""The folders of splits and of classes in a folder of images, as public data sets lay them out."""
+
+import re
+from collections.abc import Callable, Mapping
+from itertools import permutations
+from pathlib import Path
+
+from core.names import some_of
+from core.user_error import UserError
+from datamodules.decoding.image_file import is_image
+from datamodules.decoding.image_files import files_in, files_under, folders_in
+
+# What public data sets call the folder of each split, as Hugging Face's `datasets` knows it, and that of images
+# without labels.
+SPLIT_WORDS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "validate", "dev"),
+    "test": ("test", "testing", "eval", "evaluation"),
+    "unlabelled": ("pred", "predict", "prediction", "unlabeled", "unlabelled"),
+}
+
+SPLIT_OF = {word: split for split, words in SPLIT_WORDS.items() for word in words}
+
+OTHER_WORDS = frozenset(("", "image", "img", "split"))  # other words in such names, as in `test_images`
+
+# Names of files that begin with their class, as in the competition Dogs vs. Cats (Kaggle, 2013), `cat.0.jpg`, and the
+# Oxford-IIIT Pet data set (Parkhi et al., 2012), `Abyssinian_1.jpg`.
+NUMBERED = re.compile(r"(.+?)[._]\d+(\.\w+)?")
+
+
+def split_named(name: str) -> tuple[str, str] | None:
+    """The split that a folder is named after, and the rest of its name; None if it is named after none.
+
+    Example:
+        >>> split_named("Training"), split_named("ValidSet"), split_named("seg_train"), split_named("trainee")
+        (('train', ''), ('val', ''), ('train', 'seg'), None)
+    """
+    words = re.findall(r"[^\W\d_]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())
+    words = [re.sub(r"(data)?(set)?s?$", "", word) for word in words]
+    splits = [SPLIT_OF[word] for word in words if word in SPLIT_OF]
+    if len(splits) != 1:
+        return None
+    return splits[0], " ".join(word for word in words if word not in SPLIT_OF and word not in OTHER_WORDS)
+
+
+def check_splits(folders: Mapping[str, Path]) -> None:
+    """Check the folders that `data.splits` names, relative to the folder of images."""
+    if "train" not in folders:
+        raise UserError("data.splits has no folder for train; give one, as in '{train: .}'.")
+    for (one, path), (other, inner) in permutations(folders.items(), 2):
+        if path == inner or path in inner.parents:
+            raise UserError(
+                f"data.splits: the folder of {other} lies in that of {one}, so that images would be in both; give "
+                "folders beside each other."
+            )
+    for path in folders.values():
+        if path.is_absolute() or ".." in path.parts:
+            raise UserError(f"data.splits names {path}; give a folder within --data.folder.")
+
+
+def find_splits(top: Path, given: Mapping[str, Path] | None) -> dict[str, Path]:
+    """The folder of each split of the images in a folder, by the names given or, if none is, by its own names."""
+    if given is None:
+        folders = _named_splits(_unwrapped(top, split_named), top)
+    else:
+        folders = {split: top / path for split, path in given.items()}
+    found = {"train": _unwrapped(folders["train"])}
+    classes = classes_in(found["train"]) if folders.keys() - {"train"} else []
+    for split in ("val", "test"):
+        if split in folders:
+            folder = _unwrapped(folders[split], classes.__contains__)
+            if len(folders_in(folder)) > 1 or not set(classes).isdisjoint(classes_in(folder)):
+                found[split] = folder
+            elif given is not None:
+                raise UserError(
+                    f"{folder}, which data.splits names, has no class of training, such as {some_of(classes)}; name a "
+                    "folder of class folders."
+                )
+    return found
+
+
+def classes_in(folder: Path) -> list[str]:
+    """The classes in a folder, sorted: its folders or, if it has none, the names before the numbers of its images."""
+    if folders := folders_in(folder):
+        return folders
+    classes: set[str] = set()
+    for entry in files_in(folder):  # one image shows that there is a class
+        match = NUMBERED.fullmatch(entry.name)
+        if match and match[1] not in classes and is_image(entry.path):
+            classes.add(match[1])
+    return sorted(classes)
+
+
+def _unwrapped(folder: Path, is_one: Callable[[str], object] = lambda name: False) -> Path:
+    """The folder, or one within it that archives have wrapped in others: alone in its own, and with several classes."""
+    inner = folder
+    while len(names := folders_in(inner)) == 1 and not is_one(names[0]):
+        inner /= names[0]
+    return inner if inner == folder or (names and is_one(names[0])) or len(classes_in(inner)) > 1 else folder
+
+
+def _named_splits(folder: Path, top: Path) -> dict[str, Path]:
+    """The folders in one that are named after splits; itself, for training, if there are none."""
+    names = folders_in(folder)
+    by_rest: dict[str, dict[str, list[str]]] = {}
+    for name in names:
+        if named := split_named(name):
+            by_rest.setdefault(named[1], {}).setdefault(named[0], []).append(name)
+    # A single folder with another word in its name may be a class, such as bullet trains.
+    several = (splits for splits in by_rest.values() if "train" in splits and len(splits) > 1)
+    splits = by_rest.get("") or next(several, None)
+    if splits is None:
+        return {"train": folder}
+    within = [name for some in splits.values() for name in some]
+    # Beside two splits, folders without class folders are not meant to be trained on.
+    others = [name for name in names if name not in within and (len(splits) == 1 or folders_in(folder / name))]
+    others = [name for name in others if any(is_image(entry.path) for entry in files_under(folder / name))]
+    if "train" in splits and not others and len(within) == len(splits):
+        return {split: folder / name for split, (name,) in splits.items()}
+    asked = {"train": ["FOLDER"]} | {split: some for split, some in splits.items() if split != "unlabelled"}
+    asked_for = ", ".join(f"{split}: {folder.relative_to(top) / some[0]}" for split, some in asked.items())
+    raise UserError(
+        f"{folder} has folders named after splits ({some_of(within)}){f' beside {some_of(others)}' if others else ''}: "
+        f"it is not clear which are splits and which are classes; say it with --data.splits '{{{asked_for}}}', or "
+        f"'{{train: {folder.relative_to(top)}}}' if all are classes, or rename them."
+    )
