@@ -25,7 +25,7 @@ from lightning.pytorch.trainer import Trainer
 from rich import get_console
 from rich.table import Table
 
-from callbacks.checkpoint import refuse_small_disk
+from callbacks.checkpoint import check_space
 from callbacks.curves import Curves, cut_curves
 from callbacks.run import slurm, torchrun
 from callbacks.run.interruption import Interruption, Stopped
@@ -310,7 +310,7 @@ class TrainCLI(LightningCLI):
             assert self._records is not None, "read before"
             size = checkpoint.stat().st_size if checkpoint else 0
             # Tried before anything is changed, with room to put back what is.
-            refuse_small_disk(checkpoints, size + sum(map(len, self._records.values())))
+            check_space(checkpoints, size + sum(map(len, self._records.values())))
             reached = read_checkpoint(checkpoint) if checkpoint else {}
             self.step = reached.get("global_step", 0)
             cut_curves(self.folder, reached.get("curves", {}))
