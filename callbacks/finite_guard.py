@@ -38,9 +38,9 @@ class FiniteGuard(Callback):
     The gradient's norm over all weights, before it is clipped, is logged as `train/gradient_norm` in the steps in which
     the learning rate is logged, unless each process has only a part of the weights.
 
-    `skip` and `rollback` count such steps as `train/nonfinite_steps`. `rollback` also helps where weights have run away:
-    the weights, their average and the optimizer go back to the last checkpoint, while data and schedule go on, so that
-    the same batches do not follow again (as in the training of PaLM, Chowdhery et al., 2022). Before the first
+    `skip` and `rollback` count such steps as `train/nonfinite_steps`. `rollback` also helps where weights have run
+    away: the weights, their average and the optimizer go back to the last checkpoint, while data and schedule go on, so
+    that the same batches do not follow again (as in the training of PaLM, Chowdhery et al., 2022). Before the first
     checkpoint the step is only skipped.
 
     Nothing waits for a GPU: an optimizer with `fused` skips the step by itself, and the outcome is read while the next

@@ -27,7 +27,6 @@ from rich.table import Table
 
 from callbacks.checkpoint import check_space
 from callbacks.curves import Curves, cut_curves
-from callbacks.run import slurm, torchrun
 from callbacks.run.interruption import Interruption, Stopped
 from callbacks.run.origin import repeated_run
 from callbacks.run.peers import let_come_together
@@ -35,11 +34,12 @@ from callbacks.run.run_folder import (
     CHECKPOINTS,
     CONFIG,
     agree_on_run_folder,
+    check_links,
+    current_job,
     hold,
     newest_run,
     put_back,
     read_records,
-    refuse_links,
 )
 from callbacks.run.run_record import RunRecord
 from core.durable_file import NO_SPACE, remove_leftovers
@@ -241,7 +241,7 @@ class TrainCLI(LightningCLI):
                 f"{config.ckpt_path} holds weights alone, from which no training goes on; give the last.ckpt of a run, "
                 "or begin from its backbone with --model.network.weights."
             )
-        slurm.refuse_unknown_tasks()
+        self.job = current_job()
         if self.subcommand == "fit":
             refuse_impossible(config)
             if config.trainer.fast_dev_run:
@@ -268,7 +268,7 @@ class TrainCLI(LightningCLI):
         self.folder = agree_on_run_folder(runs / self.experiment, self.resumed)
         self.is_new = not (self.folder / CONFIG).is_file()
         if _get_rank() in (None, 0):
-            refuse_links(self.folder)
+            check_links(self.folder)
             hold(self.folder)
             self._records = read_records(self.folder)
         self._take_up(config)
@@ -385,13 +385,10 @@ class TrainCLI(LightningCLI):
                 f"trainer.devices is {init.trainer.devices}, but training is to run on the CPU; give a number of "
                 "processes, such as 1, or leave it out."
             ) from error
-        by_torchrun = torchrun.has_started_this()
-        started = int(os.environ["WORLD_SIZE"]) if by_torchrun else slurm.tasks()
-        if started > 1 and started != trainer.world_size:
+        if self.job and self.job.processes > 1 and self.job.processes != trainer.world_size:
             raise UserError(
-                f"{started} processes were started together by {'torchrun' if by_torchrun else 'SLURM'}, but the "
-                f"Trainer is for {trainer.world_size}: give --trainer.devices as many as start on each node, or start "
-                "one."
+                f"{self.job.processes} processes were started together by {self.job.scheduler}, but the Trainer is "
+                f"for {trainer.world_size}: give --trainer.devices as many as start on each node, or start one."
             )
         let_come_together(trainer)
         device = trainer.strategy.root_device
@@ -423,8 +420,8 @@ class TrainCLI(LightningCLI):
                 else:
                     print(f"{what} before training has begun; start again")
                     rmtree(self.folder, ignore_errors=True)
-                if isinstance(end, Stopped) and end.signal == SIGUSR1 and slurm.job():
-                    slurm.queue_again()
+                if isinstance(end, Stopped) and end.signal == SIGUSR1 and self.job:
+                    self.job.queue_again()
             raise
 
     def after_fit(self) -> None:
