@@ -24,7 +24,7 @@ from rich.table import Table
 
 from callbacks.run.interruption import Stopped, heeded
 from callbacks.run.migration import migrate_config
-from callbacks.run.origin import read_origin
+from callbacks.run.restarts import read_origin
 from callbacks.run.run_folder import CONFIG, is_tested, order_of_start, read_results, wait_until_left
 from core.names import escape_name
 from core.plain_data import parse_yaml

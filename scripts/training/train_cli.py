@@ -28,7 +28,6 @@ from rich.table import Table
 from callbacks.checkpoint import check_space
 from callbacks.curves import Curves, cut_curves
 from callbacks.run.interruption import Interruption, Stopped
-from callbacks.run.origin import repeated_run
 from callbacks.run.peers import let_come_together
 from callbacks.run.run_folder import (
     CHECKPOINTS,
@@ -211,6 +210,8 @@ class TrainCLI(LightningCLI):
                 f"{given.resume} is no folder of a run: it has no {CONFIG}; give one such as runs/EXPERIMENT/DATE-TIME."
             )
         if self.resumed:
+            from callbacks.run.restarts import repeated_run
+
             self.original = repeated_run(self.resumed)
         return rest
 
