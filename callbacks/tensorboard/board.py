@@ -14,9 +14,7 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 
-def write_to_tensorboard(
-    trainer: Trainer, write: "Callable[[SummaryWriter], Any]", *, at_start: bool = False
-) -> None:
+def write_to_tensorboard(trainer: Trainer, write: "Callable[[SummaryWriter], Any]", *, at_start: bool = False) -> None:
     """Let every TensorBoard logger write, in the first process; at the start of a run not again when it is resumed."""
     if not trainer.is_global_zero:
         return
