@@ -35,19 +35,15 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
     """Keeps `best.ckpt`, by a monitored metric, and `last.ckpt`.
 
     Both are written at safe points, after everything of a step or an epoch is logged, so that a run goes on from either
-    as if it had never stopped. The best is written before the next step after its metric was measured. The last is
-    written after every epoch, when a signal ends the process, when the loading of batches fails, and at least every
-    `every_minutes`. A file is replaced whole, and only by one that has reached the disk; if a file cannot be written,
-    training goes on and the earlier file stays.
+    as if it had never stopped: the best before the step that follows its measurement; the last after every epoch, when
+    a signal ends the process, when the loading of batches fails, and every `every_minutes`. A file is replaced whole,
+    by one that has reached the disk; if it cannot be written, training goes on and the earlier file stays. Training
+    waits for `torch.save` alone. A new best is the last too, one file with two names; the last before it is then kept
+    as `previous.ckpt`, in case that one file is damaged.
 
-    Training waits for `torch.save` alone: a thread forces the file to the disk and renames it. A new best is the last
-    too, one file with two names; the last before it is then kept as `previous.ckpt`, in case that one file is damaged.
-
-    Before the first step the folder is tried with a file of the size of a checkpoint, and the first checkpoint is read
-    back, so that a run whose checkpoints cannot be kept ends before it has cost anything.
-
-    A run that starts from another's checkpoint takes over that run's best, so that the better of both is tested in the
-    end and the new folder is complete by itself.
+    A run whose checkpoints cannot be kept ends before it has cost anything: before the first step the folder is tried
+    with a file of their size, and the first one is read back. A run that starts from another's checkpoint takes over
+    that run's best, so that the better of both is tested in the end.
 
     Lightning's `ModelCheckpoint` writes before an epoch's figures are logged and a plateau schedule is stepped, ends
     the run when the disk is full, and forgets the best when the folder changes.

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 TABLE, EVENTS = "metrics.csv", "events.out.tfevents.*"
-
 SETTINGS = "events.out.tfevents.0.hparams"  # belongs to one start of the run: a resumed run writes it anew
 
 

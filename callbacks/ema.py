@@ -53,9 +53,7 @@ class EMA(WeightAverage):
         """Note the step that a resumed run stands at."""
         self._step = trainer.global_step
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *batch: Any) -> None:
         """Update the average if this batch has ended an optimizer step."""
         if trainer.global_step > self._step:
             self._step = trainer.global_step

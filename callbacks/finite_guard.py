@@ -22,7 +22,6 @@ from models.classifier import Classifier
 from models.serialization.checkpoint import read_checkpoint
 
 MOST_IN_A_ROW = 10  # steps in a row without a finite loss and gradient, after which training stops in any case
-
 MOST_SAVED = 3  # steps of a run whose batches are saved
 
 
@@ -143,9 +142,7 @@ class FiniteGuard(Callback):
         rate = max(float(group["lr"]) for group in optimizer.param_groups)
         return _Step(self._trainer.global_step, rate, list(gradients), norms, loss, self._batches, bad)
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *batch: Any) -> None:
         """Read the outcome of the epoch's last step before its figures are computed."""
         if trainer.is_last_batch:
             self._read()

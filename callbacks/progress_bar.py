@@ -11,7 +11,6 @@ from rich import get_console
 from rich.progress import BarColumn, ProgressColumn
 
 TEXTS = 76  # columns of a terminal that the texts around the bar and one figure take
-
 FIGURE = 20  # columns that each further figure takes
 
 

@@ -14,7 +14,6 @@ from models.classifier import Classifier
 
 # Added to the variance along each direction, so that a constant direction is not amplified (Jordan, 2024).
 VARIANCE_FLOOR = 5e-4
-
 CHUNK = 500  # images whose patches are in memory at once
 
 

@@ -23,7 +23,6 @@ PORTS_APART = 10_000
 
 # Is `True` if the store at MASTER_ADDR and MASTER_PORT is torchrun's own, which outlives the processes.
 SHARED = "TORCHELASTIC_USE_AGENT_STORE"
-
 FOLDER, PORT = "kindling/run folder", "kindling/port"  # keys of the store
 
 

@@ -13,15 +13,10 @@ from lightning.pytorch import Trainer
 from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, but not listed in its __all__
 
 T = TypeVar("T")
-
 PATIENCE_SECONDS = 300.0  # how long the processes of a run may take to come together
-
 GRACE_SECONDS = 10.0  # how long a process may take to end in order after it has lost the others
-
 LOOK_SECONDS = 1.0  # between two looks for lost processes
-
 SILENT_LOOKS = 30  # looks without a sign of life after which a process is lost; not seconds: all may have been stopped
-
 FIRST = "KINDLING_FIRST_PROCESS"  # tells the others the number of the process that has started them
 
 LOST = "Another process of this run has ended, and this one with it; see what it said."

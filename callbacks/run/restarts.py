@@ -19,7 +19,6 @@ RESTARTS = "restarts.json"  # in the run's folder: the later starts that differe
 
 # Facts of a start that make no difference to what is computed, or are configured.
 PASSING = ("started", "command", "directory", "seed", "repeats")
-
 MISSING = "none"  # stands for a value that one of two records lacks
 
 

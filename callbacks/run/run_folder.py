@@ -22,16 +22,12 @@ if TYPE_CHECKING:
     from callbacks.run.jobs import Job
 
 CONFIG = "config.yaml"  # the run's resolved configuration, in its folder from before the first step
-
 RESULTS = "results.json"  # the run's figures, in its folder when training is over, and again after the test
-
 NUMBER = "number.txt"  # the number of the run's last start in the experiment, from 1: clocks may be set back
 
 # What starting a run or going on with it writes into its folder, besides checkpoints.
 RECORDS = "*.yaml", "*.json", "*.csv", "*.txt", "*.patch", "events.out.tfevents.*"
-
 CHECKPOINTS = "checkpoints"  # the folder of checkpoints in the run's folder
-
 VARIABLE = "KINDLING_RUN_FOLDER"  # names the folder to the processes that the first one starts
 
 _held: list[FileLock] = []

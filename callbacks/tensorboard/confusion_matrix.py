@@ -22,19 +22,12 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MOST_CLASSES = 1000  # the most that are drawn or listed: more take seconds and gigabytes, and nothing can be seen
-
 MOST_NUMBERED = 20  # classes up to which each cell shows its number of images
-
 CELL = 12  # pixels of a cell of more classes: its row's name can be read beside it
-
 LONGEST_SIDE = 3000  # pixels of all cells in a row; where cells must be smaller than `CELL`, there are no names
-
 NUMBERED_CELL, NUMBERED_FONT = 32, 16  # least pixels of a cell with a number, and pixels of its letters
-
 FONT = 11  # pixels of the letters of more classes
-
 WIDEST_NAME = 150  # pixels of a class name
-
 SHADES = 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7  # shares of a class's images where the next shade begins
 
 # The shades: cividis, which looks the same to the colour-blind (Nuñez et al., 2018).

@@ -15,9 +15,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)  # the layers whose filters can be drawn
-
 COLUMNS = 8  # tiles in a row
-
 MOST_INPUTS = 16  # input channels up to which each filter has a row of its own
 
 

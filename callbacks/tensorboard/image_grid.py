@@ -12,11 +12,8 @@ from torch import Tensor
 from core.names import escape_name
 
 TILE = 96  # least pixels of a tile's longer side, which has fewer than twice as many
-
 GAP = 8  # pixels between tiles and around them
-
 FONT_SIZE, LINE_HEIGHT = 12, 15  # pixels of a caption's letters, and from one line to the next
-
 BACKGROUND = (235, 235, 235)  # shows the edges of white images and of black ones
 
 

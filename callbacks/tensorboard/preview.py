@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 LONGEST_TABLE = 50  # classes up to which all are listed
-
 ENDS = 10  # classes listed of the largest and of the smallest where there are more
 
 
