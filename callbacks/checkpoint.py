@@ -9,9 +9,7 @@ from typing import Any, Literal
 
 import lightning.pytorch.callbacks
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
 
-from callbacks.finite_guard import FiniteGuard
 from callbacks.run.interruption import Stopped
 from callbacks.run.safe_points import (
     add_safe_points,
@@ -30,34 +28,29 @@ BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
 
 
 class CheckpointError(RuntimeError):
-    """Training is over, and what it came to could not be written."""
+    """The end of training could not be written."""
 
 
 class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
     """Keeps `best.ckpt`, by a monitored metric, and `last.ckpt`.
 
-    Both are written where nothing is half done, after what belongs to a step or an epoch is logged, so that a run goes
-    on from either as if it had never stopped. The best one is written before any further step is taken than the metric
-    was measured after. The last one is written after every epoch, when a signal ends the process, when the loading of
-    batches fails, and whenever so many minutes have passed. A file is replaced whole, and only by one that has reached
-    the disk; if none can be written, training goes on, and what was there is kept.
+    Both are written at safe points, after everything of a step or an epoch is logged, so that a run goes on from either
+    as if it had never stopped: the best before the step that follows its measurement; the last after every epoch, when
+    a signal ends the process, when the loading of batches fails, and every `every_minutes`. A file is replaced whole,
+    by one that has reached the disk; if it cannot be written, training goes on and the earlier file stays. Training
+    waits for `torch.save` alone. A new best is the last too, one file with two names; the last before it is then kept
+    as `previous.ckpt`, in case that one file is damaged.
 
-    Training waits for `torch.save` alone: a thread forces the file to the disk and renames it. A new best is the last
-    too, one file with two names; the last before it is then kept as `previous.ckpt`, to go on from if that one file is
-    damaged.
-
-    Before the first step the folder is tried with a file of the size of a checkpoint, and the first checkpoint is read
-    back, so that a run which could not be kept ends before it has cost anything.
-
-    A run that starts from another's checkpoint takes over that run's best, so that the best of both is tested in the
-    end and the new folder is complete by itself.
+    A run whose checkpoints cannot be kept ends before it has cost anything: before the first step the folder is tried
+    with a file of their size, and the first one is read back. A run that starts from another's checkpoint takes over
+    that run's best, so that the better of both is tested in the end.
 
     Lightning's `ModelCheckpoint` writes before an epoch's figures are logged and a plateau schedule is stepped, ends
     the run when the disk is full, and forgets the best when the folder changes.
 
     Args:
-        monitor: The metric that decides; `val/` ones are looked at after each validation, others after each epoch.
-        mode: Whether it is to be `max` or `min`; by default as its name says.
+        monitor: The metric that decides; `val/` ones are compared after each validation, others after each epoch.
+        mode: Whether higher (`max`) or lower (`min`) is better; by default as the metric's name says.
         every_minutes: The longest time between two checkpoints.
         dirpath: The folder; on the command line always that of the run.
 
@@ -67,6 +60,8 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
             or the checkpoint cannot be read back.
         CheckpointError: After training, if its end could not be written.
     """
+
+    save_top_k = 1  # for loggers with `log_model`: one best is kept, and uploaded at the end unless they take `all`
 
     def __init__(
         self,
@@ -82,27 +77,18 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
         self.mode = direction(monitor, mode, "checkpoint")
         self.every_minutes = every_minutes
         self.dirpath = dirpath
-        self.best_model_path = ""
-        """The file of the best, if there is one."""
+        self.best_model_path = self.last_model_path = ""  # empty until there is one
         self.best_model_score: float | None = None
-        """Its figure."""
-        self.last_model_path = ""
-        """The file of the last, if there is one."""
+        self.seconds_waited = 0.0  # by training, for checkpoints
         self._basis: Basis = {}
         self._score: float | None = None  # measured since the last safe point
-        self._source: Path | None = None  # what training goes on from, until it is taken over
+        self._source: Path | None = None  # the checkpoint that training goes on from, until it is taken over
         self._source_of_best: Path | None = None
-        self.save_top_k = 1
-        """What loggers with `log_model` ask for: one best is kept, and uploaded at the end unless they take `all`."""
-        self.seconds_waited = 0.0
-        """How long training has waited for checkpoints."""
-        self._written = 0.0
-        self._read_back = False
-        self._is_unsettled = False
-        self._publishing: Future[None] | None = None  # in the first process, until it is settled
         self._best_on_disk: tuple[str, float | None] = ("", None)
+        self._written = 0.0
+        self._is_training = self._is_read_back = self._is_unsettled = False
+        self._publishing: Future[None] | None = None  # in the first process, until it is settled
         self._failure = ""
-        self._is_training = False
 
     @property
     def state_key(self) -> str:
@@ -110,8 +96,13 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
         return type(self).__qualname__
 
     def forget_best(self) -> None:
-        """Look for the best from here on, because what is evaluated is another thing than before."""
+        """Choose among later checkpoints alone, because another kind of weights is evaluated from here on."""
         self.best_model_path, self.best_model_score = self._best_on_disk = "", None
+
+    def last_on_disk(self, trainer: Trainer) -> Path | None:
+        """The last checkpoint, once it has reached the disk; all processes must ask."""
+        self._settle(trainer)
+        return Path(self.last_model_path) if self.last_model_path else None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the folder, and what the metric is measured on."""
@@ -120,12 +111,12 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
         self._basis = basis(trainer, self.monitor, self.mode)
 
     def state_dict(self) -> dict[str, Any]:
-        """The best so far, and what it is the best of."""
+        """The best so far, and what it was measured on."""
         best = {"best_model_path": self.best_model_path, "best_model_score": self.best_model_score}
         return best | {"basis": self._basis, "score": self._score}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Take over the best, if further ones are measured like it."""
+        """Take over the best, if later ones are measured like it."""
         if trainer.state.fn != "fit" or trainer.ckpt_path is None:
             return
         self._source, self.last_model_path = Path(trainer.ckpt_path), str(self._file(LAST))
@@ -135,16 +126,95 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
             return
         if not still_holds(_basis_of(checkpoint, state), self._basis, "the choice of the best checkpoint"):
             return
-        places = self._source.with_name(BEST), Path(state["best_model_path"])
-        found = (place for place in places if _best_of(place, self.state_key) == (score, state.get("basis")))
-        self._source_of_best = next(found, None)
-        if self._source_of_best is not None:
+        for file in (self._source.with_name(BEST), Path(state["best_model_path"])):
+            if _best_of(file, self.state_key) == (score, state.get("basis")):
+                self._source_of_best = file
+                self.best_model_path, self.best_model_score = str(self._file(BEST)), score
+                return
+        if trainer.is_global_zero:
+            print(f"{self._source.with_name(BEST)} is lost or damaged; the best is looked for from here on")
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Try whether the folder takes a checkpoint."""
+        self._written, self._is_training = time.monotonic(), False
+        if trainer.is_global_zero:
+            weights = sum(getattr(value, "nbytes", 0) for value in pl_module.state_dict().values())
+            trained = sum(parameter.nbytes for parameter in pl_module.parameters() if parameter.requires_grad)
+            averages = sum(isinstance(each, WeightAverage) for each in trainer.callbacks)  # type: ignore[attr-defined]
+            # Most optimizers keep two numbers for each that they train.
+            check_space(self._file(LAST).parent, weights * (1 + averages) + 2 * trained)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write from here on: before, a run may be refused, and a resumed run is not yet where its checkpoint is."""
+        self._take_over(trainer)
+        self._best_on_disk = self.best_model_path, self.best_model_score
+        self._is_training = True
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Training is over: from here on only a failed write is tried again."""
+        self._is_training = False
+        self._settle(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note the metric, if validation measures it."""
+        if trainer.state.fn == "fit" and not trainer.sanity_checking and is_of_validation(self.monitor):
+            self._note_score(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note the metric, if an epoch of training measures it."""
+        check_logged(trainer.callback_metrics, self.monitor, "checkpoint")
+        if not is_of_validation(self.monitor):
+            self._note_score(trainer)
+
+    def _note_score(self, trainer: Trainer) -> None:
+        value = trainer.callback_metrics.get(self.monitor)
+        self._score = None if value is None else float(value)
+
+    def on_safe_point(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write a checkpoint if one is due."""
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]  # the Trainer declares it nowhere
+            return
+        score, self._score = self._score, None
+        if score is not None:
+            self._settle(trainer)  # or the best may be one that was not kept
+        is_best = score is not None and self._is_better(score)
+        if is_best:
             self.best_model_path, self.best_model_score = str(self._file(BEST)), score
-        elif trainer.is_global_zero:
-            print(f"{places[0]} is lost or damaged; the best is looked for from here on")
+        due = is_best or stands_between_epochs(trainer)
+        if due or highest_in_any_process(trainer, time.monotonic() - self._written > 60 * self.every_minutes):
+            self._write(trainer, is_best=is_best)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Write the last checkpoint, if training stands where it can go on."""
+        alone = trainer.world_size == 1  # others would have to write with us, but only a signal reaches all
+        in_order = isinstance(exception, Stopped | WorkerError) and exception.in_order
+        in_order = in_order or (isinstance(exception, WorkerError) and alone)
+        if not self._is_training or not in_order or not stands_between_steps(trainer):
+            return
+        if not trainer.validating:
+            self.on_safe_point(trainer, pl_module)
+        if trainer.validating or not stands_between_epochs(trainer):
+            self._write(trainer)
+        self._settle(trainer)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Try a failed write again, and say so if it fails again."""
+        self._take_over(trainer)
+        if self._failure:
+            self._write(trainer)
+            self._settle(trainer)
+        if self._failure:
+            raise CheckpointError(
+                f"Training is over, but {self._file(LAST)} could not be written ({self._failure}) and is of an earlier "
+                "time; free space and go on from there with --resume."
+            )
+
+    def _is_better(self, score: float) -> bool:
+        best = self.best_model_score
+        return not math.isnan(score) and (best is None or (score > best if self.mode == "max" else score < best))
 
     def _take_over(self, trainer: Trainer) -> None:
-        """Keep what a new run starts from as its own last, until it has got further, and the best with it."""
+        """Keep the checkpoint that a new run starts from as its own last, and the best beside it."""
         source, self._source = self._source, None
         if source is None or not trainer.is_global_zero:
             return
@@ -162,94 +232,8 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
                 f"{error.strerror}; free space there or choose another place with --runs."
             ) from error
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Try whether the folder takes a checkpoint."""
-        self._written, self._is_training = time.monotonic(), False
-        if not trainer.is_global_zero:
-            return
-        weights = sum(getattr(value, "nbytes", 0) for value in pl_module.state_dict().values())
-        trained = sum(parameter.nbytes for parameter in pl_module.parameters() if parameter.requires_grad)
-        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # the Trainer declares none
-        averages = sum(isinstance(callback, WeightAverage) for callback in callbacks)
-        # Most optimizers keep two numbers for each that they train.
-        size = weights * (1 + averages) + 2 * trained
-        if any(isinstance(callback, FiniteGuard) and callback.on_nan == "rollback" for callback in callbacks):
-            size *= 2  # there is a second state to go back to
-        refuse_small_disk(self._file(LAST).parent, size)
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write from here on: before, a run may be refused, and a resumed one is not yet where its checkpoint is."""
-        self._take_over(trainer)
-        self._best_on_disk = self.best_model_path, self.best_model_score
-        self._is_training = True
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write no more, but what could not be written."""
-        self._is_training = False
-        self._settle(trainer)
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note the metric, if this has measured it."""
-        if trainer.state.fn == "fit" and not trainer.sanity_checking and is_of_validation(self.monitor):
-            self._note_score(trainer)
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note the metric, if this has measured it."""
-        check_logged(trainer.callback_metrics, self.monitor, "checkpoint")
-        if not is_of_validation(self.monitor):
-            self._note_score(trainer)
-
-    def _note_score(self, trainer: Trainer) -> None:
-        value = trainer.callback_metrics.get(self.monitor)
-        self._score = None if value is None else float(value)
-
-    def on_safe_point(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write what is due."""
-        if trainer.fast_dev_run:  # type: ignore[attr-defined]  # the Trainer declares it nowhere
-            return
-        score, self._score = self._score, None
-        if score is not None:
-            self._settle(trainer)  # or the best may be one that was not kept
-        is_better = score is not None and self._is_better(score)
-        if is_better:
-            self.best_model_path, self.best_model_score = str(self._file(BEST)), score
-        due = is_better or stands_between_epochs(trainer)
-        if due or highest_in_any_process(trainer, time.monotonic() - self._written > 60 * self.every_minutes):
-            self._write(trainer, is_best=is_better)
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Write the last checkpoint, if training was left in order."""
-        alone = trainer.world_size == 1  # others would have to write with us, but only a signal reaches all
-        in_order = isinstance(exception, Stopped | WorkerError) and exception.in_order
-        in_order = in_order or (isinstance(exception, WorkerError) and alone)
-        if not self._is_training or not in_order or not stands_between_steps(trainer):
-            return
-        if trainer.validating:
-            self._write(trainer)
-        else:
-            self.on_safe_point(trainer, pl_module)
-            if not stands_between_epochs(trainer):
-                self._write(trainer)
-        self._settle(trainer)
-
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say so if the end of training could not be written."""
-        self._take_over(trainer)
-        if self._failure:
-            self._write(trainer)
-            self._settle(trainer)
-        if self._failure:
-            raise CheckpointError(
-                f"Training is over, but {self._file(LAST)} could not be written ({self._failure}) and is of an earlier "
-                "time; free space and go on from there with --resume."
-            )
-
-    def _is_better(self, score: float) -> bool:
-        best = self.best_model_score
-        return not math.isnan(score) and (best is None or (score > best if self.mode == "max" else score < best))
-
     def _write(self, trainer: Trainer, *, is_best: bool = False) -> None:
-        """Write a checkpoint; `_settle` says whether it has reached the disk."""
+        """Write a checkpoint and begin to publish it; `_settle` waits for the end of that."""
         self._settle(trainer)
         started, failure = time.monotonic(), ""
         path, part = self._file(BEST if is_best else LAST), part_of(self._file(LAST))
@@ -258,14 +242,14 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
         except OSError as error:
             failure = error.strerror or str(error)
             trainer.strategy.barrier("Trainer.save_checkpoint")  # where the other processes wait
-        if self._is_taken(trainer, path, failure):
+        if self._has_worked(trainer, path, failure):
             if trainer.is_global_zero:
-                if not self._read_back:
-                    _refuse_unreadable(part, path)
+                if not self._is_read_back:
+                    _check_readable(part, path)
                 thread = ThreadPoolExecutor(1)
                 self._publishing = thread.submit(self._publish, part, is_best)
                 thread.shutdown(wait=False)
-            self._read_back = self._is_unsettled = True
+            self._is_read_back = self._is_unsettled = True
         self._written = time.monotonic()
         self.seconds_waited += self._written - started
 
@@ -284,7 +268,7 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
             part.unlink(missing_ok=True)
 
     def _settle(self, trainer: Trainer) -> None:
-        """Wait until what was written has reached the disk, or has not."""
+        """Wait until the checkpoint has reached the disk, or has failed to."""
         if not self._is_unsettled:
             return
         started, failure, path = time.monotonic(), "", self._file(LAST)
@@ -294,15 +278,15 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
         except OSError as error:
             failure = error.strerror or str(error)
         self._is_unsettled, self._publishing = False, None
-        if self._is_taken(trainer, path, failure):
+        if self._has_worked(trainer, path, failure):
             self._best_on_disk = self.best_model_path, self.best_model_score
             self.last_model_path = str(path)
             for logger in trainer.loggers if trainer.is_global_zero else []:
-                logger.after_save_checkpoint(self)  # type: ignore[arg-type]  # of a ModelCheckpoint they take what is here
+                logger.after_save_checkpoint(self)  # type: ignore[arg-type]  # they read what this has, too
         self.seconds_waited += time.monotonic() - started
 
-    def _is_taken(self, trainer: Trainer, path: Path, failure: str) -> bool:
-        """Say so if a process has failed; the best is then what it was before."""
+    def _has_worked(self, trainer: Trainer, path: Path, failure: str) -> bool:
+        """True if no process has failed; else say so, and keep the best that is on the disk."""
         if trainer.is_global_zero and failure and failure != self._failure:
             print(f"warning: {path} could not be written ({failure}); training goes on", file=sys.stderr)
         failed = bool(highest_in_any_process(trainer, bool(failure)))
@@ -316,7 +300,7 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
         return Path(self.dirpath) / name
 
 
-def _refuse_unreadable(part: Path, path: Path) -> None:
+def _check_readable(part: Path, path: Path) -> None:
     try:
         read_checkpoint(part, verify=False)
     except UserError as error:
@@ -328,7 +312,7 @@ def _refuse_unreadable(part: Path, path: Path) -> None:
 
 
 def _basis_of(checkpoint: dict[str, Any], state: dict[str, Any]) -> Basis:
-    """What the best was measured on, as far as the checkpoint says it; an early one does in its configuration alone."""
+    """What the best was measured on; of an early checkpoint, as far as its configuration says."""
     config = checkpoint.get("config", {})
     if "basis" in state or not config.get("checkpoint"):
         known: Basis = state.get("basis", {})
@@ -342,7 +326,7 @@ def _basis_of(checkpoint: dict[str, Any], state: dict[str, Any]) -> Basis:
 
 
 def _best_of(path: Path, key: str) -> tuple[float, Basis | None] | None:
-    """The score of the best checkpoint in a file and what it was measured on, or None if it cannot be used."""
+    """The score of the best checkpoint in a file and what it was measured on; None if the file cannot be used."""
     try:
         state = read_checkpoint(path)["callbacks"][key]
     except (UserError, KeyError):
@@ -350,8 +334,8 @@ def _best_of(path: Path, key: str) -> tuple[float, Basis | None] | None:
     return state["best_model_score"], state.get("basis")
 
 
-def refuse_small_disk(folder: Path, size: int) -> None:
-    """Try whether a folder takes a file of a size."""
+def check_space(folder: Path, size: int) -> None:
+    """Check that a folder takes a file of a size, by writing one."""
     trial = folder / ".trial"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -366,7 +350,6 @@ def refuse_small_disk(folder: Path, size: int) -> None:
 
 
 def _take_space(path: Path, size: int) -> None:
-    """Write a file of a size, as zeros."""
     block = bytes(2**20)
     with path.open("wb") as file:
         for start in range(0, size, len(block)):

@@ -1,168 +1,194 @@
-"""Curves that a resumed run goes on with, without a double or a missing point."""
+"""Curves that a resumed run continues without a repeated or missing point."""
 
 import csv
 import os
 import sys
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
+from operator import methodcaller
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import lightning.pytorch.loggers
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.loggers.csv_logs import ExperimentWriter
-from torch.utils.tensorboard import SummaryWriter
+from lightning.pytorch.loggers import Logger
+from torch import Tensor
 
 from callbacks.run.outside_steps import OutsideSteps
 from core.durable_file import replace_file, replacing
 
-TABLE, EVENTS = ExperimentWriter.NAME_METRICS_FILE, "events.out.tfevents.*"
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
-# The events file of this start of the run alone, which is written anew when the run is taken up.
-SETTINGS = "events.out.tfevents.0.hparams"
+TABLE, EVENTS = "metrics.csv", "events.out.tfevents.*"
+SETTINGS = "events.out.tfevents.0.hparams"  # belongs to one start of the run: a resumed run writes it anew
 
 
 class Curves(OutsideSteps):
-    """Notes in every checkpoint how far the run's curves had been written, as `curves`.
-
-    Of TensorBoard's files in bytes, of `metrics.csv` in rows; `cut_curves` takes them back to there.
-    """
+    """Notes in every checkpoint, as `curves`, how long the files of curves are; `cut_curves` cuts them to that."""
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Write out what is waiting, and note how much there is."""
-        if not trainer.is_global_zero:
-            return
-        places = checkpoint["curves"] = {}
-        for logger in trainer.loggers:
-            if isinstance(logger, CSVLogger):
-                logger.save()
-                places[TABLE] = logger.experiment.rows
-            elif isinstance(logger, TensorBoardLogger):
-                logger.save()
-                files = Path(logger.log_dir).glob(EVENTS)
-                places |= {file.name: file.stat().st_size for file in files if file.name != SETTINGS}
+        """Write waiting points, and note the rows of `metrics.csv` and the bytes of TensorBoard's files."""
+        if trainer.is_global_zero:
+            loggers = [logger for logger in trainer.loggers if isinstance(logger, FileLogger)]
+            checkpoint["curves"] = {name: length for logger in loggers for name, length in logger.lengths().items()}
 
 
-def cut_curves(folder: Path, places: Mapping[str, int]) -> None:
-    """Take back what was written after a checkpoint."""
+def cut_curves(folder: Path, lengths: Mapping[str, int]) -> None:
+    """Remove the points that were written after a checkpoint."""
     for file in folder.glob(EVENTS):
-        if file.name not in places:
+        if file.name not in lengths:
             file.unlink()
-        elif file.stat().st_size > places[file.name]:
+        elif file.stat().st_size > lengths[file.name]:
             with file.open("rb") as opened:  # a copy, for another folder may hold the same file by a link
-                replace_file(file, opened.read(places[file.name]))
+                replace_file(file, opened.read(lengths[file.name]))
     table = folder / TABLE
-    count = places.get(TABLE, 0)
+    count = lengths.get(TABLE, 0)
     if names := {name for row in islice(_rows(table), count) for name, value in row.items() if value}:
         _write(table, sorted(names), islice(_rows(table), count))
     else:
         table.unlink(missing_ok=True)
 
 
-class CSVLogger(lightning.pytorch.loggers.CSVLogger):
-    """Lightning's, which goes on with a file that is there, and never ends a run.
+class FileLogger(Logger):
+    """Writes curves into a folder, and never ends a run when it cannot."""
 
-    Lightning deletes the file at the start, and writes it anew in place when a figure is logged for the first time.
+    name, version = "", ""  # Lightning joins them to the folder's path
+
+    def __init__(self, save_dir: Path) -> None:
+        super().__init__()
+        self.folder = Path(save_dir)
+
+    @property
+    def save_dir(self) -> str:
+        """The folder."""
+        return str(self.folder)
+
+    log_dir = save_dir
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """Write nothing: `callbacks.tensorboard.hyperparameters.Hyperparameters` does."""
+
+    @abstractmethod
+    def lengths(self) -> dict[str, int]:
+        """Write waiting points, and give the length of each file by its name."""
+
+
+class CSVLogger(FileLogger):
+    """Writes figures to `metrics.csv`, and goes on with a file that is there.
+
+    Lightning's logger deletes the file at the start, and rewrites it in place when a figure is logged for the first
+    time.
 
     Args:
         save_dir: The folder of `metrics.csv`; on the command line always that of the run.
     """
 
     def __init__(self, save_dir: Path = Path("runs")) -> None:
-        super().__init__(save_dir, name="", version="", flush_logs_every_n_steps=1)
+        super().__init__(save_dir)
+        self._table = self.folder / TABLE
+        self._waiting: list[dict[str, Any]] = []
+        self._is_failing = False
+        self._names: list[str] = []
+        if self._table.is_file():
+            with self._table.open(newline="") as file:
+                self._names = next(csv.reader(file), [])
+        self._count = sum(1 for _ in _rows(self._table))  # of rows; counted on, since a long run has millions
 
-    @property
-    @rank_zero_experiment
-    def experiment(self) -> ExperimentWriter:
-        """What writes the file."""
-        if not isinstance(self._experiment, _TableWriter):
-            self._experiment = _TableWriter(log_dir=self.log_dir)
-        return self._experiment
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Add a row."""
+        row = {name: value.item() if isinstance(value, Tensor) else value for name, value in metrics.items()}
+        self._waiting.append(row | {"step": step})
+        self.save()
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Write the waiting rows; rows that cannot be written wait for the next time."""
+        try:
+            if self._waiting:
+                self._append()
+            self._is_failing = False
+        except OSError as error:
+            if not self._is_failing:
+                print(f"warning: {self._table} could not be written ({error.strerror})", file=sys.stderr)
+            self._is_failing = True
+
+    def lengths(self) -> dict[str, int]:
+        """The rows of the table."""
+        self.save()
+        return {TABLE: self._count}
+
+    def _append(self) -> None:
+        names = sorted({*self._names, *(name for row in self._waiting for name in row)})
+        if names != self._names or not self._table.is_file():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._count = _write(self._table, names, _rows(self._table))
+            self._names = names
+        size = self._table.stat().st_size
+        try:
+            with self._table.open("a", newline="") as file:
+                csv.DictWriter(file, names).writerows(self._waiting)
+        except OSError:
+            os.truncate(self._table, size)
+            raise
+        self._count += len(self._waiting)
+        self._waiting = []
 
 
-class TensorBoardLogger(lightning.pytorch.loggers.TensorBoardLogger):
-    """Lightning's, which never ends a run: without space for a point, it is left out.
+class TensorBoardLogger(FileLogger):
+    """Writes figures for TensorBoard; without space on the disk a point is lost.
 
     Args:
         save_dir: The folder of the event files; on the command line always that of the run.
     """
 
     def __init__(self, save_dir: Path = Path("runs")) -> None:
-        super().__init__(save_dir, name="", version="", default_hp_metric=False, flush_secs=10)
+        super().__init__(save_dir)
+        self._writer: SummaryWriter | None = None
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> "SummaryWriter":
+        """TensorBoard's writer."""
+        if self._writer is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(self.save_dir, flush_secs=10)  # type: ignore[no-untyped-call]
+        return self._writer
 
     @rank_zero_only
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Add a point to each curve."""
-        try:
-            super().log_metrics(metrics, step)
-        except (OSError, ValueError) as error:  # Lightning takes what was raised for an unsuitable value
-            self._begin_anew(error)
+        for name, value in metrics.items():
+            self.write(methodcaller("add_scalar", name, value, step))
 
-    def write(self, write: Callable[[SummaryWriter], None]) -> None:
-        """Let something else be written."""
+    def write(self, write: "Callable[[SummaryWriter], Any]") -> None:
+        """Let TensorBoard's writer write."""
         try:
             write(self.experiment)
         except OSError as error:
-            self._begin_anew(error)
+            print(f"warning: points for TensorBoard are lost ({error.strerror})", file=sys.stderr)
+            self._writer = None  # whose thread is dead; the next point goes to another file
 
     @rank_zero_only
     def save(self) -> None:
-        """Write out what is waiting; Lightning leaves an empty `hparams.yaml` besides."""
-        self.write(SummaryWriter.flush)
+        """Write waiting points."""
+        self.write(methodcaller("flush"))
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
         """Close the file."""
-        if self._experiment is not None:
-            self.write(SummaryWriter.close)
+        if self._writer is not None:
+            self.write(methodcaller("close"))
+            self._writer = None
 
-    def _begin_anew(self, error: Exception) -> None:
-        cause = error if isinstance(error, OSError) else error.__cause__
-        if not isinstance(cause, OSError):
-            raise error
-        print(f"warning: points for TensorBoard are lost ({cause.strerror})", file=sys.stderr)
-        self._experiment = None  # whose thread is dead; the next point is written to another file
-
-
-class _TableWriter(ExperimentWriter):
-    _failing = False  # which is said once, not for every row
-
-    def _check_log_dir_exists(self) -> None:
-        self.rows = 0
-        """How many the file holds; counted on, so that a checkpoint of a long run need not read it."""
-        if (table := Path(self.metrics_file_path)).is_file():
-            with table.open(newline="") as file:
-                self.metrics_keys = next(csv.reader(file), [])
-            self.rows = sum(1 for _ in _rows(table))
-
-    def save(self) -> None:
-        if not self.metrics:
-            return
-        table = Path(self.metrics_file_path)
-        try:
-            self._append(table)
-            self._failing = False
-        except OSError as error:  # the rows are kept, and tried again with the next
-            if not self._failing:
-                print(f"warning: {table} could not be written ({error.strerror})", file=sys.stderr)
-            self._failing = True
-
-    def _append(self, table: Path) -> None:
-        names = sorted({*self.metrics_keys, *(name for row in self.metrics for name in row)})
-        if names != self.metrics_keys or not table.is_file():
-            self.rows = _write(table, names, _rows(table))
-            self.metrics_keys = names
-        size = table.stat().st_size
-        try:
-            with table.open("a", newline="") as file:
-                csv.DictWriter(file, names).writerows(self.metrics)
-        except OSError:
-            os.truncate(table, size)
-            raise
-        self.rows += len(self.metrics)
-        self.metrics = []
+    def lengths(self) -> dict[str, int]:
+        """The bytes of each file."""
+        self.save()
+        return {file.name: file.stat().st_size for file in self.folder.glob(EVENTS) if file.name != SETTINGS}
 
 
 def _rows(table: Path) -> Iterator[dict[str, str]]:

@@ -5,24 +5,22 @@ from typing import Any, Literal
 
 import lightning.pytorch.callbacks
 from lightning.pytorch import LightningModule, Trainer
-from torch import Tensor
 
 from models.training.monitor import Basis, basis, check_logged, direction, is_of_validation, still_holds
 
 
 class EarlyStopping(lightning.pytorch.callbacks.EarlyStopping):
-    """Lightning's, which looks at a metric each time that it is measured, and says plainly when it is not there.
+    """Stops training when a metric has stopped improving.
 
     Args:
-        monitor: The metric that decides; `val/` ones are looked at after each validation, others after each epoch.
-        mode: Whether it is to be `max` or `min`; by default as its name says.
-        patience: How often it may be measured without being better before training stops.
+        monitor: The metric that decides; `val/` ones are compared after each validation, others after each epoch.
+        mode: Whether higher (`max`) or lower (`min`) is better; by default as the metric's name says.
+        patience: How often the metric may be measured without improving before training stops.
         min_delta: The least change that counts as better.
 
     Raises:
         ValueError: If patience or min_delta is negative.
-        UserError: If the metric's name does not say its direction; when the metric is asked for and
-            nothing of that name was logged.
+        UserError: If the metric's name does not say its direction, or an epoch has not logged the metric.
     """
 
     def __init__(
@@ -41,42 +39,40 @@ class EarlyStopping(lightning.pytorch.callbacks.EarlyStopping):
             patience=patience,
             min_delta=min_delta,
             check_on_train_epoch_end=not is_of_validation(monitor),
+            strict=False,  # before the first validation there is no metric; `check_logged` looks after each epoch
         )
         self._basis: Basis = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Find what the metric is measured on."""
+        """Note what the metric is measured on."""
         self._basis = basis(trainer, self.monitor, self.mode)
 
     def state_dict(self) -> dict[str, Any]:
-        """Lightning's, and what the metric was measured on."""
+        """Lightning's state, and what the metric was measured on."""
         return super().state_dict() | {"basis": self._basis}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Say so if the run to go on with watched another metric, whose state Lightning keeps under another key."""
+        """Say so if the resumed run monitored another metric: Lightning keeps its state under another key."""
         keys = [key for key in checkpoint["callbacks"] if key.startswith(f"{type(self).__qualname__}{{")]
         if trainer.state.fn == "fit" and keys and self.state_key not in keys:
             before = literal_eval(keys[0].removeprefix(type(self).__qualname__))
             still_holds({"metric": before["monitor"], "mode": before["mode"]}, self._basis, "early stopping")
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up how long nothing has got better, but not the patience, which a resumed run may be given anew."""
+        """Restore the count without improvement, but not the patience, which a resumed run may change."""
         if still_holds(state_dict.get("basis", {}), self._basis, "early stopping"):
             super().load_state_dict(state_dict | {"patience": self.patience})
 
     @property
     def has_stopped(self) -> bool:
-        """Whether nothing has got better for so long that training stops."""
+        """True if the metric has not improved for so long that training stops."""
         return self.wait_count >= max(1, self.patience)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop at once when a run is resumed that was at its end."""
+        """Stop a resumed run that was at its end."""
         trainer.should_stop = trainer.should_stop or self.has_stopped
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at what is measured by the epoch, and see that the metric was logged at all."""
+        """Check that the metric was logged, and compare it if an epoch of training measures it."""
         check_logged(trainer.callback_metrics, self.monitor, "early_stopping")
         super().on_train_epoch_end(trainer, pl_module)
-
-    def _validate_condition_metric(self, logs: dict[str, Tensor]) -> bool:
-        return self.monitor in logs

@@ -3,6 +3,8 @@
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from callbacks.weight_average import WeightAverage
 
@@ -16,10 +18,10 @@ class EMA(WeightAverage):
     half after `log(0.5) / log(decay)` further steps: 693 for 0.999, 69 for 0.99. With the warm-up, a decay of 0.999 is
     reached after 8,990 steps; until then the average spans about the last ninth of the steps.
 
-    What is validated, tested and stored is described in `callbacks.weight_average.WeightAverage`.
+    `callbacks.weight_average.WeightAverage` says what is validated, tested and stored.
 
     Args:
-        decay: What is kept of the average in each step, in the end.
+        decay: The share of the average that a step keeps after the warm-up.
 
     Raises:
         ValueError: If decay is outside [0, 1).
@@ -32,13 +34,17 @@ class EMA(WeightAverage):
         self.decay = decay
         self._step = 0
 
-    def share(self, updates: int) -> float:
-        """The share in the average of the weights after step `updates + 1`."""
+    def decay_after(self, updates: int) -> float:
+        """The decay of step `updates + 1`."""
         step = updates + 1
-        return 1 - min(self.decay, (1 + step) / (10 + step))
+        return min(self.decay, (1 + step) / (10 + step))
+
+    def mix_in(self, average: list[Tensor], weights: list[Tensor]) -> None:
+        """Apply the formula."""
+        get_ema_multi_avg_fn(self.decay_after(self.updates))(average, weights, self.updates)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin with the weights at the start, which nothing was learnt with yet."""
+        """Begin with the weights before the first step."""
         super().on_fit_start(trainer, pl_module)
         if self._average is None:
             self._begin()
@@ -47,10 +53,8 @@ class EMA(WeightAverage):
         """Note the step that a resumed run stands at."""
         self._step = trainer.global_step
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Take in the weights if they were stepped; with accumulated gradients, not every batch does."""
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *batch: Any) -> None:
+        """Update the average if this batch has ended an optimizer step."""
         if trainer.global_step > self._step:
             self._step = trainer.global_step
             self._update()

@@ -1,24 +1,60 @@
 """The learning rate as a curve."""
 
-from typing import Any
+from typing import Any, Literal
 
-import lightning.pytorch.callbacks
-from lightning.pytorch import Trainer
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
 
 from callbacks.run.logged_steps import first_batch, is_logged_step
 
 
-class LearningRateMonitor(lightning.pytorch.callbacks.LearningRateMonitor):
-    """Lightning's, with the first step and each epoch's last, and one point for an optimizer step.
+class LearningRateMonitor(Callback):
+    """Logs the learning rate as `lr`, or `lr/<name>` for each of several parameter groups.
 
-    However many batches that was accumulated over. A schedule by epochs has a point at the start of each.
+    A schedule by steps has a point for each logged step (`callbacks.run.logged_steps.is_logged_step`), however many
+    batches the step takes; a schedule by epochs has one at the start of each epoch.
+
+    Args:
+        logging_interval: Whether to log in each `step` or `epoch`; by default as the schedule goes.
+        log_momentum: Whether to log the momentum, or the first of Adam's betas, as `lr-momentum`.
+        log_weight_decay: Whether to log the weight decay as `lr-weight_decay`.
     """
 
-    def on_train_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
-        """Log the rate of the step that begins."""
-        batch = trainer.fit_loop.epoch_loop.batch_idx - first_batch(trainer)
-        begins = batch % trainer.accumulate_grad_batches == 0
-        if begins and self.logging_interval != "epoch" and is_logged_step(trainer):
-            rates = self._extract_stats(trainer, "any" if self.logging_interval else "step")
-            for logger in trainer.loggers if rates else ():
-                logger.log_metrics(rates, step=trainer.global_step)
+    def __init__(
+        self,
+        logging_interval: Literal["step", "epoch"] | None = None,
+        log_momentum: bool = False,
+        log_weight_decay: bool = False,
+    ) -> None:
+        self.logging_interval = logging_interval
+        self.log_momentum = log_momentum
+        self.log_weight_decay = log_weight_decay
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the rate of the epoch."""
+        self._log(trainer, "epoch")
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Log the rate of the step that this batch begins."""
+        is_first = (batch_idx - first_batch(trainer)) % trainer.accumulate_grad_batches == 0
+        if is_first and is_logged_step(trainer):
+            self._log(trainer, "step")
+
+    def _log(self, trainer: Trainer, interval: str) -> None:
+        configs = trainer.lr_scheduler_configs
+        if interval != (self.logging_interval or (configs[0].interval if configs else interval)):
+            return
+        groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
+        figures = {}
+        for number, group in enumerate(groups, 1):
+            part = group.get("name", f"pg{number}" if len(groups) > 1 else "")
+            name = f"lr/{part}" if part else "lr"
+            figures[name] = group["lr"]
+            if self.log_momentum:
+                figures[f"{name}-momentum"] = group["betas"][0] if "betas" in group else group.get("momentum", 0)
+            if self.log_weight_decay:
+                figures[f"{name}-weight_decay"] = group["weight_decay"]
+        trainer.callback_metrics.update({name: torch.tensor(value) for name, value in figures.items()})
+        for logger in trainer.loggers:
+            logger.log_metrics(figures, step=trainer.global_step)

@@ -11,30 +11,26 @@ from rich import get_console
 from rich.progress import BarColumn, ProgressColumn
 
 TEXTS = 76  # columns of a terminal that the texts around the bar and one figure take
-
 FIGURE = 20  # columns that each further figure takes
-
-Metrics = dict[str, int | str | float | dict[str, float]]
 
 
 class ProgressBar(RichProgressBar):
-    """A bar with rate and time left on a terminal; where there is none, a line for each epoch.
+    """A bar with rate and time left on a terminal; elsewhere, a line for each epoch.
 
-    The bar tells the time left of the epoch, `left` that of the whole training, should it run to its end.
+    The bar shows the time left of the epoch, `left` that of the whole training, should it run to its end.
 
     Args:
         refresh_rate: Redraws of the bar per second.
     """
 
     def __init__(self, refresh_rate: int = 5) -> None:
-        self._lines = not get_console().is_terminal
-        self._started = 0.0
-        self._batches = 0
-        self._next_redraw = 0.0
-        super().__init__(refresh_rate=0 if self._lines else refresh_rate)
+        self._writes_lines = not get_console().is_terminal
+        self._started = self._next_redraw = 0.0
+        self._batches = 0  # of this start alone: a resumed run may begin in the middle of an epoch
+        super().__init__(refresh_rate=0 if self._writes_lines else refresh_rate)
 
     def configure_columns(self, trainer: Trainer) -> list[ProgressColumn]:
-        """Lightning's columns, with a bar that leaves room for the texts, so that nothing is wrapped."""
+        """Lightning's columns, with a bar that leaves room for the texts, so that no line is wrapped."""
         columns: list[ProgressColumn] = super().configure_columns(trainer)
         room = get_console().width - TEXTS - FIGURE * (_figures_that_fit() - 1)
         for column in columns:
@@ -42,8 +38,8 @@ class ProgressBar(RichProgressBar):
                 column.bar_width = min(40, max(4, room))
         return columns
 
-    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> Metrics:
-        """The figures beside the bar, as many as fit, without the logger's version: the folder is told at the end."""
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        """As many figures as fit beside the bar, without the logger's version."""
         metrics = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)
         if left := self._time_left(trainer):
@@ -58,20 +54,15 @@ class ProgressBar(RichProgressBar):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: Any, batch_idx: int
     ) -> None:
-        """Move the bar, unless that would not be seen: it costs more than a small network's forward pass."""
+        """Move the bar a few times a second: each time costs more than a small network's forward pass."""
         self._batches += 1
-        if self._is_due(last=batch_idx + 1 >= trainer.num_training_batches):
+        now, is_last = time.perf_counter(), batch_idx + 1 >= trainer.num_training_batches
+        if self.is_enabled and (is_last or now >= self._next_redraw):
+            self._next_redraw = now + 1 / self.refresh_rate
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
-    def _is_due(self, last: bool) -> bool:
-        now = time.perf_counter()
-        if self.is_disabled or not (last or now >= self._next_redraw):
-            return False
-        self._next_redraw = now + 1 / self.refresh_rate
-        return True
-
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Open the epoch's bar; write the line of the one before, whose figures are complete now."""
+        """Open the epoch's bar; write the line of the epoch before, whose figures are complete now."""
         super().on_train_epoch_start(trainer, pl_module)
         self._next_redraw = 0.0  # the first batch moves the bar, so that the last can tell the rate
         self._write_line(trainer)
@@ -82,15 +73,16 @@ class ProgressBar(RichProgressBar):
         self._write_line(trainer)
 
     def _get_train_description(self, current_epoch: int) -> str:
-        description = super()._get_train_description(current_epoch)
-        return description.replace("/-2", "") if self.trainer.max_epochs == -1 else description
+        # Lightning's own, for which there is no public hook, says "/-2" where epochs have no limit.
+        limit = "" if self.trainer.max_epochs in (None, -1) else f"/{self.trainer.max_epochs - 1}"
+        return f"Epoch {current_epoch}{limit}".ljust(len(self.validation_description))
 
     def _rate(self) -> float | None:
-        """Batches per second, of those of this start alone: a run that is taken up may begin in an epoch's middle."""
+        """Batches per second."""
         return self._batches / max(time.perf_counter() - self._started, 1e-9) if self._batches else None
 
     def _time_left(self, trainer: Trainer) -> str | None:
-        """Until the last epoch or step, whichever comes first."""
+        """The time until the last epoch or step, whichever comes first."""
         rate, batches = self._rate(), trainer.num_training_batches
         limits = []
         if trainer.max_epochs is not None and trainer.max_epochs >= 0:
@@ -101,12 +93,12 @@ class ProgressBar(RichProgressBar):
 
     def _write_line(self, trainer: Trainer) -> None:
         rate = self._rate()
-        if not self._lines or not trainer.is_global_zero or rate is None:
+        if not self._writes_lines or not trainer.is_global_zero or rate is None:
             return
-        figures = (f"{name} {float(value):.4f}" for name, value in sorted(trainer.progress_bar_metrics.items()))
-        line = [f"epoch {trainer.current_epoch}", *figures, f"{rate:.1f} batches/s"]
-        if trainer.max_epochs is not None and trainer.max_epochs >= 0:
-            line[0] += f"/{trainer.max_epochs}"
+        limit = f"/{trainer.max_epochs}" if trainer.max_epochs is not None and trainer.max_epochs >= 0 else ""
+        line = [f"epoch {trainer.current_epoch}{limit}"]
+        line += [f"{name} {float(value):.4f}" for name, value in sorted(trainer.progress_bar_metrics.items())]
+        line.append(f"{rate:.1f} batches/s")
         if left := self._time_left(trainer):
             line.append(f"at most {left} left")
         print("  ".join(line), flush=True)

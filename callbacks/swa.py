@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_swa_multi_avg_fn
 
 from callbacks.checkpoint import Checkpoint
 from callbacks.run.safe_points import validate_after_this_step
@@ -21,16 +22,16 @@ from models.training.batch_norm import compute_statistics, trained_batch_norms
 class SWA(WeightAverage):
     """Evaluates and stores the equal average of the weights at the ends of the last epochs (Izmailov et al., 2018).
 
-    The running statistics of batch norm are computed anew for the average, from the training images of the epoch that
-    has just ended, augmented as they were: a forward pass over them after each averaged epoch. Validated, tested and
-    stored are, as `callbacks.weight_average.WeightAverage` tells, the weights themselves until the first epoch is
-    averaged, and the average from then on; the best checkpoint is chosen among averages alone.
+    The running statistics of batch norm are computed again for the average, from the training images of the epoch that
+    has just ended, augmented as they were: a forward pass over them after each averaged epoch. The weights themselves
+    are validated, tested and stored until the first epoch is averaged, and the average from then on, as
+    `callbacks.weight_average.WeightAverage` says; the best checkpoint is chosen among averages alone.
 
-    The learning rate is the schedule's. Averages gain most where it stays high, as in the paper, such as at a constant
-    rate (`--model.scheduler null`): weights at the end of a schedule that falls to zero hardly differ.
+    The learning rate is the schedule's. Averages gain most at a high rate, as in the paper, such as a constant one
+    (`--model.scheduler null`): weights at the end of a schedule that falls to zero hardly differ.
 
     Args:
-        start: Where averaging begins: a number of epochs before, or a fraction of the Trainer's `max_epochs`.
+        start: Epochs before averaging begins: their number, or a fraction of the Trainer's `max_epochs`.
 
     Raises:
         ValueError: If start is negative, or a fraction of 1 or more.
@@ -43,9 +44,9 @@ class SWA(WeightAverage):
         self.start = start
         self._first_epoch = 0
 
-    def share(self, updates: int) -> float:
-        """The share in the average of the weights of one epoch more."""
-        return 1 / (updates + 1)
+    def mix_in(self, average: list[Tensor], weights: list[Tensor]) -> None:
+        """Average over one more epoch."""
+        get_swa_multi_avg_fn()(average, weights, self.updates)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the first epoch to average."""
@@ -69,7 +70,7 @@ class SWA(WeightAverage):
             )
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Go on with the average if it is of the epochs from `start` on; begin it anew if that is yet to come."""
+        """Go on with the average if it is of the epochs from `start` on; begin it anew if `start` is yet to come."""
         super().on_load_checkpoint(trainer, pl_module, checkpoint)
         if trainer.state.fn != "fit" or self.state_key not in checkpoint["callbacks"]:
             return  # the average begins with this run
@@ -86,7 +87,7 @@ class SWA(WeightAverage):
             )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """See that a run of a number of steps comes to the end of an epoch to average."""
+        """Check that a run of a number of steps reaches the end of an epoch to average."""
         steps, batches = trainer.estimated_stepping_batches, trainer.num_training_batches
         epochs = steps / math.ceil(batches / trainer.accumulate_grad_batches) if math.isfinite(batches) else math.inf
         if epochs < self._first_epoch + 1:
@@ -98,18 +99,18 @@ class SWA(WeightAverage):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Take in the weights at the end of the epoch, before they are validated."""
+        """Average the weights at the end of the epoch, before they are validated."""
         if batch_idx + 1 < trainer.num_training_batches or trainer.current_epoch < self._first_epoch:
             return
         self._update()
-        validate_after_this_step(trainer)  # of the last average, none else would come
+        validate_after_this_step(trainer)  # the last average would have no validation otherwise
         layers = trained_batch_norms(pl_module)
         if layers:
             self._put_in()
             with isolate_rng(), trainer.precision_plugin.forward_context():
                 compute_statistics(pl_module, layers, _training_images(trainer, pl_module))
             _share_statistics(trainer, layers)
-            self._keep([statistic for layer in layers for statistic in layer.buffers()])
+            self._keep(statistic for layer in layers for statistic in layer.buffers())
             self._take_out()
         if self.updates == 1:
             for callback in trainer.checkpoint_callbacks:
@@ -118,12 +119,11 @@ class SWA(WeightAverage):
 
 
 @torch.no_grad()
-def _share_statistics(trainer: Trainer, layers: Sequence[nn.modules.batchnorm._BatchNorm]) -> None:
-    if trainer.world_size > 1:
-        for layer in layers:
-            for statistic in (layer.running_mean, layer.running_var):
-                if statistic is not None:
-                    statistic.copy_(trainer.strategy.reduce(statistic.clone(), reduce_op="mean"))
+def _share_statistics(trainer: Trainer, layers: Sequence[nn.Module]) -> None:
+    """Average the running means and variances over processes."""
+    for statistic in (buffer for layer in layers for buffer in layer.buffers() if buffer.is_floating_point()):
+        if trainer.world_size > 1:
+            statistic.copy_(trainer.strategy.reduce(statistic.clone(), reduce_op="mean"))
 
 
 def _training_images(trainer: Trainer, pl_module: LightningModule) -> Iterable[Tensor]:

@@ -1,4 +1,4 @@
-"""How fast each epoch was trained."""
+"""Training speed, as a curve."""
 
 from typing import cast
 
@@ -10,9 +10,9 @@ from models.classifier import Classifier
 
 
 class Throughput(OutsideSteps):
-    """Logs `train/images_per_second` after each epoch: its training images, of all processes, by its time.
+    """Logs `train/images_per_second` after each epoch: the training images of all processes by the time they took.
 
-    Without that of validation. Of an epoch that is taken up in its middle, what came after that is counted.
+    Validation does not count. Of an epoch that is resumed in its middle, the rest counts.
     """
 
     def __init__(self) -> None:
@@ -20,7 +20,7 @@ class Throughput(OutsideSteps):
         self._before = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin to measure, perhaps within an epoch."""
+        """Begin to measure, perhaps in the middle of an epoch."""
         self._begin(int(cast(Classifier, pl_module).train_metrics.total))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -36,14 +36,14 @@ class Throughput(OutsideSteps):
         self._clock.stop()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Go on, if this is a training's validation."""
+        """Go on after a validation of training."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self._clock.start()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log what was measured."""
+        """Log the speed."""
         images = int(cast(Classifier, pl_module).train_metrics.total) - self._before  # waits for the device
         self._clock.stop()
         rate = images * trainer.world_size / max(self._clock.seconds, 1e-9)
-        for logger in trainer.loggers:  # to the curves alone: it is no figure of the weights
+        for logger in trainer.loggers:  # to curves alone: it says nothing of the weights
             logger.log_metrics({"train/images_per_second": rate}, step=trainer.global_step - 1)

@@ -1,7 +1,7 @@
 """An average of the weights over the steps of training, evaluated in their place."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -14,31 +14,28 @@ class WeightAverage(Callback, ABC):
     """Keeps an average beside the weights that are trained, and puts it in their place for validation.
 
     A checkpoint's `state_dict` is the average, because that is what was validated: `Classifier.load_from_checkpoint`,
-    test and prediction take it without knowing of this callback. The weights that are trained lie beside it, in
-    `raw_state_dict`, and a resumed run goes on from them bit for bit; one that is resumed without the callback goes on
-    from the average. After training the network holds the average.
+    test and prediction take it without knowing of this callback. The trained weights lie beside it, in
+    `raw_state_dict`, and a resumed run goes on from them bit for bit; a run that is resumed without the callback goes
+    on from the average. After training the network holds the average.
 
-    Averaged are parameters and floating-point buffers, such as the running statistics of batch norm, which belong to
-    the weights that they were measured with; integer buffers are copied.
+    Parameters and floating-point buffers are averaged, since the running statistics of batch norm belong to the weights
+    that they were measured with; integer buffers are copied.
 
     Lightning's `WeightAveraging` is not used: a test of the best checkpoint at the end of `fit` loads the raw weights
     there, an average that begins late is validated before anything was averaged, and tensors are updated one by one.
     """
 
-    is_evaluated = True
-    """What is validated and stored is not what is trained: no score goes with those of a run without it."""
+    is_evaluated = True  # the average is validated and stored: its scores do not compare with those of plain weights
 
     def __init__(self) -> None:
-        self.updates = 0
-        """How often the average was updated."""
-        self._names: list[str] = []
-        self._trained: list[Tensor] = []
-        self._average: list[Tensor] | None = None
-        self._raw: list[Tensor] | None = None  # the trained values, while the average is in their place
+        self.updates = 0  # of the average so far
+        self._trained: dict[str, Tensor] = {}
+        self._average: dict[str, Tensor] | None = None
+        self._raw: dict[str, Tensor] | None = None  # the trained values, while the average is in their place
 
     @abstractmethod
-    def share(self, updates: int) -> float:
-        """The share in the average, in (0, 1], of the weights that are taken in after so many updates."""
+    def mix_in(self, average: list[Tensor], weights: list[Tensor]) -> None:
+        """Update the average in place by the weights, after `updates` earlier updates."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Begin without an average."""
@@ -46,39 +43,41 @@ class WeightAverage(Callback, ABC):
             self.updates, self._average, self._raw = 0, None, None
 
     def state_dict(self) -> dict[str, Any]:
-        """How often the average was updated."""
+        """The number of updates; the average itself is the checkpoint's `state_dict`."""
         return {"updates": self.updates}
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Write the average as the weights, and the trained ones beside it."""
         if trainer.state.fn == "fit" and self._average is not None:
-            trained = self._trained if self._raw is None else self._raw
-            checkpoint["raw_state_dict"] = dict(zip(self._names, trained, strict=True))
-            checkpoint["state_dict"].update(zip(self._names, self._average, strict=True))
+            checkpoint["raw_state_dict"] = dict(self._raw or self._trained)
+            checkpoint["state_dict"].update(self._average)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Go on from the trained weights, and with the average if it is of this kind; test the average."""
+        """Go on from the trained weights, and with the average if it is of this kind."""
         if trainer.state.fn != "fit" or "raw_state_dict" not in checkpoint:
             return
-        raw: dict[str, Tensor] = checkpoint["raw_state_dict"]
-        tensors = _named_tensors(pl_module)
-        with torch.no_grad():
-            for name, value in raw.items():
-                tensors[name].copy_(value)
-        if state := checkpoint["callbacks"].get(self.state_key):
-            self.updates = state["updates"]
-            self._average = [checkpoint["state_dict"][name] for name in raw]
-        elif trainer.is_global_zero:
+        self.restore(pl_module, checkpoint)
+        if self._average is None and trainer.is_global_zero:
             print("the average of the weights begins anew: the run to go on with had another kind of it")
+
+    @torch.no_grad()
+    def restore(self, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Make the trained weights and the average those of a checkpoint."""
+        raw: dict[str, Tensor] = checkpoint.get("raw_state_dict", {})
+        tensors = _named_tensors(pl_module)
+        for name, value in raw.items():
+            tensors[name].copy_(value)
+        state = checkpoint["callbacks"].get(self.state_key) if raw else None
+        self.updates, self._average = 0, None
+        if state:
+            self.updates = state["updates"]
+            self._average = {name: checkpoint["state_dict"][name].to(tensors[name].device, copy=True) for name in raw}
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the weights, now that they are on their device."""
-        tensors = _named_tensors(pl_module)
-        self._names, self._trained = list(tensors), list(tensors.values())
+        self._trained = _named_tensors(pl_module)
         if self._average is not None:
-            self._average = [
-                value.to(trained.device) for value, trained in zip(self._average, self._trained, strict=True)
-            ]
+            self._average = {name: value.to(self._trained[name].device) for name, value in self._average.items()}
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Validate the average."""
@@ -91,65 +90,50 @@ class WeightAverage(Callback, ABC):
             self._take_out()
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave the average in the network, also of a run that is taken up when it was at its end."""
+        """Leave the average in the network, also of a run that was resumed at its end."""
         self._put_in()
 
-    def snapshot(self) -> dict[str, Any]:
-        """The average as it is now, in plain types, to `go_back` to."""
-        average = None if self._average is None else [value.clone() for value in self._average]
-        return {"updates": self.updates, "average": average}
-
-    def go_back(self, snapshot: dict[str, Any]) -> None:
-        """Have the average that there was."""
-        self.updates, average = snapshot["updates"], snapshot["average"]
-        self._average = average and [
-            value.to(trained.device, copy=True) for value, trained in zip(average, self._trained, strict=True)
-        ]
-
-    @torch.no_grad()
     def _begin(self) -> None:
-        """Start from the weights as they are."""
-        self._average = [value.clone() for value in self._trained]
+        self._average = {name: value.clone() for name, value in self._trained.items()}
 
     @torch.no_grad()
     def _update(self) -> None:
-        """Take in the weights as they are."""
         if self._average is None:
             self._begin()
         assert self._average is not None
-        pairs = list(zip(self._average, self._trained, strict=True))
-        averages = [average for average, _ in pairs if average.is_floating_point()]
-        trained = [value for _, value in pairs if value.is_floating_point()]
-        torch._foreach_lerp_(averages, trained, self.share(self.updates))
+        pairs = list(zip(self._average.values(), self._trained.values(), strict=True))
+        floating = [pair for pair in pairs if pair[0].is_floating_point()]
+        self.mix_in([average for average, _ in floating], [value for _, value in floating])
         for average, value in pairs:
             if not value.is_floating_point():
                 average.copy_(value)
         self.updates += 1
 
-    @torch.no_grad()
-    def _keep(self, tensors: Sequence[Tensor]) -> None:
-        """Make the values of these tensors part of the average."""
+    def _keep(self, tensors: Iterable[Tensor]) -> None:
+        """Make the values of some of the network's tensors part of the average."""
         kept = {id(tensor) for tensor in tensors}
-        for average, value in zip(self._average or (), self._trained, strict=True):
-            if id(value) in kept:
-                average.copy_(value)
+        for name, value in self._trained.items():
+            if id(value) in kept and self._average is not None:
+                self._average[name].copy_(value)
 
-    @torch.no_grad()
     def _put_in(self) -> None:
         if self._average is not None and self._raw is None:
-            self._raw = [value.clone() for value in self._trained]
-            torch._foreach_copy_(self._trained, self._average)
+            self._raw = {name: value.clone() for name, value in self._trained.items()}
+            self._set(self._average)
 
-    @torch.no_grad()
     def _take_out(self) -> None:
         if self._raw is not None:
-            torch._foreach_copy_(self._trained, self._raw)
+            self._set(self._raw)
             self._raw = None
+
+    def _set(self, values: dict[str, Tensor]) -> None:
+        for name, value in self._trained.items():
+            value.copy_(values[name])
 
 
 def _named_tensors(module: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers under their names in the state, a shared one under each of its names."""
     saved = module.state_dict().keys()
-    found = {name: parameter.data for name, parameter in module.named_parameters(remove_duplicate=False)}
-    found |= dict(module.named_buffers(remove_duplicate=False))
-    return {name: value for name, value in found.items() if name in saved}
+    tensors = {name: parameter.data for name, parameter in module.named_parameters(remove_duplicate=False)}
+    tensors |= dict(module.named_buffers(remove_duplicate=False))
+    return {name: value for name, value in tensors.items() if name in saved}

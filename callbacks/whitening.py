@@ -12,9 +12,8 @@ from core.user_error import UserError
 from datamodules.base import ImageDataModule
 from models.classifier import Classifier
 
-# Added to the variance along each direction, so that one in which nothing varies is not blown up (Jordan, 2024).
+# Added to the variance along each direction, so that a constant direction is not amplified (Jordan, 2024).
 VARIANCE_FLOOR = 5e-4
-
 CHUNK = 500  # images whose patches are in memory at once
 
 
@@ -22,20 +21,19 @@ class Whitening(Callback):
     """Sets a convolution to whiten the patches of the training images, before the first step (Page, 2019).
 
     Its kernels become the eigenvectors of the patches' covariance, each divided by the standard deviation along it, and
-    then the same with the opposite sign, so that an activation after it sees both sides. A run that is taken up keeps
-    what it has. Freeze the layer, as with `--model.freeze '[whitening]'`, if it is to stay so.
+    then the same with the opposite sign, so that an activation after it sees both sides. A resumed run keeps its
+    kernels. To train the rest of the network alone, freeze the layer: `--model.freeze '[whitening]'`.
 
     Args:
-        layer: The name of the convolution in the network, without groups or bias, with twice as many outputs as a
-            patch has numbers, or fewer.
-        images: How many training images are looked at, from the first on; all if there are fewer.
+        layer: The name of the convolution in the network, without groups or bias; its outputs are at most twice the
+            numbers of a patch.
+        images: How many training images to use, from the first on; all if there are fewer.
 
     Raises:
         ValueError: If `images` is not positive.
     """
 
-    sets_weights: ClassVar = True
-    """That a range test, too, is to begin with what it sets."""
+    sets_weights: ClassVar = True  # a range test begins with these weights, too
 
     def __init__(self, layer: str = "whitening", images: int = 5000) -> None:
         if images < 1:
@@ -44,7 +42,7 @@ class Whitening(Callback):
         self.images = images
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Set the kernels, unless a checkpoint has brought them."""
+        """Set the kernels, unless they come from a checkpoint."""
         network, data = cast(Classifier, pl_module).network, getattr(trainer, "datamodule", None)
         layer = dict(network.named_modules()).get(self.layer)
         if not isinstance(layer, nn.Conv2d) or layer.groups != 1:
@@ -82,7 +80,7 @@ def whitening_kernels(images: Tensor, size: tuple[int, int], number: int) -> Ten
     Args:
         images: float `[B, C, H, W]`.
         size: Height and width of a patch.
-        number: How many kernels, `N`: half of them for the directions in which patches vary most, half for their
+        number: `N`, the number of kernels: half for the directions in which patches vary most, half for their
             opposites.
 
     Returns:
@@ -98,6 +96,6 @@ def whitening_kernels(images: Tensor, size: tuple[int, int], number: int) -> Ten
     variances, directions = torch.linalg.eigh(covariance / count)
     order = variances.argsort(descending=True)[: number // 2]
     kernels = directions.T[order] / (variances[order, None] + VARIANCE_FLOOR).sqrt()
-    # The sign of an eigenvector is whatever the solver makes it, and is not to depend on the machine.
+    # Solvers differ in the sign of an eigenvector, and the kernels must not depend on the machine.
     kernels *= kernels.gather(1, kernels.abs().argmax(dim=1, keepdim=True)).sign()
     return torch.cat((kernels, -kernels)).to(images.dtype).view(-1, channels, *size)

@@ -21,7 +21,7 @@ from rich import box, get_console
 from rich.table import Table
 from rich.text import Text
 
-from callbacks.run.origin import read_origin, read_restarts
+from callbacks.run.restarts import read_origin, read_restarts
 from callbacks.run.run_folder import CONFIG
 from core.names import escape_name, some_of
 from core.plain_data import read_yaml

@@ -65,10 +65,9 @@ def quiet_trainer(folder: Path, **options: Any) -> Trainer:
     return Trainer(
         default_root_dir=folder,
         logger=False,
-        enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        **options,
+        **({"enable_checkpointing": False} | options),
     )
 
 

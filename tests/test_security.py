@@ -24,7 +24,7 @@ from sklearn.datasets import load_digits
 from torchvision.datasets.utils import extract_archive
 
 from callbacks.curves import cut_curves
-from callbacks.run.run_folder import refuse_links
+from callbacks.run.run_folder import check_links
 from callbacks.tensorboard.preview import class_table
 from core.names import escape_name
 from core.user_error import UserError
@@ -282,13 +282,13 @@ def test_a_run_that_goes_on_writes_nowhere_else(tmp_path: Path) -> None:
     (run / "events.out.tfevents.1").hardlink_to(mine)
     (run / "checkpoints").mkdir()
     (run / "checkpoints" / "last.ckpt").symlink_to("best.ckpt")
-    refuse_links(run)
+    check_links(run)
     cut_curves(run, {"events.out.tfevents.1": 10})
     assert (run / "events.out.tfevents.1").stat().st_size == 10
     assert mine.stat().st_size == 100
     (run / "checkpoints" / "best.ckpt").symlink_to(mine)
     with pytest.raises(UserError, match=r"best\.ckpt is a link that leads out of the run's folder"):
-        refuse_links(run)
+        check_links(run)
 
 
 def test_a_run_with_a_link_out_of_it_does_not_go_on(

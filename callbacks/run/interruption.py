@@ -11,9 +11,9 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
 
+from callbacks.run.peers import script_launcher
 from callbacks.run.safe_points import add_safe_points, highest_in_any_process
 from datamodules.loading.loader import WorkerError, lost_worker
 
@@ -89,8 +89,8 @@ def heeding_signals() -> Iterator[None]:
 class Interruption(Callback):
     """Heeds the signals of `EXIT_STATUS` between steps of training and batches of validation, test and prediction.
 
-    Never inside a batch, which would leave batch norm's statistics and the epoch's figures half updated. Of several
-    processes, all leave at the same batch, whichever was told. A second SIGINT leaves at once.
+    Never inside a batch, which would leave batch norm's statistics and the epoch's figures half updated. All processes
+    leave at the same batch, whichever of them has received the signal. A second SIGINT leaves at once.
 
     Raises:
         Stopped: In `Trainer.fit` and the like, when a signal has come.
@@ -98,38 +98,29 @@ class Interruption(Callback):
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Take the place of Lightning's handlers, of which one leaves without a checkpoint and with status 0."""
+        """Replace Lightning's handlers: they leave without a checkpoint and with status 0."""
         trainer._signal_connector = _Signals(trainer)
         add_safe_points(trainer)
 
     def on_safe_point(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave, if any process was told to."""
-        self._leave_if_told(trainer)
-
-    def on_validation_batch_start(self, trainer: Trainer, *rest: Any) -> None:
-        """Leave, if any process was told to; all have equally many batches."""
-        self._leave_if_told(trainer)
-
-    def on_test_batch_start(self, trainer: Trainer, *rest: Any) -> None:
-        """Leave, if any process was told to."""
-        self._leave_if_told(trainer)
-
-    def on_predict_batch_start(self, trainer: Trainer, *rest: Any) -> None:
-        """Leave, if any process was told to."""
-        self._leave_if_told(trainer)
-
-    def _leave_if_told(self, trainer: Trainer) -> None:
-        told = highest_in_any_process(trainer, LOST_WORKER if lost_worker.sentence else _told.signal)
-        if told == LOST_WORKER:
+        """Leave, if any process has received a signal or lost a worker."""
+        highest = highest_in_any_process(trainer, LOST_WORKER if lost_worker.sentence else _told.signal)
+        if highest == LOST_WORKER:
             other = "Another process of this run has lost one that loads batches; see what it said."
             raise WorkerError(lost_worker.sentence or other, in_order=True)
-        if told:
-            raise Stopped(told, in_order=True)
+        if highest:
+            raise Stopped(highest, in_order=True)
+
+    def on_validation_batch_start(self, trainer: Trainer, pl_module: LightningModule, *batch: Any) -> None:
+        """Leave likewise; all processes have equally many batches."""
+        self.on_safe_point(trainer, pl_module)
+
+    on_test_batch_start = on_predict_batch_start = on_validation_batch_start
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Let the process that has started the others leave last: it would be killed if one of them failed."""
-        launcher = trainer.strategy.launcher
-        if not isinstance(exception, Stopped) or not isinstance(launcher, _SubprocessScriptLauncher):
+        launcher = script_launcher(trainer)
+        if launcher is None or not isinstance(exception, Stopped):
             return
         if not exception.in_order:
             launcher.kill(exception.signal)  # they may wait for this one
@@ -138,7 +129,11 @@ class Interruption(Callback):
 
 
 class _Signals(_SignalConnector):
-    """Lets signals wait while a loop runs; before and after, each does what it did before."""
+    """Lets signals wait while a Trainer runs, and restores their handlers afterwards.
+
+    Lightning has no public way to leave its handlers out: that of SIGTERM communicates with the other processes from
+    within the signal, and is set before the first hook that could replace it.
+    """
 
     def register_signal_handlers(self) -> None:
         for number in heeded():

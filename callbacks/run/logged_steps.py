@@ -1,13 +1,12 @@
-"""The steps for which curves have a point."""
+"""The steps at which curves have a point."""
 
 from lightning.pytorch import Trainer
 
 
 def is_logged_step(trainer: Trainer) -> bool:
-    """Whether the optimizer step that is being taken is one of those: the run's first, each n-th, an epoch's last.
+    """True in the run's first optimizer step, each n-th (`trainer.log_every_n_steps`), and an epoch's last.
 
-    The n-th are Lightning's, by `trainer.log_every_n_steps`; the others are there so that a short run has points too.
-    A function of the place in the run alone, so that a resumed run has the same.
+    It depends on the place in the run alone, so that a resumed run has the same points.
     """
     every, step = trainer.log_every_n_steps, trainer.global_step  # type: ignore[attr-defined]  # declared nowhere
     if not every:
@@ -18,5 +17,5 @@ def is_logged_step(trainer: Trainer) -> bool:
 
 
 def first_batch(trainer: Trainer) -> int:
-    """The batch of this epoch from which on batches are accumulated: that with which it was taken up."""
+    """The batch with which this epoch was resumed, from which on gradients are accumulated."""
     return getattr(trainer.fit_loop.epoch_loop, "first_batch", 0)

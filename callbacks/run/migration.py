@@ -1,9 +1,9 @@
-"""The configurations of earlier versions, as this one reads them."""
+"""Configurations of earlier versions, brought to this one."""
 
 import re
 from typing import Any
 
-# What the names of these callbacks began with before they had a package of their own.
+# These callbacks were in `callbacks` before they had a package of their own.
 TENSORBOARD = re.compile(
     r"callbacks(?=\.(confusion_matrix|custom_scalars|filters|hyperparameters|model_graph|preview|worst_mistakes)\.\w+$)"
 )
@@ -18,10 +18,10 @@ def _with_moved_classes(node: Any) -> Any:
 
 
 def migrate_config(config: dict[str, Any]) -> dict[str, Any]:
-    """Bring a configuration to this version: where classes have moved to, and the rule of a run's splits."""
+    """Replace the class paths that have moved, and name the rule by which an early run has drawn its splits."""
     config = _with_moved_classes(config)
     data: Any = config.get("data")
-    given = data.get("init_args") if isinstance(data, dict) else None
-    if not isinstance(given, dict) or "split_rule" in given or not {"split_seed", "drop_last"} <= given.keys():
+    own = data.get("init_args") if isinstance(data, dict) else None
+    if not isinstance(own, dict) or "split_rule" in own or not {"split_seed", "drop_last"} <= own.keys():
         return config
-    return config | {"data": data | {"init_args": given | {"split_rule": "shuffle"}}}
+    return config | {"data": data | {"init_args": own | {"split_rule": "shuffle"}}}

@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import os
 import platform
 import re
 import shlex
+import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -12,31 +14,31 @@ from datetime import datetime
 from functools import cache
 from importlib.metadata import distributions
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import torch
 
 from core.durable_file import replace_file
 from core.names import escape_name
-from core.plain_data import read_json
 from datamodules.loading.cores import available_cores
-from datamodules.packing.pack import FINGERPRINT
 
 # The files of a run's folder that say where it comes from.
-ORIGIN, RESTARTS, CONSTRAINTS, CHANGES = "origin.json", "restarts.json", "constraints.txt", "changes.patch"
-
-# What is kept of a start and makes no difference to what is computed, or is configured.
-PASSING = ("started", "command", "directory", "seed", "repeats")
+ORIGIN, CONSTRAINTS, CHANGES = "origin.json", "constraints.txt", "changes.patch"
 
 PROJECT = Path(__file__).resolve().parents[2]
 
-# Folders of the project whose new files are part of the code that ran.
-SOURCES = ("core", "models", "datamodules", "callbacks", "scripts", "configs")
+# New files in these folders of the project, with these endings, are part of the code that ran.
+SOURCES, ENDINGS = ("core", "models", "datamodules", "callbacks", "scripts", "configs"), (".py", ".yaml")
 
-# The largest new file and the most new files that are kept whole, and the most that are named.
+# The largest new file and the most new files that a patch holds, and the most other files that are named.
 SOURCE_BYTES, SOURCE_FILES, NAMED = 100_000, 20, 100
 
-MISSING = "none"  # what stands for a value that one of two records lacks
+# A patch that does not depend on the user's settings of git.
+PATCH = (
+    *("diff", "--binary", "--full-index", "--no-color", "--no-ext-diff", "--no-textconv", "--no-renames"),
+    *("--src-prefix=a/", "--dst-prefix=b/", "HEAD", "--", "."),
+)
 
 Facts = dict[str, Any]
 
@@ -46,9 +48,9 @@ class Code(NamedTuple):
 
     Args:
         commit: 40 hexadecimal digits, or None outside a repository.
-        is_changed: Whether a file that git knows is not as in the commit.
-        changes: What `git apply` makes the sources of the commit, without the files in `untracked`; None if nothing.
-        untracked: New files and folders that are in neither, relative to the repository.
+        is_changed: Whether a file that git tracks differs from the commit.
+        changes: A patch that `git apply` turns the commit into the sources with; None if there are no changes.
+        untracked: New files and folders that are neither in the commit nor in the patch.
     """
 
     commit: str | None
@@ -58,72 +60,63 @@ class Code(NamedTuple):
 
     @property
     def name(self) -> str | None:
-        """The commit, with `-dirty` if a file that git knows was changed since."""
+        """The commit, with `-dirty` if a file that git tracks differs from it."""
         return f"{self.commit}-dirty" if self.commit and self.is_changed else self.commit
 
 
 @cache
 def code() -> Code:
-    """Ask git for the code that this process has read, once."""
-    status = _git("status", "--porcelain=v2", "--branch", "--no-renames", "-z", "--", ".")
-    if status is None:
-        return Code(None)
-    entries = status.decode(errors="surrogateescape").split("\0")
-    commit = next((entry.split()[-1] for entry in entries if entry.startswith("# branch.oid")), "")
-    if not re.fullmatch("[0-9a-f]{40,64}", commit):
-        return Code(None)  # a repository before its first commit
-    is_changed = any(entry[:2] in ("1 ", "u ") for entry in entries)
-    untracked = [entry[2:] for entry in entries if entry.startswith("? ")]
-    top = PROJECT
-    if untracked:
-        top = Path((_git("rev-parse", "--show-toplevel") or b"").decode(errors="surrogateescape").rstrip("\n"))
-    kept, named = _sort_out(top, untracked)
-    form = ["--binary", "--full-index", "--no-color", "--no-ext-diff", "--no-textconv", "--no-renames"]
-    form += ["--src-prefix=a/", "--dst-prefix=b/"]
-    parts = [_git("diff", *form, "HEAD", "--", ".")] if is_changed else []
-    # Given a new file, git ends with status 1, as diff does.
-    parts += [_git("diff", *form, "--no-index", "--", "/dev/null", name, folder=top) for name in kept]
-    return Code(commit, is_changed, b"".join(part for part in parts if part) or None, tuple(map(escape_name, named)))
+    """Ask git for the code of this process, once.
+
+    New sources get into the patch by a temporary index, to which they are added; the repository stays as it is.
+    """
+    found = _git({}, "rev-parse", "HEAD", "--git-path", "index", "--git-path", "objects")
+    if found is None:
+        return Code(None)  # no repository, or one before its first commit
+    commit, index, objects = found.decode(errors="surrogateescape").splitlines()
+    with TemporaryDirectory() as folder:
+        copy = {
+            "GIT_INDEX_FILE": f"{folder}/index",
+            "GIT_OBJECT_DIRECTORY": folder,
+            "GIT_ALTERNATE_OBJECT_DIRECTORIES": str(PROJECT / objects),
+        }
+        with suppress(OSError):
+            shutil.copyfile(PROJECT / index, copy["GIT_INDEX_FILE"])
+        is_changed = bool(_git(copy, "diff", "--name-only", "HEAD", "--", "."))
+        new = _untracked(copy, *(f"{source}/*{ending}" for source in SOURCES for ending in ENDINGS))
+        small = [name for name in new if (file := PROJECT / name).is_file() and file.stat().st_size <= SOURCE_BYTES]
+        if small:
+            _git(copy, "add", "--intent-to-add", "--", *small[:SOURCE_FILES])
+        changes = _git(copy, *PATCH)
+        others = [name for name in _untracked(copy, "--directory", ".") if "__pycache__" not in name]
+    return Code(commit, is_changed, changes or None, tuple(map(escape_name, others[:NAMED])))
 
 
-def _sort_out(top: Path, untracked: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The new files that are sources, and the other files and folders."""
-    found: list[str] = []
-    for name in untracked:
-        path = top / name
-        ours = path.is_relative_to(PROJECT) and path.relative_to(PROJECT).parts[0] in SOURCES
-        files = sorted(path.rglob("*")) if ours and path.is_dir() else []
-        found += [str(file.relative_to(top)) for file in files if file.is_file()] or [name]
-
-    def is_source(path: Path) -> bool:
-        ours = path.suffix in (".py", ".yaml") and path.relative_to(PROJECT).parts[0] in SOURCES
-        return ours and path.is_file() and path.stat().st_size <= SOURCE_BYTES
-
-    kept = [name for name in found if is_source(top / name)][:SOURCE_FILES]
-    return kept, [name for name in found if name not in kept and "__pycache__" not in name][:NAMED]
+def _untracked(environment: Mapping[str, str], *which: str) -> list[str]:
+    names = _git(environment, "ls-files", "--others", "--exclude-standard", "-z", *which) or b""
+    return names.decode(errors="surrogateescape").split("\0")[:-1]
 
 
-def _git(*args: str, folder: Path | None = None) -> bytes | None:
+def _git(environment: Mapping[str, str], *args: str) -> bytes | None:
     # Git distrusts another user's checkout, whose code runs here all the same.
     command = ["git", "--no-optional-locks", "-c", f"safe.directory={PROJECT}", *args]
-    try:
-        done = subprocess.run(command, cwd=folder or PROJECT, capture_output=True, check=False, timeout=60)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout if done.returncode in (0, 1) else None
+    options: dict[str, Any] = {"cwd": PROJECT, "env": {**os.environ, **environment}, "timeout": 60}
+    with suppress(OSError, subprocess.SubprocessError):
+        return subprocess.run(command, capture_output=True, check=True, **options).stdout
+    return None
 
 
 @cache
 def packages() -> dict[str, str]:
-    """The version of every installed package by its name in lower case; of one that is there twice, the first found."""
-    found: dict[str, str] = {}
+    """The version of every installed package, by its name in lower case."""
+    versions: dict[str, str] = {}
     for distribution in distributions():
         # As text: a parser of e-mail, which importlib.metadata takes, needs ten times as long.
         text = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
         name, version = (re.search(rf"^{key}: *(\S+)", text, re.MULTILINE) for key in ("Name", "Version"))
         if name and version:
-            found.setdefault(name[1].lower(), version[1])
-    return dict(sorted(found.items()))
+            versions.setdefault(name[1].lower(), version[1])  # of two installations the first is imported
+    return dict(sorted(versions.items()))
 
 
 def hardware(device: torch.device) -> str:
@@ -144,7 +137,7 @@ def processor() -> str:
 
 
 def machine(device: torch.device) -> Facts:
-    """What of the hardware and its drivers may make a difference to a bit."""
+    """The hardware and drivers that results may depend on, down to their bits."""
     facts: Facts = {
         "device": device.type,
         "cpu": processor(),
@@ -161,7 +154,7 @@ def machine(device: torch.device) -> Facts:
 
 
 def describe_start(command: Sequence[str], device: torch.device, processes: int, seed: int | None, data: str) -> Facts:
-    """What a run is started with, in plain types."""
+    """The facts of a start, in plain types."""
     return {
         "started": f"{datetime.now().astimezone():%Y-%m-%dT%H:%M:%S%z}",
         "command": escape_name(shlex.join(command)),
@@ -186,114 +179,9 @@ def describe_start(command: Sequence[str], device: torch.device, processes: int,
 
 
 def keep_origin(folder: Path, start: Facts) -> None:
-    """Write what a run is started with."""
+    """Write the facts of a run's first start."""
     if code().changes:
         replace_file(folder / CHANGES, code().changes or b"")
     lines = sorted(f"{name}=={version}\n" for name, version in packages().items())
     replace_file(folder / CONSTRAINTS, "".join(lines))
     replace_file(folder / ORIGIN, json.dumps(start, indent=1) + "\n")
-
-
-def note_restart(folder: Path, start: Facts, step: int, configured: Mapping[str, tuple[Any, Any]]) -> list[str]:
-    """Add to a run that goes on in what it differs from its origin, which stays as it is; nothing if in nothing."""
-    origin = read_origin(folder)
-    if origin is None:
-        return []
-    now = origin_facts(start, packages())
-    found = differences(origin, now) | {f"config {key}": values for key, values in configured.items()}
-    if not found:
-        return []
-    restarts = read_restarts(folder)
-    number = len(restarts) + 1
-    entry: Facts = {key: start[key] for key in PASSING if key in start}
-    entry |= {"step": step, "differs": {key: {"was": was, "is": is_} for key, (was, is_) in found.items()}}
-    if "changes" in found and code().changes:
-        entry["patch"] = f"changes_{number}.patch"
-        replace_file(folder / entry["patch"], code().changes or b"")
-    replace_file(folder / RESTARTS, json.dumps([*restarts, entry], indent=1) + "\n")
-    return sentences(found)
-
-
-def read_origin(folder: Path) -> Facts | None:
-    """What a run was started with, flat and with its packages; None if it has kept none."""
-    try:
-        start = read_json(folder / ORIGIN)
-        lines = (folder / CONSTRAINTS).read_text().splitlines()
-        return origin_facts(start, dict(line.split("==", 1) for line in lines))
-    except (OSError, ValueError, TypeError, AttributeError):
-        return None
-
-
-def repeated_run(folder: Path) -> Path | None:
-    """The folder of the run that a run does again, if it does and that is still there."""
-    original = (read_origin(folder) or {}).get("repeats")
-    return Path(original) if isinstance(original, str) and Path(original).is_dir() else None
-
-
-def read_restarts(folder: Path) -> list[Facts]:
-    """The later starts of a run that differed from the first."""
-    try:
-        restarts = read_json(folder / RESTARTS)
-        return [each for each in restarts if "step" in each and all(map(_is_change, each["differs"].values()))]
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return []
-
-
-def _is_change(value: Any) -> bool:
-    return bool({"was", "is"} <= value.keys())
-
-
-def origin_facts(start: Facts, versions: Mapping[str, str]) -> Facts:
-    """A start and its packages as one mapping without mappings in it."""
-    return flat(start) | {f"package {name}": version for name, version in versions.items()}
-
-
-def flat(tree: Mapping[str, Any], prefix: str = "") -> Facts:
-    """A mapping without mappings in it.
-
-    Example:
-        >>> flat({"data": {"root": "data", "classes": None}})
-        {'data.root': 'data', 'data.classes': None}
-    """
-    leaves: Facts = {}
-    for key, value in tree.items():
-        leaves |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return leaves
-
-
-def differences(one: Facts, other: Facts) -> dict[str, tuple[Any, Any]]:
-    """What differs between two flat mappings, of what may make a difference: the one's value and the other's.
-
-    Example:
-        >>> differences({"os": "Linux", "started": 1}, {"os": "Darwin", "started": 2})
-        {'os': ('Linux', 'Darwin')}
-    """
-    pairs = {key: (one.get(key, MISSING), other.get(key, MISSING)) for key in {**one, **other} if key not in PASSING}
-    older = pairs.get("data_fingerprint", ("", ""))
-    if not all(str(each).startswith(FINGERPRINT) for each in older):
-        pairs.pop("data_fingerprint", None)
-    return {key: values for key, values in pairs.items() if values[0] != values[1]}
-
-
-def sentences(found: Mapping[str, tuple[Any, Any]]) -> list[str]:
-    """Each difference as a line.
-
-    Example:
-        >>> sentences({"package torch": ("2.14.0", "2.15.0"), "changes": (None, "5f0c")})
-        ['package torch: 2.15.0, was 2.14.0', 'changes since the commit: some']
-    """
-    lines = []
-    for key, (was, is_) in found.items():
-        if key == "changes":
-            lines.append("changes since the commit: " + ("others" if was and is_ else "some" if is_ else "none"))
-        elif key == "data_fingerprint":
-            lines.append("data: other images, file names or labels than before")
-        elif key == "torch.build":
-            lines.append("torch: built with other options")
-        else:
-            lines.append(escape_name(f"{key}: {_shown(is_)}, was {_shown(was)}"))
-    return lines
-
-
-def _shown(value: Any) -> str:
-    return ", ".join(map(str, value)) or MISSING if isinstance(value, list) else str(value)

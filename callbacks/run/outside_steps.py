@@ -2,7 +2,7 @@
 
 from lightning.pytorch.callbacks import Callback
 
-# What Lightning calls of each callback in every training step.
+# The hooks that Lightning calls of each callback in every training step.
 STEP_HOOKS = (
     "on_train_batch_start",
     "on_before_zero_grad",
@@ -14,10 +14,9 @@ STEP_HOOKS = (
 
 
 class OutsideSteps(Callback):
-    """What works at the beginnings and ends of epochs and runs, and has nothing to do in a training step.
+    """Works at the beginnings and ends of epochs and runs, and has nothing to do in a training step.
 
-    An empty hook costs a step about 1.5 us, as much of it as a callback has hooks: Lightning names and profiles each.
-    One that is None is passed over.
+    Lightning passes over a hook that is None; each empty one costs a step about 1.5 us, to name and to profile it.
     """
 
 

@@ -1,4 +1,4 @@
-"""The processes of a run: how they come together, and how each notices that it has lost the others."""
+"""The processes of a run: they wait for each other, and each ends when it has lost the others."""
 
 import os
 import sys
@@ -6,47 +6,39 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, but not listed in its __all__
 
 T = TypeVar("T")
-
 PATIENCE_SECONDS = 300.0  # how long the processes of a run may take to come together
-
 GRACE_SECONDS = 10.0  # how long a process may take to end in order after it has lost the others
-
 LOOK_SECONDS = 1.0  # between two looks for lost processes
-
-# After as many looks without a sign of life, a process counts as lost; looks, because all may have been stopped.
-SILENT_LOOKS = 30
-
-FIRST = "KINDLING_FIRST_PROCESS"  # tells the number of the process that has started the others to these
+SILENT_LOOKS = 30  # looks without a sign of life after which a process is lost; not seconds: all may have been stopped
+FIRST = "KINDLING_FIRST_PROCESS"  # tells the others the number of the process that has started them
 
 LOST = "Another process of this run has ended, and this one with it; see what it said."
-
 
 _waiting: list[threading.Thread] = []
 
 
 class PeerError(RuntimeError):
-    """The other processes of the run have ended, or have not come."""
+    """The other processes of the run have ended, or have not started."""
 
 
 def come_together(meet: Callable[[], T]) -> T:
-    """Wait for the other processes of the run, but heed signals meanwhile, and not for ever.
+    """Wait in a thread for the other processes of the run, for `PATIENCE_SECONDS` at most.
 
-    torch waits for them in C++, where Python can act on no signal; so this happens in a thread.
+    torch waits in C++, where Python can act on no signal.
     """
     met: Future[T] = Future()
 
     def run() -> None:
         try:
             met.set_result(meet())
-        except BaseException as error:  # which is raised below
+        except BaseException as error:  # raised below
             met.set_exception(error)
 
     _waiting.append(threading.Thread(target=run, daemon=True))
@@ -66,15 +58,21 @@ def come_together(meet: Callable[[], T]) -> T:
         raise PeerError(LOST) from error
 
 
+def script_launcher(trainer: Trainer) -> Any:
+    """The launcher that starts the Trainer's other processes as scripts, or None if it starts them otherwise."""
+    launcher = trainer.strategy.launcher
+    return launcher if hasattr(launcher, "cluster_environment") else None
+
+
 def let_come_together(trainer: Trainer) -> None:
-    """Let the Trainer's processes form their group as `come_together` says."""
+    """Let the Trainer's processes form their group by `come_together`, and watch for lost ones."""
     if trainer.world_size == 1:
         return
-    strategy, launcher = trainer.strategy, trainer.strategy.launcher
+    strategy, launcher = trainer.strategy, script_launcher(trainer)
     set_up = strategy.setup_environment
 
     def set_up_together() -> None:
-        if isinstance(launcher, _SubprocessScriptLauncher):
+        if launcher:
             # Lightning's observer kills this process before it has said why; it watches the list that it was given.
             observed, launcher.procs = launcher.procs, [*launcher.procs]
             observed.clear()
@@ -83,17 +81,16 @@ def let_come_together(trainer: Trainer) -> None:
         strategy.accelerator.setup_device(strategy.root_device)  # torch has one for each thread
 
     strategy.setup_environment = set_up_together  # type: ignore[method-assign]  # whatever the strategy
-    if isinstance(launcher, _SubprocessScriptLauncher):
-        if not launcher.cluster_environment.creates_processes_externally:
-            os.environ[FIRST] = str(os.getpid())
-            watch(lambda: any(child.poll() for child in launcher.procs))
-        elif FIRST in os.environ:
-            first = int(os.environ[FIRST])
-            watch(lambda: os.getppid() != first)
+    if launcher and not launcher.cluster_environment.creates_processes_externally:
+        os.environ[FIRST] = str(os.getpid())
+        watch(lambda: any(child.poll() for child in launcher.procs))
+    elif launcher and FIRST in os.environ:
+        first = int(os.environ[FIRST])
+        watch(lambda: os.getppid() != first)
 
 
 def signs_of_life(store: TCPStore, rank: int, processes: int) -> Callable[[], bool]:
-    """Makes what gives a sign of life until the group is up, and says whether another process gives none any more."""
+    """A function that gives a sign of life, and is True if another process gives none; until the group is up."""
     seen = dict.fromkeys(range(1, processes if rank == 0 else 0), (0, 0))
 
     def is_lost() -> bool:
@@ -131,16 +128,16 @@ _watches: list[_Watch] = []
 
 
 def watch(is_lost: Callable[[], bool]) -> None:
-    """End this process if it has lost another that it cannot do without, and does not end by itself.
+    """End this process if it has lost another that it needs, and does not end by itself in `GRACE_SECONDS`.
 
-    What waits for a process that has gone may wait in C++ or on a GPU, where no signal is heeded.
+    It may wait for the lost process in C++ or on a GPU, where no signal is heeded.
     """
     _watches.append(_Watch(is_lost))
     _watches[-1].start()
 
 
 def leave(end: SystemExit) -> None:
-    """End the process at once if a thread still waits for others, which Python's own end may not survive."""
+    """End the process at once if a thread still waits for others: Python's own end may abort with it."""
     if any(thread.is_alive() for thread in _waiting):
         sys.stdout.flush()
         sys.stderr.flush()
@@ -151,13 +148,13 @@ _stores: list[TCPStore] = []
 
 
 def open_store(address: str, port: int, *, is_first: bool) -> TCPStore:
-    """The store of the first process of a run, which serves the others until `part`."""
+    """The store of the first process of a run, open until `part`."""
     _stores.append(TCPStore(address, port, is_master=is_first, wait_for_workers=False, multi_tenant=True))
     return _stores[-1]
 
 
 def part() -> None:
-    """Wait for no other process any more, and serve none."""
+    """Watch for no other process any more, and close the stores."""
     while _watches:
         _watches.pop().is_over = True
     _stores.clear()

@@ -1,4 +1,4 @@
-"""What stays of a run besides its weights and curves."""
+"""The record of a run besides its weights and curves: configuration, origin and results."""
 
 import csv
 import json
@@ -13,7 +13,6 @@ import yaml
 from lightning.pytorch import LightningModule, Trainer
 
 from callbacks.run import origin
-from callbacks.run.migration import migrate_config
 from callbacks.run.outside_steps import OutsideSteps
 from callbacks.run.run_folder import CONFIG, RESULTS, number_start
 from core.durable_file import replace_file, replacing
@@ -28,15 +27,14 @@ PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "kornia")
 
 
 class RunRecord(OutsideSteps):
-    """Keeps the configuration, and the figures when they are known.
+    """Keeps the configuration, the origin and the results of a run.
 
-    Writes at the start what the run comes from (`origin.json`, `constraints.txt`, `changes.patch`: see
-    `callbacks.run.origin`), `config.yaml`, `classes.csv` (how many training images of each class there are, how many an
-    epoch shows, and what each counts in the loss) and `skipped_files.txt`, if files of the data set give no image; at
-    the end of training and again after the test `results.json`. A run that goes on keeps its origin, and says in
-    `restarts.json` and in a line what is no longer as it was. Adds `config`, `versions`, `git_commit`,
-    `data_fingerprint`, `data_images` and `progress` to every checkpoint, in plain types; a resumed run counts on from
-    `progress`.
+    Writes at the start `origin.json`, `constraints.txt` and `changes.patch` (see `callbacks.run.origin`),
+    `config.yaml`, `classes.csv` (for each class its training images, how many an epoch shows, and their weight in the
+    loss) and `skipped_files.txt`, if files of the data set give no image; after training and again after the test
+    `results.json`. A resumed run keeps its origin, and says in `restarts.json` and in a line what has changed. Adds
+    `config`, `versions`, `git_commit`, `data_fingerprint`, `data_images` and `progress` to every checkpoint, in plain
+    types; a resumed run counts on from `progress`.
 
     Args:
         folder: The run's folder.
@@ -44,7 +42,7 @@ class RunRecord(OutsideSteps):
         config: The resolved configuration as YAML.
         command: The command line.
         step: The optimizer step from which a resumed run goes on.
-        repeats: The folder of a run that this one does again, if it does.
+        repeats: The folder of the run that this one repeats, if any.
     """
 
     def __init__(
@@ -57,115 +55,102 @@ class RunRecord(OutsideSteps):
         repeats: Path | None = None,
     ) -> None:
         self.folder = folder
-        self._is_new = not (folder / CONFIG).exists()
-        self.results: dict[str, Any] = {"experiment": experiment}
-        """What `results.json` holds."""
-        self.is_kept = False
-        """Whether there is a checkpoint or a result of this start, so that nothing in its configuration was refused."""
-        self._text = config
+        self.results: dict[str, Any] = {"experiment": experiment}  # the content of `results.json`
+        self.is_kept = False  # True once this start has written a checkpoint or a result: nothing of it was refused
         self.config: dict[str, Any] = yaml.safe_load(config)
-        """The resolved configuration."""
-        self._fingerprint: str | None = None
-        self._data_images: KnownImages | None = None
-        self._command = command
-        self._step = step
-        self._repeats = repeats
+        self._text, self._command, self._step, self._repeats = config, command, step, repeats
+        self._is_new = not (folder / CONFIG).exists()
         versions = {"kindling": VERSION} | {name: origin.packages()[name] for name in PACKAGES}
-        self._origin = {"versions": versions, "git_commit": origin.code().name}
+        self._code = {"versions": versions, "git_commit": origin.code().name}
+        self._data: Any = None
+        self._data_images: KnownImages | None = None
         self._images = 0
         self._was_cut_off = False
         self._waited_before = self._checkpoint_seconds_before = 0.0
         self._metrics: dict[str, float] = {}
-        self._run_clock = Stopwatch()
-        self._training_clock = Stopwatch()
+        self._run_clock, self._training_clock = Stopwatch(), Stopwatch()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write configuration and origin before anything is trained with them."""
         if stage != "fit":
             return
-        datamodule = getattr(trainer, "datamodule", None)
-        self._fingerprint = getattr(datamodule, "data_fingerprint", None)
-        self._data_images = getattr(datamodule, "known_images", None)
-        if trainer.is_global_zero and self._is_new:
-            self._keep_start(self._start(trainer))
-        skipped = getattr(getattr(datamodule, "pack", None), "skipped", None)
-        if skipped and trainer.is_global_zero:
+        self._data = getattr(trainer, "datamodule", None)
+        self._data_images = getattr(self._data, "known_images", None)
+        if not trainer.is_global_zero:
+            return
+        if self._is_new:
+            again = {"repeats": str(self._repeats.resolve())} if self._repeats else {}
+            origin.keep_origin(self.folder, self._start(trainer) | again)
+            self._keep_config()
+        if skipped := getattr(getattr(self._data, "pack", None), "skipped", None):
             lines = (f"{escape_name(name)}\t{escape_name(reason)}\n" for name, reason in skipped)
             replace_file(self.folder / "skipped_files.txt", "".join(lines))
 
     def _start(self, trainer: Trainer) -> origin.Facts:
-        seed, device = getattr(getattr(trainer, "datamodule", None), "seed", None), trainer.strategy.root_device
-        return origin.describe_start(self._command, device, trainer.world_size, seed, str(self._fingerprint))
+        seed, data = getattr(self._data, "seed", None), str(getattr(self._data, "data_fingerprint", None))
+        return origin.describe_start(self._command, trainer.strategy.root_device, trainer.world_size, seed, data)
 
-    def _keep_start(self, start: origin.Facts) -> None:
-        """Write what the run starts with, the configuration last: where that is, everything is."""
-        again = {"repeats": str(self._repeats.resolve())} if self._repeats else {}
-        origin.keep_origin(self.folder, start | again)
-        number_start(self.folder)
-        replace_file(self.folder / CONFIG, self._text)
-
-    def _keep_restart(self, start: origin.Facts) -> None:
-        before = migrate_config(yaml.safe_load((self.folder / CONFIG).read_text()))
-        configured = origin.differences(origin.flat(before), origin.flat(self.config))
-        if changed := origin.note_restart(self.folder, start, self._step, configured):
-            print(f"not as when the run began: {'; '.join(changed)}")
+    def _keep_config(self) -> None:
+        """Write the configuration, after everything else that a start writes."""
         number_start(self.folder)
         replace_file(self.folder / CONFIG, self._text)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write what each class counts."""
-        datamodule = getattr(trainer, "datamodule", None)
-        if not trainer.is_global_zero or datamodule is None or not hasattr(datamodule, "epoch_counts"):
+        """Write the images and the weight of each class."""
+        if not trainer.is_global_zero or not hasattr(self._data, "epoch_counts"):
             return
-        weights = cast(Classifier, pl_module).loss_weights
-        rows = zip(datamodule.class_names, datamodule.class_counts, datamodule.epoch_counts, weights, strict=True)
-        table = self.folder / "classes.csv"
-        with replacing(table) as part, part.open("w", newline="", encoding="utf-8") as file:
+        data, weights = self._data, cast(Classifier, pl_module).loss_weights
+        with replacing(self.folder / "classes.csv") as part, part.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(("class", "train_images", "images_per_epoch", "loss_weight"))
-            writer.writerows(rows)
+            writer.writerows(zip(data.class_names, data.class_counts, data.epoch_counts, weights, strict=True))
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add where the weights come from, and how far the run is."""
         self.is_kept = True
-        checkpoint["config"] = self.config
-        checkpoint["data_fingerprint"] = self._fingerprint
-        checkpoint["data_images"] = self._data_images
-        checkpoint["progress"] = {
-            "images": self._images,
-            "metrics": self._metrics | _figures(trainer),
-            "waiting_seconds": self._waited(trainer),
-            "checkpoint_seconds": self._checkpoint_seconds(trainer),
-            "run_seconds": self._run_clock.seconds,
-            "training_seconds": self._training_clock.seconds,
+        checkpoint |= {
+            "config": self.config,
+            "data_fingerprint": getattr(self._data, "data_fingerprint", None),
+            "data_images": self._data_images,
+            "progress": {
+                "images": self._images,
+                "metrics": self._metrics | _figures(trainer),
+                "waiting_seconds": self._waited(trainer),
+                "checkpoint_seconds": self._checkpoint_seconds(trainer),
+                "run_seconds": self._run_clock.seconds,
+                "training_seconds": self._training_clock.seconds,
+            },
+            **self._code,
         }
-        checkpoint.update(self._origin)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Count on from there."""
-        if trainer.state.fn == "fit" and (progress := checkpoint.get("progress")):
+        if trainer.state.fn != "fit":
+            return
+        if progress := checkpoint.get("progress"):
             self._images, self._metrics = progress["images"], progress["metrics"]
-            place = getattr(getattr(trainer, "datamodule", None), "place", (checkpoint["epoch"], 0))
+            place = getattr(self._data, "place", (checkpoint["epoch"], 0))
             self._was_cut_off = place[0] < checkpoint["epoch"]
             self._waited_before = progress["waiting_seconds"]
             self._checkpoint_seconds_before = progress.get("checkpoint_seconds", 0.0)
             self._run_clock = Stopwatch(progress["run_seconds"])
             self._training_clock = Stopwatch(progress["training_seconds"])
         earlier, now = checkpoint.get("data_images"), self._data_images
-        if trainer.state.fn == "fit" and earlier and now and (changed := data_changes(earlier, now)):
+        if earlier and now and (changed := data_changes(earlier, now)):
             self._data_images = trained_on_both(earlier, now)
             if trainer.is_global_zero:
                 print(f"note: {changed}")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin to measure; the images of an epoch taken up in its middle are counted when it ends.
-
-        What a run goes on with is written now that nothing has refused it, and that there is something left to train.
-        """
+        """Begin to measure; write what has changed in a resumed run, now that nothing has refused it."""
         if trainer.is_global_zero and not self._is_new:
-            self._keep_restart(self._start(trainer))
-        if self._was_cut_off and not trainer.should_stop:  # an epoch that was cut off, and counted, goes on
-            self._images -= int(cast(Classifier, pl_module).train_metrics.total) * trainer.world_size
+            from callbacks.run.restarts import note_restart
+
+            if changed := note_restart(self.folder, self._start(trainer), self._step, self.config):
+                print(f"not as when the run began: {'; '.join(changed)}")
+            self._keep_config()
+        if self._was_cut_off and not trainer.should_stop:  # the epoch has counted, and goes on
+            self._images -= _images_of_epoch(trainer)
         self._run_clock.start()
         self._training_clock.start()
 
@@ -178,37 +163,36 @@ class RunRecord(OutsideSteps):
         self._training_clock.stop()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Go on, if this is a training's validation."""
+        """Go on after a validation of training."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self._training_clock.start()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Pause, and count the epoch's images."""
         self._training_clock.stop()
-        self._images += int(cast(Classifier, pl_module).train_metrics.total) * trainer.world_size
-        _refuse_changed_files(trainer)
+        self._images += _images_of_epoch(trainer)
+        self._check_files()
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write what training has given."""
-        _refuse_changed_files(trainer)
+        """Write the results of training."""
+        self._check_files()
         self.is_kept = True
         self._run_clock.stop()
-        checkpoint = trainer.checkpoint_callback
+        classifier, checkpoint = cast(Classifier, pl_module), trainer.checkpoint_callback
         best = getattr(checkpoint, "best_model_score", None)
         files = (getattr(checkpoint, f"{name}_model_path", "") for name in ("best", "last"))
-        tested = next(filter(None, files), self.folder)
-        datamodule = getattr(trainer, "datamodule", None)
+        training_seconds = max(self._training_clock.seconds, 1e-9)
         self.results |= {
-            "seed": getattr(datamodule, "seed", None),
+            "seed": getattr(self._data, "seed", None),
             "epochs": trainer.current_epoch,
             "steps": trainer.global_step,
             "seconds": round(self._run_clock.seconds, 3),
-            "images_per_second": round(self._images / max(self._training_clock.seconds, 1e-9), 1),
+            "images_per_second": round(self._images / training_seconds, 1),
             "waiting_for_checkpoints": round(self._checkpoint_seconds(trainer), 3),
-            "waiting_for_data": round(self._waited(trainer) / max(self._training_clock.seconds, 1e-9), 4),
-            "classes": cast(Classifier, pl_module).num_classes,
-            "parameters": cast(Classifier, pl_module).num_parameters,
-            "checkpoint": os.path.relpath(tested, self.folder),
+            "waiting_for_data": round(self._waited(trainer) / training_seconds, 4),
+            "classes": classifier.num_classes,
+            "parameters": classifier.num_parameters,
+            "checkpoint": os.path.relpath(next(filter(None, files), self.folder), self.folder),
             "monitor": getattr(checkpoint, "monitor", None),
             "mode": getattr(checkpoint, "mode", None),
             "best": None if best is None else float(best),
@@ -217,13 +201,18 @@ class RunRecord(OutsideSteps):
             "device": str(trainer.strategy.root_device),
             "hardware": origin.hardware(trainer.strategy.root_device),
             "processes": trainer.world_size,
-            **self._origin,
+            **self._code,
         }
         self._write(trainer)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add the test's figures."""
         self._write(trainer)
+
+    def _check_files(self) -> None:
+        """Check that no image file has changed since it was packed."""
+        if isinstance(self._data, ImageDataModule):
+            self._data.remembered_times.check_unchanged()
 
     def _waited(self, trainer: Trainer) -> float:
         return self._waited_before + float(getattr(trainer.train_dataloader, "seconds_waited", 0.0))
@@ -267,14 +256,10 @@ class Stopwatch:
         self._sum, self._started = self.seconds, None
 
 
-def _refuse_changed_files(trainer: Trainer) -> None:
-    if isinstance(data := getattr(trainer, "datamodule", None), ImageDataModule):
-        data.remembered_times.check_unchanged()
+def _images_of_epoch(trainer: Trainer) -> int:
+    return int(cast(Classifier, trainer.lightning_module).train_metrics.total) * trainer.world_size
 
 
 def _figures(trainer: Trainer) -> dict[str, float]:
-    return {
-        name: float(value)
-        for name, value in trainer.callback_metrics.items()
-        if name.startswith(("train/", "val/", "test/"))
-    }
+    stages = ("train/", "val/", "test/")
+    return {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith(stages)}

@@ -4,39 +4,31 @@ Shapes: a batch of `B` images, `K` classes.
 """
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from callbacks.run.outside_steps import OutsideSteps
-from callbacks.tensorboard.board import write_to_tensorboard
-from callbacks.tensorboard.image_grid import shortened
+from callbacks.tensorboard.board import write_picture
 from core.names import escape_name
 from models.classifier import Classifier
 from models.training.monitor import Basis, basis, still_holds
 
-# Classes up to which all are drawn or listed: of more, that takes seconds and gigabytes, and nothing can be seen.
-MOST_CLASSES = 1000
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
-MOST_NUMBERED = 20  # classes up to which the number of images is written into each cell
-
-CELL = 12  # pixels of a cell where there are more: its row's name is still to be read beside it
-
-LONGEST_SIDE = 3000  # pixels of all cells in a row; where they must be smaller for it, there are no names
-
-NUMBERED_CELL, NUMBERED_FONT = 32, 16  # pixels of a cell at least, and of its letters, where there are not
-
-FONT = 11  # pixels of the letters where there are more
-
+MOST_CLASSES = 1000  # the most that are drawn or listed: more take seconds and gigabytes, and nothing can be seen
+MOST_NUMBERED = 20  # classes up to which each cell shows its number of images
+CELL = 12  # pixels of a cell of more classes: its row's name can be read beside it
+LONGEST_SIDE = 3000  # pixels of all cells in a row; where cells must be smaller than `CELL`, there are no names
+NUMBERED_CELL, NUMBERED_FONT = 32, 16  # least pixels of a cell with a number, and pixels of its letters
+FONT = 11  # pixels of the letters of more classes
 WIDEST_NAME = 150  # pixels of a class name
-
-# Shares of a class's images at which a cell takes the next shade, finer where mistakes are.
-SHADES = 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7
+SHADES = 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7  # shares of a class's images where the next shade begins
 
 # The shades: cividis, which looks the same to the colour-blind (Nuñez et al., 2018).
 COLOURS = "#d9dfea", "#b5c3d9", "#8da3c4", "#6a86ad", "#4b6a97", "#2f5080", "#173869", "#00224e"
@@ -45,29 +37,28 @@ COLOURS = "#d9dfea", "#b5c3d9", "#8da3c4", "#6a86ad", "#4b6a97", "#2f5080", "#17
 class ConfusionMatrix(OutsideSteps):
     """Draws for TensorBoard how many images of each class were taken for each: `confusion_matrix/val` and `/test`.
 
-    After training that of the validation in which most images were right, and after the test that of the test. From
-    the logits that are there anyway; over several processes, of the images of all. Of more than 1,000 classes there is
-    none.
+    After training it draws the validation with the most images right, and after the test the test, from the logits of
+    all processes. Of more than 1,000 classes nothing is drawn.
     """
 
     def __init__(self) -> None:
-        self._taken: list[Tensor] = []
+        self._answers: list[Tensor] = []  # label and prediction of each image, a tensor for each batch
         self._best: Tensor | None = None
         self._basis: Basis = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Find what is validated."""
+        """Note what is validated."""
         self._basis = basis(trainer, "val/accuracy", "max")
 
     def state_dict(self) -> dict[str, Any]:
-        """The best validation's, as the rows, columns and numbers of its cells, int64 `[n, 3]`."""
+        """The best matrix, as the rows, columns and numbers of its cells, int64 `[n, 3]`."""
         if self._best is None:
             return {}
         cells = torch.cat([self._best.nonzero(), self._best[self._best > 0][:, None]], dim=1)
         return {"classes": len(self._best), "cells": cells, "basis": self._basis}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from there, if further validations are of the same images."""
+        """Go on with the best matrix, if later validations are of the same images."""
         if not still_holds(state_dict.get("basis", {}), self._basis, "the choice of the best confusion matrix"):
             return
         rows, columns, numbers = state_dict["cells"].unbind(dim=1)
@@ -77,87 +68,62 @@ class ConfusionMatrix(OutsideSteps):
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count anew."""
-        self._taken = []
-
-    on_test_epoch_start = on_validation_epoch_start
+        self._answers = []
 
     def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *place: int
     ) -> None:
         """Note label and prediction of each image."""
         if isinstance(outputs, Tensor):
-            self._taken.append(torch.stack([batch[1], outputs.argmax(dim=1)]))
-
-    on_test_batch_end = on_validation_batch_end
+            self._answers.append(torch.stack([batch[1], outputs.argmax(dim=1)]))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keep the best."""
-        count = cast(Classifier, pl_module).num_classes
-        if trainer.state.fn == "fit" and not trainer.sanity_checking and count <= MOST_CLASSES:
-            confusion = self._confusion(trainer, count)
-            if self._best is None or confusion.trace() > self._best.trace():
-                self._best = confusion
+        """Keep the best matrix."""
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
+            return
+        confusion = self._confusion(trainer)
+        if confusion is not None and (self._best is None or confusion.trace() > self._best.trace()):
+            self._best = confusion
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw that of the best validation."""
-        if self._best is not None:
-            self._draw(trainer, cast(Classifier, pl_module).class_names, "val", self._best)
+        """Draw the best validation."""
+        self._draw(trainer, "val", self._best)
+
+    on_test_epoch_start, on_test_batch_end = on_validation_epoch_start, on_validation_batch_end
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw that of the test."""
-        classifier = cast(Classifier, pl_module)
-        if classifier.num_classes <= MOST_CLASSES:
-            self._draw(trainer, classifier.class_names, "test", self._confusion(trainer, classifier.num_classes))
+        """Draw the test."""
+        self._draw(trainer, "test", self._confusion(trainer))
 
-    def _confusion(self, trainer: Trainer, count: int) -> Tensor:
-        """Images of all processes by label and prediction, int64 `[K, K]`, on the CPU."""
-        labels, taken = torch.cat(self._taken, dim=1).cpu() if self._taken else torch.empty(2, 0, dtype=torch.long)
-        found = torch.bincount(labels * count + taken, minlength=count * count)
-        whole: Tensor = trainer.strategy.reduce(found.to(trainer.strategy.root_device), reduce_op="sum")
+    def _confusion(self, trainer: Trainer) -> Tensor | None:
+        """Images of all processes by label and prediction, int64 `[K, K]`, on the CPU; None of too many classes."""
+        count = cast(Classifier, trainer.lightning_module).num_classes
+        if count > MOST_CLASSES:
+            return None
+        labels, taken = torch.cat(self._answers, dim=1).cpu() if self._answers else torch.empty(2, 0, dtype=torch.long)
+        cells = torch.bincount(labels * count + taken, minlength=count * count)
+        whole: Tensor = trainer.strategy.reduce(cells.to(trainer.strategy.root_device), reduce_op="sum")
         return whole.cpu().view(count, count)
 
-    def _draw(self, trainer: Trainer, class_names: Sequence[str], split: str, confusion: Tensor) -> None:
-        write_to_tensorboard(
-            trainer,
-            lambda writer: writer.add_image(
-                f"confusion_matrix/{split}",
-                np.asarray(confusion_picture(confusion.numpy(), class_names)),
-                trainer.global_step,
-                dataformats="HWC",
-            ),
-        )
+    def _draw(self, trainer: Trainer, split: str, confusion: Tensor | None) -> None:
+        if confusion is not None:
+            names = cast(Classifier, trainer.lightning_module).class_names
+            write_picture(trainer, f"confusion_matrix/{split}", lambda: confusion_picture(confusion.numpy(), names))
 
 
 def shade_levels(confusion: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The shade of each cell, from 1 by its share of the row's images, or 0 where there is none.
-
-    Args:
-        confusion: Images by label and prediction, int64 `[K, K]`.
-
-    Returns:
-        int64 `[K, K]`.
-    """
+    """The shade of each cell `[K, K]`: 0 without images, else from 1 up by its share of the row's images."""
     shares = confusion / np.maximum(confusion.sum(axis=1), 1)[:, None]
     levels: NDArray[np.int64] = np.where(confusion > 0, np.digitize(shares, SHADES) + 1, 0)
     return levels
 
 
-def confusion_picture(confusion: NDArray[np.int64], class_names: Sequence[str]) -> Image.Image:
-    """Draw how many images of each class, in rows, were taken for each class, in columns.
+def confusion_picture(confusion: NDArray[np.int64], class_names: Sequence[str]) -> "Image":
+    """Draw a confusion matrix, int64 `[K, K]`: a row for each label, a column for each prediction."""
+    from PIL import Image, ImageDraw, ImageFont
 
-    Args:
-        confusion: int64 `[K, K]`.
-        class_names: `K` names.
+    from callbacks.tensorboard.image_grid import shortened
 
-    Returns:
-        RGB.
-    """
     count, numbered = len(class_names), len(class_names) <= MOST_NUMBERED
     font = ImageFont.load_default(NUMBERED_FONT if numbered else FONT)
     widest = int(font.getlength(f"{confusion.max():,}"))
@@ -173,21 +139,20 @@ def confusion_picture(confusion: NDArray[np.int64], class_names: Sequence[str]) 
     squares = palette[levels].repeat(cell, axis=0).repeat(cell, axis=1)
     if named:
         squares[cell - 1 :: cell] = squares[:, cell - 1 :: cell] = 235  # lines, to follow a row by
-    said = f"{int(np.trace(confusion)):,} of {int(confusion.sum()):,} right; rows: label, columns: prediction"
-    size = max(left + side, int(font.getlength(said))) + 8, top + side + 8
+    title = f"{int(np.trace(confusion)):,} of {int(confusion.sum()):,} right; rows: label, columns: prediction"
+    size = max(left + side, int(font.getlength(title))) + 8, top + side + 8
     canvas = Image.new("RGB", size, "white")
     canvas.paste(Image.fromarray(squares), (left, top))
     draw = ImageDraw.Draw(canvas)
     draw.rectangle((left - 1, top - 1, left + side, top + side), outline="#888888")
-    draw.text((4, 2), said, "black", font)
+    draw.text((4, 2), title, "black", font)
     for number, name in enumerate(names if named else ()):
         draw.text((left - 6, top + (number + 0.5) * cell), name, "black", font, anchor="rm")
         upright = Image.new("RGB", (margin - 2, cell), "white")
         ImageDraw.Draw(upright).text((6, cell / 2), name, "black", font, anchor="lm")
         canvas.paste(upright.rotate(90, expand=True), (left + number * cell, line))
-    if numbered:
-        for row, column in np.argwhere(confusion):
-            place = left + (column + 0.5) * cell, top + (row + 0.5) * cell
-            ink = "white" if levels[row, column] > len(SHADES) // 2 else "black"
-            draw.text(place, f"{confusion[row, column]:,}", ink, font, anchor="mm")
+    for row, column in np.argwhere(confusion) if numbered else ():
+        place = left + (column + 0.5) * cell, top + (row + 0.5) * cell
+        ink = "white" if levels[row, column] > len(SHADES) // 2 else "black"
+        draw.text(place, f"{confusion[row, column]:,}", ink, font, anchor="mm")
     return canvas

@@ -1,5 +1,6 @@
 """Training and validation in one chart."""
 
+from operator import methodcaller
 from typing import cast
 
 from lightning.pytorch import LightningModule, Trainer
@@ -17,4 +18,4 @@ class CustomScalars(OutsideSteps):
         names = cast(Classifier, pl_module).val_metrics.names
         charts = {name.replace("_", " "): ["Multiline", [f"train/{name}", f"val/{name}"]] for name in names}
         layout = {"training and validation": charts}
-        write_to_tensorboard(trainer, lambda writer: writer.add_custom_scalars(layout), at_start=True)
+        write_to_tensorboard(trainer, methodcaller("add_custom_scalars", layout), at_start=True)

@@ -2,18 +2,15 @@
 
 import inspect
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import lightning.pytorch.loggers
 from lightning.pytorch import LightningModule, Trainer
-from tensorboard.compat.proto.event_pb2 import Event
-from tensorboard.summary.writer.record_writer import RecordWriter
-from torch.utils.tensorboard.summary import hparams
 
-from callbacks.curves import SETTINGS, CSVLogger
+from callbacks.curves import SETTINGS, CSVLogger, TensorBoardLogger
 from callbacks.run.outside_steps import OutsideSteps
 from callbacks.run.run_record import RunRecord
 from callbacks.tensorboard.board import write_to_tensorboard
@@ -21,6 +18,9 @@ from core.durable_file import replacing
 from models.classifier import Classifier
 from models.serialization.class_path import find_class
 from models.serialization.constructor import is_default, parameter
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 Value = str | bool | int | float
 
@@ -30,34 +30,32 @@ TRAINER = (
     *("gradient_clip_val", "gradient_clip_algorithm", "sync_batchnorm"),
 )
 
-CALLBACKS = ("weight_average", "early_stopping", "feature_cache")  # callbacks that do
+CALLBACKS = ("weight_average", "early_stopping", "feature_cache")  # callbacks that decide what is learnt
 
 
 class Hyperparameters(OutsideSteps):
-    """Fills TensorBoard's HParams tab; other loggers are given the whole configuration.
+    """Fills TensorBoard's HParams tab, by which runs are sorted by settings and figures.
 
-    The tab holds what a run was asked for, and its figures, so that runs are sorted by either.
+    The settings are the part of the configuration that decides what is learnt, under the names of the flags: seed,
+    precision and batch size; network, optimizer, schedule, loss and averaging with all their numbers; and every
+    argument of these, of data, Trainer and early stopping that is not its default, but no paths. The figures are the
+    last of each curve, and `best/<figure>`, by which checkpoints are chosen, after training.
 
-    What it was asked for is that part of the configuration which decides what is learnt, under the names of the flags:
-    seed, precision, batch size; network, optimizer, schedule, loss and averaging with all their numbers; and of these,
-    data, Trainer and early stopping whatever is not its constructor's default, but no paths. The figures are the last
-    of each curve, among them `best/<figure>`, which is logged after training: that by which checkpoints are chosen.
-
-    A run that is taken up has the settings that it goes on with.
+    A resumed run has the settings that it goes on with. Loggers of other kinds are given the whole configuration.
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write the settings, into a file read before all others: not every reader comes back to an older one."""
-        records = [callback for callback in _callbacks(trainer) if isinstance(callback, RunRecord)]
-        if stage != "fit" or not records or not trainer.is_global_zero:
+        callbacks = trainer.callbacks  # type: ignore[attr-defined]  # the Trainer declares none
+        record = next((callback for callback in callbacks if isinstance(callback, RunRecord)), None)
+        if stage != "fit" or record is None or not trainer.is_global_zero:
             return
-        settings = hyperparameters(records[0].config, str(trainer.precision), trainer.world_size)
-        _, start, _ = hparams(settings, {})  # type: ignore[no-untyped-call]
         for logger in trainer.loggers:
-            if isinstance(logger, lightning.pytorch.loggers.TensorBoardLogger):
-                _write_alone(Path(logger.log_dir) / SETTINGS, start)
+            if isinstance(logger, TensorBoardLogger | lightning.pytorch.loggers.TensorBoardLogger):
+                settings = hyperparameters(record.config, str(trainer.precision), trainer.world_size)
+                _write_start(Path(str(logger.log_dir)) / SETTINGS, settings)
             elif not isinstance(logger, CSVLogger):
-                logger.log_hyperparams(records[0].config)
+                logger.log_hyperparams(record.config)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the best figure."""
@@ -69,8 +67,7 @@ class Hyperparameters(OutsideSteps):
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say that the run is over."""
-        _, _, end = hparams({}, {})  # type: ignore[no-untyped-call]
-        write_to_tensorboard(trainer, lambda writer: writer._get_file_writer().add_summary(end))  # type: ignore[no-untyped-call]
+        write_to_tensorboard(trainer, _write_end)
 
 
 def hyperparameters(config: Mapping[str, Any], precision: str, processes: int) -> dict[str, Value]:
@@ -91,7 +88,7 @@ def hyperparameters(config: Mapping[str, Any], precision: str, processes: int) -
 
 
 def _settings(key: str, value: Any, default: Any = None, *, numbers: bool = True) -> dict[str, Value]:
-    """What there is to be told of an argument: nothing if it is its default, unless it is a class, or a number."""
+    """The settings of an argument: none if it is its default, unless it is a class or, where asked for, a number."""
     if isinstance(value, Mapping) and (class_ := find_class(value.get("class_path"))):
         return {key: class_.__name__, **_arguments(key, class_, value.get("init_args") or {}, numbers)}
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -128,15 +125,24 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-def _callbacks(trainer: Trainer) -> Iterator[Any]:
-    yield from trainer.callbacks  # type: ignore[attr-defined]  # the Trainer declares none
+def _write_start(file: Path, settings: dict[str, Value]) -> None:
+    """Write an events file with settings whole or, without space, not at all."""
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.summary.writer.record_writer import RecordWriter
+    from torch.utils.tensorboard.summary import hparams
 
-
-def _write_alone(file: Path, summary: Any) -> None:
-    """Write an events file whole or, without space, not at all."""
+    _, start, _ = hparams(settings, {})  # type: ignore[no-untyped-call]
     with suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
         with replacing(file) as part, part.open("wb") as opened:
             records = RecordWriter(opened)
-            for content in ({"file_version": "brain.Event:2"}, {"summary": summary}):
+            for content in ({"file_version": "brain.Event:2"}, {"summary": start}):
                 records.write(Event(wall_time=time.time(), **content).SerializeToString())
+
+
+def _write_end(writer: "SummaryWriter") -> None:
+    from torch.utils.tensorboard.summary import hparams
+
+    _, _, end = hparams({}, {})  # type: ignore[no-untyped-call]
+    if writer.file_writer is not None:
+        writer.file_writer.add_summary(end)  # type: ignore[no-untyped-call]

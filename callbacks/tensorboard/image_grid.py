@@ -11,23 +11,20 @@ from torch import Tensor
 
 from core.names import escape_name
 
-TILE = 96  # pixels that a tile's longer side has at least; it has less than twice as many
-
+TILE = 96  # least pixels of a tile's longer side, which has fewer than twice as many
 GAP = 8  # pixels between tiles and around them
-
 FONT_SIZE, LINE_HEIGHT = 12, 15  # pixels of a caption's letters, and from one line to the next
-
-BACKGROUND = (235, 235, 235)  # tells the edges of white images and of black ones
+BACKGROUND = (235, 235, 235)  # shows the edges of white images and of black ones
 
 
 def image_grid(images: Tensor, captions: Sequence[str], columns: int = 8) -> Image.Image:
     """Lay images out in rows, each with its caption below.
 
-    Small images are enlarged by a whole factor, pixel by pixel; of large ones, squares of pixels are averaged. Nothing
-    is resampled between pixels, so that what is seen is what is there.
+    Small images are enlarged by a whole factor, pixel by pixel; large ones are reduced by averaging squares of pixels.
+    Nothing is interpolated.
 
     Args:
-        images: uint8, or float in [0, 1], `[B, C, H, W]`; shown as `as_rgb` gives them.
+        images: uint8, or float in [0, 1], `[B, C, H, W]`, for `as_rgb`.
         captions: `B` texts of one or more lines; a line too long for its tile is shortened in its middle.
         columns: Images in a row.
 
@@ -64,13 +61,9 @@ def image_grid(images: Tensor, captions: Sequence[str], columns: int = 8) -> Ima
 
 
 def as_rgb(images: Tensor) -> Tensor:
-    """Images as they are shown: one or two channels as grey levels of the first, more as those of the first three.
+    """Images as uint8 `[B, 3, H, W]` on the CPU: of one or two channels, the first as grey; of more, the first three.
 
-    Args:
-        images: uint8, or float in [0, 1], `[B, C, H, W]`.
-
-    Returns:
-        uint8 `[B, 3, H, W]`, on the CPU.
+    The images are uint8, or float in [0, 1], `[B, C, H, W]`.
     """
     images = images.detach().cpu()
     if images.is_floating_point():
@@ -79,15 +72,12 @@ def as_rgb(images: Tensor) -> Tensor:
 
 
 def picture(image: Tensor) -> Image.Image:
-    """An image uint8 `[3, H, W]` as a picture, RGB."""
+    """An image uint8 `[3, H, W]` as a picture."""
     return Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
 
 
 def shortened(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """The text, with as much left out as makes it no wider than so many pixels.
-
-    In its middle, because names that begin alike often differ at their end, and weights stand there.
-    """
+    """Shorten a text in its middle to so many pixels: names that begin alike often differ at their end."""
     short, kept = text, len(text)
     while kept and font.getlength(short) > width:
         kept -= 1

@@ -19,10 +19,10 @@ from models.classifier import Classifier
 
 
 class ModelGraph(OutsideSteps):
-    """Writes the network's graph for TensorBoard: its layers, and the shapes of what goes from one to the next.
+    """Writes the network's graph for TensorBoard: its layers, and the shapes of their outputs.
 
-    A network that cannot be traced has none. It is traced on one black image, in evaluation mode: neither weights nor
-    statistics nor random numbers of the training change.
+    The network is traced on one black image, in evaluation mode: weights, statistics and random numbers of the training
+    stay as they are. A network that cannot be traced has no graph.
     """
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -41,21 +41,13 @@ class ModelGraph(OutsideSteps):
 
 
 def trace(network: nn.Module, preprocessing: Mapping[str, Any]) -> tuple[nn.Module, Tensor] | None:
-    """Follow an image through a network.
-
-    Args:
-        network: Any; it is left as it is.
-        preprocessing: `channels` and `image_size` of the image, C and [H, W].
-
-    Returns:
-        The traced network and the image, `[1, C, H, W]`; None if it cannot be traced.
-    """
+    """A copy of a network, traced, and the image `[1, C, H, W]` that it was traced on; None if it cannot be traced."""
     if not {"channels", "image_size"} <= preprocessing.keys():
         return None
     # Modes, statistics and compilation belong to the copy; the weights, which tracing does not touch, are shared.
     weights = {id(parameter): parameter for parameter in network.parameters()}
     with suppress(Exception), warnings.catch_warnings(), redirect_stdout(StringIO()), isolate_rng(), torch.no_grad():
-        warnings.simplefilter("ignore")  # of what depends on the image, and that tracing is of another time
+        warnings.simplefilter("ignore")  # of branches that depend on the image, and that tracing is deprecated
         copied = copy.deepcopy(network, dict(weights)).eval()
         first = next((weight for weight in weights.values() if weight.is_floating_point()), torch.empty(0))
         image = first.new_zeros(1, preprocessing["channels"], *preprocessing["image_size"])

@@ -1,36 +1,34 @@
-"""A look at what the network is about to be trained on."""
+"""The first batch of a training, as the network sees it."""
 
 from collections.abc import Sequence
-from typing import Any
+from operator import methodcaller
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
-from PIL import Image
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
-from callbacks.tensorboard.board import write_to_tensorboard
-from callbacks.tensorboard.image_grid import image_grid
+from callbacks.tensorboard.board import write_picture, write_to_tensorboard
 from core.names import in_markdown
 from datamodules.base import ImageDataModule
 from datamodules.batching.normalization import unnormalised
 from datamodules.batching.transform import Batch
 
-LONGEST_TABLE = 50  # classes up to which all are listed
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
+LONGEST_TABLE = 50  # classes up to which all are listed
 ENDS = 10  # classes listed of the largest and of the smallest where there are more
 
 
 class Preview(Callback):
-    """Puts the first batch of a run into TensorBoard, as the network sees it, and the number of images of each class.
+    """Shows the first batch of a run in TensorBoard, as the network sees it, and the number of images of each class.
 
-    Writes the image `preview/train` and the text `preview/classes` at step 0 of every TensorBoard logger; nothing when
-    a run is taken up in its middle, and nothing without an `ImageDataModule`. Draws no random numbers: training with
-    and without it is the same.
+    Writes the image `preview/train` and the text `preview/classes` at step 0; nothing when a run is resumed, and
+    nothing without an `ImageDataModule`. Draws no random numbers: training is the same without it.
 
     Args:
-        max_images: Images to show, of those in the batch.
+        max_images: Images to show of the batch.
 
     Raises:
         ValueError: If `max_images` is not positive.
@@ -48,28 +46,20 @@ class Preview(Callback):
         data = getattr(trainer, "datamodule", None)
         if not isinstance(data, ImageDataModule):
             return
-
-        def write(writer: SummaryWriter) -> None:
-            if "train" not in data.replaced:  # of features there is no picture to show
-                grid = np.asarray(batch_picture(batch, data, self.max_images))
-                writer.add_image("preview/train", grid, 0, dataformats="HWC")
-            writer.add_text("preview/classes", class_table(data.class_names, data.class_counts, data.epoch_counts), 0)
-
-        write_to_tensorboard(trainer, write)
+        if "train" not in data.replaced:  # features are no picture
+            write_picture(trainer, "preview/train", lambda: batch_picture(batch, data, self.max_images))
+        table = class_table(data.class_names, data.class_counts, data.epoch_counts)
+        write_to_tensorboard(trainer, methodcaller("add_text", "preview/classes", table, 0))
 
 
-def batch_picture(batch: Batch, data: ImageDataModule, max_images: int) -> Image.Image:
-    """Draw a batch as the network sees it, with class names.
+def batch_picture(batch: Batch, data: ImageDataModule, max_images: int) -> "Image":
+    """Draw the first images of a batch of `data` as the network sees them, with class names.
 
-    Args:
-        batch: Normalised images, float `[B, C, H, W]`, and labels, int64 `[B]` or, of mixed images, probabilities
-            `[B, K]`.
-        data: Whose batch it is.
-        max_images: Images to show, of those in the batch.
-
-    Returns:
-        The picture, RGB.
+    The batch is normalised images, float `[B, C, H, W]`, and labels, int64 `[B]` or, of mixed images, probabilities
+    `[B, K]`.
     """
+    from callbacks.tensorboard.image_grid import image_grid
+
     images, labels = (part[:max_images].detach().cpu() for part in batch)
     assert data.mean is not None, "setup comes before"
     assert data.std is not None, "setup comes before"
@@ -78,10 +68,6 @@ def batch_picture(batch: Batch, data: ImageDataModule, max_images: int) -> Image
 
 def captions(labels: Tensor, class_names: Sequence[str]) -> list[str]:
     r"""Name the class of each image, or the two largest parts of a mixed one, on two lines.
-
-    Args:
-        labels: int64 `[B]`, or probabilities, float `[B, K]`.
-        class_names: `K` names.
 
     Example:
         >>> import torch

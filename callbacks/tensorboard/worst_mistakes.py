@@ -1,19 +1,17 @@
 """The mistakes of the test that the network was most certain of.
 
-Shapes: a batch of `B` images with `C` channels, `H` rows and `W` columns; `K` classes; `n` mistakes.
+Shapes: a batch of `B` images with `C` channels, `H` rows and `W` columns; `K` classes; `n` images.
 """
 
 from collections.abc import Sequence
 from typing import Any, cast
 
-import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from callbacks.run.outside_steps import OutsideSteps
-from callbacks.tensorboard.board import write_to_tensorboard
-from callbacks.tensorboard.image_grid import image_grid
+from callbacks.tensorboard.board import write_picture
 from datamodules.batching.normalization import unnormalised
 from models.classifier import Classifier
 
@@ -25,8 +23,7 @@ Mistakes = tuple[Tensor, Tensor, Tensor]
 class WorstMistakes(OutsideSteps):
     """Draws for TensorBoard, as `worst_mistakes/test`, the test images whose wrong class was most probable.
 
-    Under each stand the class predicted, the label, and the probability of both. From the logits that are there
-    anyway; over several processes, the worst of all.
+    Each is captioned by the class predicted, the label, and the probability of both, from the logits of all processes.
 
     Args:
         max_images: Images to show.
@@ -46,59 +43,39 @@ class WorstMistakes(OutsideSteps):
         self._worst = None
 
     def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *place: int
     ) -> None:
         """Keep the worst of this batch and those before, without waiting for the device."""
         images, labels = batch
-        if self._worst is None:  # as many in each process, whatever there is
-            device = images.device
-            nothing = torch.full((self.max_images, 2), -1.0, device=device)
+        if self._worst is None:  # equally many in each process
+            nothing = torch.full((self.max_images, 2), -1.0, device=images.device)
             self._worst = images.new_zeros(self.max_images, *images.shape[1:]), nothing.long(), nothing
         if isinstance(outputs, Tensor):
-            found = mistakes(images, labels, outputs)
-            self._worst = worst([torch.cat(both) for both in zip(self._worst, found, strict=True)], self.max_images)
+            parts = zip(self._worst, mistakes(images, labels, outputs), strict=True)
+            self._worst = worst([torch.cat(pair) for pair in parts], self.max_images)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw them, if there is a mistake."""
         if self._worst is None:
             return
-        found = [_of_all_processes(part, trainer.world_size) for part in self._worst]
-        images, classes, probabilities = (part.cpu() for part in worst(found, self.max_images))
-        self._worst = None
+        parts, self._worst = [cast(Tensor, pl_module.all_gather(part)) for part in self._worst], None
+        if trainer.world_size > 1:
+            parts = [part.flatten(0, 1) for part in parts]
+        images, classes, probabilities = (part.cpu() for part in worst(parts, self.max_images))
         if not (wrong := probabilities[:, 0] >= 0).any():
             return
         classifier = cast(Classifier, pl_module)
         mean, std = (classifier.preprocessing.get(name) for name in ("mean", "std"))
         shown = unnormalised(images, mean, std) if mean and std else images.clamp(0, 1)
         texts = captions(classes[wrong], probabilities[wrong], classifier.class_names)
-        write_to_tensorboard(
-            trainer,
-            lambda writer: writer.add_image(
-                "worst_mistakes/test",
-                np.asarray(image_grid(shown[wrong], texts)),
-                trainer.global_step,
-                dataformats="HWC",
-            ),
-        )
+
+        from callbacks.tensorboard.image_grid import image_grid
+
+        write_picture(trainer, "worst_mistakes/test", lambda: image_grid(shown[wrong], texts))
 
 
 def mistakes(images: Tensor, labels: Tensor, logits: Tensor) -> Mistakes:
-    """What is kept of a batch.
-
-    Args:
-        images: float `[B, C, H, W]`.
-        labels: int64 `[B]`.
-        logits: float `[B, K]`.
-
-    Returns:
-        A row for each image.
-    """
+    """A row for each image of a batch: images `[B, C, H, W]`, labels int64 `[B]`, logits float `[B, K]`."""
     probabilities = logits.float().softmax(dim=1)
     best, predicted = probabilities.max(dim=1)
     own = probabilities.gather(1, labels[:, None])[:, 0]
@@ -106,29 +83,15 @@ def mistakes(images: Tensor, labels: Tensor, logits: Tensor) -> Mistakes:
     return images, torch.stack([predicted, labels], dim=1), torch.stack([certain, own], dim=1)
 
 
-def worst(found: Sequence[Tensor], most: int) -> Mistakes:
-    """Those whose wrong class is the most probable, the first of equals first."""
-    order = found[2][:, 0].argsort(descending=True, stable=True)[:most]
-    images, classes, probabilities = (part[order] for part in found)
+def worst(parts: Sequence[Tensor], most: int) -> Mistakes:
+    """The rows whose wrong class is the most probable, the first of equals first."""
+    order = parts[2][:, 0].argsort(descending=True, stable=True)[:most]
+    images, classes, probabilities = (part[order] for part in parts)
     return images, classes, probabilities
 
 
-def _of_all_processes(part: Tensor, processes: int) -> Tensor:
-    """Rows of each process, which has as many as any other, under those of the one before."""
-    if processes == 1:
-        return part
-    parts = [torch.empty_like(part) for _ in range(processes)]
-    torch.distributed.all_gather(parts, part.contiguous())
-    return torch.cat(parts)
-
-
 def captions(classes: Tensor, probabilities: Tensor, class_names: Sequence[str]) -> list[str]:
-    r"""Say what each image was taken for and what it is.
-
-    Args:
-        classes: Prediction and label, int64 `[n, 2]`.
-        probabilities: Of both, float `[n, 2]`.
-        class_names: `K` names.
+    r"""Name prediction and label of each image, with their probabilities.
 
     Example:
         >>> captions(torch.tensor([[1, 0]]), torch.tensor([[0.971, 0.02]]), ["cat", "dog"])

@@ -12,7 +12,7 @@ from typing import Any
 from lightning.pytorch import Trainer
 
 from callbacks.run.migration import migrate_config
-from callbacks.run.origin import read_restarts
+from callbacks.run.restarts import read_restarts
 from callbacks.run.run_folder import CONFIG
 from core.names import distinct_names
 from core.plain_data import read_json

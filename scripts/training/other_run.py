@@ -3,7 +3,6 @@
 import argparse
 from pathlib import Path
 
-from callbacks.run.origin import repeated_run
 from callbacks.run.run_folder import CONFIG, newest_run
 from core.user_error import UserError
 from scripts.command.expansion import to_path
@@ -43,7 +42,7 @@ class OtherRun:
                     f"{self.resumed} is no folder of a run: it has no {CONFIG}; give one such as "
                     "runs/EXPERIMENT/DATE-TIME."
                 )
-            self.original = repeated_run(self.resumed)
+            self._find_original(self.resumed)
 
     @property
     def is_newest(self) -> bool:
@@ -53,7 +52,12 @@ class OtherRun:
     def choose_newest(self, experiment: Path) -> None:
         """Go on with the newest run of an experiment."""
         self.resumed = newest_run(experiment)
-        self.original = repeated_run(self.resumed)
+        self._find_original(self.resumed)
+
+    def _find_original(self, run: Path) -> None:
+        from callbacks.run.restarts import repeated_run
+
+        self.original = repeated_run(run)
 
     @property
     def config_file(self) -> Path | None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from callbacks.checkpoint import LAST
-from callbacks.run.origin import differences, flat, read_origin, read_restarts, sentences
+from callbacks.run.restarts import differences, flat, read_origin, read_restarts, sentences
 from callbacks.run.run_folder import CHECKPOINTS, CONFIG, RESULTS, is_tested, read_results
 from core.names import escape_name
 from core.user_error import UserError

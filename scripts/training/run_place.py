@@ -5,16 +5,16 @@ from shutil import rmtree
 
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
-from callbacks.checkpoint import refuse_small_disk
+from callbacks.checkpoint import check_space
 from callbacks.curves import cut_curves
 from callbacks.run.run_folder import (
     CHECKPOINTS,
     CONFIG,
     agree_on_run_folder,
+    check_links,
     hold,
     put_back,
     read_records,
-    refuse_links,
 )
 from core.durable_file import remove_leftovers
 from models.serialization.checkpoint import newest_checkpoint, read_checkpoint
@@ -35,7 +35,7 @@ class RunPlace:
         self._records: dict[Path, bytes] | None = None
         self._is_first: bool = rank_zero_only.rank == 0  # type: ignore[attr-defined]  # which Lightning sets
         if self._is_first:
-            refuse_links(self.folder)
+            check_links(self.folder)
             hold(self.folder)
             self._records = read_records(self.folder)
 
@@ -49,7 +49,7 @@ class RunPlace:
         if self._records is not None and not self.is_new:
             size = checkpoint.stat().st_size if checkpoint else 0
             # Before anything is changed, and with room to put the records back.
-            refuse_small_disk(checkpoints, size + sum(map(len, self._records.values())))
+            check_space(checkpoints, size + sum(map(len, self._records.values())))
             reached = read_checkpoint(checkpoint) if checkpoint else {}
             self.step = reached.get("global_step", 0)
             cut_curves(self.folder, reached.get("curves", {}))

@@ -21,10 +21,9 @@ from typing import Any
 from rich import get_console
 from rich.table import Table
 
-from callbacks.run import torchrun
 from callbacks.run.interruption import Stopped, heeded
 from callbacks.run.migration import migrate_config
-from callbacks.run.origin import read_origin
+from callbacks.run.restarts import read_origin
 from callbacks.run.run_folder import CONFIG, is_tested, order_of_start, read_results, wait_until_left
 from core.names import escape_name
 from core.plain_data import parse_yaml
@@ -80,7 +79,7 @@ def train_seeds_and_tell(args: Sequence[str], plan: Callable[[Sequence[str]], Pl
                 f"--seeds and {flag} are given: --seeds begins a run for each seed and goes on with those of its own "
                 f"that were broken off, {flag} is about one run; leave one of them out."
             )
-    if torchrun.has_started_this() or os.environ.get("SLURM_STEP_NUM_TASKS", "1") != "1":
+    if "TORCHELASTIC_RUN_ID" in os.environ or os.environ.get("SLURM_STEP_NUM_TASKS", "1") != "1":
         raise UserError(
             "--seeds starts the processes of each seed itself; give it to one process and --trainer.devices to the "
             "Trainer, or start each seed with --seed_everything."

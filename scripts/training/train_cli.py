@@ -1,6 +1,5 @@
 """The command line of a training: the constructors' signatures are its configuration."""
 
-import os
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -21,10 +20,9 @@ from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.trainer import Trainer
 
 from callbacks.curves import Curves
-from callbacks.run import slurm, torchrun
 from callbacks.run.interruption import Interruption, Stopped
 from callbacks.run.peers import let_come_together
-from callbacks.run.run_folder import CHECKPOINTS, CONFIG
+from callbacks.run.run_folder import CHECKPOINTS, CONFIG, current_job
 from callbacks.run.run_record import RunRecord
 from core.durable_file import NO_SPACE
 from core.names import some_of
@@ -181,7 +179,7 @@ class TrainCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Check the configuration, record it as it was asked for, and give the run its folder."""
         config = self.config
-        slurm.refuse_unknown_tasks()
+        self.job = current_job()
         if self.stage == "fit":
             self._check_fit(config)
         elif not config.ckpt_path:
@@ -331,13 +329,11 @@ class TrainCLI(LightningCLI):
         return choose_precision(self.model.network, self.datamodule.image_shape, device)
 
     def _check_processes(self, trainer: Trainer) -> None:
-        by_torchrun = torchrun.has_started_this()
-        started = int(os.environ["WORLD_SIZE"]) if by_torchrun else slurm.tasks()
-        if started > 1 and started != trainer.world_size:
+        job = self.job
+        if job and job.processes > 1 and job.processes != trainer.world_size:
             raise UserError(
-                f"{started} processes were started together by {'torchrun' if by_torchrun else 'SLURM'}, but the "
-                f"Trainer is for {trainer.world_size}: give --trainer.devices as many as start on each node, or start "
-                "one."
+                f"{job.processes} processes were started together by {job.scheduler}, but the Trainer is for "
+                f"{trainer.world_size}: give --trainer.devices as many as start on each node, or start one."
             )
         on_cpu = trainer.strategy.root_device.type == "cpu"
         if self.config.trainer.sync_batchnorm and trainer.world_size > 1 and on_cpu:
@@ -383,5 +379,5 @@ class TrainCLI(LightningCLI):
         else:
             print(f"{what} before training has begun; start again")
             rmtree(self.folder, ignore_errors=True)
-        if isinstance(end, Stopped) and end.signal == SIGUSR1 and slurm.job():
-            slurm.queue_again()
+        if isinstance(end, Stopped) and end.signal == SIGUSR1 and self.job:
+            self.job.queue_again()

@@ -131,8 +131,6 @@ def test_a_folder_that_takes_no_checkpoint_is_refused_before_the_first_step(
         (),
         ("--weight_average=callbacks.ema.EMA",),
         ("--weight_average=callbacks.swa.SWA", "--weight_average.start=0"),
-        ("--finite_guard.on_nan=rollback",),
-        ("--weight_average=callbacks.ema.EMA", "--finite_guard.on_nan=rollback"),
     ],
 )
 def test_the_folder_is_tried_with_the_size_that_the_checkpoint_has(
@@ -140,7 +138,6 @@ def test_the_folder_is_tried_with_the_size_that_the_checkpoint_has(
 ) -> None:
     sizes: list[int] = []
     monkeypatch.setattr("callbacks.checkpoint._take_space", lambda path, size: sizes.append(size))
-    monkeypatch.setattr("callbacks.finite_guard.ROLLBACK_STEPS", 2)
     run = train(*SHORT, "--trainer.max_epochs=1", *flags)
     assert sizes == [pytest.approx(run.last.stat().st_size, rel=0.1)]
 

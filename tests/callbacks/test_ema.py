@@ -57,8 +57,8 @@ def test_equals_the_formula(digits: Digits, tmp_path: Path, decay: float, accumu
 
 def test_half_life_and_warm_up_are_as_documented() -> None:
     ema = EMA(0.999)
-    assert ema.share(0) == pytest.approx(1 - 2 / 11)
-    assert ema.share(8_988) > 1 - 0.999 == pytest.approx(ema.share(8_990))
+    assert ema.decay_after(0) == 2 / 11
+    assert ema.decay_after(8_988) < 0.999 == ema.decay_after(8_990)
     assert pytest.approx(0.5, abs=1e-3) == 0.999**693
     assert pytest.approx(0.5, abs=1e-3) == 0.99**69
 

@@ -11,8 +11,9 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from torch.optim import Optimizer
 
+from callbacks.checkpoint import Checkpoint
 from callbacks.ema import EMA
-from callbacks.finite_guard import MOST_IN_A_ROW, ROLLBACK_STEPS, FiniteGuard
+from callbacks.finite_guard import MOST_IN_A_ROW, FiniteGuard
 from datamodules.digits import Digits
 from models.classifier import Classifier
 from models.convnet import ConvNet
@@ -177,13 +178,13 @@ def test_a_gradient_that_is_not_finite_is_left_out_though_the_loss_is_finite(dig
     assert guard.nonfinite_steps == 1
 
 
-def test_rollback_goes_back_to_the_last_good_state_and_on_with_other_data(digits: Digits, tmp_path: Path) -> None:
-    digits.batch_size = 8  # 162 batches an epoch
+def test_rollback_goes_back_to_the_last_checkpoint_and_on_with_other_data(digits: Digits, tmp_path: Path) -> None:
     guard, losses = FiniteGuard("rollback"), Losses()
-    classifier = fit(digits, tmp_path, guard, Poison((50, 120)), losses)
-    assert torch.equal(losses.weights[51], losses.weights[0])
-    assert torch.equal(losses.weights[121], losses.weights[ROLLBACK_STEPS])
-    assert not torch.equal(losses.weights[122], losses.weights[101])
+    saving = {"max_epochs": 2, "enable_checkpointing": True}
+    classifier = fit(digits, tmp_path, guard, Poison((5, 30)), losses, Checkpoint(), **saving)
+    assert torch.equal(losses.weights[6], losses.weights[5]), "there is no checkpoint yet"
+    assert torch.equal(losses.weights[31], losses.weights[21])
+    assert not torch.equal(losses.weights[32], losses.weights[22])
     assert guard.nonfinite_steps == 2
     assert_finite(classifier.state_dict())
 
@@ -193,26 +194,33 @@ class Averages(EMA):
 
     def __init__(self) -> None:
         super().__init__()
-        self.noted: list[dict[str, Any]] = []
+        self.noted: list[tuple[int, Tensor]] = []
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        self.noted.append(self.snapshot())
+        assert self._average is not None
+        values = torch.cat([value.double().flatten() for value in self._average.values()])
+        self.noted.append((self.updates, values))
 
 
 def test_rollback_goes_back_with_the_average_too(digits: Digits, tmp_path: Path) -> None:
-    digits.batch_size = 8
     averages = Averages()
-    fit(digits, tmp_path, FiniteGuard("rollback"), Poison((120,)), averages)
-    back, before, good = (averages.noted[step] for step in (121, 120, ROLLBACK_STEPS))
-    assert back["updates"] == good["updates"] + 1  # of the weights that were gone back to
-    assert before["updates"] == 120
-    drift = [
-        float(
-            sum((value - other).double().norm() for value, other in zip(state["average"], good["average"], strict=True))
-        )
-        for state in (back, before)
-    ]
-    assert drift[0] < drift[1] / 5
+    saving = {"max_epochs": 2, "enable_checkpointing": True}
+    fit(digits, tmp_path, FiniteGuard("rollback"), Poison((40,)), averages, Checkpoint(), **saving)
+    (updates, back), (updates_before, before), (updates_saved, saved) = (averages.noted[step] for step in (41, 40, 21))
+    assert updates == updates_saved + 1  # of the weights that were gone back to
+    assert updates_before == 40
+    assert (back - saved).norm() < (before - saved).norm() / 5
+
+
+def test_rollback_needs_checkpoints(refused: Callable[..., str], tmp_path: Path, data_root: Path) -> None:
+    flags = ("--finite_guard.on_nan=rollback", "--checkpoint=null", "--runs", tmp_path, "--data.root", data_root)
+    assert "no checkpoint is written to go back to; leave out --checkpoint null" in refused("fit", *flags)
+
+
+def test_earlier_checkpoints_held_a_state_to_go_back_to() -> None:
+    guard = FiniteGuard("rollback")
+    guard.load_state_dict({"nonfinite_steps": 2, "in_a_row": 0, "good": {"step": 100}})
+    assert guard.nonfinite_steps == 2
 
 
 def test_nothing_but_such_steps_stops_in_any_case(digits: Digits, tmp_path: Path) -> None:
@@ -257,17 +265,27 @@ class Save(Callback):
 
 @pytest.mark.any_device
 @fused
-@pytest.mark.parametrize("on_nan", ["skip", "rollback"])
-def test_a_resumed_run_is_the_unbroken_one(train: Callable[..., Run], on_nan: str, fused: bool) -> None:
+def test_a_resumed_run_is_the_unbroken_one(train: Callable[..., Run], fused: bool) -> None:
     # The checkpoint is that of a step that was left out.
     callbacks = with_poison(3, 8, 10)[:-1] + f', {{"class_path": "{__name__}.Save"}}]'
     fused_flag = f"--model.optimizer.fused={json.dumps(fused)}"
-    whole = train(*SHORT, f"--finite_guard.on_nan={on_nan}", callbacks, fused_flag)
+    whole = train(*SHORT, "--finite_guard.on_nan=skip", callbacks, fused_flag)
     assert whole.results["metrics"]["train/nonfinite_steps"] == 3
-    second = train("--ckpt_path", str(whole.folder / "middle.ckpt"))
+    assert_same_end(whole, train("--ckpt_path", str(whole.folder / "middle.ckpt")))
+
+
+def test_a_run_resumed_from_a_checkpoint_goes_back_to_it_as_the_unbroken_one_does(
+    train: Callable[..., Run], resume: Callable[..., Run]
+) -> None:
+    flags = (*SHORT, "--finite_guard.on_nan=rollback", with_poison(3, 8, 10), "--model.scheduler=null")
+    whole, first = train(*flags), train(*flags, "--trainer.max_epochs=1")
+    assert_same_end(whole, resume(first, "--trainer.max_epochs=3"))
+
+
+def assert_same_end(whole: Run, resumed: Run) -> None:
     for name, value in whole.checkpoint["state_dict"].items():
-        assert torch.equal(value, second.checkpoint["state_dict"][name])
-    assert second.results["metrics"] == whole.results["metrics"]
+        assert torch.equal(value, resumed.checkpoint["state_dict"][name])
+    assert resumed.results["metrics"] == whole.results["metrics"]
 
 
 def test_the_averages_stay_finite(train: Callable[..., Run]) -> None:

@@ -127,7 +127,7 @@ def inject(fault: Fault) -> None:
         case "in a test batch":
             before(Classifier, "test_step")
         case "between batches":
-            before(callbacks.run.safe_points, "_call_safe_point")
+            before(callbacks.run.safe_points, "call_safe_point")
         case "in a checkpoint's writing":
             models.serialization.checkpoint.torch.save = in_the_middle(torch.save)  # type: ignore[attr-defined]
         case "before a checkpoint's renaming":

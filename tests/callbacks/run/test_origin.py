@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from callbacks.run import origin
-from callbacks.run.origin import code, differences, packages, read_origin
+from callbacks.run.origin import code, packages
 from tests.conftest import Run
 
 ONE = ("--trainer.max_epochs=1", "--data.batch_size=256")
@@ -61,7 +61,9 @@ def test_the_patch_makes_the_sources_that_ran(project: Path, tmp_path: Path) -> 
     (project / "more" / "deep").mkdir(parents=True)
     (project / "more" / "deep" / "a.py").touch()
 
+    before = {file: file.read_bytes() for file in (project / ".git").rglob("*") if file.is_file()}
     assert code().name == f"{git(project, 'rev-parse', 'HEAD').strip()}-dirty"
+    assert {file: file.read_bytes() for file in (project / ".git").rglob("*") if file.is_file()} == before
     assert set(code().untracked) == {"models/weights.bin", "notes.txt", "more/"}
     patch, clone = tmp_path / "changes.patch", project.parent / "clone"
     patch.write_bytes(code().changes or b"")
@@ -108,43 +110,3 @@ def test_a_run_says_what_it_comes_from(train: Callable[..., Run]) -> None:
     assert all(re.fullmatch(r"[\w.-]+==\S+", line) for line in lines)
     assert (run.folder / "changes.patch").exists() == (code().changes is not None)
     assert not list(run.folder.glob(".*.part"))
-
-
-def test_a_run_that_goes_on_keeps_its_origin_and_notes_what_differs(
-    train: Callable[..., Run],
-    resume: Callable[..., Run],
-    capsys: pytest.CaptureFixture[str],
-    other_digits: Callable[[], None],
-) -> None:
-    run = train(*ONE)
-    before = {name: (run.folder / name).read_bytes() for name in ("origin.json", "constraints.txt")}
-    resume(run)
-    assert not (run.folder / "restarts.json").exists()
-
-    lines = (run.folder / "constraints.txt").read_text()
-    old = lines.replace(f"numpy=={version('numpy')}", "numpy==1.0")
-    (run.folder / "constraints.txt").write_text(old)
-    capsys.readouterr()
-    other_digits()
-    resume(run, "--trainer.max_epochs=2")
-    said = capsys.readouterr().out
-    assert "not as when the run began: data: other images, file names or labels than before; " in said
-    assert f"package numpy: {version('numpy')}, was 1.0; config trainer.max_epochs: 2, was 1\n" in said
-    (restart,) = json.loads((run.folder / "restarts.json").read_text())
-    assert restart["step"] == 6
-    assert restart["differs"]["config trainer.max_epochs"] == {"was": 1, "is": 2}
-    assert "--resume" in restart["command"]
-    assert (run.folder / "origin.json").read_bytes() == before["origin.json"]
-    assert (run.folder / "constraints.txt").read_text() == old
-
-
-def test_a_folder_without_a_record_has_none(tmp_path: Path) -> None:
-    assert read_origin(tmp_path) is None
-    (tmp_path / "origin.json").write_text("[")
-    assert read_origin(tmp_path) is None
-
-
-def test_what_older_runs_know_of_their_files_says_nothing_of_images() -> None:
-    here, there, older = ({"data_fingerprint": text} for text in ("content 1", "content 2", "5f0c"))
-    assert differences(here, there) == {"data_fingerprint": ("content 1", "content 2")}
-    assert differences(older, here) == differences({}, here) == {}

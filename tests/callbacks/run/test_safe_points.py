@@ -6,6 +6,7 @@ import pytest
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
+from callbacks.run import interruption, safe_points
 from callbacks.run.safe_points import add_safe_points, stands_between_epochs, stands_between_steps
 from tests.callbacks.test_curves import points, rows
 from tests.conftest import Run
@@ -128,3 +129,22 @@ def test_a_run_that_ended_within_an_epoch_says_what_it_has_counted(
     resume(run, "--trainer.max_steps=23")
     said = f"note: the run had ended at step {steps}, within epoch 1; its validation there has counted for the best"
     assert (said in capsys.readouterr().out) == is_said
+
+
+OVERRIDDEN = {
+    safe_points._Epochs: ("on_load_checkpoint", "done", "_can_stop_early", "run", "reset", "on_advance_end"),
+    safe_points._Batches: (
+        *("_is_validation_done", "_accumulated_batches_reached", "_should_accumulate", "reset", "advance"),
+        *("_should_check_val_fx", "on_advance_end", "_is_training_done", "on_save_checkpoint", "on_load_checkpoint"),
+    ),
+    safe_points._Steps: ("_make_zero_grad_fn",),
+    interruption._Signals: ("register_signal_handlers", "_register_signal", "teardown"),
+}
+"""Methods of Lightning's private classes that are overridden or called."""
+
+
+@pytest.mark.parametrize("class_", OVERRIDDEN)
+def test_lightning_still_has_what_is_overridden_of_it(class_: type) -> None:
+    (lightnings,) = class_.__bases__
+    missing = [name for name in OVERRIDDEN[class_] if not hasattr(lightnings, name)]
+    assert not missing, f"this release of Lightning has no {missing} in {lightnings}; look at how it does that now"

@@ -1,17 +1,20 @@
+import json
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from callbacks.run import slurm
-from callbacks.run.run_folder import agree_on_run_folder
+from callbacks.run.jobs import find_job
+from callbacks.run.run_folder import agree_on_run_folder, current_job
 from tests.callbacks.run.test_interruption import TWO, sends
 from tests.conftest import Run
 from tests.discovery import ROOT
+from tests.test_two_processes import ENVIRONMENT, SCRIPT, command
 
 JOB = {
     "SLURM_JOB_ID": "7",
@@ -62,18 +65,18 @@ def test_a_job_that_is_to_end_is_not_queued_again(train: Callable[..., Run], que
 
 
 def test_names_the_task_of_an_array(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert slurm.job() == ""
+    assert current_job() is None
     monkeypatch.setenv("SLURM_JOB_ID", "9")
-    assert slurm.job() == "9"
+    assert find_job().name == "9"
     monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "7")
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "2")
-    assert slurm.job() == "7_2"
+    assert find_job().name == "7_2"
 
 
 def test_says_when_it_cannot_queue(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.setenv("SLURM_JOB_ID", "9")
-    slurm.queue_again()
+    find_job().queue_again()
     assert "job 9 could not be queued again" in capsys.readouterr().err
 
 
@@ -143,3 +146,22 @@ def test_tasks_that_are_not_the_devices_are_refused(
         monkeypatch.delenv(variable)
     assert words in refused("fit", "--runs", tmp_path / "runs", "--data.root", data_root)
     assert not list(tmp_path.glob("runs/*/*"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")
+@pytest.mark.parametrize("variable", [{}, {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}], ids=["shared store", "own"])
+def test_torchrun_starts_them_again_in_the_same_run(tmp_path: Path, variable: dict[str, str]) -> None:
+    torchrun = command("torchrun", tmp_path, "--trainer.max_epochs=15")
+    torchrun.insert(torchrun.index(SCRIPT), "--max_restarts=1")
+    environment = ENVIRONMENT | variable
+    with subprocess.Popen(torchrun, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        while not list(tmp_path.glob("runs/*/*/checkpoints/last.ckpt")):
+            assert process.poll() is None
+            time.sleep(0.05)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(int(children[1]), signal.SIGKILL)
+        said, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, said.decode()
+    (run,) = tmp_path.glob("runs/*/*")
+    assert f"going on in {run} after step" in said.decode()
+    assert json.loads((run / "results.json").read_text())["epochs"] == 15

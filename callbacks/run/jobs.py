@@ -1,0 +1,138 @@
+"""The job of torchrun or SLURM that has started this process, perhaps with others, and may start it again."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.pytorch.utilities import rank_zero_only
+from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, but not listed in its __all__
+
+from callbacks.run.peers import come_together, open_store, signs_of_life, watch
+from core.user_error import UserError
+
+INTERACTIVE = "bash", "interactive"  # names of SLURM jobs that are shells, where srun starts nothing, as for Lightning
+
+# Between the port that processes train by, which Lightning takes from SLURM's job number, and that of the store.
+PORTS_APART = 10_000
+
+# Is `True` if the store at MASTER_ADDR and MASTER_PORT is torchrun's own, which outlives the processes.
+SHARED = "TORCHELASTIC_USE_AGENT_STORE"
+FOLDER, PORT = "kindling/run folder", "kindling/port"  # keys of the store
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job of a scheduler.
+
+    Args:
+        scheduler: `torchrun` or `SLURM`.
+        name: Names the run's folder; empty where torchrun's store remembers the folder.
+        is_restarted: Whether the job has run before, and was stopped or has failed.
+        processes: How many processes were started together.
+    """
+
+    scheduler: str
+    name: str
+    is_restarted: bool
+    processes: int
+
+    @property
+    def has_store(self) -> bool:
+        """True if its processes share a store, by which they agree."""
+        return self.scheduler == "torchrun" or self.processes > 1
+
+    def agree(self, choose: Callable[[], Path]) -> Path:
+        """Choose the run's folder in the first process, and give it in all of them."""
+        rank, store_of = rank_zero_only.rank, torchrun_store if self.scheduler == "torchrun" else slurm_store
+        store = come_together(lambda: store_of(is_first=rank == 0))
+        if self.scheduler == "SLURM":
+            # A connection of its own, because one that waits for an answer is closed to others.
+            watch(signs_of_life(slurm_store(is_first=rank == 0), rank, self.processes))
+        if rank == 0 and not store.check([FOLDER]):
+            folder = choose()
+            store.set(FOLDER, str(folder))
+            return folder
+        return Path(come_together(lambda: store.get(FOLDER)).decode())
+
+    def queue_again(self) -> None:
+        """Put a job of SLURM back into the queue, where it keeps number and command; say so if that fails."""
+        if not (number := slurm_number()):
+            return
+        try:
+            done = subprocess.run(["scontrol", "requeue", number], capture_output=True, text=True, check=False)
+            failure = done.stderr.strip() if done.returncode else ""
+        except OSError as error:
+            failure = str(error)
+        if failure:
+            print(f"warning: job {number} could not be queued again ({failure})", file=sys.stderr)
+
+
+def find_job() -> Job:
+    """The job in whose environment this process runs."""
+    number = slurm_number()
+    was_queued_again = int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        name = number or ("" if os.environ.get(SHARED) == "True" else os.environ["TORCHELASTIC_RUN_ID"])
+        has_failed = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+        return Job("torchrun", name, was_queued_again or has_failed, int(os.environ["WORLD_SIZE"]))
+    is_shell = os.environ.get("SLURM_JOB_NAME") in INTERACTIVE
+    tasks = 1 if is_shell else int(os.environ.get("SLURM_NTASKS", "1"))
+    if tasks > 1 and not {"SLURM_PROCID", "SLURM_NTASKS_PER_NODE"} <= os.environ.keys():
+        raise UserError(
+            f"The job of SLURM has {tasks} tasks, but does not say how many of them are on each node: ask for as "
+            "many as --trainer.devices with --ntasks-per-node and start them with srun, or ask for one with --ntasks=1."
+        )
+    return Job("SLURM", number, was_queued_again, tasks)
+
+
+def slurm_number() -> str:
+    """The number of SLURM's job, with that of the task of an array; empty outside a job."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID", "")
+
+
+def slurm_store(*, is_first: bool) -> TCPStore:
+    """The store of the processes that srun has started together, in the first of them."""
+    environment = SLURMEnvironment()
+    address, port = environment.main_address, environment.main_port + PORTS_APART
+    try:
+        return open_store(address, port, is_first=is_first)
+    except RuntimeError as error:
+        raise UserError(
+            f"The job's processes do not find each other at {address}:{port}; see what the first of them said."
+        ) from error
+
+
+def torchrun_store(*, is_first: bool) -> TCPStore:
+    """Torchrun's own store if it has one, else a store in the first process.
+
+    The processes form their group by the latter: torchrun's store still holds the addresses of processes that have
+    failed, and processes that were started again would wait for them.
+    """
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    if os.environ.get(SHARED) != "True":
+        return open_store(address, port, is_first=is_first)
+    shared = TCPStore(address, port)
+    if is_first:
+        own = open_store(address, 0, is_first=True)
+        shared.set(PORT, str(own.port))
+    else:
+        while not _answers(address, port := int(shared.get(PORT))):  # the port of a process that has failed
+            time.sleep(0.1)
+        own = open_store(address, port, is_first=False)
+    os.environ |= {"MASTER_PORT": str(own.port), SHARED: "False"}
+    return shared
+
+
+def _answers(address: str, port: int) -> bool:
+    try:
+        socket.create_connection((address, port), timeout=2).close()
+    except OSError:
+        return False
+    return True
