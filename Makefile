@@ -48,8 +48,10 @@ format: setup ## rewrite the sources in the project's style
 	@$(BIN)/ruff check --fix --quiet
 	@$(BIN)/ruff format --quiet
 
-benchmark: setup ## speed of the whole program against the bare training step; ARGS="--config FILE"
+benchmark: setup ## speed beside the bare training step and a standard program, and start-up; ARGS="--config FILE"
 	@$(BIN)/python scripts/benchmark.py $(ARGS)
+	@$(BIN)/python -m tests.benchmarks.standard_program $(ARGS)
+	@$(BIN)/python -m tests.benchmarks.startup
 
 size: setup ## how many lines there are to read, by room
 	@$(BIN)/python -m tests.size
