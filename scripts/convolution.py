@@ -29,11 +29,8 @@ if TYPE_CHECKING:
 Numbers = NDArray[np.float64]
 
 SHIPPED = ("china", "flower")  # photographs that come with scikit-learn
-
 SIDE = 320  # pixels of a photograph's longer side
-
 MOST_NUMBERS = 32  # the longest signal whose numbers are printed one by one
-
 MOST_CELLS = 16  # the largest image whose cells are drawn one by one
 
 # Each sums to 0, and gives 0 where the image is even, or to 1, and keeps its brightness.
@@ -50,17 +47,11 @@ KERNELS: Mapping[str, Numbers] = {
 
 
 class Steps(NamedTuple):
-    """How a kernel moves over a signal.
+    """How a kernel moves over a signal."""
 
-    Args:
-        padding: Zeros that are added on each side.
-        stride: From one window to the next.
-        dilation: From one number of a window to the next; 1 leaves none out.
-    """
-
-    padding: int = 0
-    stride: int = 1
-    dilation: int = 1
+    padding: int = 0  # zeros that are added on each side
+    stride: int = 1  # from one window to the next
+    dilation: int = 1  # from one number of a window to the next; 1 leaves none out
 
 
 PLAIN = Steps()
@@ -68,9 +59,6 @@ PLAIN = Steps()
 
 def output_size(size: int, kernel_size: int, steps: Steps = PLAIN) -> int:
     """How many windows there are along a side; 0 if the kernel is larger than the padded signal.
-
-    Raises:
-        UserError: If a number is too small.
 
     Example:
         >>> output_size(7, 3), output_size(7, 3, Steps(padding=1)), output_size(7, 3, Steps(stride=2))
@@ -124,7 +112,7 @@ def torch_cross_correlate(signal: Numbers, kernel: Numbers, steps: Steps = PLAIN
 
 
 def worked_example(signal: Numbers, kernel: Numbers, steps: Steps = PLAIN) -> Iterator[str]:
-    r"""The products and sums of a signal, line by line, or of an image's first window, and the results of torch.
+    r"""The products and sums of a signal, or of an image's first window, and the results of torch.
 
     Example:
         >>> print(*worked_example(np.array([1, 2, 3]), np.array([1, -1])), sep="\n")
@@ -270,11 +258,11 @@ def numbers(text: str) -> Numbers:
 def print_by_hand(signal: Numbers, kernel: Numbers, steps: Steps) -> None:
     """Print the worked example of a signal, and of an image with an upright edge."""
     edge = np.array([[0.0, 0, 9, 9, 9]] * 5), KERNELS["vertical edges"]
-    for what, size, kernel_size in (("signal", len(signal), len(kernel)), ("image", len(edge[0]), len(edge[1]))):
-        if not output_size(size, kernel_size, steps):
+    for what, (numbers, weights) in {"signal": (signal, kernel), "image": edge}.items():
+        if not output_size(len(numbers), len(weights), steps):
             raise UserError(
-                f"The kernel of {kernel_size} reaches further than the {what} of {size} with padding {steps.padding} "
-                f"and dilation {steps.dilation}; give a longer one, more padding or less dilation."
+                f"The kernel of {len(weights)} reaches further than the {what} of {len(numbers)} with padding "
+                f"{steps.padding} and dilation {steps.dilation}; give a longer one, more padding or less dilation."
             )
     print(*worked_example(signal, kernel, steps), "", *worked_example(*edge, steps), sep="\n")
 

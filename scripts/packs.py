@@ -23,29 +23,19 @@ from core.plain_data import read_json, read_yaml
 from core.user_error import UserError
 from scripts.command.expansion import to_path
 
-# Names of packs and feature caches, also of unfinished ones.
-NAME = re.compile(r"(\.?)\w+-[0-9a-f]{12}(\.part)?")
-
+NAME = re.compile(r"(\.?)\w+-[0-9a-f]{12}(\.part)?")  # of packs and feature caches, also of unfinished ones
 FEATURES = "features"  # what a feature cache holds
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A pack, a feature cache, or the rest of one.
-
-    Args:
-        folder: Its folder.
-        size: Its bytes.
-        used: The time of its last use, in seconds.
-        what: What it holds, or why it cannot be used.
-        data: The fingerprint of its images; empty if it cannot be used.
-    """
+    """A pack, a feature cache, or the rest of one."""
 
     folder: Path
-    size: int
-    used: float
-    what: str
-    data: str = ""
+    size: int  # in bytes
+    used: float  # the time of its last use, in seconds
+    what: str  # what it holds, or why it cannot be used
+    data: str = ""  # the fingerprint of its images; empty if it cannot be used
 
 
 def find_stored(folder: Path) -> list[Stored]:

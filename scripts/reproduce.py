@@ -23,21 +23,12 @@ from scripts.command.expansion import to_path
 
 @dataclass(frozen=True)
 class Experiment:
-    """A published experiment.
+    """A published experiment."""
 
-    Args:
-        name: Its file under configs/, without the ending.
-        published: The figures of its source.
-        figure: Our figure that is compared with them.
-        at_least: The number to reach, if one was published.
-        classes: The classes of the published data; a run on fewer is not compared.
-    """
-
-    name: str
-    published: str
-    figure: str = "test/accuracy"
-    at_least: float | None = None
-    classes: int | None = None
+    name: str  # of its file under configs/, without the ending
+    published: str  # the figures of its source
+    at_least: float | None = None  # the accuracy to reach, if one was published
+    classes: int | None = None  # of the published data; a run on fewer is not compared
 
 
 # What the sources call validation is reported as test here, on the same images.
@@ -61,25 +52,15 @@ EXPERIMENTS = (
 
 @dataclass
 class Outcome:
-    """The last outcome of an experiment.
-
-    Args:
-        flags: The flags of its command.
-        runs: The results of its runs, as in `results.json`.
-        problem: Why there are none, or why one is missing.
-    """
+    """The last outcome of an experiment."""
 
     flags: Sequence[str] = ()
-    runs: list[dict[str, Any]] = field(default_factory=list)
-    problem: str | None = None
+    runs: list[dict[str, Any]] = field(default_factory=list)  # as in results.json
+    problem: str | None = None  # why there are none, or why one is missing
 
 
 class Ledger:
-    """Remembers in a file the runs of each experiment's last command, its flags, and its problem.
-
-    Args:
-        runs: The folder of all runs.
-    """
+    """Remembers in the folder of all runs each experiment's last command: its runs, flags and problem."""
 
     def __init__(self, runs: Path) -> None:
         self._runs = runs
@@ -164,8 +145,8 @@ def row(experiment: Experiment, outcome: Outcome) -> str:
     problem = (outcome.problem or "").replace("|", "\\|")
     if not runs:
         return f"| {experiment.name} | {experiment.published} | not run: {problem} | | | | | {command} |"
-    measured = [results["metrics"][experiment.figure] for results in runs]
-    figures = f"{experiment.figure.partition('/')[0]} {spread(measured)}"
+    measured = [results["metrics"]["test/accuracy"] for results in runs]
+    figures = f"test {spread(measured)}"
     if experiment.classes not in (None, runs[0].get("classes")):
         figures += f" (of {runs[0].get('classes')} classes, published of {experiment.classes}: not compared)"
     elif experiment.at_least is not None:

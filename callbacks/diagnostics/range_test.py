@@ -17,9 +17,7 @@ SMOOTHING = 0.8  # by this the weight of a loss falls from step to step: the mea
 DIVERGED = 4.0
 
 CEILING = 1.5  # a loss counts as at most so many times the first losses, lest the last ones outweigh all others
-
 UNSETTLED = 10  # first steps, which tell how much the loss varies by itself; Lightning leaves out as many
-
 FEWEST_STEPS = 3 * UNSETTLED  # enough steps for a curve after the first ones are left out
 
 
@@ -95,15 +93,10 @@ class RangeTest(Callback):
 
 
 class Suggestion(NamedTuple):
-    """Learning rates that a range test suggests, each by a rule.
+    """Learning rates that a range test suggests, each by a rule."""
 
-    Args:
-        steepest: The rate at which the smoothed loss falls fastest for each factor that the rate grows by.
-        minimum_tenth: A tenth of the rate at which the smoothed loss is lowest.
-    """
-
-    steepest: float
-    minimum_tenth: float
+    steepest: float  # where the smoothed loss falls fastest for each factor that the rate grows by
+    minimum_tenth: float  # a tenth of the rate at which the smoothed loss is lowest
 
 
 def smooth(losses: Sequence[float]) -> list[float]:

@@ -12,7 +12,6 @@ from typing_extensions import override
 from models.classifier import Classifier
 
 WARMUP_STEPS = 5  # bare steps before each measurement, in which caches and allocators settle
-
 FEWEST_EPOCHS = 3  # epochs that are measured at least, for a median
 
 

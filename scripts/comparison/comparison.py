@@ -33,7 +33,6 @@ DATA = (
 MODULE = re.compile(r"(?:^|(?<=[\[(= ]))(?:[a-z_]\w*\.)+(?=[A-Z]\w*(?:[(,)\]]|$))")  # a class's module, before its name
 
 ABSENT = "-"  # stands for an unknown value
-
 OFF = "null", "false", "[]", "{}", "0", "0.0"  # a default that another class lacks is not shown if it is one of these
 
 
@@ -92,26 +91,25 @@ class Group:
             return None
         return Mean(float(np.mean(values)), t_interval(values) if varies(values) else None)
 
-    def curve(self, figure: str, split: str) -> list[tuple[float, float, float, float]]:
-        """A curve's epoch, mean, lowest and highest value, over the runs that got as far."""
+    def curve(self, figure: str, split: str) -> list[tuple[float, ...]]:
+        """A curve's epoch, mean and, where runs differ, lowest and highest value, over the runs that got as far."""
         values: dict[float, list[float]] = {}
         for run in self.counted:
             for epoch, value in run.curves.get(figure, {}).get(split, ()):
                 values.setdefault(epoch, []).append(value)
-        return [(epoch, float(np.mean(here)), min(here), max(here)) for epoch, here in sorted(values.items())]
+        varied = any(min(here) < max(here) for here in values.values())
+        return [
+            (epoch, float(np.mean(here)), *((min(here), max(here)) if varied else ()))
+            for epoch, here in sorted(values.items())
+        ]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Groups of runs; the first is the reference.
-
-    Args:
-        groups: In the order in which they were named.
-        notes: Sentences about runs that do not count or are hard to compare.
-    """
+    """Groups of runs in the order in which they were named; the first is the reference."""
 
     groups: list[Group]
-    notes: list[str]
+    notes: list[str]  # sentences about runs that do not count or are hard to compare
 
     @cached_property
     def differing(self) -> list[str]:

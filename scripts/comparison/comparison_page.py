@@ -42,10 +42,4 @@ def curves_over_each_other(groups: Sequence[Group], figure: str, split: str) -> 
     curves = {group.letter: curve for group in groups if (curve := group.curve(figure, split))}
     if not curves:
         return None
-    means = {name: [(epoch, mean) for epoch, mean, _, _ in curve] for name, curve in curves.items()}
-    bands = {
-        name: [(epoch, low, high) for epoch, _, low, high in curve]
-        for name, curve in curves.items()
-        if any(low < high for _, _, low, high in curve)
-    }
-    return line_chart(means, "epoch", f"{split}/{figure}", bands)
+    return line_chart(curves, "epoch", f"{split}/{figure}")

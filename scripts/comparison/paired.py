@@ -22,23 +22,14 @@ from scripts.uncertainty.significance import (
 
 @dataclass(frozen=True)
 class Verdict:
-    """The comparison of a group with the reference.
-
-    Args:
-        subject: The group, or the run that stands for it.
-        reference: The reference, likewise.
-        difference: By how much the subject's accuracy is greater, for a number of comparisons that are made together.
-        test: The test with `{p}` for its p-value, and the images or runs that it is of.
-        same: How the predictions agree, if both are right on the same images.
-        begins: The beginning of the sentence.
-    """
+    """The comparison of a group, or of the run that stands for it, with the reference."""
 
     subject: str
     reference: str
-    difference: Callable[[int], Difference]
-    test: str
-    same: str = ""
-    begins: str = ""
+    difference: Callable[[int], Difference]  # in accuracy, for a number of comparisons that are made together
+    test: str  # its name, {p} for its p-value, and how many images or runs it is of
+    same: str = ""  # how the predictions agree, if both are right on the same images
+    begins: str = ""  # the beginning of the sentence
 
     def sentence(self, tests: int) -> str:
         """Say which is better, by how much, and whether that is significant."""

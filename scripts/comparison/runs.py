@@ -25,6 +25,11 @@ from scripts.inference.trained import checkpoint_of, run_of
 from scripts.report.run_curves import Curves, read_curves
 
 CHECKPOINT = "checkpoint file"  # the setting that tells a checkpoint from the run's best one
+KEY = re.compile(r"\w[\w.+/ -]*")  # a key of a configuration, with those above it
+SHOWN = 50  # characters of a wrong key that a message shows
+FIGURES = "accuracy", "top5_accuracy", "loss"  # what is compared, for each split
+COSTS = "parameters", "epochs", "seconds", "images_per_second"  # what `results.json` holds besides figures
+CLASSES = {"model": Classifier, "trainer": Trainer}  # the classes that a configuration does not name, by their keys
 
 # Keys, with all below them, that change neither what is learnt nor the data.
 NO_SETTINGS = (
@@ -35,49 +40,23 @@ NO_SETTINGS = (
     *("trainer.log_every_n_steps", "trainer.profiler", "trainer.num_sanity_val_steps"),
 )
 
-KEY = re.compile(r"\w[\w.+/ -]*")  # a key with those above it
-
-SHOWN = 50  # characters of a wrong key that a message shows
-
-# The classes that a configuration does not name, by the keys of their arguments.
-CLASSES = {"model": Classifier, "trainer": Trainer}
-
-FIGURES = "accuracy", "top5_accuracy", "loss"  # what is compared, for each split
-
-COSTS = "parameters", "epochs", "seconds", "images_per_second"  # what `results.json` holds besides figures
-
 
 @dataclass(frozen=True)
 class Run:
-    """A run, or one of its checkpoints.
+    """A run, or one of its checkpoints."""
 
-    Args:
-        path: The run's folder, or the checkpoint.
-        experiment: The run's experiment.
-        seed: Its seed, if known.
-        settings: The value of each setting by its key, both as on the command line.
-        checkpoint: The file to test, if there is one.
-        data_fingerprint: The fingerprint of its training data.
-        figures: Loss, accuracy and top-5 accuracy by split, as in `test/accuracy`.
-        costs: Numbers by the names in `COSTS`, as far as they are known.
-        hardware: The hardware of the training.
-        curves: Loss and accuracy by epoch.
-        state: Empty, or what the run lacks: `unfinished after epoch 3`, `not tested`.
-        defaults: The keys of settings that have their argument's default.
-    """
-
-    path: Path
+    path: Path  # the run's folder, or the checkpoint
     experiment: str
     seed: int | None
-    settings: dict[str, str]
-    checkpoint: Path | None = None
+    settings: dict[str, str]  # values by keys, both as on the command line
+    checkpoint: Path | None = None  # the file to test
     data_fingerprint: str | None = None
-    figures: dict[str, float] = field(default_factory=dict)
+    figures: dict[str, float] = field(default_factory=dict)  # by split and name, as in test/accuracy
     costs: dict[str, float] = field(default_factory=dict)
     hardware: str | None = None
     curves: Curves = field(default_factory=dict)
-    state: str = ""
-    defaults: frozenset[str] = frozenset()
+    state: str = ""  # what the run lacks: "unfinished after epoch 3", "not tested"
+    defaults: frozenset[str] = frozenset()  # the keys of settings that have their argument's default
 
     @property
     def chosen(self) -> dict[str, str]:
@@ -201,16 +180,7 @@ def _read_results(folder: Path) -> dict[str, Any]:
 
 
 def settings_of(config: dict[str, Any]) -> tuple[dict[str, str], frozenset[str]]:
-    """The settings of a configuration that could matter.
-
-    Args:
-        config: As in `config.yaml`.
-
-    Returns:
-        Each value as it would be written, by its key on the command line; and the keys of defaults.
-
-    Raises:
-        ValueError: If a key is no key of a configuration, as a formula that would stand above a table's column.
+    """The settings of a configuration that could matter, as on the command line, and the keys of defaults.
 
     Example:
         >>> settings, defaults = settings_of({"model": {"network": {"class_path": "a.B", "init_args": {"x": [1]}}}})
@@ -220,6 +190,7 @@ def settings_of(config: dict[str, Any]) -> tuple[dict[str, str], frozenset[str]]
     settings, defaults = {}, set()
     for key, value, default in _flattened(config, "", default=False):
         if not KEY.fullmatch(key):
+            # It might be a formula, which would stand above a column of a table.
             raise ValueError(f"the configuration has the key {key[:SHOWN]!r}")
         if _is_setting(key):
             settings[key] = value

@@ -28,7 +28,6 @@ from scripts.data_quality.listing import view
 HASH_DISTANCE = 10
 
 DETAIL = 32  # pixels of a side of the reduced image whose details are compared
-
 AREA = 8  # pixels of a side of the areas whose mean is subtracted, so that a bright sky over dark ground is no likeness
 
 # Two images whose details correlate as much are one picture: of the pairs in Tiny ImageNet within the distance above,
@@ -50,44 +49,29 @@ SMALLEST = 16
 FLAT = 4.0  # an image is compared if it departs from the means of its areas by as many levels of grey somewhere
 
 CHUNK_IMAGES = 64  # images that a worker takes at a time
-
 CHUNK_PAIRS = 2**13  # pairs whose details are compared at a time, 64 MiB
-
 BLOCK_PAIRS = 2**22  # pairs whose hashes are compared at a time, 32 MiB
 
 
 @dataclass(frozen=True)
 class Fingerprints:
-    """What duplicates are found by.
+    """What duplicates are found by; an unreadable image has zeros and its error."""
 
-    Args:
-        digests: A digest of size and pixels, uint64 `[N]`.
-        hashes: Perceptual hashes, uint64 `[N]`.
-        details: The departure of a small grey version from the means of its areas, scaled to its largest, int8
-            `[N, 1024]`; zeros for a flat image.
-        sizes: Width and height as stored, int64 `[N, 2]`.
-        modes: Pillow's names of the kinds of pixels, `[N]`.
-        errors: Why an image cannot be read, `[N]`; empty if it can. An unreadable image has zeros in the other arrays.
-    """
-
-    digests: NDArray[np.uint64]
-    hashes: NDArray[np.uint64]
-    details: NDArray[np.int8]
-    sizes: NDArray[np.int64]
-    modes: NDArray[np.object_]
-    errors: NDArray[np.object_]
+    digests: NDArray[np.uint64]  # of size and pixels, [N]
+    hashes: NDArray[np.uint64]  # perceptual, [N]
+    details: NDArray[np.int8]  # a small grey version less the means of its areas, [N, 1024]; zeros for a flat image
+    sizes: NDArray[np.int64]  # width and height as stored, [N, 2]
+    modes: NDArray[np.object_]  # Pillow's names of the kinds of pixels, [N]
+    errors: NDArray[np.object_]  # why an image cannot be read, or an empty text, [N]
 
 
 class Pair(NamedTuple):
-    """Two images that are one picture, by their places: the bits in which their hashes differ, and how alike they are.
-
-    The likeness is the correlation of their details.
-    """
+    """Two images that are one picture, by their places."""
 
     first: int
     second: int
-    hash_distance: int = 0
-    likeness: float = 1.0
+    hash_distance: int = 0  # in bits
+    likeness: float = 1.0  # the correlation of their details
     exact: bool = False
 
 
@@ -158,11 +142,7 @@ def concatenate(parts: list[Fingerprints]) -> Fingerprints:
 
 
 def exact_pairs(prints: Fingerprints, places: NDArray[np.int64]) -> tuple[list[Pair], NDArray[np.int64]]:
-    """Pair each copy with the first image of the same pixels.
-
-    Args:
-        prints: The fingerprints of all images.
-        places: The images to compare, int64; those that count as first come first.
+    """Pair each copy with the image of the same pixels that stands first in `places`.
 
     Returns:
         The pairs, and a place for every picture, in ascending order.
@@ -183,7 +163,7 @@ def near_pairs(prints: Fingerprints, places: NDArray[np.int64]) -> list[Pair]:
 
     Args:
         prints: The fingerprints of all images.
-        places: The images to compare, int64: readable ones, in ascending order, no two with the same pixels.
+        places: The images to compare: readable ones, in ascending order, no two with the same pixels.
 
     Returns:
         The pairs, the most alike first.

@@ -27,25 +27,15 @@ EXAMPLES = 3  # findings of each kind that a summary shows
 
 @dataclass(frozen=True)
 class Finding:
-    """One kind of finding.
-
-    Args:
-        title: What was looked for.
-        key: Its key in JSON.
-        value: Everything found, in plain types.
-        lines: The same as text.
-        count: How many were found.
-        pairs: The pairs found, if they are pairs.
-        is_problem: True if a data set with one of them is not clean.
-    """
+    """One kind of finding."""
 
     title: str
-    key: str
-    value: Any
-    lines: Sequence[str]
+    key: str  # in JSON
+    value: Any  # everything found, in plain types
+    lines: Sequence[str]  # the same as text
     count: int
-    pairs: Sequence[Pair] = ()
-    is_problem: bool = True
+    pairs: Sequence[Pair] = ()  # if the findings are pairs
+    is_problem: bool = True  # True if a data set with one of them is not clean
 
     @property
     def examples(self) -> list[str]:
@@ -55,14 +45,7 @@ class Finding:
 
 
 class Audit:
-    """The findings about a data set.
-
-    Args:
-        data: The data module.
-
-    Raises:
-        UserError: If the data set cannot be read.
-    """
+    """The findings about a data set."""
 
     def __init__(self, data: ImageDataModule) -> None:
         perceptual_hash()  # fails before the work if a package is missing

@@ -14,12 +14,7 @@ from datamodules.packing.pack import Images, Source
 
 
 class Listing:
-    """The images of the classes that a data module uses, as one sequence of `N` images.
-
-    Args:
-        data: The data module.
-        source: Its images and labels by the source's splits.
-    """
+    """The images of the classes that a data module uses, `N` images of all splits of the source in sequence."""
 
     def __init__(self, data: ImageDataModule, source: Source) -> None:
         self.class_names = list(data.class_names)

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import ClassVar
 
 from matplotlib.ticker import MaxNLocator
@@ -14,21 +13,13 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Axes:
-    """A plane with two scales, in SVG units.
+    """A plane with two scales, in SVG units."""
 
-    Args:
-        x: The first and last value of the horizontal scale.
-        y: The first and last value of the vertical scale.
-        x_label: The name of the horizontal scale.
-        y_label: The name of the vertical scale.
-        whole: True if the horizontal scale has whole numbers alone.
-    """
-
-    x: Point
-    y: Point
+    x: Point  # the first and last value of the horizontal scale
+    y: Point  # likewise of the vertical scale
     x_label: str
     y_label: str
-    whole: bool = False
+    whole: bool = False  # True if the horizontal scale has whole numbers alone
     width: ClassVar[int] = 480
     height: ClassVar[int] = 300
     left: ClassVar[int] = 56
@@ -84,24 +75,22 @@ class LineChart:
     title: str
 
 
-def line_chart(
-    curves: Mapping[str, Sequence[Point]],
-    x_label: str,
-    y_label: str,
-    bands: Mapping[str, Sequence[tuple[float, float, float]]] = MappingProxyType({}),
-) -> LineChart:
-    """Lay curves over each other, each with its own colour and dashes, and with a band of x, low and high if given."""
-    points = [point for curve in curves.values() for point in curve]
-    points += [(x, y) for band in bands.values() for x, *ends in band for y in ends]
-    lows, highs = ([side(values) for values in zip(*points, strict=True)] for side in (min, max))
-    margin = 0.05 * (highs[1] - lows[1]) or 0.5
-    x_end = highs[0] if highs[0] > lows[0] else lows[0] + 1
-    axes = Axes((lows[0], x_end), (lows[1] - margin, highs[1] + margin), x_label, y_label, whole=True)
+def line_chart(curves: Mapping[str, Sequence[tuple[float, ...]]], x_label: str, y_label: str) -> LineChart:
+    """Lay curves over each other, each with its own colour and dashes.
+
+    A curve's points are x and y or, for a band around it, x, y, low and high.
+    """
+    xs = [x for curve in curves.values() for x, *_ in curve]
+    ys = [y for curve in curves.values() for _, *values in curve for y in values]
+    margin = 0.05 * (max(ys) - min(ys)) or 0.5
+    x_end = max(xs) if max(xs) > min(xs) else min(xs) + 1
+    axes = Axes((min(xs), x_end), (min(ys) - margin, max(ys) + margin), x_label, y_label, whole=True)
     drawn = []
     for number, (name, curve) in enumerate(curves.items()):
-        band = bands.get(name, ())
-        edge = [(x, low) for x, low, _ in band] + [(x, high) for x, _, high in reversed(band)]
-        dot = axes.place(*curve[0]) if len(curve) == 1 else None
+        line = [(x, y) for x, y, *_ in curve]
+        edges = [(x, low) for x, _, *ends in curve for low in ends[:1]]
+        edges += [(x, high) for x, _, *ends in reversed(curve) for high in ends[1:]]
+        dot = axes.place(*line[0]) if len(line) == 1 else None
         dashes = DASHES[(number + number // 6) % 6]
-        drawn.append(Curve(name, number % 6 + 1, dashes, axes.path(curve), axes.path(edge), dot))
+        drawn.append(Curve(name, number % 6 + 1, dashes, axes.path(line), axes.path(edges), dot))
     return LineChart(axes, drawn, f"{y_label} by {x_label}: {', '.join(curves)}")

@@ -25,23 +25,16 @@ LATEX = {
 } | {letter: f"\\{letter}" for letter in "&%$#_{}"}
 
 PADDING = 3  # letters that the frame of a column takes
-
 WIDEST = 40  # letters in a line of a cell on a terminal; a longer cell takes several lines
 
 
 @dataclass(frozen=True)
 class Table:
-    """Cells of one line each.
-
-    Args:
-        heading: Names of the columns.
-        rows: As many cells in each; the first names the row.
-        breaks: The numbers of rows that begin another part.
-    """
+    """Cells of one line each."""
 
     heading: list[str]
-    rows: list[list[str]]
-    breaks: frozenset[int] = frozenset()
+    rows: list[list[str]]  # as many cells in each; the first names the row
+    breaks: frozenset[int] = frozenset()  # the numbers of rows that begin another part
 
     def turned(self) -> "Table":
         """The table with rows as columns, in one part."""

@@ -11,27 +11,18 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 BINS = 15  # equal parts of [0, 1] into which probabilities are sorted, as in the paper
-
 TEMPERATURES = 0.01, 100.0  # the best temperature is searched between these
 
 
 @dataclass(frozen=True)
 class Reliability:
-    """Confidence and accuracy of each bin that holds an image.
+    """Confidence and accuracy of each bin that holds an image."""
 
-    Args:
-        low: The bins' lower ends, in [0, 1).
-        images: Images in each bin.
-        probability: Their mean probability of the predicted class.
-        accuracy: The share of them that is predicted correctly.
-        loss: The cross-entropy of all images, in nats.
-    """
-
-    low: list[float]
-    images: list[int]
-    probability: list[float]
-    accuracy: list[float]
-    loss: float
+    low: list[float]  # the bins' lower ends, in [0, 1)
+    images: list[int]  # how many are in each bin
+    probability: list[float]  # their mean probability of the predicted class
+    accuracy: list[float]  # the share of them that is predicted correctly
+    loss: float  # the cross-entropy of all images, in nats
 
     @property
     def ece(self) -> float:

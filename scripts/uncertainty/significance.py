@@ -14,7 +14,6 @@ from scipy.stats import binomtest, sem, t, ttest_ind
 from scripts.uncertainty.intervals import CONFIDENCE, Interval, wilson
 
 LEVEL = 1 - CONFIDENCE  # a difference is significant if its p-value is below this
-
 ROUNDING = 1e-6  # equal figures may differ by as much: they were computed in float32
 
 
@@ -27,16 +26,11 @@ class Difference(NamedTuple):
     contain their true values in at least 95 %. An interval excludes 0 exactly when its p-value is below 0.05; the
     smaller p-values of S. Holm (1979) have no such intervals (K. Strassburger and F. Bretz, "Compatible simultaneous
     lower confidence bounds for the Holm procedure and other Bonferroni-based closed tests", 2008).
-
-    Args:
-        value: The difference.
-        interval: Its confidence interval.
-        p: The probability of a difference at least as great if there were none, times the number of comparisons.
     """
 
     value: float
     interval: Interval
-    p: float
+    p: float  # the probability of a difference at least as great if there were none, times the number of comparisons
 
 
 def varies(values: Sequence[float]) -> bool:

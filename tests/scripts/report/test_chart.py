@@ -58,7 +58,7 @@ def test_many_curves_differ_and_each_is_in_the_legend() -> None:
 
 
 def test_bands_are_within_the_picture() -> None:
-    html = drawn_chart({"a": [(0, 1.0), (1, 2.0)]}, "epoch", "loss", {"a": [(0, 0.5, 1.5), (1, -3.0, 5.0)]})
+    html = drawn_chart({"a": [(0, 1.0, 0.5, 1.5), (1, 2.0, -3.0, 5.0)]}, "epoch", "loss")
     (band,) = re.findall(r'<polygon class="band"[^>]* points="([^"]*)"', html)
     corners = [tuple(map(float, pair.split(","))) for pair in band.split()]
     assert len(corners) == 4
