@@ -22,6 +22,7 @@ def compare(names: Sequence[str], files: dict[str, Path | None], predict: bool, 
     from rich import get_console
 
     from core.durable_file import replace_file
+    from scripts.command.output_file import refuse_output
     from scripts.command.silence import silence_libraries
     from scripts.comparison.comparison import compare_runs
     from scripts.comparison.comparison_page import page_values
@@ -32,8 +33,8 @@ def compare(names: Sequence[str], files: dict[str, Path | None], predict: bool, 
 
     silence_libraries()
     for kind, path in files.items():
-        if path and not path.parent.is_dir():
-            raise UserError(f"--{kind} is {path}, but there is no folder {path.parent}; make it, or choose another.")
+        if path:
+            refuse_output(path, overwrite=True, flag=f"--{kind}")
     runs, problems = read_all(names)
     if not runs:
         raise UserError(" ".join(problems))
@@ -48,15 +49,10 @@ def compare(names: Sequence[str], files: dict[str, Path | None], predict: bool, 
     notes = [*(f"Left out: {problem}" for problem in problems), *notes]
     tables = {"latex": latex(comparison.table), "markdown": markdown(comparison.table), "csv": comparison.as_csv()}
     for kind, path in files.items():
-        try:
-            if path and kind == "html":
-                write_page(path, "comparison/comparison.html", **page_values(comparison, findings, notes))
-            elif path:
-                replace_file(path, tables[kind])
-        except OSError as error:
-            raise UserError(
-                f"{path} cannot be written: {error.strerror or error}; choose another file with --{kind}."
-            ) from error
+        if path and kind == "html":
+            write_page(path, "comparison/comparison.html", **page_values(comparison, findings, notes))
+        elif path:
+            replace_file(path, tables[kind])
     return not problems
 
 
