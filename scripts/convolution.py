@@ -55,6 +55,7 @@ class Steps(NamedTuple):
 
 
 PLAIN = Steps()
+NAMES = "padding", "stride", "dilation"
 
 
 def output_size(size: int, kernel_size: int, steps: Steps = PLAIN) -> int:
@@ -66,8 +67,8 @@ def output_size(size: int, kernel_size: int, steps: Steps = PLAIN) -> int:
         >>> output_size(224, 7, Steps(padding=3, stride=2))  # the first layer of a ResNet
         112
     """
-    least = {"size": 1, "kernel_size": 1, "padding": 0, "stride": 1, "dilation": 1}
-    for (name, lowest), value in zip(least.items(), (size, kernel_size, *steps), strict=True):
+    given = zip(("size", "kernel_size", *NAMES), (size, kernel_size, *steps), (1, 1, *PLAIN), strict=True)
+    for name, value, lowest in given:
         if value < lowest:
             raise UserError(f"{name} is {value}; give a whole number of at least {lowest}.")
     return max(0, (size + 2 * steps.padding - steps.dilation * (kernel_size - 1) - 1) // steps.stride + 1)
@@ -219,7 +220,7 @@ def _draw_case(axes: "Axes", size: int, kernel_size: int, steps: Steps) -> None:
         axes.scatter(columns, rows, marker="s", facecolors="none", edgecolors="#d55e00")
     axes.annotate("", (left - 0.3, whole / 2), (whole + 0.3, whole / 2), arrowprops={"arrowstyle": "->"})
     axes.set(xlim=(-0.2, left + max(found, size) + 0.2), ylim=(whole + 0.2, -0.2), aspect="equal")
-    named = zip(Steps._fields, steps, PLAIN, strict=True)
+    named = zip(NAMES, steps, PLAIN, strict=True)
     told = ", ".join(f"{name} {value}" for name, value, plain in named if value != plain) or "plain"
     axes.set_title(f"{told}: {size}x{size} to {found}x{found}", fontsize=10)
 
@@ -320,7 +321,7 @@ def main(args: Sequence[str] | None = None) -> None:
     )
     by_hand.add_argument("--signal", type=numbers, default="0,0,0,1,1,1,0", help="numbers with commas between")
     by_hand.add_argument("--kernel", type=numbers, default="-1,0,1", help="likewise; --kernel=-1,1")
-    for option, default in PLAIN._asdict().items():
+    for option, default in zip(NAMES, PLAIN, strict=True):
         by_hand.add_argument(f"--{option}", type=int, default=default, help=f"{default} if absent")
     kernels.add_argument("--image", type=expand, default="china", help="an image file, or china or flower")
     sizes.add_argument("--size", type=int, default=7, help="of the image, a side; 7 if absent")

@@ -91,10 +91,11 @@ class Ledger:
                     runs.append((results, entry["flags"]))
         noted = entries.get(name)
         if not runs:
-            return Outcome(**noted) if noted else Outcome(problem="not asked for yet")
+            noted = noted or {"flags": [], "problem": "not asked for yet"}
+            return Outcome(noted["flags"], problem=noted.get("problem"))
         flags = runs[-1][1]
         same = [results for results, of_run in runs if of_run == flags]
-        problem = noted["problem"] if noted and noted["flags"] == flags else None
+        problem = noted.get("problem") if noted and noted["flags"] == flags else None
         return Outcome(flags, sorted(same, key=lambda results: int(results["seed"])), problem)
 
     def note(self, name: str, outcome: Outcome, folders: dict[int, Path]) -> None:

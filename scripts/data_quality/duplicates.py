@@ -199,7 +199,7 @@ def near_pairs(prints: Fingerprints, places: NDArray[np.int64]) -> list[Pair]:
             advance(min(rows, len(places) - start * rows))
     stands_out = (lookalikes <= LOOKALIKES) & (sides[places] >= DETAIL)
     sure = [
-        pair._replace(first=int(places[pair.first]), second=int(places[pair.second]))
+        Pair(int(places[pair.first]), int(places[pair.second]), *pair[2:])
         for pair in pairs
         if pair.likeness >= SURE_LIKENESS or (stands_out[pair.first] and stands_out[pair.second])
     ]

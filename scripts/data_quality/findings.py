@@ -137,7 +137,7 @@ class Audit:
 
     def _in_order(self, pair: Pair) -> Pair:
         if self._split_of[pair.second] < self._split_of[pair.first]:
-            return pair._replace(first=pair.second, second=pair.first)
+            return Pair(pair.second, pair.first, *pair[2:])
         return pair
 
     def _of_pairs(self, title: str, key: str, pairs: Sequence[Pair]) -> Finding:
