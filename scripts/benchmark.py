@@ -1,24 +1,21 @@
-"""Speed of the whole program: of a training step, and of what data go through before.
+"""Measure the speed of training and prediction against what the hardware could do.
 
     python scripts/benchmark.py [--config FILE ...] [--seconds 20] [--steps 20] [any flag of scripts/train.py]
     python scripts/benchmark.py --callbacks [--config FILE ...] [any flag of scripts/train.py]
     python scripts/benchmark.py --predict CHECKPOINT --images PATH [--seconds 20]
 
-Each configuration is trained by scripts/train.py as a user would, with all default callbacks, loggers and metrics. An
-epoch of --steps steps is timed right after as many bare steps (forward, loss, backward, update on a batch that is on
-the device already), so that both see the machine in the same state; then the program that is commonly written for the
-task (`training/standard_program.py`) is timed in the same process, with no workers and with one per core, and the
-faster one is shown. Of image files it is measured how fast they are packed, and how fast Pillow alone decodes them.
+The first form trains each configuration as scripts/train.py does, with all callbacks, loggers and metrics. It times
+each epoch of --steps steps right after as many bare steps (forward, loss, backward, update on a batch that is on the
+device already), so that both see the machine in the same state, and shows how long training waited for data.
 
-With --callbacks, each configuration is trained and tested once as it would be without, and the time spent in each
-callback is shown beside that of the training.
-The second form times scripts/predict.py on photographs, from the start of its workers to the last row of a CSV file,
+The second form trains and tests each configuration once, and shows the time that each callback took.
+
+The third form times scripts/predict.py on photographs, from the start of its workers to the last row of a CSV file,
 against the network alone on as many images that are on the device already.
 """
 
 import argparse
 import contextlib
-import copy
 import itertools
 import json
 import os
@@ -27,97 +24,62 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-from lightning.pytorch.profilers import SimpleProfiler
-from PIL import Image
-from rich import get_console
-from rich.console import Console
-from rich.table import Table
-from torchvision import transforms
-
-from callbacks.diagnostics.step_benchmark import StepBenchmark
 from core.user_error import UserError
-from datamodules.base import ImageDataModule
-from datamodules.decoding.image_file import FORMATS
-from datamodules.decoding.image_files import ImageFiles
-from datamodules.loading.cores import available_cores
-from datamodules.loading.loader import way_of_death
-from scripts.command.configuration import mistakes_in_one_sentence
 from scripts.command.expansion import to_path
-from scripts.command.process import training_process
-from scripts.inference.image_classifier import ImageClassifier, load_classifier
-from scripts.inference.input_images import input_images
-from scripts.inference.prediction_output import columns_for, output_file
-from scripts.inference.prediction_rows import write_rows
-from scripts.training.standard_program import time_standard_program
-from scripts.training.train_cli import TrainCLI
 
-TABLE_WIDTH = 110  # columns of text that a table needs
+if TYPE_CHECKING:
+    from callbacks.diagnostics.step_benchmark import StepBenchmark
+    from scripts.inference.image_classifier import ImageClassifier
+    from scripts.training.train_cli import TrainCLI
 
-PILLOW_IMAGES = 3000  # images that Pillow decodes to be compared with
+TABLE_WIDTH = 110  # letters of a line that a table needs
 
-# Arguments that a transform of torchvision shares with the augmentation of the same name.
-COUNTERPARTS = {
-    "RandomAffine": ("degrees", "translate", "scale", "shear"),
-    "RandomRotation": ("degrees",),
-    "RandomCrop": ("size", "padding", "padding_mode"),
-    "RandomResizedCrop": ("size", "scale", "ratio"),
-    "RandomHorizontalFlip": ("p",),
-    "RandomVerticalFlip": ("p",),
-    "ColorJitter": ("brightness", "contrast", "saturation", "hue"),
-    "RandomGrayscale": ("p",),
-}
+Row = dict[str, Any]
 
 
-def measure(flags: list[str], steps: int, seconds: float, standard: bool) -> dict[str, Any]:
-    """Train one configuration in this process."""
+def train_timed(flags: Sequence[str], steps: int, seconds: float, folder: str) -> "tuple[TrainCLI, StepBenchmark]":
+    """Train one configuration in this process, with a clock around its steps."""
+    from callbacks.diagnostics.step_benchmark import StepBenchmark
+    from scripts.training.train_cli import TrainCLI
+
     clock = StepBenchmark(seconds)
+    own = ["--runs", folder, "--early_stopping=null", "--data.drop_last=true", "--trainer.max_epochs=1000"]
+    own += [f"--trainer.limit_train_batches={steps}", "--trainer.limit_val_batches=1"]
+    return TrainCLI(["fit", *flags, *own], callbacks=[clock]), clock
+
+
+def described(cli: "TrainCLI", clock: "StepBenchmark") -> Row:
+    """The medians of a training that was timed."""
+    pairs = list(zip(clock.limit_ms, clock.program_ms, strict=True))
+    return {
+        "experiment": cli.experiment,
+        "device": f"{cli.trainer.strategy.root_device}, {cli.trainer.precision}",
+        "batch": cli.datamodule.batch_size,
+        "limit_ms": median(clock.limit_ms),
+        "program_ms": median(clock.program_ms),
+        "ratio": median(bare / whole for bare, whole in pairs),
+        "added_ms": median(whole - bare for bare, whole in pairs),
+        "waiting": median(clock.waiting),
+    }
+
+
+def measure(flags: Sequence[str], steps: int, seconds: float) -> Row:
+    """Measure the steps of one configuration in this process."""
     with tempfile.TemporaryDirectory() as folder:
-        quick = [f"--trainer.limit_train_batches={steps}", "--trainer.limit_val_batches=1"]
-        own = ["--runs", folder, "--early_stopping=null", "--data.drop_last=true", "--trainer.max_epochs=1000", *quick]
-        cli = TrainCLI(["fit", *flags, *own], callbacks=[clock])
-        data, model, trainer = cli.datamodule, cli.model, cli.trainer
-        row: dict[str, Any] = {
-            "experiment": cli.experiment,
-            "device": f"{trainer.strategy.root_device}, {trainer.precision}",
-            "batch": data.batch_size,
-            "limit_ms": median(clock.limit_ms),
-            "program_ms": median(clock.program_ms),
-            "ratio": median(bare / whole for bare, whole in zip(clock.limit_ms, clock.program_ms, strict=True)),
-            "added_ms": median(whole - bare for bare, whole in zip(clock.limit_ms, clock.program_ms, strict=True)),
-            "waiting": median(clock.waiting),
-        }
-        if standard:
-            augmentation = counterparts(cli.config.data.get("init_args.augmentation") or [], data.image_shape[1:])
-            epochs = len(clock.program_ms) if row["program_ms"] < 100 else 1
-            row["standard_ms"] = min(
-                median(
-                    time_standard_program(
-                        data,
-                        copy.deepcopy(model.network),
-                        model.make_optimizer,
-                        augmentation=augmentation,
-                        folder=folder,
-                        precision=trainer.precision,
-                        steps=min(steps, int(trainer.num_training_batches)),
-                        epochs=epochs,
-                        num_workers=workers,
-                    )
-                )
-                for workers in (0, available_cores())
-            )
-        row["data"] = measure_data(data, Path(folder))
-    return row
+        return described(*train_timed(flags, steps, seconds, folder))
 
 
-def measure_callbacks(flags: list[str]) -> dict[str, Any]:
+def measure_callbacks(flags: Sequence[str]) -> Row:
     """Train and test one configuration in this process, with a clock around each hook of each callback."""
+    from lightning.pytorch.profilers import SimpleProfiler
+
+    from scripts.training.train_cli import TrainCLI
+
     with tempfile.TemporaryDirectory() as folder:
         clock = f"--trainer.profiler={SimpleProfiler.__module__}.{SimpleProfiler.__qualname__}"
         report = (f"--trainer.profiler.dirpath={folder}", "--trainer.profiler.filename=hooks")
@@ -125,8 +87,8 @@ def measure_callbacks(flags: list[str]) -> dict[str, Any]:
         profiler: Any = cli.trainer.profiler  # type: ignore[attr-defined]  # declared nowhere
         spent: dict[str, list[float]] = {}
         for action, durations in profiler.recorded_durations.items():
-            if found := re.match(r"\[Callback\](\w+)", action):
-                spent.setdefault(found[1], []).extend(durations)
+            if callback := re.match(r"\[Callback\](\w+)", action):
+                spent.setdefault(callback[1], []).extend(durations)
         return {
             "experiment": cli.experiment,
             "device": f"{cli.trainer.strategy.root_device}, {cli.trainer.precision}",
@@ -136,8 +98,13 @@ def measure_callbacks(flags: list[str]) -> dict[str, Any]:
         }
 
 
-def measure_prediction(checkpoint: Path, images: Path, seconds: float) -> dict[str, Any]:
+def measure_prediction(checkpoint: Path, images: Path, seconds: float) -> Row:
     """Predict a folder of photographs again and again, with the network alone before and after each time."""
+    from scripts.inference.image_classifier import load_classifier
+    from scripts.inference.input_images import input_images
+    from scripts.inference.prediction_output import columns_for, output_file
+    from scripts.inference.prediction_rows import write_rows
+
     classifier, paths = load_classifier(checkpoint), input_images([str(images)])
     options = argparse.Namespace(batch_size=None, num_workers=None, top=0, probabilities=False, logits=False)
     _time_network(classifier, min(len(paths), 4 * classifier.batch_size))
@@ -164,204 +131,128 @@ def measure_prediction(checkpoint: Path, images: Path, seconds: float) -> dict[s
     }
 
 
-@torch.no_grad()
-def _time_network(classifier: ImageClassifier, images: int) -> float:
+def _time_network(classifier: "ImageClassifier", images: int) -> float:
     """Seconds that the network alone takes for so many images, in whole batches."""
+    import torch
+
     inner, size = classifier.classifier, classifier.batch_size
     batch = inner.to_memory_format(torch.randn(size, *classifier.shape, device=inner.device))
     start = time.perf_counter()
-    with classifier.autocast_context():
+    with torch.no_grad(), classifier.autocast_context():
         for _ in range(max(1, images // size)):
             inner.predict_logits(batch).float().cpu()
     return (time.perf_counter() - start) * images / (max(1, images // size) * size)
 
 
-def counterparts(augmentation: Sequence[Any], size: tuple[int, int]) -> list[Any]:
-    """Make transforms of torchvision of the same names and values."""
-    made = []
-    for module in augmentation:
-        name = module.class_path.rpartition(".")[2]
-        if name not in COUNTERPARTS:
-            raise UserError(
-                f"The standard program has no {name}; leave the comparison out with --no-standard, or the augmentation "
-                "with --data.augmentation '[]'."
-            )
-        arguments = {key: value for key in COUNTERPARTS[name] if (value := module.init_args.get(key)) is not None}
-        if name == "RandomCrop":
-            arguments.setdefault("size", size)
-        made.append(getattr(transforms, name)(**arguments))
-    return made
+def run_alone(command: Sequence[str]) -> Row:
+    """Run a command with `--into FILE` in a process of its own, print nothing of it, and give the row in the file."""
+    from datamodules.loading.loader import way_of_death
 
-
-def measure_data(data: ImageDataModule, folder: Path) -> dict[str, Any]:
-    """Measure the way of a data set's images to the first batch."""
-    source = data.from_source(data.read)
-    row: dict[str, Any] = {"images": sum(len(labels) for _, labels in source.values())}
-
-    start = time.perf_counter()
-    data = _as_new(data)
-    data.prepare_data()
-    data.setup("validate")
-    next(iter(data.train_dataloader()))
-    row["start_seconds"] = time.perf_counter() - start
-
-    before = _own_memory()
-    for _ in data.train_dataloader():
-        pass
-    row["grown_mb"] = (_own_memory() - before) / 1e6
-    row["pack_mb"] = data.pack.images.numel() / 1e6 if data.pack is not None and data.pack.images is not None else 0.0
-
-    images, _ = source["train"]
-    if isinstance(images, ImageFiles):
-        some = np.random.default_rng(0).permutation(len(images))[:PILLOW_IMAGES]
-        start = time.perf_counter()
-        for index in some:
-            with Image.open(images.path(index), formats=FORMATS) as file:
-                np.asarray(file.convert("RGB"))
-        row["pillow_rate"] = len(some) / (time.perf_counter() - start)
-        data = _as_new(data)
-        data.packs, data.storage = folder / "packs", "packed"
-        start = time.perf_counter()
-        data.prepare_data()
-        row["packing_rate"] = row["images"] / (time.perf_counter() - start)
-    return row
-
-
-def _as_new(data: ImageDataModule) -> ImageDataModule:
-    """The same data module before it has looked for anything."""
-    new = copy.copy(data)
-    new.pack = None
-    vars(new).pop("pack_folder", None)
-    return new
-
-
-def _own_memory() -> int:
-    """Bytes of this process that no file backs."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
-
-
-def run_alone(arguments: list[str]) -> dict[str, Any]:
-    """Measure in a process of its own, which writes what a user would see to nowhere."""
     with tempfile.NamedTemporaryFile() as file:
         # The bar is drawn as on a terminal: it is part of what a user's run costs.
         environment = os.environ | {"TTY_COMPATIBLE": "1", "TTY_INTERACTIVE": "1"}
-        command = [sys.executable, __file__, "--into", file.name, *arguments]
-        done = subprocess.run(command, stdout=subprocess.DEVNULL, env=environment, check=False)
+        arguments = [sys.executable, *command, "--into", file.name]
+        done = subprocess.run(arguments, stdout=subprocess.DEVNULL, env=environment, check=False)
         if done.returncode < 0:
             sys.exit(
                 f"error: The process that measures {way_of_death(done.returncode)}; use a smaller --data.batch_size."
             )
         if done.returncode:
             sys.exit(done.returncode)
-        row: dict[str, Any] = json.loads(Path(file.name).read_text())
+        row: Row = json.loads(Path(file.name).read_text())
         return row
 
 
-def print_steps(rows: list[dict[str, Any]]) -> None:
-    """The table of training steps."""
-    table = Table("training step", "batch", show_lines=True)
-    for heading in ("bare\nms", "program\nms", "ratio", "added\nms", "images/s", "waiting\nfor data", "standard\nms"):
-        table.add_column(heading, justify="right")
-    table.add_column("times\nfaster", justify="right")
-    for row in rows:
-        standard = row.get("standard_ms")
-        table.add_row(
-            f"{row['experiment']}\n{row['device']}",
-            str(row["batch"]),
-            *(f"{row[name]:,.2f}" for name in ("limit_ms", "program_ms", "ratio", "added_ms")),
-            f"{1000 * row['batch'] / row['program_ms']:,.0f}",
-            f"{row['waiting']:.1%}",
-            f"{standard:,.2f}" if standard else "",
-            f"{standard / row['program_ms']:.2f}" if standard else "",
-        )
-    _print_whole(table)
+def configurations(files: Sequence[str] | None) -> list[list[str]]:
+    """The flags of each configuration: those that are named, or the default one and an MLP on the digits."""
+    return [["--config", file] for file in files] if files else [[], ["--config", "configs/digits/mlp.yaml"]]
 
 
-def print_callbacks(row: dict[str, Any]) -> None:
-    """The table of a training's callbacks, the most expensive first."""
-    table = Table(f"{row['experiment']}, {row['device']}: {row['seconds']:,.1f} s of training, {row['epochs']} epochs")
-    for heading in ("seconds", "of training", "calls"):
-        table.add_column(heading, justify="right")
-    for name, (seconds, calls) in sorted(row["callbacks"].items(), key=lambda item: -item[1][0]):
-        table.add_row(name, f"{seconds:.3f}", f"{seconds / row['seconds']:.2%}", f"{calls:,}")
-    _print_whole(table)
+def print_table(what: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table whole, also where the terminal is narrower."""
+    from rich import get_console
+    from rich.console import Console
+    from rich.table import Table
 
-
-def print_data(rows: list[dict[str, Any]]) -> None:
-    """The table of data sets."""
-    table = Table("data", show_lines=True)
-    for heading in (
-        *("images", "packing\nimages/s", "Pillow, one core\nimages/s", "times\nfaster"),
-        *("to first batch\nwhen packed, s", "memory\ngrown, MB", "pack\nMB"),
-    ):
+    table = Table(what, show_lines=True)
+    for heading in headings:
         table.add_column(heading, justify="right")
     for row in rows:
-        packing, pillow = (row["data"].get(f"{name}_rate") for name in ("packing", "pillow"))
-        table.add_row(
-            row["experiment"],
-            f"{row['data']['images']:,}",
-            *(f"{rate:,.0f}" if rate else "" for rate in (packing, pillow)),
-            f"{packing / pillow:.2f}" if packing else "",
-            *(f"{row['data'][name]:,.2f}" for name in ("start_seconds", "grown_mb", "pack_mb")),
-        )
-    _print_whole(table)
-
-
-def print_prediction(row: dict[str, Any]) -> None:
-    """The table of a prediction."""
-    table = Table("prediction", show_lines=True)
-    for heading in ("images", "batch", "network alone\nimages/s", "program\nimages/s", "ratio"):
-        table.add_column(heading, justify="right")
-    rates = (f"{row['limit_rate']:,.1f}", f"{row['program_rate']:,.1f}")
-    table.add_row(row["network"], f"{row['images']:,}", str(row["batch"]), *rates, f"{row['ratio']:.2f}")
-    _print_whole(table)
-
-
-def _print_whole(table: Table) -> None:
+        table.add_row(*row)
     Console(width=max(TABLE_WIDTH, get_console().width)).print(table)
 
 
+STEPS = "batch", "bare\nms", "program\nms", "ratio", "added\nms", "images/s", "waiting\nfor data"
+
+
+def step_cells(row: Row) -> list[str]:
+    """The cells of a configuration, below `STEPS`."""
+    return [
+        f"{row['experiment']}\n{row['device']}",
+        str(row["batch"]),
+        *(f"{row[name]:,.2f}" for name in ("limit_ms", "program_ms", "ratio", "added_ms")),
+        f"{1000 * row['batch'] / row['program_ms']:,.0f}",
+        f"{row['waiting']:.1%}",
+    ]
+
+
+def print_callbacks(row: Row) -> None:
+    """Print the callbacks of a training, the most expensive first."""
+    callbacks = sorted(row["callbacks"].items(), key=lambda item: -item[1][0])
+    print_table(
+        f"{row['experiment']}, {row['device']}: {row['seconds']:,.1f} s of training, {row['epochs']} epochs",
+        ("seconds", "of training", "calls"),
+        [(name, f"{spent:.3f}", f"{spent / row['seconds']:.2%}", f"{calls:,}") for name, (spent, calls) in callbacks],
+    )
+
+
+def print_prediction(row: Row) -> None:
+    """Print the rates of a prediction."""
+    rates = (f"{row['limit_rate']:,.1f}", f"{row['program_rate']:,.1f}", f"{row['ratio']:.2f}")
+    print_table(
+        "prediction",
+        ("images", "batch", "network alone\nimages/s", "program\nimages/s", "ratio"),
+        [(row["network"], f"{row['images']:,}", str(row["batch"]), *rates)],
+    )
+
+
 def main(args: list[str] | None = None) -> None:
-    """Measure each configuration and print the tables."""
+    """Measure what the arguments ask for and print the tables."""
+    from scripts.command.configuration import mistakes_in_one_sentence
+
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("-c", "--config", action="append", help="a file in configs/; may be given several times")
     parser.add_argument("--seconds", type=float, default=20.0, help="time for each configuration's steps, roughly")
     parser.add_argument("--steps", type=int, default=20, help="training batches per epoch, at most")
-    parser.add_argument("--no-standard", action="store_true", help="leave the standard program out")
-    parser.add_argument("--callbacks", action="store_true", help="what each callback costs in a whole training")
+    parser.add_argument("--callbacks", action="store_true", help="time each callback in a whole training")
     parser.add_argument("--predict", type=to_path, metavar="CHECKPOINT", help="time scripts/predict.py with it instead")
     parser.add_argument("--images", type=to_path, metavar="PATH", help="on these photographs")
-    parser.add_argument("--into", help=argparse.SUPPRESS)
+    parser.add_argument("--into", type=Path, help=argparse.SUPPRESS)
     with mistakes_in_one_sentence():
         options, flags = parser.parse_known_args(args)
+    from scripts.command.process import training_process
+
     if options.predict or options.images:
         with training_process():
             if not (options.predict and options.images) or flags or options.config:
                 raise UserError("A prediction is timed with --predict CHECKPOINT --images PATH; leave the rest out.")
             print_prediction(measure_prediction(options.predict, options.images, options.seconds))
         return
-    settings = [f"--seconds={options.seconds}", f"--steps={options.steps}"] + ["--no-standard"] * options.no_standard
-    settings += ["--callbacks"] * options.callbacks
     if options.into:
-        config = ["--config", options.config[0]] if options.config else []
+        flags = [*(f"--config={file}" for file in options.config or ()), *flags]
         with training_process():
-            if options.callbacks:
-                row = measure_callbacks([*config, *flags])
-            else:
-                row = measure([*config, *flags], options.steps, options.seconds, not options.no_standard)
-        Path(options.into).write_text(json.dumps(row))
+            row = measure_callbacks(flags) if options.callbacks else measure(flags, options.steps, options.seconds)
+        options.into.write_text(json.dumps(row))
         return
-    configs = [["--config", config] for config in options.config or ["configs/digits/mlp.yaml"]]
-    rows = [run_alone([*settings, *config, *flags]) for config in (configs if options.config else [[], *configs])]
+    own = [f"--seconds={options.seconds}", f"--steps={options.steps}", *(["--callbacks"] * options.callbacks)]
+    rows = [run_alone([__file__, *own, *config, *flags]) for config in configurations(options.config)]
     if options.callbacks:
         for row in rows:
             print_callbacks(row)
-        return
-    print_steps(rows)
-    print_data(rows)
+    else:
+        print_table("training step", STEPS, map(step_cells, rows))
 
 
 if __name__ == "__main__":

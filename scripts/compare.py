@@ -1,51 +1,40 @@
-"""Compare runs: what differs in their settings, what has come of it, and whether that is more than luck.
+"""Compare runs: how their settings and figures differ, and whether a difference is more than luck.
 
     python scripts/compare.py RUN [RUN ...] [--html FILE] [--csv FILE] [--latex FILE] [--markdown FILE] [--data...]
 
-RUN is a run's folder, an experiment's, a glob pattern or a checkpoint. Runs that are the same but for their seed are
-one row. The others are compared with the first: on the same test images, if there are checkpoints and data, and over
+RUN is a run's folder, an experiment's, a glob pattern or a checkpoint. Runs that differ in their seed alone are one
+group. The others are compared with the first: on the same test images, if there are checkpoints and data, and over
 seeds. Exit status 1 if a run could not be read, 2 if there is none.
 """
 
 import argparse
-import csv
-import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich import get_console
-
-from core.durable_file import replace_file
 from core.names import escape_name
 from core.user_error import UserError
-from scripts.command.configuration import TRUST, mistakes_in_one_sentence
 from scripts.command.expansion import expand, to_path
-from scripts.command.silence import silence_libraries
-from scripts.comparison.comparison import Comparison, compare_runs
-from scripts.comparison.comparison_page import page_values
-from scripts.comparison.paired import compare_groups
-from scripts.comparison.runs import read_all
-from scripts.report.page import write_page
-from scripts.report.table import latex, markdown, show
-
-
-def as_csv(comparison: Comparison) -> str:
-    """A row for each group, with figures in full, the ends of their intervals, and the settings that differ."""
-    records = comparison.records()
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(records[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
-    return text.getvalue()
 
 
 def compare(names: Sequence[str], files: dict[str, Path | None], predict: bool, flags: Sequence[str]) -> bool:
-    """Compare runs, print what is found, and write what is asked for."""
+    """Compare runs, print the comparison, and write the files; False if a run could not be read."""
+    from rich import get_console
+
+    from core.durable_file import replace_file
+    from scripts.command.output_file import refuse_output
+    from scripts.command.silence import silence_libraries
+    from scripts.comparison.comparison import compare_runs
+    from scripts.comparison.comparison_page import page_values
+    from scripts.comparison.paired import compare_groups
+    from scripts.comparison.runs import read_all
+    from scripts.report.page import write_page
+    from scripts.report.table import latex, markdown, show
+
     silence_libraries()
     for kind, path in files.items():
-        if path and not path.parent.is_dir():
-            raise UserError(f"--{kind} is {path}, but there is no folder {path.parent}; make it, or choose another.")
+        if path:
+            refuse_output(path, overwrite=True, flag=f"--{kind}")
     runs, problems = read_all(names)
     if not runs:
         raise UserError(" ".join(problems))
@@ -53,26 +42,24 @@ def compare(names: Sequence[str], files: dict[str, Path | None], predict: bool, 
         print(f"error: {escape_name(problem)}", file=sys.stderr)
     comparison = compare_runs(runs)
     findings, notes = compare_groups(comparison.groups, predict, flags)
-    notes = [*(f"Left out: {problem}" for problem in problems), *comparison.notes, *notes]
+    notes = [*comparison.notes, *notes]
     show(comparison.table, get_console())
-    for sentence in (*findings, *notes[len(problems) :]):
+    for sentence in (*findings, *notes):
         print(escape_name(sentence))
-    contents = {"csv": as_csv(comparison), "latex": latex(comparison.table), "markdown": markdown(comparison.table)}
+    notes = [*(f"Left out: {problem}" for problem in problems), *notes]
+    tables = {"latex": latex(comparison.table), "markdown": markdown(comparison.table), "csv": comparison.as_csv()}
     for kind, path in files.items():
-        try:
-            if kind == "html" and path:
-                write_page(path, "comparison/comparison.html", **page_values(comparison, findings, notes))
-            elif path:
-                replace_file(path, contents[kind])
-        except OSError as error:
-            raise UserError(
-                f"{path} cannot be written: {error.strerror or error}; choose another file with --{kind}."
-            ) from error
+        if path and kind == "html":
+            write_page(path, "comparison/comparison.html", **page_values(comparison, findings, notes))
+        elif path:
+            replace_file(path, tables[kind])
     return not problems
 
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line; a user's mistake ends in one sentence and exit status 2."""
+    from scripts.command.configuration import TRUST, mistakes_in_one_sentence
+
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -82,11 +69,14 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "runs", type=expand, nargs="+", metavar="RUN", help="a run, an experiment, a glob pattern or a checkpoint"
     )
-    parser.add_argument("--html", type=to_path, metavar="FILE", help="write a page with table, tests, learning curves")
-    parser.add_argument("--csv", type=to_path, metavar="FILE", help="write all figures in full, a row for each group")
-    parser.add_argument("--latex", type=to_path, metavar="FILE", help="write the table for LaTeX with booktabs")
-    parser.add_argument("--markdown", type=to_path, metavar="FILE", help="write the table in Markdown")
-    parser.add_argument("--no-predict", action="store_true", help="test no network again; figures and seeds alone")
+    for kind, help_ in (
+        ("html", "write a page with table, tests and learning curves"),
+        ("csv", "write all figures in full, a row for each group"),
+        ("latex", "write the table for LaTeX with booktabs"),
+        ("markdown", "write the table in Markdown"),
+    ):
+        parser.add_argument(f"--{kind}", type=to_path, metavar="FILE", help=help_)
+    parser.add_argument("--no-predict", action="store_true", help="predict nothing; compare figures and seeds alone")
     with mistakes_in_one_sentence():
         options, flags = parser.parse_known_args(args)
         files = {kind: getattr(options, kind) for kind in ("html", "csv", "latex", "markdown")}

@@ -1,32 +1,31 @@
-"""Learning-rate range test: which learning rate a training should have.
+"""Learning-rate range test: suggest the learning rate of a training.
 
     python scripts/find_lr.py [--min_lr 1e-7] [--max_lr 10] [--steps 200] [--output lr.png] [any flag of train.py fit]
 
 Trains the network for a few steps, each with a higher learning rate than the one before, and draws the loss against it;
-when the data are fewer than the steps need, epochs are repeated. Suggested is the rate at which the smoothed loss falls
-fastest. The picture and the curves are in TensorBoard too, beside the experiment's runs. Nothing else is kept: a
-training afterwards is what it would have been.
+epochs are repeated if the data are fewer than the steps need. Suggested is the rate at which the smoothed loss falls
+fastest. The picture and the curves are also in TensorBoard, beside the experiment's runs. Nothing else is kept: a later
+training is what it would have been.
 """
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
 from PIL import Image
-from torch.utils.tensorboard import SummaryWriter
 
-from callbacks.diagnostics.range_test import CEILING, UNSETTLED, RangeTest, Suggestion, smooth, suggest
-from callbacks.run.run_folder import make_run_folder
-from datamodules.loading.progress import progress
 from scripts.command.picture_file import picture_file, save_picture
-from scripts.command.process import training_process
-from scripts.report.figure import new_figure, picture_of
-from scripts.training.dry_run import DryRun
+
+if TYPE_CHECKING:
+    from callbacks.diagnostics.range_test import RangeTest, Suggestion
 
 
-def draw(test: RangeTest, suggestion: Suggestion) -> Image.Image:
+def draw(test: "RangeTest", suggestion: "Suggestion") -> Image.Image:
     """Draw the loss against the learning rate."""
+    from callbacks.diagnostics.range_test import CEILING, UNSETTLED, smooth
+    from scripts.report.figure import new_figure, picture_of
+
     figure = new_figure()
     axes = figure.subplots()
     smoothed = smooth(test.losses)
@@ -37,8 +36,8 @@ def draw(test: RangeTest, suggestion: Suggestion) -> Image.Image:
         (suggestion.minimum_tenth, ":", "a tenth of the minimum's"),
     ):
         axes.axvline(rate, color="tab:red", linestyle=style, linewidth=1.2, label=f"{rate:.2g}, {rule}")
-    # Divergence is told by the losses leaving the picture; shown whole, they would make a line of all else.
-    bottom, top = min(smoothed + test.losses), CEILING * float(np.mean(test.losses[:UNSETTLED]))
+    # Losses that diverge leave the picture: shown whole, they would make a line of all the others.
+    bottom, top = min(smoothed + test.losses), CEILING * sum(test.losses[:UNSETTLED]) / len(test.losses[:UNSETTLED])
     axes.set_ylim(bottom - 0.1 * (top - bottom), top)
     axes.set(xscale="log", xlabel="learning rate", ylabel="training loss", title="Learning-rate range test")
     axes.grid(alpha=0.3)
@@ -46,39 +45,50 @@ def draw(test: RangeTest, suggestion: Suggestion) -> Image.Image:
     return picture_of(figure)
 
 
-def write_events(folder: Path, test: RangeTest, picture: Image.Image) -> None:
+def write_events(folder: Path, test: "RangeTest", picture: Image.Image) -> None:
     """Write curves and picture for TensorBoard."""
+    import numpy as np
+    from torch.utils.tensorboard import SummaryWriter
+
+    from callbacks.diagnostics.range_test import smooth
+
+    curves = {"lr": test.lrs, "loss": test.losses, "smoothed_loss": smooth(test.losses)}
     with SummaryWriter(str(folder)) as writer:
-        for step, (lr, loss) in enumerate(zip(test.lrs, test.losses, strict=True)):
-            writer.add_scalar("range_test/lr", lr, step)
-            writer.add_scalar("range_test/loss", loss, step)
-        for step, loss in enumerate(smooth(test.losses)):
-            writer.add_scalar("range_test/smoothed_loss", loss, step)
+        for name, values in curves.items():
+            for step, value in enumerate(values):
+                writer.add_scalar(f"range_test/{name}", value, step)
         writer.add_image("range_test", np.asarray(picture), dataformats="HWC")
 
 
-def find_lr(flags: Sequence[str], min_lr: float, max_lr: float, steps: int, output: Path) -> Suggestion:
-    """Run the test, draw it and say what it suggests."""
+def find_lr(flags: Sequence[str], min_lr: float, max_lr: float, steps: int, output: Path) -> None:
+    """Run the test, draw it and print its suggestion."""
+    from callbacks.diagnostics.range_test import RangeTest, suggest
+    from callbacks.run.run_folder import make_run_folder
+    from datamodules.loading.progress import progress
+    from scripts.training.dry_run import DryRun
+
     with progress("range test", steps) as advance:
         test = RangeTest(min_lr, max_lr, steps, advance)
         trial = DryRun(flags, test, {"max_epochs": -1, "max_steps": steps, "max_time": None}, scheduled=False)
     suggestion = suggest(test.lrs, test.losses)
-    if trial.trainer.is_global_zero:
-        picture = draw(test, suggestion)
-        save_picture(picture, output)
-        folder = make_run_folder(trial.runs / trial.experiment / "range-test")
-        write_events(folder, test, picture)
-        print(
-            f"suggestion  {suggestion.steepest:.2g} (steepest descent of the smoothed loss); "
-            f"a tenth of the minimum's: {suggestion.minimum_tenth:.2g}"
-        )
-        print(f"picture     {output}")
-        print(f"curves      {folder}")
-    return suggestion
+    if not trial.trainer.is_global_zero:
+        return
+    picture = draw(test, suggestion)
+    save_picture(picture, output)
+    folder = make_run_folder(trial.runs / trial.experiment / "range-test")
+    write_events(folder, test, picture)
+    print(
+        f"suggestion  {suggestion.steepest:.2g} (steepest descent of the smoothed loss); "
+        f"a tenth of the minimum's: {suggestion.minimum_tenth:.2g}"
+    )
+    print(f"picture     {output}")
+    print(f"curves      {folder}")
 
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line; a user's mistake ends in one sentence and exit status 2."""
+    from scripts.command.configuration import mistakes_in_one_sentence
+
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
@@ -86,8 +96,11 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--max_lr", type=float, default=10.0, help="learning rate of the last step; 10 if absent")
     parser.add_argument("--steps", type=int, default=200, help="optimizer steps; 200 if absent")
     parser.add_argument("--output", type=picture_file, default="lr.png", help="the picture; lr.png if absent")
-    with training_process():
+    with mistakes_in_one_sentence():
         options, flags = parser.parse_known_args(args)
+    from scripts.command.process import training_process
+
+    with training_process():
         find_lr(flags, options.min_lr, options.max_lr, options.steps, options.output)
 
 

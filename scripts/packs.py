@@ -1,124 +1,110 @@
-"""List packs and feature caches with their size and last use, and remove those that are named or that no run needs.
+"""List packs and feature caches with size and last use, and remove those that are named or that no run needs.
 
     python scripts/packs.py [FOLDER] [--runs FOLDER] [--remove NAME ... | --remove-unneeded]
 
-FOLDER is where packs lie: data/packs, or what --data.packs or --feature_cache.folder says. A pack is needed if a run
-was trained on its images and no other pack of them was used later; a feature cache, if a run with --feature_cache was
-trained on its images. What is removed is made again when it is wanted. Exit status 2 if something cannot be done.
+FOLDER holds the packs: data/packs, or the folder of --data.packs or --feature_cache.folder. A run needs the newest pack
+of the images that it was trained on, and their feature cache if it was trained with --feature_cache. What is removed is
+made again when it is wanted. Exit status 2 if something cannot be done.
 """
 
 import argparse
 import re
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-from rich import box, get_console
-from rich.table import Table
-from rich.text import Text
-
-from callbacks.run.restarts import read_origin, read_restarts
-from callbacks.run.run_folder import CONFIG
 from core.names import escape_name, some_of
 from core.plain_data import read_yaml
 from core.user_error import UserError
-from datamodules.packing import features, pack
-from datamodules.packing.facts import read_facts
-from scripts.command.configuration import mistakes_in_one_sentence
 from scripts.command.expansion import to_path
 
-# Names that packs and feature caches are given, and those that are being written.
-NAME = re.compile(r"(\.?)\w+-[0-9a-f]{12}(\.part)?")
+NAME = re.compile(r"(\.?)\w+-[0-9a-f]{12}(\.part)?")  # of packs and feature caches, also of unfinished ones
+FEATURES = "features"  # what a feature cache holds
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A pack, a feature cache, or what is left of one.
-
-    Args:
-        folder: Where it is.
-        size: Its bytes.
-        used: The time of its last use, in seconds.
-        what: What it holds, or why it cannot be used.
-        data: The fingerprint of its images; empty if it cannot be used.
-    """
+    """A pack, a feature cache, or the rest of one."""
 
     folder: Path
-    size: int
-    used: float
-    what: str
-    data: str = ""
-
-    @property
-    def is_features(self) -> bool:
-        """Whether it is a feature cache."""
-        return self.folder.name.startswith(features.PREFIX)
+    size: int  # in bytes
+    used: float  # the time of its last use, in seconds
+    what: str  # what it holds, or why it cannot be used
+    data: str = ""  # the fingerprint of its images; empty if it cannot be used
 
 
 def find_stored(folder: Path) -> list[Stored]:
-    """The packs and feature caches in a folder, the one that was used last first."""
+    """The packs and feature caches in a folder, the last used first."""
     if not folder.is_dir():
         raise UserError(f"There is no folder {folder}; give the one that packs lie in, such as data/packs.")
-    found = []
+    stored = []
     for path in folder.iterdir():
         if NAME.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
             files = list(path.iterdir())
             if all(file.suffix == ".npy" or file.name == "facts.json" for file in files):  # else it is somebody's own
                 size = sum(file.stat().st_size for file in files)
-                found.append(Stored(path, size, path.stat().st_mtime, *_described(path)))
-    return sorted(found, key=lambda stored: -stored.used)
+                stored.append(Stored(path, size, path.stat().st_mtime, *_described(path)))
+    return sorted(stored, key=lambda each: -each.used)
 
 
 def _described(path: Path) -> tuple[str, str]:
+    from datamodules.packing import features, pack
+    from datamodules.packing.facts import read_facts
+
     if path.suffix == ".part":
         return "unfinished", ""
-    is_pack = not path.name.startswith(features.PREFIX)
     try:
         facts = read_facts(path)
+        is_pack = not path.name.startswith(features.PREFIX)
         if facts["version"] != (pack if is_pack else features).FORMAT_VERSION:
             return "of another version", ""
-        return escape_name(pack.content(facts) if is_pack else "features"), str(facts["fingerprint"])
+        return escape_name(pack.content(facts)) if is_pack else FEATURES, str(facts["fingerprint"])
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return "damaged", ""
 
 
-def trained_on(runs: Path) -> tuple[dict[str, int], set[str]]:
-    """The fingerprints of the images that runs were trained on."""
-    counts: dict[str, int] = {}
+def trained_on(runs: Path) -> tuple[Counter[str], set[str]]:
+    """How many runs were trained on images of a fingerprint, and the fingerprints that feature caches are needed of."""
+    from callbacks.run.restarts import read_origin, read_restarts
+    from callbacks.run.run_folder import CONFIG
+
+    counts: Counter[str] = Counter()
     cached: set[str] = set()
     for config in runs.rglob(CONFIG):
         changes = [restart["differs"].get("data_fingerprint", {}) for restart in read_restarts(config.parent)]
         known = {(read_origin(config.parent) or {}).get("data_fingerprint"), *(change.get("is") for change in changes)}
-        for data in map(str, known - {None}):
-            counts[data] = counts.get(data, 0) + 1
+        fingerprints = set(map(str, known - {None}))
+        counts.update(fingerprints)
         try:
             has_features = bool(read_yaml(config).get("feature_cache"))
         except (OSError, ValueError, AttributeError):
             has_features = True  # nothing says that it has none
-        cached |= set(map(str, known)) if has_features else set()
+        cached |= fingerprints if has_features else set()
     return counts, cached
 
 
 def needs(stored: Sequence[Stored], runs: Path) -> dict[Path, str]:
-    """Why each pack and feature cache is needed; nothing of one that is not."""
+    """Who needs each pack and feature cache; one that nobody needs is left out."""
     counts, cached = trained_on(runs)
     needed: dict[Path, str] = {}
     latest: set[tuple[str, str]] = set()
     for each in stored:
-        of = (each.data, each.what.partition(" from ")[0])
-        if each.data in (cached if each.is_features else counts) and (each.is_features or of not in latest):
-            number = counts[each.data]
-            needed[each.folder] = f"{number} run{'s' if number > 1 else ''}"
-        latest.add(of)
+        images = (each.data, each.what.partition(" from ")[0])
+        is_newest = each.data in counts and images not in latest
+        if each.data in cached if each.what == FEATURES else is_newest:
+            needed[each.folder] = f"{counts[each.data]} run{'s' if counts[each.data] > 1 else ''}"
+        latest.add(images)
     return needed
 
 
 def remove(stored: Stored) -> None:
     """Remove a pack or a feature cache, whole or not at all."""
+    from filelock import FileLock, Timeout
+
     name = stored.folder.name.removeprefix(".").removesuffix(".part")
     try:
         with FileLock(stored.folder.with_name(f"{name}.lock"), blocking=False):
@@ -135,8 +121,8 @@ def remove(stored: Stored) -> None:
         ) from error
 
 
-def chosen(stored: Sequence[Stored], names: Collection[str]) -> list[Stored]:
-    """Those of some names."""
+def named(stored: Sequence[Stored], names: Collection[str]) -> list[Stored]:
+    """The packs and feature caches of some names."""
     there = {each.folder.name: each for each in stored}
     if unknown := sorted(set(names) - there.keys()):
         raise UserError(
@@ -147,8 +133,12 @@ def chosen(stored: Sequence[Stored], names: Collection[str]) -> list[Stored]:
     return [there[name] for name in dict.fromkeys(names)]
 
 
-def table_of(stored: Sequence[Stored], needed: dict[Path, str]) -> Table:
-    """A row for each."""
+def show(stored: Sequence[Stored], needed: dict[Path, str]) -> None:
+    """Print a row for each."""
+    from rich import box, get_console
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(box=box.SIMPLE_HEAD)
     for name in ("name", "holds", "size", "last used", "needed by"):
         table.add_column(name, no_wrap=name != "holds", overflow="fold", justify="right" if name == "size" else "left")
@@ -156,7 +146,7 @@ def table_of(stored: Sequence[Stored], needed: dict[Path, str]) -> Table:
         used = f"{datetime.fromtimestamp(each.used):%Y-%m-%d %H:%M}"
         cells = (each.folder.name, each.what, megabytes([each]), used, needed.get(each.folder, "no run"))
         table.add_row(*map(Text, cells))
-    return table
+    get_console().print(table)
 
 
 def megabytes(stored: Sequence[Stored]) -> str:
@@ -166,6 +156,8 @@ def megabytes(stored: Sequence[Stored]) -> str:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line; a user's mistake ends in one sentence and exit status 2."""
+    from scripts.command.configuration import mistakes_in_one_sentence
+
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
@@ -183,11 +175,11 @@ def main(args: Sequence[str] | None = None) -> None:
             )
         needed = needs(stored, options.runs)
         unneeded = [each for each in stored if each.folder not in needed]
-        for each in (gone := unneeded if options.remove_unneeded else chosen(stored, options.remove)):
+        for each in (gone := unneeded if options.remove_unneeded else named(stored, options.remove)):
             remove(each)
             print(f"removed {each.folder} ({megabytes([each])})")
         if not (gone or options.remove_unneeded):
-            get_console().print(table_of(stored, needed))
+            show(stored, needed)
             print(f"{megabytes(stored)} in all, {megabytes(unneeded)} of it needed by no run in {options.runs}")
     sys.exit(0)
 

@@ -1,27 +1,31 @@
-"""A picture of the learning rate over a whole run, before it is begun.
+"""Draw the learning rate over a whole run, before it begins.
 
     python scripts/plot_schedule.py [--output schedule.png] [any flag of scripts/train.py fit]
 
-Reads the data, for the number of batches that an epoch has, and steps the schedule as often as the run will; nothing is
-trained. Early stopping may end the run before. Where the schedule changes the momentum, that is drawn too.
+Reads the data, to count the batches of an epoch, and steps the schedule as often as the run will; nothing is trained.
+Early stopping may end the run earlier. The momentum is drawn too if the schedule changes it.
 """
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
 from PIL import Image
 
-from callbacks.diagnostics.schedule_rehearsal import ScheduleRehearsal
 from core.user_error import UserError
 from scripts.command.picture_file import picture_file, save_picture
-from scripts.command.process import training_process
-from scripts.report.figure import new_figure, picture_of
-from scripts.training.dry_run import DryRun
+
+if TYPE_CHECKING:
+    from callbacks.diagnostics.schedule_rehearsal import ScheduleRehearsal
 
 
-def draw(schedule: ScheduleRehearsal) -> Image.Image:
+def draw(schedule: "ScheduleRehearsal") -> Image.Image:
     """Draw the learning rate of each group of parameters over the steps of a run."""
+    import numpy as np
+
+    from scripts.report.figure import new_figure, picture_of
+
     figure = new_figure()
     axes = figure.subplots()
     curves = list(dict.fromkeys(zip(*schedule.lrs, strict=True)))
@@ -47,31 +51,44 @@ def draw(schedule: ScheduleRehearsal) -> Image.Image:
     return picture_of(figure)
 
 
+def plot_schedule(flags: Sequence[str], output: Path) -> None:
+    """Rehearse the schedule of a run, draw it and say in a sentence what it is."""
+    from callbacks.diagnostics.schedule_rehearsal import ScheduleRehearsal
+    from scripts.training.dry_run import DryRun
+
+    schedule = ScheduleRehearsal()
+    trial = DryRun(flags, schedule, {}, scheduled=True)
+    if not schedule.lrs:
+        raise UserError(
+            "The run has no step to draw; give more --trainer.max_epochs, max_steps or limit_train_batches."
+        )
+    if trial.trainer.is_global_zero:
+        save_picture(draw(schedule), output)
+        largest = [max(lrs) for lrs in schedule.lrs]
+        steps = len(largest)
+        print(
+            f"{steps:,} steps in {steps / schedule.steps_per_epoch:g} epochs, learning rate {largest[0]:.2g} to "
+            f"{max(largest):.2g} in step {largest.index(max(largest)) + 1:,} and {largest[-1]:.2g} in the last"
+        )
+        print(output)
+
+
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line; a user's mistake ends in one sentence and exit status 2."""
+    from scripts.command.configuration import mistakes_in_one_sentence
+
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument(
         "--output", type=picture_file, default="schedule.png", help="the picture; schedule.png if absent"
     )
-    with training_process():
+    with mistakes_in_one_sentence():
         options, flags = parser.parse_known_args(args)
-        schedule = ScheduleRehearsal()
-        trial = DryRun(flags, schedule, {}, scheduled=True)
-        if not schedule.lrs:
-            raise UserError(
-                "The run has no step to draw; give more --trainer.max_epochs, max_steps or limit_train_batches."
-            )
-        if trial.trainer.is_global_zero:
-            save_picture(draw(schedule), options.output)
-            largest = [max(lrs) for lrs in schedule.lrs]
-            steps = len(largest)
-            print(
-                f"{steps:,} steps in {steps / schedule.steps_per_epoch:g} epochs, learning rate {largest[0]:.2g} to "
-                f"{max(largest):.2g} in step {largest.index(max(largest)) + 1:,} and {largest[-1]:.2g} in the last"
-            )
-            print(options.output)
+    from scripts.command.process import training_process
+
+    with training_process():
+        plot_schedule(flags, options.output)
 
 
 if __name__ == "__main__":

@@ -1,37 +1,38 @@
-"""A picture of the first training batch as the network sees it: augmented, mixed, un-normalised, with class names.
+"""Draw the first training batch as the network sees it: augmented, mixed, un-normalised, with class names.
 
     python scripts/preview.py [--config FILE] [--data...] [--output preview.png] [--images 32]
 
-It is the batch that scripts/train.py with the same flags begins with, on the CPU and in one process; elsewhere an
-augmentation may draw other numbers. What a run really begins with is in its TensorBoard, under `preview/train`.
+It is the batch that scripts/train.py with the same flags begins with, on the CPU and in one process; on another device
+an augmentation may draw other numbers. A run's real first batch is in its TensorBoard, under `preview/train`.
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import torch
-
-from callbacks.tensorboard.preview import batch_picture
-from datamodules.base import ImageDataModule
-from datamodules.batching.transform import Batch
-from scripts.command.data_flags import run_on_data
 from scripts.command.number_of_images import number_of_images
 from scripts.command.picture_file import picture_file, save_picture
 
+if TYPE_CHECKING:
+    from datamodules.base import ImageDataModule
+    from datamodules.batching.transform import Batch
 
-def first_batch(data: ImageDataModule) -> Batch:
-    """Give the first training batch of a run.
+
+def first_batch(data: "ImageDataModule") -> "Batch":
+    """The first training batch of a run.
 
     Args:
         data: A data module; it is prepared and set up.
 
     Returns:
-        Images float32 `[B, C, H, W]`, augmented and normalised, and labels int64 `[B]` or, when mixed, float32
-        `[B, K]`.
+        Images float32 `[B, C, H, W]`, augmented and normalised, and labels int64 `[B]` or, if mixed, float32 `[B, K]`.
 
     Raises:
-        UserError: If the data cannot be had.
+        UserError: If the data cannot be read.
     """
+    import torch
+
     data.prepare_data()
     data.setup("fit")
     batch = next(iter(data.train_dataloader()))
@@ -41,18 +42,22 @@ def first_batch(data: ImageDataModule) -> Batch:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line; a user's mistake ends in one sentence and exit status 2."""
+    from scripts.command.configuration import mistakes_in_one_sentence
+
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--output", type=picture_file, default="preview.png", help="the picture; preview.png if absent")
-    parser.add_argument("--images", type=number_of_images, default=32, help="how many to show, of those in the batch")
+    parser.add_argument("--images", type=number_of_images, default=32, help="how many of the batch to show")
+    with mistakes_in_one_sentence():
+        options, flags = parser.parse_known_args(args)
+        from callbacks.tensorboard.preview import batch_picture
+        from scripts.command.data_flags import build_data
 
-    def draw(options: argparse.Namespace, data: ImageDataModule) -> int:
+        data = build_data(flags)
         save_picture(batch_picture(first_batch(data), data, options.images), options.output)
         print(options.output)
-        return 0
-
-    run_on_data(parser, draw, args)
+    sys.exit(0)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Train the published experiments and write RESULTS.md: what was published beside what was measured.
+"""Train the published experiments and write RESULTS.md: published figures beside measured ones.
 
     python scripts/reproduce.py [--only mnist/convnet ...] [--seeds 3] [any flag of scripts/train.py]
 
-A run that was done before with the same files and flags is not done again. After a failure the others go on, and the
-table says what was wrong. Every figure is one that a run gave.
+A run with the same files and flags is not trained again. If an experiment fails, the others go on, and the table says
+what was wrong. Every measured figure comes from a run.
 """
 
 import argparse
@@ -11,45 +11,27 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from callbacks.run.interruption import Stopped
-from callbacks.run.run_folder import is_tested, read_results
-from core.durable_file import replace_file
-from core.plain_data import read_json
 from core.user_error import UserError
-from scripts.command.configuration import CONFIGS
 from scripts.command.expansion import to_path
-from scripts.command.output_file import refuse_output
-from scripts.command.process import training_process
-from scripts.training.seeds import number_of_seeds, spread, train_seeds
-from scripts.training.seeds_plan import plan_seeds
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A published experiment.
+    """A published experiment."""
 
-    Args:
-        name: Its file under configs/, without the ending.
-        published: What its source gives.
-        figure: The figure of ours that is compared with it.
-        at_least: The number to reach, if one was published.
-        classes: Of the data that it was published for; on fewer nothing is reached.
-    """
-
-    name: str
-    published: str
-    figure: str = "test/accuracy"
-    at_least: float | None = None
-    classes: int | None = None
+    name: str  # of its file under configs/, without the ending
+    published: str  # the figures of its source
+    at_least: float | None = None  # the accuracy to reach, if one was published
+    classes: int | None = None  # of the published data; a run on fewer is not compared
 
 
-# The published experiments. What their sources call validation is here reported as test, on the same images.
+# What the sources call validation is reported as test here, on the same images.
 EXPERIMENTS = (
     Experiment("mnist/convnet", "test 0.989", at_least=0.989),
     Experiment("cifar2/mlp", "val 0.794", at_least=0.794),
@@ -70,100 +52,102 @@ EXPERIMENTS = (
 
 @dataclass
 class Outcome:
-    """What became of an experiment.
+    """The last outcome of an experiment."""
 
-    Args:
-        experiment: Which.
-        runs: The results of its runs, as in `results.json`.
-        flags: The flags that they were run with.
-        problem: Why there are none, or why one is missing.
-    """
-
-    experiment: Experiment
-    runs: list[dict[str, Any]]
     flags: Sequence[str] = ()
-    problem: str | None = None
+    runs: list[dict[str, Any]] = field(default_factory=list)  # as in results.json
+    problem: str | None = None  # why there are none, or why one is missing
 
 
 class Ledger:
-    """Remembers in a file which runs the table shows, with the flags that they were asked for, and what had no run.
-
-    Args:
-        runs: The folder of all runs.
-    """
+    """Remembers in the folder of all runs each experiment's last command: its runs, flags and problem."""
 
     def __init__(self, runs: Path) -> None:
-        self._file = runs / "reproduced.json"
         self._runs = runs
+        self._file = runs / "reproduced.json"
+
+    def _read(self) -> dict[str, dict[str, Any]]:
+        """Problems by the experiment's name, and runs by the name and the seed; the last command's stand last."""
+        from core.plain_data import read_json
+
         try:
-            entries = read_json(self._file)
-        except (OSError, ValueError):  # none yet, or half of one: then runs are looked for again
-            entries = {}
-        self._entries: dict[str, dict[str, Any]] = {}
-        for key, entry in entries.items() if isinstance(entries, dict) else ():
-            match entry:
-                case {"folder": str(), "flags": list()} | {"problem": str(), "flags": list()}:
-                    self._entries[key] = entry
+            entries: dict[str, dict[str, Any]] = read_json(self._file)
+            for entry in entries.values():
+                shlex.join([entry.get("folder") or entry["problem"], *entry["flags"]])  # texts
+        except (OSError, ValueError, AttributeError, KeyError, TypeError):  # absent or damaged: runs are found again
+            return {}
+        return entries
 
-    def find(self, experiment: Experiment) -> Outcome:
-        """What became of an experiment when it was last asked for: the runs of one command that are still there."""
-        found: list[tuple[dict[str, Any], list[str]]] = []
-        for key, entry in self._entries.items():
-            is_run = key.rpartition(" ")[0] == experiment.name and "folder" in entry
-            if is_run and is_tested(results := read_results(self._runs / entry["folder"])):
-                found.append((results, entry["flags"]))
-        noted = self._entries.get(experiment.name, {"problem": "not asked for yet", "flags": []})
-        if not found:
-            return Outcome(experiment, [], noted["flags"], noted["problem"])
-        flags = found[-1][1]
-        runs = [results for results, asked_with in found if asked_with == flags]
-        problem = noted["problem"] if noted["flags"] == flags and experiment.name in self._entries else None
-        return Outcome(experiment, sorted(runs, key=lambda results: int(results["seed"])), flags, problem)
+    def find(self, name: str) -> Outcome:
+        """The outcome of an experiment's last command, with those of its runs that still exist."""
+        from callbacks.run.run_folder import is_tested, read_results
 
-    def add(self, name: str, seed: int, folder: Path, flags: Sequence[str]) -> None:
-        """Remember where a run is."""
-        self._put(f"{name} {seed}", {"folder": str(folder.relative_to(self._runs)), "flags": list(flags)})
+        entries = self._read()
+        runs = []
+        for key, entry in entries.items():
+            if key.rpartition(" ")[0] == name and "folder" in entry:
+                results = read_results(self._runs / entry["folder"])
+                if is_tested(results):
+                    runs.append((results, entry["flags"]))
+        noted = entries.get(name)
+        if not runs:
+            noted = noted or {"flags": [], "problem": "not asked for yet"}
+            return Outcome(noted["flags"], problem=noted.get("problem"))
+        flags = runs[-1][1]
+        same = [results for results, of_run in runs if of_run == flags]
+        problem = noted.get("problem") if noted and noted["flags"] == flags else None
+        return Outcome(flags, sorted(same, key=lambda results: int(results["seed"])), problem)
 
-    def note(self, name: str, problem: str | None, flags: Sequence[str]) -> None:
-        """Remember why a run is missing, or that none is."""
-        self._put(name, {"problem": problem, "flags": list(flags)} if problem else None)
+    def note(self, name: str, outcome: Outcome, folders: dict[int, Path]) -> None:
+        """Remember an outcome and the folders of its runs by their seeds."""
+        from core.durable_file import replace_file
 
-    def _put(self, key: str, entry: dict[str, Any] | None) -> None:
-        self._entries.pop(key, None)  # what was asked for last stands last
-        if entry:
-            self._entries[key] = entry
-        replace_file(self._file, json.dumps(self._entries, indent=2))
+        entries = self._read()  # another process may have added to it
+        flags = list(outcome.flags)
+        entries.pop(name, None)
+        if outcome.problem:
+            entries[name] = {"problem": outcome.problem, "flags": flags}
+        for seed, folder in folders.items():
+            entries.pop(f"{name} {seed}", None)
+            entries[f"{name} {seed}"] = {"folder": str(folder.relative_to(self._runs)), "flags": flags}
+        replace_file(self._file, json.dumps(entries, indent=2))
 
 
-def train_experiment(experiment: Experiment, seeds: int, runs: Path, flags: Sequence[str]) -> Outcome:
-    """Train and test an experiment with seeds 0, 1, ..., as far as that was not done."""
-    config = CONFIGS / f"{experiment.name}.yaml"
-    own = ("--config", str(config), "--experiment", experiment.name, "--runs", str(runs))
+def train_experiment(name: str, seeds: int, runs: Path, flags: Sequence[str]) -> Outcome:
+    """Train and test an experiment with seeds 0, 1, ..., unless that was done, and note the outcome."""
+    from scripts.command.configuration import CONFIGS
+    from scripts.training.seeds import train_seeds
+    from scripts.training.seeds_plan import plan_seeds
+
+    config = CONFIGS / f"{name}.yaml"
+    own = ("--config", str(config), "--experiment", name, "--runs", str(runs))
+    folders: dict[int, Path] = {}
     try:
         if not config.exists():
-            raise UserError(f"there is no configs/{experiment.name}.yaml; restore it.")
+            raise UserError(f"there is no configs/{name}.yaml; restore it.")
         done = train_seeds(plan_seeds([*own, *flags]), range(seeds))
+        folders = {run.seed: run.folder for run in done if run.folder and run.results}
+        problem = next((run.problem for run in done if run.problem), None)
+        outcome = Outcome(flags, [run.results for run in done if run.results], problem)
     except UserError as error:
-        print(f"error: {experiment.name}: {error}", file=sys.stderr)
-        return Outcome(experiment, [], flags, str(error))
-    ledger = Ledger(runs)
-    for run in done:
-        if run.folder and run.results:
-            ledger.add(experiment.name, run.seed, run.folder, flags)
-    problem = next((run.problem for run in done if run.problem), None)
-    return Outcome(experiment, [run.results for run in done if run.results], flags, problem)
+        print(f"error: {name}: {error}", file=sys.stderr)
+        outcome = Outcome(flags, problem=str(error))
+    Ledger(runs).note(name, outcome, folders)
+    return outcome
 
 
-def row(outcome: Outcome) -> str:
+def row(experiment: Experiment, outcome: Outcome) -> str:
     """The experiment's line of the table."""
-    experiment, runs = outcome.experiment, outcome.runs
+    from scripts.training.seeds import spread
+
+    runs = outcome.runs
     flags = "".join(f" {shlex.quote(flag)}" for flag in outcome.flags)
     command = f"`python scripts/train.py fit --config configs/{experiment.name}.yaml{flags}`"
     problem = (outcome.problem or "").replace("|", "\\|")
     if not runs:
         return f"| {experiment.name} | {experiment.published} | not run: {problem} | | | | | {command} |"
-    measured = [results["metrics"][experiment.figure] for results in runs]
-    figures = f"{experiment.figure.partition('/')[0]} {spread(measured)}"
+    measured = [results["metrics"]["test/accuracy"] for results in runs]
+    figures = f"test {spread(measured)}"
     if experiment.classes not in (None, runs[0].get("classes")):
         figures += f" (of {runs[0].get('classes')} classes, published of {experiment.classes}: not compared)"
     elif experiment.at_least is not None:
@@ -182,8 +166,10 @@ def row(outcome: Outcome) -> str:
     )
 
 
-def write_results(path: Path, outcomes: Sequence[Outcome], note: str = "") -> None:
+def write_results(path: Path, outcomes: Sequence[tuple[Experiment, Outcome]], note: str = "") -> None:
     """Write the table."""
+    from core.durable_file import replace_file
+
     lines = [
         "# Results",
         "",
@@ -194,28 +180,26 @@ def write_results(path: Path, outcomes: Sequence[Outcome], note: str = "") -> No
         "",
         "| experiment | published | measured | parameters | epochs | time | hardware | command |",
         "|---|---|---|---:|---:|---:|---|---|",
-        *map(row, outcomes),
+        *(row(experiment, outcome) for experiment, outcome in outcomes),
         *(["", note] if note else []),
     ]
     replace_file(path, "\n".join(lines) + "\n")
 
 
-def reproduce(
-    chosen: Sequence[str], seeds: int, runs: Path, output: Path, flags: Sequence[str], note: str = ""
-) -> bool:
-    """Run experiments and write the table of all, after each of them."""
+def reproduce(names: Sequence[str], seeds: int, runs: Path, output: Path, flags: Sequence[str], note: str) -> bool:
+    """Run experiments and write the table of all after each of them; False if one failed."""
     outcomes: dict[str, Outcome] = {}
-    experiments = {experiment.name: experiment for experiment in EXPERIMENTS}
-    for name in dict.fromkeys(chosen):
-        outcomes[name] = outcome = train_experiment(experiments[name], seeds, runs, flags)
-        ledger = Ledger(runs)  # which another process may have added to
-        ledger.note(name, outcome.problem, flags)
-        write_results(output, [outcomes.get(other.name) or ledger.find(other) for other in EXPERIMENTS], note)
+    for name in dict.fromkeys(names):
+        outcomes[name] = train_experiment(name, seeds, runs, flags)
+        others = {each.name: outcomes.get(each.name) or Ledger(runs).find(each.name) for each in EXPERIMENTS}
+        write_results(output, [(each, others[each.name]) for each in EXPERIMENTS], note)
     return not any(outcome.problem for outcome in outcomes.values())
 
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run what was chosen and write the table; exit status 1 if a run failed."""
+    from scripts.command.configuration import mistakes_in_one_sentence
+
     names = [experiment.name for experiment in EXPERIMENTS]
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
@@ -225,11 +209,16 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--runs", type=to_path, default=Path("runs"), help="the folder of all runs")
     parser.add_argument("--output", type=to_path, default=Path("RESULTS.md"), help="the table")
     parser.add_argument("--note", default="", help="a line below the table, such as where the data came from")
-    with training_process():
+    with mistakes_in_one_sentence():
         options, flags = parser.parse_known_args(args)
-        for name in options.only or ():
-            if name not in names:
-                raise UserError(f"There is no experiment {name}; choose from {', '.join(names)}.")
+    from callbacks.run.interruption import Stopped
+    from scripts.command.output_file import refuse_output
+    from scripts.command.process import training_process
+    from scripts.training.seeds import number_of_seeds
+
+    with training_process():
+        if unknown := [name for name in options.only or () if name not in names]:
+            raise UserError(f"There is no experiment {unknown[0]}; choose from {', '.join(names)}.")
         seeds = number_of_seeds(options.seeds)
         refuse_output(options.output, overwrite=True)
         try:
@@ -241,7 +230,7 @@ def main(args: Sequence[str] | None = None) -> None:
         try:
             complete = reproduce(options.only or names, seeds, options.runs, options.output, flags, options.note)
         except Stopped as stop:
-            print(f"stopped by {stop.signal.name}; what is done stays done; the same command goes on with the rest")
+            print(f"stopped by {stop.signal.name}; finished runs are kept; the same command goes on with the rest")
             raise
     print(options.output)
     sys.exit(not complete)

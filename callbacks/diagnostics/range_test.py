@@ -7,18 +7,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
+from typing_extensions import override
 
 from core.user_error import UserError
 
-SMOOTHING = 0.8  # what a mean of the loss keeps from one step to the next: it is over some five to each side
+SMOOTHING = 0.8  # by this the weight of a loss falls from step to step: the mean is over some five to each side
 
-DIVERGED = 4.0  # how many times its lowest value the running mean of the loss may reach; fastai's rule and Lightning's
+# The test ends if the running mean of the loss exceeds its lowest value as many times; fastai's rule and Lightning's.
+DIVERGED = 4.0
 
-# Times its value in the beginning above which a loss counts no more, lest the last ones outweigh all others.
-CEILING = 1.5
-
-UNSETTLED = 10  # steps in the beginning that tell how much the loss varies by itself; Lightning leaves out as many
-
+CEILING = 1.5  # a loss counts as at most so many times the first losses, lest the last ones outweigh all others
+UNSETTLED = 10  # first steps, which tell how much the loss varies by itself; Lightning leaves out as many
 FEWEST_STEPS = 3 * UNSETTLED  # enough steps for a curve after the first ones are left out
 
 
@@ -26,16 +25,15 @@ class RangeTest(Callback):
     """Raises the learning rate from step to step of a training and notes the loss of each (Smith, 2017).
 
     The rate grows by a constant factor, so that every decade has as many steps (Gugger, 2018). Groups of parameters
-    keep their proportions: the one with the largest rate of its own is given the rate tested, the others their parts of
-    it. Training stops when the running mean of the loss exceeds four times its lowest value, or a loss is not finite.
-    The rates of a schedule are overwritten; train without one. A step's loss is the mean over all batches that are
-    accumulated for it, of all processes.
+    keep their proportions: the group with the largest rate of its own gets the tested rate. Training stops when the
+    running mean of the loss exceeds four times its lowest value, or a loss is not finite. The rates of a schedule are
+    overwritten; train without one. A step's loss is the mean over all its accumulated batches, of all processes.
 
     Args:
         min_lr: The learning rate of the first step.
-        max_lr: That of the last.
+        max_lr: The learning rate of the last step.
         steps: Optimizer steps.
-        advance: Called after each.
+        advance: Called after each step.
 
     Raises:
         UserError: If these make no range.
@@ -54,12 +52,9 @@ class RangeTest(Callback):
             )
         if steps < FEWEST_STEPS:
             raise UserError(f"--steps is {steps}; give a whole number of at least {FEWEST_STEPS}.")
-        self.range = [float(lr) for lr in np.geomspace(min_lr, max_lr, steps)]
-        """The learning rates to test, one for each step."""
-        self.losses: list[float] = []
-        """The training loss of each step done; the last may not be finite."""
-        self.diverged = False
-        """Whether the loss has ended the test."""
+        self.range = [float(lr) for lr in np.geomspace(min_lr, max_lr, steps)]  # the rates to test
+        self.losses: list[float] = []  # of each step done; the last may not be finite
+        self.diverged = False  # True if the loss has ended the test
         self._advance = advance
         self._parts: list[float] = []
         self._batches: list[float] = []
@@ -70,20 +65,20 @@ class RangeTest(Callback):
         """The learning rate of each step done."""
         return self.range[: len(self.losses)]
 
+    @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note the proportions of the groups."""
         rates = [float(group["lr"]) for group in trainer.optimizers[0].param_groups]
         self._parts = [rate / max(rates) if max(rates) else 1.0 for rate in rates]
 
+    @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Set the learning rate of the step that the batch is for."""
         for group, part in zip(trainer.optimizers[0].param_groups, self._parts, strict=True):
             group["lr"] = part * self.range[len(self.losses)]
 
+    @override
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Note the loss if that was a step, and stop when it diverges."""
         self._batches.append(float(trainer.strategy.reduce(outputs["loss"])))  # its part of the step's
         if trainer.global_step == len(self.losses):
             return
@@ -98,45 +93,42 @@ class RangeTest(Callback):
 
 
 class Suggestion(NamedTuple):
-    """Learning rates that a range test speaks for, each by a rule."""
+    """Learning rates that a range test suggests, each by a rule."""
 
-    steepest: float
-    """Where the smoothed loss falls fastest for each factor that the learning rate grows by."""
-    minimum_tenth: float
-    """A tenth of the rate at which the smoothed loss is lowest."""
+    steepest: float  # where the smoothed loss falls fastest for each factor that the rate grows by
+    minimum_tenth: float  # a tenth of the rate at which the smoothed loss is lowest
 
 
 def smooth(losses: Sequence[float]) -> list[float]:
-    """Exponential mean to both sides, so that nothing is shifted towards later steps, of the finite losses.
+    """Exponential mean of the finite losses to both sides, so that nothing is shifted towards later steps.
 
-    Weights at the ends, where one side is missing, sum to 1 all the same; a loss above 1.5 times those of the
-    beginning counts as that.
+    At the ends, where one side is missing, the weights still sum to 1. A loss counts as at most 1.5 times the first.
 
     Args:
-        losses: One for each step, with what is not finite at the end alone.
+        losses: One for each step; only the last may not be finite.
 
     Returns:
-        One for each that is finite.
+        One for each finite loss.
 
     Example:
         >>> [round(loss, 3) for loss in smooth([2.0, 2.0, 1.0])]
         [1.738, 1.692, 1.59]
     """
     finite = np.array([loss for loss in losses if math.isfinite(loss)])
-    finite = finite.clip(max=CEILING * finite[:UNSETTLED].mean()) if len(finite) else finite
-    total, weight = np.zeros(len(finite)), np.zeros(len(finite))
-    for side in (slice(None), slice(None, None, -1)):
-        sum_, count = 0.0, 0.0
-        for number, loss in enumerate(finite[side]):
-            total[side][number] += sum_ * SMOOTHING
-            weight[side][number] += count * SMOOTHING
-            sum_, count = SMOOTHING * sum_ + loss, SMOOTHING * count + 1
-    smoothed: list[float] = ((total + finite) / (weight + 1)).tolist()
-    return smoothed
+    if not len(finite):
+        return []
+    finite = finite.clip(max=CEILING * finite[:UNSETTLED].mean())
+    weights = SMOOTHING ** np.abs(np.arange(1 - len(finite), len(finite)))
+    smoothed = np.convolve(finite, weights, "valid") / np.convolve(np.ones(len(finite)), weights, "valid")
+    return [float(loss) for loss in smoothed]
 
 
 def suggest(lrs: Sequence[float], losses: Sequence[float]) -> Suggestion:
-    """Read a range test."""
+    """Read a range test.
+
+    Raises:
+        UserError: If the loss falls at no rate, or diverges at once.
+    """
     if not losses or not math.isfinite(losses[0]):
         raise UserError(
             f"The loss of the first step is {losses[0] if losses else 'missing'}, before anything was learnt; look at "

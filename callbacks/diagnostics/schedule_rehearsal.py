@@ -1,4 +1,4 @@
-"""The learning-rate schedule of a run that has not begun."""
+"""Rehearse a learning-rate schedule without training."""
 
 import math
 import warnings
@@ -7,6 +7,7 @@ from itertools import count
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch.optim import Optimizer
+from typing_extensions import override
 
 from core.user_error import UserError
 
@@ -15,19 +16,18 @@ class ScheduleRehearsal(Callback):
     """Steps the schedule as often as the run will, and ends the run before its first batch.
 
     Raises:
-        UserError: When the run has no end, or its learning rate depends on what will be measured.
+        UserError: When the run has no end, or its learning rate depends on a figure that is measured in training.
     """
 
     def __init__(self) -> None:
+        # In each optimizer step: the learning rate of each group of parameters, and the momentum (or Adam's first beta)
+        # of the first group, 0 where there is none.
         self.lrs: list[list[float]] = []
-        """The learning rate of each group of parameters in each optimizer step of the run."""
         self.momenta: list[float] = []
-        """The momentum, or the first of Adam's betas, in each, of the first group; 0 where there is none."""
-        self.steps_per_epoch = 0
-        """Optimizer steps of an epoch; the last may be cut short."""
+        self.steps_per_epoch = 0  # optimizer steps; the last epoch may have fewer
 
+    @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Go through the run's steps."""
         trainer.should_stop = True
         (config,) = trainer.lr_scheduler_configs
         if config.reduce_on_plateau:

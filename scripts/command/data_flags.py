@@ -1,17 +1,14 @@
 """Build a data module from the flags of scripts/train.py that concern data."""
 
-import argparse
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any
 
 import yaml
 
 from core.user_error import UserError
 from datamodules.base import ImageDataModule
 from models.serialization.class_path import Scope, check_classes
-from scripts.command.configuration import Config, Parser, mistakes_in_one_sentence, one_sentence, read_layers
+from scripts.command.configuration import Config, Parser, one_sentence, read_layers
 from scripts.command.silence import silence_libraries
 
 
@@ -39,12 +36,3 @@ def data_of_config(config: Config, flags: Sequence[str] = (), scope: Scope = nul
     except (ValueError, ModuleNotFoundError, UserError) as error:
         raise UserError(one_sentence(str(error))) from error
     return data
-
-
-def run_on_data(
-    parser: argparse.ArgumentParser, command: Callable[[Any, ImageDataModule], int], args: Sequence[str] | None = None
-) -> None:
-    """Parse the command line, run a command, and leave with its exit status; a user's mistake ends in one sentence."""
-    with mistakes_in_one_sentence():
-        options, flags = parser.parse_known_args(args)
-        sys.exit(command(options, build_data(flags)))

@@ -6,10 +6,10 @@ from tempfile import TemporaryFile
 from core.user_error import UserError
 
 
-def refuse_output(output: Path, overwrite: bool) -> None:
+def refuse_output(output: Path, overwrite: bool, flag: str = "--output") -> None:
     """Check that a file can be written."""
     if output.exists() and not overwrite:
-        raise UserError(f"{output} is there already; replace it with --overwrite, or give --output.")
+        raise UserError(f"{output} is there already; replace it with --overwrite, or give {flag}.")
     try:
         if output.is_dir():
             raise IsADirectoryError(0, "it is a folder")
@@ -17,5 +17,5 @@ def refuse_output(output: Path, overwrite: bool) -> None:
             pass
     except OSError as error:
         raise UserError(
-            f"{output} cannot be written: {error.strerror or error}; choose another file with --output."
+            f"{output} cannot be written: {error.strerror or error}; choose another file with {flag}."
         ) from error

@@ -1,11 +1,14 @@
-"""What several runs have in common, in what they differ, and what has come of it."""
+"""Group runs by their settings, and put settings, figures and costs of the groups side by side."""
 
+import csv
+import io
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import count, product
 from string import ascii_uppercase
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,54 +16,37 @@ from callbacks.run.run_folder import order_of_start
 from core.names import escape_name
 from datamodules.packing.pack import FINGERPRINT
 from scripts.comparison.runs import COSTS, Run
-from scripts.report.chart import Point
+from scripts.comparison.runs import FIGURES as NAMES
 from scripts.report.table import Table
 from scripts.uncertainty.intervals import Interval
 from scripts.uncertainty.significance import t_interval, varies
 
 # The figures that are compared, in the order in which they are shown.
-FIGURES = tuple(
-    f"{split}/{name}" for split in ("test", "val", "train") for name in ("accuracy", "top5_accuracy", "loss")
-)
+FIGURES = tuple(f"{split}/{name}" for split in ("test", "val", "train") for name in NAMES)
 
 # The settings that decide which images are tested on.
 DATA = (
-    "data",
-    "data.folder",
-    "data.classes",
-    "data.limit",
-    "data.test_size",
-    "data.split_seed",
-    "data.split_rule",
-    "data.on_corrupt",
+    *("data", "data.folder", "data.classes", "data.limit", "data.test_size"),
+    *("data.split_seed", "data.split_rule", "data.on_corrupt"),
 )
 
-MODULE = re.compile(r"(?:^|(?<=[\[(= ]))(?:[a-z_]\w*\.)+(?=[A-Z]\w*(?:[(,)\]]|$))")  # where a class is, before its name
+MODULE = re.compile(r"(?:^|(?<=[\[(= ]))(?:[a-z_]\w*\.)+(?=[A-Z]\w*(?:[(,)\]]|$))")  # a class's module, before its name
 
-ABSENT = "-"  # stands for what is not known or not there
+ABSENT = "-"  # stands for an unknown value
+OFF = "null", "false", "[]", "{}", "0", "0.0"  # a default that another class lacks is not shown if it is one of these
 
-OFF = "null", "false", "[]", "{}", "0", "0.0"  # defaults of an argument that are not shown where another class lacks it
 
-
-@dataclass(frozen=True)
-class Mean:
-    """A figure of several runs.
-
-    Args:
-        value: Its mean.
-        interval: The 95 % t-interval of the mean, if two or more runs gave more than one figure.
-        runs: How many have it.
-    """
+class Mean(NamedTuple):
+    """A figure's mean over runs, with its 95 % t-interval if the runs gave different figures."""
 
     value: float
     interval: Interval | None
-    runs: int
 
     def shown(self) -> str:
-        """The mean with what is to be added and taken away, or the figure of one run.
+        """The mean with half its interval, or the figure of one run.
 
         Example:
-            >>> Mean(0.98, Interval(0.97, 0.99), 3).shown()
+            >>> Mean(0.98, Interval(0.97, 0.99)).shown()
             '0.9800 ± 0.0100'
         """
         half = f" ± {self.interval.high - self.value:.4f}" if self.interval else ""
@@ -69,12 +55,7 @@ class Mean:
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that are the same but for their seed.
-
-    Args:
-        letter: What it is called.
-        runs: Its runs, each with a seed of its own.
-    """
+    """Runs that differ in their seed alone, called by a letter."""
 
     letter: str
     runs: list[Run]
@@ -86,16 +67,12 @@ class Group:
 
     @cached_property
     def settings(self) -> Mapping[str, str]:
-        """What all its runs are set to, with defaults that older ones may lack."""
+        """The settings of its runs, with defaults that older runs may lack."""
         return {key: value for run in self.runs for key, value in run.settings.items()}
-
-    def is_set(self, key: str) -> bool:
-        """Whether a setting is not its argument's default."""
-        return key in self.runs[0].chosen
 
     @cached_property
     def counted(self) -> list[Run]:
-        """The runs whose figures count: those that were tested, or all if none was."""
+        """The runs whose figures count: the tested ones, or all if none was tested."""
         return [run for run in self.runs if not run.state] or self.runs
 
     @property
@@ -103,57 +80,49 @@ class Group:
         """How many of its runs were tested."""
         return sum(not run.state for run in self.runs)
 
-    def values(self, figure: str) -> list[float]:
-        """A figure of each run that has it."""
-        return [run.figures[figure] for run in self.counted if figure in run.figures]
+    def values(self, name: str) -> list[float]:
+        """A figure, or a cost, of each run that has it."""
+        numbers = [run.figures | run.costs for run in self.counted]
+        return [of_run[name] for of_run in numbers if name in of_run]
 
-    def mean(self, figure: str) -> Mean | None:
-        """A figure's mean over the runs that have it, if any has."""
-        values = self.values(figure)
-        if not values:
+    def mean(self, name: str) -> Mean | None:
+        """The mean of a figure or a cost over the runs that have it."""
+        if not (values := self.values(name)):
             return None
-        return Mean(float(np.mean(values)), t_interval(values) if varies(values) else None, len(values))
+        return Mean(float(np.mean(values)), t_interval(values) if varies(values) else None)
 
-    def cost(self, name: str) -> float | None:
-        """The mean of what `COSTS` names over the runs that have it, if any has."""
-        values = [run.costs[name] for run in self.counted if name in run.costs]
-        return float(np.mean(values)) if values else None
-
-    def curve(self, figure: str, split: str) -> list[tuple[float, float, float, float]]:
-        """A curve's epoch, mean, lowest and highest value, over the runs that have got as far."""
-        found: dict[float, list[float]] = {}
+    def curve(self, figure: str, split: str) -> list[tuple[float, ...]]:
+        """A curve's epoch, mean and, where runs differ, lowest and highest value, over the runs that got as far."""
+        values: dict[float, list[float]] = {}
         for run in self.counted:
-            points: Iterable[Point] = run.curves.get(figure, {}).get(split, ())
-            for epoch, value in points:
-                found.setdefault(epoch, []).append(value)
-        return [(epoch, float(np.mean(here)), min(here), max(here)) for epoch, here in sorted(found.items())]
+            for epoch, value in run.curves.get(figure, {}).get(split, ()):
+                values.setdefault(epoch, []).append(value)
+        varied = any(min(here) < max(here) for here in values.values())
+        return [
+            (epoch, float(np.mean(here)), *((min(here), max(here)) if varied else ()))
+            for epoch, here in sorted(values.items())
+        ]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Groups of runs.
-
-    Args:
-        groups: In the order in which they were asked for; the others are compared with the first.
-        notes: What is to be known of them besides, in sentences.
-    """
+    """Groups of runs in the order in which they were named; the first is the reference."""
 
     groups: list[Group]
-    notes: list[str]
+    notes: list[str]  # sentences about runs that do not count or are hard to compare
 
     @cached_property
     def differing(self) -> list[str]:
         """The settings that are not the same in all groups, and defaults that a group lacks, unless they are off."""
-        keys = dict.fromkeys(key for group in self.groups for key in group.settings)
-        values = {key: {group.settings.get(key) for group in self.groups} for key in keys}
-        return [
-            key
-            for key, found in values.items()
-            if _differs(key, self.groups) or (len(found) > 1 and found - {None, *OFF})
-        ]
+        differing = []
+        for key in dict.fromkeys(key for group in self.groups for key in group.settings):
+            values = {group.settings.get(key) for group in self.groups}
+            if _differs(key, self.groups) or (len(values) > 1 and values - {None, *OFF}):
+                differing.append(key)
+        return differing
 
     def setting(self, key: str) -> list[str]:
-        """A setting's value in each group; classes by their names alone, where that tells them apart."""
+        """A setting's value in each group; classes without their modules, unless these are the difference."""
         values = [group.settings.get(key) for group in self.groups]
         short = [value if value is None else MODULE.sub("", value) for value in values]
         shown = short if len(set(short)) == len(set(values)) else values
@@ -166,24 +135,20 @@ class Comparison:
 
     @cached_property
     def table(self) -> Table:
-        """Settings that differ, figures and costs of each group; groups are columns unless they are more than these."""
-        groups = self.groups
+        """Settings that differ, figures and costs; each group is a column, or a row if there are many groups."""
         parts = [
-            [["runs", *(_number_of_runs(group) for group in groups)]],
+            [["runs", *map(_number_of_runs, self.groups)]],
             [[key, *self.setting(key)] for key in self.differing],
-            [
-                [figure, *(mean.shown() if (mean := group.mean(figure)) else ABSENT for group in groups)]
-                for figure in self.figures
-            ],
-            [[name, *(_cost(name, group.cost(name)) for group in groups)] for name in COSTS],
+            [[name, *(_shown(name, group.mean(name)) for group in self.groups)] for name in self.figures],
+            [[name, *(_shown(name, group.mean(name)) for group in self.groups)] for name in COSTS],
         ]
         rows = [[escape_name(cell) for cell in row] for part in parts for row in part]
         breaks = {sum(map(len, parts[:place])) for place in range(1, len(parts))}
-        table = Table(["", *(group.name for group in groups)], rows, frozenset(breaks))
-        return table if len(groups) <= len(rows) else table.turned()
+        table = Table(["", *(group.name for group in self.groups)], rows, frozenset(breaks))
+        return table if len(self.groups) <= len(rows) else table.turned()
 
     def records(self) -> list[dict[str, str]]:
-        """A mapping for each group, with numbers in full: the mean of each figure, and the ends of its interval."""
+        """A mapping for each group, with numbers in full: the mean of each figure and the ends of its interval."""
         records = []
         for group in self.groups:
             record = {
@@ -196,18 +161,27 @@ class Comparison:
             }
             for figure in self.figures:
                 mean = group.mean(figure)
-                ends = mean.interval if mean and mean.interval else ("", "")
-                named = zip(("", "_low", "_high"), (mean.value if mean else "", *ends), strict=True)
-                record |= {f"{figure}{end}": str(value) for end, value in named}
-            costs = {name: group.cost(name) for name in COSTS}
-            records.append(record | {name: "" if value is None else f"{value:.10g}" for name, value in costs.items()})
+                low, high = mean.interval if mean and mean.interval else ("", "")
+                record[figure] = str(mean.value) if mean else ""
+                record |= {f"{figure}_low": str(low), f"{figure}_high": str(high)}
+            costs = {name: group.mean(name) for name in COSTS}
+            records.append(record | {name: f"{cost.value:.10g}" if cost else "" for name, cost in costs.items()})
         return records
+
+    def as_csv(self) -> str:
+        """The records as a CSV file."""
+        records = self.records()
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, list(records[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(records)
+        return text.getvalue()
 
 
 def _differs(key: str, groups: Sequence[Group]) -> bool:
-    """Whether a setting is not the same in all groups. One that a group lacks is the same as its default."""
+    """True if a setting is not the same in all groups; a missing setting is the same as its default."""
     values = {group.settings.get(key) for group in groups}
-    return len(values - {None}) > 1 or (None in values and any(group.is_set(key) for group in groups))
+    return len(values - {None}) > 1 or (None in values and any(key in group.runs[0].chosen for group in groups))
 
 
 def _number_of_runs(group: Group) -> str:
@@ -216,39 +190,38 @@ def _number_of_runs(group: Group) -> str:
     return f"{number} (seed{'s' if len(group.runs) > 1 else ''} {seeds})"
 
 
-def _cost(name: str, value: float | None) -> str:
-    if value is None:
+def _shown(name: str, mean: Mean | None) -> str:
+    if mean is None:
         return ABSENT
-    if name in ("epochs", "seconds"):
-        return f"{value:,.1f}".removesuffix(".0")
-    return f"{value:,.0f}"
+    if name not in COSTS:
+        return mean.shown()
+    return f"{mean.value:,.1f}".removesuffix(".0") if name in ("epochs", "seconds") else f"{mean.value:,.0f}"
 
 
 def compare_runs(runs: Sequence[Run]) -> Comparison:
-    """Put runs that are the same but for their seed together."""
+    """Group runs that differ in their seed alone; of each seed the newest run counts."""
     together: dict[frozenset[tuple[str, str]], list[Run]] = {}
     for run in runs:
         together.setdefault(frozenset(run.chosen.items()), []).append(run)
     groups, notes = [], []
     for letter, members in zip(_letters(), together.values(), strict=False):
-        kept: dict[object, Run] = {}
+        newest: dict[object, Run] = {}
         for run in members:
             key = run.path if run.seed is None else run.seed
-            kept[key] = _newer(kept[key], run) if key in kept else run
-        group = Group(letter, sorted(kept.values(), key=lambda run: (run.seed is None, run.seed or 0)))
-        groups.append(group)
-        if len(kept) < len(members):
+            newest[key] = _newer(newest[key], run) if key in newest else run
+        groups.append(Group(letter, sorted(newest.values(), key=lambda run: (run.seed is None, run.seed or 0))))
+        if repeated := len(members) - len(newest):
             notes.append(
-                f"{len(members) - len(kept)} runs of {letter} repeat the seed of another, which is no repeat of the "
-                "experiment; of each seed the newest counts."
+                f"{repeated} runs of {letter} repeat the seed of another; only the newest run of each seed counts."
             )
     notes += [f"{run.path} is {run.state}." for group in groups for run in group.runs if run.state]
-    comparison = Comparison(groups, notes)
-    notes += _of_the_hardware(groups)
-    return comparison
+    hardware = {run.hardware for group in groups for run in group.counted if run.hardware}
+    if len(hardware) > 1:
+        notes.append(f"Times are not comparable: the hardware of the runs differs ({'; '.join(sorted(hardware))}).")
+    return Comparison(groups, notes)
 
 
-def _letters() -> Iterable[str]:
+def _letters() -> Iterator[str]:
     for length in count(1):
         for letters in product(ascii_uppercase, repeat=length):
             yield "".join(letters)
@@ -262,15 +235,8 @@ def _newer(one: Run, other: Run) -> Run:
     return max(one, other, key=age)
 
 
-def _of_the_hardware(groups: Sequence[Group]) -> list[str]:
-    used = {run.hardware for group in groups for run in group.counted if run.hardware}
-    if len(used) < 2:
-        return []
-    return [f"Times are not comparable: the runs were on different hardware ({'; '.join(sorted(used))})."]
-
-
 def differing_settings(one: Group, other: Group) -> str:
-    """Say which settings may have let two groups be tested on different images."""
+    """Say which settings may have given two groups different test images."""
     told = [
         f"{key} is " + " and ".join(f"{group.settings.get(key, ABSENT)} in {group.letter}" for group in (one, other))
         for key in DATA
@@ -282,10 +248,10 @@ def differing_settings(one: Group, other: Group) -> str:
 
 
 def differing_files(one: Group, other: Group) -> str:
-    """Say whether the images of the data have changed between the runs of two groups on the same data set."""
-    known = (run.data_fingerprint or "" for group in (one, other) for run in group.counted)
-    prints = {each for each in known if each.startswith(FINGERPRINT)}
-    if len(prints) < 2 or any(one.settings.get(key) != other.settings.get(key) for key in ("data", "data.folder")):
+    """Say if the images of a data set have changed between the runs of two groups."""
+    prints = {str(run.data_fingerprint) for group in (one, other) for run in group.counted}
+    contents = {each for each in prints if each.startswith(FINGERPRINT)}
+    if len(contents) < 2 or any(one.settings.get(key) != other.settings.get(key) for key in ("data", "data.folder")):
         return ""
     return (
         f"The images of the data have changed between the runs of {one.letter} and {other.letter}: their figures are "

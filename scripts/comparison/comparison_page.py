@@ -1,9 +1,10 @@
-"""What the page of a comparison shows; `comparison.html` writes it."""
+"""The values that `comparison.html` shows."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from scripts.comparison.comparison import ABSENT, Comparison, Group
+from scripts.comparison.runs import Run
 from scripts.report.chart import LineChart, line_chart
 from scripts.uncertainty.intervals import CONFIDENCE
 
@@ -11,35 +12,29 @@ LONGEST = 60  # letters of a cell that are shown; the configuration of a run has
 
 
 def page_values(comparison: Comparison, findings: Sequence[str], notes: Sequence[str]) -> dict[str, Any]:
-    """What `comparison.html` shows."""
-    facts, groups = comparison.table, comparison.groups
-    drawn = (
+    """The values of the page by the names in the template."""
+    table, groups = comparison.table, comparison.groups
+    charts = [
         curves_over_each_other(groups, figure, split) for figure in ("loss", "accuracy") for split in ("train", "val")
-    )
+    ]
     return {
         "title": "Comparison of runs",
         "findings": findings,
         "notes": notes,
         "confidence": f"{CONFIDENCE:.0%}",
-        "kind": "columns" if facts.heading[1:] == [group.name for group in groups] else "rows",
-        "heading": facts.heading,
-        "rows": [[_shortened(cell) for cell in row] for row in facts.rows],
-        "charts": list(filter(None, drawn)),
+        "kind": "columns" if table.heading[1:] == [group.name for group in groups] else "rows",
+        "heading": table.heading,
+        "rows": [[cell if len(cell) <= LONGEST else f"{cell[: LONGEST - 1]}…" for cell in row] for row in table.rows],
+        "charts": [chart for chart in charts if chart],
         "several": any(len(group.counted) > 1 for group in groups),
-        "runs": list(_runs(comparison)),
+        "runs": [_run_row(group, run) for group in groups for run in group.runs],
     }
 
 
-def _shortened(cell: str) -> str:
-    return cell if len(cell) <= LONGEST else f"{cell[: LONGEST - 1]}…"
-
-
-def _runs(comparison: Comparison) -> Iterator[list[str]]:
-    for group in comparison.groups:
-        for run in group.runs:
-            accuracy = run.figures.get("test/accuracy")
-            shown = run.state or (ABSENT if accuracy is None else f"{accuracy:.4f}")
-            yield [group.name, str(run.seed), shown, str(run.path)]
+def _run_row(group: Group, run: Run) -> list[str]:
+    accuracy = run.figures.get("test/accuracy")
+    shown = run.state or (ABSENT if accuracy is None else f"{accuracy:.4f}")
+    return [group.name, str(run.seed), shown, str(run.path)]
 
 
 def curves_over_each_other(groups: Sequence[Group], figure: str, split: str) -> LineChart | None:
@@ -47,10 +42,4 @@ def curves_over_each_other(groups: Sequence[Group], figure: str, split: str) -> 
     curves = {group.letter: curve for group in groups if (curve := group.curve(figure, split))}
     if not curves:
         return None
-    means = {name: [(epoch, mean) for epoch, mean, _, _ in curve] for name, curve in curves.items()}
-    bands = {
-        name: [(epoch, low, high) for epoch, _, low, high in curve]
-        for name, curve in curves.items()
-        if any(low < high for _, _, low, high in curve)
-    }
-    return line_chart(means, "epoch", f"{split}/{figure}", bands)
+    return line_chart(curves, "epoch", f"{split}/{figure}")

@@ -1,53 +1,39 @@
-"""A page of pictures, in one file: pairs of images side by side."""
+"""The page of an audit: its findings, with the pictures of pairs side by side."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from PIL import Image
+from markupsafe import Markup
 
+from scripts.data_quality.findings import Audit, Finding
 from scripts.report.page import embedded, write_page
 
 MOST_PAIRS = 100  # pairs of each kind that are shown
 
 
-@dataclass(frozen=True)
-class Shown:
-    """One of a pair: its place, name, split and class."""
+def write_audit_page(path: Path, audit: Audit) -> None:
+    """Write the page; it loads nothing from elsewhere."""
 
-    place: int
-    name: str
-    split: str
-    class_name: str
+    @cache  # an image may be in several pairs
+    def picture(place: int) -> Markup:
+        return embedded(audit.listing.picture(place))
 
-
-@dataclass(frozen=True)
-class ShownPair:
-    """A pair and what is to be said of it."""
-
-    left: Shown
-    right: Shown
-    note: str
-
-
-def write_audit_page(
-    path: Path,
-    title: str,
-    rows: Sequence[tuple[str, str]],
-    kinds: Mapping[str, Sequence[ShownPair]],
-    picture: Callable[[int], Image.Image],
-    tables: Mapping[str, tuple[Sequence[str], Sequence[Sequence[str]]]],
-) -> None:
-    """Write the page; nothing in it is loaded from elsewhere."""
-    embed = cache(lambda place: embedded(picture(place)))  # an image may be in several pairs
+    findings, counts = audit.findings, audit.images_per_class
+    unreadable = next(finding.value for finding in findings if finding.key == "unreadable")
+    classes = zip(audit.listing.class_names, *counts.values(), strict=True)
     write_page(
         path,
         "data_quality/audit.html",
-        title=title,
-        rows=rows,
-        kinds={kind: pairs for kind, pairs in kinds.items() if pairs},
+        title=audit.title,
+        rows=[(finding.title, _summary(finding)) for finding in findings],
+        findings=findings,
         most_pairs=MOST_PAIRS,
-        embedded=embed,
-        tables={heading: table for heading, table in tables.items() if table[1]},
+        picture=picture,
+        unreadable=[list(image.values()) for image in unreadable],
+        splits=list(counts),
+        classes=[[name, *(f"{number:,}" for number in numbers)] for name, *numbers in classes],
     )
+
+
+def _summary(finding: Finding) -> str:
+    return f"{finding.count:,}: {'; '.join(finding.examples)}" if finding.examples else f"{finding.count:,}"

@@ -1,115 +1,96 @@
-"""Which images are the same: pixel for pixel, or one picture saved in two ways.
+"""Duplicates: images with the same pixels, or one picture saved in two ways.
 
 Shapes: `N` images; an image of `C` channels, `H` rows and `W` columns; `P` pairs.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from hashlib import blake2b
+from typing import Any, NamedTuple
 
-import imagehash
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import Dataset
 
-from datamodules.decoding.image_file import UnreadableImageError, as_shown, open_image
+from core.user_error import UserError
+from datamodules.decoding.image_file import UnreadableImageError
 from datamodules.decoding.image_files import ImageFiles
 from datamodules.loading.cores import available_cores
 from datamodules.loading.loader import ON_FEWER_CORES, TimedLoader
 from datamodules.loading.progress import progress
 from datamodules.packing.pack import Images
+from scripts.data_quality.listing import view
 
 # Bits of 64 in which the perceptual hashes of one picture may differ. Of Tiny ImageNet's images saved anew (JPEG of
 # quality 20 and above, 10% brighter, resized to half, three quarters or double) all stay within 8.
 HASH_DISTANCE = 10
 
-DETAIL = 32  # the side, in pixels, of the reduction that the hash is computed from and details are compared on
+DETAIL = 32  # pixels of a side of the reduced image whose details are compared
+AREA = 8  # pixels of a side of the areas whose mean is subtracted, so that a bright sky over dark ground is no likeness
 
-AREA = 8  # the side of the areas whose mean is taken off, so that a bright sky over dark ground is no likeness
-
-# Correlation of the details of two images from which they are one picture: of the pairs in Tiny ImageNet within the
-# distance above, the three that are one to the eye have 0.90 and more, the first that is none 0.84; of its images
-# saved at three quarters of their size, 10% brighter, as JPEG of quality 40, 99% are above it.
+# Two images whose details correlate as much are one picture: of the pairs in Tiny ImageNet within the distance above,
+# the three that are one to the eye have 0.90 and more, the best of the others 0.84; of its images saved at three
+# quarters of their size, 10% brighter, as JPEG of quality 40, 99% are above it.
 LIKENESS = 0.85
 
-# The same where other images are alike by nature: pairs of Fashion-MNIST from here on show one garment, a few of them
-# in another print, and MNIST, whose ones are alike up to 0.989, has none. What it costs: of 28x28 images saved as
-# JPEG of quality 40 it finds one in four (MNIST) or twelve (Fashion-MNIST), of those resized none.
+# The same for images that are alike by nature: pairs of Fashion-MNIST from here on show one garment, a few of them in
+# another print, and MNIST, whose ones are alike up to 0.989, has none. The cost: of 28x28 images saved as JPEG of
+# quality 40 it finds one in four (MNIST) or twelve (Fashion-MNIST), of resized ones none.
 SURE_LIKENESS = 0.99
 
-# How many other pictures an image may have within the hash's distance before it counts as alike by nature.
-LOOKALIKES = 4
+LOOKALIKES = 4  # an image is alike by nature if the hashes of more other pictures than this are near its own
 
-# The side, in pixels, below which images are not compared but for the same pixels: of two digits of 8x8 pixels, a few
-# levels apart, nobody can say whether they are one.
+# Pixels of the smaller side from which images are compared by likeness: of two digits of 8x8 pixels, a few levels
+# apart, nobody can say whether they are one.
 SMALLEST = 16
 
-FLAT = 4.0  # levels of grey that an image must depart from the means of its areas, somewhere, to be compared at all
+FLAT = 4.0  # an image is compared if it departs from the means of its areas by as many levels of grey somewhere
 
 CHUNK_IMAGES = 64  # images that a worker takes at a time
-
 CHUNK_PAIRS = 2**13  # pairs whose details are compared at a time, 64 MiB
-
 BLOCK_PAIRS = 2**22  # pairs whose hashes are compared at a time, 32 MiB
 
 
 @dataclass(frozen=True)
 class Fingerprints:
-    """What is known of images once they have been looked at.
+    """What duplicates are found by; an unreadable image has zeros and its error."""
 
-    Args:
-        digests: A digest of size and pixels, uint64 `[N]`.
-        hashes: Perceptual hashes, uint64 `[N]`.
-        details: What a small grey version departs from the means of its areas by, scaled to its largest, int8
-            `[N, 1024]`; zeros for an image that is flat.
-        sizes: Width and height as stored, int64 `[N, 2]`.
-        modes: Pillow's name of the kind of pixels, `N` of them.
-        errors: The reason for each image that cannot be read, by place; what the arrays hold there means nothing.
-    """
-
-    digests: NDArray[np.uint64]
-    hashes: NDArray[np.uint64]
-    details: NDArray[np.int8]
-    sizes: NDArray[np.int64]
-    modes: list[str]
-    errors: dict[int, str]
+    digests: NDArray[np.uint64]  # of size and pixels, [N]
+    hashes: NDArray[np.uint64]  # perceptual, [N]
+    details: NDArray[np.int8]  # a small grey version less the means of its areas, [N, 1024]; zeros for a flat image
+    sizes: NDArray[np.int64]  # width and height as stored, [N, 2]
+    modes: NDArray[np.object_]  # Pillow's names of the kinds of pixels, [N]
+    errors: NDArray[np.object_]  # why an image cannot be read, or an empty text, [N]
 
 
-@dataclass(frozen=True)
-class Pairs:
-    """Pairs of images.
+class Pair(NamedTuple):
+    """Two images that are one picture, by their places."""
 
-    Args:
-        places: The two images of each, the first before the second, int64 `[P, 2]`.
-        distances: The bits in which their perceptual hashes differ, int64 `[P]`.
-        likenesses: The correlation of their details, float32 `[P]`.
-    """
-
-    places: NDArray[np.int64]
-    distances: NDArray[np.int64]
-    likenesses: NDArray[np.float32]
+    first: int
+    second: int
+    hash_distance: int = 0  # in bits
+    likeness: float = 1.0  # the correlation of their details
+    exact: bool = False
 
 
-def view(images: Images, index: int) -> tuple[Image.Image, tuple[int, int], str]:
-    """Decode an image at its own size as a viewer shows it: upright, 8 bits, transparency laid on white, colour.
-
-    Of an array with other than one or three channels, the first or the first three are shown.
-    """
-    if not isinstance(images, ImageFiles):
-        levels = np.asarray(images[index])
-        levels = levels[0] if len(levels) < 3 else np.ascontiguousarray(levels[:3].transpose(1, 2, 0))
-        shown = Image.fromarray(levels)
-        return shown.convert("RGB"), shown.size, shown.mode
-    with open_image(images.path(index)) as image:
-        stored = image.size, image.mode
-        return as_shown(image).convert("RGB"), *stored
+def perceptual_hash() -> Callable[[Image.Image], Any]:
+    """The function of imagehash."""
+    try:
+        from imagehash import phash
+    except ImportError as error:
+        raise UserError(
+            "scripts/audit.py finds near duplicates with imagehash, which is not installed; run "
+            "pip install 'kindling[data_quality]'."
+        ) from error
+    function: Callable[[Image.Image], Any] = phash
+    return function
 
 
 def fingerprint(image: Image.Image) -> tuple[int, NDArray[np.int8]]:
     """The perceptual hash of an image, 64 bits, and its details, int8 `[1024]`."""
-    bits = np.packbits(imagehash.phash(image).hash)
+    bits = np.packbits(perceptual_hash()(image).hash)
     small = image.convert("L").resize((DETAIL, DETAIL), Image.Resampling.BOX)
     areas = np.asarray(small, np.float32).reshape(DETAIL // AREA, AREA, DETAIL // AREA, AREA)
     details = areas - areas.mean(axis=(1, 3), keepdims=True)
@@ -118,68 +99,71 @@ def fingerprint(image: Image.Image) -> tuple[int, NDArray[np.int8]]:
     return int.from_bytes(bits.tobytes(), "big"), np.rint(details * scale).astype(np.int8).ravel()
 
 
-class _Looks(Dataset[Fingerprints]):
-    """Looks at some images at a time."""
+class _Fingerprinted(Dataset[Fingerprints]):
+    """The fingerprints of a range of images."""
 
     def __init__(self, images: Images) -> None:
         self.images = images
 
     def __getitem__(self, indices: range) -> Fingerprints:
         size = len(indices)
-        found = Fingerprints(
-            np.zeros(size, np.uint64),
-            np.zeros(size, np.uint64),
-            np.zeros((size, DETAIL**2), np.int8),
-            np.zeros((size, 2), np.int64),
-            [""] * size,
-            {},
-        )
+        digests, hashes = np.zeros(size, np.uint64), np.zeros(size, np.uint64)
+        details, sizes = np.zeros((size, DETAIL**2), np.int8), np.zeros((size, 2), np.int64)
+        modes, errors = (np.full(size, "", object) for _ in range(2))
         for row, index in enumerate(indices):
             try:
-                image, found.sizes[row], found.modes[row] = view(self.images, index)
+                image, sizes[row], modes[row] = view(self.images, index)
             except UnreadableImageError as error:
-                found.errors[row] = str(error)
+                errors[row] = str(error)
                 continue
             levels = image if isinstance(self.images, ImageFiles) else np.asarray(self.images[index])
             digest = blake2b(levels.tobytes(), digest_size=8, salt=b"%d %d" % image.size)
-            found.digests[row] = int.from_bytes(digest.digest(), "big")
-            found.hashes[row], found.details[row] = fingerprint(image)
-        return found
+            digests[row] = int.from_bytes(digest.digest(), "big")
+            hashes[row], details[row] = fingerprint(image)
+        return Fingerprints(digests, hashes, details, sizes, modes, errors)
 
 
 def fingerprint_all(images: Images) -> Iterator[Fingerprints]:
     """Decode and fingerprint images with all cores."""
     ranges = [range(start, min(start + CHUNK_IMAGES, len(images))) for start in range(0, len(images), CHUNK_IMAGES)]
-    workers = min(available_cores(), len(ranges))
-    yield from TimedLoader(_Looks(images), batch_size=None, sampler=ranges, num_workers=workers, remedy=ON_FEWER_CORES)
+    yield from TimedLoader(
+        _Fingerprinted(images),
+        batch_size=None,
+        sampler=ranges,
+        num_workers=min(available_cores(), len(ranges)),
+        remedy=ON_FEWER_CORES,
+    )
 
 
 def concatenate(parts: list[Fingerprints]) -> Fingerprints:
     """Lay fingerprints end to end."""
-    errors: dict[int, str] = {}
-    start = 0
-    for part in parts:
-        errors |= {start + row: reason for row, reason in part.errors.items()}
-        start += len(part.modes)
-    return Fingerprints(
-        np.concatenate([part.digests for part in parts]),
-        np.concatenate([part.hashes for part in parts]),
-        np.concatenate([part.details for part in parts]),
-        np.concatenate([part.sizes for part in parts]),
-        [mode for part in parts for mode in part.modes],
-        errors,
-    )
+    names = [each.name for each in fields(Fingerprints)]
+    return Fingerprints(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
-def near_pairs(prints: Fingerprints, places: NDArray[np.int64]) -> Pairs:
-    """Find the images that are one picture saved in two ways, comparing each with each.
+def exact_pairs(prints: Fingerprints, places: NDArray[np.int64]) -> tuple[list[Pair], NDArray[np.int64]]:
+    """Pair each copy with the image of the same pixels that stands first in `places`.
 
-    Two are, if their perceptual hashes and their details are close: details closer where an image is smaller than what
-    is compared, or has the hash of many other pictures.
+    Returns:
+        The pairs, and a place for every picture, in ascending order.
+    """
+    order = places[np.argsort(prints.digests[places], kind="stable")]
+    digests = prints.digests[order]
+    new = np.append(True, digests[1:] != digests[:-1])[: len(order)]
+    first_of = order[new][np.cumsum(new) - 1]
+    copies = sorted(zip(first_of[~new].tolist(), order[~new].tolist(), strict=True))
+    return [Pair(*pair, exact=True) for pair in copies], np.sort(order[new])
+
+
+def near_pairs(prints: Fingerprints, places: NDArray[np.int64]) -> list[Pair]:
+    """Compare each image with each, and find those that are one picture saved in two ways.
+
+    Perceptual hashes and details of the two must be close. Details must be closer if an image is smaller than the
+    reduced image, or if the hashes of many other pictures are near its own.
 
     Args:
         prints: The fingerprints of all images.
-        places: The images to compare, int64: readable ones, in ascending order, no two with the same pixels.
+        places: The images to compare: readable ones, in ascending order, no two with the same pixels.
 
     Returns:
         The pairs, the most alike first.
@@ -190,7 +174,7 @@ def near_pairs(prints: Fingerprints, places: NDArray[np.int64]) -> Pairs:
     norms = np.sqrt(np.einsum("nd,nd->n", details, details, dtype=np.float32))
     rows = max(1, BLOCK_PAIRS // max(1, len(places)))
 
-    def compare(start: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    def compare(start: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8], NDArray[np.float32]]:
         distances = np.bitwise_count(hashes[start : start + rows, None] ^ hashes[start:])
         close = np.flatnonzero(distances <= HASH_DISTANCE)
         first, second = np.divmod(close, distances.shape[1])
@@ -201,21 +185,22 @@ def near_pairs(prints: Fingerprints, places: NDArray[np.int64]) -> Pairs:
             some = slice(begin, begin + CHUNK_PAIRS)
             left, right = (details[ends[some]].astype(np.float32) for ends in (first, second))
             likenesses[some] = np.einsum("pd,pd->p", left, right) / (norms[first[some]] * norms[second[some]])
-        return first, second, bits.astype(np.int64), likenesses
+        return first, second, bits, likenesses
 
-    lookalikes, done = np.zeros(len(places), np.int64), 0
-    kept = [(np.empty(0, np.int64),) * 3 + (np.empty(0, np.float32),)]
+    lookalikes = np.zeros(len(places), np.int64)
+    pairs: list[Pair] = []
     with ThreadPoolExecutor(available_cores()) as threads, progress("Comparing", len(places)) as advance:
-        for first, second, bits, likenesses in threads.map(compare, range(0, len(places), rows)):
+        for start, (first, second, bits, likenesses) in enumerate(threads.map(compare, range(0, len(places), rows))):
             alike = likenesses >= LIKENESS
             for ends in (first, second):
                 lookalikes += np.bincount(ends[~alike], minlength=len(places))
-            kept.append((first[alike], second[alike], bits[alike], likenesses[alike]))
-            advance(min(rows, len(places) - done))
-            done += rows
-    first, second, bits, likenesses = (np.concatenate(column) for column in zip(*kept, strict=True))
+            columns = (column[alike].tolist() for column in (first, second, bits, likenesses))
+            pairs += map(Pair, *columns)
+            advance(min(rows, len(places) - start * rows))
     stands_out = (lookalikes <= LOOKALIKES) & (sides[places] >= DETAIL)
-    sure = (likenesses >= SURE_LIKENESS) | (stands_out[first] & stands_out[second])
-    order = np.flatnonzero(sure)[np.argsort(-likenesses[sure], kind="stable")]
-    found = np.stack([places[first[order]], places[second[order]]], axis=1)
-    return Pairs(found, bits[order], likenesses[order])
+    sure = [
+        Pair(int(places[pair.first]), int(places[pair.second]), *pair[2:])
+        for pair in pairs
+        if pair.likeness >= SURE_LIKENESS or (stands_out[pair.first] and stands_out[pair.second])
+    ]
+    return sorted(sure, key=lambda pair: -pair.likeness)

@@ -1,7 +1,8 @@
-"""Files among a data set's images that are no images of it."""
+"""Files among a data set's images that are not images of the data set."""
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import PurePosixPath
 
 from datamodules.base import ImageDataModule
 from datamodules.packing.left_out import summary
@@ -9,7 +10,7 @@ from datamodules.packing.pack import Source
 
 
 def stray_files(data: ImageDataModule, source: Source) -> tuple[list[str], list[str]]:
-    """Find the files below the source's folder, hidden ones too, that are no image of it nor known to belong there."""
+    """The stray files below the source's folder, hidden ones too, and a summary with a line for each stray folder."""
     known = data.known_names(source)
     stray = data.files_left_out(known)
     reasons = summary(stray, data.source_folder)
@@ -17,15 +18,10 @@ def stray_files(data: ImageDataModule, source: Source) -> tuple[list[str], list[
 
 
 def _grouped(stray: Sequence[str], known: set[str]) -> list[str]:
-    used = {""}
-    for folder in {name.rpartition("/")[0] for name in known}:
-        within = folder
-        while within not in used:
-            used.add(within)
-            within = within.rpartition("/")[0]
+    folders = {PurePosixPath(name).parent for name in known}
+    used = {PurePosixPath(), *folders, *(parent for folder in folders for parent in folder.parents)}
     counts: Counter[str] = Counter()
     for name in stray:
-        parts = name.split("/")
-        folders = ("/".join(parts[:depth]) + "/" for depth in range(1, len(parts)))
-        counts[next((folder for folder in folders if folder[:-1] not in used), name)] += 1
+        unused = [folder for folder in PurePosixPath(name).parents if folder not in used]
+        counts[f"{unused[-1]}/" if unused else name] += 1  # the outermost
     return [f"{name} ({number:,} files)" if name.endswith("/") else name for name, number in counts.most_common()]

@@ -1,37 +1,25 @@
-"""Where the lines, ticks and legend of a chart lie; `parts.html` draws them in the colours of the page."""
+"""Line charts: places of curves and ticks; `parts.html` draws them in the colours of the page."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import ClassVar
 
 from matplotlib.ticker import MaxNLocator
 
-# Curves differ by these too, so that they are told apart without colours.
-DASHES = ("", "6 3", "2 3", "8 3 2 3", "1 4", "12 4")
-
-LEGEND_LINE = 16  # from one line of the curves' names to the next
+DASHES = ("", "6 3", "2 3", "8 3 2 3", "1 4", "12 4")  # curves can be told apart without colours
 
 Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Axes:
-    """A plane with two scales. Lengths are in SVG units; letters are 13 high.
+    """A plane with two scales, in SVG units."""
 
-    Args:
-        x: The first and last value shown.
-        y: Likewise.
-        x_label: What the horizontal scale is.
-        y_label: The vertical one.
-        whole: Whether the horizontal scale is in whole numbers.
-    """
-
-    x: Point
-    y: Point
+    x: Point  # the first and last value of the horizontal scale
+    y: Point  # likewise of the vertical scale
     x_label: str
     y_label: str
-    whole: bool = False
+    whole: bool = False  # True if the horizontal scale has whole numbers alone
     width: ClassVar[int] = 480
     height: ClassVar[int] = 300
     left: ClassVar[int] = 56
@@ -41,7 +29,7 @@ class Axes:
 
     def place(self, x: float, y: float) -> Point:
         """The point of the picture for two values."""
-        across, up = _share(x, self.x), _share(y, self.y)
+        across, up = ((value - first) / (last - first) for value, (first, last) in ((x, self.x), (y, self.y)))
         x = self.left + across * (self.right - self.left)
         return round(x, 1), round(self.bottom - up * (self.bottom - self.top), 1)
 
@@ -55,32 +43,9 @@ class Axes:
         """Labels of the vertical scale and their y."""
         return [(f"{value:g}", self.place(0, value)[1]) for value in _ticks(self.y)]
 
-
-@dataclass(frozen=True)
-class Curve:
-    """A line of a chart: its points and band as SVG writes them, and the place of its name in the legend."""
-
-    name: str
-    colour: int
-    dashes: str
-    points: str
-    band: str
-    dot: Point | None
-    legend: Point
-
-
-@dataclass(frozen=True)
-class LineChart:
-    """Curves over each other, with room above the plane for the further lines of the legend."""
-
-    axes: Axes
-    curves: list[Curve]
-    title: str
-    above: int
-
-
-def _share(value: float, ends: Point) -> float:
-    return (value - ends[0]) / (ends[1] - ends[0])
+    def path(self, points: Sequence[Point]) -> str:
+        """Points as SVG writes them."""
+        return " ".join(f"{x},{y}" for x, y in (self.place(*point) for point in points))
 
 
 def _ticks(ends: Point, whole: bool = False) -> list[float]:
@@ -89,32 +54,43 @@ def _ticks(ends: Point, whole: bool = False) -> list[float]:
     return [round(float(tick), 10) for tick in ticks if ends[0] - slack <= tick <= ends[1] + slack]
 
 
-def line_chart(
-    curves: Mapping[str, Sequence[Point]],
-    x_label: str,
-    y_label: str,
-    bands: Mapping[str, Sequence[tuple[float, float, float]]] = MappingProxyType({}),
-) -> LineChart:
-    """Lay curves over each other, each with its own colour and dashes."""
-    points = [point for curve in curves.values() for point in curve]
-    points += [(x, y) for band in bands.values() for x, *ends in band for y in ends]
-    lows, highs = ([side(values) for values in zip(*points, strict=True)] for side in (min, max))
-    margin = 0.05 * (highs[1] - lows[1]) or 0.5
-    x_end = highs[0] if highs[0] > lows[0] else lows[0] + 1
-    axes = Axes((lows[0], x_end), (lows[1] - margin, highs[1] + margin), x_label, y_label, whole=True)
-    laid, at, line = [], axes.right, 0
-    for number, (name, curve) in reversed(list(enumerate(curves.items()))):
-        width = 8 * len(name) + 36
-        if at - width < 8 * len(y_label) + 12 and at < axes.right:
-            at, line = axes.right, line + 1
-        at -= width
-        band = bands.get(name, ())
-        edge = [(x, low) for x, low, _ in band] + [(x, high) for x, _, high in reversed(band)]
-        dot = axes.place(*curve[0]) if len(curve) == 1 else None
-        dashes, place = DASHES[(number + number // 6) % 6], (at, 10 - line * LEGEND_LINE)
-        laid.append(Curve(name, number % 6 + 1, dashes, _path(axes, curve), _path(axes, edge), dot, place))
-    return LineChart(axes, laid, f"{y_label} by {x_label}: {', '.join(curves)}", line * LEGEND_LINE)
+@dataclass(frozen=True)
+class Curve:
+    """A curve of a chart: its line and its band as SVG writes them, and the place of a single point."""
+
+    name: str
+    colour: int
+    dashes: str
+    points: str
+    band: str
+    dot: Point | None
 
 
-def _path(axes: Axes, points: Sequence[Point]) -> str:
-    return " ".join(f"{x},{y}" for x, y in (axes.place(*point) for point in points))
+@dataclass(frozen=True)
+class LineChart:
+    """Curves over each other."""
+
+    axes: Axes
+    curves: list[Curve]
+    title: str
+
+
+def line_chart(curves: Mapping[str, Sequence[tuple[float, ...]]], x_label: str, y_label: str) -> LineChart:
+    """Lay curves over each other, each with its own colour and dashes.
+
+    A curve's points are x and y or, for a band around it, x, y, low and high.
+    """
+    xs = [x for curve in curves.values() for x, *_ in curve]
+    ys = [y for curve in curves.values() for _, *values in curve for y in values]
+    margin = 0.05 * (max(ys) - min(ys)) or 0.5
+    x_end = max(xs) if max(xs) > min(xs) else min(xs) + 1
+    axes = Axes((min(xs), x_end), (min(ys) - margin, max(ys) + margin), x_label, y_label, whole=True)
+    drawn = []
+    for number, (name, curve) in enumerate(curves.items()):
+        line = [(x, y) for x, y, *_ in curve]
+        edges = [(x, low) for x, _, *ends in curve for low in ends[:1]]
+        edges += [(x, high) for x, _, *ends in reversed(curve) for high in ends[1:]]
+        dot = axes.place(*line[0]) if len(line) == 1 else None
+        dashes = DASHES[(number + number // 6) % 6]
+        drawn.append(Curve(name, number % 6 + 1, dashes, axes.path(line), axes.path(edges), dot))
+    return LineChart(axes, drawn, f"{y_label} by {x_label}: {', '.join(curves)}")

@@ -1,4 +1,4 @@
-"""A diagram as a picture, drawn without a display."""
+"""Diagrams as pictures, drawn without a display."""
 
 from io import BytesIO
 
@@ -9,7 +9,7 @@ SIZE_INCHES, DOTS_PER_INCH = (8, 5), 120
 
 
 def new_figure() -> Figure:
-    """An empty figure, which no window and no list of open ones holds on to."""
+    """An empty figure that no window and no list of open figures holds on to."""
     return Figure(figsize=SIZE_INCHES, dpi=DOTS_PER_INCH, layout="constrained")
 
 

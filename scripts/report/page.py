@@ -1,4 +1,4 @@
-"""HTML pages in one file that loads nothing from elsewhere, written from Jinja2 templates."""
+"""HTML pages from Jinja2 templates, each one file that loads nothing from elsewhere."""
 
 import base64
 import io
@@ -13,12 +13,11 @@ from PIL import Image
 from core.durable_file import replace_file
 from core.names import escape_name
 
-# The longer side of a picture in the page, in pixels; smaller images are embedded as they are and drawn larger.
-SIDE = 192
+SIDE = 192  # pixels of the longer side of a picture in the page; smaller pictures are enlarged by the browser
 
-NUMBER = re.compile(r"[-+]?[\d.,]+( ?%)?( (to|±) [-+]?[\d.,]+( ?%)?)?")  # A number, a share or a range of them
+NUMBER = re.compile(r"[-+]?[\d.,]+( ?%)?( (to|±) [-+]?[\d.,]+( ?%)?)?")  # a number, a share, or a range of them
 
-# Templates lie beside the code that fills them; what they are given is escaped unless it is `Markup`.
+# Values are escaped unless they are `Markup`.
 TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parents[1]),
     autoescape=True,
@@ -38,14 +37,11 @@ def write_page(path: Path, template: str, **values: Any) -> None:
 
 def embedded(image: Image.Image, side: int = SIDE) -> Markup:
     """A picture within the page."""
-    tiny = max(image.size) <= side
-    if not tiny:
+    class_ = " class=tiny" if max(image.size) <= side else ""
+    if not class_:
         image = image.copy()
         image.thumbnail((side, side))
+    kind = "png" if max(image.size) <= side // 2 else "jpeg"
     file = io.BytesIO()
-    image.save(file, "PNG" if max(image.size) <= side // 2 else "JPEG", quality=85)
-    kind = "png" if file.getvalue().startswith(b"\x89PNG") else "jpeg"
-    data = base64.b64encode(file.getvalue()).decode()
-    return Markup('<img{} alt="" src="data:image/{};base64,{}">').format(
-        Markup(" class=tiny") if tiny else "", kind, data
-    )
+    image.save(file, kind, quality=85)
+    return Markup(f'<img{class_} alt="" src="data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}">')

@@ -1,7 +1,7 @@
-"""A table of text, as it is written on a terminal, in Markdown and in LaTeX."""
+"""A table of text, for a terminal, Markdown and LaTeX."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from unicodedata import decomposition
 
@@ -11,7 +11,7 @@ from rich.text import Text
 
 from core.names import in_markdown
 
-# What letters that mean something to LaTeX are written as.
+# How LaTeX writes letters that it would take for commands.
 LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -24,50 +24,43 @@ LATEX = {
     "±": r"$\pm$",
 } | {letter: f"\\{letter}" for letter in "&%$#_{}"}
 
-PADDING = 3  # columns of a terminal that a column takes besides its letters
-
-WIDEST = 40  # letters in a line of a cell on a terminal; what is longer takes several
+PADDING = 3  # letters that the frame of a column takes
+WIDEST = 40  # letters in a line of a cell on a terminal; a longer cell takes several lines
 
 
 @dataclass(frozen=True)
 class Table:
-    """Cells of one line each.
-
-    Args:
-        heading: Names of the columns.
-        rows: As many cells in each; the first says what the row is.
-        breaks: The numbers of rows that begin another part.
-    """
+    """Cells of one line each."""
 
     heading: list[str]
-    rows: list[list[str]]
-    breaks: frozenset[int] = frozenset()
+    rows: list[list[str]]  # as many cells in each; the first names the row
+    breaks: frozenset[int] = frozenset()  # the numbers of rows that begin another part
 
     def turned(self) -> "Table":
-        """Rows for columns; parts are no longer told apart."""
+        """The table with rows as columns, in one part."""
         heading, *rows = (list(column) for column in zip(self.heading, *self.rows, strict=True))
         return Table(heading, rows)
 
     def blocks(self, width: int) -> Iterator["Table"]:
-        """The table in parts that are no wider, each with the first column."""
-        lines = [self.heading, *self.rows]
-        widths = [min(WIDEST, max(map(len, column))) + PADDING for column in zip(*lines, strict=True)]
-        places: list[int] = []
-        for place in range(1, len(widths)):
-            if places and widths[0] + sum(widths[other] for other in (*places, place)) + 1 > width:
-                yield self._columns(places)
-                places = []
-            places.append(place)
-        if places:
-            yield self._columns(places)
+        """The table in tables that fit a width, each with the first column."""
+        columns = list(zip(self.heading, *self.rows, strict=True))
+        first, *widths = (min(WIDEST, max(map(len, column))) + PADDING for column in columns)
+        block, used = [columns[0]], first
+        for column, taken in zip(columns[1:], widths, strict=True):
+            if len(block) > 1 and used + taken + 1 > width:
+                yield self._of(block)
+                block, used = [columns[0]], first
+            block.append(column)
+            used += taken
+        yield self._of(block)
 
-    def _columns(self, places: list[int]) -> "Table":
-        heading, *rows = ([line[0], *(line[place] for place in places)] for line in (self.heading, *self.rows))
+    def _of(self, columns: Sequence[Sequence[str]]) -> "Table":
+        heading, *rows = map(list, zip(*columns, strict=True))
         return Table(heading, rows, self.breaks)
 
 
 def show(table: Table, console: Console) -> None:
-    """Write a table on a terminal, in as many parts below each other as its width asks for."""
+    """Print a table, in several below each other if the terminal is narrow."""
     for block in table.blocks(console.width):
         drawn = RichTable()
         for name in block.heading:
@@ -81,28 +74,21 @@ def show(table: Table, console: Console) -> None:
 
 def markdown(table: Table) -> str:
     """Write a table in GitHub's Markdown."""
-
-    def line(cells: list[str]) -> str:
-        return f"| {' | '.join(map(in_markdown, cells))} |"
-
-    return "\n".join([line(table.heading), f"|{'---|' * len(table.heading)}", *map(line, table.rows)]) + "\n"
+    lines = [f"| {' | '.join(map(in_markdown, cells))} |\n" for cells in (table.heading, *table.rows)]
+    return "".join([lines[0], f"|{'---|' * len(table.heading)}\n", *lines[1:]])
 
 
 def latex(table: Table) -> str:
     r"""Write a table in LaTeX, for a document that has `\usepackage{booktabs}`."""
-
-    def line(cells: list[str]) -> str:
-        return f"{' & '.join(map(in_latex, cells))} \\\\"
-
-    lines = [rf"\begin{{tabular}}{{{'l' * len(table.heading)}}}", r"\toprule", line(table.heading), r"\midrule"]
-    for number, row in enumerate(table.rows):
-        lines += [r"\midrule"] if number and number in table.breaks else []
-        lines.append(line(row))
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+    text = f"\\begin{{tabular}}{{{'l' * len(table.heading)}}}\n\\toprule\n"
+    for number, cells in enumerate((table.heading, *table.rows), start=-1):
+        text += "\\midrule\n" if number == 0 or number in table.breaks else ""
+        text += f"{' & '.join(map(in_latex, cells))} \\\\\n"
+    return text + "\\bottomrule\n\\end{tabular}\n"
 
 
 def in_latex(text: str) -> str:
-    r"""Text that LaTeX sets as it is, in any of its usual encodings; letters that it may not have, as their code.
+    r"""Text that LaTeX sets as it is, in any of its usual encodings; a letter that it may lack is written as its code.
 
     Example:
         >>> in_latex("50% of [a_b]")
@@ -112,6 +98,5 @@ def in_latex(text: str) -> str:
     for letter in text:
         known = letter.isascii() or letter in "ßæøÆØ" or (letter <= "ÿ" and decomposition(letter)[:1].isalnum())
         letters.append(LATEX.get(letter, letter if known else f"U+{ord(letter):04X}"))
-    # A bracket or a star that begins a row would belong to the command before; hyphens in a row become a dash.
-    plain = "".join(letters).replace("[", "{[}").replace("*", "{*}")
-    return re.sub(r"-(?=-)", "-{}", plain)
+    # A bracket or a star at the start of a row would belong to the command before; two hyphens would become a dash.
+    return re.sub(r"-(?=-)", "-{}", "".join(letters).replace("[", "{[}").replace("*", "{*}"))

@@ -1,4 +1,4 @@
-"""How far off a figure that was measured on some images may be.
+"""Confidence intervals of figures that were measured on a sample of images.
 
 Shapes: `K` classes.
 """
@@ -9,26 +9,26 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-CONFIDENCE = 0.95  # share of repetitions of an experiment in which an interval holds the true value
+CONFIDENCE = 0.95  # the share of repeated experiments whose interval contains the true value
 
 
 class Interval(NamedTuple):
-    """The two ends; NaN where there is nothing to measure."""
+    """The two ends; NaN where nothing was measured."""
 
     low: float
     high: float
 
 
 def wilson(right: int, total: int, confidence: float = CONFIDENCE) -> Interval:
-    """The interval of a share, which stays within [0, 1] and is usable for few images and shares near 0 or 1.
+    """Wilson's interval of a share: it stays within [0, 1], also for few images and for shares near 0 or 1.
 
     Source: E. B. Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", 1927; without
     continuity correction.
 
     Args:
-        right: Images that count.
+        right: Correct images.
         total: All images.
-        confidence: Share of repetitions in which the interval holds the true value.
+        confidence: The share of repeated experiments whose interval contains the true value.
 
     Returns:
         Low and high end in [0, 1].
@@ -63,8 +63,8 @@ def class_figures(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
         confusion: Images by true class and predicted class, int64 `[..., K, K]`.
 
     Returns:
-        float64 `[..., 3, K]`; the precision of a class that was never predicted, and the recall of one that is not
-        there, are NaN; F1 is NaN where neither was.
+        float64 `[..., 3, K]`. Precision is NaN for a class that was never predicted, recall for a class without
+        images, F1 for a class where both hold.
 
     Example:
         >>> class_figures(np.array([[3, 1], [0, 4]])).round(3)
@@ -73,22 +73,16 @@ def class_figures(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
                [0.857, 0.889]])
     """
     right = np.diagonal(confusion, axis1=-2, axis2=-1)
-    return _figures(right, confusion.sum(axis=-2), confusion.sum(axis=-1))
-
-
-def _figures(right: NDArray[np.int64], predicted: NDArray[np.int64], there: NDArray[np.int64]) -> NDArray[np.float64]:
-    def share(part: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.float64]:
-        shares: NDArray[np.float64] = np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
-        return shares
-
-    return np.stack([share(right, predicted), share(right, there), share(2 * right, predicted + there)], axis=-2)
+    predicted, there = confusion.sum(axis=-2), confusion.sum(axis=-1)
+    with np.errstate(invalid="ignore"):  # 0 / 0 is NaN
+        return np.stack([right / predicted, right / there, 2 * right / (predicted + there)], axis=-2)
 
 
 def class_intervals(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
     """Wilson's intervals of precision, recall and F1 of each class.
 
-    Precision is a share of the images that were predicted to be of the class, recall one of those that are. F1 is
-    2J / (1 + J), where J is the share that is both among the images that are either.
+    Precision is a share of the images predicted as the class, recall a share of the images of the class. F1 is
+    2J / (1 + J), where J is the share of both among the images that are either.
 
     Args:
         confusion: Images by true class and predicted class, int64 `[K, K]`.

@@ -1,4 +1,4 @@
-"""Whether one figure is better than another, or only luckier.
+"""Significance tests: is one classifier better than another, or only luckier?
 
 Shapes: `N` images.
 """
@@ -13,43 +13,41 @@ from scipy.stats import binomtest, sem, t, ttest_ind
 
 from scripts.uncertainty.intervals import CONFIDENCE, Interval, wilson
 
-LEVEL = 1 - CONFIDENCE  # the p-value below which two are told apart
-
-ROUNDING = 1e-6  # by how much figures that are the same may differ: they were computed in float32
+LEVEL = 1 - CONFIDENCE  # a difference is significant if its p-value is below this
+ROUNDING = 1e-6  # equal figures may differ by as much: they were computed in float32
 
 
 class Difference(NamedTuple):
     """How much greater the second of two figures is than the first.
 
-    Of several comparisons that are made together, p-values and intervals are adjusted for their number (Bonferroni; O.
-    J. Dunn, "Multiple Comparisons Among Means", 1961). The p-values hold the family-wise error rate: where there is no
+    If several comparisons are made together, p-values and intervals are adjusted for their number (Bonferroni; O. J.
+    Dunn, "Multiple Comparisons Among Means", 1961). The p-values control the family-wise error rate: where there is no
     difference, any of them is below 0.05 in at most 5 % of repetitions. The intervals are simultaneous: all of them
-    hold their true values in at least 95 %. An interval excludes 0 exactly when its p-value is below 0.05; for the
-    smaller p-values of S. Holm (1979) there are no such intervals (K. Strassburger and F. Bretz, "Compatible
-    simultaneous lower confidence bounds for the Holm procedure and other Bonferroni-based closed tests", 2008).
+    contain their true values in at least 95 %. An interval excludes 0 exactly when its p-value is below 0.05; the
+    smaller p-values of S. Holm (1979) have no such intervals (K. Strassburger and F. Bretz, "Compatible simultaneous
+    lower confidence bounds for the Holm procedure and other Bonferroni-based closed tests", 2008).
     """
 
     value: float
     interval: Interval
-    p: float
-    """Probability of a difference at least as great if there were none, times the number of comparisons."""
+    p: float  # the probability of a difference at least as great if there were none, times the number of comparisons
 
 
 def varies(values: Sequence[float]) -> bool:
-    """Whether repetitions gave more than one figure; otherwise nothing is known of their spread."""
+    """True if repetitions gave different figures; otherwise their spread is unknown."""
     return float(np.ptp(values)) > ROUNDING
 
 
 def t_interval(values: Sequence[float]) -> Interval:
-    """The interval of the mean of what repetitions gave, by Student's t.
+    """The interval of the mean over repetitions, by Student's t.
 
     Source: "Student", "The Probable Error of a Mean", 1908.
 
     Args:
-        values: The figures, two or more that are not all the same.
+        values: Two or more figures that are not all the same.
 
     Raises:
-        ValueError: If there are fewer, or no spread to judge by.
+        ValueError: If there are fewer, or all are the same.
 
     Example:
         >>> [round(end, 3) for end in t_interval([0.97, 0.98, 0.99])]
@@ -65,14 +63,14 @@ def t_interval(values: Sequence[float]) -> Interval:
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """How probable it is that two classifiers of the same quality disagree so unevenly.
+    """McNemar's exact test: how probable so uneven a disagreement is if two classifiers are equally good.
 
     Source: Q. McNemar, "Note on the sampling error of the difference between correlated proportions or percentages",
-    1947; exact, by the binomial distribution, however many images there are.
+    1947; exact, by the binomial distribution, for any number of images.
 
     Args:
-        only_first: Images that the first has right and the second wrong.
-        only_second: The other way round.
+        only_first: Images that only the first classifier predicts correctly.
+        only_second: Images that only the second predicts correctly.
 
     Returns:
         The two-sided p-value; 1 if they never disagree.
@@ -86,19 +84,19 @@ def mcnemar(only_first: int, only_second: int) -> float:
 
 
 def paired_interval(lost: int, won: int, images: int, confidence: float = CONFIDENCE) -> Interval:
-    """The interval of how much more accurate the second of two classifiers is, of answers to the same images.
+    """The interval of how much more accurate the second of two classifiers is on the same images.
 
-    The difference is a product of two independent figures: the share of images on which one alone is right, with
-    Wilson's interval, and how unevenly these are divided, with the exact interval of C. Clopper and E. Pearson (1934).
-    Their variances are recovered from their limits (MOVER; R. Newcombe, "MOVER-R confidence intervals for ratios and
-    products of two independently estimated quantities", 2016). So the interval excludes 0 exactly when McNemar's exact
-    p-value is below `1 - confidence`.
+    The difference is a product of two independent figures. One is the share of images that only one classifier predicts
+    correctly, with Wilson's interval. The other is how unevenly they are divided, with the exact interval of C. Clopper
+    and E. Pearson (1934). Their variances are recovered from their limits (MOVER; R. Newcombe, "MOVER-R confidence
+    intervals for ratios and products of two independently estimated quantities", 2016). So the interval excludes 0
+    exactly when McNemar's exact p-value is below `1 - confidence`.
 
     Args:
-        lost: Images that the first alone has right.
-        won: Images that the second alone has right.
+        lost: Images that only the first predicts correctly.
+        won: Images that only the second predicts correctly.
         images: All images.
-        confidence: Share of repetitions in which the interval holds the true value.
+        confidence: The share of repeated experiments whose interval contains the true value.
 
     Example:
         >>> [round(end, 3) for end in paired_interval(20, 45, 1000)]
@@ -121,12 +119,12 @@ def paired_interval(lost: int, won: int, images: int, confidence: float = CONFID
 
 
 def difference_on_the_same_images(first: NDArray[np.bool_], second: NDArray[np.bool_], tests: int = 1) -> Difference:
-    """How much more accurate the second of two classifiers is, for images like these, by McNemar's exact test.
+    """How much more accurate the second of two classifiers is on such images, by McNemar's exact test.
 
     Args:
-        first: Which images the first has right, bool `[N]`.
-        second: The second, on the same images.
-        tests: Over how many comparisons the error rates hold, as in `Difference`.
+        first: Which images the first classifier predicts correctly, bool `[N]`.
+        second: Likewise for the second, on the same images.
+        tests: How many comparisons are made together, as in `Difference`.
 
     Raises:
         ValueError: If there is no image, or not as many in both.
@@ -140,7 +138,7 @@ def difference_on_the_same_images(first: NDArray[np.bool_], second: NDArray[np.b
 
 
 def difference_over_runs(first: Sequence[float], second: Sequence[float], tests: int = 1) -> Difference:
-    """How much greater the mean over the second's runs is, for seeds like these.
+    """How much greater the mean over the second's runs is, by Welch's t-test over seeds.
 
     Source: B. L. Welch, "The generalization of 'Student's' problem when several different population variances are
     involved", 1947.
@@ -148,10 +146,10 @@ def difference_over_runs(first: Sequence[float], second: Sequence[float], tests:
     Args:
         first: The figures of the first's runs, two or more.
         second: Those of the second's.
-        tests: Over how many comparisons the error rates hold, as in `Difference`.
+        tests: How many comparisons are made together, as in `Difference`.
 
     Returns:
-        The difference; its interval and p-value are NaN if all figures of one are the same, whose spread is not known.
+        The difference; interval and p-value are NaN if all figures of one are the same, since their spread is unknown.
 
     Raises:
         ValueError: If there are fewer.
@@ -161,6 +159,6 @@ def difference_over_runs(first: Sequence[float], second: Sequence[float], tests:
     value = float(np.mean(second) - np.mean(first))
     if not (varies(first) and varies(second)):
         return Difference(value, Interval(math.nan, math.nan), math.nan)
-    found = ttest_ind(second, first, equal_var=False)
-    low, high = found.confidence_interval(1 - LEVEL / tests)
-    return Difference(value, Interval(float(low), float(high)), min(1.0, tests * float(found.pvalue)))
+    test = ttest_ind(second, first, equal_var=False)
+    low, high = test.confidence_interval(1 - LEVEL / tests)
+    return Difference(value, Interval(float(low), float(high)), min(1.0, tests * float(test.pvalue)))

@@ -89,7 +89,10 @@ def test_mistakes_are_told_in_one_sentence(compare: Callable[..., Done], tmp_pat
         ((tmp_path / "none",), "is no run and holds none"),
         ((f"{tmp_path}/n*",), "is no run and holds none"),
         ((tmp_path / "file",), "cannot be read"),
-        ((run, "--html", tmp_path / "no/page.html"), "there is no folder"),
+        (
+            (run, "--html", tmp_path / "no/page.html"),
+            "No such file or directory; choose another file with --html",
+        ),
         ((run, "--csv", tmp_path), "cannot be written"),
     ):
         status, _, error = compare(*args)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from core.user_error import UserError
 from scripts.convolution import (
     KERNELS,
     MOST_CELLS,
@@ -49,7 +50,7 @@ def test_a_size_that_means_nothing_is_refused() -> None:
         ((3, 3, Steps(stride=0)), "stride"),
         ((3, 3, Steps(dilation=0)), "dilation"),
     ):
-        with pytest.raises(ValueError, match=f"^{named} is"):
+        with pytest.raises(UserError, match=f"^{named} is"):
             output_size(*arguments)
 
 

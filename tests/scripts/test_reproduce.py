@@ -73,7 +73,7 @@ def test_a_run_that_was_removed_is_done_again(run: Any, tmp_path: Path) -> None:
     (file,) = tmp_path.glob("runs/digits/mlp/*/results.json")
     file.unlink()
     (tmp_path / "runs" / "reproduced.json").write_text("{")
-    assert Ledger(tmp_path / "runs").find(EXPERIMENTS[0]).problem == "not asked for yet"
+    assert Ledger(tmp_path / "runs").find(EXPERIMENTS[0].name).problem == "not asked for yet"
     assert run("--only", "digits/mlp")["digits/mlp"][2].startswith("test ")
 
 
@@ -104,7 +104,7 @@ def test_runs_of_two_commands_are_never_mixed(run: Any, tmp_path: Path) -> None:
 )
 def test_a_ledger_that_makes_no_sense_is_begun_anew(tmp_path: Path, ledger: str) -> None:
     (tmp_path / "reproduced.json").write_text(ledger)
-    outcome = Ledger(tmp_path).find(Experiment("digits/mlp", "test 0.1"))
+    outcome = Ledger(tmp_path).find("digits/mlp")
     assert (outcome.runs, outcome.problem) == ([], "not asked for yet")
 
 
@@ -112,8 +112,8 @@ def test_a_figure_that_is_just_reached_is_reached() -> None:
     metrics = {"test/accuracy": float(np.float32(0.9845))}
     assert metrics["test/accuracy"] < 0.9845
     facts = {"parameters": 1, "epochs": 1, "seconds": 1, "hardware": "", "precision": ""}
-    outcome = Outcome(Experiment("digits/mlp", "", at_least=0.9845), [{"metrics": metrics, **facts}])
-    assert "test 0.9845 (reached)" in row(outcome)
+    experiment = Experiment("digits/mlp", "", at_least=0.9845)
+    assert "test 0.9845 (reached)" in row(experiment, Outcome(runs=[{"metrics": metrics, **facts}]))
 
 
 def test_says_when_a_figure_is_not_reached(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,12 +1,12 @@
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from core.user_error import UserError
 from datamodules.base import ImageDataModule
-from scripts.command.data_flags import build_data, run_on_data
+from scripts.command.data_flags import build_data
 from scripts.train import main
 from tests.discovery import CONFIGS
 
@@ -41,23 +41,8 @@ def test_is_the_data_that_a_run_would_use(tmp_path: Path, monkeypatch: pytest.Mo
         (["--data", "datamodules.mnist.MNIST", "--data.classes", "[nought, one]"], "data.classes names nought"),
     ],
 )
-def test_a_mistake_is_one_sentence(flags: Sequence[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as exit_:
-        run_on_data(argparse.ArgumentParser(), lambda options, data: 0, flags)
-    assert exit_.value.code == 2
-    error = capsys.readouterr().err
-    assert error.startswith("error: ")
-    assert error.count("\n") == 1
-    assert words in error
-
-
-def test_gives_a_command_its_own_options_and_leaves_with_its_status() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--images", type=int)
-
-    def command(options: Any, data: ImageDataModule) -> int:
-        return int(options.images) + data.num_classes
-
-    with pytest.raises(SystemExit) as exit_:
-        run_on_data(parser, command, ["--images", "5"])
-    assert exit_.value.code == 15
+def test_a_mistake_is_one_sentence(flags: Sequence[str], words: str) -> None:
+    with pytest.raises(UserError) as error:
+        build_data(flags)
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from scripts.compare import as_csv
 from scripts.comparison.comparison import Comparison, compare_runs, differing_files, differing_settings
 from scripts.comparison.runs import Run, read_run
 from scripts.uncertainty.significance import t_interval
@@ -180,7 +179,7 @@ def test_curves_are_means_with_their_range(tmp_path: Path) -> None:
 
 def test_csv_has_every_figure_in_full(tmp_path: Path) -> None:
     two = [*runs(tmp_path, 0.9, 0.8, lr=1), *runs(tmp_path, 0.123456789, name="y", lr=2)]
-    rows = list(csv.DictReader(io.StringIO(as_csv(compare_runs(two)))))
+    rows = list(csv.DictReader(io.StringIO(compare_runs(two).as_csv())))
     assert [row["lr"] for row in rows] == ["1", "2"]
     assert [row["seeds"] for row in rows] == ["0 1", "0"]
     assert float(rows[1]["test/accuracy"]) == 0.123456789
@@ -194,7 +193,7 @@ def test_hostile_names_stay_within_their_cells(tmp_path: Path) -> None:
     comparison = compare_runs([*runs(tmp_path, 0.9, **hostile), *runs(tmp_path, 0.8, name="y", lr=2)])
     cells_ = [*comparison.table.heading, *(cell for row in comparison.table.rows for cell in row)]
     assert all(cell.isprintable() for cell in cells_)
-    rows = list(csv.DictReader(io.StringIO(as_csv(comparison))))
+    rows = list(csv.DictReader(io.StringIO(comparison.as_csv())))
     assert len(rows) == 2
     assert rows[0]["experiment"] == 'a\\nb\\x1b[2J,"c"'
 

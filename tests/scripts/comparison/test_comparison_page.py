@@ -30,7 +30,9 @@ def test_has_findings_table_curves_and_runs(tmp_path: Path) -> None:
     assert text.index("B is better than A.") < text.index("A &lt;b&gt; is unfinished.") < text.index("<h2>Settings")
     assert "<th>lr</th>" in text
     assert "0.9010 ± " in text or "0.8500 ± " in text
-    assert text.count("<svg") == 3, "there are train/loss, val/loss and val/accuracy, and no train/accuracy"
+    assert text.count('<svg class="chart"') == 3, (
+        "there are train/loss, val/loss and val/accuracy, and no train/accuracy"
+    )
     assert all(str(tmp_path / f"x{n}" / str(seed)) in text for n in range(2) for seed in range(2))
     assert "http" not in text
     assert "url(" not in text

@@ -33,7 +33,6 @@ def test_a_run_is_read_whole(train: Callable[..., Run]) -> None:
     assert found.settings["model.optimizer.lr"] == "0.01"
     assert found.settings["model.network"] == "models.convnet.ConvNet"
     assert found.checkpoint == run.best
-    assert found.class_names == tuple("0123456789")
     assert found.data_fingerprint == run.checkpoint["data_fingerprint"]
     assert found.figures == {name: value for name, value in run.results["metrics"].items() if "nonfinite" not in name}
     assert found.costs["epochs"] == 2
@@ -129,7 +128,7 @@ def test_settings_are_those_that_could_matter() -> None:
         "early_stopping": None,
         "progress_bar": {"class_path": "p.P", "init_args": {"refresh_rate": 1}},
     }
-    assert settings_of(config) == {
+    assert settings_of(config)[0] == {
         "trainer.max_epochs": "3",
         "trainer.precision": "null",
         "data": "d.D",
@@ -137,11 +136,11 @@ def test_settings_are_those_that_could_matter() -> None:
         "data.classes": "[a, 1]",
         "early_stopping": "null",
     }
-    assert settings_of({"lr": 0.1 + 0.2, "eps": 1e-8, "off": 0.0}) == {"lr": "0.3", "eps": "1e-08", "off": "0.0"}
+    assert settings_of({"lr": 0.1 + 0.2, "eps": 1e-8, "off": 0.0})[0] == {"lr": "0.3", "eps": "1e-08", "off": "0.0"}
     nested = {
         "data": {"augmentation": [{"class_path": "k.Flip", "init_args": {"p": 0.5, "x": None}}], "other": [{"a": 1}]}
     }
-    assert settings_of(nested) == {"data.augmentation": "[k.Flip(p=0.5, x=null)]", "data.other": "[{a: 1}]"}
+    assert settings_of(nested)[0] == {"data.augmentation": "[k.Flip(p=0.5, x=null)]", "data.other": "[{a: 1}]"}
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

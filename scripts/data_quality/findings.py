@@ -1,0 +1,174 @@
+"""Everything that an audit of a data set finds, as one list for the terminal, the page and JSON."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from core.names import escape_name
+from core.user_error import UserError
+from datamodules.base import ImageDataModule
+from datamodules.batching.split import SPLITS
+from datamodules.loading.progress import progress
+from datamodules.packing.identity import identities
+from datamodules.packing.source_check import checked
+from scripts.data_quality.duplicates import Pair, concatenate, exact_pairs, fingerprint_all, near_pairs, perceptual_hash
+from scripts.data_quality.listing import Listing
+from scripts.data_quality.stray_files import stray_files
+
+EXAMPLES = 3  # findings of each kind that a summary shows
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One kind of finding."""
+
+    title: str
+    key: str  # in JSON
+    value: Any  # everything found, in plain types
+    lines: Sequence[str]  # the same as text
+    count: int
+    pairs: Sequence[Pair] = ()  # if the findings are pairs
+    is_problem: bool = True  # True if a data set with one of them is not clean
+
+    @property
+    def examples(self) -> list[str]:
+        """The first lines, and how many follow."""
+        more = len(self.lines) - EXAMPLES
+        return [*self.lines[:EXAMPLES], *([f"and {more:,} more"] if more > 0 else [])]
+
+
+class Audit:
+    """The findings about a data set."""
+
+    def __init__(self, data: ImageDataModule) -> None:
+        perceptual_hash()  # fails before the work if a package is missing
+        self.data = data
+        source = checked(type(data).__name__, data.from_source(data.read), data.source_class_names, data.image_shape)
+        self.listing = Listing(data, source)
+        if not len(self.listing):
+            raise UserError(
+                f"{type(data).__name__} has no images in {data.source_folder}; correct data.root or data.classes."
+            )
+        self._stray, self._stray_lines = data.from_source(lambda: stray_files(data, source))
+        parts = []
+        with progress("Looking at images", len(self.listing)) as advance:
+            for images in self.listing.parts.values():
+                for part in fingerprint_all(images):
+                    parts.append(part)
+                    advance(len(part.modes))
+        self._prints = concatenate(parts)
+        self._readable = np.flatnonzero(self._prints.errors == "")
+        self._splits, self._splits_problem = self._draw_splits()
+        self._split_of = np.full(len(self.listing), len(self._splits))
+        for number, places in enumerate(self._splits.values()):
+            self._split_of[places] = number
+
+    def _draw_splits(self) -> tuple[dict[str, NDArray[np.int64]], str | None]:
+        """The splits of a training, or those of the source and why a training has none."""
+        ends = [0, *self.listing.ends.tolist()]
+        # As in training, images are left out before splits are drawn from the others.
+        ranges = [np.searchsorted(self._readable, [start, end]) for start, end in pairwise(ends)]
+        drawn = whole = {name: torch.arange(*place) for name, place in zip(self.listing.parts, ranges, strict=True)}
+        problem = None
+        try:
+            labels = torch.from_numpy(self.listing.labels[self._readable])
+            known_by = identities(self.listing.parts.values())[self._readable]
+            drawn = self.data.draw_splits(dict(whole), labels, known_by)
+        except UserError as error:
+            problem = str(error)
+        known = [name for name in SPLITS if name in drawn and not (name == "test" and self.data.tests_on_validation)]
+        return {name: self._readable[drawn[name].numpy()] for name in known}, problem
+
+    @property
+    def title(self) -> str:
+        """The size and the name of the data set."""
+        return f"{len(self.listing):,} images of {type(self.data).__name__}"
+
+    @cached_property
+    def images_per_class(self) -> dict[str, list[int]]:
+        """Images of each class, `K` numbers for each split."""
+        labels, classes = self.listing.labels, len(self.listing.class_names)
+        return {name: np.bincount(labels[places], minlength=classes).tolist() for name, places in self._splits.items()}
+
+    def image(self, place: int) -> dict[str, str]:
+        """An image's name, the split that uses it, and its class."""
+        split = [*self._splits, "unused"][int(self._split_of[place])]
+        class_name = self.listing.class_names[self.listing.labels[place]]
+        return {"name": self.listing.name(place), "split": split, "class": class_name}
+
+    @cached_property
+    def findings(self) -> list[Finding]:
+        """What was found, problems first."""
+        unreadable = [
+            self.image(place) | {"reason": reason} for place, reason in enumerate(self._prints.errors) if reason
+        ]
+        reasons = [f"{image['name']}: {image['reason']}" for image in unreadable]
+        by_split = self._readable[np.argsort(self._split_of[self._readable], kind="stable")]
+        exact, representatives = exact_pairs(self._prints, by_split)
+        near = near_pairs(self._prints, representatives)
+        exact, near = ([self._in_order(pair) for pair in pairs] for pairs in (exact, near))
+        splits, labels, unused = self._split_of, self.listing.labels, len(self._splits)
+        leaks = [
+            pair for pair in exact + near if splits[pair.first] != splits[pair.second] and splits[pair.second] != unused
+        ]
+        conflicts = [pair for pair in exact + near if labels[pair.first] != labels[pair.second]]
+        problem = self._splits_problem
+        sizes = [f"{width}x{height}" for width, height in self._prints.sizes[self._readable].tolist()]
+        return [
+            Finding("unreadable files", "unreadable", unreadable, reasons, len(unreadable)),
+            Finding(
+                "stray files", "stray_files", list(map(escape_name, self._stray)), self._stray_lines, len(self._stray)
+            ),
+            self._of_pairs("leakage between splits", "leakage", leaks),
+            self._of_pairs("one image under two labels", "label_conflicts", conflicts),
+            self._of_pairs("exact duplicates", "exact_duplicates", exact),
+            self._of_pairs("near duplicates", "near_duplicates", near),
+            *([Finding("splits that cannot be drawn", "splits_problem", problem, [problem], 1)] if problem else []),
+            _of_counts("sizes", Counter(sizes)),
+            _of_counts("modes", Counter(self._prints.modes[self._readable])),
+        ]
+
+    def _in_order(self, pair: Pair) -> Pair:
+        if self._split_of[pair.second] < self._split_of[pair.first]:
+            return Pair(pair.second, pair.first, *pair[2:])
+        return pair
+
+    def _of_pairs(self, title: str, key: str, pairs: Sequence[Pair]) -> Finding:
+        value, lines = [], []
+        for pair in pairs:
+            images = [self.image(place) for place in pair[:2]]
+            likeness = round(pair.likeness, 4)
+            facts = {"exact": pair.exact, "hash_distance": pair.hash_distance, "likeness": likeness}
+            value.append({"images": images, **facts})
+            lines.append(" = ".join(f"{image['name']} ({image['split']}, {image['class']})" for image in images))
+        return Finding(title, key, value, lines, len(pairs), pairs)
+
+    @property
+    def is_clean(self) -> bool:
+        """True if there is no problem."""
+        return not any(finding.count for finding in self.findings if finding.is_problem)
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything found, in plain types."""
+        return {
+            "data": type(self.data).__name__,
+            "folder": escape_name(str(self.data.source_folder)),
+            "clean": self.is_clean,
+            "images": len(self.listing),
+            "splits_problem": None,
+            **{finding.key: finding.value for finding in self.findings},
+            "class_names": self.listing.class_names,
+            "images_per_class": self.images_per_class,
+        }
+
+
+def _of_counts(name: str, counts: Counter[str]) -> Finding:
+    lines = [f"{kind}: {number:,}" for kind, number in counts.most_common()]
+    return Finding(name, name, counts, lines, len(counts), is_problem=False)

@@ -1,0 +1,74 @@
+"""The images of a data set in the order of its source, with their names, labels and pictures."""
+
+import os
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from core.names import escape_name
+from datamodules.base import ImageDataModule
+from datamodules.decoding.image_file import as_shown, open_image
+from datamodules.decoding.image_files import ImageFiles
+from datamodules.packing.pack import Images, Source
+
+
+class Listing:
+    """The images of the classes that a data module uses, `N` images of all splits of the source in sequence."""
+
+    def __init__(self, data: ImageDataModule, source: Source) -> None:
+        self.class_names = list(data.class_names)
+        self.parts: dict[str, Images] = {}
+        rows, labels = [], []
+        for split, (images, given) in source.items():
+            if split == "test" and data.tests_on_validation:
+                continue
+            mapped = given if data.label_map is None else data.label_map.numpy()[given]
+            rows.append(np.flatnonzero(mapped >= 0))
+            labels.append(mapped[rows[-1]])
+            self.parts[split] = images if len(rows[-1]) == len(images) else _selected(images, rows[-1])
+        self.rows = np.concatenate(rows)  # the place of each image in its part of the source, int64 [N]
+        self.labels = np.concatenate(labels)  # int64 [N]
+        self.ends = np.cumsum([len(images) for images in self.parts.values()])
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def find(self, place: int) -> tuple[str, Images, int]:
+        """The source's split of an image, the images of this split, and the image's index among them."""
+        number = int(np.searchsorted(self.ends, place, side="right"))
+        split, images = list(self.parts.items())[number]
+        return split, images, place - int(self.ends[number]) + len(images)
+
+    def name(self, place: int) -> str:
+        """The path of an image in the source's folder, or its split and place there, as in `train[123]`."""
+        split, images, index = self.find(place)
+        if isinstance(images, ImageFiles):
+            return escape_name(os.fsdecode(images.names[index]))
+        return f"{split}[{self.rows[place]}]"
+
+    def picture(self, place: int) -> Image.Image:
+        """The image as a viewer shows it."""
+        _, images, index = self.find(place)
+        return view(images, index)[0]
+
+
+def _selected(images: Images, rows: NDArray[np.int64]) -> Images:
+    if isinstance(images, ImageFiles):
+        return ImageFiles(images.folder, images.names[rows], images.shape[1:], images.resize)
+    return images[rows]
+
+
+def view(images: Images, index: int) -> tuple[Image.Image, tuple[int, int], str]:
+    """Decode an image as a viewer shows it (upright, 8 bits, on white, in colour), with its stored size and mode.
+
+    An array with other than one or three channels shows its first or its first three.
+    """
+    if not isinstance(images, ImageFiles):
+        levels = np.asarray(images[index])
+        levels = levels[0] if len(levels) < 3 else np.ascontiguousarray(levels[:3].transpose(1, 2, 0))
+        shown = Image.fromarray(levels)
+        return shown.convert("RGB"), shown.size, shown.mode
+    with open_image(images.path(index)) as image:
+        stored = image.size, image.mode
+        return as_shown(image).convert("RGB"), *stored

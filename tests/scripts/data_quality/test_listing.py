@@ -1,0 +1,21 @@
+import numpy as np
+import pytest
+
+from datamodules.digits import Digits
+from scripts.data_quality.listing import Listing, view
+
+
+def test_images_of_the_classes_are_named_by_their_place_in_the_source() -> None:
+    images = np.arange(6, dtype=np.uint8)[:, None, None, None] * np.ones((1, 8, 8), np.uint8)
+    source = {"train": (images[:4], np.array([0, 1, 2, 1])), "val": (images[4:], np.array([1, 0]))}
+    listing = Listing(Digits(classes=["2", "1"]), source)
+    assert listing.class_names == ["2", "1"]
+    assert [listing.name(place) for place in range(len(listing))] == ["train[1]", "train[2]", "train[3]", "val[0]"]
+    assert listing.labels.tolist() == [1, 0, 1, 1]
+    assert [listing.picture(place).getpixel((0, 0)) for place in range(4)] == [(level,) * 3 for level in (1, 2, 3, 4)]
+
+
+@pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (2, "L"), (3, "RGB"), (5, "RGB")])
+def test_arrays_are_shown_in_colour_whatever_their_channels(channels: int, mode: str) -> None:
+    image, size, stored = view(np.zeros((2, channels, 8, 6), np.uint8), 1)
+    assert (image.mode, size, stored) == ("RGB", (6, 8), mode)
