@@ -12,7 +12,6 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from callbacks.finite_guard import FiniteGuard
-from callbacks.run.interruption import Stopped
 from callbacks.run.safe_points import (
     add_safe_points,
     highest_in_any_process,
@@ -20,7 +19,9 @@ from callbacks.run.safe_points import (
     stands_between_steps,
 )
 from callbacks.weight_average import WeightAverage
+from core.command_error import CommandError
 from core.durable_file import copy_whole, link_whole, part_of, publish
+from core.stopping import Stopped
 from core.user_error import UserError
 from datamodules.loading.loader import WorkerError
 from models.serialization.checkpoint import read_checkpoint
@@ -29,7 +30,7 @@ from models.training.monitor import Basis, basis, direction, is_of_validation, r
 BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(CommandError):
     """Training is over, and what it came to could not be written."""
 
 

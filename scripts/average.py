@@ -30,7 +30,7 @@ from datamodules.loading.progress import progress
 from models.classifier import Classifier
 from models.serialization.checkpoint import DurableCheckpointIO, read_checkpoint
 from models.training.batch_norm import compute_statistics, trained_batch_norms
-from scripts.command.configuration import TRUST, mistakes_in_one_sentence
+from scripts.command.boundary import TRUST, mistakes_in_one_sentence
 from scripts.command.expansion import to_path
 from scripts.command.output_file import refuse_output
 from scripts.command.silence import silence_libraries
@@ -222,7 +222,7 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=to_path, metavar="FILE", required=True, help="the checkpoint to write")
     parser.add_argument("--greedy", action="store_true", help="leave out parts that make the average worse")
     parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
-    with mistakes_in_one_sentence(NotWrittenError):
+    with mistakes_in_one_sentence():
         options, flags = parser.parse_known_args(args)
         average(options.checkpoints, flags, options.output, options.greedy, options.overwrite)
     sys.exit(0)

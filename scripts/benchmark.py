@@ -48,7 +48,7 @@ from datamodules.decoding.image_file import FORMATS
 from datamodules.decoding.image_files import ImageFiles
 from datamodules.loading.cores import available_cores
 from datamodules.loading.loader import way_of_death
-from scripts.command.configuration import mistakes_in_one_sentence
+from scripts.command.boundary import mistakes_in_one_sentence
 from scripts.command.expansion import to_path
 from scripts.command.process import training_process
 from scripts.inference.image_classifier import ImageClassifier, load_classifier

@@ -19,7 +19,7 @@ from rich import get_console
 from core.durable_file import replace_file
 from core.names import escape_name
 from core.user_error import UserError
-from scripts.command.configuration import TRUST, mistakes_in_one_sentence
+from scripts.command.boundary import TRUST, mistakes_in_one_sentence
 from scripts.command.expansion import expand, to_path
 from scripts.command.silence import silence_libraries
 from scripts.comparison.comparison import Comparison, compare_runs

@@ -30,7 +30,7 @@ from torch.nn import functional as F
 
 from core.user_error import UserError
 from datamodules.decoding.image_file import UnreadableImageError, as_shown, open_image
-from scripts.command.configuration import mistakes_in_one_sentence
+from scripts.command.boundary import mistakes_in_one_sentence
 from scripts.command.expansion import expand
 from scripts.command.picture_file import picture_file, save_picture, show_picture
 from scripts.report.figure import new_figure, picture_of

@@ -28,7 +28,7 @@ from core.user_error import UserError
 from datamodules.base import ImageDataModule
 from models.classifier import Classifier
 from models.serialization.checkpoint import read_checkpoint
-from scripts.command.configuration import TRUST, mistakes_in_one_sentence
+from scripts.command.boundary import TRUST, mistakes_in_one_sentence
 from scripts.command.expansion import to_path
 from scripts.command.number_of_images import number_of_images
 from scripts.command.silence import silence_libraries

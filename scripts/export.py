@@ -27,7 +27,7 @@ from core.user_error import UserError
 from datamodules.decoding.image_file import open_image, pixels_of
 from models.classifier import Classifier
 from models.serialization.checkpoint import read_checkpoint
-from scripts.command.configuration import TRUST, mistakes_in_one_sentence
+from scripts.command.boundary import TRUST, mistakes_in_one_sentence
 from scripts.command.data_flags import build_data
 from scripts.command.expansion import to_path
 from scripts.command.output_file import refuse_output
@@ -206,7 +206,7 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--format", choices=FORMATS, default="onnx", help="onnx if absent")
     parser.add_argument("--output", type=to_path, metavar="FILE", help="by default in the run's folder")
     parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
-    with mistakes_in_one_sentence(ExportError):
+    with mistakes_in_one_sentence():
         options = parser.parse_args(args)
         export(options.checkpoint, options.format, options.output, options.overwrite)
     sys.exit(0)

@@ -28,7 +28,7 @@ from core.names import escape_name, some_of
 from core.plain_data import read_json, read_yaml
 from core.user_error import UserError
 from datamodules.packing import features, pack
-from scripts.command.configuration import mistakes_in_one_sentence
+from scripts.command.boundary import mistakes_in_one_sentence
 from scripts.command.expansion import to_path
 
 # Names that packs and feature caches are given, and those that are being written.

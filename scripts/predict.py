@@ -17,7 +17,7 @@ from typing import NoReturn
 from core.names import escape_name
 from core.user_error import UserError
 from datamodules.loading.loader import WorkerError
-from scripts.command.configuration import TRUST
+from scripts.command.boundary import TRUST
 from scripts.command.expansion import expand, to_path
 from scripts.command.process import training_process
 from scripts.inference.image_classifier import load_classifier

@@ -17,10 +17,10 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from callbacks.run.interruption import Stopped
 from callbacks.run.run_folder import is_tested, read_results
 from core.durable_file import replace_file
 from core.plain_data import read_json
+from core.stopping import Stopped
 from core.user_error import UserError
 from scripts.command.configuration import CONFIGS
 from scripts.command.expansion import to_path

@@ -30,7 +30,7 @@ from core.near_names import near_names
 from core.user_error import UserError
 from datamodules.loading.progress import progress
 from models.classifier import Classifier
-from scripts.command.configuration import TRUST, mistakes_in_one_sentence
+from scripts.command.boundary import TRUST, mistakes_in_one_sentence
 from scripts.command.expansion import expand, to_path
 from scripts.command.number_of_images import number_of_images
 from scripts.command.picture_file import picture_file, save_picture, show_picture

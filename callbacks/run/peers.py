@@ -6,12 +6,15 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
-from lightning.pytorch import Trainer
-from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, but not listed in its __all__
+
+from core.command_error import CommandError
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
 
 T = TypeVar("T")
 
@@ -32,7 +35,7 @@ LOST = "Another process of this run has ended, and this one with it; see what it
 _waiting: list[threading.Thread] = []
 
 
-class PeerError(RuntimeError):
+class PeerError(CommandError):
     """The other processes of the run have ended, or have not come."""
 
 
@@ -66,8 +69,10 @@ def come_together(meet: Callable[[], T]) -> T:
         raise PeerError(LOST) from error
 
 
-def let_come_together(trainer: Trainer) -> None:
+def let_come_together(trainer: "Trainer") -> None:
     """Let the Trainer's processes form their group as `come_together` says."""
+    from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+
     if trainer.world_size == 1:
         return
     strategy, launcher = trainer.strategy, trainer.strategy.launcher

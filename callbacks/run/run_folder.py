@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from lightning.fabric.utilities.rank_zero import _get_rank
 from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, but not listed in its __all__
 
 from callbacks.run import slurm, torchrun
@@ -44,6 +43,8 @@ def agree_on_run_folder(experiment: Path, resumed: Path | None = None) -> Path:
     no store, ask the first one. A job that was queued or started again goes on with what its command has begun and not
     finished.
     """
+    from lightning.fabric.utilities.rank_zero import _get_rank
+
     first = _get_rank() in (None, 0)
     job, is_again = slurm.job() or torchrun.job(), slurm.was_queued_again() or torchrun.has_started_again()
     store: TCPStore | None = None

@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 
-from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, but not listed in its __all__
 
 from callbacks.run import torchrun
@@ -47,6 +46,8 @@ def was_queued_again() -> bool:
 
 def store(*, is_first: bool) -> TCPStore:
     """What processes that srun has started together tell each other by, whatever ran in the job before them."""
+    from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+
     environment = SLURMEnvironment()
     address, port = environment.main_address, environment.main_port + PORTS_APART
     try:

@@ -18,6 +18,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import DataLoader, default_convert
 
+from core.command_error import CommandError
 from core.user_error import UserError
 
 PATIENCE_SECONDS = 300.0  # how long a batch may take before its worker counts as stopped
@@ -27,7 +28,7 @@ WITH_FEWER_WORKERS = "use fewer with --data.num_workers, or a smaller --data.bat
 ON_FEWER_CORES = "start again on fewer cores, as with taskset -c 0"
 
 
-class WorkerError(RuntimeError):
+class WorkerError(CommandError):
     """A process that loads batches has died or stands still.
 
     Args:

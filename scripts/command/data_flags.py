@@ -11,7 +11,8 @@ import yaml
 from core.user_error import UserError
 from datamodules.base import ImageDataModule
 from models.serialization.class_path import Scope, check_classes
-from scripts.command.configuration import Config, Parser, mistakes_in_one_sentence, one_sentence, read_layers
+from scripts.command.boundary import mistakes_in_one_sentence
+from scripts.command.configuration import Config, Parser, one_sentence, read_layers
 from scripts.command.silence import silence_libraries
 
 

@@ -28,7 +28,7 @@ from rich.table import Table
 from callbacks.checkpoint import refuse_small_disk
 from callbacks.curves import Curves, cut_curves
 from callbacks.run import slurm, torchrun
-from callbacks.run.interruption import Interruption, Stopped
+from callbacks.run.interruption import Interruption
 from callbacks.run.origin import repeated_run
 from callbacks.run.peers import let_come_together
 from callbacks.run.run_folder import (
@@ -44,13 +44,15 @@ from callbacks.run.run_folder import (
 from callbacks.run.run_record import RunRecord
 from core.durable_file import NO_SPACE, remove_leftovers
 from core.names import some_of
+from core.stopping import Stopped
 from core.user_error import UserError
 from datamodules.base import ImageDataModule
 from models.classifier import Classifier
 from models.serialization.checkpoint import DurableCheckpointIO, is_weights_only, newest_checkpoint, read_checkpoint
 from models.serialization.class_path import Scope, check_classes
 from models.training.precision import choose_precision
-from scripts.command.configuration import CONFIGS, FAULTS, Parser, fill_modes, one_sentence, read_layers
+from scripts.command.boundary import FAULTS
+from scripts.command.configuration import CONFIGS, Parser, fill_modes, one_sentence, read_layers
 from scripts.command.expansion import to_path
 from scripts.training.trainer_arguments import default_place, one_or_more, refuse_impossible
 
