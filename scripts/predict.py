@@ -1,52 +1,48 @@
-"""What a network says of photographs, from its checkpoint alone.
+"""The classes of photographs, predicted from a checkpoint alone.
 
     python scripts/predict.py CHECKPOINT PATH... [--output FILE] [--top 5] [--probabilities] [--logits]
 
-CHECKPOINT is a file or a run's folder. A PATH is an image, a folder (with those in it), a glob, or - for a list of
-files from standard input; --list FILE reads such a list from a file. --output ends in .csv, .jsonl or .parquet; without
-it there is a table on standard output. An image that cannot be read is a row with its error. Exit status: 0 if all are
-predicted, 1 if some have errors, 2 for a mistake in the command.
+CHECKPOINT is a file or a run's folder. A PATH is an image, a folder (with the folders in it), a glob, or - for a list
+of files from standard input; --list FILE reads such a list from a file. --output ends in .csv, .jsonl or .parquet and
+appears when it is complete; without it there is a table on standard output. An image that cannot be read is a row with
+its error. Exit status: 0 if all are predicted, 1 if some have errors, 2 for a mistake in the command.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
-from contextlib import closing
 from typing import NoReturn
 
-from core.names import escape_name
 from core.user_error import UserError
 from datamodules.loading.loader import WorkerError
 from scripts.command.boundary import TRUST
 from scripts.command.expansion import expand, to_path
 from scripts.command.process import training_process
+from scripts.inference.file_predictions import FilePredictions
 from scripts.inference.image_classifier import load_classifier
 from scripts.inference.input_images import input_images
-from scripts.inference.prediction_output import OutputError, Terminal, columns_for, output_file
-from scripts.inference.prediction_rows import write_rows
+from scripts.inference.prediction_output import Terminal
+from scripts.inference.prediction_table import PredictionTable
 
 
 def predict(options: argparse.Namespace) -> int:
-    """Predict what is asked for."""
+    """Predict the images; the number of those that have an error."""
     if options.resume and not options.output:
         raise UserError("--resume goes on with a file; say with --output which.")
     paths = input_images(options.paths, options.list)
     classifier = load_classifier(options.checkpoint)
-    classifier.refuse_files_of_other_channels()
+    classifier.check_files_have_its_channels()
     names = classifier.class_names
     if options.top > len(names):
         raise UserError(
-            f"--top is {options.top}, but {classifier.checkpoint} knows {len(names)} classes; give at most that."
+            f"--top is {options.top}, but {classifier.trained.path} knows {len(names)} classes; give at most that."
         )
-    columns = columns_for(names, options.top, probabilities=options.probabilities, logits=options.logits)
-    output = (
-        output_file(options.output, columns, resume=options.resume, overwrite=options.overwrite)
-        if options.output
-        else Terminal(columns, paths, names)
-    )
-    with closing(output):
-        failed = write_rows(classifier, paths, output, options)
-    if options.output:
+    table = PredictionTable(names, top=options.top, probabilities=options.probabilities, logits=options.logits)
+    predictions = FilePredictions(classifier, paths, table, options.batch_size, options.num_workers)
+    if not options.output:
+        failed = predictions.write(Terminal(table.columns, paths, names))
+    else:
+        failed = predictions.write_file(options.output, resume=options.resume, overwrite=options.overwrite)
         print(f"predictions  {options.output}")
     if failed:
         print(f"warning: {failed:,} of {len(paths):,} images have an error in place of a prediction", file=sys.stderr)
@@ -107,9 +103,6 @@ def main(args: Sequence[str] | None = None) -> None:
     with training_process():
         try:
             failed = predict(command_line().parse_args(args))
-        except OutputError as error:
-            print(f"error: {escape_name(str(error))}", file=sys.stderr)
-            sys.exit(1)
         except WorkerError as error:
             raise WorkerError(str(error).replace("--data.", "--")) from error
         except BrokenPipeError:  # as when the table goes to `head`: nobody wants the rest

@@ -21,7 +21,7 @@ from core.names import escape_name
 from datamodules.base import ImageDataModule
 from datamodules.batching.data_changes import KnownImages, data_changes, trained_on_both
 from models.classifier import Classifier
-from models.serialization.checkpoint import VERSION
+from models.serialization.checkpoint import VERSION, CheckpointContent
 
 # The packages whose versions decide what a run computes.
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "kornia")
@@ -128,10 +128,11 @@ class RunRecord(OutsideSteps):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add where the weights come from, and how far the run is."""
         self.is_kept = True
-        checkpoint["config"] = self.config
-        checkpoint["data_fingerprint"] = self._fingerprint
-        checkpoint["data_images"] = self._data_images
-        checkpoint["progress"] = {
+        content = cast(CheckpointContent, checkpoint)
+        content["config"] = self.config
+        content["data_fingerprint"] = self._fingerprint
+        content["data_images"] = self._data_images
+        content["progress"] = {
             "images": self._images,
             "metrics": self._metrics | _figures(trainer),
             "waiting_seconds": self._waited(trainer),

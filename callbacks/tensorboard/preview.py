@@ -14,7 +14,8 @@ from callbacks.tensorboard.board import write_to_tensorboard
 from callbacks.tensorboard.image_grid import image_grid
 from core.names import in_markdown
 from datamodules.base import ImageDataModule
-from datamodules.batching.transform import Batch, unnormalised
+from datamodules.batching.normalization import unnormalised
+from datamodules.batching.transform import Batch
 
 LONGEST_TABLE = 50  # classes up to which all are listed
 

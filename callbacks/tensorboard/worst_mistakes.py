@@ -14,7 +14,7 @@ from torch import Tensor
 from callbacks.run.outside_steps import OutsideSteps
 from callbacks.tensorboard.board import write_to_tensorboard
 from callbacks.tensorboard.image_grid import image_grid
-from datamodules.batching.transform import unnormalised
+from datamodules.batching.normalization import unnormalised
 from models.classifier import Classifier
 
 # Images float `[n, C, H, W]`; prediction and label int64 `[n, 2]`; their probabilities float32 `[n, 2]`, the first -1

@@ -14,35 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from core.user_error import UserError
+from datamodules.batching.normalization import Normalize
 from datamodules.batching.per_image import OneByOne, PerImage, is_drawn_for_a_batch
 
 # Images, uint8 or float32 `[B, C, H, W]`, and labels, int64 `[B]` or, of mixed images, probabilities `[B, K]`.
 Batch = tuple[Tensor, Tensor]
-
-
-class Normalize(nn.Module):
-    """Levels from 0 to 255 to `(level / 255 - mean) / std`, as one multiplication and one addition.
-
-    Args:
-        mean: Mean of each channel on the scale [0, 1], `C` numbers.
-        std: Standard deviation of each channel, likewise.
-
-    Shape:
-        uint8 or float `[B, C, H, W]` to float32 `[B, C, H, W]`; float32 images are changed in place.
-    """
-
-    scale: Tensor
-    shift: Tensor
-
-    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        super().__init__()
-        shift, spread = _shift_and_spread(mean, std)
-        self.register_buffer("scale", 1 / (255 * spread), persistent=False)
-        self.register_buffer("shift", -shift / spread, persistent=False)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Normalised images."""
-        return images.float().mul_(self.scale).add_(self.shift)
 
 
 class BatchTransform:
@@ -158,24 +134,3 @@ class ModuleState:
 
 def _is_equal(value: object, other: object) -> bool:
     return isinstance(value, Tensor) and isinstance(other, Tensor) and torch.equal(value, other.cpu())
-
-
-def _shift_and_spread(mean: Sequence[float], std: Sequence[float]) -> tuple[Tensor, Tensor]:
-    # A channel that is the same everywhere has no spread to divide by.
-    shift, spread = (torch.tensor(numbers, dtype=torch.float32).view(1, -1, 1, 1) for numbers in (mean, std))
-    return shift, spread.clamp(min=1 / 255)
-
-
-def unnormalised(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Undo the normalisation.
-
-    Args:
-        images: Normalised images, float `[B, C, H, W]`.
-        mean: The mean of each channel, `C` numbers, on the scale of [0, 1].
-        std: Likewise the standard deviation.
-
-    Returns:
-        Images, float32 `[B, C, H, W]`, cut off at 0 and 1.
-    """
-    shift, spread = (part.to(images.device) for part in _shift_and_spread(mean, std))
-    return (images.float() * spread + shift).clamp(0, 1)

@@ -89,8 +89,14 @@ def merge(base: Config, over: Config) -> Config:
     return merged
 
 
-def read_layers(args: Sequence[str], run: Path | None = None) -> Layers:
-    """Read the default configuration, that in the checkpoint if one is given, each --config, and a run's, in turn."""
+def read_layers(args: Sequence[str], run: Path | None = None, checkpoint: tuple[str, Config] | None = None) -> Layers:
+    """Read the default configuration, that of a checkpoint if one is given, each --config, and a run's, in turn.
+
+    Args:
+        args: The flags.
+        run: The configuration file of a run that goes on.
+        checkpoint: The file of a checkpoint that was read before, and the configuration in it.
+    """
     files = argparse.ArgumentParser(add_help=False, allow_abbrev=False, parents=[TRUST])
     files.add_argument("-c", "--config", type=expand, action="append", default=[])
     files.add_argument("--ckpt_path", type=expand)
@@ -100,12 +106,15 @@ def read_layers(args: Sequence[str], run: Path | None = None) -> Layers:
         layers.append(read_config(run))
     scope: Scope = nullcontext
     if given.ckpt_path:
-        written = [*layers, *(_value(part) for flag in flags for part in (flag, flag.partition("=")[2]))]
-        scope = partial(known_classes, f"The configuration in {given.ckpt_path}", written)
-        layers.insert(1, migrate_config(read_checkpoint(given.ckpt_path).get("config", {})))
+        checkpoint = given.ckpt_path, read_checkpoint(given.ckpt_path).get("config", {})
         flags += ["--ckpt_path", given.ckpt_path]
+    if checkpoint:
+        path, saved = checkpoint
+        written = [*layers, *(_value(part) for flag in flags for part in (flag, flag.partition("=")[2]))]
+        scope = partial(known_classes, f"The configuration in {path}", written)
+        layers.insert(1, migrate_config(saved))
     config = switch_classes(reduce(merge, layers), flags)
-    if not given.ckpt_path and config.get("ckpt_path"):
+    if not checkpoint and config.get("ckpt_path"):
         read_checkpoint(expand(config["ckpt_path"]))
     return Layers(config, flags, given.config, scope)
 

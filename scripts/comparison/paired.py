@@ -18,7 +18,8 @@ from core.user_error import UserError
 from scripts.comparison.comparison import Group, differing_files, differing_settings
 from scripts.comparison.runs import Run
 from scripts.inference.predictions import Predictions, predict_split
-from scripts.inference.trained import autocast_context, data_of, load_trained, refuse_other_classes, run_of
+from scripts.inference.run_checkpoint import folder_of
+from scripts.inference.trained_network import TrainedNetwork, check_same_classes
 from scripts.uncertainty.intervals import CONFIDENCE
 from scripts.uncertainty.significance import (
     LEVEL,
@@ -56,10 +57,8 @@ def answers_of(run: Run, flags: Sequence[str]) -> Answers:
     assert run.checkpoint is not None, "a run without a checkpoint is not asked"
     found = None if flags else _evaluated(run, run.checkpoint)
     if found is None:
-        classifier = load_trained(run.checkpoint)
-        data = data_of(run.checkpoint, classifier, flags)
-        with autocast_context(classifier, run.checkpoint):
-            found = _answers(predict_split(classifier, data, "test"))
+        trained = TrainedNetwork(run.checkpoint, content=run.content)
+        found = _answers(predict_split(trained, trained.data(flags), "test"))
     return found
 
 
@@ -71,12 +70,13 @@ def _answers(found: Predictions) -> Answers:
 
 def _evaluated(run: Run, checkpoint: Path) -> Answers | None:
     """What an evaluation has found that is newer than the checkpoint and gave the accuracy of the run's own test."""
-    folder = (run_of(checkpoint) or checkpoint.parent) / "evaluation"
+    folder = folder_of(checkpoint) / "evaluation"
     try:
         figures = read_json(folder / "evaluation.json")
         with (folder / "predictions.csv").open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
-        columns = [[row[name] for row in rows] for name in ("image", "label", "prediction")]
+        image = "path" if rows and "path" in rows[0] else "image"  # as earlier versions wrote
+        columns = [[row[name] for row in rows] for name in (image, "label", "prediction")]
         found = Answers(tuple(figures["class_names"]), *columns)
         distinct = len({*found.class_names}) == len(found.class_names)  # an earlier version's may not be
         newer = (folder / "predictions.csv").stat().st_mtime_ns > checkpoint.stat().st_mtime_ns
@@ -133,7 +133,7 @@ class Verdict:
 
 def on_the_same_images(one: Group, other: Group, first: Answers, second: Answers) -> Verdict:
     """Compare two networks image by image."""
-    refuse_other_classes(first.class_names, second.class_names, one.letter, other.letter)
+    check_same_classes(first.class_names, second.class_names, one.letter, other.letter)
     if (first.images, first.labels) != (second.images, second.labels):
         common = len({*first.images} & {*second.images})
         raise UserError(

@@ -18,11 +18,11 @@ from core.names import distinct_names
 from core.plain_data import read_json
 from core.user_error import UserError
 from models.classifier import Classifier
-from models.serialization.checkpoint import read_checkpoint
+from models.serialization.checkpoint import CheckpointContent, read_checkpoint
 from models.serialization.class_path import PACKAGES, find_class
 from models.serialization.constructor import is_default, parameter
 from scripts.command.configuration import read_config
-from scripts.inference.trained import checkpoint_of, find_checkpoint, run_of
+from scripts.inference.run_checkpoint import checkpoint_of, find_checkpoint, run_of
 from scripts.report.run_curves import Curves, read_curves
 
 CHECKPOINT = "checkpoint file"  # the setting that tells a checkpoint from the one that its run has ended with
@@ -57,6 +57,7 @@ class Run:
         settings: Each setting's value by its key, both as on the command line.
         defaults: The keys of those that are their argument's default.
         checkpoint: The file to test, if there is one.
+        content: The content of that file.
         class_names: The classes that it knows, in the order of their labels; none without a checkpoint.
         data_fingerprint: That of the data that it was trained on.
         figures: Loss, accuracy and top-5 accuracy by split, such as `test/accuracy`.
@@ -71,6 +72,7 @@ class Run:
     seed: int | None
     settings: dict[str, str]
     checkpoint: Path | None = None
+    content: CheckpointContent | None = None
     class_names: tuple[str, ...] = ()
     data_fingerprint: str | None = None
     figures: dict[str, float] = field(default_factory=dict)
@@ -132,7 +134,7 @@ def read_run(path: Path) -> Run:
 def _read_folder(folder: Path) -> Run:
     config, results = read_config(folder / CONFIG), _read_results(folder)
     checkpoint = checkpoint_of(folder)
-    inside = read_checkpoint(checkpoint) if checkpoint else {}
+    inside = read_checkpoint(checkpoint) if checkpoint else None
     curves = read_curves(folder / "metrics.csv")
     figures = _figures(results.get("metrics", {}))
     state = "" if any(name.startswith("test/") for name in figures) else "not tested"
@@ -148,8 +150,9 @@ def _read_folder(folder: Path) -> Run:
         settings=settings_of(config) | _settings_changed(folder),
         defaults=frozenset(_defaults(config, "")),
         checkpoint=checkpoint,
-        class_names=tuple(distinct_names(inside.get("class_names", ()))),
-        data_fingerprint=inside.get("data_fingerprint"),
+        content=inside,
+        class_names=tuple(distinct_names(inside["class_names"])) if inside else (),
+        data_fingerprint=inside.get("data_fingerprint") if inside else None,
         figures=figures,
         costs={name: float(results[name]) for name in COSTS if isinstance(results.get(name), int | float)},
         hardware=str(results["hardware"]) if "hardware" in results else None,
@@ -176,6 +179,7 @@ def _read_checkpoint(path: Path, folder: Path | None) -> Run:
         settings=settings_of(config) | {CHECKPOINT: path.name},
         defaults=frozenset(_defaults(config, "")),
         checkpoint=path,
+        content=inside,
         class_names=tuple(distinct_names(inside["class_names"])),
         data_fingerprint=inside.get("data_fingerprint"),
         figures={name: value for name, value in _figures(progress.get("metrics", {})).items() if name[:4] != "test"},

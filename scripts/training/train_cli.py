@@ -48,7 +48,8 @@ from core.stopping import Stopped
 from core.user_error import UserError
 from datamodules.base import ImageDataModule
 from models.classifier import Classifier
-from models.serialization.checkpoint import DurableCheckpointIO, is_weights_only, newest_checkpoint, read_checkpoint
+from models.serialization.checkpoint import is_weights_only, newest_checkpoint, read_checkpoint
+from models.serialization.checkpoint_io import DurableCheckpointIO
 from models.serialization.class_path import Scope, check_classes
 from models.training.precision import choose_precision
 from scripts.command.boundary import FAULTS

@@ -7,8 +7,9 @@ from kornia.augmentation.auto import TrivialAugment
 from torch import nn
 
 from core.user_error import UserError
+from datamodules.batching.normalization import unnormalised
 from datamodules.batching.per_image import PerImage
-from datamodules.batching.transform import Batch, BatchTransform, ModuleState, unnormalised
+from datamodules.batching.transform import Batch, BatchTransform, ModuleState
 from datamodules.digits import Digits
 from datamodules.mixing import CutMix, MixUp
 from tests.faults.noise import Noise

@@ -9,7 +9,8 @@ import torch
 
 from core.durable_file import part_of, publish
 from core.user_error import UserError
-from models.serialization.checkpoint import VERSION, DurableCheckpointIO, newest_checkpoint, read_checkpoint
+from models.serialization.checkpoint import VERSION, newest_checkpoint, read_checkpoint
+from models.serialization.checkpoint_io import DurableCheckpointIO
 from tests.conftest import Run
 from tests.discovery import ROOT
 
