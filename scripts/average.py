@@ -11,7 +11,6 @@ weights; networks that began from others have nothing in common. --greedy begins
 accuracy and, in the order of theirs, adds the others by which that of the average does not fall.
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +22,7 @@ from rich import box, get_console
 from rich.table import Table
 from torch import Tensor
 
+from callbacks.run.origin import flat
 from core.command_error import CommandError
 from core.names import escape_name
 from core.user_error import UserError
@@ -31,7 +31,7 @@ from models.serialization.checkpoint import write_checkpoint
 from models.serialization.saved_network import NETWORK
 from models.training.batch_norm import compute_statistics, trained_batch_norms
 from models.training.freezing import Freezing
-from scripts.command.boundary import TRUST, mistakes_in_one_sentence
+from scripts.command.boundary import TRUST, CommandParser, mistakes_in_one_sentence
 from scripts.command.expansion import to_path
 from scripts.command.output_file import refuse_output
 from scripts.command.silence import silence_libraries
@@ -133,20 +133,14 @@ def check_same_kind(one: TrainedNetwork, other: TrainedNetwork) -> None:
 
 
 def _facts(part: TrainedNetwork) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-
-    def flatten(name: str, value: Any) -> None:
-        if isinstance(value, Mapping):
-            for key, inner in value.items():
-                flatten(f"{name}.{key}", inner)
-        else:
-            flat[name] = value
-
-    flatten("network", json.loads(json.dumps(part.checkpoint["hyper_parameters"]["network"])))
-    flat |= {f"class {place}": name for place, name in enumerate(part.class_names)}
-    flatten("preprocessing", json.loads(json.dumps(part.preprocessing)))
-    state = part.checkpoint["state_dict"]
-    return flat | {f"the shape of {name}": list(getattr(value, "shape", [])) for name, value in state.items()}
+    checkpoint = part.checkpoint
+    facts = {
+        "network": checkpoint["hyper_parameters"]["network"],
+        **{f"class {place}": name for place, name in enumerate(part.class_names)},
+        "preprocessing": part.preprocessing,
+        **{f"the shape of {name}": [*getattr(value, "shape", [])] for name, value in checkpoint["state_dict"].items()},
+    }
+    return flat(json.loads(json.dumps(facts)))
 
 
 def average_states(states: Sequence[State]) -> dict[str, Tensor]:
@@ -224,12 +218,7 @@ def _write(output: Path, checkpoint: dict[str, Any]) -> None:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line; a user's mistake ends in one sentence and exit status 2."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-        parents=[TRUST],
-    )
+    parser = CommandParser(prog="scripts/average.py", description=__doc__, parents=[TRUST])
     parser.add_argument(
         "checkpoints", type=to_path, nargs="+", metavar="CHECKPOINT", help="a checkpoint, or the folder of a run"
     )

@@ -6,7 +6,6 @@ CHECKPOINT is a file or a run's folder; data are those of the run unless flags o
 otherwise. Writes `evaluation.html`, which is one file and loads nothing, `evaluation.json` and `predictions.csv`.
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from pathlib import Path
 
 from core.durable_file import replace_file
 from core.user_error import UserError
-from scripts.command.boundary import TRUST, mistakes_in_one_sentence
+from scripts.command.boundary import CHECKPOINT, CommandParser, mistakes_in_one_sentence
 from scripts.command.expansion import to_path
 from scripts.command.number_of_images import number_of_images
 from scripts.command.silence import silence_libraries
@@ -76,13 +75,7 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line; a user's mistake ends in one sentence and exit status 2."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-        parents=[TRUST],
-    )
-    parser.add_argument("checkpoint", type=to_path, metavar="CHECKPOINT", help="a checkpoint, or the folder of a run")
+    parser = CommandParser(prog="scripts/evaluate.py", description=__doc__, parents=[CHECKPOINT])
     parser.add_argument("--output", type=to_path, help="the folder of what is written; by default in that of the run")
     parser.add_argument("--split", choices=("train", "val", "test"), default="test", help="test if absent")
     parser.add_argument("--images", type=number_of_images, default=24, help="pictures in each part; 24 if absent")

@@ -9,7 +9,6 @@ the checkpoint, both in float32 on the CPU and from image files on; if they diff
 is 1. Where scripts/predict.py computes in another precision, its difference is printed too.
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +25,7 @@ from core.durable_file import replacing
 from core.user_error import UserError
 from datamodules.batching.normalization import Normalize
 from datamodules.decoding.image_file import open_image, pixels_of
-from scripts.command.boundary import TRUST, mistakes_in_one_sentence
+from scripts.command.boundary import CHECKPOINT, CommandParser, mistakes_in_one_sentence
 from scripts.command.expansion import to_path
 from scripts.command.output_file import refuse_output
 from scripts.command.silence import silence_libraries
@@ -88,15 +87,7 @@ def export(checkpoint: Path, name: str, output: Path | None, overwrite: bool) ->
 
 
 def images_to_compare(trained: TrainedNetwork, number: int) -> tuple[list[Path | Tensor], str]:
-    """Real images: of the run's test split if that is packed here, else of two photographs.
-
-    Args:
-        trained: The network.
-        number: How many.
-
-    Returns:
-        Files, or uint8 `[C, H, W]` of images that are in no file of their own, and what to call them.
-    """
+    """Images of the run's test split if that is packed here, else of two photographs, as files or pixels; their name."""
     with suppress(UserError):  # the data are not here, or have changed
         flags = ["--data.download", "false"]
         if trained.unread_data(flags).open_pack() is not None:
@@ -107,16 +98,11 @@ def images_to_compare(trained: TrainedNetwork, number: int) -> tuple[list[Path |
             if data.pack.names is None:
                 return list(data.pack[places][0]), "test images"
             return [data.source_folder / data.pack.name(place) for place in places.tolist()], "test images"
-    channels, height, width = trained.shape
-    files = sample_photographs() if channels in (1, 3) else []
-    return [*files, *photographs(number - len(files), channels, (height, width))], "parts of two photographs"
-
-
-def sample_photographs() -> list[Path]:
-    """The files of the photographs that come with scikit-learn."""
     from sklearn.datasets import load_sample_images
 
-    return [Path(name) for name in load_sample_images().filenames]
+    channels, height, width = trained.shape
+    files = list(map(Path, load_sample_images().filenames)) if channels in (1, 3) else []
+    return [*files, *photographs(number - len(files), channels, (height, width))], "parts of two photographs"
 
 
 def pixels_by_facts(picture: Path | Tensor, facts: Mapping[str, str]) -> Tensor:
@@ -129,16 +115,7 @@ def pixels_by_facts(picture: Path | Tensor, facts: Mapping[str, str]) -> Tensor:
 
 
 def photographs(number: int, channels: int, size: tuple[int, int]) -> Tensor:
-    """Parts of the photographs that come with scikit-learn, the same each time.
-
-    Args:
-        number: How many.
-        channels: Grey for 1; otherwise red, green and blue in turn.
-        size: Height and width.
-
-    Returns:
-        uint8 `[number, C, H, W]`.
-    """
+    """Parts of scikit-learn's two photographs, the same each time, uint8 `[number, C, H, W]`."""
     from sklearn.datasets import load_sample_images
 
     scenes = [Image.fromarray(levels) for levels in load_sample_images().images]
@@ -156,19 +133,7 @@ def photographs(number: int, channels: int, size: tuple[int, int]) -> Tensor:
 
 @torch.no_grad()
 def exported_logits(load: Callable[[], Predict], images: Tensor, num_classes: int) -> Tensor:
-    """Run an exported network in batches of several sizes.
-
-    Args:
-        load: Gives the network.
-        images: uint8 `[N, C, H, W]`.
-        num_classes: Classes, K.
-
-    Returns:
-        float32 `[N, K]`.
-
-    Raises:
-        ExportError: If it cannot be loaded or run, or its logits are of another shape.
-    """
+    """Load an exported network and run it on images uint8 `[N, C, H, W]` in batches of several sizes."""
     parts = []
     try:
         predict = load()
@@ -193,13 +158,7 @@ def largest_difference(logits: Tensor, others: Tensor) -> float:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line; a user's mistake ends in one sentence and exit status 2, a failed export in one and 1."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-        parents=[TRUST],
-    )
-    parser.add_argument("checkpoint", type=to_path, metavar="CHECKPOINT", help="a checkpoint, or the folder of a run")
+    parser = CommandParser(prog="scripts/export.py", description=__doc__, parents=[CHECKPOINT])
     parser.add_argument("--format", choices=FORMATS, default="onnx", help="onnx if absent")
     parser.add_argument("--output", type=to_path, metavar="FILE", help="by default in the run's folder")
     parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")

@@ -11,11 +11,11 @@ its error. Exit status: 0 if all are predicted, 1 if some have errors, 2 for a m
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from functools import partial
 
 from core.user_error import UserError
 from datamodules.loading.loader import WorkerError
-from scripts.command.boundary import TRUST
+from scripts.command.boundary import CHECKPOINT, CommandParser
 from scripts.command.expansion import expand, to_path
 from scripts.command.process import training_process
 from scripts.inference.file_predictions import FilePredictions
@@ -49,53 +49,29 @@ def predict(options: argparse.Namespace) -> int:
     return failed
 
 
+def command_line() -> CommandParser:
+    """The arguments of the command."""
+    parser = CommandParser(prog="scripts/predict.py", description=__doc__, parents=[CHECKPOINT])
+    add = parser.add_argument
+    add("paths", type=expand, nargs="*", metavar="PATH", help="an image, a folder, a glob, or - for standard input")
+    add("--list", type=expand, action="append", default=[], metavar="FILE", help="a text file, a path on each line")
+    add("--output", type=to_path, metavar="FILE", help=".csv, .jsonl or .parquet; a table if absent")
+    add("--top", type=whole_number, default=0, metavar="K", help="the K most probable classes as well")
+    add("--probabilities", action="store_true", help="the probability of each class as well")
+    add("--logits", action="store_true", help="the logit of each class as well")
+    add("--batch_size", type=whole_number, metavar="B", help="images per batch; that of the run if absent")
+    add("--num_workers", type=partial(whole_number, least=0), metavar="N", help="processes that decode; one per core")
+    there = parser.add_mutually_exclusive_group()
+    there.add_argument("--resume", action="store_true", help="go on with a prediction that was stopped")
+    there.add_argument("--overwrite", action="store_true", help="replace an output that is there")
+    return parser
+
+
 def whole_number(text: str, least: int = 1) -> int:
-    """The number that the text says, for argparse."""
+    """The number that the text says."""
     if int(text) < least:
         raise ValueError(text)
     return int(text)
-
-
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong with a command line in one sentence."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise it."""
-        raise UserError(f"{message}; see scripts/predict.py --help.")
-
-
-def command_line() -> Parser:
-    """What may be asked for."""
-    parser = Parser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-        parents=[TRUST],
-    )
-    parser.add_argument("checkpoint", type=to_path, metavar="CHECKPOINT", help="a checkpoint, or the folder of a run")
-    parser.add_argument(
-        "paths", type=expand, nargs="*", metavar="PATH", help="an image, a folder, a glob, or - for standard input"
-    )
-    parser.add_argument(
-        "--list", type=expand, action="append", default=[], metavar="FILE", help="a text file, a path on each line"
-    )
-    parser.add_argument("--output", type=to_path, metavar="FILE", help=".csv, .jsonl or .parquet; a table if absent")
-    parser.add_argument("--top", type=whole_number, default=0, metavar="K", help="the K most probable classes as well")
-    parser.add_argument("--probabilities", action="store_true", help="the probability of each class as well")
-    parser.add_argument("--logits", action="store_true", help="the logit of each class as well")
-    there = parser.add_mutually_exclusive_group()
-    there.add_argument("--resume", action="store_true", help="keep the rows of an output that is there, and go on")
-    there.add_argument("--overwrite", action="store_true", help="replace an output that is there")
-    parser.add_argument(
-        "--batch_size", type=whole_number, metavar="B", help="images per batch; that of the run if absent"
-    )
-    parser.add_argument(
-        "--num_workers",
-        type=lambda text: whole_number(text, 0),
-        metavar="N",
-        help="processes that decode; one per core",
-    )
-    return parser
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -105,7 +81,7 @@ def main(args: Sequence[str] | None = None) -> None:
             failed = predict(command_line().parse_args(args))
         except WorkerError as error:
             raise WorkerError(str(error).replace("--data.", "--")) from error
-        except BrokenPipeError:  # as when the table goes to `head`: nobody wants the rest
+        except BrokenPipeError:  # the reader of the table wants no more
             failed = 0
     sys.exit(1 if failed else 0)
 

@@ -28,7 +28,7 @@ from callbacks.tensorboard.image_grid import as_rgb
 from core.near_names import near_names
 from core.user_error import UserError
 from datamodules.loading.progress import progress
-from scripts.command.boundary import TRUST, mistakes_in_one_sentence
+from scripts.command.boundary import TRUST, CommandParser, mistakes_in_one_sentence
 from scripts.command.expansion import expand, to_path
 from scripts.command.number_of_images import number_of_images
 from scripts.command.picture_file import picture_file, save_picture, show_picture
@@ -220,14 +220,12 @@ def visualize(options: argparse.Namespace, flags: Sequence[str]) -> None:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line; a user's mistake ends in one sentence and exit status 2."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = CommandParser(prog="scripts/visualize.py", description=__doc__)
     parser.add_argument("checkpoint", type=to_path, metavar="CHECKPOINT", help="a checkpoint, or the folder of a run")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
         described = command.__doc__
-        each = commands.add_parser(name, help=described, description=described, allow_abbrev=False, parents=[TRUST])
+        each = commands.add_parser(name, help=described, description=described, parents=[TRUST])
         if name in ("activations", "gradcam", "saliency", "occlusion"):
             help_ = "an image file, or such as 'test[17]'"
             each.add_argument("--image", type=expand, required=True, metavar="FILE", help=help_)

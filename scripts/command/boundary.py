@@ -5,6 +5,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, NoReturn
 
 import torch
 
@@ -14,16 +15,30 @@ from core.durable_file import NO_SPACE
 from core.names import escape_name
 from core.user_error import UserError
 from models.serialization.class_path import trust
+from scripts.command.expansion import to_path
 from scripts.command.standard_streams import prepare_standard_streams, refuse_lost_output
 
 # Errors of a run that are no mistake in its configuration.
 FAULTS = (CommandError, FloatingPointError)
 
-# The flag of every command that takes a checkpoint, for argparse's `parents`.
+# Arguments of commands that take a checkpoint, for argparse's `parents`: the flag alone, and with one checkpoint.
 TRUST = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
 TRUST.add_argument(
     "--trust", type=trust, action="append", metavar="PACKAGE", help="a package whose classes a checkpoint may name"
 )
+CHECKPOINT = argparse.ArgumentParser(add_help=False, allow_abbrev=False, parents=[TRUST])
+CHECKPOINT.add_argument("checkpoint", type=to_path, metavar="CHECKPOINT", help="a checkpoint, or the folder of a run")
+
+
+class CommandParser(argparse.ArgumentParser):
+    """Prints a description as it is written, and raises one sentence on a wrong command line."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise the sentence."""
+        raise UserError(f"{message}; see {self.prog} --help.")
 
 
 @contextmanager

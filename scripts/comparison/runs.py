@@ -72,7 +72,7 @@ class Run:
     seed: int | None
     settings: dict[str, str]
     checkpoint: Path | None = None
-    content: CheckpointContent | None = None
+    content: CheckpointContent | None = field(default=None, compare=False, repr=False)
     class_names: tuple[str, ...] = ()
     data_fingerprint: str | None = None
     figures: dict[str, float] = field(default_factory=dict)

@@ -78,10 +78,6 @@ def confusion_matrix(confusion: NDArray[np.int64], class_names: Sequence[str]) -
     The shade is the share of the row's class, by `SHADES`. Up to 20 classes each cell has its number; the cell under
     the pointer or the finger is described in words.
 
-    Args:
-        confusion: int64 `[K, K]`.
-        class_names: `K` names.
-
     Returns:
         Places and sizes in pixels, for the macro of the same name.
     """
@@ -161,14 +157,7 @@ def class_rows(
     measured: NDArray[np.float64],
     intervals: NDArray[np.float64],
 ) -> Iterator[dict[str, Any]]:
-    """List precision, recall and F1 of each class with their intervals, for `class_table`.
-
-    Args:
-        class_names: `K` names.
-        confusion: int64 `[K, K]`.
-        measured: Precision, recall and F1, float64 `[3, K]`.
-        intervals: Their low and high ends, float64 `[2, 3, K]`.
-    """
+    """Precision, recall and F1 of each class, float64 `[3, K]`, with the ends of their intervals, `[2, 3, K]`."""
     ends = np.concatenate([measured[None], intervals])
     for label, name in enumerate(class_names):
         numbers = int(confusion[label].sum()), int(confusion[:, label].sum())

@@ -20,25 +20,15 @@ SMALLEST_SIDE = 96  # pixels that an image with a map over it has at least
 
 @dataclass(frozen=True)
 class ShownImage:
-    """An image on the page.
-
-    Args:
-        picture: The image.
-        caption: Lines of plain text.
-        seen: Where in it the network looked, if that is known.
-    """
+    """An image on the page."""
 
     picture: Markup
-    caption: Sequence[str]
-    seen: Markup | None = None
+    caption: Sequence[str]  # lines of plain text
+    seen: Markup | None = None  # where in it the network looked
 
 
 class EvaluationPictures:
-    """Makes pictures of images of the split.
-
-    Args:
-        evaluation: Their predictions.
-    """
+    """Makes pictures of images of the split."""
 
     def __init__(self, evaluation: Evaluation) -> None:
         self._evaluation = evaluation
@@ -81,15 +71,7 @@ class EvaluationPictures:
 
 
 def laid_over(image: Image.Image, seen: Tensor) -> Image.Image:
-    """Lay a map over an image in grey levels.
-
-    Args:
-        image: RGB, H rows and W columns.
-        seen: float32 `[H, W]` in [0, 1].
-
-    Returns:
-        RGB; small images are enlarged.
-    """
+    """Lay a map in [0, 1] over an RGB image in grey levels; small images are enlarged."""
     factor = -(-SMALLEST_SIDE // max(image.size))
     size = (image.width * factor, image.height * factor)
     levels = Image.fromarray(seen.numpy()).resize(size, Image.Resampling.BILINEAR)

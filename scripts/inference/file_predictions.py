@@ -19,15 +19,7 @@ ROUNDING = 0.01
 
 
 class FilePredictions:
-    """Predicts files in batches that are always the same, so that a prediction that goes on ends with the same rows.
-
-    Args:
-        classifier: The network.
-        paths: The files.
-        table: The rows' columns.
-        batch_size: Images per batch; by default that of the run.
-        num_workers: Processes that decode; by default one for each core.
-    """
+    """Predicts files in batches that are always the same, so that a prediction that goes on ends with the same rows."""
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """The outputs of each layer of a network, and where in an image a layer looked.
 
-Shapes: a batch of `B` images with `C` channels, `H` rows and `W` columns; `K` classes; maps of a layer are
-`[B, c, h, w]`.
+Shapes: a batch of `B` images with `C` channels, `H` rows and `W` columns, normalised, float32; `K` classes; maps of a
+layer are `[B, c, h, w]`. Networks are in evaluation mode.
 """
 
 from collections.abc import Callable
@@ -15,16 +15,7 @@ from core.user_error import UserError
 
 
 def layer_outputs(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
-    """Run a network and keep the output of each layer.
-
-    Args:
-        network: In evaluation mode; it is left as it is.
-        images: Normalised, float32 `[B, C, H, W]`.
-
-    Returns:
-        The output of each submodule that gives one tensor, by its name, in the order in which they ran; of a layer that
-        is applied several times, the last output.
-    """
+    """The output of each submodule that gives one tensor, by name, in the order in which they ran last."""
     outputs: dict[str, Tensor] = {}
 
     def keep(name: str) -> Callable[[nn.Module, tuple[object, ...], object], None]:
@@ -50,23 +41,12 @@ def find_layer(network: nn.Module, name: str) -> nn.Module:
     modules: dict[str, nn.Module] = dict(network.named_modules())
     if name and name in modules:
         return modules[name]
-    known = list(filter(None, modules))
-    raise UserError(
-        f"--layer is {name}, but {type(network).__name__} has no such layer; "
-        f"{near_names(name, known, 'run `activations` without --layer to list them.')}"
-    )
+    hint = near_names(name, list(filter(None, modules)), "run `activations` without --layer to list them.")
+    raise UserError(f"--layer is {name}, but {type(network).__name__} has no such layer; {hint}")
 
 
 def last_maps(network: nn.Module, image: Tensor) -> str | None:
-    """The name of the last convolution that gives maps of more than one pixel, the best layer for Grad-CAM.
-
-    Args:
-        network: In evaluation mode.
-        image: Normalised, float32 `[1, C, H, W]`.
-
-    Returns:
-        None if there is no such layer.
-    """
+    """The name of the last convolution that gives maps of more than one pixel, the best layer for Grad-CAM."""
     modules = dict(network.named_modules())
     names = [
         name
@@ -77,21 +57,18 @@ def last_maps(network: nn.Module, image: Tensor) -> str | None:
 
 
 def grad_cam(network: nn.Module, layer: str, images: Tensor, classes: Tensor) -> Tensor:
-    """Grad-CAM: where in an image a layer saw evidence for a class.
+    """Grad-CAM: where in images a layer of maps saw evidence for a class.
 
     Source: R. R. Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks", 2017.
 
     Args:
-        network: In evaluation mode.
-        layer: The name of a submodule that gives maps `[B, c, h, w]`.
-        images: Normalised, float32 `[B, C, H, W]`.
-        classes: For each image, the class asked about, int64 `[B]`.
+        network: The network.
+        layer: The name of the layer.
+        images: `[B, C, H, W]`.
+        classes: The class asked about for each image, int64 `[B]`.
 
     Returns:
         float32 `[B, H, W]` in [0, 1], the largest value of each image being 1, unless there is no evidence.
-
-    Raises:
-        UserError: If the layer gives no maps, or the network does not apply it.
     """
     module = find_layer(network, layer)
     output = layer_outputs(network, images[:1]).get(layer)

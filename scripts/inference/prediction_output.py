@@ -101,13 +101,12 @@ class PredictionFile:
 
     def _write(self, lines: bytes) -> None:
         rest = memoryview(lines)
+        self._cut_off()
         try:
-            self._cut_off()
             while rest:
                 rest = rest[self._file.write(rest) :]
         except OSError as error:
-            with suppress(OSError):
-                self._cut_off()
+            self._cut_off()
             raise OutputError(
                 f"{self.part} could not be written ({error.strerror or error}); the rows in it are whole: free space "
                 "and go on with --resume."
@@ -116,13 +115,14 @@ class PredictionFile:
 
     def _cut_off(self) -> None:
         """Leave nothing behind the last whole line."""
-        self._file.truncate(self._size)
-        self._file.seek(self._size)
+        with suppress(OSError):  # a device has no end to cut off
+            self._file.truncate(self._size)
+            self._file.seek(self._size)
 
     def finish(self) -> None:
         """Make the file of the rows."""
+        self._cut_off()
         try:
-            self._cut_off()
             with replacing(self.path) as target, self.part.open(encoding="utf-8") as lines:
                 next(lines)  # the identity
                 _convert(map(json.loads, lines), self.columns, self.path.suffix.lower(), target)

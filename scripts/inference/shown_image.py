@@ -15,19 +15,7 @@ IN_DATA = re.compile(r"(train|val|test)\[(\d+)\]")  # the name of an image witho
 
 
 def shown_image(name: str, trained: TrainedNetwork, flags: Sequence[str] = ()) -> Tensor:
-    """Read an image as the network was shown its like.
-
-    Args:
-        name: A file, or a place in the source's data such as `test[17]`, as `scripts/evaluate.py` names images.
-        trained: The network.
-        flags: Flags of `scripts/train.py` about data, for a place in them.
-
-    Returns:
-        uint8 `[1, C, H, W]`.
-
-    Raises:
-        UserError: If there is no such image, or it cannot be read.
-    """
+    """Read a file, or a place in the data such as `test[17]`, as the network takes images, uint8 `[1, C, H, W]`."""
     place = IN_DATA.fullmatch(name)
     if place and not Path(name).exists():
         return _from_data(place[1], int(place[2]), trained, flags)

@@ -192,14 +192,14 @@ class TrainedNetwork:
 
     def unread_data(self, flags: Sequence[str] = ()) -> "ImageDataModule":
         """The same before any file of it is read."""
-        from scripts.command.data_flags import build_data
-
         names = ("--data", "--config", "-c")
         if "data" not in self.config and not any(flag.partition("=")[0] in names for flag in flags):
             raise UserError(
                 f"{self.path} does not say what data it was trained on; give them with --data datamodules.mnist.MNIST "
                 "or another."
             )
+        from scripts.command.data_flags import build_data
+
         data = build_data(flags, (str(self.path), self.config))
         check_same_classes(self.class_names, list(data.class_names), str(self.path), type(data).__name__)
         if tuple(data.image_shape) != self.shape:

@@ -1,6 +1,7 @@
 """Which pixels of an image speak for a class, by captum.
 
-Shapes: a batch of `B` images with `C` channels, `H` rows and `W` columns.
+Shapes: a batch of `B` images with `C` channels, `H` rows and `W` columns, normalised, float32; classes are int64 `[B]`.
+Networks are in evaluation mode.
 """
 
 from collections.abc import Iterator
@@ -32,11 +33,6 @@ def saliency(network: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
 
     Source: K. Simonyan, A. Vedaldi and A. Zisserman, "Deep Inside Convolutional Networks", 2013; by captum.
 
-    Args:
-        network: In evaluation mode.
-        images: Normalised, float32 `[B, C, H, W]`.
-        classes: int64 `[B]`.
-
     Returns:
         float32 `[B, H, W]` in [0, 1].
     """
@@ -50,10 +46,7 @@ def occlusion(network: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
 
     Source: M. D. Zeiler and R. Fergus, "Visualizing and Understanding Convolutional Networks", 2013; by captum.
 
-    Args:
-        network: In evaluation mode.
-        images: Normalised, float32 `[B, C, H, W]`; what covers is 0, the training images' mean.
-        classes: int64 `[B]`.
+    The square is 0, the training images' mean.
 
     Returns:
         float32 `[B, H, W]`, the mean difference of the probability over the squares that covered the pixel.

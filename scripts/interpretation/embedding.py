@@ -34,15 +34,7 @@ OKABE_ITO = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "
 
 
 def last_linear(network: nn.Module, image: Tensor) -> str | None:
-    """The name of the last linear layer that an image goes through, whose input are the features.
-
-    Args:
-        network: In evaluation mode.
-        image: Normalised, float32 `[1, C, H, W]`.
-
-    Returns:
-        None if there is none.
-    """
+    """The name of the last linear layer that an image goes through; its input are the features."""
     modules = dict(network.named_modules())
     names = [name for name in layer_outputs(network, image) if isinstance(modules[name], nn.Linear)]
     return names[-1] if names else None
@@ -50,16 +42,7 @@ def last_linear(network: nn.Module, image: Tensor) -> str | None:
 
 @torch.no_grad()
 def features_of(trained: TrainedNetwork, images: Tensor, layer: str | None) -> Tensor:
-    """The input of a layer, flattened.
-
-    Args:
-        trained: The network.
-        images: uint8 `[B, C, H, W]`.
-        layer: Its name; without one, the logits are the features.
-
-    Returns:
-        float32 `[B, D]`, on the CPU.
-    """
+    """The input of a layer, or without one the logits, of images uint8 `[B, C, H, W]`; float32 `[B, D]` on the CPU."""
     inputs: list[Tensor] = []
     module = trained.network if layer is None else trained.network.get_submodule(layer)
     handle = module.register_forward_pre_hook(lambda module, arguments: inputs.append(arguments[0]))
@@ -99,17 +82,7 @@ def t_sne(features: NDArray[np.float32], seed: int = 0) -> NDArray[np.float32]:
 def embedding_picture(
     places: NDArray[np.float32], labels: NDArray[np.int64], class_names: Sequence[str], title: str
 ) -> Image.Image:
-    """Draw the plane, with a mark in the colour and shape of its class for each image.
-
-    Args:
-        places: `[N, 2]`.
-        labels: int64 `[N]`.
-        class_names: `K` names.
-        title: Above it.
-
-    Returns:
-        RGB.
-    """
+    """Draw a mark at the place of each image, in the colour and shape of its class."""
     figure = new_figure()
     axes = figure.subplots()
     names = [escape_name(name) for name in class_names]
@@ -130,15 +103,7 @@ def embedding_picture(
 def write_projector(
     folder: Path, features: Tensor, labels: NDArray[np.int64], class_names: Sequence[str], images: Tensor
 ) -> None:
-    """Write features, classes and images for TensorBoard's projector.
-
-    Args:
-        folder: Where to; whatever is in it is replaced.
-        features: float32 `[N, D]`.
-        labels: int64 `[N]`.
-        class_names: `K` names.
-        images: uint8 `[N, C, H, W]`.
-    """
+    """Write features, classes and images for TensorBoard's projector, in place of what is in the folder."""
     from torch.utils.tensorboard import SummaryWriter
 
     thumbnails = torch.nn.functional.interpolate(as_rgb(images).float() / 255, (SPRITE, SPRITE), mode="area")

@@ -45,17 +45,7 @@ def activations_picture(output: Tensor, most: int) -> Image.Image:
 def attribution_picture(
     image: Tensor, maps: Sequence[tuple[str, Tensor]], title: str, *, signed: bool = False
 ) -> Image.Image:
-    """Draw an image beside maps of what in it mattered.
-
-    Args:
-        image: uint8 `[3, H, W]`.
-        maps: A title and numbers float `[H, W]`; in [0, 1], unless signed.
-        title: Above all.
-        signed: Whether the scale is the same on both sides of 0.
-
-    Returns:
-        RGB.
-    """
+    """Draw an image uint8 `[3, H, W]` beside maps float `[H, W]` with their titles, in [0, 1] unless signed."""
     figure = new_figure()
     figure.set_figheight(4)
     first, *others = figure.subplots(1, 1 + len(maps), squeeze=False)[0]

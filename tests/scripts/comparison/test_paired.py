@@ -47,12 +47,12 @@ def test_an_evaluation_is_used_if_it_is_of_the_same_test(
     read, folder = read_run(run.folder), run.folder / "evaluation"
     expected = answers_of(read, [])
 
-    def refuse(checkpoint: Path) -> NoReturn:
+    def refuse(*args: object, **options: object) -> NoReturn:
         raise UserError("it is predicted")
 
     def is_used() -> bool:
         with monkeypatch.context() as patched:
-            patched.setattr(paired, "load_trained", refuse)
+            patched.setattr(paired, "TrainedNetwork", refuse)
             try:
                 return answers_of(read, []) == expected
             except UserError:
