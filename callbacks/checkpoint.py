@@ -10,7 +10,6 @@ from typing import Any, Literal
 import lightning.pytorch.callbacks
 from lightning.pytorch import LightningModule, Trainer
 
-from callbacks.run.interruption import Stopped
 from callbacks.run.safe_points import (
     add_safe_points,
     highest_in_any_process,
@@ -18,7 +17,9 @@ from callbacks.run.safe_points import (
     stands_between_steps,
 )
 from callbacks.weight_average import WeightAverage
+from core.command_error import CommandError
 from core.durable_file import copy_whole, link_whole, part_of, publish
+from core.stopping import Stopped
 from core.user_error import UserError
 from datamodules.loading.loader import WorkerError
 from models.serialization.checkpoint import read_checkpoint
@@ -27,7 +28,7 @@ from models.training.monitor import Basis, basis, check_logged, direction, is_of
 BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(CommandError):
     """The end of training could not be written."""
 
 

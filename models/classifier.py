@@ -7,13 +7,12 @@ import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningModule
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.core.saving import CHECKPOINT_PAST_HPARAMS_KEYS
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, instantiate_module
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -21,9 +20,10 @@ from typing_extensions import override
 
 from core.user_error import UserError
 from models.losses import ClassWeights, CrossEntropy, Loss, balanced_weights, check_class_weights
-from models.serialization.checkpoint import read_checkpoint
+from models.serialization.checkpoint import FORMAT_VERSION, CheckpointContent, read_checkpoint
 from models.serialization.class_path import check_classes, known_classes
 from models.serialization.pretrained import misfit
+from models.serialization.saved_network import saved_arguments
 from models.training.batch_norm import trained_batch_norms
 from models.training.freezing import Freezing
 from models.training.gradient_average import scale_loss
@@ -295,10 +295,11 @@ class Classifier(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what the weights mean, and what each of several processes has counted in the epoch."""
-        checkpoint["class_names"] = self.class_names
-        checkpoint["preprocessing"] = self.preprocessing
+        content = cast(CheckpointContent, checkpoint)
+        content["format_version"] = FORMAT_VERSION
+        content["class_names"], content["preprocessing"] = self.class_names, self.preprocessing
         if self._trainer is not None and self.trainer.world_size > 1:
-            checkpoint["counts"] = {name: _of_each_process(count) for name, count in self._counts().items()}
+            content["counts"] = {name: _of_each_process(count) for name, count in self._counts().items()}
 
     def _counts(self) -> dict[str, Tensor]:
         counts: dict[str, Tensor] = self.train_metrics.state_dict(prefix="train_metrics.")
@@ -351,34 +352,31 @@ class Classifier(LightningModule):
     def load_from_checkpoint(  # type: ignore[override]  # Lightning's is no plain classmethod
         cls, checkpoint_path: str | Path, map_location: str | torch.device = "cpu", **kwargs: Any
     ) -> Self:
-        """Rebuild network and weights from a checkpoint alone.
+        """Build the classifier and load its weights from a checkpoint alone.
 
         Args:
             checkpoint_path: The file.
             map_location: The device to load to.
-            kwargs: Arguments of the constructor that replace those saved.
+            kwargs: Arguments of the constructor that replace the saved ones.
 
         Raises:
-            UserError: If the file is missing, damaged or of another program, or names what is no class
-                or, unless `models.serialization.class_path.trust` allows it, one of another package.
+            UserError: If the file is missing, damaged or of another program, or if it names a function or a class of a
+                package that `models.serialization.class_path.trust` was not called with.
         """
-        checkpoint = read_checkpoint(checkpoint_path)
-        saved = checkpoint.get(cls.CHECKPOINT_HYPER_PARAMS_KEY, {})
-        if "network" not in {**saved, **kwargs} or checkpoint.keys() & {*CHECKPOINT_PAST_HPARAMS_KEYS}:
-            raise UserError(
-                f"{checkpoint_path} was saved around a ready-made network, whose arguments are not in it; "
-                "give the network again: Classifier.load_from_checkpoint(path, network=...)."
-            )
-        with known_classes(str(checkpoint_path), own=kwargs):
-            if "_instantiator" in saved:
-                arguments = {name: value for name, value in {**saved, **kwargs}.items() if name != "_instantiator"}
+        path = Path(checkpoint_path)
+        checkpoint = read_checkpoint(path)
+        arguments = saved_arguments(checkpoint, path, kwargs)
+        with known_classes(str(path), own=kwargs):
+            if arguments.pop("_instantiator", None):  # the command line built it
                 parser = ArgumentParser(exit_on_error=False)
                 parser.add_class_arguments(cls, fail_untyped=False)
-                check_classes(parser.parse_object(arguments), str(checkpoint_path))
-            classifier: Self = super().load_from_checkpoint(
-                checkpoint_path, map_location=map_location, weights_only=True, **kwargs
-            )
-        return classifier
+                check_classes(parser.parse_object(arguments), str(path))
+                classifier: Self = instantiate_module(cls, arguments)
+            else:
+                classifier = cls(**arguments)
+            classifier.on_load_checkpoint(cast(dict[str, Any], checkpoint))
+            classifier.load_state_dict(checkpoint["state_dict"])
+        return classifier.to(map_location)
 
 
 def _of_each_process(value: Tensor) -> Tensor:

@@ -90,7 +90,7 @@ def audit(flags: Sequence[str], json_file: Path | None, html_file: Path | None) 
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line; a user's mistake ends in one sentence and exit status 2."""
-    from scripts.command.configuration import mistakes_in_one_sentence
+    from scripts.command.boundary import mistakes_in_one_sentence
 
     parser = argparse.ArgumentParser(
         description="Audit a data set before training. Other flags are those of scripts/train.py about data.",

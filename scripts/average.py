@@ -3,44 +3,49 @@
     python scripts/average.py CHECKPOINT CHECKPOINT... --output FILE [--greedy] [--overwrite] [--data...]
     python scripts/average.py CHECKPOINT --output FILE [--overwrite]
 
-Each CHECKPOINT is a file or a run's folder; all of the same network, classes and preprocessing. What is written is a
+Each CHECKPOINT is a file or a run's folder; all of the same network, classes and preprocessing. The output is a
 checkpoint like any other, but weights alone, from which no training goes on. The average (a uniform soup, Wortsman et
 al., 2022) takes batch norm's statistics anew from the training images, and is evaluated beside its parts on the data of
 the first, unless flags of scripts/train.py about data say otherwise. It is good where the parts began from the same
 weights; networks that began from others have nothing in common. --greedy begins with the part of the highest validation
-accuracy and, in the order of theirs, takes in the others by which that of the average does not fall.
+accuracy and, in the order of theirs, adds the others by which that of the average does not fall.
 """
 
-import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from rich import box, get_console
 from rich.table import Table
 from torch import Tensor
 
-from core.names import distinct_names, escape_name
+from callbacks.run.restarts import flat
+from core.command_error import CommandError
+from core.names import escape_name
 from core.user_error import UserError
-from datamodules.base import ImageDataModule
 from datamodules.loading.progress import progress
-from models.classifier import Classifier
-from models.serialization.checkpoint import DurableCheckpointIO, read_checkpoint
+from models.serialization.checkpoint import write_checkpoint
+from models.serialization.saved_network import NETWORK
 from models.training.batch_norm import compute_statistics, trained_batch_norms
-from scripts.command.configuration import TRUST, mistakes_in_one_sentence
+from models.training.freezing import Freezing
+from scripts.command.boundary import TRUST, CommandParser, mistakes_in_one_sentence
 from scripts.command.expansion import to_path
 from scripts.command.output_file import refuse_output
 from scripts.command.silence import silence_libraries
 from scripts.inference.predictions import predict_split
-from scripts.inference.trained import autocast_context, data_of, find_checkpoint, load_trained
+from scripts.inference.run_checkpoint import find_checkpoint
+from scripts.inference.trained_network import TrainedNetwork
 from scripts.uncertainty.calibration import cross_entropy
 
-# What a checkpoint needs to predict, and to say where it comes from.
+if TYPE_CHECKING:  # Lightning takes seconds to import
+    from datamodules.base import ImageDataModule
+
+# The parts of a checkpoint that predict, and say where it comes from.
 KEPT = (
-    *("state_dict", "hyper_parameters", "hparams_name", "class_names", "preprocessing", "config"),
+    *("format_version", "state_dict", "hyper_parameters", "hparams_name", "class_names", "preprocessing", "config"),
     *("epoch", "global_step", "data_fingerprint", "data_images", "git_commit", "versions", "pytorch-lightning_version"),
 )
 
@@ -51,55 +56,54 @@ Figures = dict[str, float]  # accuracy and loss of each split, as `val/accuracy`
 State = Mapping[str, Tensor]
 
 
-class NotWrittenError(Exception):
-    """The checkpoint has not reached the disk."""
-
-
 def average(
     checkpoints: Sequence[Path], flags: Sequence[str], output: Path, greedy: bool, overwrite: bool
 ) -> dict[str, Figures]:
-    """Average checkpoints, say what it gives, and write the average."""
+    """Average checkpoints, print the figures of the average and its parts, and write the average."""
     silence_libraries()
     files = [find_checkpoint(checkpoint) for checkpoint in checkpoints]
     refuse_output(output, overwrite)
-    parts = [read_checkpoint(file) for file in files]
-    for file, part in zip(files[1:], parts[1:], strict=True):
-        refuse_differences(files[0], parts[0], file, part)
-    classifier = load_trained(files[0])
+    parts = [TrainedNetwork(file) for file in files]
+    first = parts[0]
+    for part in parts[1:]:
+        check_same_kind(first, part)
     size = sum(file.stat().st_size for file in files) / 1e6
-    if len(files) == 1:
+    if len(parts) == 1:
         if flags:
             raise UserError(f"One checkpoint is not evaluated, so {flags[0]} has no meaning here; leave it out.")
-        _write(output, weights_only(parts[0]))
+        _write(output, weights_only(first.checkpoint))
         print(f"checkpoint  {output} ({output.stat().st_size / 1e6:,.1f} MB instead of {size:,.1f})")
         return {}
 
-    data = data_of(files[0], classifier, flags)
+    data = first.data(flags)
     figures = {}
-    for number, file in enumerate(files, 1):
-        print(f"{number:<10}  {escape_name(str(file))}")
-        if number > 1 and (changed := data.changes_since(parts[number - 1].get("data_images"))):
-            print(f"note: {changed}")
-        figures[str(number)] = evaluated(load_trained(file), file, data)
-    states: list[State] = [part["state_dict"] for part in parts]
-    taken = list(range(len(files)))
+    for number, part in enumerate(parts, 1):
+        print(f"{number:<10}  {escape_name(str(part.path))}")
+        if number > 1 and (changes := part.changes_of(data)):
+            print(f"note: {changes}")
+        figures[str(number)] = evaluated(part, data)
+        if part is not first:
+            del part.network  # its memory is free
+    states: list[State] = [part.checkpoint["state_dict"] for part in parts]
+    chosen = list(range(len(parts)))
     if greedy:
-        found = list(figures.values())
-        order = sorted(taken, key=lambda number: (-found[number]["val/accuracy"], found[number]["val/loss"]))
-        taken, best = order[:1], found[order[0]]["val/accuracy"]
+        each = list(figures.values())
+        order = sorted(chosen, key=lambda number: (-each[number]["val/accuracy"], each[number]["val/loss"]))
+        chosen, best = order[:1], each[order[0]]["val/accuracy"]
         for number in order[1:]:
-            put_in(classifier, files[0], [states[each] for each in (*taken, number)], data)
-            accuracy = evaluated(classifier, files[0], data, ("val",))["val/accuracy"]
+            load_average(first, [states[place] for place in (*chosen, number)], data)
+            accuracy = evaluated(first, data, ("val",))["val/accuracy"]
             if accuracy >= best:
-                taken, best = [*taken, number], accuracy
-    put_in(classifier, files[0], [states[number] for number in taken], data)
-    name = f"average of {', '.join(str(number + 1) for number in sorted(taken))}"
-    figures[name] = evaluated(classifier, files[0], data)
-    averaged = classifier.cpu().state_dict()
-    sources = [{key: parts[number].get(key) for key in ("global_step", "git_commit")} for number in taken]
-    for source, number in zip(sources, taken, strict=True):
-        source["checkpoint"] = str(files[number])
-    _write(output, weights_only(parts[0]) | {"state_dict": averaged, "averaged": sources})
+                chosen, best = [*chosen, number], accuracy
+    averaged = load_average(first, [states[number] for number in chosen], data)
+    name = f"average of {', '.join(str(number + 1) for number in sorted(chosen))}"
+    figures[name] = evaluated(first, data)
+    sources = [
+        {key: parts[number].checkpoint.get(key) for key in ("global_step", "git_commit")}
+        | {"checkpoint": str(files[number])}
+        for number in chosen
+    ]
+    _write(output, weights_only(first.checkpoint) | {"state_dict": averaged, "averaged": sources})
     get_console().print(_table(figures))
     print(f"checkpoint  {output} ({output.stat().st_size / 1e6:,.1f} MB, its parts {size:,.1f})")
     return figures
@@ -114,41 +118,33 @@ def weights_only(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def refuse_differences(one: Path, first: Mapping[str, Any], other: Path, second: Mapping[str, Any]) -> None:
+def check_same_kind(one: TrainedNetwork, other: TrainedNetwork) -> None:
     """See that two checkpoints are of the same network, classes and preprocessing."""
-    facts, others = _facts(first), _facts(second)
+    facts, others = _facts(one), _facts(other)
     for name in (*facts, *others):
-        mine, theirs = (each.get(name, "absent") for each in (facts, others))
-        if mine != theirs:
-            shown = (escape_name(str(value)) for value in (mine, theirs))
+        values = [each.get(name, "absent") for each in (facts, others)]
+        if values[0] != values[1]:
+            shown = (escape_name(str(value)) for value in values)
             here, there = (value if len(value) <= SHOWN else f"{value[:SHOWN]}..." for value in shown)
             raise UserError(
-                f"{one} and {other} cannot be averaged: {name} is {here} in the one and {there} in the other; give "
-                "checkpoints of the same network, classes and preprocessing."
+                f"{one.path} and {other.path} cannot be averaged: {name} is {here} in the one and {there} in the "
+                "other; give checkpoints of the same network, classes and preprocessing."
             )
 
 
-def _facts(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    found = {"network": checkpoint.get("hyper_parameters", {}).get("network")}
-    found |= {f"class {place}": name for place, name in enumerate(distinct_names(checkpoint["class_names"]))}
-    found["preprocessing"] = checkpoint["preprocessing"]
-    flat: dict[str, Any] = {}
-
-    def flatten(name: str, value: Any) -> None:
-        if isinstance(value, Mapping):
-            for key, inner in value.items():
-                flatten(f"{name}.{key}", inner)
-        else:
-            flat[name] = value
-
-    for name, value in found.items():
-        flatten(name, json.loads(json.dumps(value)))
-    shapes = {name: list(getattr(tensor, "shape", [])) for name, tensor in checkpoint["state_dict"].items()}
-    return flat | {f"the shape of {name}": shape for name, shape in shapes.items()}
+def _facts(part: TrainedNetwork) -> dict[str, Any]:
+    checkpoint = part.checkpoint
+    facts = {
+        "network": checkpoint["hyper_parameters"]["network"],
+        **{f"class {place}": name for place, name in enumerate(part.class_names)},
+        "preprocessing": part.preprocessing,
+        **{f"the shape of {name}": [*getattr(value, "shape", [])] for name, value in checkpoint["state_dict"].items()},
+    }
+    return flat(json.loads(json.dumps(facts)))
 
 
 def average_states(states: Sequence[State]) -> dict[str, Tensor]:
-    """The equal average of weights, summed in float64; integers, and what is no tensor, are those of the first."""
+    """The equal average of weights, summed in float64; integers and other values are those of the first."""
     return {
         name: torch.stack([state[name].double() for state in states]).mean(dim=0).to(tensor.dtype)
         if isinstance(tensor, Tensor) and tensor.is_floating_point()
@@ -157,35 +153,47 @@ def average_states(states: Sequence[State]) -> dict[str, Tensor]:
     }
 
 
-def put_in(classifier: Classifier, checkpoint: Path, states: Sequence[State], data: ImageDataModule) -> None:
-    """Give a network the average of weights, with batch norm's statistics from an epoch of training images."""
-    classifier.load_state_dict(average_states(states))
-    layers = trained_batch_norms(classifier.train())
+def load_average(trained: TrainedNetwork, states: Sequence[State], data: "ImageDataModule") -> dict[str, Tensor]:
+    """Give a network the average of weights, with batch norm's statistics from an epoch of training images.
+
+    Returns:
+        All averaged weights of the checkpoints, on the CPU.
+    """
+    averaged = average_states(states)
+    network = trained.network
+    network.load_state_dict(
+        {name.removeprefix(NETWORK): value for name, value in averaged.items() if name.startswith(NETWORK)}
+    )
+    arguments = trained.checkpoint["hyper_parameters"]
+    freezing = Freezing(network, arguments.get("freeze", ()), arguments.get("unfreeze"))
+    freezing.apply(freezing.last_change)
+    network.train()
+    freezing.keep_in_evaluation()
+    layers = trained_batch_norms(network)
     if layers and len(states) > 1:
         with progress("Statistics of batch norm", len(data.splits["train"])) as advance:
 
-            def images() -> Any:
-                for batch, _ in data.training_batches(0, classifier.device):
-                    yield batch
+            def images() -> Iterator[Tensor]:
+                for batch, _ in data.training_batches(0, trained.device):
+                    yield trained.to_memory_format(batch)
                     advance(len(batch))
 
-            with autocast_context(classifier, checkpoint):
-                compute_statistics(classifier, layers, images())
-    classifier.eval()
+            with trained.autocast_context():
+                compute_statistics(network, layers, images())
+    network.eval()
+    state = {f"{NETWORK}{name}": value for name, value in network.state_dict().items()}
+    return averaged | {name: value.cpu() if isinstance(value, Tensor) else value for name, value in state.items()}
 
 
-def evaluated(
-    classifier: Classifier, checkpoint: Path, data: ImageDataModule, splits: Sequence[str] = ("val", "test")
-) -> Figures:
+def evaluated(trained: TrainedNetwork, data: "ImageDataModule", splits: Sequence[str] = ("val", "test")) -> Figures:
     """Accuracy and loss."""
     figures: Figures = {}
     for split in splits:
         if split == "test" and data.tests_on_validation:
             continue
-        with autocast_context(classifier, checkpoint):
-            found = predict_split(classifier, data, split)
-        figures[f"{split}/accuracy"] = float((found.classes == found.labels).mean())
-        figures[f"{split}/loss"] = cross_entropy(found.logits, found.labels)
+        predictions = predict_split(trained, data, split)
+        figures[f"{split}/accuracy"] = predictions.accuracy
+        figures[f"{split}/loss"] = cross_entropy(predictions.logits, predictions.labels)
     return figures
 
 
@@ -194,35 +202,30 @@ def _table(figures: Mapping[str, Figures]) -> Table:
     table = Table("", *names, box=box.SIMPLE_HEAD)
     for column in table.columns[1:]:
         column.justify, column.no_wrap = "right", True
-    for place, (title, found) in enumerate(figures.items(), 1):
+    for place, (title, values) in enumerate(figures.items(), 1):
         if place == len(figures):
             table.add_section()
-        table.add_row(title, *(f"{found[name]:.4f}" for name in names))
+        table.add_row(title, *(f"{values[name]:.4f}" for name in names))
     return table
 
 
 def _write(output: Path, checkpoint: dict[str, Any]) -> None:
     try:
-        DurableCheckpointIO().save_checkpoint(checkpoint, output)
+        write_checkpoint(checkpoint, output)
     except OSError as error:
-        raise NotWrittenError(f"{output} could not be written: {error.strerror or error}; free space there.") from error
+        raise CommandError(f"{output} could not be written: {error.strerror or error}; free space there.") from error
 
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line; a user's mistake ends in one sentence and exit status 2."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-        parents=[TRUST],
-    )
+    parser = CommandParser(prog="scripts/average.py", description=__doc__, parents=[TRUST])
     parser.add_argument(
         "checkpoints", type=to_path, nargs="+", metavar="CHECKPOINT", help="a checkpoint, or the folder of a run"
     )
     parser.add_argument("--output", type=to_path, metavar="FILE", required=True, help="the checkpoint to write")
     parser.add_argument("--greedy", action="store_true", help="leave out parts that make the average worse")
     parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
-    with mistakes_in_one_sentence(NotWrittenError):
+    with mistakes_in_one_sentence():
         options, flags = parser.parse_known_args(args)
         average(options.checkpoints, flags, options.output, options.greedy, options.overwrite)
     sys.exit(0)

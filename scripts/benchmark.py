@@ -15,7 +15,6 @@ against the network alone on as many images that are on the device already.
 """
 
 import argparse
-import contextlib
 import itertools
 import json
 import os
@@ -100,13 +99,13 @@ def measure_callbacks(flags: Sequence[str]) -> Row:
 
 def measure_prediction(checkpoint: Path, images: Path, seconds: float) -> Row:
     """Predict a folder of photographs again and again, with the network alone before and after each time."""
+    from scripts.inference.file_predictions import FilePredictions
     from scripts.inference.image_classifier import load_classifier
     from scripts.inference.input_images import input_images
-    from scripts.inference.prediction_output import columns_for, output_file
-    from scripts.inference.prediction_rows import write_rows
+    from scripts.inference.prediction_table import PredictionTable
 
     classifier, paths = load_classifier(checkpoint), input_images([str(images)])
-    options = argparse.Namespace(batch_size=None, num_workers=None, top=0, probabilities=False, logits=False)
+    predictions = FilePredictions(classifier, paths, PredictionTable(classifier.class_names))
     _time_network(classifier, min(len(paths), 4 * classifier.batch_size))
     program: list[float] = []
     limit = [_time_network(classifier, len(paths))]
@@ -114,15 +113,13 @@ def measure_prediction(checkpoint: Path, images: Path, seconds: float) -> Row:
     with tempfile.TemporaryDirectory() as folder:
         while len(program) < 2 or time.perf_counter() - started < seconds:
             start = time.perf_counter()
-            output = output_file(Path(folder, f"{len(program)}.csv"), columns_for(classifier.class_names))
-            with contextlib.closing(output):
-                write_rows(classifier, paths, output, options)
+            predictions.write_file(Path(folder, f"{len(program)}.csv"))
             program.append(time.perf_counter() - start)
             limit.append(_time_network(classifier, len(paths)))
     around = [(before + after) / 2 for before, after in itertools.pairwise(limit)]
-    network, shape = type(classifier.classifier.network).__name__, "x".join(map(str, classifier.shape))
+    network, shape = type(classifier.trained.network).__name__, "x".join(map(str, classifier.shape))
     return {
-        "network": f"{network}, {shape}\n{classifier.classifier.device}, {classifier.precision}",
+        "network": f"{network}, {shape}\n{classifier.trained.device}, {classifier.trained.precision}",
         "images": len(paths),
         "batch": classifier.batch_size,
         "limit_rate": len(paths) / median(around),
@@ -135,12 +132,12 @@ def _time_network(classifier: "ImageClassifier", images: int) -> float:
     """Seconds that the network alone takes for so many images, in whole batches."""
     import torch
 
-    inner, size = classifier.classifier, classifier.batch_size
-    batch = inner.to_memory_format(torch.randn(size, *classifier.shape, device=inner.device))
+    trained, size = classifier.trained, classifier.batch_size
+    batch = trained.to_memory_format(torch.randn(size, *classifier.shape, device=trained.device))
     start = time.perf_counter()
-    with torch.no_grad(), classifier.autocast_context():
+    with torch.no_grad(), trained.autocast_context():
         for _ in range(max(1, images // size)):
-            inner.predict_logits(batch).float().cpu()
+            trained.forward(batch).float().cpu()
     return (time.perf_counter() - start) * images / (max(1, images // size) * size)
 
 
@@ -218,7 +215,7 @@ def print_prediction(row: Row) -> None:
 
 def main(args: list[str] | None = None) -> None:
     """Measure what the arguments ask for and print the tables."""
-    from scripts.command.configuration import mistakes_in_one_sentence
+    from scripts.command.boundary import mistakes_in_one_sentence
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False

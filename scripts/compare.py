@@ -58,7 +58,7 @@ def compare(names: Sequence[str], files: dict[str, Path | None], predict: bool, 
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line; a user's mistake ends in one sentence and exit status 2."""
-    from scripts.command.configuration import TRUST, mistakes_in_one_sentence
+    from scripts.command.boundary import TRUST, mistakes_in_one_sentence
 
     parser = argparse.ArgumentParser(
         description=__doc__,

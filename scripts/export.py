@@ -4,12 +4,11 @@
 
 CHECKPOINT is a file or a run's folder. An ONNX or torch.export model takes images uint8 [B, C, H, W], any number of
 them, normalises them itself and gives logits, float32 [B, K]; safetensors hold the weights alone. Class names, image
-size, channels, resize mode, mean and std are in the file's metadata. What was written is run beside the checkpoint,
-both in float32 on the CPU and from image files on, before it gets its name; if they differ, there is no file and the
-exit status is 1. Where scripts/predict.py computes in another precision, how far it differs is said too.
+size, channels, resize mode, mean and std are in the file's metadata. Before the file gets its name, it is run beside
+the checkpoint, both in float32 on the CPU and from image files on; if they differ, there is no file and the exit status
+is 1. Where scripts/predict.py computes in another precision, its difference is printed too.
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -24,63 +23,62 @@ from torch import Tensor
 
 from core.durable_file import replacing
 from core.user_error import UserError
+from datamodules.batching.normalization import Normalize
 from datamodules.decoding.image_file import open_image, pixels_of
-from models.classifier import Classifier
-from models.serialization.checkpoint import read_checkpoint
-from scripts.command.configuration import TRUST, mistakes_in_one_sentence
-from scripts.command.data_flags import build_data
+from scripts.command.boundary import CHECKPOINT, CommandParser, mistakes_in_one_sentence
 from scripts.command.expansion import to_path
 from scripts.command.output_file import refuse_output
 from scripts.command.silence import silence_libraries
 from scripts.inference.export_formats import FORMATS, ExportedModel, ExportError, Predict, facts_of, reason_of
-from scripts.inference.image_classifier import load_classifier
-from scripts.inference.shown_image import as_network_sees
-from scripts.inference.trained import data_of, find_checkpoint, load_trained, run_of
+from scripts.inference.image_classifier import ImageClassifier
+from scripts.inference.run_checkpoint import find_checkpoint, folder_of
+from scripts.inference.trained_network import TrainedNetwork
 
 BATCH_SIZES = (1, 2, 5, 8)  # images at a time in which the file is compared with the checkpoint, each image once
 
-# Of two probabilities, in float32: what another order of the same sums makes of them stays well below.
+# Of two probabilities, in float32: another order of the same sums stays well below.
 LARGEST_DIFFERENCE = 1e-4
 
 LARGEST_ROUNDING = 0.01  # of two probabilities, one of them in bfloat16, without a warning
 
 
 def export(checkpoint: Path, name: str, output: Path | None, overwrite: bool) -> Path:
-    """Write a checkpoint's network in another format, if it does the same there."""
+    """Write a checkpoint's network in another format, if it predicts the same there."""
     silence_libraries()
     format_ = FORMATS[name]
+    format_.check_is_installed()
     checkpoint = find_checkpoint(checkpoint)
-    output = output or (run_of(checkpoint) or checkpoint.parent) / f"{checkpoint.stem}{format_.suffix}"
+    output = output or folder_of(checkpoint) / f"{checkpoint.stem}{format_.suffix}"
     refuse_output(output, overwrite)
-    classifier = load_trained(checkpoint, torch.device("cpu")).float()
-    predictor = load_classifier(checkpoint)
-    model, facts = ExportedModel(classifier), facts_of(classifier, read_checkpoint(checkpoint))
-    pictures, whose = images_to_compare(checkpoint, classifier, sum(BATCH_SIZES))
+    trained = TrainedNetwork(checkpoint)
+    exact = trained.in_float32(torch.device("cpu"))
+    normalize = Normalize(trained.preprocessing["mean"], trained.preprocessing["std"])
+    model, facts = ExportedModel(exact.network, normalize, trained.test_time_augmentation), facts_of(trained)
+    pictures, whose = images_to_compare(trained, sum(BATCH_SIZES))
     images = torch.stack([pixels_by_facts(picture, facts) for picture in pictures])
-    parts = torch.split(torch.stack([predictor.pixels(picture) for picture in pictures]), list(BATCH_SIZES))
-    with torch.no_grad():
-        exact = torch.cat([classifier.predict_logits(as_network_sees(part, classifier)) for part in parts])
+    classifier = ImageClassifier(trained)
+    parts = torch.split(torch.stack([classifier.pixels(picture) for picture in pictures]), list(BATCH_SIZES))
+    expected = torch.cat([exact.logits(part) for part in parts])
     try:
         with replacing(output) as part:
             format_.write(model, images[:2], part, facts)
-            found = exported_logits(partial(format_.open, part, model), images, exact.shape[1])
-            difference = largest_difference(found, exact)
-            if not difference <= LARGEST_DIFFERENCE:  # which NaN is not either
+            logits = exported_logits(partial(format_.open, part, model), images, expected.shape[1])
+            difference = largest_difference(logits, expected)
+            if not difference <= LARGEST_DIFFERENCE:  # NaN is not either
                 raise ExportError(
-                    f"The exported {type(classifier.network).__name__} is not what {checkpoint} is: probabilities "
+                    f"The exported {type(exact.network).__name__} is not what {checkpoint} is: probabilities "
                     f"differ by {difference:.1e} and not by at most {LARGEST_DIFFERENCE:.0e}; nothing was written."
                 )
     except OSError as error:
         raise ExportError(f"{output} could not be written: {error.strerror or error}; free space there.") from error
     sizes = ", ".join(map(str, BATCH_SIZES))
     print(f"compared  {len(images)} {whose} in batches of {sizes}: probabilities differ by at most {difference:.1e}")
-    if predictor.precision != "float32":
-        predicted = torch.cat([torch.from_numpy(predictor.logits(part)) for part in parts])
-        rounding = largest_difference(found, predicted)
-        print(f"          in float32, and by at most {rounding:.1e} from scripts/predict.py in {predictor.precision}")
+    if trained.precision != "float32":
+        rounding = largest_difference(logits, torch.cat([trained.logits(part) for part in parts]))
+        print(f"          in float32, and by at most {rounding:.1e} from scripts/predict.py in {trained.precision}")
         if rounding > LARGEST_ROUNDING:
             print(
-                f"warning: the file computes in float32 and scripts/predict.py in {predictor.precision}, as the run "
+                f"warning: the file computes in float32 and scripts/predict.py in {trained.precision}, as the run "
                 f"did: their probabilities differ by up to {rounding:.1e}",
                 file=sys.stderr,
             )
@@ -88,42 +86,27 @@ def export(checkpoint: Path, name: str, output: Path | None, overwrite: bool) ->
     return output
 
 
-def images_to_compare(checkpoint: Path, classifier: Classifier, number: int) -> tuple[list[Path | Tensor], str]:
-    """Real images: of a network's test split if that is at hand, else of two photographs.
-
-    Args:
-        checkpoint: Where the network comes from.
-        classifier: The network.
-        number: How many.
-
-    Returns:
-        Files, or uint8 `[C, H, W]` of images that are in no file of their own, and what to call them.
-    """
-    here = ["--data.download", "false"]
+def images_to_compare(trained: TrainedNetwork, number: int) -> tuple[list[Path | Tensor], str]:
+    """Images of the run's test split if that is packed here, else of two photographs; and their name."""
     with suppress(UserError):  # the data are not here, or have changed
-        if build_data(["--ckpt_path", str(checkpoint), *here]).open_pack() is not None:
-            data = data_of(checkpoint, classifier, here)
+        flags = ["--data.download", "false"]
+        if trained.unread_data(flags).open_pack() is not None:
+            data = trained.data(flags)
             assert data.pack is not None, "it is set up"
             test = data.splits["test"]
             places = test[torch.arange(number) * len(test) // number]
             if data.pack.names is None:
                 return list(data.pack[places][0]), "test images"
             return [data.source_folder / data.pack.name(place) for place in places.tolist()], "test images"
-    facts = classifier.preprocessing
-    files = sample_photographs() if facts["channels"] in (1, 3) else []
-    parts = photographs(number - len(files), facts["channels"], tuple(facts["image_size"]))
-    return [*files, *parts], "parts of two photographs"
-
-
-def sample_photographs() -> list[Path]:
-    """The files of the photographs that come with scikit-learn."""
     from sklearn.datasets import load_sample_images
 
-    return [Path(name) for name in load_sample_images().filenames]
+    channels, height, width = trained.shape
+    files = list(map(Path, load_sample_images().filenames)) if channels in (1, 3) else []
+    return [*files, *photographs(number - len(files), channels, (height, width))], "parts of two photographs"
 
 
 def pixels_by_facts(picture: Path | Tensor, facts: Mapping[str, str]) -> Tensor:
-    """What a program that knows nothing but an exported file's facts makes of an image, uint8 `[C, H, W]`."""
+    """Read an image by an exported file's facts alone, uint8 `[C, H, W]`."""
     if isinstance(picture, Tensor):
         return picture
     channels, size, resize = (json.loads(facts[name]) for name in ("channels", "image_size", "resize"))
@@ -132,20 +115,11 @@ def pixels_by_facts(picture: Path | Tensor, facts: Mapping[str, str]) -> Tensor:
 
 
 def photographs(number: int, channels: int, size: tuple[int, int]) -> Tensor:
-    """Parts of the photographs that come with scikit-learn, the same each time.
-
-    Args:
-        number: How many.
-        channels: Grey for 1; otherwise red, green and blue in turn.
-        size: Height and width.
-
-    Returns:
-        uint8 `[number, C, H, W]`.
-    """
+    """Parts of scikit-learn's two photographs, the same each time, uint8 `[number, C, H, W]`."""
     from sklearn.datasets import load_sample_images
 
     scenes = [Image.fromarray(levels) for levels in load_sample_images().images]
-    found = []
+    images = []
     for place in range(number):
         scene = scenes[place % 2]
         side = scene.height // 2
@@ -153,25 +127,13 @@ def photographs(number: int, channels: int, size: tuple[int, int]) -> Tensor:
         top = side if place % 4 < 2 else 0
         part = scene.crop((left, top, left + side, top + side)).resize(size[::-1], Image.Resampling.BILINEAR)
         levels = np.asarray(part.convert("L" if channels == 1 else "RGB")).reshape(*size, -1)
-        found.append(torch.from_numpy(levels[..., np.arange(channels) % levels.shape[-1]]).permute(2, 0, 1))
-    return torch.stack(found)
+        images.append(torch.from_numpy(levels[..., np.arange(channels) % levels.shape[-1]]).permute(2, 0, 1))
+    return torch.stack(images)
 
 
 @torch.no_grad()
 def exported_logits(load: Callable[[], Predict], images: Tensor, num_classes: int) -> Tensor:
-    """Run an exported network in batches of several sizes.
-
-    Args:
-        load: Gives the network.
-        images: uint8 `[N, C, H, W]`.
-        num_classes: Classes, K.
-
-    Returns:
-        float32 `[N, K]`.
-
-    Raises:
-        ExportError: If it cannot be loaded or run, or its logits are of another shape.
-    """
+    """Load an exported network and run it on images uint8 `[N, C, H, W]` in batches of several sizes."""
     parts = []
     try:
         predict = load()
@@ -196,17 +158,11 @@ def largest_difference(logits: Tensor, others: Tensor) -> float:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line; a user's mistake ends in one sentence and exit status 2, a failed export in one and 1."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-        parents=[TRUST],
-    )
-    parser.add_argument("checkpoint", type=to_path, metavar="CHECKPOINT", help="a checkpoint, or the folder of a run")
+    parser = CommandParser(prog="scripts/export.py", description=__doc__, parents=[CHECKPOINT])
     parser.add_argument("--format", choices=FORMATS, default="onnx", help="onnx if absent")
     parser.add_argument("--output", type=to_path, metavar="FILE", help="by default in the run's folder")
     parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
-    with mistakes_in_one_sentence(ExportError):
+    with mistakes_in_one_sentence():
         options = parser.parse_args(args)
         export(options.checkpoint, options.format, options.output, options.overwrite)
     sys.exit(0)

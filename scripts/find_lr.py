@@ -87,7 +87,7 @@ def find_lr(flags: Sequence[str], min_lr: float, max_lr: float, steps: int, outp
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line; a user's mistake ends in one sentence and exit status 2."""
-    from scripts.command.configuration import mistakes_in_one_sentence
+    from scripts.command.boundary import mistakes_in_one_sentence
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False

@@ -1,105 +1,77 @@
-"""What a network says of photographs, from its checkpoint alone.
+"""The classes of photographs, predicted from a checkpoint alone.
 
     python scripts/predict.py CHECKPOINT PATH... [--output FILE] [--top 5] [--probabilities] [--logits]
 
-CHECKPOINT is a file or a run's folder. A PATH is an image, a folder (with those in it), a glob, or - for a list of
-files from standard input; --list FILE reads such a list from a file. --output ends in .csv, .jsonl or .parquet; without
-it there is a table on standard output. An image that cannot be read is a row with its error. Exit status: 0 if all are
-predicted, 1 if some have errors, 2 for a mistake in the command.
+CHECKPOINT is a file or a run's folder. A PATH is an image, a folder (with the folders in it), a glob, or - for a list
+of files from standard input; --list FILE reads such a list from a file. --output ends in .csv, .jsonl or .parquet and
+appears when it is complete; without it there is a table on standard output. An image that cannot be read is a row with
+its error. Exit status: 0 if all are predicted, 1 if some have errors, 2 for a mistake in the command.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
-from contextlib import closing
-from typing import NoReturn
+from functools import partial
 
-from core.names import escape_name
 from core.user_error import UserError
 from datamodules.loading.loader import WorkerError
-from scripts.command.configuration import TRUST
+from scripts.command.boundary import CHECKPOINT, CommandParser
 from scripts.command.expansion import expand, to_path
 from scripts.command.process import training_process
+from scripts.inference.file_predictions import FilePredictions
 from scripts.inference.image_classifier import load_classifier
 from scripts.inference.input_images import input_images
-from scripts.inference.prediction_output import OutputError, Terminal, columns_for, output_file
-from scripts.inference.prediction_rows import write_rows
+from scripts.inference.prediction_output import Terminal
+from scripts.inference.prediction_table import PredictionTable
 
 
 def predict(options: argparse.Namespace) -> int:
-    """Predict what is asked for."""
+    """Predict the images; the number of those that have an error."""
     if options.resume and not options.output:
         raise UserError("--resume goes on with a file; say with --output which.")
     paths = input_images(options.paths, options.list)
     classifier = load_classifier(options.checkpoint)
-    classifier.refuse_files_of_other_channels()
+    classifier.check_files_have_its_channels()
     names = classifier.class_names
     if options.top > len(names):
         raise UserError(
-            f"--top is {options.top}, but {classifier.checkpoint} knows {len(names)} classes; give at most that."
+            f"--top is {options.top}, but {classifier.trained.path} knows {len(names)} classes; give at most that."
         )
-    columns = columns_for(names, options.top, probabilities=options.probabilities, logits=options.logits)
-    output = (
-        output_file(options.output, columns, resume=options.resume, overwrite=options.overwrite)
-        if options.output
-        else Terminal(columns, paths, names)
-    )
-    with closing(output):
-        failed = write_rows(classifier, paths, output, options)
-    if options.output:
+    table = PredictionTable(names, top=options.top, probabilities=options.probabilities, logits=options.logits)
+    predictions = FilePredictions(classifier, paths, table, options.batch_size, options.num_workers)
+    if not options.output:
+        failed = predictions.write(Terminal(table.columns, paths, names))
+    else:
+        failed = predictions.write_file(options.output, resume=options.resume, overwrite=options.overwrite)
         print(f"predictions  {options.output}")
     if failed:
         print(f"warning: {failed:,} of {len(paths):,} images have an error in place of a prediction", file=sys.stderr)
     return failed
 
 
+def command_line() -> CommandParser:
+    """The arguments of the command."""
+    parser = CommandParser(prog="scripts/predict.py", description=__doc__, parents=[CHECKPOINT])
+    add = parser.add_argument
+    add("paths", type=expand, nargs="*", metavar="PATH", help="an image, a folder, a glob, or - for standard input")
+    add("--list", type=expand, action="append", default=[], metavar="FILE", help="a text file, a path on each line")
+    add("--output", type=to_path, metavar="FILE", help=".csv, .jsonl or .parquet; a table if absent")
+    add("--top", type=whole_number, default=0, metavar="K", help="the K most probable classes as well")
+    add("--probabilities", action="store_true", help="the probability of each class as well")
+    add("--logits", action="store_true", help="the logit of each class as well")
+    add("--batch_size", type=whole_number, metavar="B", help="images per batch; that of the run if absent")
+    add("--num_workers", type=partial(whole_number, least=0), metavar="N", help="processes that decode; one per core")
+    there = parser.add_mutually_exclusive_group()
+    there.add_argument("--resume", action="store_true", help="go on with a prediction that was stopped")
+    there.add_argument("--overwrite", action="store_true", help="replace an output that is there")
+    return parser
+
+
 def whole_number(text: str, least: int = 1) -> int:
-    """The number that the text says, for argparse."""
+    """The number that the text says."""
     if int(text) < least:
         raise ValueError(text)
     return int(text)
-
-
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong with a command line in one sentence."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise it."""
-        raise UserError(f"{message}; see scripts/predict.py --help.")
-
-
-def command_line() -> Parser:
-    """What may be asked for."""
-    parser = Parser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-        parents=[TRUST],
-    )
-    parser.add_argument("checkpoint", type=to_path, metavar="CHECKPOINT", help="a checkpoint, or the folder of a run")
-    parser.add_argument(
-        "paths", type=expand, nargs="*", metavar="PATH", help="an image, a folder, a glob, or - for standard input"
-    )
-    parser.add_argument(
-        "--list", type=expand, action="append", default=[], metavar="FILE", help="a text file, a path on each line"
-    )
-    parser.add_argument("--output", type=to_path, metavar="FILE", help=".csv, .jsonl or .parquet; a table if absent")
-    parser.add_argument("--top", type=whole_number, default=0, metavar="K", help="the K most probable classes as well")
-    parser.add_argument("--probabilities", action="store_true", help="the probability of each class as well")
-    parser.add_argument("--logits", action="store_true", help="the logit of each class as well")
-    there = parser.add_mutually_exclusive_group()
-    there.add_argument("--resume", action="store_true", help="keep the rows of an output that is there, and go on")
-    there.add_argument("--overwrite", action="store_true", help="replace an output that is there")
-    parser.add_argument(
-        "--batch_size", type=whole_number, metavar="B", help="images per batch; that of the run if absent"
-    )
-    parser.add_argument(
-        "--num_workers",
-        type=lambda text: whole_number(text, 0),
-        metavar="N",
-        help="processes that decode; one per core",
-    )
-    return parser
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -107,12 +79,9 @@ def main(args: Sequence[str] | None = None) -> None:
     with training_process():
         try:
             failed = predict(command_line().parse_args(args))
-        except OutputError as error:
-            print(f"error: {escape_name(str(error))}", file=sys.stderr)
-            sys.exit(1)
         except WorkerError as error:
             raise WorkerError(str(error).replace("--data.", "--")) from error
-        except BrokenPipeError:  # as when the table goes to `head`: nobody wants the rest
+        except BrokenPipeError:  # the reader of the table wants no more
             failed = 0
     sys.exit(1 if failed else 0)
 

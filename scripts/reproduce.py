@@ -198,7 +198,7 @@ def reproduce(names: Sequence[str], seeds: int, runs: Path, output: Path, flags:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run what was chosen and write the table; exit status 1 if a run failed."""
-    from scripts.command.configuration import mistakes_in_one_sentence
+    from scripts.command.boundary import mistakes_in_one_sentence
 
     names = [experiment.name for experiment in EXPERIMENTS]
     parser = argparse.ArgumentParser(
@@ -211,7 +211,7 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--note", default="", help="a line below the table, such as where the data came from")
     with mistakes_in_one_sentence():
         options, flags = parser.parse_known_args(args)
-    from callbacks.run.interruption import Stopped
+    from core.stopping import Stopped
     from scripts.command.output_file import refuse_output
     from scripts.command.process import training_process
     from scripts.training.seeds import number_of_seeds

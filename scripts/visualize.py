@@ -16,7 +16,6 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,21 +23,21 @@ from PIL import Image
 from rich import get_console
 from torch import Tensor, nn
 
-from callbacks.tensorboard.filters import CONVOLUTIONS, convolutions, filters_picture
+from callbacks.tensorboard.filters_picture import CONVOLUTIONS, convolutions, filters_picture
 from callbacks.tensorboard.image_grid import as_rgb
 from core.near_names import near_names
 from core.user_error import UserError
 from datamodules.loading.progress import progress
-from models.classifier import Classifier
-from scripts.command.configuration import TRUST, mistakes_in_one_sentence
+from scripts.command.boundary import TRUST, CommandParser, mistakes_in_one_sentence
 from scripts.command.expansion import expand, to_path
 from scripts.command.number_of_images import number_of_images
 from scripts.command.picture_file import picture_file, save_picture, show_picture
 from scripts.command.silence import silence_libraries
-from scripts.inference.layers import find_layer, grad_cam, last_maps, layer_outputs, occlusion, saliency
-from scripts.inference.shown_image import IN_DATA, as_network_sees, shown_image
-from scripts.inference.trained import data_of, find_checkpoint, load_trained, run_of
+from scripts.inference.layers import find_layer, grad_cam, last_maps, layer_outputs
+from scripts.inference.shown_image import IN_DATA, shown_image
+from scripts.inference.trained_network import TrainedNetwork
 from scripts.interpretation.architecture import layer_table, layers_of
+from scripts.interpretation.attribution import occlusion, saliency
 from scripts.interpretation.embedding import embedding_picture, features_of, last_linear, t_sne, write_projector
 from scripts.interpretation.layer_pictures import activations_picture, attribution_picture
 
@@ -49,47 +48,43 @@ MOST_IMAGES = 2000  # images whose features are laid out unless asked for otherw
 
 @dataclass(frozen=True)
 class Subject:
-    """The network that is looked into, and what was asked.
+    """The network that is looked into, and the request.
 
     Args:
-        checkpoint: The file.
-        classifier: What is in it.
+        trained: The network, in float32.
         options: The command line's.
         flags: Those about data.
     """
 
-    checkpoint: Path
-    classifier: Classifier
+    trained: TrainedNetwork
     options: argparse.Namespace
     flags: Sequence[str]
 
     @property
     def network(self) -> nn.Module:
         """The network."""
-        return self.classifier.network
+        return self.trained.network
 
     def image(self) -> tuple[Tensor, Tensor]:
-        """The image asked for, uint8 `[1, C, H, W]`, and as the network sees it."""
-        pixels = shown_image(self.options.image, self.checkpoint, self.classifier, self.flags)
-        return pixels, as_network_sees(pixels, self.classifier)
+        """The image asked for, uint8 `[1, C, H, W]`, and as the network takes it."""
+        pixels = shown_image(self.options.image, self.trained, self.flags)
+        return pixels, self.trained.normalize(pixels)
 
     def class_asked_for(self, image: Tensor) -> tuple[Tensor, str]:
         """The class asked about, int64 `[1]`, by default that predicted, and its name with its probability."""
-        names = self.classifier.class_names
+        names = self.trained.class_names
         with torch.no_grad():
-            probabilities = self.classifier(image).float().softmax(dim=1)[0]
-        label = int(probabilities.argmax())
+            probabilities = self.network(image).softmax(dim=1)[0]
+        label = predicted = int(probabilities.argmax())
         title = f"predicted {names[label]} ({float(probabilities[label]):.1%})"
-        if self.options.class_name is not None:
-            if self.options.class_name not in names:
+        if (asked := self.options.class_name) is not None:
+            if asked not in names:
                 raise UserError(
-                    f"--class is {self.options.class_name}, which {self.checkpoint} does not know; "
-                    f"{near_names(self.options.class_name, names)}"
+                    f"--class is {asked}, which {self.trained.path} does not know; {near_names(asked, names)}"
                 )
-            asked = names.index(self.options.class_name)
-            if asked != label:
-                label = asked
-                title = f"what speaks for {names[label]} ({float(probabilities[label]):.1%}), {title}"
+            label = names.index(asked)
+        if label != predicted:
+            title = f"what speaks for {names[label]} ({float(probabilities[label]):.1%}), {title}"
         return torch.tensor([label], device=image.device), title
 
 
@@ -158,8 +153,8 @@ def occlusion_map(subject: Subject) -> Image.Image:
 
 def embedding(subject: Subject) -> Image.Image:
     """The features of a split in a plane, and in TensorBoard's projector."""
-    classifier, split = subject.classifier, subject.options.split
-    data = data_of(subject.checkpoint, classifier, subject.flags)
+    trained, split = subject.trained, subject.options.split
+    data = trained.data(subject.flags)
     assert data.pack is not None, "it is set up"
     places = data.splits[split]
     if len(places) > subject.options.images:
@@ -170,8 +165,8 @@ def embedding(subject: Subject) -> Image.Image:
         for number, some in enumerate(torch.split(places, data.batch_size)):
             pixels, names = data.pack[some]
             if number == 0:
-                layer = last_linear(classifier.network, as_network_sees(pixels[:1], classifier))
-            parts.append(features_of(classifier, pixels, layer))
+                layer = last_linear(trained.network, trained.normalize(pixels[:1]))
+            parts.append(features_of(trained, pixels, layer))
             images.append(pixels)
             labels.append(names)
             advance(len(some))
@@ -180,7 +175,7 @@ def embedding(subject: Subject) -> Image.Image:
         plane = t_sne(features.numpy().astype(np.float32))
     except ValueError as error:
         raise UserError(f"The split {split} cannot be laid out: {error}; take another.") from error
-    folder = (run_of(subject.checkpoint) or subject.checkpoint.parent) / "projector"
+    folder = trained.folder / "projector"
     write_projector(folder, features, classes, data.class_names, torch.cat(images))
     what = "logits" if layer is None else f"input of {layer}"
     print(f"projector   {folder}")
@@ -190,9 +185,7 @@ def embedding(subject: Subject) -> Image.Image:
 
 def architecture(subject: Subject) -> None:
     """Print the layers with their shapes, parameters and multiply-adds for an image."""
-    facts = subject.classifier.preprocessing
-    height, width = facts["image_size"]
-    get_console().print(layer_table(layers_of(subject.network, (facts["channels"], height, width))))
+    get_console().print(layer_table(layers_of(subject.network, subject.trained.shape)))
 
 
 COMMANDS: dict[str, Callable[[Subject], Image.Image | None]] = {
@@ -212,12 +205,11 @@ def visualize(options: argparse.Namespace, flags: Sequence[str]) -> None:
     output = None
     if options.command != "architecture":
         output = picture_file(options.output or f"{options.command}.png")
-    checkpoint = find_checkpoint(options.checkpoint)
     if flags and options.command != "embedding" and not IN_DATA.fullmatch(getattr(options, "image", "")):
         raise UserError(
             f"{options.command} knows no {flags[0]}; see scripts/visualize.py CHECKPOINT {options.command} --help."
         )
-    drawn = COMMANDS[options.command](Subject(checkpoint, load_trained(checkpoint).float(), options, flags))
+    drawn = COMMANDS[options.command](Subject(TrainedNetwork(options.checkpoint).in_float32(), options, flags))
     if drawn is None or output is None:
         return
     save_picture(drawn, output)
@@ -228,14 +220,12 @@ def visualize(options: argparse.Namespace, flags: Sequence[str]) -> None:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line; a user's mistake ends in one sentence and exit status 2."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = CommandParser(prog="scripts/visualize.py", description=__doc__)
     parser.add_argument("checkpoint", type=to_path, metavar="CHECKPOINT", help="a checkpoint, or the folder of a run")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
         described = command.__doc__
-        each = commands.add_parser(name, help=described, description=described, allow_abbrev=False, parents=[TRUST])
+        each = commands.add_parser(name, help=described, description=described, parents=[TRUST])
         if name in ("activations", "gradcam", "saliency", "occlusion"):
             help_ = "an image file, or such as 'test[17]'"
             each.add_argument("--image", type=expand, required=True, metavar="FILE", help=help_)

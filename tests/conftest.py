@@ -20,7 +20,8 @@ from datamodules.digits import Digits
 from datamodules.packing.pack import Source
 from models.classifier import Classifier
 from models.convnet import ConvNet
-from models.serialization.checkpoint import read_checkpoint
+from models.serialization.checkpoint import CheckpointContent, read_checkpoint
+from scripts.inference.trained_network import TrainedNetwork
 from scripts.train import main
 from tests.discovery import ROOT
 
@@ -52,7 +53,7 @@ class Run:
 
     @cached_property
     def checkpoint(self) -> dict[str, Any]:
-        return read_checkpoint(self.last)
+        return dict(read_checkpoint(self.last))
 
     @cached_property
     def results(self) -> dict[str, Any]:
@@ -69,6 +70,19 @@ def quiet_trainer(folder: Path, **options: Any) -> Trainer:
         enable_model_summary=False,
         **({"enable_checkpointing": False} | options),
     )
+
+
+def trained_network(classifier: Classifier, data: ImageDataModule) -> TrainedNetwork:
+    """What a checkpoint of a classifier that was built in Python would give."""
+    content = CheckpointContent(
+        state_dict={},
+        class_names=list(data.class_names),
+        preprocessing=dict(data.preprocessing),
+        hyper_parameters={"network": {}, "num_classes": classifier.num_classes},
+    )
+    trained = TrainedNetwork("none.ckpt", classifier.device, content)
+    trained.network = classifier.network.eval()
+    return trained
 
 
 @pytest.fixture(scope="session")

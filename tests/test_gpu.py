@@ -12,8 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
 from scripts.export import main as export
-from scripts.inference.image_classifier import ImageClassifier
-from scripts.inference.trained import load_trained
+from scripts.inference.trained_network import TrainedNetwork
 from tests.callbacks.test_finite_guard import Save
 from tests.conftest import Run
 
@@ -98,11 +97,10 @@ def test_a_compiled_network_learns_and_keeps_its_names(train: Callable[..., Run]
 def test_the_gpu_predicts_what_the_cpu_does(train: Callable[..., Run], data_root: Any) -> None:
     run = train("--trainer.max_epochs=5", "--trainer.precision=32-true")
     images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (100, 1, 8, 8), np.uint8))
-    classify = ImageClassifier(run.best)
-    assert classify.classifier.device.type == "cuda"
-    on_gpu = classify.logits(images)
-    classify.classifier = load_trained(run.best, torch.device("cpu"))
-    np.testing.assert_allclose(on_gpu, classify.logits(images), atol=2e-2)  # convolutions compute in TF32
+    trained = TrainedNetwork(run.best)
+    assert trained.device.type == "cuda"
+    on_cpu = TrainedNetwork(run.best, torch.device("cpu")).logits(images)
+    np.testing.assert_allclose(trained.logits(images), on_cpu, atol=2e-2)  # convolutions compute in TF32
 
 
 def test_what_a_gpu_trained_is_exported_for_others(

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -22,8 +21,8 @@ from datamodules.decoding import image_file
 from scripts.export import main as export
 from scripts.inference.image_classifier import load_classifier
 from scripts.inference.predictions import predict_split, probabilities_of
-from scripts.inference.shown_image import as_network_sees, shown_image
-from scripts.inference.trained import data_of, load_trained
+from scripts.inference.shown_image import shown_image
+from scripts.inference.trained_network import TrainedNetwork
 from scripts.predict import main as predict
 from tests.conftest import Run
 from tests.discovery import ROOT, imported
@@ -176,16 +175,14 @@ def test_exported_model_names_the_class_that_the_checkpoint_does(
     run = train(*flags, *(("--data.root", str(tmp_path)) if flags else ()), "--trainer.max_epochs=8")
     with pytest.raises(SystemExit, match="0"):
         export([str(run.folder)])
-    classifier = load_trained(run.best)
+    trained = TrainedNetwork(run.best)
     named = []
     for file in files:
-        image = shown_image(str(file), run.best, classifier)
-        with torch.no_grad():
-            label = int(classifier(as_network_sees(image, classifier)).argmax())
+        label = int(trained.logits(shown_image(str(file), trained)).argmax())
         command = [sys.executable, str(script), str(run.folder / "best.onnx"), str(file)]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert (done.returncode, done.stderr) == (0, "")
-        assert done.stdout == f"{classifier.class_names[label]}\n"
+        assert done.stdout == f"{trained.class_names[label]}\n"
         named.append(done.stdout)
     assert len(set(named)) > 1
 
@@ -215,8 +212,8 @@ def test_an_odd_image_has_one_probability_in_every_command_in_python_and_in_the_
     shape = ("--data.image_size=24", f"--data.channels={channels}", f"--data.resize={resize}")
     short = ("--model.network=models.mlp.MLP", "--trainer.max_epochs=1", "--trainer.precision=32-true")
     run = train(*flags, *shape, *short)
-    trained = load_trained(run.best)
-    found = predict_split(trained, data_of(run.best, trained, []), "test")
+    trained = TrainedNetwork(run.best)
+    found = predict_split(trained, trained.data(), "test")
     assert found.names == [str(file.relative_to(tmp_path / "odd")) for file in files]
     evaluated = found.probabilities
     assert run.results["metrics"]["test/loss"] == pytest.approx(-np.log(evaluated[:, 0]).mean(), abs=1e-5)

@@ -77,7 +77,7 @@ def test_names_break_no_table_and_no_terminal(
     assert_harmless((run.folder / "skipped_files.txt").read_text().replace("\t", " "))
     assert len((run.folder / "skipped_files.txt").read_text().splitlines()) == 1
     (predictions,) = tmp_path.glob("runs/**/predictions.csv")
-    for file, columns in ((run.folder / "classes.csv", 4), (predictions, 4 + len(NAMES))):
+    for file, columns in ((run.folder / "classes.csv", 4), (predictions, 5 + len(NAMES))):
         with file.open(newline="") as opened:
             rows = list(csv.reader(opened))
         assert all(len(row) == columns for row in rows)

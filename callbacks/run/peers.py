@@ -6,11 +6,15 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from lightning.pytorch import Trainer
 from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, but not listed in its __all__
+
+from core.command_error import CommandError
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
 
 T = TypeVar("T")
 PATIENCE_SECONDS = 300.0  # how long the processes of a run may take to come together
@@ -24,7 +28,7 @@ LOST = "Another process of this run has ended, and this one with it; see what it
 _waiting: list[threading.Thread] = []
 
 
-class PeerError(RuntimeError):
+class PeerError(CommandError):
     """The other processes of the run have ended, or have not started."""
 
 
@@ -58,13 +62,13 @@ def come_together(meet: Callable[[], T]) -> T:
         raise PeerError(LOST) from error
 
 
-def script_launcher(trainer: Trainer) -> Any:
+def script_launcher(trainer: "Trainer") -> Any:
     """The launcher that starts the Trainer's other processes as scripts, or None if it starts them otherwise."""
     launcher = trainer.strategy.launcher
     return launcher if hasattr(launcher, "cluster_environment") else None
 
 
-def let_come_together(trainer: Trainer) -> None:
+def let_come_together(trainer: "Trainer") -> None:
     """Let the Trainer's processes form their group by `come_together`, and watch for lost ones."""
     if trainer.world_size == 1:
         return

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
-from lightning.pytorch.utilities import rank_zero_only
 
 from callbacks.run.peers import part
 from core.durable_file import replace_file
@@ -48,6 +47,8 @@ def agree_on_run_folder(experiment: Path, resumed: Path | None = None) -> Path:
     Processes that the first one starts inherit its environment; processes that a job starts together share a store. A
     job that was queued or started again goes on with the run that its command has begun and not finished.
     """
+    from lightning.pytorch.utilities import rank_zero_only
+
     job = current_job()
 
     def choose() -> Path:

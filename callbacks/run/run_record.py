@@ -20,7 +20,7 @@ from core.names import escape_name
 from datamodules.base import ImageDataModule
 from datamodules.batching.data_changes import KnownImages, data_changes, trained_on_both
 from models.classifier import Classifier
-from models.serialization.checkpoint import VERSION
+from models.serialization.checkpoint import VERSION, CheckpointContent
 
 # The packages whose versions decide what a run computes.
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "kornia")
@@ -108,20 +108,19 @@ class RunRecord(OutsideSteps):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add where the weights come from, and how far the run is."""
         self.is_kept = True
-        checkpoint |= {
-            "config": self.config,
-            "data_fingerprint": getattr(self._data, "data_fingerprint", None),
-            "data_images": self._data_images,
-            "progress": {
-                "images": self._images,
-                "metrics": self._metrics | _figures(trainer),
-                "waiting_seconds": self._waited(trainer),
-                "checkpoint_seconds": self._checkpoint_seconds(trainer),
-                "run_seconds": self._run_clock.seconds,
-                "training_seconds": self._training_clock.seconds,
-            },
-            **self._code,
+        content = cast(CheckpointContent, checkpoint)
+        content["config"] = self.config
+        content["data_fingerprint"] = getattr(self._data, "data_fingerprint", None)
+        content["data_images"] = self._data_images
+        content["progress"] = {
+            "images": self._images,
+            "metrics": self._metrics | _figures(trainer),
+            "waiting_seconds": self._waited(trainer),
+            "checkpoint_seconds": self._checkpoint_seconds(trainer),
+            "run_seconds": self._run_clock.seconds,
+            "training_seconds": self._training_clock.seconds,
         }
+        checkpoint.update(self._code)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Count on from there."""

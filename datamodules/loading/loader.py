@@ -16,6 +16,7 @@ from typing import Any, Never
 from torch import Tensor
 from torch.utils.data import DataLoader, default_convert
 
+from core.command_error import CommandError
 from core.user_error import UserError
 
 PATIENCE_SECONDS = 300.0  # how long a batch may take before its worker counts as stopped
@@ -30,7 +31,7 @@ NO_SHARED_MEMORY = (
 )
 
 
-class WorkerError(RuntimeError):
+class WorkerError(CommandError):
     """A process that loads batches has died or stands still.
 
     With `in_order`, it is raised between two steps, in all processes of a training.

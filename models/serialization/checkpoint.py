@@ -1,54 +1,86 @@
-"""Writing and reading a checkpoint."""
+"""Write and read a checkpoint."""
 
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Required, TypedDict, cast, get_origin, get_type_hints
 
 import torch
-from lightning.fabric.plugins import TorchCheckpointIO
-from packaging.version import InvalidVersion, Version
 
 from core.durable_file import PART, replacing, unfinished
 from core.plain_data import check_plain
 from core.user_error import UserError
 from models.serialization.checksums import damaged_part
 
-# Of Kindling; in every checkpoint, so that an older Kindling does not guess at what a newer one has written.
-VERSION = "0.1.0"
+VERSION = "0.1.0"  # of Kindling; every checkpoint names it
+
+FORMAT_VERSION = 1  # of `CheckpointContent`; raised when an older Kindling would misread a newer checkpoint
 
 
-# What a checkpoint holds for others than the Trainer, as far as it has it, and of what type.
-CONTENT: dict[str, type] = {
-    **dict.fromkeys(("state_dict", "preprocessing", "config", "hyper_parameters", "progress", "curves"), dict),
-    "class_names": list,
-}
+class CheckpointContent(TypedDict, total=False):
+    """The parts of a checkpoint that Kindling reads; the Trainer and its callbacks add their states."""
+
+    format_version: int  # absent before there was one, which means 1
+    state_dict: Required[dict[str, Any]]  # weights of the classifier; the network's begin with `network.`
+    class_names: Required[list[str]]
+    preprocessing: Required[dict[str, Any]]  # channels, image_size, resize, mean and std
+    hyper_parameters: dict[str, Any]  # the classifier's constructor arguments
+    config: dict[str, Any]  # the run's resolved configuration
+    data_fingerprint: str | None
+    data_images: Mapping[str, Any] | None  # digests of the images of each split
+    git_commit: str | None
+    versions: dict[str, str]  # of Kindling and of the libraries that decide what a run computes
+    epoch: int
+    global_step: int
+    optimizer_states: list[Any]  # absent in weights alone
+    callbacks: dict[str, Any]
+    counts: dict[str, Any]  # metrics of each process in the epoch
+    curves: dict[str, Any]  # sizes of the curves' files
+    progress: dict[str, Any]  # images, metrics and seconds of the run so far
+    averaged: list[dict[str, Any]]  # the checkpoints that scripts/average.py has averaged
 
 
-class DurableCheckpointIO(TorchCheckpointIO):
-    """Replaces a checkpoint whole or not at all, whenever the process or the machine dies.
+# Parts that a stranger's file may hold as anything: their type is checked before they are used.
+CHECKED = ("state_dict", "class_names", "preprocessing", "hyper_parameters", "config", "curves", "progress")
 
-    The file is written beside its target, forced to the disk and renamed. Lightning writes to the system's folder for
-    temporary files, which may be on another disk, so that the last step is a copy that a kill can cut short.
+
+def write_checkpoint(checkpoint: Mapping[str, Any], path: Path) -> None:
+    """Replace a checkpoint whole or not at all, whenever the process or the machine dies."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write = unfinished if re.fullmatch(PART, path.name) else replacing
+    with write(path) as part, part.open("wb") as file:
+        torch.save(checkpoint, file)
+
+
+def read_checkpoint(path: str | Path, *, verify: bool = True) -> CheckpointContent:
+    """Read a checkpoint; no code in it is run, and weights are read from the file when they are used.
+
+    Its bytes are compared with the checksums in it, which `torch.load` does not do.
     """
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
-        """Write a checkpoint; at a remote address, such as `s3://...`, as Lightning does."""
-        if "://" in str(path):
-            super().save_checkpoint(checkpoint, path, storage_options)
-            return
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write = unfinished if re.fullmatch(PART, target.name) else replacing
-        with write(target) as part, part.open("wb") as file:
-            torch.save(checkpoint, file)
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(
+            f"There is no checkpoint {path}; give a file such as runs/EXPERIMENT/DATE-TIME/checkpoints/best.ckpt."
+        )
+    try:
+        checkpoint = _read(path, verify)
+    except ValueError as error:
+        raise UserError(f"The checkpoint {path} cannot be read: {error}; use another checkpoint of the run.") from error
+    if not CheckpointContent.__required_keys__ <= checkpoint.keys():
+        raise UserError(
+            f"{path} is no checkpoint of this program: it lacks weights, class names or preprocessing; give one that "
+            "scripts/train.py has written."
+        )
+    _check_format(path, checkpoint)
+    try:
+        _check_types(checkpoint)
+    except ValueError as error:
+        raise UserError(f"{path} is no checkpoint of this program: {error}; leave it out.") from error
+    return cast(CheckpointContent, checkpoint)
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """Find the checkpoint that is furthest in training, of those that are whole and that training can go on from.
-
-    Says of each other one that it is left out.
-    """
+    """Find the checkpoint that is furthest in training, of those that training can go on from; name damaged ones."""
     progress = {}
     for path in sorted(folder.glob("*.ckpt")):
         try:
@@ -61,55 +93,15 @@ def newest_checkpoint(folder: Path) -> Path | None:
 
 
 def is_weights_only(checkpoint: Mapping[str, Any]) -> bool:
-    """Whether a checkpoint predicts, but is nothing that training could go on from."""
+    """Whether a checkpoint can predict, but training cannot go on from it."""
     return "optimizer_states" not in checkpoint
 
 
-def read_checkpoint(path: str | Path, *, verify: bool = True) -> dict[str, Any]:
-    """Read a checkpoint of a Classifier; no code in it is run, and weights are read from the file when they are used.
-
-    Its content is compared with the checksums in it, which torch writes and does not look at.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(
-            f"There is no checkpoint {path}; give a file such as runs/EXPERIMENT/DATE-TIME/checkpoints/best.ckpt."
-        )
-    try:
-        checkpoint = _read(path, verify)
-    except ValueError as error:
-        raise UserError(f"The checkpoint {path} cannot be read: {error}; use another checkpoint of the run.") from error
-    if not {"state_dict", "class_names", "preprocessing"} <= checkpoint.keys():
-        raise UserError(
-            f"{path} is no checkpoint of this program: it lacks weights, class names or preprocessing; give one that "
-            "scripts/train.py has written."
-        )
-    _refuse_newer(path, checkpoint)
-    try:
-        _check_content(checkpoint)
-    except ValueError as error:
-        raise UserError(f"{path} is no checkpoint of this program: {error}; leave it out.") from error
-    return checkpoint
-
-
-def _check_content(checkpoint: dict[str, Any]) -> None:
-    for name, kind in CONTENT.items():
-        if not isinstance(part := checkpoint.get(name, kind()), kind):
-            raise ValueError(f"its {name} are no {kind.__name__}")
-        if name != "state_dict":
-            check_plain(part)
-    if not all(isinstance(name, str) for name in checkpoint["class_names"]):
-        raise ValueError("its class_names are not all text")
-    for name in ("data", "model", "trainer"):
-        if not isinstance(checkpoint.get("config", {}).get(name, {}), dict):
-            raise ValueError(f"its config's {name} is no dict")
-
-
 def _read(path: Path, verify: bool = True) -> dict[str, Any]:
-    """What is in a file, or a ValueError with what is wrong with it."""
+    """The content of a file; raises ValueError with the fault of the file."""
     try:
         damaged = damaged_part(path) if verify else None
-    except Exception as error:  # of a damaged file, whatever its bytes happen to mean
+    except Exception as error:  # a damaged archive raises anything
         raise ValueError("it is truncated or damaged") from error
     if damaged is not None:
         raise ValueError(f"it is damaged, {damaged} is not what was written")
@@ -123,15 +115,28 @@ def _read(path: Path, verify: bool = True) -> dict[str, Any]:
     return checkpoint if isinstance(checkpoint, dict) else {}
 
 
-def _refuse_newer(path: Path, checkpoint: dict[str, Any]) -> None:
+def _check_format(path: Path, checkpoint: Mapping[str, Any]) -> None:
+    version = checkpoint.get("format_version", 1)
+    if isinstance(version, int) and version <= FORMAT_VERSION:
+        return
     versions = checkpoint.get("versions")
-    written_by = str(versions.get("kindling", VERSION) if isinstance(versions, dict) else VERSION)
-    try:
-        newer = Version(written_by) > Version(VERSION)
-    except InvalidVersion:
-        newer = True
-    if newer:
-        raise UserError(
-            f"The checkpoint {path} was written by Kindling {written_by}, this is Kindling {VERSION}; read it with "
-            "that or a later one."
-        )
+    written_by = versions.get("kindling", "newer") if isinstance(versions, dict) else "newer"
+    raise UserError(
+        f"The checkpoint {path} was written by Kindling {written_by} in format {version}, this is Kindling {VERSION}, "
+        f"which reads formats up to {FORMAT_VERSION}; read it with that or a later one."
+    )
+
+
+def _check_types(checkpoint: Mapping[str, Any]) -> None:
+    types = get_type_hints(CheckpointContent)
+    for name in CHECKED:
+        kind = get_origin(types[name])
+        if not isinstance(part := checkpoint.get(name, kind()), kind):
+            raise ValueError(f"its {name} are no {kind.__name__}")
+        if name != "state_dict":
+            check_plain(part)
+    if not all(isinstance(name, str) for name in checkpoint["class_names"]):
+        raise ValueError("its class_names are not all text")
+    for name in ("data", "model", "trainer"):
+        if not isinstance(checkpoint.get("config", {}).get(name, {}), dict):
+            raise ValueError(f"its config's {name} is no dict")

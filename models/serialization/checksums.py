@@ -1,7 +1,8 @@
-"""Whether a file of `torch.save` still is what was written."""
+"""The checksums in a file of `torch.save`."""
 
 import time
 import zipfile
+from hashlib import blake2b, file_digest
 from pathlib import Path
 
 TICK = 10**9  # nanoseconds within which a second change of a file may leave its time as it is, on any file system
@@ -10,9 +11,9 @@ _whole: set[tuple[int, ...]] = set()
 
 
 def damaged_part(path: str | Path) -> str | None:
-    """Compare a file with the checksums in it, which `torch.save` writes and `torch.load` does not look at.
+    """Compare a file with its checksums, which `torch.load` does not do; the name of the first part that differs.
 
-    A file that was found whole is not read again by this process until it changes.
+    A whole file is not read again by this process until it changes.
     """
     if not zipfile.is_zipfile(path):
         return None
@@ -21,7 +22,7 @@ def damaged_part(path: str | Path) -> str | None:
         return None
     with zipfile.ZipFile(path) as archive:
         parts = archive.infolist()
-        if any(part.compress_type != zipfile.ZIP_STORED for part in parts):  # which torch.save never does
+        if any(part.compress_type != zipfile.ZIP_STORED for part in parts):  # torch.save never compresses
             raise ValueError("it is compressed")
         if sum(part.file_size for part in parts) > file.st_size:
             raise ValueError("its parts are larger than the whole")
@@ -30,3 +31,14 @@ def damaged_part(path: str | Path) -> str | None:
     if damaged is None and time.time_ns() - file.st_ctime_ns > TICK:
         _whole.add(known)
     return damaged
+
+
+def content_digest(path: Path) -> str:
+    """A digest of a file's content: of its checksums if it has them, so that its bytes need not be read again."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            parts = [(part.filename, part.file_size, part.CRC) for part in archive.infolist()]
+        if any(checksum for _, _, checksum in parts):
+            return blake2b(repr(parts).encode(), digest_size=16).hexdigest()
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""What a configuration may name to be called."""
+"""The classes that a configuration may name."""
 
 import re
 import sys
@@ -23,14 +23,14 @@ KNOWN = (*PACKAGES, "torch", "torchvision", "kornia", "timm", "lightning.pytorch
 # The parts of them that run, load or write code, files or processes.
 CLOSED = ("torch.distributed", "torch.fx", "torch.jit", "torch.package", "torch.testing", "torch.utils")
 
-DENIED = re.compile(r"Importing '([\w.]+)' is not allowed")  # how jsonargparse says that a name is not imported
+DENIED = re.compile(r"Importing '([\w.]+)' is not allowed")  # jsonargparse's message for a denied name
 
 NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 
-# No configuration builds a class where any value will do, and none names what runs commands or opens files.
+# An argument of any type builds no class; jsonargparse's own list of denied names is replaced by the one below.
 set_parsing_settings(instantiate_subclass_spec_in_any=False, import_path_denylist=[])
 
-# Makes a context within which a configuration is parsed and its classes are built.
+# Makes a context to parse a configuration and build its classes in.
 Scope = Callable[[], AbstractContextManager[None]]
 
 
@@ -42,11 +42,11 @@ def trust(package: str) -> str:
 
 @contextmanager
 def known_classes(whose: str, own: Any = None) -> Iterator[None]:
-    """Within, import no module and build no class but of the packages that are `KNOWN` or trusted."""
+    """Inside the block, import and build only classes of packages that are `KNOWN`, trusted, or named in `own`."""
     named = {name.rpartition(".")[0] for name in _names(own)}
     named = {name for name in named if name.partition(".")[0] not in {*sys.stdlib_module_names, "jsonargparse"}}
     before = parsing_settings["import_path_verdicts"]
-    closed = [part for part in CLOSED if part not in before]  # else it is trusted
+    closed = [part for part in CLOSED if part not in before]  # the others are trusted
     set_parsing_settings(import_path_denylist=["*", *closed], import_path_allowlist=[*KNOWN, *named])
     try:
         yield
@@ -59,7 +59,7 @@ def known_classes(whose: str, own: Any = None) -> Iterator[None]:
 
 
 def not_known(whose: str, name: str) -> str:
-    """Say that a configuration names what it may not."""
+    """The sentence for a configuration that names a class of another package."""
     return (
         f"{whose} names {name}, whose code is not run unasked; expected a class of the project's packages or of torch, "
         f"torchvision, kornia or timm. If you trust it, give --trust {name.rpartition('.')[0] or name}."
@@ -77,9 +77,9 @@ def _names(node: Any) -> Iterator[str]:
 
 
 def find_class(path: object) -> type | None:
-    """The class that a parsed configuration names; None if it was not imported, so that nothing is built of it."""
-    found = _imported(path)
-    return found if isinstance(found, type) else None
+    """The class that a parsed configuration names; None if it is not imported, so that nothing is built of it."""
+    class_ = _imported(path)
+    return class_ if isinstance(class_, type) else None
 
 
 def _imported(path: object) -> object:
@@ -90,10 +90,10 @@ def _imported(path: object) -> object:
 
 
 def check_classes(config: Any, whose: str) -> None:
-    """Let a configuration name classes alone, and only those that may be named.
+    """See that a configuration names only classes, of packages that it may name.
 
-    Each of them is checked by jsonargparse to be of the kind that is expected in its place. A function would be called
-    with what stands beside it, and is not: of `torch.hub.load`, that is code to fetch and run.
+    jsonargparse checks that a class is of the kind that its place expects, but calls any function with the arguments
+    beside it: `torch.hub.load` would fetch code and run it.
     """
     for key, name, is_denied in _faults(config, ""):
         if is_denied:

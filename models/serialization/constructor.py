@@ -7,12 +7,12 @@ from models.serialization.class_path import find_class
 
 
 def parameter(class_: type, name: str) -> inspect.Parameter | None:
-    """The argument of a constructor, or of one that it hands arguments on to; None if it is not known."""
+    """An argument of a constructor, or of a base class's constructor; None if it is not known."""
     for base in class_.__mro__[:-1]:
         try:
-            # Not of the class, whose metaclass may take whatever it is given.
+            # The signature of the class itself would be that of its metaclass, which may take anything.
             parameters = inspect.signature(vars(base).get("__init__", object.__init__)).parameters
-        except (TypeError, ValueError):  # of a class that is not written in Python
+        except (TypeError, ValueError):  # a class that is not written in Python
             continue
         if name in parameters:
             return parameters[name]
@@ -26,7 +26,7 @@ def is_default(value: Any, default: Any) -> bool:
         >>> is_default([0.9, 0.999], (0.9, 0.999)), is_default(0, None), is_default(0, False), is_default([], None)
         (True, False, False, False)
     """
-    if isinstance(default, type):  # in a configuration its path
+    if isinstance(default, type):  # a configuration holds its path
         return find_class(value) is default
     if isinstance(value, list | tuple) and isinstance(default, list | tuple):
         return len(value) == len(default) and all(map(is_default, value, default))

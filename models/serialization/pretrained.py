@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from models.serialization.checksums import damaged_part
 
-BACKBONE = "network.backbone."  # what the names of the backbone's weights begin with in a checkpoint
+BACKBONE = "network.backbone."  # begins the names of the backbone's weights in a checkpoint
 
-# What DistributedDataParallel and torch.compile put before the name of each weight, whichever is the outer one.
+# DistributedDataParallel and torch.compile put these before the name of each weight, in either order.
 WRAPPERS = ("module.", "_orig_mod.", "module.")
 
 SHOWN = 3  # how many names of each kind a message gives
@@ -27,22 +27,20 @@ class Weights:
     """Tensors by name, as in a module's state dict."""
 
     tensors: dict[str, Tensor]
-    source: str
-    """What to call them in a message."""
-    backbone_only: bool = False
-    """Whether they are of a backbone alone, such as those taken from a checkpoint."""
+    source: str  # their name in a message
+    backbone_only: bool = False  # whether they lack a head
 
 
 def read_weights(path: str | Path) -> Weights:
     """Read a state dict, or the backbone in a checkpoint of `scripts/train.py`; no code is run."""
-    mapped = is_zipfile(path)  # of a checkpoint, only the backbone is then read
+    mapped = is_zipfile(path)  # so only the backbone of a checkpoint is read
     read: Callable[..., Any] = partial(torch.load, map_location="cpu", weights_only=True, mmap=mapped)
     if Path(path).suffix == ".safetensors":
         read = load_file
     try:
         if damaged := damaged_part(path):
             raise ValueError(f"{damaged} is not what was written")
-        with warnings.catch_warnings(action="ignore"):  # about what is then refused
+        with warnings.catch_warnings(action="ignore"):  # about a file that is refused below
             content = read(path)
     except Exception as error:
         raise ValueError(
@@ -74,7 +72,7 @@ def _is_named_tensor(item: tuple[object, object]) -> bool:
 
 
 def load_weights(module: nn.Module, weights: Weights, name: str, skip: Sequence[str] = ()) -> None:
-    """Lay weights into a module, whose first convolution may be of another number of channels."""
+    """Load weights into a module, whose first convolution may have another number of channels."""
     own = module.state_dict()
     expected = {key: value for key, value in own.items() if not key.startswith(tuple(skip))}
     given = {key: value for key, value in weights.tensors.items() if not key.startswith(tuple(skip))}
@@ -83,7 +81,7 @@ def load_weights(module: nn.Module, weights: Weights, name: str, skip: Sequence[
             if (kernels := given.get(f"{layer}.weight")) is not None and kernels.dim() == 4:
                 given[f"{layer}.weight"] = adapt_channels(kernels, child.in_channels)
             break
-    # Files from before PyTorch 0.4.1 do not count batches, and nothing depends on it.
+    # Files from before PyTorch 0.4.1 do not count batches; nothing depends on the count.
     counts = {key: own[key] for key in expected if key not in given and key.endswith("num_batches_tracked")}
     if found := misfit(expected, {**counts, **given}):
         raise ValueError(f"The weights {weights.source} do not fit {name}: {found}; give weights of {name}, or null")
@@ -92,7 +90,7 @@ def load_weights(module: nn.Module, weights: Weights, name: str, skip: Sequence[
 
 
 def misfit(expected: Mapping[str, Any], given: Mapping[str, Any]) -> str:
-    """Say how many weights are missing, unexpected or of another shape, and the first names of each; or nothing."""
+    """How many weights are missing, unexpected or of another shape, with the first names of each; empty if none."""
     kinds = {
         "missing": [key for key in expected if key not in given],
         "unexpected": [key for key in given if key not in expected],
@@ -110,9 +108,9 @@ def _first(keys: Sequence[str]) -> str:
 
 
 def adapt_channels(kernels: Tensor, in_channels: int) -> Tensor:
-    """Kernels for images of another number of channels that answer an image of equal channels as the given ones do.
+    """Kernels for another number of channels, with the same output for an image of equal channels.
 
-    For one channel they are summed: a grey image is a colour image of equal channels. For more, or fewer, they are
+    For one channel they are summed: a grey image is a colour image of equal channels. For any other number they are
     repeated in turn and scaled by the old number of channels over the new.
 
     Args:

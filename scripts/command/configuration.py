@@ -5,48 +5,32 @@ A class named anew starts from its own defaults: nothing that was set for the cl
 
 import argparse
 import re
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from difflib import get_close_matches
 from functools import partial, reduce
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-import torch
 from jsonargparse import Namespace
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.fabric.utilities.rank_zero import _get_rank
 from lightning.pytorch.cli import LightningArgumentParser
 
-from callbacks.checkpoint import CheckpointError
 from callbacks.run.migration import migrate_config
-from callbacks.run.peers import LOST, PeerError
-from core.durable_file import NO_SPACE
-from core.names import escape_name
 from core.plain_data import parse_yaml, read_yaml
 from core.user_error import UserError
-from datamodules.loading.loader import WorkerError
 from models.serialization.checkpoint import read_checkpoint
-from models.serialization.class_path import DENIED, Scope, known_classes, not_known, trust
+from models.serialization.class_path import DENIED, Scope, known_classes, not_known
 from models.training.monitor import direction
+from scripts.command.boundary import FAULTS as FAULTS
+from scripts.command.boundary import TRUST as TRUST
+from scripts.command.boundary import mistakes_in_one_sentence as mistakes_in_one_sentence
 from scripts.command.expansion import expand, expand_all
-from scripts.command.standard_streams import LostOutputError, prepare_standard_streams, refuse_lost_output
 from scripts.command.suggest_class import suggest_class
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
-# What ends a run through no mistake in its configuration.
-FAULTS = (CheckpointError, WorkerError, PeerError, FloatingPointError)
-
 Config = dict[str, Any]
-
-# The flag of every command that takes a checkpoint, for `parents`.
-TRUST = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-TRUST.add_argument(
-    "--trust", type=trust, action="append", metavar="PACKAGE", help="a package whose classes a checkpoint may name"
-)
 
 
 class Layers(NamedTuple):
@@ -105,8 +89,14 @@ def merge(base: Config, over: Config) -> Config:
     return merged
 
 
-def read_layers(args: Sequence[str], run: Path | None = None) -> Layers:
-    """Read the default configuration, that in the checkpoint if one is given, each --config, and a run's, in turn."""
+def read_layers(args: Sequence[str], run: Path | None = None, checkpoint: tuple[str, Config] | None = None) -> Layers:
+    """Read the default configuration, that of a checkpoint if one is given, each --config, and a run's, in turn.
+
+    Args:
+        args: The flags.
+        run: The configuration file of a run that goes on.
+        checkpoint: The file of a checkpoint that was read before, and the configuration in it.
+    """
     files = argparse.ArgumentParser(add_help=False, allow_abbrev=False, parents=[TRUST])
     files.add_argument("-c", "--config", type=expand, action="append", default=[])
     files.add_argument("--ckpt_path", type=expand)
@@ -116,12 +106,15 @@ def read_layers(args: Sequence[str], run: Path | None = None) -> Layers:
         layers.append(read_config(run))
     scope: Scope = nullcontext
     if given.ckpt_path:
-        written = [*layers, *(_value(part) for flag in flags for part in (flag, flag.partition("=")[2]))]
-        scope = partial(known_classes, f"The configuration in {given.ckpt_path}", written)
-        layers.insert(1, migrate_config(read_checkpoint(given.ckpt_path).get("config", {})))
+        checkpoint = given.ckpt_path, read_checkpoint(given.ckpt_path).get("config", {})
         flags += ["--ckpt_path", given.ckpt_path]
+    if checkpoint:
+        path, saved = checkpoint
+        written = [*layers, *(_value(part) for flag in flags for part in (flag, flag.partition("=")[2]))]
+        scope = partial(known_classes, f"The configuration in {path}", written)
+        layers.insert(1, migrate_config(saved))
     config = switch_classes(reduce(merge, layers), flags)
-    if not given.ckpt_path and config.get("ckpt_path"):
+    if not checkpoint and config.get("ckpt_path"):
         read_checkpoint(expand(config["ckpt_path"]))
     return Layers(config, flags, given.config, scope)
 
@@ -197,49 +190,6 @@ class Parser(LightningArgumentParser):
         if sentence.endswith(("Expected a <class 'str'>.", "Expected a <class 'str'> Expected a <class 'int'>.")):
             hint = " YAML reads yes, no, 007 and 12:30 as other than text: put them in quotes."
         raise UserError(f"{sentence}{hint} See: scripts/train.py fit {help_}.") from ex
-
-
-@contextmanager
-def mistakes_in_one_sentence(*faults: type[Exception]) -> Iterator[None]:
-    """Let a user's mistake end the process with one sentence and exit status 2, and what went wrong else with 1."""
-    known: tuple[type[Exception], ...] = (*FAULTS, LostOutputError, *faults)
-    prepare_standard_streams()
-    try:
-        yield
-        refuse_lost_output()
-    except (UserError, MisconfigurationException) as error:  # the second is Lightning's
-        print(f"error: {escape_name(str(error))}", file=sys.stderr)
-        sys.exit(2)
-    except known as error:
-        if not isinstance(error, FloatingPointError) or _get_rank() in (None, 0):  # which all processes stop for
-            print(f"error: {escape_name(str(error))}", file=sys.stderr)
-        sys.exit(1)
-    except OSError as error:
-        if error.errno not in NO_SPACE:
-            raise
-        what = escape_name(str(error.filename or "A file"))
-        print(f"error: {what} could not be written: {error.strerror}; free space there.", file=sys.stderr)
-        sys.exit(1)
-    except (RuntimeError, MemoryError) as error:
-        if sentence := _out_of_memory(error):
-            print(f"error: {sentence}", file=sys.stderr)
-            sys.exit(1)
-        if not re.search("connection (reset|closed|refused)", str(error), re.IGNORECASE):
-            raise
-        print(f"error: {LOST}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
-
-
-def _out_of_memory(error: BaseException) -> str:
-    """What to do if that is what has happened, or nothing."""
-    smaller = "use a smaller --data.batch_size, with --trainer.accumulate_grad_batches for steps of as many images"
-    if isinstance(error, torch.OutOfMemoryError):
-        return f"The GPU's memory is full: {smaller}, or --trainer.precision bf16-mixed."
-    if isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):
-        return f"Memory is full: {smaller}, or fewer --data.num_workers."
-    return ""
 
 
 def one_sentence(message: str) -> str:

@@ -12,9 +12,9 @@ from scripts.command.configuration import Config, Parser, one_sentence, read_lay
 from scripts.command.silence import silence_libraries
 
 
-def build_data(flags: Sequence[str]) -> ImageDataModule:
-    """Build the data module that a training with these flags would use."""
-    layers = read_layers(flags)
+def build_data(flags: Sequence[str], checkpoint: tuple[str, Config] | None = None) -> ImageDataModule:
+    """Build the data module that a training with these flags would use, after a checkpoint's file and configuration."""
+    layers = read_layers(flags, checkpoint=checkpoint)
     return data_of_config(layers.config, layers.flags, layers.scope)
 
 

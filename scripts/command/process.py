@@ -9,9 +9,9 @@ from contextlib import contextmanager
 
 import torch
 
-from callbacks.run.interruption import EXIT_STATUS, heeding_signals
+from core.stopping import EXIT_STATUS, heeding_signals
 from datamodules.loading.loader import wake_workers
-from scripts.command.configuration import mistakes_in_one_sentence
+from scripts.command.boundary import mistakes_in_one_sentence
 from scripts.command.silence import silence_libraries
 
 PARENT = "KINDLING_PARENT"  # environment variable: the process with whose end this one ends
@@ -25,7 +25,7 @@ TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # parameters of glibc's `mallopt`
 def training_process() -> Iterator[None]:
     """Prepare the process, silence libraries, and let a signal or a user's mistake end it in order.
 
-    A mistake ends it with one sentence and exit status 2, a signal as `callbacks.run.interruption` says.
+    A mistake ends it with one sentence and exit status 2, a signal as `core.stopping` says.
     """
     with heeding_signals(), mistakes_in_one_sentence():
         silence_libraries()

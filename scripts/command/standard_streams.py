@@ -6,13 +6,14 @@ import sys
 from io import BufferedWriter, FileIO, TextIOWrapper
 from typing import Any, TextIO
 
+from core.command_error import CommandError
 from core.names import escape
 
 # Errors of writing when the reader of a pipe has ended, and when a terminal was closed.
 READER_GONE = (errno.EPIPE, errno.EIO)
 
 
-class LostOutputError(RuntimeError):
+class LostOutputError(CommandError):
     """Standard output could not be written, and somebody may read it."""
 
 

@@ -9,7 +9,7 @@ from core.user_error import UserError
 from scripts.comparison.comparison import Group, differing_files, differing_settings
 from scripts.comparison.runs import Run
 from scripts.inference.predictions import Predictions, predict_split
-from scripts.inference.trained import autocast_context, data_of, load_trained, refuse_other_classes
+from scripts.inference.trained_network import TrainedNetwork, check_same_classes
 from scripts.uncertainty.intervals import CONFIDENCE
 from scripts.uncertainty.significance import (
     LEVEL,
@@ -57,15 +57,13 @@ class Verdict:
 def predict_test(run: Run, flags: Sequence[str]) -> Predictions:
     """Let a run's network predict its test images, or those that flags about data ask for."""
     assert run.checkpoint is not None, "the caller has seen to it"
-    classifier = load_trained(run.checkpoint)
-    data = data_of(run.checkpoint, classifier, flags)
-    with autocast_context(classifier, run.checkpoint):
-        return predict_split(classifier, data, "test")
+    trained = TrainedNetwork(run.checkpoint, content=run.content)
+    return predict_split(trained, trained.data(flags), "test")
 
 
 def on_the_same_images(one: Group, other: Group, first: Predictions, second: Predictions) -> Verdict:
     """Compare two networks image by image."""
-    refuse_other_classes(first.class_names, second.class_names, one.letter, other.letter)
+    check_same_classes(first.class_names, second.class_names, one.letter, other.letter)
     if first.names != second.names or (first.labels != second.labels).any():
         common = len({*first.names} & {*second.names})
         raise UserError(

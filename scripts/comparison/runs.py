@@ -17,11 +17,11 @@ from callbacks.run.run_folder import CONFIG, RESULTS
 from core.plain_data import read_json
 from core.user_error import UserError
 from models.classifier import Classifier
-from models.serialization.checkpoint import read_checkpoint
+from models.serialization.checkpoint import CheckpointContent, read_checkpoint
 from models.serialization.class_path import PACKAGES, find_class
 from models.serialization.constructor import is_default, parameter
 from scripts.command.configuration import read_config
-from scripts.inference.trained import checkpoint_of, run_of
+from scripts.inference.run_checkpoint import checkpoint_of, run_of
 from scripts.report.run_curves import Curves, read_curves
 
 CHECKPOINT = "checkpoint file"  # the setting that tells a checkpoint from the run's best one
@@ -50,6 +50,7 @@ class Run:
     seed: int | None
     settings: dict[str, str]  # values by keys, both as on the command line
     checkpoint: Path | None = None  # the file to test
+    content: CheckpointContent | None = field(default=None, compare=False, repr=False)  # of that file
     data_fingerprint: str | None = None
     figures: dict[str, float] = field(default_factory=dict)  # by split and name, as in test/accuracy
     costs: dict[str, float] = field(default_factory=dict)
@@ -120,7 +121,8 @@ def _read(path: Path) -> Run:
     best = checkpoint_of(folder) if folder else None
     run = folder if path == folder or (best and best.resolve() == path.resolve()) else None
     checkpoint = best if run else path
-    saved = read_checkpoint(checkpoint) if checkpoint else {}
+    content = read_checkpoint(checkpoint) if checkpoint else None
+    saved: Mapping[str, Any] = content or {}
     results = _read_results(folder) if folder else {}
     curves = read_curves(folder / "metrics.csv") if folder else {}
     costs: Mapping[str, Any]
@@ -144,6 +146,7 @@ def _read(path: Path) -> Run:
         seed=seed if isinstance(seed, int) else None,
         settings=settings | changed,
         checkpoint=checkpoint,
+        content=content,
         data_fingerprint=saved.get("data_fingerprint"),
         figures=figures,
         costs={name: value for name, value in _numbers(costs).items() if name in COSTS},

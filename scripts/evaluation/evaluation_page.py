@@ -1,51 +1,82 @@
-"""What the page of an evaluation draws: matrix, diagrams and classes; `evaluation.html` writes them.
+"""The values of an evaluation's page, which `evaluation.html` writes.
 
 Shapes: `N` images, `K` classes.
 """
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
 from numpy.typing import NDArray
 
-from callbacks.tensorboard.confusion_matrix import MOST_NUMBERED, SHADES, shade_levels
+from callbacks.tensorboard.confusion_matrix import COLOURS, MOST_CLASSES, MOST_NUMBERED, SHADES, shade_levels
 from core.names import escape_name
-from scripts.report.chart import Axes
-from scripts.uncertainty.calibration import Reliability
+from scripts.evaluation.evaluation import Evaluation
+from scripts.evaluation.evaluation_pictures import EvaluationPictures
+from scripts.inference.run_checkpoint import run_of
+from scripts.report.chart import Axes, line_chart
+from scripts.report.run_curves import read_curves
+from scripts.uncertainty.calibration import BINS, Reliability
+from scripts.uncertainty.intervals import CONFIDENCE
+
+PAIRS = 10  # most confused pairs of classes that are shown
+
+PICTURES_OF_A_PAIR = 5  # images that are shown of each
 
 CELL = 16  # pixels of a cell of the confusion matrix where its class names are to be read
 
 LONGEST_NAME = 18  # letters of a class name that are written beside the confusion matrix
 
 
-@dataclass(frozen=True)
-class ShownImage:
-    """An image with what is to be said of it.
-
-    Args:
-        picture: The image.
-        caption: Lines of plain text.
-        seen: Where in it the network looked, if that is known.
-    """
-
-    picture: Markup
-    caption: Sequence[str]
-    seen: Markup | None = None
+def page_values(evaluation: Evaluation, most_images: int) -> dict[str, Any]:
+    """The values that `evaluation.html` shows."""
+    trained, tested, pictures = evaluation.trained, evaluation.tested, EvaluationPictures(evaluation)
+    names, network, data = tested.class_names, type(trained.network).__name__, type(evaluation.data).__name__
+    by_class, calibration = evaluation.is_shown_by_class, evaluation.calibration["as it is"]
+    run, top5 = run_of(trained.path), evaluation.top5_accuracy
+    curves = read_curves(run / "metrics.csv") if run else {}
+    return {
+        "title": f"{network} on {data}",
+        "evaluation": evaluation,
+        "images": len(tested),
+        "confidence": CONFIDENCE,
+        "facts": [
+            ("checkpoint", str(trained.path)),
+            ("network", f"{network}, {trained.num_parameters:,} parameters"),
+            ("data", f"{data}, {len(names)} classes"),
+            ("right", f"{evaluation.right:,} of {len(tested):,}"),
+            *([] if top5 is None else [("label among the five most probable", f"{top5:.2%}")]),
+            ("loss (cross-entropy)", f"{calibration.loss:.4f}"),
+            ("calibration error (ECE)", f"{calibration.ece:.4f}"),
+        ],
+        "charts": [line_chart(splits, "epoch", figure) for figure, splits in curves.items()],
+        "colours": COLOURS,
+        "shades": ", ".join(f"{share:.1%}" for share in SHADES),
+        "matrix": confusion_matrix(tested.confusion, names) if by_class else None,
+        "pairs": [
+            (
+                *(names[label], names[predicted], count, int(tested.confusion[label].sum())),
+                pictures.plain(evaluation.examples(label, predicted)[:PICTURES_OF_A_PAIR]),
+            )
+            for label, predicted, count in evaluation.pairs[:PAIRS]
+        ],
+        "layer": pictures.layer,
+        "mistakes": pictures.with_grad_cam(evaluation.certain_mistakes[:most_images]),
+        "hits": pictures.plain(evaluation.uncertain_hits[:most_images]),
+        "diagrams": [reliability_diagram(each, 1 / BINS, name) for name, each in evaluation.calibration.items()],
+        "classes": list(class_rows(names, tested.confusion, evaluation.class_figures, evaluation.class_intervals))
+        if by_class
+        else None,
+        "most_classes": MOST_CLASSES,
+    }
 
 
 def confusion_matrix(confusion: NDArray[np.int64], class_names: Sequence[str]) -> dict[str, Any]:
-    """Lay out how many images of each class, in rows, were taken for each class, in columns.
+    """Lay out the confusion matrix: images of each class, in rows, by class predicted, in columns.
 
-    The shade is the share of the row's class, by `SHADES`. Up to 20 classes each cell has its number; of any number of
-    classes, the cell under the pointer or the finger is told in words.
-
-    Args:
-        confusion: int64 `[K, K]`.
-        class_names: `K` names.
+    The shade is the share of the row's class, by `SHADES`. Up to 20 classes each cell has its number; the cell under
+    the pointer or the finger is described in words.
 
     Returns:
         Places and sizes in pixels, for the macro of the same name.
@@ -98,13 +129,11 @@ def confusion_matrix(confusion: NDArray[np.int64], class_names: Sequence[str]) -
     }
 
 
-def reliability_diagram(found: Reliability, width: float, title: str) -> dict[str, Any]:
+def reliability_diagram(bins: Reliability, width: float, title: str) -> dict[str, Any]:
     """Lay out how often predictions of each probability are right."""
     axes = Axes((0, 1), (0, 1), "probability of the class predicted", "share that is right")
     bars = []
-    for low, images, probability, accuracy in zip(
-        found.low, found.images, found.probability, found.accuracy, strict=True
-    ):
+    for low, images, probability, accuracy in zip(bins.low, bins.images, bins.probability, bins.accuracy, strict=True):
         (x, y), (end, _) = axes.place(low, accuracy), axes.place(low + width, 0)
         middle, ideal = axes.place(probability, probability)
         bars.append(
@@ -115,11 +144,11 @@ def reliability_diagram(found: Reliability, width: float, title: str) -> dict[st
                 "height": round(axes.bottom - y, 1),
                 "middle": middle,
                 "ideal": ideal,
-                "opacity": f"{0.25 + 0.65 * (images / max(found.images)) ** 0.5:.2f}",
+                "opacity": f"{0.25 + 0.65 * (images / max(bins.images)) ** 0.5:.2f}",
                 "title": f"{images:,} images, probability {probability:.3f}, right {accuracy:.3f}",
             }
         )
-    return {"title": title, "ece": found.ece, "loss": found.loss, "axes": axes, "bars": bars}
+    return {"title": title, "ece": bins.ece, "loss": bins.loss, "axes": axes, "bars": bars}
 
 
 def class_rows(
@@ -128,14 +157,7 @@ def class_rows(
     measured: NDArray[np.float64],
     intervals: NDArray[np.float64],
 ) -> Iterator[dict[str, Any]]:
-    """List precision, recall and F1 of each class with their intervals, for `class_table`.
-
-    Args:
-        class_names: `K` names.
-        confusion: int64 `[K, K]`.
-        measured: Precision, recall and F1, float64 `[3, K]`.
-        intervals: Their low and high ends, float64 `[2, 3, K]`.
-    """
+    """Precision, recall and F1 of each class, float64 `[3, K]`, with the ends of their intervals, `[2, 3, K]`."""
     ends = np.concatenate([measured[None], intervals])
     for label, name in enumerate(class_names):
         numbers = int(confusion[label].sum()), int(confusion[:, label].sum())

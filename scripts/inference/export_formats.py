@@ -2,9 +2,9 @@
 
 Shapes: `B` images of `C` channels, `H` rows and `W` columns; `K` classes.
 
-An ONNX or torch.export model takes images as they come from a decoder, uint8 `[B, C, H, W]` for any `B`, normalises
-them as in training, and gives logits, float32 `[B, K]`, of which softmax makes probabilities. Safetensors hold the
-weights alone, under the names of the network's state dict. All three carry the same facts, each a string of JSON.
+An ONNX or torch.export model takes images as a decoder gives them, uint8 `[B, C, H, W]` for any `B`, normalises them as
+in training, and gives logits, float32 `[B, K]`; softmax makes probabilities of them. Safetensors hold the weights
+alone, under the names of the network's state dict. All three carry the same facts, each a string of JSON.
 """
 
 import copy
@@ -13,17 +13,19 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from core.command_error import CommandError
 from core.names import escape_name
+from core.user_error import UserError
 from datamodules.batching.normalization import Normalize
-from models.classifier import Classifier
-from models.training.test_time_augmentation import average_logits
+from models.training.test_time_augmentation import Views, average_logits
 from scripts.command.silence import silent
+from scripts.inference.trained_network import TrainedNetwork
 
 Predict = Callable[[Tensor], Tensor]  # images, uint8 `[B, C, H, W]`, to logits, float32 `[B, K]`
 
@@ -33,26 +35,28 @@ FACTS = "facts.json"  # the extra file of a torch.export archive
 LARGEST_ONNX = 1536 * 2**20
 
 
-class ExportError(Exception):
-    """The network cannot be exported, or what was exported is not what it should be."""
+class ExportError(CommandError):
+    """The network cannot be exported, or the exported network predicts something else."""
 
 
 class ExportedModel(nn.Module):
-    """A network with what is done to an image before it and to its logits after.
+    """A network with normalisation before it and test-time augmentation around it.
 
     Args:
-        classifier: The network, on the CPU; it is left as it is.
+        network: The network, on the CPU; it is copied.
+        normalize: Its normalisation.
+        views: The views of an image that it averages over, if any.
 
     Shape:
-        uint8 `[B, C, H, W]` to logits float32 `[B, K]`, averaged over the views of `test_time_augmentation`.
+        uint8 `[B, C, H, W]` to logits float32 `[B, K]`.
     """
 
-    def __init__(self, classifier: Classifier) -> None:
+    def __init__(self, network: nn.Module, normalize: Normalize, views: Views | None = None) -> None:
         super().__init__()
-        self.normalize = Normalize(classifier.preprocessing["mean"], classifier.preprocessing["std"])
-        # Not all formats know of the order in memory that the network prefers.
-        self.network = copy.deepcopy(classifier.network).to(memory_format=torch.contiguous_format)
-        self.views = classifier.test_time_augmentation
+        self.normalize = normalize
+        # Some formats know no other order in memory.
+        self.network = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
+        self.views = views
         self.eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -64,19 +68,20 @@ class ExportedModel(nn.Module):
         return logits.float()
 
 
-def facts_of(classifier: Classifier, checkpoint: Mapping[str, Any]) -> dict[str, str]:
+def facts_of(trained: TrainedNetwork) -> dict[str, str]:
     """What a program must know to use the model, and where the model comes from."""
-    known = classifier.preprocessing
+    channels, height, width = trained.shape
+    checkpoint = trained.checkpoint
     facts = {
-        "class_names": [escape_name(name) for name in classifier.class_names],
-        "channels": known["channels"],
-        "image_size": known["image_size"],
-        "resize": known.get("resize", "crop"),
-        "mean": known["mean"],
-        "std": known["std"],
+        "class_names": [escape_name(name) for name in trained.class_names],
+        "channels": channels,
+        "image_size": [height, width],
+        "resize": trained.resize,
+        "mean": trained.preprocessing["mean"],
+        "std": trained.preprocessing["std"],
         "input": "images: uint8 [B, C, H, W], read as docs/checkpoints.md shows; normalised inside",
         "output": "logits: float32 [B, K]; softmax over K gives probabilities",
-        "test_time_augmentation": classifier.test_time_augmentation,
+        "test_time_augmentation": trained.test_time_augmentation,
         "network": checkpoint["hyper_parameters"]["network"],
         "data_fingerprint": checkpoint.get("data_fingerprint"),
         "git_commit": checkpoint.get("git_commit"),
@@ -86,18 +91,7 @@ def facts_of(classifier: Classifier, checkpoint: Mapping[str, Any]) -> dict[str,
 
 
 def write_onnx(model: ExportedModel, images: Tensor, path: Path, facts: Mapping[str, str]) -> None:
-    """Write an ONNX file whose input is `images` and whose output is `logits`.
-
-    Args:
-        model: What to write.
-        images: An example, uint8 `[2, C, H, W]`.
-        path: Where to.
-        facts: Written as `metadata_props`.
-
-    Raises:
-        ExportError: If the network cannot be exported.
-        OSError: If the file cannot be written.
-    """
+    """Write an ONNX file with the input `images` and the output `logits`; the facts are its `metadata_props`."""
     if (size := sum(getattr(value, "nbytes", 0) for value in model.state_dict().values())) > LARGEST_ONNX:
         raise ExportError(
             f"{_name(model)} has {size / 1e9:,.1f} GB of weights, and one ONNX file holds {LARGEST_ONNX / 1e9:,.1f}; "
@@ -129,7 +123,7 @@ def open_onnx(path: Path, _: ExportedModel) -> Predict:
 
     onnxruntime.set_default_logger_severity(4)
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what goes wrong is raised
+    options.log_severity_level = 4  # faults are raised too
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
@@ -141,18 +135,7 @@ def open_onnx(path: Path, _: ExportedModel) -> Predict:
 
 
 def write_torch_export(model: ExportedModel, images: Tensor, path: Path, facts: Mapping[str, str]) -> None:
-    """Write an archive for `torch.export.load(path).module()`.
-
-    Args:
-        model: What to write.
-        images: An example, uint8 `[2, C, H, W]`.
-        path: Where to.
-        facts: Written as one mapping, into the extra file `facts.json`.
-
-    Raises:
-        ExportError: If the network cannot be exported.
-        OSError: If the file cannot be written.
-    """
+    """Write an archive for `torch.export.load(path).module()`; the facts are its extra file `facts.json`."""
     program = _traced(model, images)
     values = {name: json.loads(value) for name, value in facts.items()}
     memory = io.BytesIO()  # torch's writer ends the process when the disk is full
@@ -173,14 +156,14 @@ def write_safetensors(model: ExportedModel, images: Tensor, path: Path, facts: M
     """Write the network's state dict, without its preprocessing."""
     from safetensors.torch import save
 
-    # Copied, as tensors that share memory are refused; a module's extra state, which the format cannot hold, is not.
+    # The format refuses tensors that share memory, so they are copied; it cannot hold a module's extra state.
     state = {name: value.clone() for name, value in model.network.state_dict().items() if isinstance(value, Tensor)}
     facts = {**facts, "input": json.dumps("images: float32 [B, C, H, W], (level / 255 - mean) / std")}
     path.write_bytes(save(state, facts))
 
 
 def open_safetensors(path: Path, model: ExportedModel) -> Predict:
-    """Load the weights into the network, which has lost its own."""
+    """Load the weights into a copy of the model whose weights are 0."""
     from safetensors.torch import load_file
 
     again = copy.deepcopy(model)
@@ -194,21 +177,32 @@ def open_safetensors(path: Path, model: ExportedModel) -> Predict:
 
 @dataclass(frozen=True)
 class Format:
-    """How a model is written and, to see that it is right, read again.
+    """How a model is written, and read again to be checked.
 
     Args:
-        suffix: What its files are called by default.
-        write: Writes the model, from an example of its input, to a file, with its facts.
-        open: Loads the file into the format's own runtime, of the model what it does not hold.
+        suffix: The default ending of its files.
+        write: Writes a model, from an example of its input, uint8 `[2, C, H, W]`, to a file, with its facts.
+        open: Loads the file with the format's runtime; the model supplies what the file lacks (safetensors holds no
+            code).
+        packages: Packages that the format needs.
     """
 
     suffix: str
     write: Callable[[ExportedModel, Tensor, Path, Mapping[str, str]], None]
     open: Callable[[Path, ExportedModel], Predict]
+    packages: tuple[str, ...] = ()
+
+    def check_is_installed(self) -> None:
+        """See that its packages are there."""
+        if missing := [package for package in self.packages if find_spec(package) is None]:
+            raise UserError(
+                f"This format needs {', '.join(missing)}, which is not installed; run pip install -e '.[export]', or "
+                "give another --format."
+            )
 
 
 FORMATS = {
-    "onnx": Format(".onnx", write_onnx, open_onnx),
+    "onnx": Format(".onnx", write_onnx, open_onnx, ("onnx", "onnxscript", "onnxruntime")),
     "torch_export": Format(".pt2", write_torch_export, open_torch_export),
     "safetensors": Format(".safetensors", write_safetensors, open_safetensors),
 }
@@ -231,7 +225,7 @@ def _name(model: ExportedModel) -> str:
 
 
 def reason_of(error: BaseException) -> str:
-    """The first line of what went wrong at first."""
+    """The first line of the error at the root of another."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = (line.strip(" -") for line in str(error).splitlines())

@@ -1,11 +1,10 @@
-"""A trained network as a function of images, whatever they come as, from its checkpoint alone.
+"""A trained network as a function of images, from its checkpoint alone.
 
 Shapes: a batch of `B` images with `C` channels, `H` rows and `W` columns; `K` classes.
 """
 
 import os
-from collections.abc import Collection, Generator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -18,17 +17,13 @@ from torch import Tensor
 
 from core.names import escape_name
 from core.user_error import UserError
-from datamodules.batching.transform import BatchTransform
 from datamodules.decoding.image_file import UnreadableImageError, image_pixels, read_image
 from datamodules.decoding.image_files import ImageFiles, TryDecode
 from datamodules.loading.cores import available_cores
 from datamodules.loading.loader import TimedLoader
-from models.serialization.checkpoint import read_checkpoint
 from scripts.command.silence import silence_libraries
 from scripts.inference.predictions import probabilities_of
-from scripts.inference.trained import autocast_dtype, computing_in, find_checkpoint, load_trained
-
-BATCH_SIZE = 64  # images per batch where the checkpoint does not say how many its run had
+from scripts.inference.trained_network import TrainedNetwork
 
 # Images that a worker process decodes at a time, at least: handing over fewer costs more than it gains.
 FEWEST_DECODED = 4
@@ -39,7 +34,7 @@ Picture = str | Path | Image.Image | NDArray[np.uint8] | Tensor
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a network says of one image.
+    """What a network predicts for one image.
 
     Args:
         class_name: The most probable class.
@@ -64,44 +59,30 @@ def load_classifier(checkpoint: str | Path) -> "ImageClassifier":
         UserError: If it cannot be read, or does not say what images it takes.
     """
     silence_libraries()
-    return ImageClassifier(find_checkpoint(Path(checkpoint)))
+    return ImageClassifier(TrainedNetwork(checkpoint))
 
 
 class ImageClassifier:
-    """Brings images to what the network was trained on, and asks it what they show.
+    """Brings images to the size and channels that a network was trained on, and predicts their classes.
 
-    Size, channels, depth and normalisation are those of the run, and so is the precision: the same images in the same
-    batches have the probabilities that `scripts/evaluate.py` gives them.
+    The precision is that of the run, so the same images in the same batches have the probabilities that
+    `scripts/evaluate.py` gives them.
 
     Args:
-        checkpoint: The file.
-
-    Raises:
-        UserError: If it cannot be read, or does not say what images it takes.
+        trained: The network.
     """
 
-    def __init__(self, checkpoint: Path) -> None:
-        self.checkpoint = checkpoint
-        self.classifier = load_trained(checkpoint)
-        self.class_names = list(self.classifier.class_names)
-        """`K` names."""
-        facts = self.classifier.preprocessing
-        if len(self.class_names) != self.classifier.num_classes or not facts:
-            raise UserError(
-                f"{checkpoint} does not say what its classes are called and what images it takes: it was trained "
-                "without a data module; give one that scripts/train.py has written."
-            )
-        self.shape: tuple[int, int, int] = (facts["channels"], *facts["image_size"])
-        """(C, H, W) of what the network is shown."""
-        self.resize = facts.get("resize", "crop")
-        self._transform = BatchTransform(facts["mean"], facts["std"], (), (), self.classifier.num_classes)
-        self._dtype = autocast_dtype(self.classifier, checkpoint)
-        config = read_checkpoint(checkpoint).get("config", {})
-        self.batch_size: int = config.get("data", {}).get("init_args", {}).get("batch_size", BATCH_SIZE)
-        """Images per batch; that of the run."""
+    def __init__(self, trained: TrainedNetwork) -> None:
+        self.trained = trained
+        self.class_names = trained.class_names
+        """`K` names, in the order of the labels."""
+        self.shape = trained.shape
+        """(C, H, W) of the images that the network takes."""
+        self.batch_size = trained.batch_size
+        """Images per batch in the run."""
 
     def __call__(self, images: Picture | Sequence[Picture]) -> Prediction | list[Prediction]:
-        """Say what images show.
+        """Predict the classes of images.
 
         Args:
             images: One image, or a list of them, or a tensor uint8 `[B, C, H, W]`. Files are read as
@@ -122,16 +103,18 @@ class ImageClassifier:
 
     def _predictions(self, images: Sequence[Picture]) -> list[Prediction]:
         logits = self.logits(torch.stack([self.pixels(image) for image in images]))
-        probabilities = probabilities_of(logits)
         return [
             Prediction(
-                self.class_names[label], float(row[label]), dict(zip(self.class_names, row.tolist(), strict=True)), some
+                self.class_names[row.argmax()],
+                float(shares[row.argmax()]),
+                dict(zip(self.class_names, shares.tolist(), strict=True)),
+                row,
             )
-            for label, row, some in zip(logits.argmax(axis=1), probabilities, logits, strict=True)
+            for row, shares in zip(logits, probabilities_of(logits), strict=True)
         ]
 
     def pixels(self, image: Picture) -> Tensor:
-        """Bring an image to the size and channels that the network is shown.
+        """Bring an image to the size and channels that the network takes.
 
         Returns:
             uint8 `[C, H, W]`.
@@ -140,10 +123,12 @@ class ImageClassifier:
             UnreadableImageError: If it cannot be decoded.
             UserError: If it is none.
         """
+        channels, *size = self.shape
+        height, width = size
         if isinstance(image, str | os.PathLike):
-            self.refuse_files_of_other_channels()
+            self.check_files_have_its_channels()
             try:
-                return torch.from_numpy(read_image(image, self.shape[0], self.shape[1:], self.resize).copy())
+                return torch.from_numpy(read_image(image, channels, (height, width), self.trained.resize).copy())
             except UnreadableImageError as error:
                 raise UnreadableImageError(f"{escape_name(str(image))}: {error}") from error
         if isinstance(image, Tensor) and image.dtype == torch.uint8 and image.ndim == 3:
@@ -152,7 +137,7 @@ class ImageClassifier:
             image = image.permute(1, 2, 0).cpu().numpy()
         if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim in (2, 3):
             levels = image[..., None] if image.ndim == 2 else image
-            if levels.shape == (*self.shape[1:], self.shape[0]):
+            if levels.shape == (height, width, channels):
                 return torch.from_numpy(levels.transpose(2, 0, 1).copy())
             if levels.shape[2] in (1, 2, 3, 4) and levels.size:
                 image = Image.fromarray(levels[..., 0] if levels.shape[2] == 1 else levels)
@@ -162,100 +147,75 @@ class ImageClassifier:
                 f"A {type(image).__name__}, {kind}, is no image: give a path, an image of Pillow, a uint8 array [H, W] "
                 "or [H, W, C], a uint8 tensor [B, C, H, W], or a list of these."
             )
-        self.refuse_files_of_other_channels()
-        return torch.from_numpy(image_pixels(image, self.shape[0], self.shape[1:], self.resize).copy())
+        self.check_files_have_its_channels()
+        return torch.from_numpy(image_pixels(image, channels, (height, width), self.trained.resize).copy())
 
-    def refuse_files_of_other_channels(self) -> None:
-        """See that an image file can be what the network is shown.
-
-        Raises:
-            UserError: If not.
-        """
-        if self.shape[0] not in (1, 3):
+    def check_files_have_its_channels(self) -> None:
+        """See that the network takes images of as many channels as image files have."""
+        channels, height, width = self.shape
+        if channels not in (1, 3):
             raise UserError(
-                f"{self.checkpoint} takes images of {self.shape[0]} channels, a file has 1 or 3; give arrays of "
-                f"{self.shape[1]}x{self.shape[2]} pixels with these channels in Python."
+                f"{self.trained.path} takes images of {channels} channels, a file has 1 or 3; give arrays of "
+                f"{height}x{width} pixels with these channels in Python."
             )
 
-    @property
-    def precision(self) -> str:
-        """What the network computes in, such as `bfloat16`."""
-        return str(self._dtype or self.classifier.dtype).removeprefix("torch.")
-
-    def autocast_context(self) -> AbstractContextManager[object]:
-        """A context in which the network computes in the precision of its run; `logits` without it enters one."""
-        return computing_in(self.classifier, self._dtype)
-
-    @torch.no_grad()
     def logits(self, images: Tensor) -> NDArray[np.float32]:
-        """Ask the network.
+        """Predict images that `pixels` gave.
 
         Args:
-            images: uint8 `[B, C, H, W]`, as `pixels` gives them.
+            images: uint8 `[B, C, H, W]`.
 
         Returns:
             float32 `[B, K]`.
         """
-        device = self.classifier.device
-        batch, _ = self._transform((images.to(device, non_blocking=True), torch.zeros(len(images))), training=False)
-        with self.autocast_context():
-            found: NDArray[np.float32] = self.classifier.predict_logits(batch).float().cpu().numpy()
-        return found
+        logits: NDArray[np.float32] = self.trained.logits(images).numpy()
+        return logits
 
     def logits_of_files(
-        self, paths: Sequence[str], *, batch_size: int | None = None, num_workers: int | None = None, first: int = 0
+        self, paths: Sequence[str], *, batch_size: int | None = None, num_workers: int | None = None
     ) -> Generator[tuple[NDArray[np.float32], dict[int, str]]]:
-        """Ask the network about files, which other processes decode meanwhile.
+        """Predict files, which other processes decode meanwhile.
 
         Args:
             paths: The files.
             batch_size: By default that of the run.
             num_workers: Processes that decode; by default one for each core.
-            first: Where in `paths` to begin, a multiple of `batch_size`, so that batches stay what they are.
 
         Returns:
-            For each batch, logits float32 `[B, K]`, not a number where there is no image, and the reason for each row
-            of these.
+            For each batch, logits float32 `[B, K]`, and the reason for each row that has no image; its logits are not a
+            number.
 
         Raises:
             WorkerError: While iterating, if a process that decodes has died.
         """
-        self.refuse_files_of_other_channels()
+        self.check_files_have_its_channels()
         batch_size = batch_size or self.batch_size
-        files = ImageFiles(Path(), np.array([os.fsencode(path) for path in paths], np.bytes_), self.shape, self.resize)
+        names = np.array([os.fsencode(path) for path in paths], np.bytes_)
+        files = ImageFiles(Path(), names, self.shape, self.trained.resize)
         workers = available_cores() if num_workers is None else num_workers
         # Each batch is decoded by all workers, so that the first is there soonest and a small one is shared too.
-        share = max(FEWEST_DECODED, -(-min(batch_size, len(paths) - first) // max(1, workers)))
-        chunks = [
-            range(start, min(start + share, stop))
-            for begin in range(first, len(paths), batch_size)
-            for stop in [min(begin + batch_size, len(paths))]
-            for start in range(begin, stop, share)
-        ]
-        loader = TimedLoader(
-            TryDecode(files),
-            batch_size=None,
-            sampler=chunks,
-            num_workers=0 if len(chunks) == 1 else min(workers, len(chunks)),
-            pin_memory=self.classifier.device.type == "cuda",
+        share = max(FEWEST_DECODED, -(-min(batch_size, len(paths)) // max(1, workers)))
+        batches = [range(start, min(start + batch_size, len(paths))) for start in range(0, len(paths), batch_size)]
+        chunks = [batch[start : start + share] for batch in batches for start in range(0, len(batch), share)]
+        loader = iter(
+            TimedLoader(
+                TryDecode(files),
+                batch_size=None,
+                sampler=chunks,
+                num_workers=0 if len(chunks) == 1 else min(workers, len(chunks)),
+                pin_memory=self.trained.device.type == "cuda",
+            )
         )
-        parts: list[Tensor] = []
-        errors: dict[int, str] = {}
-        filled, done = 0, first
-        with self.autocast_context():
-            for images, reasons in loader:
-                parts.append(images)
-                errors |= {filled + row: reason for row, reason in reasons.items()}
-                filled += len(images)
-                if filled < min(batch_size, len(paths) - done):
-                    continue
-                yield self._logits_of_whole(torch.cat(parts) if len(parts) > 1 else parts[0], errors), errors
-                done += filled
-                parts, errors, filled = [], {}, 0
-
-    def _logits_of_whole(self, images: Tensor, errors: Collection[int]) -> NDArray[np.float32]:
-        """Logits float32 `[B, K]` of images uint8 `[B, C, H, W]`, not a number in the rows that have errors."""
-        logits = np.full((len(images), len(self.class_names)), np.nan, np.float32)
-        if whole := [row for row in range(len(images)) if row not in errors]:
-            logits[whole] = self.logits(images[whole] if errors else images)
-        return logits
+        with self.trained.autocast_context():
+            for batch in batches:
+                parts: list[Tensor] = []
+                errors: dict[int, str] = {}
+                for start in range(0, len(batch), share):
+                    images, reasons = next(loader)
+                    parts.append(images)
+                    errors |= {start + row: reason for row, reason in reasons.items()}
+                logits = np.full((len(batch), len(self.class_names)), np.nan, np.float32)
+                if rows := [row for row in range(len(batch)) if row not in errors]:
+                    images = torch.cat(parts) if len(parts) > 1 else parts[0]
+                    logits[rows] = self.logits(images[rows] if errors else images)
+                yield logits, errors

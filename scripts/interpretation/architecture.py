@@ -1,4 +1,4 @@
-"""The layers of a network: what they give, what they have learnt, and what they compute."""
+"""The layers of a network: output shapes, parameters and multiply-adds."""
 
 from dataclasses import dataclass
 
@@ -15,21 +15,13 @@ from scripts.inference.layers import layer_outputs
 
 @dataclass(frozen=True)
 class Layer:
-    """A submodule that computes or has learnt something itself, apart from those within it.
-
-    Args:
-        name: Its name in the network.
-        kind: Its class.
-        shape: Of what it gives for an image, without the batch; None if that is not one tensor.
-        parameters: Numbers that it has learnt or could learn.
-        multiply_adds: Of its matrix products and convolutions, for an image; additions alone are not counted.
-    """
+    """A submodule with parameters or multiply-adds of its own, or without submodules."""
 
     name: str
-    kind: str
-    shape: tuple[int, ...] | None
+    kind: str  # its class
+    shape: tuple[int, ...] | None  # of its output for an image; None if that is not one tensor
     parameters: int
-    multiply_adds: int
+    multiply_adds: int  # of its matrix products and convolutions, for an image
 
 
 def layers_of(network: nn.Module, image_shape: tuple[int, int, int]) -> list[Layer]:
@@ -64,7 +56,7 @@ def layers_of(network: nn.Module, image_shape: tuple[int, int, int]) -> list[Lay
 
 
 def layer_table(layers: list[Layer]) -> Table:
-    """Lay the layers out for the terminal, with their sums."""
+    """A table of the layers for the terminal, with their sums."""
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("layer", overflow="fold")
     table.add_column("kind")

@@ -1,4 +1,4 @@
-"""Pictures of what a layer gives, and of where in an image a network looks.
+"""Pictures of the outputs of a layer, and of where in an image a network looks.
 
 Shapes: a layer's maps are `[c, h, w]`, an image is `[3, H, W]`.
 """
@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from callbacks.tensorboard.filters import COLUMNS, coloured
+from callbacks.tensorboard.filters_picture import COLUMNS, coloured
 from callbacks.tensorboard.image_grid import image_grid, picture
 from scripts.report.figure import new_figure, picture_of
 
@@ -17,7 +17,7 @@ MOST_BARS = 64  # numbers of a vector up to which each is a bar; more are a line
 
 
 def activations_picture(output: Tensor, most: int) -> Image.Image:
-    """Draw what a layer gives for an image."""
+    """Draw the output of a layer for an image."""
     output = output.float().cpu()
     if output.ndim == 3:
         maps = output[:most]
@@ -45,17 +45,7 @@ def activations_picture(output: Tensor, most: int) -> Image.Image:
 def attribution_picture(
     image: Tensor, maps: Sequence[tuple[str, Tensor]], title: str, *, signed: bool = False
 ) -> Image.Image:
-    """Draw an image beside maps of what in it mattered.
-
-    Args:
-        image: uint8 `[3, H, W]`.
-        maps: A title and numbers float `[H, W]`; in [0, 1], unless signed.
-        title: Above all.
-        signed: Whether the scale is the same on both sides of 0.
-
-    Returns:
-        RGB.
-    """
+    """Draw an image uint8 `[3, H, W]` beside maps float `[H, W]` with their titles, in [0, 1] unless signed."""
     figure = new_figure()
     figure.set_figheight(4)
     first, *others = figure.subplots(1, 1 + len(maps), squeeze=False)[0]

@@ -1,7 +1,9 @@
 """The folder of a run before training begins."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from shutil import rmtree
+from typing import Any
 
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
@@ -50,7 +52,7 @@ class RunPlace:
             size = checkpoint.stat().st_size if checkpoint else 0
             # Before anything is changed, and with room to put the records back.
             check_space(checkpoints, size + sum(map(len, self._records.values())))
-            reached = read_checkpoint(checkpoint) if checkpoint else {}
+            reached: Mapping[str, Any] = read_checkpoint(checkpoint) if checkpoint else {}
             self.step = reached.get("global_step", 0)
             cut_curves(self.folder, reached.get("curves", {}))
             print(f"going on in {self.folder} after step {self.step:,}")

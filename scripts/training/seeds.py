@@ -21,12 +21,12 @@ from typing import Any
 from rich import get_console
 from rich.table import Table
 
-from callbacks.run.interruption import Stopped, heeded
 from callbacks.run.migration import migrate_config
 from callbacks.run.restarts import read_origin
 from callbacks.run.run_folder import CONFIG, is_tested, order_of_start, read_results, wait_until_left
 from core.names import escape_name
 from core.plain_data import parse_yaml
+from core.stopping import Stopped, heeded
 from core.user_error import UserError
 from datamodules.loading.loader import way_of_death
 from scripts.command.configuration import Config

@@ -20,19 +20,22 @@ from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.trainer import Trainer
 
 from callbacks.curves import Curves
-from callbacks.run.interruption import Interruption, Stopped
+from callbacks.run.interruption import Interruption
 from callbacks.run.peers import let_come_together
 from callbacks.run.run_folder import CHECKPOINTS, CONFIG, current_job
 from callbacks.run.run_record import RunRecord
 from core.durable_file import NO_SPACE
 from core.names import some_of
+from core.stopping import Stopped
 from core.user_error import UserError
 from datamodules.base import ImageDataModule
 from models.classifier import Classifier
-from models.serialization.checkpoint import DurableCheckpointIO, is_weights_only, read_checkpoint
+from models.serialization.checkpoint import is_weights_only, read_checkpoint
+from models.serialization.checkpoint_io import DurableCheckpointIO
 from models.serialization.class_path import Scope, check_classes
 from models.training.precision import choose_precision
-from scripts.command.configuration import CONFIGS, FAULTS, Parser, fill_modes, one_sentence, read_layers
+from scripts.command.boundary import FAULTS
+from scripts.command.configuration import CONFIGS, Parser, fill_modes, one_sentence, read_layers
 from scripts.training.other_run import OtherRun
 from scripts.training.run_place import RunPlace
 from scripts.training.summary import print_changes, print_figures, print_places, print_results

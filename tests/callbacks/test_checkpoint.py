@@ -14,7 +14,8 @@ from callbacks.checkpoint import _basis_of
 from core.durable_file import publish
 from datamodules.digits import Digits
 from models.classifier import Classifier
-from models.serialization.checkpoint import DurableCheckpointIO, read_checkpoint
+from models.serialization.checkpoint import read_checkpoint
+from models.serialization.checkpoint_io import DurableCheckpointIO
 from tests.callbacks.test_curves import rows
 from tests.callbacks.test_weight_average import figures
 from tests.conftest import Run

@@ -18,7 +18,7 @@ from datamodules.packing.pack import Source
 from models.classifier import Classifier
 from models.mlp import MLP
 from scripts.inference.predictions import predict_split
-from tests.conftest import Run, quiet_trainer
+from tests.conftest import Run, quiet_trainer, trained_network
 from tests.faults.noise import Noise, NoisyConvNet
 
 
@@ -310,7 +310,7 @@ def test_a_network_that_draws_in_evaluation_draws_the_same_each_time(data_root: 
     first, again = (torch.cat(trainer.predict(model, data)) for _ in range(2))  # type: ignore[arg-type]
     assert torch.equal(first, again)
     data.trainer = None
-    assert np.array_equal(predict_split(model, data, "test").logits, first.numpy())
+    assert np.array_equal(predict_split(trained_network(model, data), data, "test").logits, first.numpy())
 
 
 @pytest.mark.parametrize(

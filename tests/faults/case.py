@@ -21,7 +21,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from callbacks.run.interruption import EXIT_STATUS
+from core.stopping import EXIT_STATUS
 from datamodules.digits import Digits
 from models.serialization.checkpoint import read_checkpoint
 from tests.discovery import ROOT

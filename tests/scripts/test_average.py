@@ -11,9 +11,9 @@ from torch.optim.swa_utils import AveragedModel, update_bn
 from datamodules.digits import Digits
 from models.classifier import Classifier
 from models.serialization.checkpoint import read_checkpoint
-from scripts.average import average, average_states, main, put_in
+from scripts.average import average, average_states, load_average, main
 from scripts.inference.predictions import predict_split
-from scripts.inference.trained import load_trained
+from scripts.inference.trained_network import TrainedNetwork
 from scripts.train import main as train_main
 from scripts.uncertainty.calibration import cross_entropy
 from tests.conftest import Done, Run
@@ -37,7 +37,7 @@ def epochs(train: Callable[..., Run], tmp_path: Path) -> list[Path]:
 
 
 def logits(checkpoint: Path, digits: Digits) -> np.ndarray[Any, Any]:
-    return predict_split(load_trained(checkpoint), digits, "test").logits
+    return predict_split(TrainedNetwork(checkpoint), digits, "test").logits
 
 
 def test_is_the_mean_with_torchs_statistics_and_loads_everywhere(
@@ -52,7 +52,7 @@ def test_is_the_mean_with_torchs_statistics_and_loads_everywhere(
     rows = {" ".join(row[:-4]): row[-4:] for row in cells}
     assert rows[""] == FIGURES
     for name, each in zip(("1", "2", "average of 1, 2"), (*epochs, file), strict=True):
-        found = predict_split(load_trained(each), digits, "test")
+        found = predict_split(TrainedNetwork(each), digits, "test")
         accuracy, loss = (found.classes == found.labels).mean(), cross_entropy(found.logits, found.labels)
         assert rows[name][2:] == [f"{accuracy:.4f}", f"{loss:.4f}"]
 
@@ -179,12 +179,11 @@ def test_a_full_disk_leaves_what_was_there(
 def test_frozen_statistics_are_left_as_they_are(train: Callable[..., Run], digits: Digits) -> None:
     files = [train(*TINY, "--model.freeze=[stages]", f"--trainer.max_epochs={number}").last for number in (1, 2)]
     states = [read_checkpoint(file)["state_dict"] for file in files]
-    classifier = load_trained(files[0])
-    put_in(classifier, files[0], states, digits)
-    for name, value in classifier.state_dict().items():
+    averaged = load_average(TrainedNetwork(files[0]), states, digits)
+    for name, value in averaged.items():
         if name.startswith("network.stages.") and value.is_floating_point():
             assert torch.equal(value, states[0][name]), name
-    assert not torch.equal(classifier.network.get_parameter("head.1.weight"), states[0]["network.head.1.weight"])
+    assert not torch.equal(averaged["network.head.1.weight"], states[0]["network.head.1.weight"])
 
 
 def test_what_is_no_number_to_average_is_that_of_the_first() -> None:

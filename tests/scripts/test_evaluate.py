@@ -73,7 +73,8 @@ def test_too_many_classes_are_not_drawn_or_listed(
     train: Callable[..., Run], evaluate: Callable[..., Done], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = train("--trainer.max_epochs=1")
-    monkeypatch.setattr("scripts.evaluate.MOST_CLASSES", 9)
+    monkeypatch.setattr("scripts.evaluation.evaluation.MOST_CLASSES", 9)
+    monkeypatch.setattr("scripts.evaluation.evaluation_page.MOST_CLASSES", 9)
     assert evaluate(run.folder)[0] == 0
     text, found = (run.folder / "evaluation" / "evaluation.html").read_text(), figures(run.folder / "evaluation")
     assert "<h2>Confusion matrix</h2>" not in text
@@ -193,7 +194,7 @@ def test_two_hundred_classes(
     page = tmp_path / "out" / "evaluation.html"
     assert page.stat().st_size < 1_000_000
     with (tmp_path / "out" / "predictions.csv").open(newline="") as opened_:
-        assert len(next(csv.reader(opened_))) == 4 + 10
+        assert len(next(csv.reader(opened_))) == 5 + 10
 
 
 def test_another_split_and_data_changed(train: Callable[..., Run], evaluate: Callable[..., Done]) -> None:

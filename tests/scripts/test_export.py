@@ -13,12 +13,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from datamodules.digits import Digits
-from models.classifier import Classifier
 from models.serialization.checkpoint import read_checkpoint
 from scripts.export import main, photographs
 from scripts.inference.export_formats import FORMATS, Format, facts_of
 from scripts.inference.image_classifier import load_classifier
 from scripts.inference.predictions import predict_split
+from scripts.inference.trained_network import TrainedNetwork
 from tests.conftest import Done, Run
 from tests.odd_images import write_odd_images
 
@@ -51,8 +51,8 @@ def logits(file: Path, images: Tensor) -> Tensor:
 
 def compared(checkpoint: Path, file: Path, digits: Digits) -> float:
     """The largest difference of two probabilities over all test images."""
-    classifier = Classifier.load_from_checkpoint(checkpoint, compile=False).eval()
-    expected = torch.from_numpy(predict_split(classifier, digits, "test").logits)
+    trained = TrainedNetwork(checkpoint).in_float32()
+    expected = torch.from_numpy(predict_split(trained, digits, "test").logits)
     images = digits.pack[digits.splits["test"]][0]  # type: ignore[index]
     return float((logits(file, images).softmax(1) - expected.softmax(1)).abs().max())
 

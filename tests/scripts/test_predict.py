@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from models.serialization.checkpoint import VERSION
+from models.serialization.checkpoint import FORMAT_VERSION, VERSION
 from scripts.predict import main
 from scripts.train import main as train_main
 from tests.conftest import Done
@@ -64,6 +64,11 @@ def predict(script: Callable[..., Callable[..., Done]]) -> Callable[..., Done]:
     return script(main)
 
 
+def part(file: Path) -> Path:
+    """Where its rows are until it is whole."""
+    return file.with_name(f"{file.name}.part")
+
+
 def rows_of(file: Path) -> list[dict[str, str]]:
     with file.open(newline="") as opened:
         return list(csv.DictReader(opened))
@@ -90,8 +95,8 @@ def test_a_folder_gets_the_probabilities_of_the_evaluation(
     found = rows_of(file)
     assert len(found) == len(expected) == 80
     for row, other in zip(found, expected, strict=True):
-        assert row.pop("path") == str(photos / other.pop("image"))
-        assert row.pop("error") == ""
+        assert row.pop("path") == str(photos / other.pop("path"))
+        assert row["error"] == ""
         del other["label"]
         assert row == other
 
@@ -215,16 +220,18 @@ def test_a_prediction_that_stopped_anywhere_goes_on_to_the_same_file(
     whole, file = tmp_path / f"whole.{ending}", tmp_path / f"out.{ending}"
     wanted = (checkpoint, photos, "--logits", "--output")
     assert predict(*wanted, whole)[0] == 0
-    rows = tmp_path / "rows.jsonl" if ending == "parquet" else whole
-    if ending == "parquet":
-        assert predict(*wanted, rows)[0] == 0
-    content = rows.read_bytes()
-    begun = tmp_path / "out.parquet.part" if ending == "parquet" else file
+    begun = part(file)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("scripts.inference.prediction_output.PredictionFile.finish", lambda output: None)
+        assert predict(*wanted, file)[0] == 0
+    content = begun.read_bytes()
     for share in (0.0, 0.001, 0.1, 0.5, 0.777, 1.0):
         begun.write_bytes(content[: int(share * len(content))])
         assert predict(*wanted, file)[0] == 2
-        assert predict(*wanted, file, "--resume") == (0, f"predictions  {file}\n", "")
-        assert file.read_bytes() == whole.read_bytes()
+        for _ in range(2):
+            assert predict(*wanted, file, "--resume") == (0, f"predictions  {file}\n", "")
+            assert file.read_bytes() == whole.read_bytes()
+            assert not begun.exists()
         file.unlink()
 
 
@@ -237,13 +244,13 @@ def test_is_gone_on_with_after_a_kill(
     wanted = (str(checkpoint), "--list", str(paths), "--output")
     command = [sys.executable, str(ROOT / "scripts" / "predict.py"), *wanted, str(file)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    while not file.exists() or file.stat().st_size < 5_000:
+    while not part(file).exists() or part(file).stat().st_size < 5_000:
         assert process.poll() is None, "the prediction was over before it could be killed"
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    rows = file.read_bytes().count(b"\n")
-    assert 1 < rows < 3200
+    assert 1 < part(file).read_bytes().count(b"\n") < 3200
+    assert not file.exists()
     assert predict(*wanted, file, "--resume")[0] == 0
     assert predict(*wanted, whole)[0] == 0
     assert file.read_bytes() == whole.read_bytes()
@@ -253,9 +260,12 @@ def test_is_not_gone_on_with_by_another_network_or_for_other_images(
     photos: Path, checkpoint: Path, predict: Callable[..., Done], tmp_path: Path
 ) -> None:
     file = tmp_path / "out.csv"
-    assert predict(checkpoint, photos / "test", "--output", file)[0] == 0
-    content = file.read_bytes()
-    begun = content[: len(content) // 2]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("scripts.inference.prediction_output.PredictionFile.finish", lambda output: None)
+        assert predict(checkpoint, photos / "test", "--output", file)[0] == 0
+    begun = part(file).read_bytes()
+    assert predict(checkpoint, photos / "test", "--output", file, "--resume")[0] == 0
+    finished = file.read_bytes()
     other = torch.load(checkpoint, weights_only=True)
     other["state_dict"] = {
         name: -value if name.startswith("network") and value.is_floating_point() and "running" not in name else value
@@ -268,13 +278,15 @@ def test_is_not_gone_on_with_by_another_network_or_for_other_images(
         (checkpoint, photos / "test", "--top=1"),
         (checkpoint, photos / "test" / "low"),
     ):
-        file.write_bytes(begun)
-        status, _, error = predict(*args, "--output", file, "--resume")
-        assert status == 2
-        assert "cannot be gone on with" in error
-        assert "command would have written" in error
-        assert error.count("\n") == 1
-        assert file.read_bytes() == begun
+        for there, content in ((part(file), begun), (file, finished)):
+            part(file).unlink(missing_ok=True)
+            there.write_bytes(content)
+            status, _, error = predict(*args, "--output", file, "--resume")
+            assert status == 2
+            assert "cannot be gone on with" in error
+            assert "command would have written" in error
+            assert error.count("\n") == 1
+            assert there.read_bytes() == content
 
 
 def test_on_a_full_disk_what_was_written_is_whole(
@@ -284,16 +296,16 @@ def test_on_a_full_disk_what_was_written_is_whole(
     wanted = (checkpoint, photos, "--num_workers=0", "--output")
     assert predict(*wanted, whole)[0] == 0
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, limits[1]))
     try:
         status, _, error = predict(*wanted, file)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert status == 1
-    assert error.startswith(f"error: {file} could not be written (File too large); the rows in it are whole")
+    assert error.startswith(f"error: {part(file)} could not be written (File too large); the rows in it are whole")
     assert error.count("\n") == 1
-    assert whole.read_bytes().startswith(file.read_bytes())
-    assert 1 < len(rows_of(file)) < 160
+    assert not file.exists()
+    assert 1 < part(file).read_bytes().count(b"\n") < 160
     assert predict(*wanted, file, "--resume")[0] == 0
     assert file.read_bytes() == whole.read_bytes()
 
@@ -304,12 +316,13 @@ def test_checkpoints_that_cannot_be_used_are_refused(
     saved = torch.load(checkpoint, weights_only=True)
     torch.save({"model": saved["state_dict"]}, tmp_path / "other.ckpt")
     torch.save(saved | {"hook": print}, tmp_path / "code.ckpt")
-    torch.save(saved | {"versions": saved["versions"] | {"kindling": "999.1"}}, tmp_path / "newer.ckpt")
+    newer = {"format_version": FORMAT_VERSION + 1, "versions": saved["versions"] | {"kindling": "999.1"}}
+    torch.save(saved | newer, tmp_path / "newer.ckpt")
     (tmp_path / "half.ckpt").write_bytes(checkpoint.read_bytes()[: checkpoint.stat().st_size // 2])
     for name, expected in (
         ("other.ckpt", "is no checkpoint of this program"),
         ("code.ckpt", "it holds code or an object (print)"),
-        ("newer.ckpt", f"was written by Kindling 999.1, this is Kindling {VERSION}"),
+        ("newer.ckpt", f"was written by Kindling 999.1 in format {FORMAT_VERSION + 1}, this is Kindling {VERSION}"),
         ("half.ckpt", "it is truncated or damaged"),
         ("none.ckpt", "There is no checkpoint"),
         ("", "is no folder of a run"),

@@ -10,8 +10,8 @@ import torch
 from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, but not listed in its __all__
 
 from callbacks.run import peers
-from callbacks.run.interruption import Stopped, heeding_signals
 from callbacks.run.peers import LOST, PeerError, come_together, open_store, part, signs_of_life
+from core.stopping import Stopped, heeding_signals
 
 
 @pytest.fixture(autouse=True)

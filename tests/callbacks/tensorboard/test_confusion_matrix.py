@@ -12,7 +12,7 @@ from callbacks.tensorboard import confusion_matrix
 from callbacks.tensorboard.confusion_matrix import CELL, COLOURS, ConfusionMatrix, confusion_picture, shade_levels
 from scripts.command.silence import silence_libraries
 from scripts.inference.predictions import predict_split
-from scripts.inference.trained import data_of, load_trained
+from scripts.inference.trained_network import TrainedNetwork
 from tests.callbacks.tensorboard.test_preview import events
 from tests.conftest import Run
 
@@ -24,12 +24,12 @@ def drawn(folder: Path, split: str) -> list[tuple[int, NDArray[np.uint8]]]:
 
 def test_a_run_has_that_of_its_test_and_of_its_best_validation(train: Callable[..., Run]) -> None:
     run = train("--trainer.max_epochs=3", "--data.batch_size=50")
-    classifier = load_trained(run.best)
-    data = data_of(run.best, classifier, [])
+    trained = TrainedNetwork(run.best)
+    data = trained.data()
     for split in ("val", "test"):
         ((step, pixels),) = drawn(run.folder, split)
         assert step == 3 * 26
-        expected = predict_split(classifier, data, split).confusion
+        expected = predict_split(trained, data, split).confusion
         assert np.array_equal(pixels, np.asarray(confusion_picture(expected, list("0123456789")))), split
 
 
@@ -81,9 +81,9 @@ def test_over_two_processes_every_image_is_counted_once(train_in_two_processes: 
     silence_libraries()  # the training, which does so, is in other processes
     # 359 test images, so that the last batch of one process has an image more.
     run = train_in_two_processes("--trainer.max_epochs=1", "--data.batch_size=50", "--trainer.precision=32-true")
-    classifier = load_trained(run.best)
-    data = data_of(run.best, classifier, [])
-    found = predict_split(classifier, data, "test")
+    trained = TrainedNetwork(run.best)
+    data = trained.data()
+    found = predict_split(trained, data, "test")
     ((_, pixels),) = drawn(run.folder, "test")
     assert np.array_equal(pixels, np.asarray(confusion_picture(found.confusion, list("0123456789"))))
     wrong = min(32, int((found.classes != found.labels).sum()))

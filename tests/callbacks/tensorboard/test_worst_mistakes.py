@@ -8,7 +8,7 @@ from PIL import Image
 
 from callbacks.tensorboard.worst_mistakes import WorstMistakes, captions, mistakes, worst
 from scripts.inference.predictions import predict_split
-from scripts.inference.trained import data_of, load_trained
+from scripts.inference.trained_network import TrainedNetwork
 from tests.callbacks.tensorboard.test_preview import events
 from tests.conftest import Run
 
@@ -30,8 +30,8 @@ def test_a_run_shows_the_most_certain_mistakes_of_its_test(
     assert event.step == 4
     assert Image.open(io.BytesIO(event.encoded_image_string)).size == (8 * 104 + 8, 2 * (96 + 2 * 15 + 8) + 8)
 
-    classifier = load_trained(run.best)
-    found = predict_split(classifier, data_of(run.best, classifier, []), "test")
+    trained = TrainedNetwork(run.best)
+    found = predict_split(trained, trained.data(), "test")
     best = found.probabilities.max(axis=1)
     wrong = sorted(
         (row for row in range(len(found)) if found.classes[row] != found.labels[row]), key=lambda r: -best[r]

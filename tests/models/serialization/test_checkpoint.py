@@ -2,14 +2,20 @@ import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any, BinaryIO
+from typing import Any
 
 import pytest
 import torch
 
-from core.durable_file import part_of, publish
 from core.user_error import UserError
-from models.serialization.checkpoint import VERSION, DurableCheckpointIO, newest_checkpoint, read_checkpoint
+from models.serialization.checkpoint import (
+    FORMAT_VERSION,
+    VERSION,
+    CheckpointContent,
+    newest_checkpoint,
+    read_checkpoint,
+    write_checkpoint,
+)
 from tests.conftest import Run
 from tests.discovery import ROOT
 
@@ -40,18 +46,24 @@ def test_refuses_code(tmp_path: Path) -> None:
         read_checkpoint(tmp_path / "code.ckpt")
 
 
-@pytest.mark.parametrize("version", ["999.0", "999.0.dev1+local", "the next"])
-def test_refuses_what_a_newer_version_has_written_and_names_both(tmp_path: Path, version: str) -> None:
-    torch.save(WHOLE | {"versions": {"kindling": version}}, tmp_path / "newer.ckpt")
+@pytest.mark.parametrize("version", [FORMAT_VERSION + 1, "2", None])
+def test_refuses_a_newer_format_and_names_the_version_that_wrote_it(tmp_path: Path, version: object) -> None:
+    torch.save(WHOLE | {"format_version": version, "versions": {"kindling": "999.0"}}, tmp_path / "newer.ckpt")
     with pytest.raises(UserError) as refusal:
         read_checkpoint(tmp_path / "newer.ckpt")
-    assert f"newer.ckpt was written by Kindling {version}, this is Kindling {VERSION};" in str(refusal.value)
+    assert f"was written by Kindling 999.0 in format {version}, this is Kindling {VERSION}," in str(refusal.value)
 
 
-@pytest.mark.parametrize("versions", [{"kindling": VERSION}, {"kindling": "0.0.1"}, {"torch": "999"}, None])
-def test_reads_what_this_and_older_versions_have_written(tmp_path: Path, versions: dict[str, str] | None) -> None:
-    torch.save(WHOLE | {"versions": versions}, tmp_path / "older.ckpt")
+@pytest.mark.parametrize("more", [{}, {"format_version": 1}, {"versions": {"kindling": VERSION}}, {"versions": None}])
+def test_reads_this_and_older_formats(tmp_path: Path, more: dict[str, Any]) -> None:
+    torch.save(WHOLE | more, tmp_path / "older.ckpt")
     assert read_checkpoint(tmp_path / "older.ckpt")["class_names"] == ["a", "b"]
+
+
+def test_a_run_writes_the_parts_of_the_schema(train: Callable[..., Run]) -> None:
+    written = train("--trainer.max_epochs=1").checkpoint
+    assert written["format_version"] == FORMAT_VERSION
+    assert CheckpointContent.__annotations__.keys() - written.keys() == {"counts", "averaged"}
 
 
 def test_the_package_has_the_version_that_checkpoints_carry() -> None:
@@ -67,59 +79,8 @@ def test_refuses_another_programs_file(tmp_path: Path, other: object) -> None:
         read_checkpoint(tmp_path / "other.ckpt")
 
 
-def test_is_written_beside_its_target_and_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[list[str]] = []
-    replace = Path.replace
-
-    def spy(self: Path, target: Path) -> Path:
-        seen.append(sorted(file.name[:10] for file in tmp_path.iterdir()))
-        assert read_checkpoint(self)["class_names"] == ["a", "b"]
-        return replace(self, target)
-
-    monkeypatch.setattr(Path, "replace", spy)
-    DurableCheckpointIO().save_checkpoint(WHOLE, tmp_path / "last.ckpt")
-    assert seen == [[".last.ckpt"]]
-    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
-
-
-def test_a_writer_that_fails_leaves_the_file_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    DurableCheckpointIO().save_checkpoint(WHOLE, tmp_path / "last.ckpt")
-
-    def full(_: object, file: BinaryIO) -> None:
-        file.write(b"half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(OSError, match="No space left"):
-        DurableCheckpointIO().save_checkpoint({}, tmp_path / "last.ckpt")
-    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
-    assert read_checkpoint(tmp_path / "last.ckpt")["class_names"] == ["a", "b"]
-
-
-def test_what_is_to_be_published_later_is_only_written(tmp_path: Path) -> None:
-    part = part_of(tmp_path / "last.ckpt")
-    DurableCheckpointIO().save_checkpoint(WHOLE, part)
-    assert [file.name for file in tmp_path.iterdir()] == [part.name]
-    publish(part, tmp_path / "last.ckpt")
-    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
-    assert read_checkpoint(tmp_path / "last.ckpt")["class_names"] == ["a", "b"]
-
-
-def test_the_command_line_writes_so(train: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
-    written: list[Path] = []
-    save = DurableCheckpointIO.save_checkpoint
-
-    def spy(self: DurableCheckpointIO, checkpoint: dict[str, Any], path: str | Path, **rest: Any) -> None:
-        written.append(Path(path))
-        save(self, checkpoint, path, **rest)
-
-    monkeypatch.setattr(DurableCheckpointIO, "save_checkpoint", spy)
-    run = train("--trainer.max_epochs=2")
-    assert written == [part_of(run.last)] * 2
-
-
 def test_a_changed_bit_is_noticed_wherever_it_matters(tmp_path: Path) -> None:
-    DurableCheckpointIO().save_checkpoint(WHOLE | {"global_step": 3}, tmp_path / "whole.ckpt")
+    write_checkpoint(WHOLE | {"global_step": 3}, tmp_path / "whole.ckpt")
     whole = (tmp_path / "whole.ckpt").read_bytes()
     read_checkpoint(tmp_path / "whole.ckpt")
     noticed = 0
@@ -139,8 +100,8 @@ def test_a_changed_bit_is_noticed_wherever_it_matters(tmp_path: Path) -> None:
 def test_the_newest_is_the_furthest_that_is_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, step in (("best", 3), ("last", 7), ("timed", 5)):
         whole = WHOLE | {"global_step": step, "optimizer_states": []}
-        DurableCheckpointIO().save_checkpoint(whole, tmp_path / f"{name}.ckpt")
-    DurableCheckpointIO().save_checkpoint(WHOLE | {"global_step": 9}, tmp_path / "weights.ckpt")
+        write_checkpoint(whole, tmp_path / f"{name}.ckpt")
+    write_checkpoint(WHOLE | {"global_step": 9}, tmp_path / "weights.ckpt")
     assert newest_checkpoint(tmp_path) == tmp_path / "last.ckpt"
     assert capsys.readouterr().out == ""
     damaged = bytearray((tmp_path / "last.ckpt").read_bytes())

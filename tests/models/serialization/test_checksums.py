@@ -9,7 +9,7 @@ import torch
 import models.serialization.checksums
 from core.user_error import UserError
 from models.serialization.checkpoint import newest_checkpoint, read_checkpoint
-from models.serialization.checksums import damaged_part
+from models.serialization.checksums import content_digest, damaged_part
 from models.serialization.pretrained import read_weights
 
 STATE = {"weight": torch.zeros(1000)}
@@ -95,3 +95,13 @@ def test_an_archive_larger_than_its_file_is_refused_before_it_is_read(
         read_checkpoint(tmp_path / "a.ckpt")
     with pytest.raises(ValueError, match="cannot be read"):
         read_weights(tmp_path / "a.ckpt")
+
+
+def test_a_digest_is_of_the_content_and_not_of_its_place_or_time(tmp_path: Path) -> None:
+    torch.save(STATE, tmp_path / "a.pth")
+    (tmp_path / "b.pth").write_bytes((tmp_path / "a.pth").read_bytes())
+    torch.save({"weight": torch.ones(1000)}, tmp_path / "c.pth")
+    torch.save(STATE, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    digests = [content_digest(tmp_path / f"{name}.pth") for name in ("a", "b", "c", "old")]
+    assert digests[0] == digests[1]
+    assert len(set(digests)) == 3

@@ -1,16 +1,13 @@
-import io
-import sys
 from collections.abc import Callable
 from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
 
 from core.user_error import UserError
-from scripts.command.configuration import merge, mistakes_in_one_sentence, one_sentence, read_config, switch_classes
+from scripts.command.configuration import merge, one_sentence, read_config, switch_classes
 from scripts.training.seeds_plan import ConfigReader
 
 ADAM = {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.1, "weight_decay": 0.5}}
@@ -93,28 +90,6 @@ def test_a_parsers_message_becomes_one_line() -> None:
     assert one_sentence(message) == "Parser key \"data\": Option 'x' is not accepted."
 
 
-@pytest.mark.parametrize(
-    ("error", "words"),
-    [
-        (torch.OutOfMemoryError("CUDA out of memory."), "The GPU's memory is full: use a smaller --data.batch_size"),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "Memory is full: use a smaller --data.batch_size"),
-        (MemoryError(), "Memory is full: use a smaller --data.batch_size"),
-    ],
-)
-def test_full_memory_ends_with_what_to_do(capsys: pytest.CaptureFixture[str], error: Exception, words: str) -> None:
-    with pytest.raises(SystemExit) as left, mistakes_in_one_sentence():
-        raise error
-    assert left.value.code == 1
-    said = capsys.readouterr().err
-    assert said.startswith(f"error: {words}")
-    assert said.count("\n") == 1
-
-
-def test_what_else_goes_wrong_is_not_taken_for_it() -> None:
-    with pytest.raises(RuntimeError, match="the third row"), mistakes_in_one_sentence():
-        raise RuntimeError("the third row is missing")
-
-
 PLATEAU = "--model.scheduler=lightning.pytorch.cli.ReduceLROnPlateau"
 LAID = {"monitor": "val/loss", "mode": "min"}
 SAVER = "lightning.pytorch.callbacks.ModelCheckpoint"
@@ -160,12 +135,3 @@ def test_a_metric_of_unknown_direction_needs_a_mode(refused: Callable[..., str],
     error = refused("fit", PLATEAU, "--model.scheduler.monitor=val/loss", f"--{key}.monitor=val/score")
     assert f"{key}.monitor is val/score, whose name does not say whether lower or higher is better" in error
     assert f"give {key}.mode min or max" in error
-
-
-def test_what_a_terminal_cannot_show_is_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
-    terminal = io.TextIOWrapper(io.BytesIO(), "ascii")
-    monkeypatch.setattr(sys, "stdout", terminal)
-    with mistakes_in_one_sentence():
-        print("runs/caf\udce9/Käse")
-    terminal.flush()
-    assert terminal.buffer.getvalue() == b"runs/caf\\xe9/K\\xe4se\n"

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from markupsafe import Markup
 
-from scripts.evaluation.evaluation_page import ShownImage, class_rows, confusion_matrix, reliability_diagram
+from scripts.evaluation.evaluation_page import class_rows, confusion_matrix, reliability_diagram
+from scripts.evaluation.evaluation_pictures import ShownImage
 from scripts.uncertainty.calibration import BINS, reliability
 from scripts.uncertainty.intervals import class_figures, class_intervals
 from tests.scripts.report.test_page import filled

@@ -11,6 +11,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from core.user_error import UserError
+from datamodules.batching.normalization import Normalize
 from datamodules.batching.transform import BatchTransform
 from datamodules.digits import Digits
 from models.classifier import Classifier
@@ -19,6 +21,7 @@ from models.mlp import MLP
 from models.training.batch_norm import compute_statistics, trained_batch_norms
 from models.training.test_time_augmentation import Views
 from scripts.inference.export_formats import FORMATS, ExportedModel, ExportError, facts_of
+from tests.conftest import trained_network
 from tests.discovery import networks
 from tests.faults.noise import NoisyConvNet
 
@@ -47,8 +50,14 @@ def classifier_of(network: nn.Module, digits: Digits, num_classes: int = 10, **a
     return classifier
 
 
+def model_of(classifier: Classifier) -> ExportedModel:
+    facts = classifier.preprocessing
+    normalize = Normalize(facts["mean"], facts["std"])
+    return ExportedModel(classifier.network, normalize, classifier.test_time_augmentation)
+
+
 def exported(classifier: Classifier, name: str, images: Tensor, folder: Path) -> Callable[[Tensor], Tensor]:
-    model, file = ExportedModel(classifier), folder / f"model{FORMATS[name].suffix}"
+    model, file = model_of(classifier), folder / f"model{FORMATS[name].suffix}"
     FORMATS[name].write(model, images[:2], file, {"class_names": '["a"]'})
     return FORMATS[name].open(file, model)
 
@@ -114,10 +123,11 @@ def test_views_are_averaged_as_the_checkpoint_does(name: str, views: Views, digi
 
 def test_facts_are_in_every_format(digits: Digits, tmp_path: Path) -> None:
     classifier = classifier_of(MLP(64, 10), digits)
-    classifier.class_names = ["Käse", "a\x1b[2J", *"cdefghij"]
-    saved = {"hyper_parameters": {"network": {"class_path": "models.mlp.MLP", "init_args": {"in_features": 64}}}}
-    facts = facts_of(classifier, saved)
-    model, images = ExportedModel(classifier), scans(digits)
+    trained = trained_network(classifier, digits)
+    trained.class_names = ["Käse", "a\x1b[2J", *"cdefghij"]
+    trained.checkpoint["hyper_parameters"]["network"] = {"class_path": "models.mlp.MLP"}
+    facts = facts_of(trained)
+    model, images = model_of(classifier), scans(digits)
     for name, format_ in FORMATS.items():
         format_.write(model, images[:2], tmp_path / name, facts)
     session = onnxruntime.InferenceSession(tmp_path / "onnx")
@@ -211,10 +221,17 @@ def test_what_is_too_large_for_one_onnx_file_is_refused(
 
 
 def test_what_is_no_tensor_stays_out_of_safetensors(digits: Digits, tmp_path: Path) -> None:
-    model, path = ExportedModel(classifier_of(NoisyConvNet(1, (8, 8), 10), digits)), tmp_path / "model.safetensors"
+    model, path = model_of(classifier_of(NoisyConvNet(1, (8, 8), 10), digits)), tmp_path / "model.safetensors"
     model.network.get_submodule("noise").calls = 3  # type: ignore[assignment]
     FORMATS["safetensors"].write(model, scans(digits), path, {})
     read = FORMATS["safetensors"].open(path, model)
     assert isinstance(read, ExportedModel)
     assert read.network.get_submodule("noise").calls == 3
     assert torch.equal(read.network.get_parameter("stages.0.weight"), model.network.get_parameter("stages.0.weight"))
+
+
+def test_without_the_packages_of_a_format_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scripts.inference.export_formats.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"needs onnx, onnxscript, onnxruntime, .* run pip install -e '\.\[export\]'"):
+        FORMATS["onnx"].check_is_installed()
+    FORMATS["torch_export"].check_is_installed()

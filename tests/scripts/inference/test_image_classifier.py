@@ -12,7 +12,7 @@ from core.user_error import UserError
 from datamodules.decoding.image_file import UnreadableImageError
 from scripts.inference.image_classifier import ImageClassifier, Prediction, load_classifier
 from scripts.inference.predictions import predict_split
-from scripts.inference.trained import autocast_context, data_of, load_trained
+from scripts.inference.trained_network import TrainedNetwork
 from tests.conftest import Run
 
 SCANS = np.rint(load_digits().images * (255 / 16)).astype(np.uint8)
@@ -40,9 +40,8 @@ def test_the_checkpoint_alone_gives_to_the_last_digit_what_an_evaluation_gives(
     photos = write_photos(tmp_path / "photos")
     folder_data = ("--data=datamodules.image_folder.ImageFolder", f"--data.folder={photos}", "--data.image_size=24")
     run = train(*SHORT, *folder_data, "--trainer.precision", precision, "--data.batch_size=7")
-    trained = load_trained(run.best)
-    with autocast_context(trained, run.best):
-        expected = predict_split(trained, data_of(run.best, trained, []), "test")
+    trained = TrainedNetwork(run.best)
+    expected = predict_split(trained, trained.data(), "test")
 
     alone = tmp_path / "alone.ckpt"
     alone.write_bytes(run.best.read_bytes())
@@ -155,10 +154,3 @@ def test_channels_that_no_file_has_come_as_arrays(train: Callable[..., Run], tmp
     assert np.array_equal(of_tensor.logits, found.logits)
     with pytest.raises(UserError, match="takes images of 2 channels, a file has 1 or 3"):
         classifier(tmp_path / "x.png")
-
-
-def test_a_checkpoint_that_does_not_say_what_it_takes_is_refused(train: Callable[..., Run], tmp_path: Path) -> None:
-    checkpoint = torch.load(train(*SHORT).best, weights_only=True)
-    torch.save(checkpoint | {"class_names": [], "preprocessing": {}}, tmp_path / "bare.ckpt")
-    with pytest.raises(UserError, match="does not say what its classes are called"):
-        load_classifier(tmp_path / "bare.ckpt")

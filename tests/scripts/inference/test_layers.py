@@ -6,7 +6,7 @@ from torch import nn
 from core.user_error import UserError
 from models.convnet import ConvNet
 from models.mlp import MLP
-from scripts.inference.layers import find_layer, grad_cam, last_maps, layer_outputs, occlusion, saliency
+from scripts.inference.layers import find_layer, grad_cam, last_maps, layer_outputs
 
 
 def convnet() -> nn.Module:
@@ -85,23 +85,3 @@ def test_grad_cam_of_a_layer_without_maps_is_refused() -> None:
     layer = next(name for name, module in network.named_modules() if isinstance(module, nn.Linear))
     with pytest.raises(UserError, match="not maps; Grad-CAM needs a convolution"):
         grad_cam(network, layer, images(), CLASSES)
-
-
-def test_saliency_is_the_size_of_the_gradient() -> None:
-    linear = nn.Linear(64, 3)
-    network = nn.Sequential(nn.Flatten(), linear).eval()
-    expected = linear.weight[2].detach().abs().view(8, 8)
-    torch.testing.assert_close(saliency(network, images(), CLASSES)[1], expected / expected.max())
-
-
-def test_occlusion_finds_what_speaks_for_a_class() -> None:
-    linear = nn.Linear(64, 2, bias=False)
-    network = nn.Sequential(nn.Flatten(), linear).eval()
-    nn.init.zeros_(linear.weight)
-    linear.weight.data[1, 27] = 1.0
-    picture = torch.zeros(1, 1, 8, 8)
-    picture[0, 0, 3, 3] = 4.0
-    lost = occlusion(network, picture, torch.tensor([1]))
-    assert lost.shape == (1, 8, 8)
-    assert lost.flatten().argmax() == 27
-    assert lost[0, 3, 3] == pytest.approx(torch.tensor([0.0, 4.0]).softmax(0)[1].item() - 0.5)

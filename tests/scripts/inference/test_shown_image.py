@@ -8,29 +8,29 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from core.user_error import UserError
-from scripts.inference.shown_image import as_network_sees, shown_image
-from scripts.inference.trained import data_of, load_trained
+from scripts.inference.shown_image import shown_image
+from scripts.inference.trained_network import TrainedNetwork
 from tests.conftest import Run
 
 
 def test_a_file_and_an_image_of_the_data(train: Callable[..., Run], tmp_path: Path) -> None:
     run = train("--trainer.max_epochs=1")
-    classifier = load_trained(run.best)
+    trained = TrainedNetwork(run.best)
     pixels = np.rint(load_digits().images[17] * (255 / 16)).astype(np.uint8)
     file = tmp_path / "digit.png"
     Image.fromarray(pixels).save(file)
-    from_file = shown_image(str(file), run.best, classifier)
+    from_file = shown_image(str(file), trained)
     assert torch.equal(from_file, torch.from_numpy(pixels)[None, None])
-    assert torch.equal(shown_image("train[17]", run.best, classifier), from_file)
+    assert torch.equal(shown_image("train[17]", trained), from_file)
 
-    data = data_of(run.best, classifier, [])
+    data = trained.data()
     expected, _ = data.transform((from_file, torch.zeros(1)), training=False)
-    assert torch.equal(as_network_sees(from_file, classifier).cpu(), expected)
+    assert torch.equal(trained.normalize(from_file).cpu(), expected)
 
 
 def test_images_that_are_not_there_or_cannot_be_read_are_refused(train: Callable[..., Run], tmp_path: Path) -> None:
     run = train("--trainer.max_epochs=1")
-    classifier = load_trained(run.best)
+    trained = TrainedNetwork(run.best)
     (tmp_path / "empty.png").touch()
     (tmp_path / "text.png").write_text("text")
     for name, expected in (
@@ -42,7 +42,7 @@ def test_images_that_are_not_there_or_cannot_be_read_are_refused(train: Callable
         ("val[0]", "the source has 1,797 in train"),
     ):
         with pytest.raises(UserError, match=expected):
-            shown_image(name, run.best, classifier)
-    classifier.preprocessing["channels"] = 5
+            shown_image(name, trained)
+    trained.preprocessing["channels"] = 5
     with pytest.raises(UserError, match="takes images of 5 channels"):
-        shown_image(str(tmp_path / "text.png"), run.best, classifier)
+        shown_image(str(tmp_path / "text.png"), trained)

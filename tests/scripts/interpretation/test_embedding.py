@@ -6,25 +6,24 @@ import pytest
 import torch
 from torch import nn
 
-from scripts.inference.shown_image import as_network_sees
-from scripts.inference.trained import data_of, load_trained
+from scripts.inference.trained_network import TrainedNetwork
 from scripts.interpretation.embedding import embedding_picture, features_of, last_linear, t_sne, write_projector
 from tests.conftest import Run
 
 
 def test_features_are_what_the_last_layer_gets(train: Callable[..., Run]) -> None:
     run = train("--trainer.max_epochs=1")
-    classifier = load_trained(run.best)
-    data = data_of(run.best, classifier, [])
+    trained = TrainedNetwork(run.best)
+    data = trained.data()
     assert data.pack is not None
     images, _ = data.pack[torch.arange(5)]
-    batch = as_network_sees(images, classifier)
-    layer = last_linear(classifier.network, batch[:1])
+    batch = trained.normalize(images)
+    layer = last_linear(trained.network, batch[:1])
     assert layer is not None
-    features = features_of(classifier, images, layer).to(classifier.device)
+    features = features_of(trained, images, layer).to(trained.device)
     with torch.no_grad():
-        torch.testing.assert_close(classifier.network.get_submodule(layer)(features), classifier.network(batch))
-        assert torch.equal(features_of(classifier, images, None), classifier.network(batch).cpu())
+        torch.testing.assert_close(trained.network.get_submodule(layer)(features), trained.network(batch))
+        assert torch.equal(features_of(trained, images, None), trained.network(batch).cpu())
     assert last_linear(nn.Sequential(nn.Conv2d(1, 3, 8), nn.Flatten()).eval(), batch[:1].cpu()) is None
 
 

@@ -9,7 +9,7 @@ from statistics import mean, stdev
 import pytest
 import torch
 
-from callbacks.run.interruption import Stopped
+from core.stopping import Stopped
 from models.serialization.checkpoint import read_checkpoint
 from scripts.train import main
 from scripts.training import seeds

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from datamodules.digits import Digits
 from datamodules.packing.pack import Source
 from models.classifier import Classifier
-from models.serialization.checkpoint import DurableCheckpointIO, read_checkpoint
+from models.serialization.checkpoint import read_checkpoint
+from models.serialization.checkpoint_io import DurableCheckpointIO
 from scripts.train import main
 from tests.conftest import Run
 from tests.datamodules.test_image_folder import write_scans, write_source

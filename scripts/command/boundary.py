@@ -1,0 +1,97 @@
+"""The edge of every command: errors become one sentence and an exit status, `--trust` names packages."""
+
+import argparse
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import torch
+
+from callbacks.run.peers import LOST
+from core.command_error import CommandError
+from core.durable_file import NO_SPACE
+from core.names import escape_name
+from core.user_error import UserError
+from models.serialization.class_path import trust
+from scripts.command.expansion import to_path
+from scripts.command.standard_streams import prepare_standard_streams, refuse_lost_output
+
+# Errors of a run that are no mistake in its configuration.
+FAULTS = (CommandError, FloatingPointError)
+
+# Arguments of commands that take a checkpoint, for argparse's `parents`: the flag alone, and with one checkpoint.
+TRUST = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+TRUST.add_argument(
+    "--trust", type=trust, action="append", metavar="PACKAGE", help="a package whose classes a checkpoint may name"
+)
+CHECKPOINT = argparse.ArgumentParser(add_help=False, allow_abbrev=False, parents=[TRUST])
+CHECKPOINT.add_argument("checkpoint", type=to_path, metavar="CHECKPOINT", help="a checkpoint, or the folder of a run")
+
+
+class CommandParser(argparse.ArgumentParser):
+    """Prints a description as it is written, and raises one sentence on a wrong command line."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise the sentence."""
+        raise UserError(f"{message}; see {self.prog} --help.")
+
+
+@contextmanager
+def mistakes_in_one_sentence() -> Iterator[None]:
+    """End the process with one sentence and exit status 2 on a user's mistake, 1 on any other expected error."""
+    prepare_standard_streams()
+    try:
+        yield
+        refuse_lost_output()
+    except (UserError, _lightnings_own_error()) as error:
+        _exit(2, str(error))
+    except FloatingPointError as error:  # all processes of a run stop for it
+        _exit(1, str(error) if _is_first_process() else "")
+    except CommandError as error:
+        _exit(1, str(error))
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        _exit(1, f"{error.filename or 'A file'} could not be written: {error.strerror}; free space there.")
+    except (RuntimeError, MemoryError) as error:
+        sentence = _out_of_memory(error)
+        if not sentence and re.search("connection (reset|closed|refused)", str(error), re.IGNORECASE):
+            sentence = LOST
+        if not sentence:
+            raise
+        _exit(1, sentence)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _exit(status: int, sentence: str) -> None:
+    if sentence:
+        print(f"error: {escape_name(sentence)}", file=sys.stderr)
+    sys.exit(status)
+
+
+def _lightnings_own_error() -> type[Exception]:
+    """The class, if the command has imported Lightning, which takes seconds."""
+    module = sys.modules.get("lightning.fabric.utilities.exceptions")
+    found: type[Exception] = getattr(module, "MisconfigurationException", UserError)
+    return found
+
+
+def _is_first_process() -> bool:
+    module = sys.modules.get("lightning.fabric.utilities.rank_zero")
+    return module is None or module.rank_zero_only.rank == 0
+
+
+def _out_of_memory(error: BaseException) -> str:
+    """Advice if memory has run out, else nothing."""
+    smaller = "use a smaller --data.batch_size, with --trainer.accumulate_grad_batches for steps of as many images"
+    if isinstance(error, torch.OutOfMemoryError):
+        return f"The GPU's memory is full: {smaller}, or --trainer.precision bf16-mixed."
+    if isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):
+        return f"Memory is full: {smaller}, or fewer --data.num_workers."
+    return ""

@@ -1,0 +1,196 @@
+"""The figures of one checkpoint's evaluation.
+
+Shapes: `N` images, `K` classes.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from callbacks.tensorboard.confusion_matrix import MOST_CLASSES
+from datamodules.base import ImageDataModule
+from scripts.inference.predictions import Predictions
+from scripts.inference.trained_network import TrainedNetwork
+from scripts.uncertainty.calibration import BINS, Reliability, fit_temperature, reliability
+from scripts.uncertainty.intervals import CONFIDENCE, Interval, class_figures, class_intervals, wilson
+
+FIGURES = ("precision", "recall", "f1")  # of each class
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A network's predictions on a split, and the figures that follow from them.
+
+    Args:
+        trained: The network.
+        data: The data.
+        split: The split that is evaluated.
+        tested: The predictions on it.
+        validated: The predictions on the validation split, for the temperature.
+    """
+
+    trained: TrainedNetwork
+    data: ImageDataModule
+    split: str
+    tested: Predictions
+    validated: Predictions
+
+    @cached_property
+    def right(self) -> int:
+        """Images that are right."""
+        return int(self.tested.is_right.sum())
+
+    @cached_property
+    def interval(self) -> Interval:
+        """The confidence interval of the accuracy."""
+        return wilson(self.right, len(self.tested))
+
+    @cached_property
+    def top5_accuracy(self) -> float | None:
+        """Share of images whose label is among the five most probable classes; None for ten classes or fewer."""
+        if len(self.tested.class_names) <= 10:
+            return None
+        best = np.argpartition(-self.tested.logits, 5, axis=1)[:, :5]
+        return float((best == self.tested.labels[:, None]).any(axis=1).mean())
+
+    @property
+    def is_shown_by_class(self) -> bool:
+        """Whether there are few enough classes to draw or list all of them."""
+        return len(self.tested.class_names) <= MOST_CLASSES
+
+    @cached_property
+    def class_figures(self) -> NDArray[np.float64]:
+        """Precision, recall and F1, `[3, K]`."""
+        return class_figures(self.tested.confusion)
+
+    @cached_property
+    def class_intervals(self) -> NDArray[np.float64]:
+        """Low and high ends of their intervals, `[2, 3, K]`."""
+        return class_intervals(self.tested.confusion)
+
+    @cached_property
+    def temperature(self) -> float | None:
+        """Fitted on the validation split; None if that has no mistake."""
+        return fit_temperature(self.validated.logits, self.validated.labels)
+
+    @cached_property
+    def calibration(self) -> dict[str, Reliability]:
+        """Reliability as it is, and at that temperature."""
+        kinds = {"as it is": 1.0} | ({"temperature-scaled": self.temperature} if self.temperature else {})
+        return {
+            name: reliability(self.tested.logits, self.tested.labels, temperature)
+            for name, temperature in kinds.items()
+        }
+
+    @cached_property
+    def data_changes(self) -> str:
+        """How the data differ from those of training."""
+        return self.trained.changes_of(self.data)
+
+    @cached_property
+    def fitted_on_the_same(self) -> bool:
+        """Whether the temperature was fitted on images that it is judged on."""
+        return bool(np.isin(self.tested.places, self.validated.places).any())
+
+    @cached_property
+    def pairs(self) -> list[tuple[int, int, int]]:
+        """Label, prediction and images of each two classes that were confused, the most frequent first."""
+        confused = self.tested.confusion - np.diag(np.diag(self.tested.confusion))
+        cells = np.argwhere(confused).tolist()
+        return sorted(((row, column, int(confused[row, column])) for row, column in cells), key=lambda pair: -pair[2])
+
+    @cached_property
+    def probability(self) -> NDArray[np.float64]:
+        """The probability of the class predicted, `[N]`."""
+        highest: NDArray[np.float64] = self.tested.probabilities.max(axis=1)
+        return highest
+
+    @cached_property
+    def certain_mistakes(self) -> list[int]:
+        """Rows of the predictions that are wrong, the most probable first."""
+        return self._in_order(~self.tested.is_right, -self.probability)
+
+    @cached_property
+    def uncertain_hits(self) -> list[int]:
+        """Rows of the predictions that are right, the least probable first."""
+        return self._in_order(self.tested.is_right, self.probability)
+
+    def examples(self, label: int, predicted: int) -> list[int]:
+        """Rows of the predictions of a class for images of another, the most probable first."""
+        rows = (self.tested.labels == label) & (self.tested.classes == predicted)
+        return self._in_order(rows, -self.tested.probabilities[:, predicted])
+
+    @staticmethod
+    def _in_order(chosen: NDArray[np.bool_], key: NDArray[np.float64]) -> list[int]:
+        rows = np.flatnonzero(chosen)
+        order: list[int] = rows[np.argsort(key[rows], kind="stable")].tolist()
+        return order
+
+    def caption(self, row: int) -> list[str]:
+        """The lines under an image."""
+        names = self.tested.class_names
+        label, predicted = names[self.tested.labels[row]], names[self.tested.classes[row]]
+        share = f"{self.probability[row]:.1%}"
+        if label == predicted:
+            return [f"{label}, {share}", self.tested.names[row]]
+        own = f"{self.tested.probabilities[row, self.tested.labels[row]]:.1%}"
+        return [f"{predicted}, {share}", f"is {label}, {own}", self.tested.names[row]]
+
+    def as_json(self) -> dict[str, Any]:
+        """All figures, in plain types."""
+        names, confusion = self.tested.class_names, self.tested.confusion
+        return {
+            "checkpoint": str(self.trained.path),
+            "data": type(self.data).__name__,
+            "data_fingerprint": self.data.data_fingerprint,
+            "data_changes": self.data_changes,
+            "split": self.split,
+            "images": len(self.tested),
+            "right": self.right,
+            "accuracy": self.tested.accuracy,
+            "accuracy_interval": list(self.interval),
+            "confidence": CONFIDENCE,
+            "top5_accuracy": self.top5_accuracy,
+            "loss": self.calibration["as it is"].loss,
+            "class_names": names,
+            "classes": {
+                name: {
+                    "images": int(confusion[label].sum()),
+                    **{kind: _known(self.class_figures[n, label]) for n, kind in enumerate(FIGURES)},
+                    **{
+                        f"{kind}_interval": [_known(end) for end in self.class_intervals[:, n, label]]
+                        for n, kind in enumerate(FIGURES)
+                    },
+                }
+                for label, name in enumerate(names)
+            },
+            "confusion": confusion.tolist() if self.is_shown_by_class else None,
+            "confused_pairs": [
+                {"label": names[label], "prediction": names[predicted], "images": count}
+                for label, predicted, count in self.pairs
+            ],
+            "calibration": {
+                "temperature": self.temperature,
+                "fitted_on": "val",
+                "fitted_on_the_same_images": self.fitted_on_the_same,
+                "bins": BINS,
+                **{
+                    name.replace(" ", "_").replace("-", "_"): {
+                        "ece": each.ece,
+                        "loss": each.loss,
+                        "low": each.low,
+                        "images": each.images,
+                        "probability": each.probability,
+                        "accuracy": each.accuracy,
+                    }
+                    for name, each in self.calibration.items()
+                },
+            },
+        }
+
+
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

@@ -1,0 +1,104 @@
+"""The table of predictions that `scripts/predict.py` and `scripts/evaluate.py` write: its columns and rows.
+
+Shapes: `N` images, `K` classes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.names import distinct_names, escape_name
+
+NO_FINITE_LOGITS = "the network gives numbers that are not finite"
+
+Row = dict[str, str | float | None]  # a value for each column; None where there is no prediction, or no error
+
+
+class Column(NamedTuple):
+    """A column; probabilities have six decimal places in text."""
+
+    name: str
+    kind: Literal["text", "probability", "logit"] = "text"
+
+
+@dataclass(frozen=True)
+class PredictionTable:
+    """Makes rows of a network's logits.
+
+    Args:
+        class_names: `K` names.
+        labelled: Whether rows have the label of the image.
+        top: How many of the most probable classes have columns, with their probabilities.
+        probabilities: Whether each class has a column with its probability.
+        logits: Whether each class has a column with its logit.
+    """
+
+    class_names: Sequence[str]
+    labelled: bool = False
+    top: int = 0
+    probabilities: bool = False
+    logits: bool = False
+
+    @cached_property
+    def columns(self) -> list[Column]:
+        """The columns in their order, the same in every format."""
+        names = distinct_names(self.class_names)
+        columns = [Column("path"), *([Column("label")] if self.labelled else []), Column("prediction")]
+        columns += [Column("probability", "probability"), Column("error")]
+        for number in range(1, self.top + 1):
+            columns += [Column(f"class {number}"), Column(f"probability {number}", "probability")]
+        if self.probabilities:
+            columns += [Column(f"probability of {name}", "probability") for name in names]
+        if self.logits:
+            columns += [Column(f"logit of {name}", "logit") for name in names]
+        return columns
+
+    def rows(
+        self,
+        paths: Sequence[str],
+        logits: NDArray[np.float32],
+        probabilities: NDArray[np.float64],
+        errors: Mapping[int, str] | None = None,
+        labels: Sequence[int] = (),
+    ) -> list[Row]:
+        """Make a row for each image.
+
+        Args:
+            paths: `N` paths.
+            logits: float32 `[N, K]`.
+            probabilities: float64 `[N, K]`.
+            errors: The reason for each row that has no image.
+            labels: `N` labels, if the table has them.
+        """
+        names = distinct_names(self.class_names)
+        order = np.argsort(-probabilities, axis=1, kind="stable")[:, : self.top]
+        is_finite = np.isfinite(logits).all(axis=1)
+        # The shortest text that stands for each float32; the nearest double would have twice as many digits.
+        exact = logits.astype(str) if self.logits else logits[:, :0]
+        rows: list[Row] = []
+        for number, (path, label) in enumerate(zip(paths, logits.argmax(axis=1), strict=True)):
+            shares = probabilities[number]
+            error = (errors or {}).get(number, None if is_finite[number] else NO_FINITE_LOGITS)
+            values: list[str | float | None] = [names[label], float(shares[label]), None]
+            for place in order[number]:
+                values += [names[place], float(shares[place])]
+            values += shares.tolist() if self.probabilities else []
+            values += map(float, exact[number])
+            if error is not None:
+                values = [None] * len(values)
+                values[2] = escape_name(error)
+            known = [escape_name(path), *([names[labels[number]]] if self.labelled else [])]
+            rows.append({column.name: value for column, value in zip(self.columns, known + values, strict=True)})
+        return rows
+
+
+def texts_of(row: Row, columns: Sequence[Column]) -> list[str]:
+    """The cells of a row as text."""
+    return [
+        "" if (value := row[name]) is None else f"{value:.6f}" if kind == "probability" else str(value)
+        for name, kind in columns
+    ]

@@ -1,0 +1,46 @@
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from scripts.evaluation.evaluation import Evaluation
+from scripts.inference.predictions import predict_split
+from scripts.inference.trained_network import TrainedNetwork
+from tests.conftest import Run
+
+
+@pytest.fixture
+def evaluation(train: Callable[..., Run]) -> Evaluation:
+    trained = TrainedNetwork(train("--trainer.max_epochs=1").best)
+    data = trained.data()
+    return Evaluation(trained, data, "test", predict_split(trained, data, "test"), predict_split(trained, data, "val"))
+
+
+def test_mistakes_and_hits_come_in_their_order(evaluation: Evaluation) -> None:
+    tested, probability = evaluation.tested, evaluation.probability
+    wrong, right = evaluation.certain_mistakes, evaluation.uncertain_hits
+    assert sorted([*wrong, *right]) == list(range(len(tested)))
+    assert not tested.is_right[wrong].any()
+    assert tested.is_right[right].all()
+    assert (np.diff(probability[wrong]) <= 0).all()
+    assert (np.diff(probability[right]) >= 0).all()
+    assert len(evaluation.caption(right[0])) == 2
+    assert evaluation.caption(wrong[0])[1].startswith(f"is {tested.labels[wrong[0]]}, ")
+
+
+def test_confused_pairs_come_with_their_examples(evaluation: Evaluation) -> None:
+    counts = [count for _, _, count in evaluation.pairs]
+    assert counts == sorted(counts, reverse=True)
+    assert sum(counts) == len(evaluation.certain_mistakes)
+    for label, predicted, count in evaluation.pairs:
+        rows = evaluation.examples(label, predicted)
+        assert len(rows) == count
+        assert set(evaluation.tested.labels[rows]) == {label}
+        assert set(evaluation.tested.classes[rows]) == {predicted}
+
+
+def test_each_figure_is_computed_once(evaluation: Evaluation) -> None:
+    assert evaluation.calibration is evaluation.calibration
+    assert evaluation.class_intervals is evaluation.class_intervals
+    assert not evaluation.fitted_on_the_same
+    assert evaluation.as_json()["right"] == evaluation.right
