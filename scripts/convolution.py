@@ -67,8 +67,8 @@ def output_size(size: int, kernel_size: int, steps: Steps = PLAIN) -> int:
         >>> output_size(224, 7, Steps(padding=3, stride=2))  # the first layer of a ResNet
         112
     """
-    given = zip(("size", "kernel_size", *NAMES), (size, kernel_size, *steps), (1, 1, *PLAIN), strict=True)
-    for name, value, lowest in given:
+    values = zip(("size", "kernel_size", *NAMES), (size, kernel_size, *steps), (1, 1, *PLAIN), strict=True)
+    for name, value, lowest in values:
         if value < lowest:
             raise UserError(f"{name} is {value}; give a whole number of at least {lowest}.")
     return max(0, (size + 2 * steps.padding - steps.dilation * (kernel_size - 1) - 1) // steps.stride + 1)
@@ -203,26 +203,26 @@ def sizes_picture(size: int, kernel_size: int) -> Image.Image:
 def _draw_case(axes: "Axes", size: int, kernel_size: int, steps: Steps) -> None:
     from matplotlib.colors import ListedColormap
 
-    whole, found = size + 2 * steps.padding, output_size(size, kernel_size, steps)
+    whole, shrunk = size + 2 * steps.padding, output_size(size, kernel_size, steps)
     grey, blue, orange = 1, 2, 3  # 0 is white
     colours = ListedColormap(["white", "#e8e8e8", "#56b4e9", "#f4b183"])
-    image, result = np.zeros((whole, whole)), np.full((found, found), grey)
+    image, result = np.zeros((whole, whole)), np.full((shrunk, shrunk), grey)
     image[steps.padding : steps.padding + size, steps.padding : steps.padding + size] = grey
     taps = steps.dilation * np.arange(kernel_size)
     image[np.ix_(taps, taps)] = result[0, 0] = blue
     result[0, 1:2] = orange
-    left, top = whole + 2, (whole - found) / 2
+    left, top = whole + 2, (whole - shrunk) / 2
     for cells, x, y in ((image, 0, 0), (result, left, top)):
         edges = (start + np.arange(len(cells) + 1) for start in (x, y))
         axes.pcolormesh(*edges, cells, cmap=colours, vmin=0, vmax=3, edgecolors="#888888", linewidth=0.6)
-    if found > 1:
+    if shrunk > 1:
         rows, columns = np.meshgrid(taps + 0.5, taps + 0.5 + steps.stride)
         axes.scatter(columns, rows, marker="s", facecolors="none", edgecolors="#d55e00")
     axes.annotate("", (left - 0.3, whole / 2), (whole + 0.3, whole / 2), arrowprops={"arrowstyle": "->"})
-    axes.set(xlim=(-0.2, left + max(found, size) + 0.2), ylim=(whole + 0.2, -0.2), aspect="equal")
+    axes.set(xlim=(-0.2, left + max(shrunk, size) + 0.2), ylim=(whole + 0.2, -0.2), aspect="equal")
     named = zip(NAMES, steps, PLAIN, strict=True)
-    told = ", ".join(f"{name} {value}" for name, value, plain in named if value != plain) or "plain"
-    axes.set_title(f"{told}: {size}x{size} to {found}x{found}", fontsize=10)
+    changes = ", ".join(f"{name} {value}" for name, value, plain in named if value != plain) or "plain"
+    axes.set_title(f"{changes}: {size}x{size} to {shrunk}x{shrunk}", fontsize=10)
 
 
 def grey_photograph(name: str) -> Numbers:

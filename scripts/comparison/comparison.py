@@ -237,14 +237,14 @@ def _newer(one: Run, other: Run) -> Run:
 
 def differing_settings(one: Group, other: Group) -> str:
     """Say which settings may have given two groups different test images."""
-    told = [
+    differences = [
         f"{key} is " + " and ".join(f"{group.settings.get(key, ABSENT)} in {group.letter}" for group in (one, other))
         for key in DATA
         if _differs(key, (one, other))
     ]
-    if not told:
+    if not differences:
         return ""
-    return f"{one.letter} and {other.letter} may not have been tested on the same images: {'; '.join(told)}."
+    return f"{one.letter} and {other.letter} may not have been tested on the same images: {'; '.join(differences)}."
 
 
 def differing_files(one: Group, other: Group) -> str:

@@ -20,10 +20,10 @@ class Listing:
         self.class_names = list(data.class_names)
         self.parts: dict[str, Images] = {}
         rows, labels = [], []
-        for split, (images, given) in source.items():
+        for split, (images, source_labels) in source.items():
             if split == "test" and data.tests_on_validation:
                 continue
-            mapped = given if data.label_map is None else data.label_map.numpy()[given]
+            mapped = source_labels if data.label_map is None else data.label_map.numpy()[source_labels]
             rows.append(np.flatnonzero(mapped >= 0))
             labels.append(mapped[rows[-1]])
             self.parts[split] = images if len(rows[-1]) == len(images) else _selected(images, rows[-1])

@@ -46,12 +46,12 @@ class Table:
         columns = list(zip(self.heading, *self.rows, strict=True))
         first, *widths = (min(WIDEST, max(map(len, column))) + PADDING for column in columns)
         block, used = [columns[0]], first
-        for column, taken in zip(columns[1:], widths, strict=True):
-            if len(block) > 1 and used + taken + 1 > width:
+        for column, needed in zip(columns[1:], widths, strict=True):
+            if len(block) > 1 and used + needed + 1 > width:
                 yield self._of(block)
                 block, used = [columns[0]], first
             block.append(column)
-            used += taken
+            used += needed
         yield self._of(block)
 
     def _of(self, columns: Sequence[Sequence[str]]) -> "Table":
