@@ -5,7 +5,6 @@ python scripts/audit.py [--config FILE] [--data.root FOLDER ...] [--json FILE] [
 Exit status: 0 clean, 1 findings, 2 the data cannot be read.
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
+from scripts.command.boundary import CommandParser, mistakes_in_one_sentence
 from scripts.command.expansion import to_path
 
 if TYPE_CHECKING:
@@ -90,12 +90,7 @@ def audit(flags: Sequence[str], json_file: Path | None, html_file: Path | None) 
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line; a user's mistake ends in one sentence and exit status 2."""
-    from scripts.command.boundary import mistakes_in_one_sentence
-
-    parser = argparse.ArgumentParser(
-        description="Audit a data set before training. Other flags are those of scripts/train.py about data.",
-        allow_abbrev=False,
-    )
+    parser = CommandParser(prog="scripts/audit.py", description=__doc__)
     parser.add_argument("--json", type=to_path, metavar="FILE", help="write everything found")
     parser.add_argument("--html", type=to_path, metavar="FILE", help="write a page with the pairs found")
     with mistakes_in_one_sentence():

@@ -29,7 +29,9 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from core.user_error import UserError
+from scripts.command.boundary import CommandParser
 from scripts.command.expansion import to_path
+from scripts.command.process import training_process
 
 if TYPE_CHECKING:
     from callbacks.diagnostics.step_benchmark import StepBenchmark
@@ -215,11 +217,7 @@ def print_prediction(row: Row) -> None:
 
 def main(args: list[str] | None = None) -> None:
     """Measure what the arguments ask for and print the tables."""
-    from scripts.command.boundary import mistakes_in_one_sentence
-
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = CommandParser(prog="scripts/benchmark.py", description=__doc__)
     parser.add_argument("-c", "--config", action="append", help="a file in configs/; may be given several times")
     parser.add_argument("--seconds", type=float, default=20.0, help="time for each configuration's steps, roughly")
     parser.add_argument("--steps", type=int, default=20, help="training batches per epoch, at most")
@@ -227,29 +225,23 @@ def main(args: list[str] | None = None) -> None:
     parser.add_argument("--predict", type=to_path, metavar="CHECKPOINT", help="time scripts/predict.py with it instead")
     parser.add_argument("--images", type=to_path, metavar="PATH", help="on these photographs")
     parser.add_argument("--into", type=Path, help=argparse.SUPPRESS)
-    with mistakes_in_one_sentence():
+    with training_process():
         options, flags = parser.parse_known_args(args)
-    from scripts.command.process import training_process
-
-    if options.predict or options.images:
-        with training_process():
+        if options.predict or options.images:
             if not (options.predict and options.images) or flags or options.config:
                 raise UserError("A prediction is timed with --predict CHECKPOINT --images PATH; leave the rest out.")
             print_prediction(measure_prediction(options.predict, options.images, options.seconds))
-        return
-    if options.into:
-        flags = [*(f"--config={file}" for file in options.config or ()), *flags]
-        with training_process():
+        elif options.into:
+            flags = [*(f"--config={file}" for file in options.config or ()), *flags]
             row = measure_callbacks(flags) if options.callbacks else measure(flags, options.steps, options.seconds)
-        options.into.write_text(json.dumps(row))
-        return
-    own = [f"--seconds={options.seconds}", f"--steps={options.steps}", *(["--callbacks"] * options.callbacks)]
-    rows = [run_alone([__file__, *own, *config, *flags]) for config in configurations(options.config)]
-    if options.callbacks:
-        for row in rows:
-            print_callbacks(row)
-    else:
-        print_table("training step", STEPS, map(step_cells, rows))
+            options.into.write_text(json.dumps(row))
+        else:
+            own = [f"--seconds={options.seconds}", f"--steps={options.steps}", *(["--callbacks"] * options.callbacks)]
+            rows = [run_alone([__file__, *own, *config, *flags]) for config in configurations(options.config)]
+            if not options.callbacks:
+                print_table("training step", STEPS, map(step_cells, rows))
+            for row in rows if options.callbacks else ():
+                print_callbacks(row)
 
 
 if __name__ == "__main__":

@@ -7,13 +7,13 @@ group. The others are compared with the first: on the same test images, if there
 seeds. Exit status 1 if a run could not be read, 2 if there is none.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from core.names import escape_name
 from core.user_error import UserError
+from scripts.command.boundary import TRUST, CommandParser, mistakes_in_one_sentence
 from scripts.command.expansion import expand, to_path
 
 
@@ -58,14 +58,7 @@ def compare(names: Sequence[str], files: dict[str, Path | None], predict: bool, 
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line; a user's mistake ends in one sentence and exit status 2."""
-    from scripts.command.boundary import TRUST, mistakes_in_one_sentence
-
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-        parents=[TRUST],
-    )
+    parser = CommandParser(prog="scripts/compare.py", description=__doc__, parents=[TRUST])
     parser.add_argument(
         "runs", type=expand, nargs="+", metavar="RUN", help="a run, an experiment, a glob pattern or a checkpoint"
     )

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from core.user_error import UserError
+from scripts.command.boundary import CommandParser, mistakes_in_one_sentence
 from scripts.command.expansion import expand
 from scripts.command.picture_file import picture_file, save_picture, show_picture
 
@@ -305,11 +306,7 @@ def run(options: argparse.Namespace) -> None:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line; a user's mistake ends in one sentence and exit status 2."""
-    from scripts.command.boundary import mistakes_in_one_sentence
-
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = CommandParser(prog="scripts/convolution.py", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     by_hand, kernels, sizes = (
         commands.add_parser(name, help=what, description=what, allow_abbrev=False)

@@ -16,8 +16,8 @@ from core.durable_file import replace_file
 from core.user_error import UserError
 from scripts.command.boundary import CHECKPOINT, CommandParser, mistakes_in_one_sentence
 from scripts.command.expansion import to_path
-from scripts.command.number_of_images import number_of_images
 from scripts.command.silence import silence_libraries
+from scripts.command.whole_number import whole_number
 from scripts.inference.prediction_output import PredictionFile
 from scripts.inference.prediction_table import PredictionTable
 from scripts.inference.predictions import Predictions, predict_split
@@ -78,7 +78,7 @@ def main(args: Sequence[str] | None = None) -> None:
     parser = CommandParser(prog="scripts/evaluate.py", description=__doc__, parents=[CHECKPOINT])
     parser.add_argument("--output", type=to_path, help="the folder of what is written; by default in that of the run")
     parser.add_argument("--split", choices=("train", "val", "test"), default="test", help="test if absent")
-    parser.add_argument("--images", type=number_of_images, default=24, help="pictures in each part; 24 if absent")
+    parser.add_argument("--images", type=whole_number, default=24, help="pictures in each part; 24 if absent")
     with mistakes_in_one_sentence():
         options, flags = parser.parse_known_args(args)
         evaluate(options.checkpoint, flags, options.split, options.output, options.images)

@@ -8,14 +8,15 @@ fastest. The picture and the curves are also in TensorBoard, beside the experime
 training is what it would have been.
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from scripts.command.boundary import CommandParser
 from scripts.command.picture_file import picture_file, save_picture
+from scripts.command.process import training_process
 
 if TYPE_CHECKING:
     from callbacks.diagnostics.range_test import RangeTest, Suggestion
@@ -87,20 +88,13 @@ def find_lr(flags: Sequence[str], min_lr: float, max_lr: float, steps: int, outp
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line; a user's mistake ends in one sentence and exit status 2."""
-    from scripts.command.boundary import mistakes_in_one_sentence
-
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = CommandParser(prog="scripts/find_lr.py", description=__doc__)
     parser.add_argument("--min_lr", type=float, default=1e-7, help="learning rate of the first step; 1e-7 if absent")
     parser.add_argument("--max_lr", type=float, default=10.0, help="learning rate of the last step; 10 if absent")
     parser.add_argument("--steps", type=int, default=200, help="optimizer steps; 200 if absent")
     parser.add_argument("--output", type=picture_file, default="lr.png", help="the picture; lr.png if absent")
-    with mistakes_in_one_sentence():
-        options, flags = parser.parse_known_args(args)
-    from scripts.command.process import training_process
-
     with training_process():
+        options, flags = parser.parse_known_args(args)
         find_lr(flags, options.min_lr, options.max_lr, options.steps, options.output)
 
 

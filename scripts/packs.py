@@ -7,7 +7,6 @@ of the images that it was trained on, and their feature cache if it was trained 
 made again when it is wanted. Exit status 2 if something cannot be done.
 """
 
-import argparse
 import re
 import shutil
 import sys
@@ -20,6 +19,7 @@ from pathlib import Path
 from core.names import escape_name, some_of
 from core.plain_data import read_yaml
 from core.user_error import UserError
+from scripts.command.boundary import CommandParser, mistakes_in_one_sentence
 from scripts.command.expansion import to_path
 
 NAME = re.compile(r"(\.?)\w+-[0-9a-f]{12}(\.part)?")  # of packs and feature caches, also of unfinished ones
@@ -156,11 +156,7 @@ def megabytes(stored: Sequence[Stored]) -> str:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line; a user's mistake ends in one sentence and exit status 2."""
-    from scripts.command.boundary import mistakes_in_one_sentence
-
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = CommandParser(prog="scripts/packs.py", description=__doc__)
     parser.add_argument("folder", nargs="?", type=to_path, default=Path("data/packs"), metavar="FOLDER")
     parser.add_argument("--runs", type=to_path, default=Path("runs"), metavar="FOLDER", help="all experiments")
     which = parser.add_mutually_exclusive_group()

@@ -6,7 +6,6 @@ Reads the data, to count the batches of an epoch, and steps the schedule as ofte
 Early stopping may end the run earlier. The momentum is drawn too if the schedule changes it.
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +13,9 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from core.user_error import UserError
+from scripts.command.boundary import CommandParser
 from scripts.command.picture_file import picture_file, save_picture
+from scripts.command.process import training_process
 
 if TYPE_CHECKING:
     from callbacks.diagnostics.schedule_rehearsal import ScheduleRehearsal
@@ -75,19 +76,12 @@ def plot_schedule(flags: Sequence[str], output: Path) -> None:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line; a user's mistake ends in one sentence and exit status 2."""
-    from scripts.command.boundary import mistakes_in_one_sentence
-
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = CommandParser(prog="scripts/plot_schedule.py", description=__doc__)
     parser.add_argument(
         "--output", type=picture_file, default="schedule.png", help="the picture; schedule.png if absent"
     )
-    with mistakes_in_one_sentence():
-        options, flags = parser.parse_known_args(args)
-    from scripts.command.process import training_process
-
     with training_process():
+        options, flags = parser.parse_known_args(args)
         plot_schedule(flags, options.output)
 
 

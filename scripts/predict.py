@@ -18,6 +18,7 @@ from datamodules.loading.loader import WorkerError
 from scripts.command.boundary import CHECKPOINT, CommandParser
 from scripts.command.expansion import expand, to_path
 from scripts.command.process import training_process
+from scripts.command.whole_number import whole_number
 from scripts.inference.file_predictions import FilePredictions
 from scripts.inference.image_classifier import load_classifier
 from scripts.inference.input_images import input_images
@@ -65,13 +66,6 @@ def command_line() -> CommandParser:
     there.add_argument("--resume", action="store_true", help="go on with a prediction that was stopped")
     there.add_argument("--overwrite", action="store_true", help="replace an output that is there")
     return parser
-
-
-def whole_number(text: str, least: int = 1) -> int:
-    """The number that the text says."""
-    if int(text) < least:
-        raise ValueError(text)
-    return int(text)
 
 
 def main(args: Sequence[str] | None = None) -> None:

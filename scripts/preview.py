@@ -6,13 +6,13 @@ It is the batch that scripts/train.py with the same flags begins with, on the CP
 an augmentation may draw other numbers. A run's real first batch is in its TensorBoard, under `preview/train`.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from scripts.command.number_of_images import number_of_images
+from scripts.command.boundary import CommandParser, mistakes_in_one_sentence
 from scripts.command.picture_file import picture_file, save_picture
+from scripts.command.whole_number import whole_number
 
 if TYPE_CHECKING:
     from datamodules.base import ImageDataModule
@@ -42,13 +42,9 @@ def first_batch(data: "ImageDataModule") -> "Batch":
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line; a user's mistake ends in one sentence and exit status 2."""
-    from scripts.command.boundary import mistakes_in_one_sentence
-
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = CommandParser(prog="scripts/preview.py", description=__doc__)
     parser.add_argument("--output", type=picture_file, default="preview.png", help="the picture; preview.png if absent")
-    parser.add_argument("--images", type=number_of_images, default=32, help="how many of the batch to show")
+    parser.add_argument("--images", type=whole_number, default=32, help="how many of the batch to show")
     with mistakes_in_one_sentence():
         options, flags = parser.parse_known_args(args)
         from callbacks.tensorboard.preview import batch_picture

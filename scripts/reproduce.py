@@ -6,7 +6,6 @@ A run with the same files and flags is not trained again. If an experiment fails
 what was wrong. Every measured figure comes from a run.
 """
 
-import argparse
 import json
 import shlex
 import sys
@@ -17,8 +16,13 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from core.stopping import Stopped
 from core.user_error import UserError
+from scripts.command.boundary import CommandParser
 from scripts.command.expansion import to_path
+from scripts.command.output_file import refuse_output
+from scripts.command.process import training_process
+from scripts.command.whole_number import whole_number
 
 
 @dataclass(frozen=True)
@@ -198,28 +202,17 @@ def reproduce(names: Sequence[str], seeds: int, runs: Path, output: Path, flags:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run what was chosen and write the table; exit status 1 if a run failed."""
-    from scripts.command.boundary import mistakes_in_one_sentence
-
     names = [experiment.name for experiment in EXPERIMENTS]
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = CommandParser(prog="scripts/reproduce.py", description=__doc__)
     parser.add_argument("--only", nargs="+", metavar="EXPERIMENT", help="by default all")
-    parser.add_argument("--seeds", default="1", help="runs of each, with seeds 0, 1, ...")
+    parser.add_argument("--seeds", type=whole_number, default=1, help="runs of each, with seeds 0, 1, ...")
     parser.add_argument("--runs", type=to_path, default=Path("runs"), help="the folder of all runs")
     parser.add_argument("--output", type=to_path, default=Path("RESULTS.md"), help="the table")
     parser.add_argument("--note", default="", help="a line below the table, such as where the data came from")
-    with mistakes_in_one_sentence():
-        options, flags = parser.parse_known_args(args)
-    from core.stopping import Stopped
-    from scripts.command.output_file import refuse_output
-    from scripts.command.process import training_process
-    from scripts.training.seeds import number_of_seeds
-
     with training_process():
+        options, flags = parser.parse_known_args(args)
         if unknown := [name for name in options.only or () if name not in names]:
             raise UserError(f"There is no experiment {unknown[0]}; choose from {', '.join(names)}.")
-        seeds = number_of_seeds(options.seeds)
         refuse_output(options.output, overwrite=True)
         try:
             options.runs.mkdir(parents=True, exist_ok=True)
@@ -228,7 +221,9 @@ def main(args: Sequence[str] | None = None) -> None:
                 f"{options.runs} cannot be made: {error.strerror}; choose another folder with --runs."
             ) from error
         try:
-            complete = reproduce(options.only or names, seeds, options.runs, options.output, flags, options.note)
+            complete = reproduce(
+                options.only or names, options.seeds, options.runs, options.output, flags, options.note
+            )
         except Stopped as stop:
             print(f"stopped by {stop.signal.name}; finished runs are kept; the same command goes on with the rest")
             raise

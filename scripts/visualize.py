@@ -30,9 +30,9 @@ from core.user_error import UserError
 from datamodules.loading.progress import progress
 from scripts.command.boundary import TRUST, CommandParser, mistakes_in_one_sentence
 from scripts.command.expansion import expand, to_path
-from scripts.command.number_of_images import number_of_images
 from scripts.command.picture_file import picture_file, save_picture, show_picture
 from scripts.command.silence import silence_libraries
+from scripts.command.whole_number import whole_number
 from scripts.inference.layers import find_layer, grad_cam, last_maps, layer_outputs
 from scripts.inference.shown_image import IN_DATA, shown_image
 from scripts.inference.trained_network import TrainedNetwork
@@ -234,10 +234,10 @@ def main(args: Sequence[str] | None = None) -> None:
         if name in ("gradcam", "saliency", "occlusion"):
             each.add_argument("--class", dest="class_name", metavar="NAME", help="by default that predicted")
         if name in ("activations", "filters"):
-            each.add_argument("--tiles", type=number_of_images, default=MOST_TILES, help="how many; 64 if absent")
+            each.add_argument("--tiles", type=whole_number, default=MOST_TILES, help="how many; 64 if absent")
         if name == "embedding":
             each.add_argument("--split", choices=("train", "val", "test"), default="test", help="test if absent")
-            each.add_argument("--images", type=number_of_images, default=MOST_IMAGES, help="at most; 2000 if absent")
+            each.add_argument("--images", type=whole_number, default=MOST_IMAGES, help="at most; 2000 if absent")
         if name != "architecture":
             each.add_argument("--output", metavar="FILE", help=f"the picture; {name}.png if absent")
             each.add_argument("--show", action="store_true", help="open the picture")

@@ -3,7 +3,6 @@
 A class named anew starts from its own defaults: nothing that was set for the class it replaces is handed on to it.
 """
 
-import argparse
 import re
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -22,9 +21,7 @@ from core.user_error import UserError
 from models.serialization.checkpoint import read_checkpoint
 from models.serialization.class_path import DENIED, Scope, known_classes, not_known
 from models.training.monitor import direction
-from scripts.command.boundary import FAULTS as FAULTS
-from scripts.command.boundary import TRUST as TRUST
-from scripts.command.boundary import mistakes_in_one_sentence as mistakes_in_one_sentence
+from scripts.command.boundary import TRUST, CommandParser
 from scripts.command.expansion import expand, expand_all
 from scripts.command.suggest_class import suggest_class
 
@@ -97,7 +94,7 @@ def read_layers(args: Sequence[str], run: Path | None = None, checkpoint: tuple[
         run: The configuration file of a run that goes on.
         checkpoint: The file of a checkpoint that was read before, and the configuration in it.
     """
-    files = argparse.ArgumentParser(add_help=False, allow_abbrev=False, parents=[TRUST])
+    files = CommandParser(prog="scripts/train.py", add_help=False, parents=[TRUST])
     files.add_argument("-c", "--config", type=expand, action="append", default=[])
     files.add_argument("--ckpt_path", type=expand)
     given, flags = files.parse_known_args(args)

@@ -1,10 +1,10 @@
 """The run that `--resume` goes on with, or that `--like` repeats."""
 
-import argparse
 from pathlib import Path
 
 from callbacks.run.run_folder import CONFIG, newest_run
 from core.user_error import UserError
+from scripts.command.boundary import CommandParser
 from scripts.command.expansion import to_path
 
 NEWEST = Path("NEWEST")  # stands for the newest run of the experiment
@@ -18,7 +18,7 @@ class OtherRun:
     """
 
     def __init__(self, args: list[str]) -> None:
-        parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        parser = CommandParser(prog="scripts/train.py fit", add_help=False)
         parser.add_argument("--resume", nargs="?", type=to_path, const=NEWEST)
         parser.add_argument("--like", nargs="?", type=to_path, const=Path())
         given, self.flags = parser.parse_known_args(args)

@@ -5,7 +5,6 @@
 Each seed is a process of its own, so that no seed can affect the next. All state is in the folders of the runs.
 """
 
-import argparse
 import os
 import shlex
 import signal
@@ -29,9 +28,11 @@ from core.plain_data import parse_yaml
 from core.stopping import Stopped, heeded
 from core.user_error import UserError
 from datamodules.loading.loader import way_of_death
+from scripts.command.boundary import CommandParser
 from scripts.command.configuration import Config
 from scripts.command.data_flags import data_of_config
 from scripts.command.process import PARENT
+from scripts.command.whole_number import whole_number
 
 TRAIN = Path(__file__).parents[1] / "train.py"
 
@@ -60,19 +61,11 @@ class SeedRun:
     problem: str | None = None  # why there are no results
 
 
-def number_of_seeds(text: str) -> int:
-    """Parse the value of --seeds."""
-    if not text.isdecimal() or not 1 <= int(text) <= 2**32:
-        raise UserError(f"--seeds is {text or 'not given'}; give a whole number from 1 to {2**32}.")
-    return int(text)
-
-
 def train_seeds_and_tell(args: Sequence[str], plan: Callable[[Sequence[str]], Plan]) -> int:
     """Train with several seeds, and print their metrics with mean and standard deviation."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--seeds", nargs="?", const="", default="")
-    given, flags = parser.parse_known_args(args)
-    number = number_of_seeds(given.seeds)
+    parser = CommandParser(prog="scripts/train.py fit", add_help=False)
+    parser.add_argument("--seeds", type=whole_number)
+    options, flags = parser.parse_known_args(args)
     for flag in ("--resume", "--ckpt_path", "--like"):
         if any(other.partition("=")[0] == flag for other in flags):
             raise UserError(
@@ -91,7 +84,7 @@ def train_seeds_and_tell(args: Sequence[str], plan: Callable[[Sequence[str]], Pl
         )
     first = planned.config["seed_everything"]
     try:
-        runs = train_seeds(planned, range(first, first + number))
+        runs = train_seeds(planned, range(first, first + options.seeds))
     except Stopped as stop:
         again = shlex.join(["scripts/train.py", "fit", *args])
         print(f"stopped by {stop.signal.name}; what is done stays done; go on with all seeds: {again}")

@@ -235,7 +235,7 @@ def test_mistakes_are_told_in_one_sentence(
         ((run.best, "--data.root", tmp_path / "x", "--data", "datamodules.mnist.MNIST"), "MNIST"),
         ((run.best, "--data.classes=[1,2]"), "The classes of"),
         ((run.best, "--output", tmp_path / "file" / "x"), "cannot be written"),
-        ((run.best, "--images=0"), "--images is 0"),
+        ((run.best, "--images=0"), "argument --images: '0' is no whole number"),
         ((run.best, "--data.rot=1"), "rot"),
     ):
         status, out, error = evaluate(*args)

@@ -118,4 +118,7 @@ def test_leaves_an_existing_picture_when_it_is_refused(
 def test_refuses_a_count_that_is_none(count: str, preview: Callable[..., tuple[int, str, str]]) -> None:
     status, _, error = preview(f"--images={count}")
     assert status == 2
-    assert error == f"error: --images is {count}; give a whole number of at least 1.\n"
+    assert (
+        error
+        == f"error: argument --images: {count!r} is no whole number of at least 1; see scripts/preview.py --help.\n"
+    )

@@ -125,9 +125,9 @@ def test_says_when_a_figure_is_not_reached(run: Any, monkeypatch: pytest.MonkeyP
     ("args", "words"),
     [
         (["--only", "mnist/convnot"], "There is no experiment mnist/convnot; choose from mnist/convnet"),
-        (["--seeds", "0"], "--seeds is 0"),
-        (["--seeds", "x"], "--seeds is x"),
-        (["--seeds", "99999999999"], "--seeds is 99999999999; give a whole number from 1 to"),
+        (["--seeds", "0"], "'0' is no whole number"),
+        (["--seeds", "x"], "'x' is no whole number"),
+        (["--seeds", "99999999999"], "argument --seeds: '99999999999' is no whole number"),
         (["--output", "nowhere/RESULTS.md"], "nowhere/RESULTS.md cannot be written: No such file"),
         (["--output", "configs"], "configs cannot be written: it is a folder"),
         (["--runs", "file"], "file cannot be made: File exists"),

@@ -92,7 +92,7 @@ def test_mistakes_are_told_in_one_sentence(
         ((run.best, "saliency", "--image", tmp_path / "x.png"), "the file is not there"),
         ((run.best, "embedding", "--data.test_size=2"), "t-SNE needs at least 4"),
         ((run.best, "filters", "--output", tmp_path / "none" / "x.png"), "cannot be written"),
-        ((run.best, "filters", "--tiles=0"), "give a whole number of at least 1"),
+        ((run.best, "filters", "--tiles=0"), "'0' is no whole number of at least 1"),
         ((run.best, "filters", "--layr=0"), "filters knows no --layr=0"),
         ((run.best, "saliency", *image, "--data.rot=1"), "rot"),
     ):

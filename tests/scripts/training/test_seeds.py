@@ -13,7 +13,7 @@ from core.stopping import Stopped
 from models.serialization.checkpoint import read_checkpoint
 from scripts.train import main
 from scripts.training import seeds
-from scripts.training.seeds import Plan, SeedRun, find_run, number_of_seeds, print_summary, spread, train_seeds
+from scripts.training.seeds import Plan, SeedRun, find_run, print_summary, spread, train_seeds
 from scripts.training.seeds_plan import plan_seeds
 from tests.conftest import Run
 
@@ -198,10 +198,10 @@ def test_the_table_shows_what_there_is(tmp_path: Path, capsys: pytest.CaptureFix
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (("--seeds", "0"), "--seeds is 0; give a whole number from 1 to"),
-        (("--seeds", "-3"), "--seeds is -3"),
-        (("--seeds=many",), "--seeds is many"),
-        (("--seeds",), "--seeds is not given"),
+        (("--seeds", "0"), "argument --seeds: '0' is no whole number of at least 1; see scripts/train.py fit --help"),
+        (("--seeds", "-3"), "argument --seeds: "),
+        (("--seeds=many",), "'many' is no whole number"),
+        (("--seeds",), "argument --seeds: expected one argument"),
         (("--seeds", "2", "--resume"), "--seeds and --resume are given"),
         (("--seeds", "2", "--like=runs/a/b"), "--seeds and --like are given"),
         (("--seeds", "2", "--ckpt_path", "last.ckpt"), "--seeds and --ckpt_path are given"),
@@ -216,10 +216,6 @@ def test_refuses_what_makes_no_sense(refused: Callable[..., str], args: tuple[st
 def test_is_started_once(refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
     assert "give it to one process" in refused("fit", "--seeds", "2")
-
-
-def test_digits_of_other_scripts_are_no_number_of_seeds() -> None:
-    assert number_of_seeds("12") == 12
 
 
 def test_a_signal_between_two_seeds_is_not_lost(child: Callable[[str], None], plan: Plan) -> None:
