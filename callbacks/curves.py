@@ -156,7 +156,7 @@ class TensorBoardLogger(FileLogger):
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(self.save_dir, flush_secs=10)  # type: ignore[no-untyped-call]
+            self._writer = SummaryWriter(self.save_dir, flush_secs=10)
         return self._writer
 
     @rank_zero_only

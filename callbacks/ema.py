@@ -41,7 +41,8 @@ class EMA(WeightAverage):
 
     def mix_in(self, average: list[Tensor], weights: list[Tensor]) -> None:
         """Apply the formula."""
-        get_ema_multi_avg_fn(self.decay_after(self.updates))(average, weights, self.updates)
+        update = get_ema_multi_avg_fn(self.decay_after(self.updates))  # type: ignore[no-untyped-call]
+        update(average, weights, self.updates)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin with the weights before the first step."""

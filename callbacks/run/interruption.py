@@ -40,7 +40,9 @@ class Interruption(Callback):
         if highest:
             raise Stopped(highest, in_order=True)
 
-    def on_validation_batch_start(self, trainer: Trainer, pl_module: LightningModule, *batch: Any) -> None:
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
         """Leave likewise; all processes have equally many batches."""
         self.on_safe_point(trainer, pl_module)
 

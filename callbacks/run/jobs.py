@@ -49,7 +49,8 @@ class Job:
 
     def agree(self, choose: Callable[[], Path]) -> Path:
         """Choose the run's folder in the first process, and give it in all of them."""
-        rank, store_of = rank_zero_only.rank, torchrun_store if self.scheduler == "torchrun" else slurm_store
+        rank = rank_zero_only.rank  # type: ignore[attr-defined]  # an attribute of a function
+        store_of = torchrun_store if self.scheduler == "torchrun" else slurm_store
         store = come_together(lambda: store_of(is_first=rank == 0))
         if self.scheduler == "SLURM":
             # A connection of its own, because one that waits for an answer is closed to others.

@@ -100,9 +100,10 @@ def _untracked(environment: Mapping[str, str], *which: str) -> list[str]:
 def _git(environment: Mapping[str, str], *args: str) -> bytes | None:
     # Git distrusts another user's checkout, whose code runs here all the same.
     command = ["git", "--no-optional-locks", "-c", f"safe.directory={PROJECT}", *args]
-    options: dict[str, Any] = {"cwd": PROJECT, "env": {**os.environ, **environment}, "timeout": 60}
+    env = {**os.environ, **environment}
     with suppress(OSError, subprocess.SubprocessError):
-        return subprocess.run(command, capture_output=True, check=True, **options).stdout
+        done = subprocess.run(command, cwd=PROJECT, env=env, capture_output=True, check=True, timeout=60)
+        return done.stdout
     return None
 
 

@@ -66,7 +66,8 @@ def agree_on_run_folder(experiment: Path, resumed: Path | None = None) -> Path:
 
     if job and job.has_store:
         return job.agree(choose)
-    return choose() if rank_zero_only.rank == 0 else resumed or Path(os.environ[VARIABLE])
+    is_first = rank_zero_only.rank == 0  # type: ignore[attr-defined]  # an attribute of a function
+    return choose() if is_first else resumed or Path(os.environ[VARIABLE])
 
 
 def number_start(run: Path) -> None:

@@ -37,6 +37,6 @@ def write_picture(trainer: Trainer, name: str, draw: "Callable[[], Image]", *, a
         import numpy as np
 
         step = 0 if at_start else trainer.global_step
-        writer.add_image(name, np.asarray(draw()), step, dataformats="HWC")  # type: ignore[no-untyped-call]
+        writer.add_image(name, np.asarray(draw()), step, dataformats="HWC")
 
     write_to_tensorboard(trainer, write, at_start=at_start)

@@ -71,7 +71,13 @@ class ConfusionMatrix(OutsideSteps):
         self._answers = []
 
     def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *place: int
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Note label and prediction of each image."""
         if isinstance(outputs, Tensor):

@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 import lightning.pytorch.loggers
 from lightning.pytorch import LightningModule, Trainer
@@ -18,9 +18,6 @@ from core.durable_file import replacing
 from models.classifier import Classifier
 from models.serialization.class_path import find_class
 from models.serialization.constructor import is_default, parameter
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
 
 Value = str | bool | int | float
 
@@ -140,9 +137,9 @@ def _write_start(file: Path, settings: dict[str, Value]) -> None:
                 records.write(Event(wall_time=time.time(), **content).SerializeToString())
 
 
-def _write_end(writer: "SummaryWriter") -> None:
+def _write_end(writer: Any) -> None:
     from torch.utils.tensorboard.summary import hparams
 
     _, _, end = hparams({}, {})  # type: ignore[no-untyped-call]
     if writer.file_writer is not None:
-        writer.file_writer.add_summary(end)  # type: ignore[no-untyped-call]
+        writer.file_writer.add_summary(end)

@@ -180,7 +180,7 @@ def test_a_gradient_that_is_not_finite_is_left_out_though_the_loss_is_finite(dig
 
 def test_rollback_goes_back_to_the_last_checkpoint_and_on_with_other_data(digits: Digits, tmp_path: Path) -> None:
     guard, losses = FiniteGuard("rollback"), Losses()
-    saving = {"max_epochs": 2, "enable_checkpointing": True}
+    saving: dict[str, Any] = {"max_epochs": 2, "enable_checkpointing": True}
     classifier = fit(digits, tmp_path, guard, Poison((5, 30)), losses, Checkpoint(), **saving)
     assert torch.equal(losses.weights[6], losses.weights[5]), "there is no checkpoint yet"
     assert torch.equal(losses.weights[31], losses.weights[21])
@@ -204,7 +204,7 @@ class Averages(EMA):
 
 def test_rollback_goes_back_with_the_average_too(digits: Digits, tmp_path: Path) -> None:
     averages = Averages()
-    saving = {"max_epochs": 2, "enable_checkpointing": True}
+    saving: dict[str, Any] = {"max_epochs": 2, "enable_checkpointing": True}
     fit(digits, tmp_path, FiniteGuard("rollback"), Poison((40,)), averages, Checkpoint(), **saving)
     (updates, back), (updates_before, before), (updates_saved, saved) = (averages.noted[step] for step in (41, 40, 21))
     assert updates == updates_saved + 1  # of the weights that were gone back to
