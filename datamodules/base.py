@@ -3,10 +3,11 @@
 Shapes: a batch of `B` images with `C` channels, `H` rows and `W` columns; `K` classes.
 """
 
+from abc import ABCMeta
 from collections.abc import Iterator, Sequence
 from inspect import Parameter, signature
 from pathlib import Path
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -36,7 +37,23 @@ from datamodules.packing.source import ImageSource
 LARGE_BATCH_BYTES = 2**22
 
 
-class ImageDataModule(ImageSource, LightningDataModule):
+class KeepsArguments(ABCMeta):
+    """Keeps the arguments that a data set adds to those of every other: they belong to the identity of its pack."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        """Construct the data module."""
+        data = super().__call__(*args, **kwargs)
+        constructor = signature(cls.__init__)  # type: ignore[misc]  # which is that of the class
+        bound = constructor.bind(data, *args, **kwargs)
+        bound.apply_defaults()
+        shared = {*signature(ImageDataModule.__init__).parameters}
+        shared |= {name for name, each in constructor.parameters.items() if each.kind is Parameter.VAR_KEYWORD}
+        given = {**bound.arguments, **kwargs}
+        data.own_arguments = {name: value for name, value in given.items() if name not in shared}
+        return data
+
+
+class ImageDataModule(ImageSource, LightningDataModule, metaclass=KeepsArguments):
     """Reads a data set once, packs it, and feeds it as normalised batches in an order that only the seed decides.
 
     A data set says its `class_names` and `image_shape`, and how to `read` it; the rest is done here. Images travel to
@@ -77,18 +94,6 @@ class ImageDataModule(ImageSource, LightningDataModule):
     Raises:
         UserError: If an argument is out of its range.
     """
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """Keep the arguments that a data set adds to those of every other: they belong to the identity of its pack."""
-        data = super().__new__(cls)
-        constructor = signature(cls.__init__)
-        bound = constructor.bind_partial(data, *args, **kwargs)
-        bound.apply_defaults()
-        shared = {*signature(ImageDataModule.__init__).parameters}
-        shared |= {name for name, each in constructor.parameters.items() if each.kind is Parameter.VAR_KEYWORD}
-        given = {**bound.arguments, **kwargs}
-        data.own_arguments = {name: value for name, value in given.items() if name not in shared}
-        return data
 
     def __init__(
         self,

@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Iterator
+from dataclasses import KW_ONLY, dataclass, field
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch.utils.data import DistributedSampler
 from datamodules.batching.randomness import random_key
 
 
+@dataclass(eq=False)
 class KeyedBatchSampler(DistributedSampler[Tensor]):
     """Yields index tensors whose order is a function of (seed, epoch), from any image of the epoch on.
 
@@ -19,39 +21,26 @@ class KeyedBatchSampler(DistributedSampler[Tensor]):
     because they wait for each other in each; the last is empty in some if fewer images than processes are left.
 
     It is a `DistributedSampler` because Lightning replaces any other sampler in several processes.
-
-    `indices`, int64 `[N]`, are the images to draw from; `balance` is the class of each of them, to give every class the
-    same share of an epoch: images of a rare class come several times, of a frequent one some, others in each epoch.
-    `shuffle` permutes the images anew in every epoch, and only with it `balance` and `drop_last` have an effect.
     """
 
-    def __init__(
-        self,
-        indices: Tensor,
-        batch_size: int,
-        *,
-        shuffle: bool = False,
-        balance: Tensor | None = None,
-        seed: int = 0,
-        drop_last: bool = False,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        self.indices = indices
-        self.batch_size = batch_size
-        self.shuffle = shuffle
-        self._by_class = None if balance is None else [indices[balance == label] for label in torch.unique(balance)]
-        self.seed = seed
-        self.drop_last = drop_last
-        self.rank = rank
-        self.world_size = world_size
-        self.epoch = 0
-        self.images_done = 0  # images of the epoch, of all processes, before the first batch that is yielded
+    indices: Tensor  # the images to draw from, int64 `[N]`
+    batch_size: int  # images per batch and process
+    _: KW_ONLY
+    shuffle: bool = False  # whether to permute the images anew in every epoch; if not, the next two have no effect
+    # The class of each of `indices`, int64 `[N]`, to give every class the same share of an epoch: images of a rare
+    # class come several times, of a frequent one some, others in each epoch.
+    balance: Tensor | None = None
+    drop_last: bool = False  # whether to leave out a last batch that is not full
+    seed: int = 0
+    rank: int = 0
+    world_size: int = 1
+    epoch: int = field(default=0, init=False)
+    images_done: int = field(default=0, init=False)  # of the epoch and all processes, before the first batch yielded
 
     @property
     def order(self) -> int:
         """A number that stands for the order of the images in every epoch."""
-        return random_key(zlib.crc32(self.indices.contiguous().numpy().data), self.seed, self._by_class is not None)
+        return random_key(zlib.crc32(self.indices.contiguous().numpy().data), self.seed, self.balance is not None)
 
     def resume(self, epoch: int, images_done: int) -> None:
         """Continue `epoch` behind its first `images_done` images, of all processes and in batches of whatever size."""
@@ -82,14 +71,14 @@ class KeyedBatchSampler(DistributedSampler[Tensor]):
             yield from (share[number * size : (number + 1) * size] for number in range(len(self)))
             return
         generator = torch.Generator().manual_seed(random_key(self.seed, self.epoch))
-        indices = self.indices if self._by_class is None else self._balanced(self._by_class, generator)
+        indices = self.indices if self.balance is None else self._balanced(self.balance, generator)
         order = indices[torch.randperm(len(indices), generator=generator)][self.images_done :]
         size = self.batch_size * self.world_size
         for number in range(self._batches(len(order))):
             yield order[number * size : (number + 1) * size].tensor_split(self.world_size)[self.rank]
 
-    def _balanced(self, by_class: list[Tensor], generator: torch.Generator) -> Tensor:
-        drawn = []
+    def _balanced(self, classes: Tensor, generator: torch.Generator) -> Tensor:
+        by_class, drawn = [self.indices[classes == label] for label in torch.unique(classes)], []
         for members, count in zip(by_class, balanced_counts(len(self.indices), len(by_class)), strict=True):
             rounds = -(-count // len(members))
             orders = [torch.randperm(len(members), generator=generator) for _ in range(rounds)]

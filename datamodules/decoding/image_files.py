@@ -8,6 +8,7 @@ import os
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from stat import S_ISDIR
@@ -32,6 +33,7 @@ JUNK = frozenset(
 )
 
 
+@dataclass(eq=False)
 class ImageFiles:
     """A sequence of images in files, as uint8 `[N, C, H, W]` that is decoded where it is indexed.
 
@@ -39,13 +41,15 @@ class ImageFiles:
     them neither fill the memory nor are copied to workers object by object.
     """
 
-    def __init__(
-        self, folder: Path, names: NDArray[np.bytes_], shape: tuple[int, int, int], resize: Resize = "crop"
-    ) -> None:
-        self.folder = folder
-        self.names = names
-        self.shape = (len(names), *shape)
-        self.resize = resize
+    folder: Path
+    names: NDArray[np.bytes_]
+    image_shape: tuple[int, int, int]
+    resize: Resize = "crop"
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(N, C, H, W)."""
+        return (len(self.names), *self.image_shape)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -56,11 +60,11 @@ class ImageFiles:
 
     def read(self, index: int) -> NDArray[np.uint8]:
         """Decode one image to uint8 `[C, H, W]`."""
-        return read_image(self.path(index), self.shape[1], self.shape[2:4], self.resize)
+        return read_image(self.path(index), self.image_shape[0], self.image_shape[1:], self.resize)
 
     def __getitem__(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Decode some images to uint8 `[B, C, H, W]`."""
-        images = np.empty((len(indices), *self.shape[1:]), np.uint8)
+        images = np.empty((len(indices), *self.image_shape), np.uint8)
         for row, index in enumerate(indices):
             try:
                 images[row] = self.read(index)
@@ -69,19 +73,19 @@ class ImageFiles:
         return images
 
 
+@dataclass
 class TryDecode(Dataset[tuple[NDArray[np.uint8], dict[int, str]]]):
     """Decodes the images that can be decoded, and says why others cannot.
 
     If the result is kept (`for_good`), a reason that may pass, a `TemporaryError`, is a UserError.
     """
 
-    def __init__(self, images: ImageFiles, *, for_good: bool = False) -> None:
-        self.images = images
-        self.for_good = for_good
+    images: ImageFiles
+    for_good: bool = False
 
     def __getitem__(self, indices: range) -> tuple[NDArray[np.uint8], dict[int, str]]:
         """Decode some images to uint8 `[B, C, H, W]`, zeros where there is no image, with the reason for such a row."""
-        chunk = np.zeros((len(indices), *self.images.shape[1:]), np.uint8)
+        chunk = np.zeros((len(indices), *self.images.image_shape), np.uint8)
         errors = {}
         for row, index in enumerate(indices):
             try:

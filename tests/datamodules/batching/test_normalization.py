@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -6,6 +8,7 @@ from torchvision.models import ResNet18_Weights
 
 from datamodules.batching.normalization import NORMALIZATIONS, Normalization, Normalize, unnormalised
 from datamodules.digits import Digits
+from tests.discovery import ROOT
 
 
 def test_imagenet_is_what_torchvisions_weights_expect() -> None:
@@ -56,3 +59,9 @@ def test_is_a_function_of_images_alone() -> None:
     assert torch.allclose(normalised, (images / 255 - torch.tensor(mean).view(3, 1, 1)) / spread, atol=1e-4)
     assert normalised.dtype == torch.float32
     assert not Normalize(mean, std).state_dict()
+
+
+def test_what_a_prediction_needs_does_not_import_lightning() -> None:
+    modules = ["batching.normalization", "decoding.image_files", "loading.loader", "packing.left_out", "packing.pack"]
+    code = f"import {', '.join(f'datamodules.{name}' for name in modules)}, sys; assert 'lightning' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
