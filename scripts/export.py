@@ -87,7 +87,7 @@ def export(checkpoint: Path, name: str, output: Path | None, overwrite: bool) ->
 
 
 def images_to_compare(trained: TrainedNetwork, number: int) -> tuple[list[Path | Tensor], str]:
-    """Images of the run's test split if that is packed here, else of two photographs, as files or pixels; their name."""
+    """Images of the run's test split if that is packed here, else of two photographs, and what to call them."""
     with suppress(UserError):  # the data are not here, or have changed
         flags = ["--data.download", "false"]
         if trained.unread_data(flags).open_pack() is not None:

@@ -314,7 +314,7 @@ class TrainCLI(LightningCLI):
             size = checkpoint.stat().st_size if checkpoint else 0
             # Tried before anything is changed, with room to put back what is.
             refuse_small_disk(checkpoints, size + sum(map(len, self._records.values())))
-            reached = read_checkpoint(checkpoint) if checkpoint else {}
+            reached: Mapping[str, Any] = read_checkpoint(checkpoint) if checkpoint else {}
             self.step = reached.get("global_step", 0)
             cut_curves(self.folder, reached.get("curves", {}))
             print(f"going on in {self.folder} after step {self.step:,}")
