@@ -22,6 +22,7 @@ from scripts.inference.prediction_output import PredictionFile
 from scripts.inference.prediction_table import PredictionTable
 from scripts.inference.predictions import Predictions, predict_split
 from scripts.inference.trained_network import TrainedNetwork
+from scripts.uncertainty.intervals import CONFIDENCE
 
 MOST_COLUMNS = 20  # classes up to which the table has the probability of each
 
@@ -32,7 +33,7 @@ ROWS_AT_A_TIME = 4096  # rows in memory
 
 def evaluate(checkpoint: Path, flags: Sequence[str], split: str, output: Path | None, images: int) -> None:
     """Predict, and write page, figures and table."""
-    from scripts.evaluation.evaluation import CONFIDENCE, Evaluation
+    from scripts.evaluation.evaluation import Evaluation
     from scripts.evaluation.evaluation_page import page_values
     from scripts.report.page import write_page
 

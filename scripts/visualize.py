@@ -48,17 +48,11 @@ MOST_IMAGES = 2000  # images whose features are laid out unless asked for otherw
 
 @dataclass(frozen=True)
 class Subject:
-    """The network that is looked into, and the request.
-
-    Args:
-        trained: The network, in float32.
-        options: The command line's.
-        flags: Those about data.
-    """
+    """The network that is looked into, in float32, and the request."""
 
     trained: TrainedNetwork
     options: argparse.Namespace
-    flags: Sequence[str]
+    flags: Sequence[str]  # about data
 
     @property
     def network(self) -> nn.Module:

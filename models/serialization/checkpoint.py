@@ -22,6 +22,7 @@ class CheckpointContent(TypedDict, total=False):
 
     format_version: int  # absent before there was one, which means 1
     state_dict: Required[dict[str, Any]]  # weights of the classifier; the network's begin with `network.`
+    raw_state_dict: dict[str, Any]  # where `state_dict` is an average: the weights that training goes on from
     class_names: Required[list[str]]
     preprocessing: Required[dict[str, Any]]  # channels, image_size, resize, mean and std
     hyper_parameters: dict[str, Any]  # the classifier's constructor arguments
@@ -33,6 +34,7 @@ class CheckpointContent(TypedDict, total=False):
     epoch: int
     global_step: int
     optimizer_states: list[Any]  # absent in weights alone
+    lr_schedulers: list[Any]
     callbacks: dict[str, Any]
     counts: dict[str, Any]  # metrics of each process in the epoch
     curves: dict[str, Any]  # sizes of the curves' files

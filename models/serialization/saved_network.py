@@ -18,16 +18,7 @@ NETWORK = "network."  # begins the names of the network's weights in a checkpoin
 
 
 def build_network(checkpoint: CheckpointContent, path: Path) -> nn.Module:
-    """Build the network with its weights, in their number format, in evaluation mode, on the CPU.
-
-    Args:
-        checkpoint: Its content.
-        path: The file, for messages.
-
-    Raises:
-        UserError: If the checkpoint does not say how the network is built, names a class that may not be named, or the
-            sources of the network have changed.
-    """
+    """Build the network with its weights, in their number format, in evaluation mode, on the CPU."""
     arguments = saved_arguments(checkpoint, path)
     state = {
         name.removeprefix(NETWORK): value

@@ -21,14 +21,6 @@ from scripts.command.standard_streams import prepare_standard_streams, refuse_lo
 # Errors of a run that are no mistake in its configuration.
 FAULTS = (CommandError, FloatingPointError)
 
-# Arguments of commands that take a checkpoint, for argparse's `parents`: the flag alone, and with one checkpoint.
-TRUST = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-TRUST.add_argument(
-    "--trust", type=trust, action="append", metavar="PACKAGE", help="a package whose classes a checkpoint may name"
-)
-CHECKPOINT = argparse.ArgumentParser(add_help=False, allow_abbrev=False, parents=[TRUST])
-CHECKPOINT.add_argument("checkpoint", type=to_path, metavar="CHECKPOINT", help="a checkpoint, or the folder of a run")
-
 
 class CommandParser(argparse.ArgumentParser):
     """Prints a description as it is written, and raises one sentence on a wrong command line."""
@@ -39,6 +31,15 @@ class CommandParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise the sentence."""
         raise UserError(f"{message}; see {self.prog} --help.")
+
+
+# Arguments of commands that take a checkpoint, for argparse's `parents`: the flag alone, and with one checkpoint.
+TRUST = CommandParser(add_help=False)
+TRUST.add_argument(
+    "--trust", type=trust, action="append", metavar="PACKAGE", help="a package whose classes a checkpoint may name"
+)
+CHECKPOINT = CommandParser(add_help=False, parents=[TRUST])
+CHECKPOINT.add_argument("checkpoint", type=to_path, metavar="CHECKPOINT", help="a checkpoint, or the folder of a run")
 
 
 @contextmanager

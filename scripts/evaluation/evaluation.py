@@ -22,21 +22,13 @@ FIGURES = ("precision", "recall", "f1")  # of each class
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A network's predictions on a split, and the figures that follow from them.
-
-    Args:
-        trained: The network.
-        data: The data.
-        split: The split that is evaluated.
-        tested: The predictions on it.
-        validated: The predictions on the validation split, for the temperature.
-    """
+    """A network's predictions on a split, and the figures that follow from them."""
 
     trained: TrainedNetwork
     data: ImageDataModule
     split: str
-    tested: Predictions
-    validated: Predictions
+    tested: Predictions  # on that split
+    validated: Predictions  # on the validation split, for the temperature
 
     @cached_property
     def right(self) -> int:

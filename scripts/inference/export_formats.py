@@ -40,12 +40,7 @@ class ExportError(CommandError):
 
 
 class ExportedModel(nn.Module):
-    """A network with normalisation before it and test-time augmentation around it.
-
-    Args:
-        network: The network, on the CPU; it is copied.
-        normalize: Its normalisation.
-        views: The views of an image that it averages over, if any.
+    """A copy of a network on the CPU, with normalisation before it and test-time augmentation around it.
 
     Shape:
         uint8 `[B, C, H, W]` to logits float32 `[B, K]`.
@@ -177,20 +172,12 @@ def open_safetensors(path: Path, model: ExportedModel) -> Predict:
 
 @dataclass(frozen=True)
 class Format:
-    """How a model is written, and read again to be checked.
+    """How a model is written, and read again to be checked."""
 
-    Args:
-        suffix: The default ending of its files.
-        write: Writes a model, from an example of its input, uint8 `[2, C, H, W]`, to a file, with its facts.
-        open: Loads the file with the format's runtime; the model supplies what the file lacks (safetensors holds no
-            code).
-        packages: Packages that the format needs.
-    """
-
-    suffix: str
-    write: Callable[[ExportedModel, Tensor, Path, Mapping[str, str]], None]
-    open: Callable[[Path, ExportedModel], Predict]
-    packages: tuple[str, ...] = ()
+    suffix: str  # the default ending of its files
+    write: Callable[[ExportedModel, Tensor, Path, Mapping[str, str]], None]  # traces an example, uint8 `[2, C, H, W]`
+    open: Callable[[Path, ExportedModel], Predict]  # the model supplies what the file lacks: safetensors holds no code
+    packages: tuple[str, ...] = ()  # that the format needs
 
     def check_is_installed(self) -> None:
         """See that its packages are there."""

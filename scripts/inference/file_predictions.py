@@ -45,10 +45,10 @@ class FilePredictions:
             "columns": [column.name for column in self.table.columns],
         }
 
-    def write(self, output: PredictionFile | Terminal, kept: Sequence[Row] = ()) -> int:
-        """Predict the files that have no row yet; the number of rows that have an error."""
-        failed = sum(row["error"] is not None for row in kept)
-        for rows in self._batches(len(kept)):
+    def write(self, output: PredictionFile | Terminal, kept: int = 0) -> int:
+        """Predict the files after the first ones, which have rows already; the number of new rows with an error."""
+        failed = 0
+        for rows in self._batches(kept):
             failed += sum(row["error"] is not None for row in rows)
             output.append(rows)
         return failed
@@ -59,19 +59,16 @@ class FilePredictions:
             return self.check_finished(path)
         columns = self.table.columns
         with closing(PredictionFile(path, columns, self.identity(), resume=resume, overwrite=overwrite)) as output:
-            failed = self.write(output, output.kept)
+            failed = output.failed + self.write(output, output.kept)
             output.finish()
         return failed
 
     def check_finished(self, path: Path) -> int:
         """See that a file holds these predictions, of which one batch is made again; the number of errors in it."""
         try:
-            rows = finished_rows(path)
+            rows = finished_rows(path, self.table.columns)
         except (OSError, ValueError, csv.Error):
             raise refusal(path) from None
-        names = [column.name for column in self.table.columns]
-        if not all(isinstance(row, dict) and list(row) == names for row in rows):
-            raise refusal(path)
         if [row["path"] for row in rows] != list(map(escape_name, self.paths)):
             raise refusal(path)
         first = (len(rows) - 1) // self.batch_size * self.batch_size

@@ -102,7 +102,7 @@ class ImageClassifier:
         return self._predictions([cast(Picture, images)])[0]
 
     def _predictions(self, images: Sequence[Picture]) -> list[Prediction]:
-        logits = self.logits(torch.stack([self.pixels(image) for image in images]))
+        logits = self.trained.logits(torch.stack([self.pixels(image) for image in images])).numpy()
         return [
             Prediction(
                 self.class_names[row.argmax()],
@@ -114,17 +114,8 @@ class ImageClassifier:
         ]
 
     def pixels(self, image: Picture) -> Tensor:
-        """Bring an image to the size and channels that the network takes.
-
-        Returns:
-            uint8 `[C, H, W]`.
-
-        Raises:
-            UnreadableImageError: If it cannot be decoded.
-            UserError: If it is none.
-        """
-        channels, *size = self.shape
-        height, width = size
+        """Bring an image to the size and channels that the network takes, uint8 `[C, H, W]`."""
+        channels, height, width = self.shape
         if isinstance(image, str | os.PathLike):
             self.check_files_have_its_channels()
             try:
@@ -159,34 +150,14 @@ class ImageClassifier:
                 f"{height}x{width} pixels with these channels in Python."
             )
 
-    def logits(self, images: Tensor) -> NDArray[np.float32]:
-        """Predict images that `pixels` gave.
-
-        Args:
-            images: uint8 `[B, C, H, W]`.
-
-        Returns:
-            float32 `[B, K]`.
-        """
-        logits: NDArray[np.float32] = self.trained.logits(images).numpy()
-        return logits
-
     def logits_of_files(
         self, paths: Sequence[str], *, batch_size: int | None = None, num_workers: int | None = None
     ) -> Generator[tuple[NDArray[np.float32], dict[int, str]]]:
         """Predict files, which other processes decode meanwhile.
 
-        Args:
-            paths: The files.
-            batch_size: By default that of the run.
-            num_workers: Processes that decode; by default one for each core.
-
         Returns:
             For each batch, logits float32 `[B, K]`, and the reason for each row that has no image; its logits are not a
             number.
-
-        Raises:
-            WorkerError: While iterating, if a process that decodes has died.
         """
         self.check_files_have_its_channels()
         batch_size = batch_size or self.batch_size
@@ -217,5 +188,5 @@ class ImageClassifier:
                 logits = np.full((len(batch), len(self.class_names)), np.nan, np.float32)
                 if rows := [row for row in range(len(batch)) if row not in errors]:
                     images = torch.cat(parts) if len(parts) > 1 else parts[0]
-                    logits[rows] = self.logits(images[rows] if errors else images)
+                    logits[rows] = self.trained.logits(images[rows] if errors else images).numpy()
                 yield logits, errors

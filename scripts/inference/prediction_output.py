@@ -20,6 +20,8 @@ from scripts.inference.prediction_table import Column, Row, texts_of
 
 ENDINGS = (".csv", ".jsonl", ".ndjson", ".parquet")
 
+BASE = ["path", "probability", "error"]  # the columns that tell one prediction from another
+
 ROW_GROUP_CELLS = 2**20  # cells of a Parquet file that are in memory at a time
 
 Identity = dict[str, Any]  # plain data that decide the rows of a prediction
@@ -34,13 +36,6 @@ class PredictionFile:
 
     Until then they are JSON Lines in a file beside it, whose first line is the identity of the prediction; at each
     moment all its lines are whole but for the last, which a kill may have torn.
-
-    Args:
-        path: The file, in the format that its ending names.
-        columns: The columns.
-        identity: What decides the rows; only a prediction of the same identity goes on.
-        resume: Whether to keep the rows of a prediction that was stopped.
-        overwrite: Whether to replace a file that is there.
 
     Raises:
         UserError: If the file cannot be written, another process is writing it, or the rows beside it are of another
@@ -74,25 +69,29 @@ class PredictionFile:
         self._size = 0  # bytes of whole lines
         header = json.dumps(identity).encode() + b"\n"
         try:
-            self.kept = self._read(header) if resume else []
-            """The rows of a prediction that was stopped."""
+            self.kept, self.failed = self._read(header) if resume else (0, 0)
+            """The rows of a prediction that was stopped, and how many of them have an error."""
             if not self._size:
                 self._write(header)
         except BaseException:
             self.close()
             raise
 
-    def _read(self, header: bytes) -> list[Row]:
-        rows: list[Row] = []
+    def _read(self, header: bytes) -> tuple[int, int]:
+        kept = failed = 0
         for number, line in enumerate(self._file):
             if number == 0 and line != header and not header.startswith(line):
                 raise refusal(self.path)
             if not line.endswith(b"\n"):
                 break
             if number:
-                rows.append(json.loads(line))
+                try:
+                    failed += json.loads(line)["error"] is not None
+                except (ValueError, KeyError, TypeError):
+                    raise refusal(self.path) from None
+                kept += 1
             self._size += len(line)
-        return rows
+        return kept, failed
 
     def append(self, rows: Sequence[Row]) -> None:
         """Add rows."""
@@ -192,25 +191,30 @@ def _write_parquet(rows: Iterator[Row], columns: Sequence[Column], target: Path)
             writer.write_table(pa.Table.from_pylist(some, schema))
 
 
-def finished_rows(path: Path) -> list[Row]:
-    """Read a file that `PredictionFile` has finished; in a CSV file, every value is text."""
+def finished_rows(path: Path, columns: Sequence[Column]) -> list[Row]:
+    """The cells in `BASE` of each row that `PredictionFile` has written; ValueError if the file has other columns."""
+    names = [column.name for column in columns]
     if path.suffix.lower() == ".parquet":
         import pyarrow.parquet as pq
 
-        rows: list[Row] = pq.read_table(path).to_pylist()
-        return rows
+        with pq.ParquetFile(path) as file:
+            if file.schema_arrow.names != names:
+                raise ValueError("it has other columns")
+            rows: list[Row] = file.read(BASE).to_pylist()
+            return rows
     with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file)) if path.suffix.lower() == ".csv" else list(map(json.loads, file))
+        found = csv.DictReader(file) if path.suffix.lower() == ".csv" else map(json.loads, file)
+        return [{name: row[name] for name in BASE} for row in found if _has_columns(row, names)]
+
+
+def _has_columns(row: object, names: Sequence[str]) -> bool:
+    if not isinstance(row, dict) or list(row) != names:
+        raise ValueError("it has other columns")
+    return True
 
 
 class Terminal:
-    """Prints aligned columns.
-
-    Args:
-        columns: The columns.
-        paths: All the paths that will come, for their width.
-        class_names: All names of classes, likewise.
-    """
+    """Prints aligned columns, as wide as all the paths that will come and all names of classes need."""
 
     def __init__(self, columns: Sequence[Column], paths: Sequence[str], class_names: Sequence[str]) -> None:
         self._columns = [column for column in columns if column.name != "error"]

@@ -27,21 +27,13 @@ class Column(NamedTuple):
 
 @dataclass(frozen=True)
 class PredictionTable:
-    """Makes rows of a network's logits.
-
-    Args:
-        class_names: `K` names.
-        labelled: Whether rows have the label of the image.
-        top: How many of the most probable classes have columns, with their probabilities.
-        probabilities: Whether each class has a column with its probability.
-        logits: Whether each class has a column with its logit.
-    """
+    """Makes rows of a network's logits."""
 
     class_names: Sequence[str]
-    labelled: bool = False
-    top: int = 0
-    probabilities: bool = False
-    logits: bool = False
+    labelled: bool = False  # whether rows have the label of the image
+    top: int = 0  # how many of the most probable classes have columns, with their probabilities
+    probabilities: bool = False  # whether each class has a column with its probability
+    logits: bool = False  # whether each class has a column with its logit
 
     @cached_property
     def columns(self) -> list[Column]:
@@ -65,18 +57,10 @@ class PredictionTable:
         errors: Mapping[int, str] | None = None,
         labels: Sequence[int] = (),
     ) -> list[Row]:
-        """Make a row for each image.
-
-        Args:
-            paths: `N` paths.
-            logits: float32 `[N, K]`.
-            probabilities: float64 `[N, K]`.
-            errors: The reason for each row that has no image.
-            labels: `N` labels, if the table has them.
-        """
+        """Make a row for each image, from logits and probabilities `[N, K]` and reasons of rows without an image."""
         names = distinct_names(self.class_names)
         order = np.argsort(-probabilities, axis=1, kind="stable")[:, : self.top]
-        is_finite = np.isfinite(logits).all(axis=1)
+        is_finite: list[bool] = np.isfinite(logits).all(axis=1).tolist()
         # The shortest text that stands for each float32; the nearest double would have twice as many digits.
         exact = logits.astype(str) if self.logits else logits[:, :0]
         rows: list[Row] = []

@@ -22,21 +22,13 @@ if TYPE_CHECKING:  # Lightning takes seconds to import
 
 @dataclass(frozen=True)
 class Predictions:
-    """A network's predictions.
+    """A network's predictions."""
 
-    Args:
-        class_names: `K` names.
-        names: The path of each image in the source's folder, or its split and place there, as in `test[123]`.
-        places: The images' places in the pack, int64 `[N]`.
-        labels: int64 `[N]`.
-        logits: float32 `[N, K]`.
-    """
-
-    class_names: list[str]
-    names: list[str]
-    places: NDArray[np.int64]
-    labels: NDArray[np.int64]
-    logits: NDArray[np.float32]
+    class_names: list[str]  # `K` names
+    names: list[str]  # the path of each image in the source's folder, or its split and place, as in `test[123]`
+    places: NDArray[np.int64]  # the images' places in the pack, `[N]`
+    labels: NDArray[np.int64]  # `[N]`
+    logits: NDArray[np.float32]  # `[N, K]`
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -55,7 +47,8 @@ class Predictions:
     @cached_property
     def is_right(self) -> NDArray[np.bool_]:
         """Whether the class predicted is the label, bool `[N]`."""
-        return self.classes == self.labels
+        is_right: NDArray[np.bool_] = self.classes == self.labels
+        return is_right
 
     @cached_property
     def accuracy(self) -> float:
@@ -88,5 +81,5 @@ def predict_split(trained: TrainedNetwork, data: "ImageDataModule", split: str) 
             all_labels.append(labels)
             advance(len(labels))
     names = [data.pack.name(place) for place in places.tolist()]
-    labels, logits = (torch.cat(parts).numpy() for parts in (all_labels, all_logits))
-    return Predictions(list(data.class_names), names, places.numpy(), labels, logits)
+    columns = (torch.cat(parts).numpy() for parts in (all_labels, all_logits))
+    return Predictions(list(data.class_names), names, places.numpy(), *columns)

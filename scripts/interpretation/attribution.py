@@ -6,6 +6,7 @@ Networks are in evaluation mode.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from types import ModuleType
 
 import torch
@@ -20,12 +21,11 @@ OCCLUDED = 8  # the part of each side that is covered at a time, as 1 of so many
 def captum_attr() -> ModuleType:
     """The library."""
     try:
-        import captum.attr
+        return import_module("captum.attr")
     except ModuleNotFoundError as error:
         raise UserError(
             "This picture needs captum, which is not installed; run pip install -e '.[interpretation]'."
         ) from error
-    return captum.attr
 
 
 def saliency(network: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
@@ -72,11 +72,12 @@ def occlusion(network: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
 @contextmanager
 def _out_of_place(network: nn.Module) -> Iterator[None]:
     """Let no layer write over its input, whose gradient is asked for."""
-    changed = [module for module in network.modules() if getattr(module, "inplace", False) is True]
+    name = "inplace"
+    changed = [module for module in network.modules() if getattr(module, name, False) is True]
     for module in changed:
-        module.inplace = False
+        setattr(module, name, False)
     try:
         yield
     finally:
         for module in changed:
-            module.inplace = True
+            setattr(module, name, True)

@@ -270,7 +270,7 @@ class Laboratory:
                 return f"exit status {status} with {change.refused}: {log.read_text()[-2000:]}"
         account = Account(change, data, data_after)
         account.stop()
-        weights, rates, images = account.go_on(read_checkpoint(last), last)
+        weights, rates, images = account.go_on(dict(read_checkpoint(last)), last)
         if status := self._ask(request | {"args": flags, "images": str(noted)}):
             return f"exit status {status}: {log.read_text()[-2000:]}"
         checkpoint = read_checkpoint(last)
@@ -359,7 +359,9 @@ class Laboratory:
 
 def difference(whole: Path, broken: Path, *, may_lack_points: bool = False) -> str:
     """What two runs do not have in common of all that must be the same, or nothing."""
-    checkpoints = [read_checkpoint(run / "checkpoints" / "last.ckpt") for run in (whole, broken)]
+    checkpoints: list[dict[str, Any]] = [
+        dict(read_checkpoint(run / "checkpoints" / "last.ckpt")) for run in (whole, broken)
+    ]
     results = [json.loads((run / "results.json").read_text()) for run in (whole, broken)]
     pairs = {f"last.ckpt: {part}": [c.get(part) for c in checkpoints] for part in COMPARED}
     pairs |= {f"last.ckpt: {name}": [_state(c, name) for c in checkpoints] for name in KEEPING}

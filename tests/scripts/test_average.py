@@ -97,7 +97,7 @@ def test_one_checkpoint_predicts_the_same_without_its_training_state(
     assert size < before / 2
     assert out == f"checkpoint  {file} ({size / 1e6:.1f} MB instead of {before / 1e6:.1f})\n"
     assert np.array_equal(logits(file, digits), logits(run.best, digits))
-    kept = read_checkpoint(file)
+    kept = dict(read_checkpoint(file))
     assert not {"optimizer_states", "lr_schedulers", "loops", "callbacks", "raw_state_dict"} & kept.keys()
     assert kept["Digits"] == {"mean": digits.mean, "std": digits.std}
     for name in ("test", "validate"):

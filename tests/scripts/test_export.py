@@ -128,7 +128,7 @@ def test_from_image_files_on_it_is_told_how_far_a_prediction_differs_in_another_
     assert float(found[1]) < 1e-5
     classify = load_classifier(run.folder)
     pixels = torch.stack([classify.pixels(file) for file in files])
-    predicted = torch.from_numpy(classify.logits(pixels))
+    predicted = classify.trained.logits(pixels)
     apart = float((logits(run.folder / "best.onnx", pixels).softmax(1) - predicted.softmax(1)).abs().max())
     assert float(found[2]) == pytest.approx(apart, rel=0.5)
     assert apart > 1e-4

@@ -50,10 +50,10 @@ def part(file: Path) -> Path:
 def write(file: Path, rows: list[Row], *, finish: bool = True, identity: Identity = IDENTITY, **options: bool) -> int:
     """Write rows as a process does, and give the number of those that were there."""
     with closing(PredictionFile(file, COLUMNS, identity, **options)) as output:
-        output.append(rows[len(output.kept) :])
+        output.append(rows[output.kept :])
         if finish:
             output.finish()
-        return len(output.kept)
+        return output.kept
 
 
 @contextmanager
@@ -83,7 +83,7 @@ def test_every_format_has_the_same_columns_and_rows(tmp_path: Path, ending: str)
     assert found[0]["probability"] == ("0.750000" if text else 0.75)
     assert float(str(found[0]["logit of cat"])) == 1.5
     assert [file.name for file in tmp_path.iterdir()] == [file.name]
-    assert [row["path"] for row in finished_rows(file)] == [row["path"] for row in ROWS]
+    assert [row["path"] for row in finished_rows(file, COLUMNS)] == [row["path"] for row in ROWS]
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
