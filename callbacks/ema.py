@@ -1,5 +1,6 @@
 """Exponential moving average of the weights."""
 
+from functools import lru_cache
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -7,6 +8,8 @@ from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from callbacks.weight_average import WeightAverage
+
+_update_by = lru_cache(maxsize=1)(get_ema_multi_avg_fn)  # after the warm-up, all steps have the same decay
 
 
 class EMA(WeightAverage):
@@ -41,8 +44,7 @@ class EMA(WeightAverage):
 
     def mix_in(self, average: list[Tensor], weights: list[Tensor]) -> None:
         """Apply the formula."""
-        update = get_ema_multi_avg_fn(self.decay_after(self.updates))  # type: ignore[no-untyped-call]
-        update(average, weights, self.updates)
+        _update_by(self.decay_after(self.updates))(average, weights, self.updates)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin with the weights before the first step."""

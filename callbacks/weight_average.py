@@ -30,6 +30,7 @@ class WeightAverage(Callback, ABC):
     def __init__(self) -> None:
         self.updates = 0  # of the average so far
         self._trained: dict[str, Tensor] = {}
+        self._floating: list[str] = []  # names of the trained tensors that are averaged
         self._average: dict[str, Tensor] | None = None
         self._raw: dict[str, Tensor] | None = None  # the trained values, while the average is in their place
 
@@ -76,6 +77,7 @@ class WeightAverage(Callback, ABC):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the weights, now that they are on their device."""
         self._trained = _named_tensors(pl_module)
+        self._floating = [name for name, value in self._trained.items() if value.is_floating_point()]
         if self._average is not None:
             self._average = {name: value.to(self._trained[name].device) for name, value in self._average.items()}
 
@@ -101,12 +103,10 @@ class WeightAverage(Callback, ABC):
         if self._average is None:
             self._begin()
         assert self._average is not None
-        pairs = list(zip(self._average.values(), self._trained.values(), strict=True))
-        floating = [pair for pair in pairs if pair[0].is_floating_point()]
-        self.mix_in([average for average, _ in floating], [value for _, value in floating])
-        for average, value in pairs:
-            if not value.is_floating_point():
-                average.copy_(value)
+        average, trained = self._average, self._trained
+        self.mix_in([average[name] for name in self._floating], [trained[name] for name in self._floating])
+        for name in trained.keys() - {*self._floating}:
+            average[name].copy_(trained[name])
         self.updates += 1
 
     def _keep(self, tensors: Iterable[Tensor]) -> None:

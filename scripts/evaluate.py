@@ -22,7 +22,6 @@ from scripts.inference.prediction_output import PredictionFile
 from scripts.inference.prediction_table import PredictionTable
 from scripts.inference.predictions import Predictions, predict_split
 from scripts.inference.trained_network import TrainedNetwork
-from scripts.uncertainty.intervals import CONFIDENCE
 
 MOST_COLUMNS = 20  # classes up to which the table has the probability of each
 
@@ -36,6 +35,7 @@ def evaluate(checkpoint: Path, flags: Sequence[str], split: str, output: Path | 
     from scripts.evaluation.evaluation import Evaluation
     from scripts.evaluation.evaluation_page import page_values
     from scripts.report.page import write_page
+    from scripts.uncertainty.intervals import CONFIDENCE
 
     silence_libraries()
     trained = TrainedNetwork(checkpoint)
@@ -77,7 +77,7 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line; a user's mistake ends in one sentence and exit status 2."""
     parser = CommandParser(prog="scripts/evaluate.py", description=__doc__, parents=[CHECKPOINT])
-    parser.add_argument("--output", type=to_path, help="the folder of what is written; by default in that of the run")
+    parser.add_argument("--output", type=to_path, help="the folder for the results; by default in that of the run")
     parser.add_argument("--split", choices=("train", "val", "test"), default="test", help="test if absent")
     parser.add_argument("--images", type=whole_number, default=24, help="pictures in each part; 24 if absent")
     with mistakes_in_one_sentence():

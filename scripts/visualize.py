@@ -36,9 +36,7 @@ from scripts.command.whole_number import whole_number
 from scripts.inference.layers import find_layer, grad_cam, last_maps, layer_outputs
 from scripts.inference.shown_image import IN_DATA, shown_image
 from scripts.inference.trained_network import TrainedNetwork
-from scripts.interpretation.architecture import layer_table, layers_of
 from scripts.interpretation.attribution import occlusion, saliency
-from scripts.interpretation.embedding import embedding_picture, features_of, last_linear, t_sne, write_projector
 from scripts.interpretation.layer_pictures import activations_picture, attribution_picture
 
 MOST_TILES = 64  # maps or filters in a picture unless asked for otherwise
@@ -83,7 +81,7 @@ class Subject:
 
 
 def activations(subject: Subject) -> Image.Image | None:
-    """What a layer gives for the image; without a layer, print which there are."""
+    """The output of a layer for the image; without a layer, a list of the layers."""
     _, image = subject.image()
     outputs = layer_outputs(subject.network, image)
     layer = subject.options.layer
@@ -115,7 +113,7 @@ def filters(subject: Subject) -> Image.Image:
 
 
 def gradcam(subject: Subject) -> Image.Image:
-    """Where a layer saw what speaks for a class (Grad-CAM), by default the last convolution."""
+    """Where a layer, by default the last convolution, saw evidence for a class (Grad-CAM)."""
     pixels, image = subject.image()
     layer = subject.options.layer or last_maps(subject.network, image)
     if layer is None:
@@ -130,7 +128,7 @@ def gradcam(subject: Subject) -> Image.Image:
 
 
 def saliency_map(subject: Subject) -> Image.Image:
-    """Which pixels change the class's logit most."""
+    """The pixels that change the logit of a class most."""
     pixels, image = subject.image()
     label, title = subject.class_asked_for(image)
     seen = saliency(subject.network, image, label)[0]
@@ -138,7 +136,7 @@ def saliency_map(subject: Subject) -> Image.Image:
 
 
 def occlusion_map(subject: Subject) -> Image.Image:
-    """What covering a part of the image takes from the class's probability."""
+    """The probability of a class that is lost when a part of the image is covered."""
     pixels, image = subject.image()
     label, title = subject.class_asked_for(image)
     lost = occlusion(subject.network, image, label)[0]
@@ -147,6 +145,8 @@ def occlusion_map(subject: Subject) -> Image.Image:
 
 def embedding(subject: Subject) -> Image.Image:
     """The features of a split in a plane, and in TensorBoard's projector."""
+    from scripts.interpretation.embedding import embedding_picture, features_of, last_linear, t_sne, write_projector
+
     trained, split = subject.trained, subject.options.split
     data = trained.data(subject.flags)
     assert data.pack is not None, "it is set up"
@@ -179,6 +179,8 @@ def embedding(subject: Subject) -> Image.Image:
 
 def architecture(subject: Subject) -> None:
     """Print the layers with their shapes, parameters and multiply-adds for an image."""
+    from scripts.interpretation.architecture import layer_table, layers_of
+
     get_console().print(layer_table(layers_of(subject.network, subject.trained.shape)))
 
 
@@ -194,7 +196,7 @@ COMMANDS: dict[str, Callable[[Subject], Image.Image | None]] = {
 
 
 def visualize(options: argparse.Namespace, flags: Sequence[str]) -> None:
-    """Do what is asked, and write and show the picture."""
+    """Run the command, and write and show its picture."""
     silence_libraries()
     output = None
     if options.command != "architecture":

@@ -219,10 +219,12 @@ def test_a_checkpoint_runs_no_code_that_was_not_asked_for(
     network = checkpoint["hyper_parameters"]["network"]
     renamed = network | {"class_path": "stranger.Network"}
     for spec in (command, {"class_path": "stranger.Device"}, in_linear({"class_path": "stranger.Device"}), renamed):
-        for place in ("hyper_parameters", "module_arguments"):
-            torch.save(checkpoint | {place: checkpoint["hyper_parameters"] | {"network": spec}}, file)
-            with pytest.raises(UserError):
-                Classifier.load_from_checkpoint(file)
+        arguments_there = checkpoint["hyper_parameters"] | {"network": spec}
+        torch.save(checkpoint | {"module_arguments": arguments_there}, file)  # as Lightning once called them
+        assert type(Classifier.load_from_checkpoint(file).network).__name__ == "MLP"
+        torch.save(checkpoint | {"hyper_parameters": arguments_there}, file)
+        with pytest.raises(UserError):
+            Classifier.load_from_checkpoint(file)
     arguments: dict[str, list[Any]] = {
         "predict": [ROOT / "docs/pictures"],
         "evaluate": [],

@@ -83,8 +83,8 @@ def load_weights(module: nn.Module, weights: Weights, name: str, skip: Sequence[
             break
     # Files from before PyTorch 0.4.1 do not count batches; nothing depends on the count.
     counts = {key: own[key] for key in expected if key not in given and key.endswith("num_batches_tracked")}
-    if found := misfit(expected, {**counts, **given}):
-        raise ValueError(f"The weights {weights.source} do not fit {name}: {found}; give weights of {name}, or null")
+    if fault := misfit(expected, {**counts, **given}):
+        raise ValueError(f"The weights {weights.source} do not fit {name}: {fault}; give weights of {name}, or null")
     own.update(given)
     module.load_state_dict(own)
 

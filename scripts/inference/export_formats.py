@@ -64,7 +64,7 @@ class ExportedModel(nn.Module):
 
 
 def facts_of(trained: TrainedNetwork) -> dict[str, str]:
-    """What a program must know to use the model, and where the model comes from."""
+    """The facts that a program needs to use the model, and the origin of the model."""
     channels, height, width = trained.shape
     checkpoint = trained.checkpoint
     facts = {

@@ -41,8 +41,11 @@ def find_layer(network: nn.Module, name: str) -> nn.Module:
     modules: dict[str, nn.Module] = dict(network.named_modules())
     if name and name in modules:
         return modules[name]
-    hint = near_names(name, list(filter(None, modules)), "run `activations` without --layer to list them.")
-    raise UserError(f"--layer is {name}, but {type(network).__name__} has no such layer; {hint}")
+    known = list(filter(None, modules))
+    raise UserError(
+        f"--layer is {name}, but {type(network).__name__} has no such layer; "
+        f"{near_names(name, known, 'run `activations` without --layer to list them.')}"
+    )
 
 
 def last_maps(network: nn.Module, image: Tensor) -> str | None:

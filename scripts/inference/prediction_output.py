@@ -203,8 +203,8 @@ def finished_rows(path: Path, columns: Sequence[Column]) -> list[Row]:
             rows: list[Row] = file.read(BASE).to_pylist()
             return rows
     with path.open(newline="", encoding="utf-8") as file:
-        found = csv.DictReader(file) if path.suffix.lower() == ".csv" else map(json.loads, file)
-        return [{name: row[name] for name in BASE} for row in found if _has_columns(row, names)]
+        rows_in_file = csv.DictReader(file) if path.suffix.lower() == ".csv" else map(json.loads, file)
+        return [{name: row[name] for name in BASE} for row in rows_in_file if _has_columns(row, names)]
 
 
 def _has_columns(row: object, names: Sequence[str]) -> bool:

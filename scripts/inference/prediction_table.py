@@ -60,13 +60,14 @@ class PredictionTable:
         """Make a row for each image, from logits and probabilities `[N, K]` and reasons of rows without an image."""
         names = distinct_names(self.class_names)
         order = np.argsort(-probabilities, axis=1, kind="stable")[:, : self.top]
-        is_finite: list[bool] = np.isfinite(logits).all(axis=1).tolist()
+        not_finite = np.flatnonzero(~np.isfinite(logits).all(axis=1)).tolist()
+        errors = dict.fromkeys(not_finite, NO_FINITE_LOGITS) | dict(errors or {})
         # The shortest text that stands for each float32; the nearest double would have twice as many digits.
         exact = logits.astype(str) if self.logits else logits[:, :0]
         rows: list[Row] = []
         for number, (path, label) in enumerate(zip(paths, logits.argmax(axis=1), strict=True)):
             shares = probabilities[number]
-            error = (errors or {}).get(number, None if is_finite[number] else NO_FINITE_LOGITS)
+            error = errors.get(number)
             values: list[str | float | None] = [names[label], float(shares[label]), None]
             for place in order[number]:
                 values += [names[place], float(shares[place])]

@@ -19,7 +19,6 @@ from datamodules.batching.normalization import Normalize
 from datamodules.decoding.image_file import Resize
 from models.serialization.checkpoint import CheckpointContent, read_checkpoint
 from models.serialization.saved_network import build_network, saved_arguments
-from models.training.precision import choose_precision
 from models.training.test_time_augmentation import Views, average_logits
 from scripts.inference.run_checkpoint import find_checkpoint, folder_of
 
@@ -115,6 +114,8 @@ class TrainedNetwork:
         """The number format that the network computes in, if it is not that of its weights."""
         precision = self.config.get("trainer", {}).get("precision")
         if precision is None:
+            from models.training.precision import choose_precision
+
             precision, _ = choose_precision(self.network, self.shape, self.device)
         return AUTOCAST.get(str(precision))
 

@@ -36,7 +36,7 @@ def layers_of(network: nn.Module, image_shape: tuple[int, int, int]) -> list[Lay
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
     root = type(network).__name__
-    counts: dict[str, int] = {place: sum(found.values()) // 2 for place, found in counter.get_flop_counts().items()}
+    counts: dict[str, int] = {place: sum(flops.values()) // 2 for place, flops in counter.get_flop_counts().items()}
 
     def all_within(name: str) -> int:
         return counts.get(f"{root}.{name}" if name else root, 0)
