@@ -23,7 +23,6 @@ from models.losses import ClassWeights, CrossEntropy, Loss, balanced_weights, ch
 from models.serialization.checkpoint import FORMAT_VERSION, CheckpointContent, read_checkpoint
 from models.serialization.class_path import check_classes, known_classes
 from models.serialization.pretrained import misfit
-from models.serialization.saved_network import saved_arguments
 from models.training.batch_norm import trained_batch_norms
 from models.training.freezing import Freezing
 from models.training.gradient_average import scale_loss
@@ -327,9 +326,9 @@ class Classifier(LightningModule):
             if named and (saved := checkpoint["state_dict"].get(named[0])) is not None and saved.dtype != self.dtype:
                 self.to(saved.dtype)  # of a run in bf16-true or 64-true
             return
-        if found := misfit(self.state_dict(), checkpoint["state_dict"]):
+        if mismatch := misfit(self.state_dict(), checkpoint["state_dict"]):
             raise UserError(
-                f"The checkpoint's weights do not fit {type(self.network).__name__} as it is given: {found}; leave "
+                f"The checkpoint's weights do not fit {type(self.network).__name__} as it is given: {mismatch}; leave "
                 "model.network as it was trained, or begin a new run from the backbone with --model.network.weights."
             )
         if self._trainer.state.fn == "fit":
@@ -363,6 +362,8 @@ class Classifier(LightningModule):
             UserError: If the file is missing, damaged or of another program, or if it names a function or a class of a
                 package that `models.serialization.class_path.trust` was not called with.
         """
+        from models.serialization.saved_network import saved_arguments
+
         path = Path(checkpoint_path)
         checkpoint = read_checkpoint(path)
         arguments = saved_arguments(checkpoint, path, kwargs)

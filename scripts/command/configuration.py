@@ -23,7 +23,6 @@ from models.serialization.class_path import DENIED, Scope, known_classes, not_kn
 from models.training.monitor import direction
 from scripts.command.boundary import TRUST, CommandParser
 from scripts.command.expansion import expand, expand_all
-from scripts.command.suggest_class import suggest_class
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -174,6 +173,8 @@ class Parser(LightningArgumentParser):
         """Raise the sentence that the user is to see."""
         if not self.exit_on_error:
             super().error(message, ex)  # a parser within another, which adds the key
+        from scripts.command.suggest_class import suggest_class
+
         sentence = one_sentence(message)
         if denied := DENIED.search(sentence):
             raise UserError(not_known("The configuration", denied[1])) from ex
