@@ -197,7 +197,7 @@ class FiniteGuard(Callback):
         path = cast(Checkpoint, trainer.checkpoint_callback).last_on_disk(trainer)
         if path is None:
             return ""
-        checkpoint = read_checkpoint(path)
+        checkpoint = cast(dict[str, Any], read_checkpoint(path))
         weights = checkpoint["state_dict"] | checkpoint.get("raw_state_dict", {})
         own = {name.removeprefix("network."): value for name, value in weights.items() if name.startswith("network.")}
         classifier.network.load_state_dict(own)
