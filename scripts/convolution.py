@@ -309,7 +309,7 @@ def main(args: Sequence[str] | None = None) -> None:
     parser = CommandParser(prog="scripts/convolution.py", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     by_hand, kernels, sizes = (
-        commands.add_parser(name, help=what, description=what, allow_abbrev=False)
+        commands.add_parser(name, help=what, description=what)
         for name, what in (
             ("by_hand", "cross-correlation of a signal and of an image, number by number, beside torch's"),
             ("kernels", "kernels that find edges, blur and sharpen, on a photograph"),

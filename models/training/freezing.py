@@ -1,12 +1,15 @@
 """Parts of a network that are not trained, for good or until an epoch."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from lightning.pytorch import Trainer
 from torch import nn
 
 from core.near_names import near_names
 from core.user_error import UserError
+
+if TYPE_CHECKING:  # Lightning takes seconds to import
+    from lightning.pytorch import Trainer
 
 
 class Freezing:
@@ -89,7 +92,7 @@ class Freezing:
         for module in self._frozen:
             module.training = False
 
-    def check_run(self, trainer: Trainer) -> None:
+    def check_run(self, trainer: "Trainer") -> None:
         """Refuse a strategy that cannot unfreeze; say if the run ends before the last change."""
         last, epochs = self.last_change, trainer.max_epochs
         if last and trainer.world_size > 1 and not getattr(trainer.strategy.model, "find_unused_parameters", False):
