@@ -1,5 +1,6 @@
 """No step, checkpoint or best model with numbers that are not finite."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,6 +91,7 @@ class FiniteGuard(Callback):
         self._losses, self._batches, self._unread, self._before_step = [], [], None, None
         self._logs_norm = bool(trainer.loggers) and trainer.is_global_zero and has_all_weights(trainer)
         precision = trainer.precision_plugin
+        self._is_shared = trainer.world_size > 1
         self._has_scaler = isinstance(precision, MixedPrecision) and precision.scaler is not None
         fused = all(group.get("fused") for optimizer in trainer.optimizers for group in optimizer.param_groups)
         self._reads_later = fused and not self._has_scaler and self.on_nan != "rollback"
@@ -109,38 +111,45 @@ class FiniteGuard(Callback):
         """Take no step whose loss or gradient is not finite."""
         assert self._before_step is not None, "a batch comes before"
         self._read()
-        step = self._step(optimizer)
-        self._losses, self._batches = [], []
+        # What follows is done in every step, and is a noticeable part of a small network's.
+        gradients = [gradient for value in self._parameters.values() if (gradient := value.grad) is not None]
+        loss = self._losses[0] if len(self._losses) == 1 else torch.stack(self._losses).sum()
+        # No public function gives the norm of each gradient in one launch; `get_total_norm` gives that of all.
+        norms = torch.stack(torch._foreach_norm(gradients)) if gradients else loss.new_zeros(0)
         if self._logs_norm and is_logged_step(trainer):
             for logger in trainer.loggers:
-                logger.log_metrics({"train/gradient_norm": float(step.norms.norm())}, step=trainer.global_step)
+                logger.log_metrics({"train/gradient_norm": float(norms.norm())}, step=trainer.global_step)
         if self._reads_later:
-            optimizer.found_inf = step.bad  # type: ignore[attr-defined]  # a fused optimizer looks there
-            self._before_step.restore_if(step.bad)
-            step.begin_to_read()
-            self._unread = step
-        elif step.bad:
+            bad = self._in_any_process((loss + norms.sum()).isfinite().logical_not().float())
+            optimizer.found_inf = bad  # type: ignore[attr-defined]  # a fused optimizer looks there
+            self._before_step.restore_if(bad)
+            self._unread = self._step(optimizer, norms, loss)
+            self._unread.begin_to_read(bad)
+        elif self._is_bad(loss, norms):
             self._before_step.restore()
-            self._skip(step)
+            self._skip(self._step(optimizer, norms, loss))
             # Without gradients no optimizer changes anything, its own state included.
             for parameter in self._parameters.values():
                 parameter.grad = None
         else:
             self._in_a_row = 0
             self._before_step.update()
+        self._losses, self._batches = [], []
 
-    def _step(self, optimizer: Optimizer) -> "_Step":
-        # This is done in every step, and is a noticeable part of a small network's.
-        gradients = {name: value.grad for name, value in self._parameters.items() if value.grad is not None}
-        loss = torch.stack(self._losses).sum()
-        # No public function gives the norm of each gradient in one launch; `get_total_norm` gives that of all.
-        norms = torch.stack(torch._foreach_norm([*gradients.values()])) if gradients else loss.new_zeros(0)
-        total = loss if self._has_scaler else loss + norms.sum()
-        bad = total.isfinite().logical_not().float()
-        if self._trainer.world_size > 1:
+    def _is_bad(self, loss: Tensor, norms: Tensor) -> bool:
+        total = float(loss) + (0.0 if self._has_scaler else sum(norms.tolist()))
+        bad = not math.isfinite(total)
+        return bool(self._in_any_process(torch.tensor(float(bad), device=loss.device))) if self._is_shared else bad
+
+    def _in_any_process(self, bad: Tensor) -> Tensor:
+        if self._is_shared:
             torch.distributed.all_reduce(bad, torch.distributed.ReduceOp.MAX)
+        return bad
+
+    def _step(self, optimizer: Optimizer, norms: Tensor, loss: Tensor) -> "_Step":
         rate = max(float(group["lr"]) for group in optimizer.param_groups)
-        return _Step(self._trainer.global_step, rate, list(gradients), norms, loss, self._batches, bad)
+        names = [name for name, value in self._parameters.items() if value.grad is not None]
+        return _Step(self._trainer.global_step, rate, names, norms, loss, self._batches)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *batch: Any) -> None:
         """Read the outcome of the epoch's last step before its figures are computed."""
@@ -235,13 +244,14 @@ class _Step:
     norms: Tensor
     loss: Tensor
     batches: list[Any]
-    bad: Tensor  # 1 if it must not be taken, else 0
+    bad: Tensor | None = None  # 1 if the optimizer has skipped it, else 0
     event: torch.Event | None = None
 
-    def begin_to_read(self) -> None:
+    def begin_to_read(self, bad: Tensor) -> None:
         """Copy the outcome from the GPU as soon as it is there, without waiting for it."""
-        if self.bad.is_cuda:
-            self.bad = self.bad.to("cpu", non_blocking=True)
+        self.bad = bad
+        if bad.is_cuda:
+            self.bad = bad.to("cpu", non_blocking=True)
             self.event = torch.Event("cuda")
             self.event.record()
 
