@@ -70,13 +70,13 @@ def audit(flags: Sequence[str], json_file: Path | None, html_file: Path | None) 
     """Audit the data set that the flags name, print and write the findings; True if there is no problem."""
     from core.durable_file import replace_file
     from scripts.command.data_flags import build_data
-    from scripts.command.output_file import refuse_output
+    from scripts.command.output_file import check_output
     from scripts.data_quality.audit_page import write_audit_page
     from scripts.data_quality.findings import Audit
 
     for path, flag in ((json_file, "--json"), (html_file, "--html")):
         if path:
-            refuse_output(path, overwrite=True, flag=flag)
+            check_output(path, overwrite=True, flag=flag)
     audit = Audit(build_data(flags))
     show(audit)
     if json_file:

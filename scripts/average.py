@@ -33,7 +33,7 @@ from models.training.batch_norm import compute_statistics, trained_batch_norms
 from models.training.freezing import Freezing
 from scripts.command.boundary import TRUST, CommandParser, mistakes_in_one_sentence
 from scripts.command.expansion import to_path
-from scripts.command.output_file import refuse_output
+from scripts.command.output_file import check_output
 from scripts.command.silence import silence_libraries
 from scripts.inference.predictions import predict_split
 from scripts.inference.run_checkpoint import find_checkpoint
@@ -62,7 +62,7 @@ def average(
     """Average checkpoints, print the figures of the average and its parts, and write the average."""
     silence_libraries()
     files = [find_checkpoint(checkpoint) for checkpoint in checkpoints]
-    refuse_output(output, overwrite)
+    check_output(output, overwrite)
     parts = [TrainedNetwork(file) for file in files]
     first = parts[0]
     for part in parts[1:]:

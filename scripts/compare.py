@@ -22,7 +22,7 @@ def compare(names: Sequence[str], files: dict[str, Path | None], predict: bool, 
     from rich import get_console
 
     from core.durable_file import replace_file
-    from scripts.command.output_file import refuse_output
+    from scripts.command.output_file import check_output
     from scripts.command.silence import silence_libraries
     from scripts.comparison.comparison import compare_runs
     from scripts.comparison.comparison_page import page_values
@@ -34,7 +34,7 @@ def compare(names: Sequence[str], files: dict[str, Path | None], predict: bool, 
     silence_libraries()
     for kind, path in files.items():
         if path:
-            refuse_output(path, overwrite=True, flag=f"--{kind}")
+            check_output(path, overwrite=True, flag=f"--{kind}")
     runs, problems = read_all(names)
     if not runs:
         raise UserError(" ".join(problems))

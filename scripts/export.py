@@ -27,7 +27,7 @@ from datamodules.batching.normalization import Normalize
 from datamodules.decoding.image_file import open_image, pixels_of
 from scripts.command.boundary import CHECKPOINT, CommandParser, mistakes_in_one_sentence
 from scripts.command.expansion import to_path
-from scripts.command.output_file import refuse_output
+from scripts.command.output_file import check_output
 from scripts.command.silence import silence_libraries
 from scripts.inference.export_formats import FORMATS, ExportedModel, ExportError, Predict, facts_of, reason_of
 from scripts.inference.image_classifier import ImageClassifier
@@ -49,7 +49,7 @@ def export(checkpoint: Path, name: str, output: Path | None, overwrite: bool) ->
     format_.check_is_installed()
     checkpoint = find_checkpoint(checkpoint)
     output = output or folder_of(checkpoint) / f"{checkpoint.stem}{format_.suffix}"
-    refuse_output(output, overwrite)
+    check_output(output, overwrite)
     trained = TrainedNetwork(checkpoint)
     exact = trained.in_float32(torch.device("cpu"))
     normalize = Normalize(trained.preprocessing["mean"], trained.preprocessing["std"])

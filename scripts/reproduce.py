@@ -20,7 +20,7 @@ from core.stopping import Stopped
 from core.user_error import UserError
 from scripts.command.boundary import CommandParser
 from scripts.command.expansion import to_path
-from scripts.command.output_file import refuse_output
+from scripts.command.output_file import check_output
 from scripts.command.process import training_process
 from scripts.command.whole_number import whole_number
 
@@ -213,7 +213,7 @@ def main(args: Sequence[str] | None = None) -> None:
         options, flags = parser.parse_known_args(args)
         if unknown := [name for name in options.only or () if name not in names]:
             raise UserError(f"There is no experiment {unknown[0]}; choose from {', '.join(names)}.")
-        refuse_output(options.output, overwrite=True)
+        check_output(options.output, overwrite=True)
         try:
             options.runs.mkdir(parents=True, exist_ok=True)
         except OSError as error:

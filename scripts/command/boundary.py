@@ -16,7 +16,7 @@ from core.names import escape_name
 from core.user_error import UserError
 from models.serialization.class_path import trust
 from scripts.command.expansion import to_path
-from scripts.command.standard_streams import prepare_standard_streams, refuse_lost_output
+from scripts.command.standard_streams import check_standard_output, prepare_standard_streams
 
 # Errors of a run that are no mistake in its configuration.
 FAULTS = (CommandError, FloatingPointError)
@@ -48,7 +48,7 @@ def mistakes_in_one_sentence() -> Iterator[None]:
     prepare_standard_streams()
     try:
         yield
-        refuse_lost_output()
+        check_standard_output()
     except (UserError, _lightnings_own_error()) as error:
         _exit(2, str(error))
     except FloatingPointError as error:  # all processes of a run stop for it

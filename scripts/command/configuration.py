@@ -1,6 +1,6 @@
-"""The layers of a configuration: files, each over the one before, and flags over all of them.
+"""The layers of a configuration: each file overrides the one before, and flags override all files.
 
-A class named anew starts from its own defaults: nothing that was set for the class it replaces is handed on to it.
+A new class starts from its own defaults: it takes no argument of the class that it replaces.
 """
 
 import re
@@ -30,19 +30,12 @@ Config = dict[str, Any]
 
 
 class Layers(NamedTuple):
-    """The layers of a configuration, as one.
+    """The merged layers of a configuration."""
 
-    Args:
-        config: That which the flags may be laid over.
-        flags: Those flags.
-        files: The files given.
-        scope: Makes the context within which it is to be parsed, and its classes are to be built.
-    """
-
-    config: Config
-    flags: list[str]
-    files: list[str]
-    scope: Scope
+    config: Config  # without the flags
+    flags: list[str]  # to be parsed over it
+    files: list[str]  # of --config
+    scope: Scope  # makes the context in which it is parsed and its classes are built
 
 
 def read_config(path: str | Path) -> Config:
@@ -86,7 +79,7 @@ def merge(base: Config, over: Config) -> Config:
 
 
 def read_layers(args: Sequence[str], run: Path | None = None, checkpoint: tuple[str, Config] | None = None) -> Layers:
-    """Read the default configuration, that of a checkpoint if one is given, each --config, and a run's, in turn.
+    """Merge, in this order, the default configuration, a checkpoint's, each --config, and a run's.
 
     Args:
         args: The flags.
@@ -123,7 +116,7 @@ def _value(flag: str) -> Any:
 
 
 def switch_classes(config: Config, flags: Sequence[str]) -> Config:
-    """Clear what belongs to what flags such as `--model.optimizer torch.optim.SGD` replace: arguments, or a mode."""
+    """Drop the arguments of a class, or the mode of a metric, that a flag replaces by another class or metric."""
     for flag, following in zip_longest(flags, flags[1:], fillvalue=""):
         name, _, value = flag.partition("=")
         value = value or following
@@ -146,7 +139,7 @@ def switch_classes(config: Config, flags: Sequence[str]) -> Config:
 
 
 def fill_modes(config: Any, given: Any, key: str = "") -> None:
-    """Give whatever monitors a metric the direction of it, where the user has given none.
+    """Set the `mode` of everything that monitors a metric, unless the user has given it.
 
     Classes of libraries have a constant default instead, with which the worst model would be kept.
     """
@@ -162,15 +155,15 @@ def fill_modes(config: Any, given: Any, key: str = "") -> None:
 
 
 class Parser(LightningArgumentParser):
-    """Says what is wrong with the configuration in one sentence."""
+    """Raises one sentence for a wrong configuration."""
 
     def parse_args(self, *args: Any, **kwargs: Any) -> Namespace:  # type: ignore[override]  # as jsonargparse's
-        """Parse the flags, and expand every value that has come from them and from files."""
+        """Parse the flags, and expand the values of flags and files."""
         config: Namespace = expand_all(super().parse_args(*args, **kwargs))
         return config
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise the sentence that the user is to see."""
+        """Raise the sentence."""
         if not self.exit_on_error:
             super().error(message, ex)  # a parser within another, which adds the key
         from scripts.command.suggest_class import suggest_class
@@ -191,7 +184,7 @@ class Parser(LightningArgumentParser):
 
 
 def one_sentence(message: str) -> str:
-    """Make one line of a parser's message, without the alternatives that the user could not have meant."""
+    """Make one sentence of a parser's message, without the alternatives that it lists."""
     noise = (
         "Does not validate against",
         "Subtypes:",

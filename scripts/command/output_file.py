@@ -6,7 +6,7 @@ from tempfile import TemporaryFile
 from core.user_error import UserError
 
 
-def refuse_output(output: Path, overwrite: bool, flag: str = "--output") -> None:
+def check_output(output: Path, overwrite: bool, flag: str = "--output") -> None:
     """Check that a file can be written."""
     if output.exists() and not overwrite:
         raise UserError(f"{output} is there already; replace it with --overwrite, or give {flag}.")

@@ -63,7 +63,7 @@ def output_failure() -> OSError | None:
     return failure
 
 
-def refuse_lost_output() -> None:
+def check_standard_output() -> None:
     """Raise `LostOutputError` if output was lost; a reader that has ended wants none."""
     failure = output_failure()
     if failure and failure.errno not in READER_GONE:

@@ -15,7 +15,7 @@ from core.command_error import CommandError
 from core.durable_file import replacing
 from core.names import escape_name
 from core.user_error import UserError
-from scripts.command.standard_streams import output_failure, refuse_lost_output
+from scripts.command.standard_streams import check_standard_output, output_failure
 from scripts.inference.prediction_table import Column, Row, texts_of
 
 ENDINGS = (".csv", ".jsonl", ".ndjson", ".parquet")
@@ -243,6 +243,6 @@ class Terminal:
 
     def _print(self, lines: Sequence[str]) -> None:
         print(*lines, sep="\n")
-        refuse_lost_output()
+        check_standard_output()
         if output_failure():
             raise BrokenPipeError  # the reader has read enough
