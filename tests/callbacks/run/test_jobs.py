@@ -16,8 +16,10 @@ from tests.conftest import Run
 from tests.discovery import ROOT
 from tests.test_two_processes import ENVIRONMENT, SCRIPT, command
 
+JOB_ID = str(os.getpid())  # its last digits give the ports, which two checkouts that are tested at once must not share
+
 JOB = {
-    "SLURM_JOB_ID": "7",
+    "SLURM_JOB_ID": JOB_ID,
     "SLURM_JOB_NAME": "train",
     "SLURM_NTASKS": "1",
     "SLURM_PROCID": "0",
@@ -43,8 +45,8 @@ def test_a_job_is_queued_again_and_finds_its_own_run(
 ) -> None:
     with pytest.raises(SystemExit):
         train(*TWO, sends("train", signal.SIGUSR1, nth=4))
-    assert queue.read_text() == "requeue 7\n"
-    (folder,) = tmp_path.glob("runs/*/job-7-*")
+    assert queue.read_text() == f"requeue {JOB_ID}\n"
+    (folder,) = tmp_path.glob(f"runs/*/job-{JOB_ID}-*")
     assert Run(folder).checkpoint["global_step"] == 4
     run = Run(folder)
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
@@ -107,7 +109,7 @@ time.sleep(1)
 
 def test_processes_that_srun_starts_together_agree_however_often(tmp_path: Path) -> None:
     job = JOB | {"SLURM_NTASKS": "3", "SLURM_NTASKS_PER_NODE": "3", "SLURM_NODELIST": "localhost"}
-    job |= {"SLURM_JOB_ID": "4711", "PYTHONPATH": str(ROOT)}
+    job |= {"PYTHONPATH": str(ROOT)}
     told = []
     for _ in range(2):
         ranks = [
