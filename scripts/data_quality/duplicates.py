@@ -82,7 +82,7 @@ def perceptual_hash() -> Callable[[Image.Image], Any]:
     except ImportError as error:
         raise UserError(
             "scripts/audit.py finds near duplicates with imagehash, which is not installed; run "
-            "pip install -e '.[data_quality]'."
+            "pip install -e '.[data-quality]'."
         ) from error
     function: Callable[[Image.Image], Any] = phash
     return function

@@ -36,6 +36,7 @@ from models.serialization.class_path import Scope, check_classes
 from models.training.precision import choose_precision
 from scripts.command.boundary import FAULTS
 from scripts.command.configuration import CONFIGS, Parser, fill_modes, one_sentence, read_layers
+from scripts.command.silence import silence_libraries
 from scripts.training.other_run import OtherRun
 from scripts.training.run_place import RunPlace
 from scripts.training.summary import print_changes, print_figures, print_places, print_results
@@ -90,6 +91,7 @@ class TrainCLI(LightningCLI):
         self.place: RunPlace | None = None  # of `fit`
         self.is_identical = True  # False if the run was to repeat another, and its results differ
         self.scope: Scope = nullcontext
+        silence_libraries()  # again, because Lightning's import resets its loggers
         try:
             super().__init__(
                 Classifier,

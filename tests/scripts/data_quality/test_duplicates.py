@@ -81,7 +81,7 @@ def test_copies_are_paired_with_the_first_that_counts(tmp_path: Path) -> None:
 
 def test_a_missing_package_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "imagehash", None)
-    with pytest.raises(UserError, match=r"run pip install -e '\.\[data_quality\]'"):
+    with pytest.raises(UserError, match=r"run pip install -e '\.\[data-quality\]'"):
         fingerprint(photo())
 
 
