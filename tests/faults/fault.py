@@ -105,9 +105,11 @@ def inject(fault: Fault) -> None:
 
         setattr(owner, name, struck)
 
-    def in_the_middle(whole: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
-        def save(content: Any, file: Any) -> None:
-            if fault.signal == signal.SIGKILL and strikes():
+    def in_the_middle(whole: Callable[..., None]) -> Callable[..., None]:
+        def save(content: Any, file: Any, **options: Any) -> None:
+            if options:  # a tensor that is sent to another process
+                pass
+            elif fault.signal == signal.SIGKILL and strikes():
                 memory = io.BytesIO()
                 whole(content, memory)
                 file.write(memory.getvalue()[: int(fault.share * memory.tell())])
@@ -115,7 +117,7 @@ def inject(fault: Fault) -> None:
                 strike()
             elif fault.signal != signal.SIGKILL and strikes():
                 strike()
-            whole(content, file)
+            whole(content, file, **options)
 
         return save
 
