@@ -143,7 +143,7 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
             trained = sum(parameter.nbytes for parameter in pl_module.parameters() if parameter.requires_grad)
             averages = sum(isinstance(each, WeightAverage) for each in trainer.callbacks)  # type: ignore[attr-defined]
             # Most optimizers keep two numbers for each that they train.
-            check_space(self._file(LAST).parent, weights * (1 + averages) + 2 * trained)
+            check_checkpoint_fits(self._file(LAST).parent, weights * (1 + averages) + 2 * trained)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write from here on: before, a run may be refused, and a resumed run is not yet where its checkpoint is."""
@@ -335,7 +335,7 @@ def _best_of(path: Path, key: str) -> tuple[float, Basis | None] | None:
     return state["best_model_score"], state.get("basis")
 
 
-def check_space(folder: Path, size: int) -> None:
+def check_checkpoint_fits(folder: Path, size: int) -> None:
     """Check that a folder takes a file of a size, by writing one."""
     trial = folder / ".trial"
     try:

@@ -201,7 +201,7 @@ class FiniteGuard(Callback):
             print(f"step {step.number} left out{back}: {what}")
 
     def _go_back(self) -> str:
-        """Make weights, average and optimizer those of the last checkpoint, and say of which step it is."""
+        """Make weights, average and optimizer those of the last checkpoint; return a phrase that names its step."""
         trainer, classifier = self._trainer, cast(Classifier, self._trainer.lightning_module)
         path = cast(Checkpoint, trainer.checkpoint_callback).last_on_disk(trainer)
         if path is None:

@@ -34,7 +34,6 @@ from models.training.freezing import Freezing
 from scripts.command.boundary import TRUST, CommandParser, mistakes_in_one_sentence
 from scripts.command.expansion import to_path
 from scripts.command.output_file import check_output
-from scripts.command.silence import silence_libraries
 from scripts.inference.predictions import predict_split
 from scripts.inference.run_checkpoint import find_checkpoint
 from scripts.inference.trained_network import TrainedNetwork
@@ -60,7 +59,6 @@ def average(
     checkpoints: Sequence[Path], flags: Sequence[str], output: Path, greedy: bool, overwrite: bool
 ) -> dict[str, Figures]:
     """Average checkpoints, print the figures of the average and its parts, and write the average."""
-    silence_libraries()
     files = [find_checkpoint(checkpoint) for checkpoint in checkpoints]
     check_output(output, overwrite)
     parts = [TrainedNetwork(file) for file in files]

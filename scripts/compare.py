@@ -23,7 +23,6 @@ def compare(names: Sequence[str], files: dict[str, Path | None], predict: bool, 
 
     from core.durable_file import replace_file
     from scripts.command.output_file import check_output
-    from scripts.command.silence import silence_libraries
     from scripts.comparison.comparison import compare_runs
     from scripts.comparison.comparison_page import page_values
     from scripts.comparison.paired import compare_groups
@@ -31,7 +30,6 @@ def compare(names: Sequence[str], files: dict[str, Path | None], predict: bool, 
     from scripts.report.page import write_page
     from scripts.report.table import latex, markdown, show
 
-    silence_libraries()
     for kind, path in files.items():
         if path:
             check_output(path, overwrite=True, flag=f"--{kind}")

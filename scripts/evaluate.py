@@ -16,7 +16,6 @@ from core.durable_file import replace_file
 from core.user_error import UserError
 from scripts.command.boundary import CHECKPOINT, CommandParser, mistakes_in_one_sentence
 from scripts.command.expansion import to_path
-from scripts.command.silence import silence_libraries
 from scripts.command.whole_number import whole_number
 from scripts.inference.prediction_output import PredictionFile
 from scripts.inference.prediction_table import PredictionTable
@@ -37,7 +36,6 @@ def evaluate(checkpoint: Path, flags: Sequence[str], split: str, output: Path | 
     from scripts.report.page import write_page
     from scripts.uncertainty.intervals import CONFIDENCE
 
-    silence_libraries()
     trained = TrainedNetwork(checkpoint)
     folder = output or trained.folder / "evaluation"
     data = trained.data(flags)

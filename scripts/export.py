@@ -28,7 +28,6 @@ from datamodules.decoding.image_file import open_image, pixels_of
 from scripts.command.boundary import CHECKPOINT, CommandParser, mistakes_in_one_sentence
 from scripts.command.expansion import to_path
 from scripts.command.output_file import check_output
-from scripts.command.silence import silence_libraries
 from scripts.inference.export_formats import FORMATS, ExportedModel, ExportError, Predict, facts_of, reason_of
 from scripts.inference.image_classifier import ImageClassifier
 from scripts.inference.run_checkpoint import find_checkpoint, folder_of
@@ -44,7 +43,6 @@ LARGEST_ROUNDING = 0.01  # of two probabilities, one of them in bfloat16, withou
 
 def export(checkpoint: Path, name: str, output: Path | None, overwrite: bool) -> Path:
     """Write a checkpoint's network in another format, if it predicts the same there."""
-    silence_libraries()
     format_ = FORMATS[name]
     format_.check_is_installed()
     checkpoint = find_checkpoint(checkpoint)

@@ -31,7 +31,6 @@ from datamodules.loading.progress import progress
 from scripts.command.boundary import TRUST, CommandParser, mistakes_in_one_sentence
 from scripts.command.expansion import expand, to_path
 from scripts.command.picture_file import picture_file, save_picture, show_picture
-from scripts.command.silence import silence_libraries
 from scripts.command.whole_number import whole_number
 from scripts.inference.layers import find_layer, grad_cam, last_maps, layer_outputs
 from scripts.inference.shown_image import IN_DATA, shown_image
@@ -197,7 +196,6 @@ COMMANDS: dict[str, Callable[[Subject], Image.Image | None]] = {
 
 def visualize(options: argparse.Namespace, flags: Sequence[str]) -> None:
     """Run the command, and write and show its picture."""
-    silence_libraries()
     output = None
     if options.command != "architecture":
         output = picture_file(options.output or f"{options.command}.png")

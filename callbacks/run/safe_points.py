@@ -59,7 +59,7 @@ def stands_between_epochs(trainer: Trainer) -> bool:
 
 
 def highest_in_any_process(trainer: Trainer, here: int) -> int:
-    """The highest value of a number over all processes, each of which must ask."""
+    """The highest value of a number over all processes; every process has to call this."""
     if trainer.world_size == 1:
         return here
     highest: Tensor = trainer.strategy.reduce(tensor(here, device=trainer.strategy.root_device), reduce_op="max")

@@ -71,7 +71,7 @@ class ImageSource(ABC):
         self.repack = repack
         self.remembered_times = RememberedTimes(self.packs)
         check_declaration(self)
-        # The classes of the source, of which `class_names` may be a selection.
+        # All classes of the source; `class_names` may be a selection of them.
         self.class_names = self.source_class_names = distinct_names(self.class_names)
         # The label of each class of the source, int64, -1 for one that is not used; None if all are used.
         self.label_map: Tensor | None = None

@@ -16,6 +16,7 @@ from core.names import escape_name
 from core.user_error import UserError
 from models.serialization.class_path import trust
 from scripts.command.expansion import to_path
+from scripts.command.silence import silence_libraries
 from scripts.command.standard_streams import check_standard_output, prepare_standard_streams
 
 # Errors of a run that are no mistake in its configuration.
@@ -44,7 +45,8 @@ CHECKPOINT.add_argument("checkpoint", type=to_path, metavar="CHECKPOINT", help="
 
 @contextmanager
 def mistakes_in_one_sentence() -> Iterator[None]:
-    """End the process with one sentence and exit status 2 on a user's mistake, 1 on any other expected error."""
+    """Silence libraries; a user's mistake ends in one sentence and exit status 2, another known error in status 1."""
+    silence_libraries()
     prepare_standard_streams()
     try:
         yield

@@ -12,7 +12,6 @@ import torch
 from core.stopping import EXIT_STATUS, heeding_signals
 from datamodules.loading.loader import wake_workers
 from scripts.command.boundary import mistakes_in_one_sentence
-from scripts.command.silence import silence_libraries
 
 PARENT = "KINDLING_PARENT"  # environment variable: the process with whose end this one ends
 
@@ -23,12 +22,11 @@ TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # parameters of glibc's `mallopt`
 
 @contextmanager
 def training_process() -> Iterator[None]:
-    """Prepare the process, silence libraries, and let a signal or a user's mistake end it in order.
+    """Prepare the process, and let a signal or a user's mistake end it in order.
 
     A mistake ends it with one sentence and exit status 2, a signal as `core.stopping` says.
     """
     with heeding_signals(), mistakes_in_one_sentence():
-        silence_libraries()
         end_with_parent()
         prepare_process()
         try:

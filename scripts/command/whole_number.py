@@ -2,10 +2,11 @@
 
 from argparse import ArgumentTypeError
 
+MOST = 2**32
 
-def whole_number(text: str, least: int = 1, most: int = 2**32) -> int:
+
+def whole_number(text: str, least: int = 1) -> int:
     """Parse a whole number, for argparse's `type`."""
-    if not text.isdecimal() or not least <= int(text) <= most:
-        limits = f"of at least {least}" if most == 2**32 else f"from {least} to {most}"
-        raise ArgumentTypeError(f"{text!r} is no whole number {limits}")
+    if not text.isdecimal() or not least <= int(text) <= MOST:
+        raise ArgumentTypeError(f"{text!r} is no whole number of at least {least}")
     return int(text)

@@ -64,7 +64,7 @@ class FilePredictions:
         return failed
 
     def check_finished(self, path: Path) -> int:
-        """See that a file holds these predictions, of which one batch is made again; the number of errors in it."""
+        """Check that a file holds these predictions, by its last batch; return the number of errors in it."""
         try:
             rows = finished_rows(path, self.table.columns)
         except (OSError, ValueError, csv.Error):

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from callbacks.run.run_folder import CONFIG
+from callbacks.run.run_folder import CHECKPOINTS, CONFIG, RESULTS
 from core.plain_data import read_json
 from core.user_error import UserError
 
@@ -23,15 +23,15 @@ def find_checkpoint(path: Path) -> Path:
 def checkpoint_of(run: Path) -> Path | None:
     """The best checkpoint of a run, else the last, if it has any."""
     try:
-        named = run / read_json(run / "results.json")["checkpoint"]
+        named = run / read_json(run / RESULTS)["checkpoint"]
     except (OSError, ValueError, KeyError, TypeError):
         named = run
     if not Path(os.path.normpath(named)).is_relative_to(os.path.normpath(run)):
         raise UserError(
-            f"{run / 'results.json'} names the checkpoint {named}, which is not in the run's folder; if that is what "
+            f"{run / RESULTS} names the checkpoint {named}, which is not in the run's folder; if that is what "
             "you want, give the file itself."
         )
-    files = (named, run / "checkpoints" / "best.ckpt", run / "checkpoints" / "last.ckpt")
+    files = (named, run / CHECKPOINTS / "best.ckpt", run / CHECKPOINTS / "last.ckpt")
     return next((file for file in files if file.is_file()), None)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
-from callbacks.checkpoint import check_space
+from callbacks.checkpoint import check_checkpoint_fits
 from callbacks.curves import cut_curves
 from callbacks.run.run_folder import (
     CHECKPOINTS,
@@ -51,7 +51,7 @@ class RunPlace:
         if self._records is not None and not self.is_new:
             size = checkpoint.stat().st_size if checkpoint else 0
             # Before anything is changed, and with room to put the records back.
-            check_space(checkpoints, size + sum(map(len, self._records.values())))
+            check_checkpoint_fits(checkpoints, size + sum(map(len, self._records.values())))
             reached: Mapping[str, Any] = read_checkpoint(checkpoint) if checkpoint else {}
             self.step = reached.get("global_step", 0)
             cut_curves(self.folder, reached.get("curves", {}))

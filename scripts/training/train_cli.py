@@ -160,11 +160,12 @@ class TrainCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse the layers of the configuration: defaults, the checkpoint's, each --config, and the flags."""
         assert isinstance(args, list), "given by the constructor"
-        self.other = OtherRun(args) if self.stage == "fit" else OtherRun([])
+        is_fit = self.stage == "fit"
+        self.other = OtherRun(args if is_fit else [])  # no other stage has --resume and --like
         if self.other.is_newest:
             config = parser.parse_args(self._lay(self.other.flags))
             self.other.choose_newest(config.runs / (config.experiment or self._experiment_name(config)))
-        layers = self._lay(self.other.flags if self.stage == "fit" else args)
+        layers = self._lay(self.other.flags if is_fit else args)
         with self.scope():
             self.config = parser.parse_args(layers)
             # The seed is given because arguments are linked to it.

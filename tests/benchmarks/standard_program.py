@@ -3,7 +3,7 @@
     python -m tests.benchmarks.standard_program [--config FILE ...] [--steps 20] [any flag of scripts/train.py]
 
 A Dataset that opens, transforms and normalises one image at a time, a DataLoader, and a LightningModule that logs loss
-and accuracy of every step with torchmetrics; with no workers and with one per core, of which the faster counts.
+and accuracy of every step with torchmetrics. It runs without workers and with one per core; the faster counts.
 """
 
 import argparse
