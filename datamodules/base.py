@@ -31,6 +31,7 @@ from datamodules.batching.transform import Batch, BatchTransform
 from datamodules.loading.cores import available_cores
 from datamodules.loading.loader import TimedLoader
 from datamodules.packing.pack import Pack
+from datamodules.packing.pack_on_device import PackOnDevice, fits_on_device
 from datamodules.packing.source import ImageSource
 
 # From this size on, copying a batch takes longer than the fixed cost of a batch, some 0.1 ms.
@@ -142,6 +143,7 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=KeepsArguments
         self.pack: Pack | None = None
         self.splits: dict[str, Tensor] = {}
         self.replaced: dict[str, Dataset[Batch]] = {}  # by split, what its loaders read in place of the pack
+        self._on_device: PackOnDevice | None = None
         self._is_computed = chosen is None
         self._transform: BatchTransform | None = None
         self.module_state = ModuleState({"augmentation": self.augmentation, "mixing": self.mixing})
@@ -312,14 +314,24 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=KeepsArguments
 
     def _loader(self, split: str, sampler: KeyedBatchSampler) -> TimedLoader:
         workers = 0 if split in self.replaced else self._workers()
+        dataset: Dataset[Batch] = self.replaced[split] if split in self.replaced else self._images(workers)
+        is_on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         return TimedLoader(
-            self.replaced.get(split, self._pack),
+            dataset,
             batch_size=None,
             sampler=sampler,
             num_workers=workers,
             persistent_workers=workers > 0,
-            pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
+            pin_memory=is_on_gpu and not isinstance(dataset, PackOnDevice),
         )
+
+    def _images(self, workers: int) -> Dataset[Batch]:
+        """What batches are gathered from: the pack, or its copy on the device."""
+        if self._on_device is None and workers == 0 and self.trainer:
+            device = self.trainer.strategy.root_device
+            if fits_on_device(self._pack, device):
+                self._on_device = PackOnDevice(self._pack, device)
+        return self._pack if self._on_device is None or workers else self._on_device
 
     def train_dataloader(self) -> TimedLoader:
         """Batches of the training split, shuffled anew in every epoch."""
