@@ -89,6 +89,18 @@ def test_examples_keep_the_contracts(copy: Path) -> None:
     python(copy, "-m", "pytest", *options, "tests/test_contracts.py", "-k", "patches or Patches or scans or Scans")
 
 
+def test_examples_pass_lint_and_types(copy: Path) -> None:
+    """Types are checked in place of a network and a data set that are here, for which there may be a cache."""
+    files = {"models/patches.py": "models/mlp.py", "datamodules/scans.py": "datamodules/digits.py"}
+    for arguments in (("check",), ("format", "--check")):
+        python(copy, "-m", "ruff", *arguments, "--no-cache", *files)
+    shadows = [part for shown, here in files.items() for part in ("--shadow-file", here, str(copy / shown))]
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", *shadows, *files.values()], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_the_lines_that_classify_run(
     tmp_path: Path, train: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
