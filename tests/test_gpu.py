@@ -87,6 +87,11 @@ def test_no_training_step_waits_for_the_gpu(train: Callable[..., Run], flags: tu
     assert run.results["metrics"]["train/accuracy"] > 0.3
 
 
+def test_batches_gathered_on_the_gpu_are_those_that_are_sent_to_it(train: Callable[..., Run]) -> None:
+    fixed = (*SHORT, *RANDOM)
+    assert differing(train(*fixed), train(*fixed, "--data.num_workers=1")) == []
+
+
 def test_a_compiled_network_learns_and_keeps_its_names(train: Callable[..., Run]) -> None:
     compiled, plain = train("--model.compile=true", "--trainer.max_epochs=5"), train("--trainer.max_epochs=5")
     assert compiled.checkpoint["state_dict"].keys() == plain.checkpoint["state_dict"].keys()
