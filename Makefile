@@ -3,22 +3,23 @@ ARGS ?=
 CASES ?= 200
 SEED ?= 1
 BIN := .venv/bin
+PIP ?= $(BIN)/python -m pip --disable-pip-version-check
 OLDEST := .venv-oldest
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-gpu test-oldest soak lint format benchmark size constraints
+.PHONY: help setup train test test-gpu test-oldest soak lint format benchmark size docs constraints
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(INSTALLED) ## install everything into .venv
+setup: $(INSTALLED) ## install everything into .venv; faster with PIP="uv pip", if uv is installed
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 4) and "Python 3.11.4 or newer is needed: make PYTHON=python3.11 setup")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "Installing into .venv (several GB, only this once)"
-	@$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[dev,export,interpretation,data-quality]'
+	@$(PIP) install --constraint constraints.txt --editable '.[dev,export,interpretation,data-quality]'
 	@touch $@
 
 train: setup ## train a small network on handwritten digits, or with ARGS="--config FILE ..." anything else
@@ -56,7 +57,14 @@ benchmark: setup ## speed beside the bare training step and a standard program, 
 size: setup ## how many lines there are to read, by room
 	@$(BIN)/python -m tests.size
 
+docs: setup ## build README.md and docs/ as a site in .site/html; a dead link fails
+	@test -x $(BIN)/zensical || $(PIP) install --quiet --constraint constraints.txt --editable '.[docs]'
+	@rm -rf .site && mkdir .site && cp -R docs .site/pages && cp *.md .site/pages && mv .site/pages/README.md .site/pages/index.md
+	@sed -E -i.bak 's#(\]\(|src=")docs/#\1#g; s#\]\(\.\./#](#g; s#\]\(README\.md#](index.md#g' .site/pages/*.md && rm .site/pages/*.bak
+	@$(BIN)/zensical build --strict
+	@echo "site  .site/html/index.html"
+
 constraints: setup ## pin the newest versions of everything in constraints.txt
-	@$(BIN)/python -m pip install --quiet --dry-run --ignore-installed --report .venv/report.json '.[dev,timm,export,interpretation,data-quality]'
+	@$(BIN)/python -m pip install --quiet --dry-run --ignore-installed --report .venv/report.json '.[dev,docs,timm,export,interpretation,data-quality]'
 	@$(BIN)/python -c 'import json; names = (i["metadata"] for i in json.load(open(".venv/report.json"))["install"]); print(*sorted("{}=={}".format(m["name"].lower(), m["version"]) for m in names if m["name"] != "kindling"), sep="\n")' > .venv/constraints.txt
 	@mv .venv/constraints.txt constraints.txt
