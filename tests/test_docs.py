@@ -68,6 +68,11 @@ def test_links_lead_to_files_and_headings(page: Path) -> None:
         assert not anchor or anchor in anchors(target), f"{path}#{anchor}"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_a_list_follows_an_empty_line_without_which_the_site_has_no_list(page: Path) -> None:
+    assert not re.findall(r"^(?!- |\d+\. |  ).+\n(?:- |\d+\. ).*", prose(page), re.MULTILINE)
+
+
 def test_every_page_is_on_the_site() -> None:
     navigation = tomllib.loads((ROOT / "zensical.toml").read_text())["project"]["nav"]
     there = {path for entry in navigation for path in entry.values()}
