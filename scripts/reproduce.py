@@ -142,7 +142,7 @@ def train_experiment(name: str, seeds: int, runs: Path, flags: Sequence[str]) ->
 
 def row(experiment: Experiment, outcome: Outcome) -> str:
     """The experiment's line of the table."""
-    from scripts.training.seeds import spread
+    from scripts.uncertainty.mean import mean_over_seeds
 
     runs = outcome.runs
     flags = "".join(f" {shlex.quote(flag)}" for flag in outcome.flags)
@@ -151,7 +151,7 @@ def row(experiment: Experiment, outcome: Outcome) -> str:
     if not runs:
         return f"| {experiment.name} | {experiment.published} | not run: {problem} | | | | | {command} |"
     measured = [results["metrics"]["test/accuracy"] for results in runs]
-    figures = f"test {spread(measured)}"
+    figures = f"test {mean_over_seeds(measured).shown()}"
     if experiment.classes not in (None, runs[0].get("classes")):
         figures += f" (of {runs[0].get('classes')} classes, published of {experiment.classes}: not compared)"
     elif experiment.at_least is not None:
@@ -173,6 +173,7 @@ def row(experiment: Experiment, outcome: Outcome) -> str:
 def write_results(path: Path, outcomes: Sequence[tuple[Experiment, Outcome]], note: str = "") -> None:
     """Write the table."""
     from core.durable_file import replace_file
+    from scripts.uncertainty.mean import INTERVAL
 
     lines = [
         "# Results",
@@ -180,7 +181,7 @@ def write_results(path: Path, outcomes: Sequence[tuple[Experiment, Outcome]], no
         "Written by `scripts/reproduce.py`; every measured figure is accuracy that a run gave, `test` with the best",
         "epoch's weights, `train` and `val` in the last. What the sources call validation is `test` here: the same",
         "images, on which no epoch was chosen (but for Tiny ImageNet, whose test labels are not public: there both are",
-        "the same).",
+        f"the same). Of several seeds: mean ± half of its {INTERVAL}.",
         "",
         "| experiment | published | measured | parameters | epochs | time | hardware | command |",
         "|---|---|---|---:|---:|---:|---|---|",

@@ -3,23 +3,24 @@
 import csv
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import count, product
-from string import ascii_uppercase
-from typing import NamedTuple
 
 import numpy as np
 
 from callbacks.run.run_folder import order_of_start
 from core.names import escape_name
+from core.near_names import near_names
+from core.user_error import UserError
 from datamodules.packing.pack import FINGERPRINT
+from models.training.monitor import Mode, direction
 from scripts.comparison.runs import COSTS, Run
 from scripts.comparison.runs import FIGURES as NAMES
-from scripts.report.table import Table
-from scripts.uncertainty.intervals import Interval
-from scripts.uncertainty.significance import t_interval, varies
+from scripts.report.differences import ABSENT, names_by_difference
+from scripts.report.table import Bold, Table
+from scripts.uncertainty.mean import INTERVAL, Mean, caption, mean_over_seeds
 
 # The figures that are compared, in the order in which they are shown.
 FIGURES = tuple(f"{split}/{name}" for split in ("test", "val", "train") for name in NAMES)
@@ -32,38 +33,17 @@ DATA = (
 
 MODULE = re.compile(r"(?:^|(?<=[\[(= ]))(?:[a-z_]\w*\.)+(?=[A-Z]\w*(?:[(,)\]]|$))")  # a class's module, before its name
 
-ABSENT = "-"  # stands for an unknown value
+LONGEST_NAME = 30  # letters of a group's name; if one were longer, all are numbered
+MOST_COLUMNS = 8  # groups of a table in which each has a column
 OFF = "null", "false", "[]", "{}", "0", "0.0"  # a default that another class lacks is not shown if it is one of these
-
-
-class Mean(NamedTuple):
-    """A figure's mean over runs, with its 95 % t-interval if the runs gave different figures."""
-
-    value: float
-    interval: Interval | None
-
-    def shown(self) -> str:
-        """The mean with half its interval, or the figure of one run.
-
-        Example:
-            >>> Mean(0.98, Interval(0.97, 0.99)).shown()
-            '0.9800 ± 0.0100'
-        """
-        half = f" ± {self.interval.high - self.value:.4f}" if self.interval else ""
-        return f"{self.value:.4f}{half}"
 
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that differ in their seed alone, called by a letter."""
+    """Runs that differ in their seed alone."""
 
-    letter: str
+    name: str
     runs: list[Run]
-
-    @property
-    def name(self) -> str:
-        """The letter and the experiment."""
-        return f"{self.letter} {escape_name(self.runs[0].experiment)}"
 
     @cached_property
     def settings(self) -> Mapping[str, str]:
@@ -87,9 +67,16 @@ class Group:
 
     def mean(self, name: str) -> Mean | None:
         """The mean of a figure or a cost over the runs that have it."""
-        if not (values := self.values(name)):
-            return None
-        return Mean(float(np.mean(values)), t_interval(values) if varies(values) else None)
+        values = self.values(name)
+        return mean_over_seeds(values) if values else None
+
+    def direction(self, figure: str) -> Mode | None:
+        """Whether lower or higher is better, as the monitor's mode or the figure's name says; None if neither does."""
+        monitor, mode = (self.settings.get(f"checkpoint.{key}", "null") for key in ("monitor", "mode"))
+        is_monitor = mode != "null" and monitor.rpartition("/")[2] == figure.rpartition("/")[2]
+        with suppress(UserError):
+            return direction(figure, mode if is_monitor else None, figure)
+        return None
 
     def curve(self, figure: str, split: str) -> list[tuple[float, ...]]:
         """A curve's epoch, mean and, where runs differ, lowest and highest value, over the runs that got as far."""
@@ -110,6 +97,11 @@ class Comparison:
 
     groups: list[Group]
     notes: list[str]  # sentences about runs that do not count or are hard to compare
+    told: frozenset[str] = frozenset()  # the settings that the groups' names tell; none if these are numbers
+    asked: tuple[str, ...] = ()  # the figures and costs of the table, if not the usual
+    percent: bool = False  # True if shares are written in percent
+    standing: Mapping[str, Mapping[str, bool]] = field(default_factory=dict)  # of figures and groups, as in `best`
+    bold: str = ""  # what bold stands for
 
     @cached_property
     def differing(self) -> list[str]:
@@ -126,44 +118,65 @@ class Comparison:
         values = [group.settings.get(key) for group in self.groups]
         short = [value if value is None else MODULE.sub("", value) for value in values]
         shown = short if len(set(short)) == len(set(values)) else values
-        return [ABSENT if value is None else value for value in shown]
+        return [ABSENT if value is None else escape_name(value) for value in shown]
 
     @cached_property
     def figures(self) -> list[str]:
-        """The figures that any group has."""
-        return [figure for figure in FIGURES if any(group.mean(figure) for group in self.groups)]
+        """The figures that were asked for, or the usual ones that any group has."""
+        return list(self.asked) or [name for name in FIGURES if any(group.mean(name) for group in self.groups)]
+
+    def unit(self, figure: str) -> tuple[str, int]:
+        """A figure's name with its unit, and what it is multiplied by: 100 for what is better higher and in [0, 1]."""
+        values = [value for group in self.groups for value in group.values(figure)]
+        share = self.percent and self.groups[0].direction(figure) == "max" and all(0 <= value <= 1 for value in values)
+        return (f"{escape_name(figure)} (%)", 100) if share else (escape_name(figure), 1)
+
+    def _row(self, figure: str) -> list[str]:
+        name, scale = self.unit(figure)
+        cells = {group.name: _shown(figure, group.mean(figure), scale) for group in self.groups}
+        bold = self.standing.get(figure, {})
+        return [name, *(Bold(cell) if bold.get(group) else cell for group, cell in cells.items())]
 
     @cached_property
     def table(self) -> Table:
-        """Settings that differ, figures and costs; each group is a column, or a row if there are many groups."""
-        parts = [
-            [["runs", *map(_number_of_runs, self.groups)]],
-            [[key, *self.setting(key)] for key in self.differing],
-            [[name, *(_shown(name, group.mean(name)) for group in self.groups)] for name in self.figures],
-            [[name, *(_shown(name, group.mean(name)) for group in self.groups)] for name in COSTS],
-        ]
-        rows = [[escape_name(cell) for cell in row] for part in parts for row in part]
+        """Settings that differ, figures and costs; each group is a column, or a row if there are many groups.
+
+        Figures that were asked for are columns by themselves, with the settings if the groups are only numbered.
+        """
+        turned = bool(self.asked) or len(self.groups) > MOST_COLUMNS
+        hidden = self.differing if self.asked and self.told else self.told if turned else ()
+        settings = [[key, *self.setting(key)] for key in self.differing if key not in hidden]
+        figures = [self._row(name) for name in self.figures]
+        runs, costs = [["runs", *map(_number_of_runs, self.groups)]], [self._row(name) for name in COSTS]
+        parts = [settings, figures] if self.asked else [runs, settings, figures, costs]
         breaks = {sum(map(len, parts[:place])) for place in range(1, len(parts))}
-        table = Table(["", *(group.name for group in self.groups)], rows, frozenset(breaks))
-        return table if len(self.groups) <= len(rows) else table.turned()
+        means = [group.mean(name) for name in self.figures if name not in COSTS for group in self.groups]
+        said = f"{caption([mean for mean in means if mean])} {self.bold}".strip()
+        rows = [row for part in parts for row in part]
+        table = Table(["", *(group.name for group in self.groups)], rows, frozenset(breaks), said)
+        return table.turned() if turned else table
 
     def records(self) -> list[dict[str, str]]:
         """A mapping for each group, with numbers in full: the mean of each figure and the ends of its interval."""
         records = []
         for group in self.groups:
             record = {
-                "group": group.letter,
+                "group": group.name,
                 "experiment": escape_name(group.runs[0].experiment),
                 "runs": str(len(group.runs)),
                 "tested": str(group.tested),
                 "seeds": " ".join(str(run.seed) for run in group.runs),
                 **{key: escape_name(group.settings.get(key, "")) for key in self.differing},
             }
-            for figure in self.figures:
-                mean = group.mean(figure)
+            record["interval"] = f"{INTERVAL} of the mean over seeds"
+            for figure in [name for name in self.figures if name not in COSTS]:
+                mean, (name, scale) = group.mean(figure), self.unit(figure)
                 low, high = mean.interval if mean and mean.interval else ("", "")
-                record[figure] = str(mean.value) if mean else ""
-                record |= {f"{figure}_low": str(low), f"{figure}_high": str(high)}
+                record[name] = str(scale * mean.value) if mean else ""
+                record |= {
+                    f"{name}_{end}": str(value and scale * value) for end, value in (("low", low), ("high", high))
+                }
+                record[f"{name}_bold"] = str(self.standing.get(figure, {}).get(group.name, ""))
             costs = {name: group.mean(name) for name in COSTS}
             records.append(record | {name: f"{cost.value:.10g}" if cost else "" for name, cost in costs.items()})
         return records
@@ -190,41 +203,53 @@ def _number_of_runs(group: Group) -> str:
     return f"{number} (seed{'s' if len(group.runs) > 1 else ''} {seeds})"
 
 
-def _shown(name: str, mean: Mean | None) -> str:
+def _shown(name: str, mean: Mean | None, scale: int) -> str:
     if mean is None:
         return ABSENT
     if name not in COSTS:
-        return mean.shown()
+        return mean.shown(scale)
     return f"{mean.value:,.1f}".removesuffix(".0") if name in ("epochs", "seconds") else f"{mean.value:,.0f}"
 
 
-def compare_runs(runs: Sequence[Run]) -> Comparison:
+def compare_runs(runs: Sequence[Run], asked: Sequence[str] = (), percent: bool = False) -> Comparison:
     """Group runs that differ in their seed alone; of each seed the newest run counts."""
+    known = sorted({name for run in runs for name in (*run.figures, *run.costs)})
+    for name in asked:
+        if name not in known:
+            raise UserError(f"No run has the figure {escape_name(name)}; {near_names(name, known)}")
     together: dict[frozenset[tuple[str, str]], list[Run]] = {}
     for run in runs:
         together.setdefault(frozenset(run.chosen.items()), []).append(run)
+    named, told = _named(list(together.values()))
     groups, notes = [], []
-    for letter, members in zip(_letters(), together.values(), strict=False):
+    for name, members in zip(named, together.values(), strict=True):
         newest: dict[object, Run] = {}
         for run in members:
             key = run.path if run.seed is None else run.seed
             newest[key] = _newer(newest[key], run) if key in newest else run
-        groups.append(Group(letter, sorted(newest.values(), key=lambda run: (run.seed is None, run.seed or 0))))
+        groups.append(Group(name, sorted(newest.values(), key=lambda run: (run.seed is None, run.seed or 0))))
         if repeated := len(members) - len(newest):
             notes.append(
-                f"{repeated} runs of {letter} repeat the seed of another; only the newest run of each seed counts."
+                f"{repeated} runs of {name} repeat the seed of another; only the newest run of each seed counts."
             )
     notes += [f"{run.path} is {run.state}." for group in groups for run in group.runs if run.state]
     hardware = {run.hardware for group in groups for run in group.counted if run.hardware}
     if len(hardware) > 1:
         notes.append(f"Times are not comparable: the hardware of the runs differs ({'; '.join(sorted(hardware))}).")
-    return Comparison(groups, notes)
+    return Comparison(groups, notes, told, tuple(dict.fromkeys(asked)), percent)
 
 
-def _letters() -> Iterator[str]:
-    for length in count(1):
-        for letters in product(ascii_uppercase, repeat=length):
-            yield "".join(letters)
+def _named(groups: Sequence[list[Run]]) -> tuple[list[str], frozenset[str]]:
+    """Names for groups of runs and the settings that these tell; numbers, which tell none, if names would be long."""
+    unnamed = Comparison([Group("", members) for members in groups], [])
+    experiments = [escape_name(members[0].experiment) for members in groups]
+    if len(groups) == 1:
+        return experiments, frozenset()
+    names, told = names_by_difference({"": experiments} | {key: unnamed.setting(key) for key in unnamed.differing})
+    if len(set(names)) == len(names) == len(groups) and max(map(len, names)) <= LONGEST_NAME:
+        return names, frozenset(told)
+    some = [f" {name}" for name in experiments] if len(set(experiments)) > 1 else [""] * len(groups)
+    return [f"#{number}{name}" for number, name in enumerate(some, start=1)], frozenset()
 
 
 def _newer(one: Run, other: Run) -> Run:
@@ -235,16 +260,17 @@ def _newer(one: Run, other: Run) -> Run:
     return max(one, other, key=age)
 
 
-def differing_settings(one: Group, other: Group) -> str:
-    """Say which settings may have given two groups different test images."""
+def differing_settings(one: Group, other: Group, figure: str = "test/accuracy") -> str:
+    """Say which settings may have given two groups different images to measure a figure on."""
+    keys = DATA if figure.startswith("test/") else (*DATA, "data.val_size")
     differences = [
-        f"{key} is " + " and ".join(f"{group.settings.get(key, ABSENT)} in {group.letter}" for group in (one, other))
-        for key in DATA
+        f"{key} is " + " and ".join(f"{group.settings.get(key, ABSENT)} in {group.name}" for group in (one, other))
+        for key in keys
         if _differs(key, (one, other))
     ]
     if not differences:
         return ""
-    return f"{one.letter} and {other.letter} may not have been tested on the same images: {'; '.join(differences)}."
+    return f"{one.name} and {other.name} may not have been tested on the same images: {'; '.join(differences)}."
 
 
 def differing_files(one: Group, other: Group) -> str:
@@ -254,6 +280,6 @@ def differing_files(one: Group, other: Group) -> str:
     if len(contents) < 2 or any(one.settings.get(key) != other.settings.get(key) for key in ("data", "data.folder")):
         return ""
     return (
-        f"The images of the data have changed between the runs of {one.letter} and {other.letter}: their figures are "
+        f"The images of the data have changed between the runs of {one.name} and {other.name}: their figures are "
         "of different images."
     )

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from scripts.comparison.comparison import ABSENT, Comparison, Group
+from scripts.comparison.comparison import Comparison, Group
 from scripts.comparison.runs import Run
 from scripts.report.chart import LineChart, line_chart
-from scripts.uncertainty.intervals import CONFIDENCE
+from scripts.report.differences import ABSENT
 
 LONGEST = 60  # letters of a cell that are shown; the configuration of a run has the rest
 
@@ -21,7 +21,7 @@ def page_values(comparison: Comparison, findings: Sequence[str], notes: Sequence
         "title": "Comparison of runs",
         "findings": findings,
         "notes": notes,
-        "confidence": f"{CONFIDENCE:.0%}",
+        "caption": table.caption,
         "kind": "columns" if table.heading[1:] == [group.name for group in groups] else "rows",
         "heading": table.heading,
         "rows": [[cell if len(cell) <= LONGEST else f"{cell[: LONGEST - 1]}…" for cell in row] for row in table.rows],
@@ -39,7 +39,7 @@ def _run_row(group: Group, run: Run) -> list[str]:
 
 def curves_over_each_other(groups: Sequence[Group], figure: str, split: str) -> LineChart | None:
     """Draw a figure of each group by epoch, with the range over its runs."""
-    curves = {group.letter: curve for group in groups if (curve := group.curve(figure, split))}
+    curves = {group.name: curve for group in groups if (curve := group.curve(figure, split))}
     if not curves:
         return None
     return line_chart(curves, "epoch", f"{split}/{figure}")

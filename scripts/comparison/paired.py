@@ -1,10 +1,11 @@
 """Compare groups: on the same test images, and over seeds."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from core.names import some_of
 from core.user_error import UserError
 from scripts.comparison.comparison import Group, differing_files, differing_settings
 from scripts.comparison.runs import Run
@@ -18,6 +19,8 @@ from scripts.uncertainty.significance import (
     difference_over_runs,
     varies,
 )
+
+ACCURACY = "test/accuracy"
 
 
 @dataclass(frozen=True)
@@ -63,11 +66,11 @@ def predict_test(run: Run, flags: Sequence[str]) -> Predictions:
 
 def on_the_same_images(one: Group, other: Group, first: Predictions, second: Predictions) -> Verdict:
     """Compare two networks image by image."""
-    check_same_classes(first.class_names, second.class_names, one.letter, other.letter)
+    check_same_classes(first.class_names, second.class_names, one.name, other.name)
     if first.names != second.names or (first.labels != second.labels).any():
         common = len({*first.names} & {*second.names})
         raise UserError(
-            f"{one.letter} was tested on {len(first):,} images, {other.letter} on {len(second):,}, and {common:,} have "
+            f"{one.name} was tested on {len(first):,} images, {other.name} on {len(second):,}, and {common:,} have "
             "the same names; give runs with the same test split, or flags about data."
         )
     images = f"{len(first):,} test image{'s' if len(first) > 1 else ''}"
@@ -81,19 +84,19 @@ def on_the_same_images(one: Group, other: Group, first: Predictions, second: Pre
     return Verdict(_network(other), _network(one), compared, images if same else f"McNemar {{p}}, {images}", same)
 
 
-def over_runs(one: Group, other: Group) -> Verdict | None:
-    """Compare two groups by the test accuracies of their runs, if each has two or more."""
-    first, second = one.values("test/accuracy"), other.values("test/accuracy")
+def over_runs(one: Group, other: Group, figure: str = ACCURACY) -> Verdict | None:
+    """Compare two groups by a figure of their runs, if each has two or more."""
+    first, second = one.values(figure), other.values(figure)
     if min(len(first), len(second)) < 2:
         return None
     runs = f"{len(second)} and {len(first)} runs"
     test = f"Welch's t-test {{p}}, {runs}" if varies(first) and varies(second) else runs
-    return Verdict(other.letter, one.letter, partial(difference_over_runs, first, second), test, begins="Over seeds, ")
+    return Verdict(other.name, one.name, partial(difference_over_runs, first, second), test, begins="Over seeds, ")
 
 
 def _network(group: Group) -> str:
     run = tested_run(group)
-    return f"{group.letter} (seed {run.seed})" if run and len(group.runs) > 1 else group.letter
+    return f"{group.name} (seed {run.seed})" if run and len(group.runs) > 1 else group.name
 
 
 def tested_run(group: Group) -> Run | None:
@@ -107,44 +110,50 @@ def sentences(verdicts: Sequence[Verdict]) -> list[str]:
     return [verdict.sentence(len(verdicts)) for verdict in verdicts]
 
 
-def compare_groups(groups: Sequence[Group], predict: bool, flags: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Compare each group with the first; a network that was not tested before gets its `test/accuracy`."""
-    paired, repeated, notes = [], [], []
+def predict_groups(groups: Sequence[Group], flags: Sequence[str]) -> tuple[dict[str, Predictions], list[str]]:
+    """Let a network of each group predict, and say which cannot; one not tested before gets its `test/accuracy`."""
     predictions: dict[str, Predictions] = {}
-    reference, *others = groups
-    for group in groups if predict and others else ():
+    notes: list[str] = []
+    for group in groups if len(groups) > 1 else ():
         run = tested_run(group)
         try:
             if run is None:
                 raise UserError("it has no checkpoint of a run that has ended.")
-            predictions[group.letter] = of_run = predict_test(run, flags)
-            run.figures.setdefault("test/accuracy", float((of_run.classes == of_run.labels).mean()))
+            predictions[group.name] = of_run = predict_test(run, flags)
+            run.figures.setdefault(ACCURACY, float((of_run.classes == of_run.labels).mean()))
         except UserError as error:
-            notes.append(f"{group.letter} is not tested on the same images as the others: {error}")
+            notes.append(f"{group.name} is not tested on the same images as the others: {error}")
         if not predictions:
             break  # nothing to compare the others with
+    return predictions, notes
+
+
+def compare_groups(groups: Sequence[Group], predictions: Mapping[str, Predictions]) -> tuple[list[str], list[str]]:
+    """Compare each group with the first."""
+    paired, repeated, notes = [], [], []
+    reference, *others = groups
     for group in others:
         changed = [differing_files(reference, group)]
-        if reference.letter in predictions and group.letter in predictions:
-            pair = predictions[reference.letter], predictions[group.letter]
+        if reference.name in predictions and group.name in predictions:
+            pair = predictions[reference.name], predictions[group.name]
             try:
                 paired.append(on_the_same_images(reference, group, *pair))
             except UserError as error:
-                notes.append(f"{group.letter} is not compared with {reference.letter}: {error}")
+                notes.append(f"{group.name} is not compared with {reference.name}: {error}")
                 continue
         else:
             changed.append(differing_settings(reference, group))
         notes += filter(None, changed)
         if any(changed):
             continue
-        single = [each.letter for each in (reference, group) if len(each.values("test/accuracy")) == 1]
         if verdict := over_runs(reference, group):
             repeated.append(verdict)
-        elif len(single) == 1 or (single and group.letter not in predictions):
-            notes.append(
-                f"Nothing can be concluded over seeds about {group.letter} and {reference.letter}: only one run of "
-                f"{' and of '.join(single)} was tested; fit --seeds trains several."
-            )
+    single = [group.name for group in groups if len(group.values(ACCURACY)) == 1]
+    if others and single and (len(single) < len(groups) or len(predictions) < len(groups)):
+        notes.append(
+            f"Nothing can be concluded over seeds about {some_of(single)}: only one run of each was tested; "
+            "train several with fit --seeds."
+        )
     if max(len(paired), len(repeated)) > 1:
         notes.append(
             f"P-values and intervals of each kind of test hold for all its comparisons together (Bonferroni): where "

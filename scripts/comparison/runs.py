@@ -27,7 +27,7 @@ from scripts.report.run_curves import Curves, read_curves
 CHECKPOINT = "checkpoint file"  # the setting that tells a checkpoint from the run's best one
 KEY = re.compile(r"\w[\w.+/ -]*")  # a key of a configuration, with those above it
 SHOWN = 50  # characters of a wrong key that a message shows
-FIGURES = "accuracy", "top5_accuracy", "loss"  # what is compared, for each split
+FIGURES = "accuracy", "top5_accuracy", "loss"  # what is compared if nothing else is asked for, for each split
 COSTS = "parameters", "epochs", "seconds", "images_per_second"  # what `results.json` holds besides figures
 CLASSES = {"model": Classifier, "trainer": Trainer}  # the classes that a configuration does not name, by their keys
 
@@ -52,7 +52,7 @@ class Run:
     checkpoint: Path | None = None  # the file to test
     content: CheckpointContent | None = field(default=None, compare=False, repr=False)  # of that file
     data_fingerprint: str | None = None
-    figures: dict[str, float] = field(default_factory=dict)  # by split and name, as in test/accuracy
+    figures: dict[str, float] = field(default_factory=dict)  # as in test/accuracy or, of the best epoch, best/val/loss
     costs: dict[str, float] = field(default_factory=dict)
     hardware: str | None = None
     curves: Curves = field(default_factory=dict)
@@ -137,7 +137,8 @@ def _read(path: Path) -> Run:
         if progress.get("training_seconds"):
             costs["images_per_second"] = progress["images"] / progress["training_seconds"]
         changed = {CHECKPOINT: path.name}
-    figures = {name: value for name, value in _numbers(metrics).items() if name.partition("/")[2] in FIGURES}
+    best_score = {f"best/{results.get('monitor')}": results.get("best")} if run else {}
+    figures = _numbers(metrics | best_score)
     settings, defaults = settings_of(config)
     seed = config.get("seed_everything")
     return Run(

@@ -12,6 +12,7 @@ from PIL import Image
 
 from core.durable_file import replace_file
 from core.names import escape_name
+from scripts.report.table import Bold
 
 SIDE = 192  # pixels of the longer side of a picture in the page; smaller pictures are enlarged by the browser
 
@@ -27,7 +28,7 @@ TEMPLATES = Environment(
     # Names of files and classes may hold control characters and bytes of no encoding.
     finalize=lambda value: escape_name(value) if type(value) is str else value,
 )
-TEMPLATES.tests["numeric"] = lambda text: NUMBER.fullmatch(text) is not None
+TEMPLATES.tests |= {"numeric": lambda text: NUMBER.fullmatch(text) is not None, "bold": lambda text: type(text) is Bold}
 
 
 def write_page(path: Path, template: str, **values: Any) -> None:

@@ -1,7 +1,7 @@
-"""A table of text, for a terminal, Markdown and LaTeX."""
+"""A table of text with bold cells and a caption, for a terminal, Markdown and LaTeX."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from unicodedata import decomposition
 
@@ -28,6 +28,12 @@ PADDING = 3  # letters that the frame of a column takes
 WIDEST = 40  # letters in a line of a cell on a terminal; a longer cell takes several lines
 
 
+class Bold(str):
+    """A cell in bold type; a star on a terminal, whose output is often kept as plain text."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True)
 class Table:
     """Cells of one line each."""
@@ -35,16 +41,17 @@ class Table:
     heading: list[str]
     rows: list[list[str]]  # as many cells in each; the first names the row
     breaks: frozenset[int] = frozenset()  # the numbers of rows that begin another part
+    caption: str = ""
 
     def turned(self) -> "Table":
         """The table with rows as columns, in one part."""
         heading, *rows = (list(column) for column in zip(self.heading, *self.rows, strict=True))
-        return Table(heading, rows)
+        return Table(heading, rows, caption=self.caption)
 
     def blocks(self, width: int) -> Iterator["Table"]:
         """The table in tables that fit a width, each with the first column."""
         columns = list(zip(self.heading, *self.rows, strict=True))
-        first, *widths = (min(WIDEST, max(map(len, column))) + PADDING for column in columns)
+        first, *widths = (min(WIDEST, max(map(_width, column))) + PADDING for column in columns)
         block, used = [columns[0]], first
         for column, needed in zip(columns[1:], widths, strict=True):
             if len(block) > 1 and used + needed + 1 > width:
@@ -68,23 +75,36 @@ def show(table: Table, console: Console) -> None:
         for number, row in enumerate(block.rows):
             if number in block.breaks:
                 drawn.add_section()
-            drawn.add_row(*map(Text, row))
+            drawn.add_row(*(Text(f"{cell} *", "bold") if isinstance(cell, Bold) else Text(cell) for cell in row))
         console.print(drawn)
+    if table.caption:
+        console.print(Text(table.caption.replace("Bold:", "Bold, with *:")))
 
 
 def markdown(table: Table) -> str:
     """Write a table in GitHub's Markdown."""
-    lines = [f"| {' | '.join(map(in_markdown, cells))} |\n" for cells in (table.heading, *table.rows)]
-    return "".join([lines[0], f"|{'---|' * len(table.heading)}\n", *lines[1:]])
+    rows = table.heading, *table.rows
+    lines = [f"| {' | '.join(_written(cells, in_markdown, '**{}**'))} |\n" for cells in rows]
+    caption = f"\n{in_markdown(table.caption)}\n" if table.caption else ""
+    return "".join([lines[0], f"|{'---|' * len(table.heading)}\n", *lines[1:], caption])
 
 
 def latex(table: Table) -> str:
-    r"""Write a table in LaTeX, for a document that has `\usepackage{booktabs}`."""
-    text = f"\\begin{{tabular}}{{{'l' * len(table.heading)}}}\n\\toprule\n"
+    r"""Write a table with its caption in LaTeX, for a document that has `\usepackage{booktabs}`."""
+    text = f"\\begin{{table}}\n\\centering\n\\caption{{{in_latex(table.caption)}}}\n"
+    text += f"\\begin{{tabular}}{{{'l' * len(table.heading)}}}\n\\toprule\n"
     for number, cells in enumerate((table.heading, *table.rows), start=-1):
         text += "\\midrule\n" if number == 0 or number in table.breaks else ""
-        text += f"{' & '.join(map(in_latex, cells))} \\\\\n"
-    return text + "\\bottomrule\n\\end{tabular}\n"
+        text += " & ".join(_written(cells, in_latex, "\\textbf{{{}}}")) + " \\\\\n"
+    return text + "\\bottomrule\n\\end{tabular}\n\\end{table}\n"
+
+
+def _written(cells: Sequence[str], escape: Callable[[str], str], bold: str) -> list[str]:
+    return [bold.format(escape(cell)) if isinstance(cell, Bold) else escape(cell) for cell in cells]
+
+
+def _width(cell: str) -> int:
+    return len(cell) + 2 * isinstance(cell, Bold)
 
 
 def in_latex(text: str) -> str:

@@ -13,12 +13,10 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, stdev
 from types import FrameType
 from typing import Any
 
 from rich import get_console
-from rich.table import Table
 
 from callbacks.run.migration import migrate_config
 from callbacks.run.restarts import read_origin
@@ -168,19 +166,19 @@ def _comparable(text: str) -> Config | None:
 
 
 def print_summary(runs: Sequence[SeedRun]) -> None:
-    """Print the test metrics of each seed, their mean and their standard deviation (of a sample, n - 1)."""
+    """Print the test metrics of each seed, and their means with the rule of their uncertainty."""
+    from scripts.report.table import Table, show
+    from scripts.uncertainty.mean import caption, mean_over_seeds
+
     metrics = [_test_metrics(run) for run in runs]
     names = sorted(set().union(*metrics))
-    table = Table("seed", *names, "run")
+    rows = []
     for run, values_of_run in zip(runs, metrics, strict=True):
         cells = [f"{values_of_run[name]:.4f}" if name in values_of_run else "" for name in names]
-        table.add_row(str(run.seed), *cells, run.folder.name if run.folder and not run.problem else "failed")
-    values = {name: [of_run[name] for of_run in metrics if name in of_run] for name in names}
-    if any(values.values()):
-        count = max(map(len, values.values()))
-        table.add_section()
-        table.add_row("mean", *(spread(values[name]) for name in names), f"{count} seed{'s' if count > 1 else ''}")
-    get_console().print(table)
+        rows.append([str(run.seed), *cells, run.folder.name if run.folder and not run.problem else "failed"])
+    means = [mean_over_seeds([of_run[name] for of_run in metrics if name in of_run]) for name in names]
+    rows += [["mean", *(mean.shown() for mean in means), ""]] if means else []
+    show(Table(["seed", *names, "run"], rows, frozenset({len(runs)}), caption(means)), get_console())
     if folder := next((run.folder for run in runs if run.folder), None):
         print(f"runs  {folder.parent}")
     for run in runs:
@@ -189,17 +187,6 @@ def print_summary(runs: Sequence[SeedRun]) -> None:
     codes = {run.seed: _code_of(run.folder) for run in runs if run.folder}
     if len(set(codes.values())) > 1:
         print("these runs are not of the same code: " + "; ".join(_by_code(codes)))
-
-
-def spread(values: Sequence[float], digits: int = 4) -> str:
-    """Format the mean and, of several values, the standard deviation of the sample (n - 1).
-
-    Example:
-        >>> spread([0.98, 0.99]), spread([0.98])
-        ('0.9850 ± 0.0071', '0.9800')
-    """
-    text = f"{mean(values):.{digits}f}"
-    return f"{text} ± {stdev(values):.{digits}f}" if len(values) > 1 else text
 
 
 def _test_metrics(run: SeedRun) -> dict[str, float]:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest, sem, t, ttest_ind
+from scipy.stats import binomtest, ttest_ind
 
 from scripts.uncertainty.intervals import CONFIDENCE, Interval, wilson
 
@@ -36,30 +36,6 @@ class Difference(NamedTuple):
 def varies(values: Sequence[float]) -> bool:
     """True if repetitions gave different figures; otherwise their spread is unknown."""
     return float(np.ptp(values)) > ROUNDING
-
-
-def t_interval(values: Sequence[float]) -> Interval:
-    """The interval of the mean over repetitions, by Student's t.
-
-    Source: "Student", "The Probable Error of a Mean", 1908.
-
-    Args:
-        values: Two or more figures that are not all the same.
-
-    Raises:
-        ValueError: If there are fewer, or all are the same.
-
-    Example:
-        >>> [round(end, 3) for end in t_interval([0.97, 0.98, 0.99])]
-        [0.955, 1.005]
-    """
-    if len(values) < 2:
-        raise ValueError(f"an interval over repetitions needs two or more figures, not {len(values)}")
-    if not varies(values):
-        raise ValueError(f"an interval over repetitions needs figures that differ, not {values[0]} alone")
-    half = float(t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * sem(values))
-    middle = float(np.mean(values))
-    return Interval(middle - half, middle + half)
 
 
 def mcnemar(only_first: int, only_second: int) -> float:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from scripts.compare import main
+from scripts.compare import FILES, main
 from tests.conftest import Done, Run
 from tests.scripts.comparison.test_runs import write_run
 
@@ -23,7 +23,7 @@ def test_runs_are_compared_and_written_as_asked_for(
 ) -> None:
     ours = [train(*SHORT, f"--seed_everything={seed}") for seed in (0, 2)]
     other = train(*SHORT, "--model.network=models.mlp.MLP")
-    files = {kind: tmp_path / f"out.{kind}" for kind in ("html", "csv", "latex", "markdown")}
+    files = {kind: tmp_path / f"out.{kind}" for kind in FILES}
     flags = [part for kind, file in files.items() for part in (f"--{kind}", file)]
     status, out, error = compare(ours[0].folder.parent, other.best, *flags)
     assert (status, error) == (0, "")
@@ -36,9 +36,13 @@ def test_runs_are_compared_and_written_as_asked_for(
         text = file.read_text()
         for accuracy in accuracies if kind != "csv" else ():
             assert accuracy.replace("±", r"$\pm$" if kind == "latex" else "±") in text
-    (sentence,) = (line for line in out.splitlines() if line.startswith("B "))
-    assert "A (seed 0)" in sentence
-    assert "359 test images" in sentence
+        rule = "95\\% t-interval" if kind == "latex" else "95% t-interval"
+        assert rule in text
+        assert rule.replace("\\", "") in out
+        assert kind == "csv" or "Mean over 1 to 2 seeds" in text
+    (sentence,) = (line for line in out.splitlines() if "359 test images" in line)
+    assert sentence.startswith("digits-mlp ")
+    assert "digits-convnet (seed 0)" in sentence
     assert escape(sentence, quote=False) in files["html"].read_text()
     assert not list(tmp_path.glob(".*"))
 
@@ -53,9 +57,10 @@ def test_the_checkpoints_of_one_run(train: Callable[..., Run], compare: Callable
     assert (status, error) == (0, "")
     assert "last.ckpt" in out
     (accuracies,) = (line.split("│")[2:4] for line in out.splitlines() if line.startswith("│ test/accuracy"))
+    accuracies = [cell.replace("*", "") for cell in accuracies]
     assert float(accuracies[0]) == pytest.approx(run.results["metrics"]["test/accuracy"], abs=5e-5)
     assert float(accuracies[1]) > 0.5
-    assert sum("A" in line and "B" in line and "359 test images" in line for line in out.splitlines()) == 1
+    assert sum("359 test images" in line for line in out.splitlines()) == 1
 
 
 def test_one_group_is_shown_alone(train: Callable[..., Run], compare: Callable[..., Done]) -> None:
@@ -63,7 +68,29 @@ def test_one_group_is_shown_alone(train: Callable[..., Run], compare: Callable[.
     status, out, error = compare(run.folder, run.best)
     assert (status, error) == (0, "")
     assert "1 (seed 0)" in out
-    assert "B " not in out
+    assert "Figures of one seed, which gives no interval." in out
+    assert "Bold" not in out
+
+
+def test_the_table_has_the_figures_that_were_asked_for(compare: Callable[..., Done], tmp_path: Path) -> None:
+    for rate, lowest in ((1, 0.9), (2, 0.5)):
+        for seed in range(3):
+            write_run(tmp_path / f"x/{rate}-{seed}", seed=seed, accuracy=lowest + seed / 100, lr=rate)
+    files = {kind: tmp_path / f"out.{kind}" for kind in FILES}
+    flags = ["--percent", "--no-predict", *(part for kind, file in files.items() for part in (f"--{kind}", file))]
+    status, out, error = compare(tmp_path / "x", "--figures", "test/accuracy", "test/loss", *flags)
+    assert (status, error) == (0, "")
+    for kind, best in (
+        ("markdown", "| lr=1 | **91.00 ± 2.48** | **0.0900 ± 0.0248** |\n| lr=2 | 51.00 ± 2.48 | "),
+        ("latex", r"lr=1 & \textbf{91.00 $\pm$ 2.48} & "),
+        ("html", "<strong>91.00 ± 2.48</strong>"),
+    ):
+        assert best in files[kind].read_text()
+        assert "significantly worse" in files[kind].read_text()
+    assert "│ lr=1 │ 91.00 ± 2.48 *    │" in out
+    status, out, error = compare(tmp_path / "x", "--figures", "test/acuracy", *flags)
+    assert (status, out) == (2, "")
+    assert error == "error: No run has the figure test/acuracy; did you mean test/accuracy?\n"
 
 
 def test_a_broken_run_is_named_and_the_others_go_on(compare: Callable[..., Done], tmp_path: Path) -> None:
@@ -78,7 +105,7 @@ def test_a_broken_run_is_named_and_the_others_go_on(compare: Callable[..., Done]
     assert second.startswith(f"error: {tmp_path / 'none'} is no run")
     assert "0.9000" in out
     assert f"{tmp_path / 'x/unfinished'} is unfinished after epoch 2." in out
-    assert "A is not tested on the same images as the others: it has no checkpoint" in out
+    assert "lr=- is not tested on the same images as the others: it has no checkpoint" in out
     assert "Left out: " in (tmp_path / "page.html").read_text()
 
 
@@ -109,7 +136,8 @@ def test_other_classes_are_named_and_the_table_is_there(
     status, out, error = compare(*runs)
     assert (status, error) == (0, "")
     assert "data.classes" in out
-    assert "B is not compared with A: The classes of A and B are not the same: only A has 3; only B has 4;" in out
+    first, second = "classes=[1, 2, 3]", "classes=[1, 2, 4]"
+    assert f"{second} is not compared with {first}: The classes of {first} and {second} are not the same: only" in out
 
 
 def test_two_hundred_classes(

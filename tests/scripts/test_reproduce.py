@@ -1,6 +1,5 @@
 import json
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
@@ -8,6 +7,7 @@ import pytest
 
 from scripts import reproduce
 from scripts.reproduce import EXPERIMENTS, Experiment, Ledger, Outcome, main, row
+from scripts.uncertainty.mean import mean_over_seeds
 from tests.discovery import ROOT
 
 FLAGS = ["--trainer.max_epochs=2", "--trainer.logger=false"]
@@ -46,7 +46,8 @@ def test_writes_what_runs_gave_and_does_none_twice(run: Any, tmp_path: Path, cap
     assert [results["seed"] for results in done] == [0, 1]
     accuracies = [results["metrics"]["test/accuracy"] for results in done]
     cells = rows["digits/mlp"]
-    assert cells[2].startswith(f"test {mean(accuracies):.4f} ± {stdev(accuracies):.4f} (reached), train ")
+    assert cells[2].startswith(f"test {mean_over_seeds(accuracies).shown()} (reached), train ")
+    assert "Of several seeds: mean ± half of its 95% t-interval." in (tmp_path / "RESULTS.md").read_text()
     assert cells[2].endswith("2 seeds")
     assert cells[3] == f"{done[0]['parameters']:,}"
     assert done[0]["hardware"] in cells[6]

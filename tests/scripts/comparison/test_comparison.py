@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from core.user_error import UserError
 from scripts.comparison.comparison import Comparison, compare_runs, differing_files, differing_settings
 from scripts.comparison.runs import Run, read_run
-from scripts.uncertainty.significance import t_interval
+from scripts.report.table import show
+from scripts.uncertainty.mean import mean_over_seeds
 from tests.scripts.comparison.test_runs import write_run
 
 
@@ -35,12 +38,15 @@ def test_repeats_are_one_group_with_mean_and_interval(tmp_path: Path) -> None:
     mean = first.mean("test/accuracy")
     assert mean is not None
     assert mean.value == pytest.approx(0.93)
-    assert mean.interval == pytest.approx(t_interval([0.9, 0.92, 0.97]))
-    assert (first.name, second.name) == ("A digits/mlp", "B digits/mlp")
+    assert mean == mean_over_seeds([0.9, 0.92, 0.97])
+    assert (first.name, second.name) == ("lr=1", "lr=2")
     shown = cells(comparison)
     assert shown["runs"] == ["3 (seeds 0, 1, 2)", "1 (seed 0)"]
     assert shown["lr"] == ["1", "2"]
     assert shown["test/accuracy"] == ["0.9300 ± 0.0896", "0.5000"]
+    assert comparison.table.caption == (
+        "Mean over 1 to 3 seeds ± half of its 95% t-interval, if seeds gave different figures."
+    )
     assert shown["parameters"] == ["1,000", "1,000"]
     assert "train/nonfinite_steps" not in shown
     assert comparison.notes == []
@@ -116,7 +122,8 @@ def test_a_default_that_an_older_run_lacks_gives_no_other_test_images(tmp_path: 
         for arguments in ({}, {"test_size": 0.2, "classes": None})
     ]
     pair = [*runs(tmp_path, 0.9, data=data[0]), *runs(tmp_path, 0.8, name="y", lr=2, data=data[1])]
-    assert differing_settings(*compare_runs(pair).groups) == ""
+    first, second = compare_runs(pair).groups
+    assert differing_settings(first, second) == ""
 
 
 @pytest.mark.parametrize(
@@ -146,7 +153,7 @@ def test_a_seed_counts_once_and_the_newest_that_was_tested(tmp_path: Path) -> No
     comparison = compare_runs([unfinished, newer, older])
     (group,) = comparison.groups
     assert group.runs == [newer]
-    assert "2 runs of A repeat the seed of another" in comparison.notes[0]
+    assert "2 runs of digits/mlp repeat the seed of another" in comparison.notes[0]
 
 
 def test_runs_that_have_not_ended_are_listed_and_do_not_count(tmp_path: Path) -> None:
@@ -164,9 +171,86 @@ def test_more_groups_than_facts_are_rows(tmp_path: Path) -> None:
     many = [run for number in range(30) for run in runs(tmp_path, 0.9, name=f"x{number}", lr=number)]
     table = compare_runs(many).table
     assert len(table.rows) == 30
-    assert table.heading[1:3] == ["runs", "lr"]
-    assert [row[0].split()[0] for row in table.rows[24:28]] == ["Y", "Z", "AA", "AB"]
+    assert table.heading[1:3] == ["runs", "test/accuracy"]
+    assert [row[0] for row in table.rows] == [f"lr={number}" for number in range(30)]
     assert all(len(row) == len(table.heading) for row in table.rows)
+
+
+def with_figures(tmp_path: Path, name: str, **results: Any) -> list[Run]:
+    """Three runs with figures of one's own."""
+    folders = [write_run(tmp_path / name / f"{seed}", seed=seed, experiment=name, key=name) for seed in range(3)]
+    for seed, folder in enumerate(folders):
+        file = folder / "results.json"
+        own = {"metrics": {"test/f1_macro": 0.5 + seed / 10, "test/spread": 3 + seed}, **results}
+        file.write_text(json.dumps(json.loads(file.read_text()) | own))
+    return [read_run(folder) for folder in folders]
+
+
+def test_figures_that_are_asked_for_are_columns_in_their_order(tmp_path: Path) -> None:
+    pair = [
+        *with_figures(tmp_path, "one", monitor="val/accuracy", best=0.75),
+        *with_figures(tmp_path, "other", monitor="val/loss", best=0.25),
+    ]
+    asked = ["test/spread", "best/val/accuracy", "parameters", "test/f1_macro", "test/spread"]
+    comparison = compare_runs(pair, asked, percent=True)
+    assert comparison.table.heading == [
+        *("", "test/spread", "best/val/accuracy (%)", "parameters", "test/f1_macro (%)"),
+    ]
+    assert comparison.table.rows == [
+        ["one", "4.0000 ± 2.4841", "75.00", "1,000", "60.00 ± 24.84"],
+        ["other", "4.0000 ± 2.4841", "-", "1,000", "60.00 ± 24.84"],
+    ]
+    first, _ = csv.DictReader(io.StringIO(comparison.as_csv()))
+    assert float(first["test/f1_macro (%)"]) == pytest.approx(60)
+    assert float(first["test/f1_macro (%)_high"]) == pytest.approx(84.84, abs=0.01)
+
+
+def test_percent_is_of_what_is_better_higher_and_a_share(tmp_path: Path) -> None:
+    three = with_figures(
+        tmp_path, "x", metrics={"test/accuracy": 0.9, "test/loss": 0.5, "test/f1": 2.0, "test/odd": 0.5}
+    )
+    asked = ["test/accuracy", "test/loss", "test/f1", "test/odd"]
+    assert compare_runs(three, asked, percent=True).table.rows == [["x", "90.00", "0.5000", "2.0000", "0.5000"]]
+    assert compare_runs(three, asked).table.rows == [["x", "0.9000", "0.5000", "2.0000", "0.5000"]]
+
+
+def test_a_figure_that_no_run_has_is_told_with_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"No run has the figure test/f1_makro; did you mean test/f1_macro"):
+        compare_runs(with_figures(tmp_path, "x"), ["test/f1_makro"])
+
+
+def test_groups_are_numbered_if_what_tells_them_apart_is_long(tmp_path: Path) -> None:
+    long = [run for n in range(2) for run in runs(tmp_path, 0.9, name=f"{n}", lr="0" * 40 + str(n))]
+    assert [group.name for group in compare_runs(long).groups] == ["#1", "#2"]
+    table = compare_runs(long, ["test/accuracy"]).table
+    assert table.heading == ["", "lr", "test/accuracy"], "numbers alone would say nothing"
+    long = [replace(run, experiment=f"e{number}" * 20) for number, run in enumerate(long)]
+    assert [group.name for group in compare_runs(long).groups] == [f"#1 {'e0' * 20}", f"#2 {'e1' * 20}"]
+
+
+def test_the_direction_is_the_monitors_or_the_names(tmp_path: Path) -> None:
+    checkpoint = {"monitor": "val/accuracy_gap", "mode": "min"}
+    (group,) = compare_runs(runs(tmp_path, 0.9, checkpoint=checkpoint)).groups
+    assert [group.direction(name) for name in ("test/accuracy_gap", "test/accuracy", "test/loss", "test/odd")] == [
+        *("min", "max", "min", None),
+    ]
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_twenty_groups_are_read_on_a_terminal(tmp_path: Path, width: int) -> None:
+    networks = ("models.convnet.ConvNet", "models.mlp.MLP", "models.resnet.ResNet", "models.airbench.AirBench")
+    many = [
+        run
+        for place, path in enumerate(networks)
+        for rate in range(5)
+        for run in runs(tmp_path, 0.9, 0.8, name=f"{place}{rate}", model=network(path), lr=0.001 * (1 + rate))
+    ]
+    console = Console(file=io.StringIO(), width=width)
+    show(compare_runs(many, ["test/accuracy", "test/loss"]).table, console)
+    assert isinstance(console.file, io.StringIO)
+    lines = console.file.getvalue().splitlines()
+    assert len(lines) <= 20 + 4 + 2, "one table, whose cells take one line each"
+    assert sum("│ lr=0.001 ConvNet " in line and line.count("±") == 2 for line in lines) == 1
 
 
 def test_curves_are_means_with_their_range(tmp_path: Path) -> None:
@@ -185,7 +269,8 @@ def test_csv_has_every_figure_in_full(tmp_path: Path) -> None:
     assert float(rows[1]["test/accuracy"]) == 0.123456789
     assert rows[1]["test/accuracy_low"] == ""
     ends = float(rows[0]["test/accuracy_low"]), float(rows[0]["test/accuracy_high"])
-    assert ends == pytest.approx(t_interval([0.9, 0.8]))
+    assert ends == mean_over_seeds([0.9, 0.8]).interval
+    assert rows[0]["interval"] == "95% t-interval of the mean over seeds"
 
 
 def test_hostile_names_stay_within_their_cells(tmp_path: Path) -> None:
@@ -211,12 +296,16 @@ def test_different_hardware_is_told(tmp_path: Path) -> None:
     ("one", "other", "told"),
     [
         ({}, {"val_size": 0.3}, ""),
-        ({"split_seed": 0}, {"split_seed": 1}, "data.split_seed is 0 in A and 1 in B"),
-        ({"classes": None}, {"classes": ["a", "b"]}, "data.classes is null in A and [a, b] in B"),
+        ({"split_seed": 0}, {"split_seed": 1}, "data.split_seed is 0 in split_seed=0 and 1 in split_seed=1"),
+        (
+            {"classes": None},
+            {"classes": ["a", "b"]},
+            "data.classes is null in classes=null and [a, b] in classes=[a, b]",
+        ),
         (
             {"limit": None, "test_size": 0.2},
             {"limit": 0.5, "test_size": 0.1},
-            "data.limit is null in A and 0.5 in B; data",
+            "data.limit is null in limit=null and 0.5 in limit=0.5; data",
         ),
     ],
 )
@@ -225,7 +314,8 @@ def test_settings_that_give_other_test_images_are_told(
 ) -> None:
     data: list[dict[str, Any]] = [{"data": {"class_path": "d.D", "init_args": arguments}} for arguments in (one, other)]
     pair = [*runs(tmp_path, 0.9, **data[0]), *runs(tmp_path, 0.8, name="y", lr=2, **data[1])]
-    sentence = differing_settings(*compare_runs(pair).groups)
+    first, second = compare_runs(pair).groups
+    sentence = differing_settings(first, second)
     assert told in sentence
     assert bool(told) == bool(sentence)
 
@@ -238,7 +328,7 @@ def test_files_of_the_data_that_have_changed_are_told(tmp_path: Path) -> None:
         pair = [replace(one, data_fingerprint=first), replace(other, data_fingerprint=second)]
         return differing_files(*compare_runs(pair).groups)
 
-    assert "The images of the data have changed between the runs of A and B" in told("content 1", "content 2")
+    assert "The images of the data have changed between the runs of lr=- and lr=2" in told("content 1", "content 2")
     assert told("content 1", "content 1") == told(None, "content 2") == ""
     assert told("5f0c", "content 2") == "", "what older runs know are files"
     other.settings["data"] = "d.E"

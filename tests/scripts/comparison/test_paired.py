@@ -7,7 +7,14 @@ import pytest
 
 from core.user_error import UserError
 from scripts.comparison.comparison import Group, compare_runs
-from scripts.comparison.paired import compare_groups, on_the_same_images, over_runs, predict_test, sentences
+from scripts.comparison.paired import (
+    compare_groups,
+    on_the_same_images,
+    over_runs,
+    predict_groups,
+    predict_test,
+    sentences,
+)
 from scripts.comparison.runs import Run as ReadRun
 from scripts.comparison.runs import read_run
 from scripts.inference.predictions import Predictions
@@ -17,12 +24,12 @@ from tests.conftest import Run
 SHORT = ("--trainer.max_epochs=1", "--trainer.precision=32-true")
 
 
-def group(letter: str, *accuracies: float) -> Group:
+def group(name: str, *accuracies: float) -> Group:
     runs = [
-        ReadRun(Path(letter), "x", seed, {}, Path("best.ckpt"), figures={"test/accuracy": accuracy})
+        ReadRun(Path(name), "x", seed, {}, Path("best.ckpt"), figures={"test/accuracy": accuracy})
         for seed, accuracy in enumerate(accuracies or (0.5,))
     ]
-    return Group(letter, runs)
+    return Group(name, runs)
 
 
 def predictions(predicted: str, classes: str = "ab") -> Predictions:
@@ -116,14 +123,14 @@ def test_nothing_is_concluded_of_seeds_that_all_gave_the_same() -> None:
 
 
 def test_a_single_run_is_sentences() -> None:
-    found, (note,) = compare_groups([group("A", 0.5, 0.6), group("B", 0.5)], False, [])
+    found, (note,) = compare_groups([group("A", 0.5, 0.6), group("B", 0.5), group("C", 0.5)], {})
     assert found == []
-    assert note.startswith("Nothing can be concluded over seeds about B and A: only one run of B was tested; ")
+    assert note.startswith("Nothing can be concluded over seeds about B, C: only one run of each was tested; ")
 
 
 def test_error_rates_of_several_comparisons_are_sentences() -> None:
     groups = [group("A", 0.5, 0.6), group("B", 0.5, 0.7), group("C", 0.8, 0.9)]
-    found, (note,) = compare_groups(groups, False, [])
+    found, (note,) = compare_groups(groups, {})
     assert len(found) == 2
     assert "with a probability of at most 5%" in note
 
@@ -137,30 +144,33 @@ def test_without_data_it_is_told_why_and_seeds_are_compared_all_the_same(
         for seed in (0, 1)
     ]
     groups = compare_runs(runs).groups
-    found, notes = compare_groups(groups, True, [])
+    predicted, notes = predict_groups(groups, [])
+    assert notes == []
+    found, notes = compare_groups(groups, predicted)
     assert len(found) == 2
     assert "359 test images" in found[0]
     assert "2 and 2 runs" in found[1]
     assert notes == []
-    found, notes = compare_groups(groups, True, ["--data", "datamodules.mnist.MNIST", "--data.root", str(tmp_path)])
-    assert "2 and 2 runs" in found[0]
-    assert len(found) == len(notes) == 1
-    assert notes[0].startswith("A is not tested on the same images as the others: ")
-    assert compare_groups(groups, False, []) == (found, [])
+    predicted, (note,) = predict_groups(groups, ["--data", "datamodules.mnist.MNIST", "--data.root", str(tmp_path)])
+    assert predicted == {}
+    assert note.startswith("lr=0.003 is not tested on the same images as the others: ")
+    (sentence,), notes = compare_groups(groups, predicted)
+    assert "2 and 2 runs" in sentence
+    assert notes == []
     for run in runs[2:]:
         assert run.checkpoint is not None
         run.checkpoint.unlink()
         run.checkpoint.with_name("last.ckpt").unlink()
-    found, notes = compare_groups(compare_runs([read_run(run.path) for run in runs]).groups, True, [])
-    assert len(found) == 1
-    assert "B is not tested on the same images as the others: it has no checkpoint" in notes[0]
+    _, (note,) = predict_groups(compare_runs([read_run(run.path) for run in runs]).groups, [])
+    assert "lr=0.01 is not tested on the same images as the others: it has no checkpoint" in note
 
 
 def test_runs_with_other_test_images_are_not_compared(train: Callable[..., Run]) -> None:
     runs = [read_run(train(*SHORT, f"--data.split_seed={seed}").folder) for seed in (0, 1)]
-    found, (note,) = compare_groups(compare_runs(runs).groups, True, [])
+    groups = compare_runs(runs).groups
+    found, (note,) = compare_groups(groups, predict_groups(groups, [])[0])
     assert found == []
-    assert re.search(r"A was tested on 359 images, B on \d+, and", note)
-    found, (note,) = compare_groups(compare_runs(runs).groups, False, [])
+    assert re.search(r"split_seed=0 was tested on 359 images, split_seed=1 on \d+, and", note)
+    found, notes = compare_groups(groups, {})
     assert found == []
-    assert "may not have been tested on the same images: data.split_seed is 0 in A and 1 in B" in note
+    assert "the same images: data.split_seed is 0 in split_seed=0 and 1 in split_seed=1" in notes[0]

@@ -1,9 +1,13 @@
 import io
+import re
+import shutil
+import subprocess
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from scripts.report.table import Table, in_latex, latex, markdown, show
+from scripts.report.table import Bold, Table, in_latex, latex, markdown, show
 
 SOME = Table(["", "A", "B"], [["x", "1", "2"], ["y", "3", "4"], ["z", "5", "6"]], frozenset({0, 2}))
 
@@ -69,11 +73,45 @@ def test_latex_sets_every_letter_as_it_is() -> None:
 
 
 def test_latex_has_as_many_cells_in_each_row_and_no_option_by_mistake() -> None:
-    text = latex(Table(["", "A & B"], [["[x]", "1"], ["*", "[2]"]]))
-    assert text.startswith("\\begin{tabular}{ll}\n\\toprule\n")
-    assert text.endswith("\\bottomrule\n\\end{tabular}\n")
+    text = latex(Table(["", "A & B"], [["[x]", "1"], ["*", "[2]"]], caption="5% of x_y"))
+    assert text.startswith("\\begin{table}\n\\centering\n\\caption{5\\% of x\\_y}\n\\begin{tabular}{ll}\n\\toprule\n")
+    assert text.endswith("\\bottomrule\n\\end{tabular}\n\\end{table}\n")
     rows = [line for line in text.splitlines() if line.endswith(r"\\")]
     assert len(rows) == 3
     for row in rows:
         assert row.replace(r"\&", "").count("&") == 1
         assert not row.startswith(("[", "*"))
+
+
+def test_bold_cells_and_the_caption_are_there_in_every_form() -> None:
+    table = Table(["", "x"], [["a", Bold("0.9 ± 0.1")], ["b", "0.8"]], caption="Bold: the best of _x_.")
+    for either in (table, table.turned()):
+        text = "\n".join(shown(either, 80))
+        assert "│ 0.9 ± 0.1 * │" in text
+        assert text.endswith("Bold, with *: the best of _x_.")
+        assert "0.8 *" not in text
+    assert "| a | **0.9 ± 0.1** |\n| b | 0.8 |\n\nBold: the best of \\_x\\_.\n" in markdown(table)
+    assert "a & \\textbf{0.9 $\\pm$ 0.1} \\\\\nb & 0.8 " in latex(table)
+
+
+@pytest.mark.parametrize("width", [20, 40, 80])
+def test_a_star_takes_its_place(width: int) -> None:
+    table = Table(["", *(f"c{n}" for n in range(9))], [["row", *(Bold(f"cell {n}") for n in range(9))]])
+    lines = shown(table, width)
+    assert all(len(line) <= width for line in lines)
+    assert all(f"cell {n} *" in "\n".join(lines) for n in range(9))
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex is installed")
+def test_latex_compiles_it_without_a_complaint(tmp_path: Path) -> None:
+    names = ["", HOSTILE, "Käse ß ¿ 犬 … ø", "test/f1_macro (%)"]
+    rows = [[HOSTILE, "[x]", Bold("98.10 ± 0.21"), Bold(HOSTILE)], ["*", "-", "[y]", "lr=0.1"]]
+    (tmp_path / "table.tex").write_text(latex(Table(names, rows, frozenset({1}), f"Mean ± half; {HOSTILE}")))
+    (tmp_path / "paper.tex").write_text(
+        "\\documentclass{article}\n\\usepackage{booktabs}\n\\begin{document}\n\\input{table}\n\\end{document}\n"
+    )
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", check=False)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert not re.search(r"Missing character|undefined", done.stdout)
+    assert (tmp_path / "paper.pdf").stat().st_size

@@ -4,7 +4,6 @@ import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from statistics import mean, stdev
 
 import pytest
 import torch
@@ -13,8 +12,9 @@ from core.stopping import Stopped
 from models.serialization.checkpoint import read_checkpoint
 from scripts.train import main
 from scripts.training import seeds
-from scripts.training.seeds import Plan, SeedRun, find_run, print_summary, spread, train_seeds
+from scripts.training.seeds import Plan, SeedRun, find_run, print_summary, train_seeds
 from scripts.training.seeds_plan import plan_seeds
+from scripts.uncertainty.mean import mean_over_seeds
 from tests.conftest import Run
 
 ONE = ("--trainer.max_epochs=1", "--data.batch_size=256", "--trainer.logger=false")
@@ -62,7 +62,7 @@ def test_trains_what_is_not_done_and_goes_on_with_what_was_broken_off(
     assert accuracies[0] != accuracies[1]
     said = capfd.readouterr().out
     assert f"seed 7: done in {first.folder}" in said
-    assert f"{mean(accuracies):.4f} ± {stdev(accuracies):.4f}" in said
+    assert mean_over_seeds(accuracies).shown() in said
     assert all(f"{accuracy:.4f}" in said for accuracy in accuracies)
 
     weights = read_checkpoint(second / "checkpoints" / "last.ckpt")["state_dict"]
@@ -173,26 +173,25 @@ def test_ctrl_c_in_a_terminal_does_not_reach_the_seed_twice(child: Callable[[str
     assert run.problem == "it ended with status 0"  # in a group of its own, and without a run
 
 
-def test_the_spread_is_that_of_a_sample() -> None:
-    assert spread([0.5]) == "0.5000"
-    assert spread([1, 2, 3], digits=1) == "2.0 ± 1.0"
-
-
 def test_the_table_shows_what_there_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     runs = [tmp_path / f"run-{seed}" for seed in range(2)]
     for seed, run in enumerate(runs):
         run.mkdir()
         (run / "origin.json").write_text(json.dumps({"git_commit": f"{seed}" * 40, "changes": None}))
         (run / "constraints.txt").touch()
-    figures = {"test/accuracy": 0.5, "val/accuracy": 0.25}
-    print_summary(
-        [*(SeedRun(seed, runs[seed], {"metrics": figures}) for seed in (0, 1)), SeedRun(2, None, None, "no space")]
-    )
+    metrics = [{"test/accuracy": 0.5 + seed / 10, "val/accuracy": 0.25} for seed in (0, 1)]
+    found = [SeedRun(seed, runs[seed], {"metrics": metrics[seed]}) for seed in (0, 1)]
+    print_summary([*found, SeedRun(2, None, None, "no space")])
     said = capsys.readouterr()
-    assert "0.5000 ± 0.0000 │ 2 seeds" in said.out
+    assert "│ mean │ 0.5500 ± 0.6353 │" in said.out
+    assert "Mean over 2 seeds ± half of its 95% t-interval." in " ".join(said.out.split())
     assert "val/accuracy" not in said.out
     assert f"not of the same code: {'0' * 12} with seed 0; {'1' * 12} with seed 1" in said.out
     assert said.err == "error: seed 2: no space\n"
+    print_summary(found[:1])
+    said = capsys.readouterr()
+    assert "│ mean │ 0.5000 " in said.out
+    assert "Figures of one seed, which gives no interval." in " ".join(said.out.split())
 
 
 @pytest.mark.parametrize(

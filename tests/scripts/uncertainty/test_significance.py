@@ -10,7 +10,6 @@ from scripts.uncertainty.significance import (
     difference_over_runs,
     mcnemar,
     paired_interval,
-    t_interval,
 )
 
 
@@ -18,19 +17,6 @@ def with_moments(number: int, mean: float, deviation: float) -> np.ndarray:
     """Figures of which only what a t-test looks at is known."""
     drawn = np.random.default_rng(0).normal(size=number)
     return np.asarray(mean + deviation * zscore(drawn, ddof=1))
-
-
-def test_t_interval_is_the_published_one() -> None:
-    # NIST/SEMATECH e-Handbook of Statistical Methods, 1.3.5.2, ZARR13.DAT
-    values = with_moments(195, 9.261460, 0.022789)
-    assert t_interval(values.tolist()) == pytest.approx((9.258242, 9.264679), abs=1e-6)
-
-
-def test_t_interval_of_figures_that_are_the_same_and_of_one() -> None:
-    with pytest.raises(ValueError, match="figures that differ"):
-        t_interval([0.5, 0.5])
-    with pytest.raises(ValueError, match="two or more"):
-        t_interval([0.5])
 
 
 @pytest.mark.parametrize(

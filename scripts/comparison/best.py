@@ -1,0 +1,55 @@
+"""Which groups have the best of a figure, or what is not significantly worse: the bold cells of a table."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+from core.user_error import UserError
+from scripts.comparison.comparison import Comparison, Group, differing_files, differing_settings
+from scripts.comparison.paired import ACCURACY, Verdict, on_the_same_images, over_runs
+from scripts.comparison.runs import COSTS
+from scripts.inference.predictions import Predictions
+from scripts.uncertainty.significance import LEVEL
+
+
+def mark_best(comparison: Comparison, predictions: Mapping[str, Predictions]) -> Comparison:
+    """Find the best group of each figure, but those of training, and the groups that are not significantly worse.
+
+    Figures of several seeds are compared over seeds, as their means are what the table shows; without several seeds,
+    networks on the same test images. P-values are adjusted for the number of comparisons with the best, so that the
+    truly best group is bold with a probability of at least 95 % (J. Hsu, "Constrained simultaneous confidence intervals
+    for multiple comparisons with the best", 1984).
+    """
+    standing: dict[str, dict[str, bool]] = {}
+    tests: set[str] = set()
+    for figure in comparison.figures:
+        means = {group.name: mean.value for group in comparison.groups if (mean := group.mean(figure))}
+        groups = [group for group in comparison.groups if math.isfinite(means.get(group.name, math.nan))]
+        mode = comparison.groups[0].direction(figure)
+        if figure in COSTS or figure.startswith("train/") or not mode or not groups:
+            continue
+        best = (min if mode == "min" else max)(groups, key=lambda group: means[group.name])
+        for group in groups:
+            if group is not best and (verdict := _verdict(figure, best, group, predictions)):
+                tests.add("Welch's t-test over seeds" if verdict.begins else "McNemar's test on the same images")
+                difference = verdict.difference(len(groups) - 1)
+                worse = difference.p < LEVEL and (difference.value < 0) == (mode == "max")
+                standing.setdefault(figure, {best.name: True})[group.name] = not worse
+    bold = f"Bold: the best, and what is not significantly worse at the {LEVEL:.0%} level by "
+    bold += f"{' and, for want of seeds, '.join(sorted(tests, reverse=True))} (Bonferroni); not what cannot be tested."
+    untested = "Nothing is bold: nothing can be tested." if len(comparison.groups) > 1 else ""
+    return replace(comparison, standing=standing, bold=bold if tests else untested)
+
+
+def _verdict(figure: str, best: Group, group: Group, predictions: Mapping[str, Predictions]) -> Verdict | None:
+    pair = [predictions[name] for name in (best.name, group.name) if name in predictions and figure.startswith("test/")]
+    try:
+        on_images = on_the_same_images(best, group, *pair) if len(pair) == 2 else None
+    except UserError:
+        return None
+    if differing_files(best, group) or (not on_images and differing_settings(best, group, figure)):
+        return None
+    over_seeds = over_runs(best, group, figure)
+    if over_seeds and not math.isnan(over_seeds.difference(1).p):
+        return over_seeds
+    return on_images if figure == ACCURACY else None

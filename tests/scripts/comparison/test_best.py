@@ -1,0 +1,93 @@
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from scripts.comparison.best import mark_best
+from scripts.comparison.comparison import Comparison, Group
+from scripts.comparison.runs import Run
+from scripts.inference.predictions import Predictions
+from scripts.report.table import Bold
+from tests.scripts.comparison.test_paired import predictions
+
+
+def group(name: str, *values: float, figure: str = "test/accuracy", **settings: str) -> Group:
+    return Group(name, [Run(Path(name), "x", seed, settings, figures={figure: v}) for seed, v in enumerate(values)])
+
+
+def bold(*groups: Group, figure: str = "test/accuracy", found: Mapping[str, Predictions] | None = None) -> set[str]:
+    marked = mark_best(Comparison([*groups], [], asked=(figure,)), found or {})
+    rows = {name: row for name, *row in marked.table.turned().rows}
+    of_table = {group.name for group, cell in zip(groups, rows.get(figure, []), strict=True) if isinstance(cell, Bold)}
+    assert of_table == {name for name, is_bold in marked.standing.get(figure, {}).items() if is_bold}
+    return of_table
+
+
+BEST, AS_GOOD, WORSE = (0.90, 0.91, 0.92), (0.89, 0.90, 0.92), (0.50, 0.51, 0.52)
+
+
+def test_the_best_and_what_is_not_significantly_worse_are_bold() -> None:
+    groups = group("worse", *WORSE), group("best", *BEST), group("as good", *AS_GOOD)
+    assert bold(*groups) == {"best", "as good"}
+    assert bold(
+        *(group(each.name, *each.values("test/accuracy"), figure="val/loss") for each in groups), figure="val/loss"
+    ) == {"worse"}
+    marked = mark_best(Comparison([*groups], []), {})
+    assert marked.bold == (
+        "Bold: the best, and what is not significantly worse at the 5% level by Welch's t-test over seeds "
+        "(Bonferroni); not what cannot be tested."
+    )
+    assert marked.bold in marked.table.caption
+
+
+def test_p_values_are_adjusted_for_the_number_of_comparisons() -> None:
+    pair = group("best", 0.53, 0.54), group("other", 0.50, 0.51, 0.52)  # p = 0.049
+    assert bold(*pair) == {"best"}
+    assert bold(*pair, group("third", 0.10, 0.11, 0.12)) == {"best", "other"}
+
+
+def test_networks_are_compared_on_the_same_images_for_want_of_seeds() -> None:
+    groups = group("best", 0.95), group("as good", 0.94), group("worse", 0.8)
+    found = {"best": predictions("a" * 95 + "b" * 5), "as good": predictions("b" + "a" * 94 + "b" * 5)}
+    found["worse"] = predictions("a" * 80 + "b" * 20)
+    assert bold(*groups, found=found) == {"best", "as good"}
+    assert "by McNemar's test on the same images (Bonferroni)" in mark_best(Comparison([*groups], []), found).bold
+    several = group("best", *BEST), group("as good", *AS_GOOD), group("worse", *WORSE)
+    found["worse"] = found["best"]
+    assert bold(*several, found=found) == {"best", "as good"}, "means over seeds are not judged by one network of each"
+
+
+def test_a_network_that_is_better_on_the_images_than_the_best_group_is_not_worse() -> None:
+    groups = group("best", 0.9, 0.9), group("other", 0.8)
+    found = {"best": predictions("a" * 70 + "b" * 30), "other": predictions("a" * 100)}
+    assert bold(*groups, found=found) == {"best", "other"}
+
+
+def test_what_cannot_be_tested_is_not_bold() -> None:
+    assert bold(group("best", *BEST), group("single", 0.9), group("as good", *AS_GOOD)) == {"best", "as good"}
+    assert bold(group("one", 0.9), group("other", 0.8)) == set()
+    assert mark_best(Comparison([group("one", 0.9), group("other", 0.8)], []), {}).bold.startswith("Nothing is bold")
+    assert bold(group("one", *BEST), group("other", *WORSE, figure="test/loss")) == set()
+    assert mark_best(Comparison([group("alone", *BEST)], []), {}).bold == ""
+
+
+def test_figures_of_other_images_are_not_compared() -> None:
+    other_test = group("a", *BEST, **{"data.test_size": "0.1"}), group("b", *WORSE, **{"data.test_size": "0.2"})
+    assert bold(*other_test) == set()
+    found = {"a": predictions("a" * 9), "b": predictions("a" * 8)}
+    assert bold(group("a", *BEST), group("b", *WORSE), found=found) == set(), "predictions show it"
+    figure = "best/val/accuracy"
+    other_validation = [
+        group(name, *values, figure=figure, **{"data.val_size": size})
+        for name, values, size in (("a", BEST, "0.1"), ("b", WORSE, "0.2"))
+    ]
+    assert bold(*other_validation, figure=figure) == set()
+
+
+@pytest.mark.parametrize("figure", ["train/accuracy", "seconds", "test/odd"])
+def test_figures_that_make_nothing_better_are_not_bold(figure: str) -> None:
+    assert bold(group("a", *BEST, figure=figure), group("b", *WORSE, figure=figure), figure=figure) == set()
+
+
+def test_figures_that_are_no_numbers_do_not_count() -> None:
+    assert bold(group("nan", float("nan"), 0.9), group("best", *BEST), group("worse", *WORSE)) == {"best"}
