@@ -36,8 +36,11 @@ def mark_best(comparison: Comparison, predictions: Mapping[str, Predictions]) ->
                 worse = difference.p < LEVEL and (difference.value < 0) == (mode == "max")
                 standing.setdefault(figure, {best.name: True})[group.name] = not worse
     bold = f"Bold: the best, and what is not significantly worse at the {LEVEL:.0%} level by "
-    bold += f"{' and, for want of seeds, '.join(sorted(tests, reverse=True))} (Bonferroni); not what cannot be tested."
-    untested = "Nothing is bold: nothing can be tested." if len(comparison.groups) > 1 else ""
+    bold += (
+        f"{' and, without several seeds, '.join(sorted(tests, reverse=True))} (Bonferroni). What cannot be tested is "
+    )
+    bold += "not bold."
+    untested = "Nothing is bold, since nothing can be tested." if len(comparison.groups) > 1 else ""
     return replace(comparison, standing=standing, bold=bold if tests else untested)
 
 

@@ -43,5 +43,5 @@ def caption(means: Sequence[Mean]) -> str:
     fewest, most = (end((mean.seeds for mean in means), default=0) for end in (min, max))
     if most < 2:
         return "Figures of one seed, which gives no interval." if most else ""
-    lacking = "" if all(mean.interval for mean in means) else ", if seeds gave different figures"
+    lacking = "" if all(mean.interval for mean in means) else ", where seeds gave different figures"
     return f"Mean over {f'{fewest} to ' if fewest < most else ''}{most} seeds ± half of its {INTERVAL}{lacking}."

@@ -35,7 +35,7 @@ def test_the_best_and_what_is_not_significantly_worse_are_bold() -> None:
     marked = mark_best(Comparison([*groups], []), {})
     assert marked.bold == (
         "Bold: the best, and what is not significantly worse at the 5% level by Welch's t-test over seeds "
-        "(Bonferroni); not what cannot be tested."
+        "(Bonferroni). What cannot be tested is not bold."
     )
     assert marked.bold in marked.table.caption
 

@@ -33,7 +33,7 @@ def test_the_caption_says_how_many_seeds_and_what_is_after_the_sign() -> None:
     assert caption([three, three]) == "Mean over 3 seeds ± half of its 95% t-interval."
     assert caption([two, three]) == "Mean over 2 to 3 seeds ± half of its 95% t-interval."
     assert caption([one, three]) == (
-        "Mean over 1 to 3 seeds ± half of its 95% t-interval, if seeds gave different figures."
+        "Mean over 1 to 3 seeds ± half of its 95% t-interval, where seeds gave different figures."
     )
     assert caption([one]) == "Figures of one seed, which gives no interval."
     assert caption([]) == ""
