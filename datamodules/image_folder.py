@@ -15,7 +15,7 @@ from datamodules.packing.pack import Source
 
 
 class ImageFolder(ImageDataModule):
-    """Images in `train/<class>`, and `val/<class>` and `test/<class>` if there are; or in `<class>`, to be split.
+    """Images in a folder for each class, to be split; or in `train/<class>`, with `val/<class>` and `test/<class>`.
 
     The classes are those of `train`, sorted by name. Images may lie in folders within a class's folder. Instead of in
     class folders, they may be named after their class and numbered: `train/cat.0.jpg`. A `test` folder of images

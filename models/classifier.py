@@ -55,9 +55,9 @@ class Classifier(LightningModule):
         loss: What training minimises, one of `models.losses`; by default the cross-entropy.
         decay_norms_and_biases: Whether the optimizer's `weight_decay` applies to all parameters or to weights alone.
         layer_decay: Factor on the learning rate for each layer further from the logits.
-        class_weights: Weight of each class in the training loss: `K` numbers, or `balanced` for weights inversely
-            proportional to the class's training images, 1 on average over the images. The weighted sum is divided by
-            the number of images.
+        class_weights: Weight of each class in the training loss: `balanced`, or `K` numbers. Balanced weights are
+            inversely proportional to the class's training images, 1 on average over the images. The weighted sum is
+            divided by the number of images.
         freeze: Names of submodules of the network that are not trained, for example `[backbone]`. Their batch norm
             stays in evaluation mode.
         unfreeze: For an epoch, the names of submodules that are trained from then on: `{5: [backbone]}`.

@@ -1,10 +1,6 @@
 """Train, validate or test: the constructors' signatures are the configuration.
 
-python scripts/train.py fit [--config FILE] [--data.batch_size 128 ...]
-python scripts/train.py fit --resume [FOLDER OF A RUN]
-python scripts/train.py fit --seeds 5 [...]
-python scripts/train.py fit --like FOLDER_OF_A_RUN [...]
-python scripts/train.py test --ckpt_path runs/EXPERIMENT/DATE-TIME/checkpoints/best.ckpt
+python scripts/train.py fit --help
 """
 
 import sys
@@ -18,9 +14,13 @@ def main(args: list[str] | None = None) -> None:
     A run that was to repeat another, and whose results differ, ends with exit status 1.
     """
     args = list(sys.argv[1:] if args is None else args)
-    if args[:1] in (["-h"], ["--help"]):
-        print(f"{__doc__}\nAll flags: scripts/train.py fit --help")
-        return
+    if {"-h", "--help", "--help=all"} & {*args}:
+        if not {"all", "--help=all"} & {*args}:
+            from scripts.command.fit_help import page
+
+            print(page())
+            return
+        args = ["fit", "--help"]
 
     import torch
 

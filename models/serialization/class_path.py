@@ -8,14 +8,13 @@ from functools import partial
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any
 
-from jsonargparse import Namespace, set_parsing_settings
+from jsonargparse import Namespace, _typehints, set_parsing_settings
 
-# There is no public way to undo "*", nor to ask for a verdict.
+# There is no public way to undo "*", to ask for a verdict, nor to say which class goes by a name.
 from jsonargparse._common import denying_import_path_entry, parsing_settings
 
+from core.own_classes import PACKAGES, own_classes
 from core.user_error import UserError
-
-PACKAGES = ("models", "datamodules", "callbacks")  # the project's packages whose classes a configuration names
 
 # The packages whose classes a checkpoint may name.
 KNOWN = (*PACKAGES, "torch", "torchvision", "kornia", "timm", "lightning.pytorch.callbacks", "lightning.pytorch.cli")
@@ -30,8 +29,19 @@ NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 # An argument of any type builds no class; jsonargparse's own list of denied names is replaced by the one below.
 set_parsing_settings(instantiate_subclass_spec_in_any=False, import_path_denylist=[])
 
+_path_by_name = _typehints.resolve_class_path_by_name
+_typehints.resolve_class_path_by_name = lambda cls, name: _path_by_name(cls, full_path(name))
+
 # Makes a context to parse a configuration and build its classes in.
 Scope = Callable[[], AbstractContextManager[None]]
+
+
+def full_path(name: Any) -> Any:
+    """The path of the project's class of this name, imported or not; any other name stays as it is."""
+    paths = own_classes().get(str(name), [name])
+    if len(paths) > 1:
+        raise UserError(f"{name} is the name of several classes; give one of {', '.join(paths)}.")
+    return paths[0]
 
 
 def trust(package: str) -> str:

@@ -6,7 +6,6 @@ A new class starts from its own defaults: it takes no argument of the class that
 import re
 from collections.abc import Sequence
 from contextlib import nullcontext
-from difflib import get_close_matches
 from functools import partial, reduce
 from itertools import zip_longest
 from pathlib import Path
@@ -19,7 +18,7 @@ from callbacks.run.migration import migrate_config
 from core.plain_data import parse_yaml, read_yaml
 from core.user_error import UserError
 from models.serialization.checkpoint import read_checkpoint
-from models.serialization.class_path import DENIED, Scope, known_classes, not_known
+from models.serialization.class_path import DENIED, Scope, full_path, known_classes, not_known
 from models.training.monitor import direction
 from scripts.command.boundary import TRUST, CommandParser
 from scripts.command.expansion import expand, expand_all
@@ -69,7 +68,8 @@ def merge(base: Config, over: Config) -> Config:
     for key, value in over.items():
         below = merged.get(key)
         if isinstance(below, dict) and isinstance(value, dict):
-            same_class = value.get("class_path", below.get("class_path")) == below.get("class_path")
+            path = below.get("class_path")
+            same_class = full_path(value.get("class_path", path)) == full_path(path)
             merged[key] = merge(below, value) if same_class else value
         elif key.endswith("+") and isinstance(below, list) and isinstance(value, list):
             merged[key] = below + value
@@ -166,18 +166,17 @@ class Parser(LightningArgumentParser):
         """Raise the sentence."""
         if not self.exit_on_error:
             super().error(message, ex)  # a parser within another, which adds the key
-        from scripts.command.suggest_class import suggest_class
+        from scripts.command.suggestion import suggest_class, suggest_flag
 
         sentence = one_sentence(message)
         if denied := DENIED.search(sentence):
             raise UserError(not_known("The configuration", denied[1])) from ex
-        if meant := suggest_class(sentence):
+        config = parse_yaml(self.args[self.args.index("--config") + 1]) if "--config" in self.args else {}
+        if meant := suggest_class(sentence) or suggest_flag(sentence, self._option_string_actions, config):
             raise UserError(meant) from ex
         key = re.match(r'Parser key "([\w.]+)"', sentence)
-        flag = re.match(r"unrecognized arguments: (--[\w.]+)", sentence)
         help_ = f"--{key[1]}.help CLASS" if key and re.search(r"Option '|: Parser key", sentence) else "--help"
-        near = get_close_matches(flag[1], self._option_string_actions, n=1) if flag else []
-        hint = f" Did you mean {near[0]}?" if near else ""
+        hint = ""
         if sentence.endswith(("Expected a <class 'str'>.", "Expected a <class 'str'> Expected a <class 'int'>.")):
             hint = " YAML reads yes, no, 007 and 12:30 as other than text: put them in quotes."
         raise UserError(f"{sentence}{hint} See: scripts/train.py fit {help_}.") from ex

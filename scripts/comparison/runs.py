@@ -14,11 +14,12 @@ from lightning.pytorch import Trainer
 from callbacks.run.migration import migrate_config
 from callbacks.run.restarts import read_restarts
 from callbacks.run.run_folder import CONFIG, RESULTS
+from core.own_classes import PACKAGES
 from core.plain_data import read_json
 from core.user_error import UserError
 from models.classifier import Classifier
 from models.serialization.checkpoint import CheckpointContent, read_checkpoint
-from models.serialization.class_path import PACKAGES, find_class
+from models.serialization.class_path import find_class
 from models.serialization.constructor import is_default, parameter
 from scripts.command.configuration import read_config
 from scripts.inference.run_checkpoint import checkpoint_of, run_of

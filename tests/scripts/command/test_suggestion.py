@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.command.suggest_class import suggest_class
+from scripts.command.suggestion import suggest_class
 
 MEANT = {
     "--model.network=ConvNit": "model.network names ConvNit, and there is no such class; did you mean models.convnet.",
