@@ -1,1 +1,1 @@
-"""What every other folder uses: the error for users, names in messages, plain data and atomic writes."""
+"""What every other folder uses: the error for users, names, plain data and atomic writes."""

@@ -18,6 +18,7 @@ import callbacks
 import datamodules
 import models
 from datamodules.base import ImageDataModule
+from models.serialization.class_path import full_path
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "configs"
@@ -76,7 +77,7 @@ def configs() -> list[Path]:
 
 def class_paths(node: object) -> set[str]:
     if isinstance(node, dict):
-        own = {node["class_path"]} if "class_path" in node else set()
+        own = {full_path(node["class_path"])} if "class_path" in node else set()
         return own.union(*(class_paths(value) for value in node.values()))
     if isinstance(node, list):
         return set().union(*(class_paths(value) for value in node))

@@ -10,7 +10,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from core.own_classes import own_classes
-from models.serialization.class_path import find_class
+from models.serialization.class_path import find_class, full_path
 
 # Modules of libraries whose classes a configuration often names.
 LIBRARIES = ("torch.nn", "torch.optim", "torch.optim.lr_scheduler", "lightning.pytorch.callbacks")
@@ -35,7 +35,7 @@ FILLED_IN = re.compile(r"model\.(network\.)?(num_classes|in_channels|image_size|
 
 # Messages of jsonargparse about a flag or an argument that does not exist.
 NO_FLAG = re.compile(
-    r"(?:^unrecognized arguments: -*|(?:Group '\w+' does not accept option|Option) ')([A-Za-z][\w.-]*)"
+    r"(?:^unrecognized arguments: -*|(?:Group '\w+' does not accept option|Option) ')([A-Za-z](?:[\w.-]*\w)?)"
 )
 
 # Messages of jsonargparse about a class that does not exist.
@@ -115,7 +115,7 @@ def _end(flag: str) -> str:
 def _arguments(node: Any, key: str = "") -> Iterator[str]:
     """The arguments of every class that a configuration names."""
     if isinstance(node, dict):
-        path = node.get("class_path")
+        path = full_path(node.get("class_path"))
         classes = filter(None, map(find_class, (path, *(f"{library}.{path}" for library in LIBRARIES))))
         for class_ in islice(classes, 1):
             names = ArgumentParser().add_class_arguments(class_, fail_untyped=False)

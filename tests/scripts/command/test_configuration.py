@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
+from core.own_classes import own_classes
 from core.user_error import UserError
 from scripts.command.configuration import merge, one_sentence, read_config, switch_classes
 from scripts.training.seeds_plan import ConfigReader
@@ -26,6 +27,13 @@ def test_arguments_stay_with_their_class() -> None:
     assert merge({"optimizer": ADAM}, {"optimizer": {"class_path": "torch.optim.SGD"}}) == {
         "optimizer": {"class_path": "torch.optim.SGD"}
     }
+
+
+def test_a_class_is_the_same_by_its_name_and_by_its_path() -> None:
+    below = {"network": {"class_path": "models.mlp.MLP", "init_args": {"dropout": 0.5}}}
+    for over, flags in (({"network": {"class_path": "MLP"}}, []), ({}, ["--network", "MLP"])):
+        assert switch_classes(merge(below, over), flags)["network"]["init_args"] == {"dropout": 0.5}
+    assert "init_args" not in merge(below, {"network": {"class_path": "ResNet"}})["network"]
 
 
 def test_layers_are_left_as_they_are() -> None:
@@ -88,6 +96,55 @@ def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
 def test_a_parsers_message_becomes_one_line() -> None:
     message = "Parser key \"data\":\n  Does not validate against any\n  Errors:\n    - Option 'x' is not accepted\n"
     assert one_sentence(message) == "Parser key \"data\": Option 'x' is not accepted."
+
+
+MIXED = "{class_path: MixUp, init_args: {alpha: 0.3}}"
+
+
+@pytest.mark.parametrize(
+    ("given", "place", "path"),
+    [
+        (["--model.network", "ResNet"], "model.network", "models.resnet.ResNet"),
+        (["--model.network=models.resnet.ResNet"], "model.network", "models.resnet.ResNet"),
+        (["--model.network.class_path", "ResNet"], "model.network", "models.resnet.ResNet"),
+        (["--data", "MNIST", "--data.val_size", "0.3"], "data", "datamodules.mnist.MNIST"),
+        (["--data.mixing", f"[{MIXED}]"], "data.init_args.mixing", "datamodules.mixing.MixUp"),
+        (["--data.augmentation+", "RandomCrop"], "data.init_args.augmentation", "datamodules.random_crop.RandomCrop"),
+        (["--model.loss", "SoftmaxMSE"], "model.loss", "models.losses.SoftmaxMSE"),
+        (["--model.scheduler", "WarmupCosine"], "model.scheduler", "models.schedule.WarmupCosine"),
+        (["--model.optimizer", "SGD"], "model.optimizer", "torch.optim.SGD"),
+        (["--early_stopping", "EarlyStopping"], "early_stopping", "callbacks.early_stopping.EarlyStopping"),
+        (["--weight_average", "EMA", "--weight_average.decay=0.9"], "weight_average", "callbacks.ema.EMA"),
+        (["--trainer.callbacks+", "Whitening"], "trainer.callbacks", "callbacks.whitening.Whitening"),
+        (["--trainer.logger", "[CSVLogger]"], "trainer.logger", "callbacks.curves.CSVLogger"),
+        ("model: {network: ResNet}", "model.network", "models.resnet.ResNet"),
+        ("model: {network: {class_path: ResNet}}", "model.network", "models.resnet.ResNet"),
+        ("data: {class_path: MNIST}", "data", "datamodules.mnist.MNIST"),
+        (f"data: {{init_args: {{mixing: [{MIXED}]}}}}", "data.init_args.mixing", "datamodules.mixing.MixUp"),
+    ],
+)
+def test_own_classes_go_by_their_names(tmp_path: Path, given: list[str] | str, place: str, path: str) -> None:
+    if isinstance(given, str):
+        (tmp_path / "mine.yaml").write_text(given)
+        given = ["--config", str(tmp_path / "mine.yaml")]
+    node: Any = yaml.safe_load(ConfigReader(["fit", *given]).config_text)
+    for part in place.split("."):
+        node = node[part]
+    assert (node[-1] if isinstance(node, list) else node)["class_path"] == path
+
+
+def test_a_name_that_is_no_class_stays_a_text() -> None:
+    config = yaml.safe_load(ConfigReader(["fit", "--experiment=ResNet", "--runs=MNIST", "--data.root=MLP"]).config_text)
+    assert (config["experiment"], config["runs"], config["data"]["init_args"]["root"]) == ("ResNet", "MNIST", "MLP")
+
+
+def test_a_name_of_several_classes_asks_for_the_path(
+    refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(own_classes(), "ResNet", ["models.other.ResNet", "models.resnet.ResNet"])
+    for flags in (("--model.network", "ResNet"), ("--model", "{network: {class_path: ResNet}}")):
+        error = refused("fit", *flags, "--runs", tmp_path / "runs")
+        assert "ResNet is the name of several classes; give one of models.other.ResNet, models.resnet.ResNet." in error
 
 
 PLATEAU = "--model.scheduler=lightning.pytorch.cli.ReduceLROnPlateau"

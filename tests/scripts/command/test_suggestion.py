@@ -31,6 +31,60 @@ def test_a_class_within_another_is_the_one_that_is_told(refused: Callable[..., s
     assert "did you mean kornia.augmentation.RandomHorizontalFlip?" in error
 
 
+FLAGS = {
+    "--lr=1": "--lr; did you mean --model.optimizer.lr?",
+    "--seed=1": "--seed; did you mean --seed_everything?",
+    "--epochs=1": "--epochs; did you mean --trainer.max_epochs?",
+    "--trainer.epochs=1": "--trainer.epochs; did you mean --trainer.max_epochs?",
+    "--batch-size=1": "--batch-size; did you mean --data.batch_size?",
+    "--batch_size=1": "--batch_size; did you mean --data.batch_size?",
+    "--data.batchsize=1": "--data.batchsize; did you mean --data.batch_size?",
+    "--data.init_args.batchsize=1": "--data.batchsize; did you mean --data.batch_size?",
+    "--data={init_args: {batchsize: 1}}": "--data.batchsize; did you mean --data.batch_size?",
+    "--model.lr=1": "--model.lr; did you mean --model.optimizer.lr?",
+    "--model={lr: 1}": "--model.lr; did you mean --model.optimizer.lr?",
+    "--gpus=1": "--gpus; did you mean --trainer.devices?",
+    "--weight-decay=1": "--weight-decay; did you mean --model.optimizer.weight_decay?",
+    "--optimizer=SGD": "--optimizer; did you mean --model.optimizer?",
+    "--patience=1": "--patience; did you mean --early_stopping.patience?",
+    "--early_stopping.patence=1": "--early_stopping.patence; did you mean --early_stopping.patience?",
+    "--resum": "--resum; did you mean --resume?",
+    "lr=1": "--lr; did you mean --model.optimizer.lr?",
+}
+
+
+@pytest.mark.parametrize(("flag", "words"), FLAGS.items())
+def test_a_flag_that_is_not_there_is_answered_with_the_right_one(
+    refused: Callable[..., str], tmp_path: Path, flag: str, words: str
+) -> None:
+    assert refused("fit", "--runs", tmp_path / "runs", flag) == f"error: There is no {words}\n"
+
+
+def test_the_arguments_of_the_class_that_is_given_are_known(refused: Callable[..., str], tmp_path: Path) -> None:
+    for flags, meant in (
+        (("--model.optimizer", "SGD", "--momentum", "0.9"), "model.optimizer.momentum"),
+        (("--weight_average", "EMA", "--weight_average.decy", "0.9"), "weight_average.decay"),
+        (("--data", "ImageFolder", "--image-size", "32"), "data.image_size"),
+    ):
+        assert f"did you mean --{meant}?" in refused("fit", *flags, "--runs", tmp_path / "runs")
+
+
+def test_a_key_that_is_not_there_is_answered_with_the_right_one(refused: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("lr: 1")
+    assert "There is no --lr; did you mean --model.optimizer.lr?" in refused("fit", "--config", tmp_path / "mine.yaml")
+
+
+@pytest.mark.parametrize("flag", ["--xyzzy=1", "xyzzy"])
+def test_a_flag_like_no_other_leads_to_the_help(refused: Callable[..., str], tmp_path: Path, flag: str) -> None:
+    error = refused("fit", "--runs", tmp_path / "runs", flag)
+    assert error == f"error: unrecognized arguments: {flag}. See: scripts/train.py fit --help.\n"
+
+
+def test_what_the_data_fill_in_is_not_suggested(refused: Callable[..., str], tmp_path: Path) -> None:
+    for name in ("num_classes", "in_channels"):
+        assert f".{name}" not in refused("fit", "--runs", tmp_path / "runs", f"--{name}=3")
+
+
 def test_a_package_that_a_class_needs_is_no_class() -> None:
     assert (
         suggest_class("Parser key \"model.network\": given class_path 'models.mine.Net': No module named 'einops'.")

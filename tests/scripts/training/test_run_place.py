@@ -18,7 +18,7 @@ def test_what_is_refused_leaves_a_run_as_it_was(
     before = contents(run.folder)
     longer = "--trainer.max_epochs=4"
     for flags, words in (
-        (["--trainer.max_epoch=5"], "Did you mean"),
+        (["--trainer.max_epoch=5"], "did you mean"),
         (["--checkpoint.monitor=val/score"], "does not say whether"),
         (["--trainer.fast_dev_run=true"], "keeps nothing"),
         ([longer, "--data.batch_size=0"], "give a whole number"),

@@ -250,10 +250,10 @@ def test_accumulation_top5_and_no_logger_work_together(
 
 
 MISTAKES = {
-    "unknown flag": (["--trainer.max_epoch=3"], "--trainer.max_epoch=3. Did you mean --trainer.max_epochs?"),
+    "unknown flag": (["--trainer.max_epoch=3"], "There is no --trainer.max_epoch; did you mean --trainer.max_epochs?"),
     "unknown argument": (
         ["--data.batch_sise=3"],
-        "Option 'batch_sise' is not accepted. See: scripts/train.py fit --data.help CLASS.",
+        "There is no --data.batch_sise; did you mean --data.batch_size?",
     ),
     "wrong type": (["--data.batch_size=many"], "Expected a <class 'int'>. Got value: many"),
     "no such class": (
@@ -263,7 +263,7 @@ MISTAKES = {
     "no such module": (["--model.network=models.nothing.Net"], "model.network names models.nothing.Net"),
     "no class at all": (["--model.optimizer=Foo"], "model.optimizer"),
     "another kind of class": (["--data=torch.nn.Linear"], "does not correspond to a subclass of ImageDataModule"),
-    "argument of another class": (["--model.network.hidden_sizes=[3]"], "Option 'hidden_sizes' is not accepted"),
+    "argument of another class": (["--model.network.hidden_sizes=[3]"], "There is no --model.network.hidden_sizes"),
     "batch size 0": (["--data.batch_size=0"], "data.batch_size is 0; give a whole number of at least 1."),
     "too much pooling": (["--model.network.channels=[4,4,4,4,4]"], "leaves no pixel of 8x8 images"),
     "negative learning rate": (
