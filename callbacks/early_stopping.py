@@ -10,7 +10,7 @@ from models.training.monitor import Basis, basis, check_logged, direction, is_of
 
 
 class EarlyStopping(lightning.pytorch.callbacks.EarlyStopping):
-    """Stops training when a metric has stopped improving.
+    """Stops training when a metric has stopped improving; not before all that is to be unfrozen is trained.
 
     Args:
         monitor: The metric that decides; `val/` ones are compared after each validation, others after each epoch.
@@ -76,3 +76,7 @@ class EarlyStopping(lightning.pytorch.callbacks.EarlyStopping):
         """Check that the metric was logged, and compare it if an epoch of training measures it."""
         check_logged(trainer.callback_metrics, self.monitor, "early_stopping")
         super().on_train_epoch_end(trainer, pl_module)
+
+    def _should_skip_check(self, trainer: Trainer) -> bool:
+        freezing = getattr(trainer.lightning_module, "freezing", None)
+        return super()._should_skip_check(trainer) or (freezing and trainer.current_epoch < freezing.last_change)

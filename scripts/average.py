@@ -30,6 +30,7 @@ from datamodules.loading.progress import progress
 from models.serialization.checkpoint import write_checkpoint
 from models.serialization.saved_network import NETWORK
 from models.training.batch_norm import compute_statistics, trained_batch_norms
+from models.training.fine_tuning import FineTuning
 from models.training.freezing import Freezing
 from scripts.command.boundary import TRUST, CommandParser, mistakes_in_one_sentence
 from scripts.command.expansion import to_path
@@ -164,6 +165,8 @@ def load_average(trained: TrainedNetwork, states: Sequence[State], data: "ImageD
     )
     arguments = trained.checkpoint["hyper_parameters"]
     freezing = Freezing(network, arguments.get("freeze", ()), arguments.get("unfreeze"))
+    if arguments.get("finetune"):
+        freezing = FineTuning(**arguments["finetune"]).freezing(network)
     freezing.apply(freezing.last_change)
     network.train()
     freezing.keep_in_evaluation()

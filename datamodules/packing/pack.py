@@ -192,18 +192,26 @@ def write_pack(
             for split, (images, labels) in source.items():
                 start = end
                 for rows, chunk, errors in _chunks(images):
+                    if isinstance(images, ImageFiles):
+                        columns["names"].append(images.names[rows])
+                        skipped += [(os.fsdecode(images.names[row]), reason) for row, reason in errors.items()]
+                    advance(len(rows) + len(errors))
+                    if not len(rows):
+                        continue
                     if pixels is not None:
                         pixels.append(chunk)
                     columns["labels"].append(labels[rows].astype(np.int64))
                     columns["sums"].append(image_sums(chunk))
                     columns["contents"].append(content_digests(chunk))
                     columns["checksums"].append(checksums(chunk))
-                    if isinstance(images, ImageFiles):
-                        columns["names"].append(images.names[rows])
-                        skipped += [(os.fsdecode(images.names[row]), reason) for row, reason in errors.items()]
                     end += len(rows)
-                    advance(len(rows) + len(errors))
                 splits[split] = (start, end)
+        if not end:
+            (name, reason), *_ = skipped
+            raise UserError(
+                f"None of the {total} files gives an image: {name} does not ({reason}), nor do the others; replace "
+                "them, or name another folder."
+            )
         arrays = {name: np.concatenate(column) for name, column in columns.items()}
         contents = arrays.pop("contents")
         known_by = path_digests(arrays["names"]) if "names" in arrays else contents

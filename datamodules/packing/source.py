@@ -79,7 +79,8 @@ class ImageSource(ABC):
             self._select(classes)
         if len(self.class_names) < 2:
             raise UserError(
-                f"{type(self).__name__} has only the class {self.class_names[0]}; classification needs at least two."
+                f"{type(self).__name__} has only the class {self.class_names[0]} in {self.source_folder}; a classifier "
+                f"needs at least two: add images of another, or {self.whereabouts}."
                 if self.class_names
                 else "data.classes is empty; name at least two classes."
             )

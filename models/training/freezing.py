@@ -1,5 +1,6 @@
 """Parts of a network that are not trained, for good or until an epoch."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -7,6 +8,7 @@ from torch import nn
 
 from core.near_names import near_names
 from core.user_error import UserError
+from models.training.batch_norm import BatchNorm
 
 if TYPE_CHECKING:  # Lightning takes seconds to import
     from lightning.pytorch import Trainer
@@ -26,6 +28,8 @@ class Freezing:
         ValueError: If the network has no such submodule, nothing would be trained, or `unfreeze` names a part that is
             not frozen.
     """
+
+    keeps_statistics = False  # whether batch norm that was frozen at first stays in evaluation mode
 
     def __init__(
         self, network: nn.Module, freeze: Sequence[str] = (), unfreeze: Mapping[int, Sequence[str]] | None = None
@@ -70,6 +74,12 @@ class Freezing:
         """The last epoch at which something is unfrozen; 0 if none."""
         return max(self._unfreeze, default=0)
 
+    def first_trained(self, part: str) -> float:
+        """The first epoch in which something of a submodule is trained; infinite if there is none."""
+        inside = [name for name, _ in self._network.named_modules() if _is_within(name, [part])]
+        epochs = (epoch for epoch in (0, *self._unfreeze) if not all(self.is_frozen(name, epoch) for name in inside))
+        return min(epochs, default=math.inf)
+
     def changes(self, epoch: int) -> bool:
         """Whether something is unfrozen at this epoch."""
         return epoch in self._unfreeze
@@ -82,9 +92,12 @@ class Freezing:
             parameter.requires_grad_(not self.is_frozen(name, epoch))
             if not parameter.requires_grad:
                 parameter.grad = None
-        for module in self._frozen:
-            module.training = self._network.training
-        self._frozen = [module for name, module in self._network.named_modules() if self.is_frozen(name, epoch)]
+        while self._frozen:
+            self._frozen.pop().training = self._network.training
+        kept = BatchNorm if self.keeps_statistics else ()
+        for name, module in self._network.named_modules():
+            if self.is_frozen(name, epoch) or (isinstance(module, kept) and _is_within(name, self._freeze)):
+                self._frozen.append(module)
         self.keep_in_evaluation()
 
     def keep_in_evaluation(self) -> None:
@@ -97,10 +110,13 @@ class Freezing:
         last, epochs = self.last_change, trainer.max_epochs
         if last and trainer.world_size > 1 and not getattr(trainer.strategy.model, "find_unused_parameters", False):
             raise UserError(
-                "model.unfreeze with several processes needs --trainer.strategy ddp_find_unused_parameters_true."
+                "To train in several processes what was frozen at first, use --trainer.strategy "
+                "ddp_find_unused_parameters_true."
             )
         if epochs is not None and 0 <= epochs <= last and trainer.is_global_zero:
-            print(f"model.unfreeze names epoch {last}, which a run of {epochs} epochs, counted from 0, does not reach.")
+            print(
+                f"All is trained from epoch {last} on, which a run of {epochs} epochs, counted from 0, does not reach."
+            )
 
 
 def _is_within(name: str, parts: Iterable[str]) -> bool:

@@ -17,6 +17,7 @@ from lightning.pytorch.utilities.types import LRSchedulerConfigType
 from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import ConstantLR, LRScheduler
 
+from models.training.fine_tuning import FineTuning
 from models.training.monitor import basis, check_logged, is_of_validation
 from models.training.parameter_groups import scale_rates, scale_schedule
 from models.training.schedule import advance, check_schedule, check_total_steps, take_up_plateau
@@ -79,7 +80,7 @@ class Optimization:
         if groups_before != groups_now:
             raise ValueError(
                 "the run to go on with trained other parameters, or grouped them otherwise; leave model.freeze, "
-                f"unfreeze, layer_decay and decay_norms_and_biases as they were, {FROM_BACKBONE}"
+                f"unfreeze, finetune, layer_decay and decay_norms_and_biases as they were, {FROM_BACKBONE}"
             )
         if (lacking := self._lacks(optimizer, make)) is not None:
             raise ValueError(
@@ -105,9 +106,9 @@ class Optimization:
                 return str(error.args[0])
         return None
 
-    def total_steps(self, trainer: Trainer) -> float:
-        """Optimizer steps of the whole run: the steps done, and those left as the Trainer counts them now."""
-        epochs, most = trainer.max_epochs, math.inf if trainer.max_steps == -1 else trainer.max_steps
+    def total_steps(self, trainer: Trainer, epochs: int | None) -> float:
+        """Optimizer steps of a run of some epochs: the steps done, and those left as the Trainer counts them now."""
+        most = math.inf if trainer.max_steps == -1 else trainer.max_steps
         if epochs is None or epochs == -1:
             return max(self.steps, most)
         batches, each = int(trainer.num_training_batches), trainer.accumulate_grad_batches
@@ -116,6 +117,12 @@ class Optimization:
             epoch, done = data.place[0], data.batches_done(batches)
         left = math.ceil((batches - done) / each) + (epochs - epoch - 1) * math.ceil(batches / each)
         return max(self.steps, min(most, self.steps + left * (epochs > epoch)))
+
+    def head_steps(self, trainer: Trainer, epochs: int) -> int:
+        """Optimizer steps of the epochs in which the head is trained alone; once over, they stay what they were."""
+        if epochs > self.epoch:
+            return int(self.total_steps(trainer, epochs))
+        return min(self.steps, self.schedules[0].get("head_steps", self.steps))
 
     def take_up(self, scheduler: LRScheduler, *, per_step: bool) -> str:
         """Bring a schedule to where training stands; returns a note if its length has changed."""
@@ -135,23 +142,33 @@ class Optimization:
 
 
 def make_schedule(
-    make: Callable[..., Any] | None, optimizer: Optimizer, trainer: Trainer, before: Optimization | None
+    make: Callable[..., Any] | None,
+    optimizer: Optimizer,
+    trainer: Trainer,
+    before: Optimization | None,
+    finetune: FineTuning | None = None,
 ) -> LRSchedulerConfigType:
     """The schedule of an optimizer's learning rate, logged as `lr`; it goes on from `before`."""
     # A constant rate is a schedule too, so that it is logged under the same name.
     make = make or partial(ConstantLR, factor=1.0, total_iters=0)
     arguments = {**inspect.signature(make).parameters, **getattr(make, "keywords", {})}
     per_step = "total_steps" in arguments
+    if finetune and (not per_step or isinstance(arguments["total_steps"], int)):
+        raise ValueError("model.finetune needs a schedule whose total_steps follow from the run, as WarmupCosine's do")
     if per_step:
         if any(isinstance(arguments.get(name), int) for name in ("epochs", "steps_per_epoch")):
             raise ValueError("the schedule is as long as the run; leave out its epochs and steps_per_epoch")
         run_steps = trainer.estimated_stepping_batches  # also has the Trainer count its batches
         if before is not None:
-            run_steps = before.total_steps(trainer)
+            run_steps = before.total_steps(trainer, trainer.max_epochs)
         if isinstance(arguments["total_steps"], int):
             check_total_steps(arguments["total_steps"], run_steps)
         elif math.isinf(run_steps):
             raise ValueError("the run has no end for the schedule to come to; give trainer.max_epochs")
+        elif finetune:
+            each = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
+            head_steps = before.head_steps(trainer, finetune.head_epochs) if before else finetune.head_epochs * each
+            make = partial(finetune.schedule, make, head_steps=head_steps, total_steps=int(run_steps))
         else:
             make = partial(make, total_steps=int(run_steps))
     scheduler = make(optimizer)

@@ -54,6 +54,8 @@ class DryRun(TrainCLI):
         if not self._scheduled:
             config.model.scheduler = None
             config.model.unfreeze = None  # it counts the epochs of a run
+            if config.model.finetune:
+                config.model.freeze, config.model.finetune = ["backbone"], None
         given = [] if self._scheduled else one_or_more(config.trainer.callbacks)
         without = {
             "callbacks": [each for each in given if getattr(resolve_name(each.class_path), "sets_weights", False)],

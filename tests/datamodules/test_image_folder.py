@@ -17,6 +17,8 @@ from datamodules.decoding.image_file import is_image
 from datamodules.decoding.image_files import ImageFiles
 from datamodules.image_folder import ImageFolder
 from datamodules.packing import pack
+from tests.conftest import Run
+from tests.discovery import CONFIGS
 
 SCANS = (load_digits().images * 15).astype(np.uint8)
 LABELS = load_digits().target
@@ -207,6 +209,39 @@ def test_says_what_was_looked_for_where(tmp_path: Path) -> None:
     for download in (False, True):
         with pytest.raises(UserError, match=rf"from {tmp_path}/photos: No such file.*--data\.folder"):
             prepared(tmp_path, folder=Path("photos"), download=download)
+
+
+PHOTOS = ("--config", str(CONFIGS / "photos.yaml"), "--model.network.weights=null", "--data.image_size=32")
+
+
+@pytest.mark.parametrize(
+    ("classes", "text", "words"),
+    [
+        ([], "", "has no class folders; expected images in folders such as"),
+        (["cat"], "", "has only the class cat in "),
+        (["cat", "dog"], "no image", "None of the 8 files gives an image: cat/0.jpg does not (it is no image)"),
+    ],
+)
+def test_a_folder_that_nothing_can_be_learnt_from_is_one_sentence(
+    classes: list[str], text: str, words: str, refused: Callable[..., str], tmp_path: Path
+) -> None:
+    (tmp_path / "photos").mkdir()
+    for name in classes:
+        (tmp_path / "photos" / name).mkdir()
+        for number in range(4):
+            (tmp_path / "photos" / name / f"{number}.jpg").write_text(text)
+    places = ("--data.folder", tmp_path / "photos", "--data.root", tmp_path / "data", "--runs", tmp_path / "runs")
+    assert words in refused("fit", *PHOTOS, *places)
+    assert not list(tmp_path.glob("runs/*/*"))
+
+
+def test_ten_photographs_are_said_to_be_few(
+    train: Callable[..., Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_source(tmp_path, per_class=5)
+    train(*PHOTOS, "--trainer.max_epochs=1", "--data.splits={train: train}", "--data.root", str(tmp_path))
+    said = capsys.readouterr().out
+    assert "note: fewer than 20 images of val and test say little; add some, or give larger sizes" in said
 
 
 @pytest.mark.parametrize("storage", ["packed", "files"])

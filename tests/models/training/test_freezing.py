@@ -86,7 +86,7 @@ def test_says_what_the_run_does_not_come_to(
 ) -> None:
     short = ("--trainer.max_epochs=2", "--trainer.limit_train_batches=1")
     train(*short, "--model.freeze=[stages]", f"--model.unfreeze={{{epoch}: [stages]}}")
-    told = f"model.unfreeze names epoch {epoch}, which a run of 2 epochs, counted from 0, does not reach."
+    told = f"All is trained from epoch {epoch} on, which a run of 2 epochs, counted from 0, does not reach."
     assert (told in capsys.readouterr().out) == is_told
 
 
