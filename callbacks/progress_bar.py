@@ -1,6 +1,8 @@
 """Progress on the terminal, or in a log file."""
 
+import sys
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -17,7 +19,8 @@ FIGURE = 20  # columns that each further figure takes
 class ProgressBar(RichProgressBar):
     """A bar with rate and time left on a terminal; elsewhere, a line for each epoch.
 
-    The bar shows the time left of the epoch, `left` that of the whole training, should it run to its end.
+    The bar shows the time left of the epoch, `left` that of the whole training, should it run to its end. A
+    `breakpoint()` ends the bar, which would draw over the debugger: from there on there are lines.
 
     Args:
         refresh_rate: Redraws of the bar per second.
@@ -28,6 +31,23 @@ class ProgressBar(RichProgressBar):
         self._started = self._next_redraw = 0.0
         self._batches = 0  # of this start alone: a resumed run may begin in the middle of an epoch
         super().__init__(refresh_rate=0 if self._writes_lines else refresh_rate)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Let `breakpoint()` end the bar."""
+        super().setup(trainer, pl_module, stage)
+        self.debugger, sys.breakpointhook = sys.breakpointhook, _Breakpoint(self)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Close the bar."""
+        super().teardown(trainer, pl_module, stage)
+        sys.breakpointhook = self.debugger
+
+    def write_lines(self) -> None:
+        """Go on without a bar."""
+        if self.progress:
+            self.progress.stop()
+        self.disable()
+        self._writes_lines = True
 
     def configure_columns(self, trainer: Trainer) -> list[ProgressColumn]:
         """Lightning's columns, with a bar that leaves room for the texts, so that no line is wrapped."""
@@ -102,6 +122,17 @@ class ProgressBar(RichProgressBar):
         if left := self._time_left(trainer):
             line.append(f"at most {left} left")
         print("  ".join(line), flush=True)
+
+
+class _Breakpoint:
+    def __init__(self, bar: ProgressBar) -> None:
+        self._bar = bar
+
+    @property
+    def __call__(self) -> Callable[..., Any]:
+        """A property, because a debugger stops where it was called: in the line with the breakpoint."""
+        self._bar.write_lines()
+        return self._bar.debugger
 
 
 def _figures_that_fit() -> int:

@@ -245,6 +245,10 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=KeepsArguments
         return self.trainer is not None and self.trainer.state.fn is TrainerFn.FITTING
 
     @property
+    def _overfits(self) -> bool:
+        return self.is_training and bool(getattr(self.trainer, "overfit_batches", 0))
+
+    @property
     def _pack(self) -> Pack:
         assert self.pack is not None, "setup comes before"
         return self.pack
@@ -312,6 +316,7 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=KeepsArguments
             balance=self._pack.labels[indices] if shuffle and self.balanced else None,
             seed=self.seed,
             drop_last=shuffle and self.drop_last,
+            repeats=self._overfits,
             rank=trainer.global_rank if trainer else 0,
             world_size=trainer.world_size if trainer else 1,
         )
@@ -355,8 +360,9 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=KeepsArguments
         return self._loader("train", sampler)
 
     def val_dataloader(self) -> TimedLoader:
-        """Batches of the validation split, in order."""
-        return self._loader("val", self._sampler("val"))
+        """Batches of the validation split, in order; with the Trainer's `overfit_batches` those of training."""
+        split = "train" if self._overfits else "val"
+        return self._loader(split, self._sampler(split, shuffle=self._overfits))
 
     def test_dataloader(self) -> TimedLoader:
         """Batches of the test split, in order."""

@@ -23,7 +23,7 @@ Value = str | bool | int | float
 
 # Arguments of the Trainer that decide what is learnt.
 TRAINER = (
-    *("max_epochs", "max_steps", "max_time", "accumulate_grad_batches", "limit_train_batches"),
+    *("max_epochs", "max_steps", "max_time", "accumulate_grad_batches", "limit_train_batches", "overfit_batches"),
     *("gradient_clip_val", "gradient_clip_algorithm", "sync_batchnorm"),
 )
 

@@ -3,8 +3,7 @@
 import copy
 import warnings
 from collections.abc import Mapping
-from contextlib import redirect_stdout, suppress
-from io import StringIO
+from contextlib import suppress
 from typing import Any, cast
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from callbacks.run.outside_steps import OutsideSteps
 from callbacks.run.sharding import has_all_weights
 from callbacks.tensorboard.board import write_to_tensorboard
+from core.breakpoints import skipping_breakpoints
 from models.classifier import Classifier
 
 
@@ -22,7 +22,7 @@ class ModelGraph(OutsideSteps):
     """Writes the network's graph for TensorBoard: its layers, and the shapes of their outputs.
 
     The network is traced on one black image, in evaluation mode: weights, statistics and random numbers of the training
-    stay as they are. A network that cannot be traced has no graph.
+    stay as they are, and a breakpoint is passed by. A network that cannot be traced has no graph.
     """
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -46,7 +46,7 @@ def trace(network: nn.Module, preprocessing: Mapping[str, Any]) -> tuple[nn.Modu
         return None
     # Modes, statistics and compilation belong to the copy; the weights, which tracing does not touch, are shared.
     weights = {id(parameter): parameter for parameter in network.parameters()}
-    with suppress(Exception), warnings.catch_warnings(), redirect_stdout(StringIO()), isolate_rng(), torch.no_grad():
+    with suppress(Exception), warnings.catch_warnings(), skipping_breakpoints(), isolate_rng(), torch.no_grad():
         warnings.simplefilter("ignore")  # of branches that depend on the image, and that tracing is deprecated
         copied = copy.deepcopy(network, dict(weights)).eval()
         first = next((weight for weight in weights.values() if weight.is_floating_point()), torch.empty(0))

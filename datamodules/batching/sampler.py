@@ -6,13 +6,13 @@ from dataclasses import KW_ONLY, dataclass, field
 
 import torch
 from torch import Tensor
-from torch.utils.data import DistributedSampler
+from torch.utils.data import DistributedSampler, SequentialSampler
 
 from datamodules.batching.randomness import random_key
 
 
 @dataclass(eq=False)
-class KeyedBatchSampler(DistributedSampler[Tensor]):
+class KeyedBatchSampler(DistributedSampler[Tensor], SequentialSampler):
     """Yields index tensors whose order is a function of (seed, epoch), from any image of the epoch on.
 
     With `shuffle`, every process draws the same permutation and takes its share of each global batch, so that
@@ -20,17 +20,19 @@ class KeyedBatchSampler(DistributedSampler[Tensor]):
     process `i % world_size`, so that an evaluation counts every image exactly once. All processes have as many batches,
     because they wait for each other in each; the last is empty in some if fewer images than processes are left.
 
-    It is a `DistributedSampler` because Lightning replaces any other sampler in several processes.
+    It is a `DistributedSampler` and a `SequentialSampler` because Lightning replaces any other sampler in several
+    processes, and for `overfit_batches`.
     """
 
     indices: Tensor  # the images to draw from, int64 `[N]`
     batch_size: int  # images per batch and process
     _: KW_ONLY
-    shuffle: bool = False  # whether to permute the images anew in every epoch; if not, the next two have no effect
+    shuffle: bool = False  # whether to permute the images anew in every epoch; if not, the next three have no effect
     # The class of each of `indices`, int64 `[N]`, to give every class the same share of an epoch: images of a rare
     # class come several times, of a frequent one some, others in each epoch.
     balance: Tensor | None = None
     drop_last: bool = False  # whether to leave out a last batch that is not full
+    repeats: bool = False  # whether every epoch has the batches of the first
     seed: int = 0
     rank: int = 0
     world_size: int = 1
@@ -40,7 +42,8 @@ class KeyedBatchSampler(DistributedSampler[Tensor]):
     @property
     def order(self) -> int:
         """A number that stands for the order of the images in every epoch."""
-        return random_key(zlib.crc32(self.indices.contiguous().numpy().data), self.seed, self.balance is not None)
+        images = zlib.crc32(self.indices.contiguous().numpy().data)
+        return random_key(images, self.seed, self.balance is not None, *[1] * self.repeats)
 
     def resume(self, epoch: int, images_done: int) -> None:
         """Continue `epoch` behind its first `images_done` images, of all processes and in batches of whatever size."""
@@ -70,7 +73,7 @@ class KeyedBatchSampler(DistributedSampler[Tensor]):
             share, size = self.indices[self.rank :: self.world_size], self.batch_size
             yield from (share[number * size : (number + 1) * size] for number in range(len(self)))
             return
-        generator = torch.Generator().manual_seed(random_key(self.seed, self.epoch))
+        generator = torch.Generator().manual_seed(random_key(self.seed, 0 if self.repeats else self.epoch))
         indices = self.indices if self.balance is None else self._balanced(self.balance, generator)
         order = indices[torch.randperm(len(indices), generator=generator)][self.images_done :]
         size = self.batch_size * self.world_size

@@ -70,7 +70,8 @@ def basis(trainer: Trainer, monitor: str, mode: str) -> Basis:
         if getattr(callback, "is_evaluated", False)
     ]
     data = getattr(trainer, "datamodule", None)
-    images = getattr(data, "splits", {}).get(monitor.partition("/")[0])
+    split = "train" if getattr(trainer, "overfit_batches", 0) else monitor.partition("/")[0]
+    images = getattr(data, "splits", {}).get(split)
     limit = trainer.limit_val_batches if is_of_validation(monitor) else 1.0
     part = "" if limit == 1 and isinstance(limit, float) else f" {limit} of {getattr(data, 'batch_size', None)}"
     return {

@@ -6,6 +6,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from core.breakpoints import skipping_breakpoints
+
 # Floating-point operations per image above which bfloat16 outweighs its conversions on a CPU. On 2 cores with
 # AVX512-BF16 a training step at batch 64 took in float32 and in bf16-mixed, in ms: MLP of 0.13 MFLOP 0.4 and 0.4,
 # ConvNet of 1 MFLOP 2.1 and 1.9, MLP of 3.1 MFLOP 2.3 and 1.0, ConvNet of 12 MFLOP 10.7 and 6.9.
@@ -31,6 +33,6 @@ def choose_precision(network: nn.Module, image_shape: tuple[int, int, int], devi
 def count_flops(network: nn.Module, image_shape: tuple[int, int, int]) -> int:
     """Floating-point operations of one image's forward pass; a multiply-add counts as two."""
     sketch = copy.deepcopy(network).eval()
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), skipping_breakpoints():
         sketch(torch.zeros(1, *image_shape))
     return int(counter.get_total_flops())

@@ -3,6 +3,7 @@
 import argparse
 import re
 import sys
+from bdb import BdbQuit
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -68,6 +69,8 @@ def mistakes_in_one_sentence() -> Iterator[None]:
         if not sentence:
             raise
         _exit(1, sentence)
+    except BdbQuit:
+        _exit(1, "A debugger was left, and the command with it; a breakpoint needs somebody at the terminal.")
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -235,7 +235,13 @@ class _Child:
         said = held = ""
         environment = os.environ | {PARENT: str(os.getpid())}
         with subprocess.Popen(
-            command, stderr=subprocess.PIPE, text=True, errors="replace", env=environment, process_group=0
+            command,
+            stdin=subprocess.DEVNULL,  # a group in the background that reads from the terminal stands still
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            env=environment,
+            process_group=0,
         ) as self._process:
             if self._signal:  # it came before the child had started
                 self._process.terminate()

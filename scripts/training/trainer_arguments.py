@@ -43,11 +43,6 @@ def check_trainer(config: Namespace) -> None:
         )
     if (clip := trainer.gradient_clip_val) is not None and clip < 0:
         raise UserError(f"trainer.gradient_clip_val is {clip}; give a number above 0, or null.")
-    if trainer.overfit_batches:
-        raise UserError(
-            f"trainer.overfit_batches is {trainer.overfit_batches}, but the order of images is not the Trainer's; "
-            "train on few images with --data.limit."
-        )
     if trainer.barebones:
         raise UserError(
             "trainer.barebones is true, but a run without checkpoint, logger and callbacks leaves nothing behind; time "

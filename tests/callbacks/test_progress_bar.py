@@ -1,5 +1,10 @@
+import os
+import pty
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +16,7 @@ from callbacks.progress_bar import ProgressBar
 from scripts.train import main
 from tests.callbacks.run.test_interruption import sends
 from tests.conftest import Run
+from tests.discovery import ROOT
 
 
 def test_writes_a_line_for_each_epoch_where_there_is_no_terminal(
@@ -78,3 +84,44 @@ def test_a_run_of_any_length_ends_in_order_with_and_without_a_terminal(
     lines = [line for line in said.splitlines() if line.startswith("epoch ")]
     assert [line.split()[1] for line in lines] == ([] if terminal else epochs)
     assert all(("at most 0:00:0" in line) == left for line in lines)
+
+
+DEBUGGED = """
+from torch import Tensor, nn
+
+
+class Debugged(nn.Module):
+    def __init__(self, in_features: int, num_classes: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(in_features, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        flat = images.flatten(1)
+        breakpoint()
+        return self.linear(flat)
+"""
+
+
+def test_a_breakpoint_in_a_network_has_the_terminal_to_itself(tmp_path: Path, data_root: Path) -> None:
+    (tmp_path / "debugged.py").write_text(DEBUGGED)
+    flags = [f"--data.root={data_root}", "--data.batch_size=512", "--trainer.max_epochs=1"]
+    command = [sys.executable, str(ROOT / "scripts/train.py"), "fit", "--model.network=debugged.Debugged", *flags]
+    paths = os.pathsep.join([str(ROOT), str(tmp_path)])
+    environment = os.environ | {"PYTHONPATH": paths, "TERM": "xterm", "OMP_NUM_THREADS": "1"}
+    answers = iter(["p tuple(flat.shape)", "c", "p 'training', self.training"])
+    terminal, theirs = pty.openpty()
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stdin=theirs, stdout=theirs, stderr=theirs) as run:
+        os.close(theirs)
+        said = ""
+        with suppress(OSError):  # which its end is
+            while data := os.read(terminal, 65536):
+                said += data.decode()
+                if said.endswith("(Pdb) "):
+                    os.write(terminal, f"{next(answers, 'c')}\n".encode())
+    os.close(terminal)
+    first, second, *_ = said.split("(Pdb) c")
+    assert "debugged.py(13)forward()" in first
+    assert "(144, 64)" in first, "no image but those of the data"
+    assert "('training', True)" in second
+    assert run.returncode == 0
+    assert "checkpoint  " in said

@@ -7,6 +7,8 @@ import kornia.augmentation as K
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from core.user_error import UserError
@@ -329,3 +331,39 @@ def test_takes_up_the_state_of_augmentation_or_says_that_it_begins_anew(
     assert words in capsys.readouterr().out
     means = [each.mean for each in augmentation if isinstance(each, Noise)]
     assert all(bool(mean) == (not words) for mean in means)
+
+
+def test_overfitting_shows_the_same_batches_in_every_epoch_and_in_validation(data_root: Path, tmp_path: Path) -> None:
+    spy = Spies()
+    trainer = quiet_trainer(tmp_path, overfit_batches=2, max_epochs=2, num_sanity_val_steps=0, callbacks=[spy])
+    network = Classifier(MLP(64, 10, ()), 10, lambda groups: torch.optim.SGD(groups, lr=0.1))
+    trainer.fit(network, Digits(root=data_root, batch_size=8))
+    assert len(spy.labels["train"]) == len(spy.labels["val"]) == 4
+    assert spy.labels["train"] == spy.labels["val"]
+    assert spy.labels["train"][:2] == spy.labels["train"][2:]
+    assert len(set(spy.labels["train"][0])) > 1
+    trainer.test(network, Digits(root=data_root), verbose=False)
+    assert trainer.num_test_batches == [6], "all images"
+
+
+class Spies(Callback):
+    """Notes the labels of each batch."""
+
+    def __init__(self) -> None:
+        self.labels: dict[str, list[list[int]]] = {"train": [], "val": []}
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: Any, batch_idx: int
+    ) -> None:
+        self.labels["train"].append(batch[1].tolist())
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: object,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self.labels["val"].append(batch[1].tolist())

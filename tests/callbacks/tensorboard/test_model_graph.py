@@ -15,7 +15,7 @@ SHORT = ("--trainer.max_epochs=1", "--trainer.limit_train_batches=2", "--trainer
 
 
 class Contrary(nn.Module):
-    """Changes all that it can when it is applied, and prints; draws random numbers in evaluation too."""
+    """Changes all that it can when it is applied; draws random numbers in evaluation too."""
 
     def __init__(self, num_classes: int = 10) -> None:
         super().__init__()
@@ -23,7 +23,7 @@ class Contrary(nn.Module):
         self.register_buffer("applied", torch.zeros(()))
 
     def forward(self, images: Tensor) -> Tensor:
-        print("applied")
+        breakpoint()  # which is passed by
         assert isinstance(self.applied, Tensor)
         self.applied += 1
         logits: Tensor = self.inner(images)
@@ -50,7 +50,7 @@ def test_a_run_has_the_graph_of_its_network(train: Callable[..., Run]) -> None:
 
 
 @pytest.mark.parametrize("compiled", [False, True])
-def test_a_network_is_left_as_it_was(compiled: bool, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_network_is_left_as_it_was(compiled: bool) -> None:
     network = Contrary()
     network.inner[1].eval()  # as one that is frozen
     before = {name: value.clone() for name, value in network.state_dict().items()}
@@ -66,7 +66,6 @@ def test_a_network_is_left_as_it_was(compiled: bool, capsys: pytest.CaptureFixtu
     for name, value in network.state_dict().items():
         assert torch.equal(value, before[name]), name
     assert all(parameter.requires_grad for parameter in network.parameters())
-    assert not capsys.readouterr().out
 
 
 @pytest.mark.parametrize("network", [ConvNet(3, (32, 32), 7), ResNet(in_channels=3, num_classes=7).to(torch.bfloat16)])

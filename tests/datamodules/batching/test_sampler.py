@@ -124,3 +124,14 @@ def test_balanced_resumes_and_is_shared_by_processes(classes: torch.Tensor) -> N
     assert batches(resumed) == batches(whole)[7:]
     ranks = [batches(sampler(rank=rank, world_size=2)) for rank in range(2)]
     assert [list(chain(*parts)) for parts in zip(*ranks, strict=True)] == batches(sampler(batch_size=10))
+
+
+def test_repeats_the_first_epoch_and_goes_on_within_it() -> None:
+    plain, repeating = (KeyedBatchSampler(INDICES, 10, shuffle=True, repeats=repeats) for repeats in (False, True))
+    first = batches(plain)
+    assert batches(repeating) == first
+    repeating.set_epoch(4)
+    assert batches(repeating) == first
+    repeating.resume(4, 30)
+    assert batches(repeating) == first[3:]
+    assert repeating.order != plain.order, "an epoch of one does not go on with the other"

@@ -277,7 +277,6 @@ MISTAKES = {
         "trainer.accumulate_grad_batches is 0; give a whole number of at least 1.",
     ),
     "negative clipping": (["--trainer.gradient_clip_val=-1"], "trainer.gradient_clip_val is -1; give a number above 0"),
-    "overfitting by Lightning": (["--trainer.overfit_batches=1"], "train on few images with --data.limit."),
     "negative seed": (["--seed_everything=-1"], "seed_everything is -1; give a whole number from 0"),
     "accelerator that is not there": (["--trainer.accelerator=tpu"], "torch_xla"),
     "unknown precision": (["--trainer.precision=foo"], "trainer.precision"),
