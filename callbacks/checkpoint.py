@@ -80,12 +80,13 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
         self.dirpath = dirpath
         self.best_model_path = self.last_model_path = ""  # empty until there is one
         self.best_model_score: float | None = None
+        self.best_epoch: int | None = None  # counted from 0
         self.seconds_waited = 0.0  # by training, for checkpoints
         self._basis: Basis = {}
         self._score: float | None = None  # measured since the last safe point
         self._source: Path | None = None  # the checkpoint that training goes on from, until it is taken over
         self._source_of_best: Path | None = None
-        self._best_on_disk: tuple[str, float | None] = ("", None)
+        self._best_on_disk: tuple[str, float | None, int | None] = ("", None, None)
         self._written = 0.0
         self._is_training = self._is_read_back = self._is_unsettled = False
         self._publishing: Future[None] | None = None  # in the first process, until it is settled
@@ -98,7 +99,7 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
 
     def forget_best(self) -> None:
         """Choose among later checkpoints alone, because another kind of weights is evaluated from here on."""
-        self.best_model_path, self.best_model_score = self._best_on_disk = "", None
+        self.best_model_path, self.best_model_score, self.best_epoch = self._best_on_disk = "", None, None
 
     def last_on_disk(self, trainer: Trainer) -> Path | None:
         """The last checkpoint, once it has reached the disk; all processes must ask."""
@@ -114,7 +115,7 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
     def state_dict(self) -> dict[str, Any]:
         """The best so far, and what it was measured on."""
         best = {"best_model_path": self.best_model_path, "best_model_score": self.best_model_score}
-        return best | {"basis": self._basis, "score": self._score}
+        return best | {"best_epoch": self.best_epoch, "basis": self._basis, "score": self._score}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Take over the best, if later ones are measured like it."""
@@ -131,6 +132,7 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
             if _best_of(file, self.state_key) == (score, state.get("basis")):
                 self._source_of_best = file
                 self.best_model_path, self.best_model_score = str(self._file(BEST)), score
+                self.best_epoch = state.get("best_epoch")  # which older checkpoints lack
                 return
         if trainer.is_global_zero:
             print(f"{self._source.with_name(BEST)} is lost or damaged; the best is looked for from here on")
@@ -148,7 +150,7 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write from here on: before, a run may be refused, and a resumed run is not yet where its checkpoint is."""
         self._take_over(trainer)
-        self._best_on_disk = self.best_model_path, self.best_model_score
+        self._best_on_disk = self.best_model_path, self.best_model_score, self.best_epoch
         self._is_training = True
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -181,6 +183,7 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
         is_best = score is not None and self._is_better(score)
         if is_best:
             self.best_model_path, self.best_model_score = str(self._file(BEST)), score
+            self.best_epoch = trainer.current_epoch - stands_between_epochs(trainer)
         due = is_best or stands_between_epochs(trainer)
         if due or highest_in_any_process(trainer, time.monotonic() - self._written > 60 * self.every_minutes):
             self._write(trainer, is_best=is_best)
@@ -280,7 +283,7 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
             failure = error.strerror or str(error)
         self._is_unsettled, self._publishing = False, None
         if self._has_worked(trainer, path, failure):
-            self._best_on_disk = self.best_model_path, self.best_model_score
+            self._best_on_disk = self.best_model_path, self.best_model_score, self.best_epoch
             self.last_model_path = str(path)
             for logger in trainer.loggers if trainer.is_global_zero else []:
                 logger.after_save_checkpoint(self)  # type: ignore[arg-type]  # they read what this has, too
@@ -293,7 +296,7 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
         failed = bool(highest_in_any_process(trainer, bool(failure)))
         self._failure = failure or ("another process could not write it" if failed else "")
         if failed:
-            self.best_model_path, self.best_model_score = self._best_on_disk
+            self.best_model_path, self.best_model_score, self.best_epoch = self._best_on_disk
         return not failed
 
     def _file(self, name: str) -> Path:

@@ -19,8 +19,8 @@ FIGURE = 20  # columns that each further figure takes
 class ProgressBar(RichProgressBar):
     """A bar with rate and time left on a terminal; elsewhere, a line for each epoch.
 
-    The bar shows the time left of the epoch, `left` that of the whole training, should it run to its end. A
-    `breakpoint()` ends the bar, which would draw over the debugger: from there on there are lines.
+    The bar shows the time left of the epoch, `left` that of the whole training, should it run to its end.
+    Epochs are counted from 0. A `breakpoint()` ends the bar, which would draw over the debugger; lines follow.
 
     Args:
         refresh_rate: Redraws of the bar per second.
@@ -33,21 +33,23 @@ class ProgressBar(RichProgressBar):
         super().__init__(refresh_rate=0 if self._writes_lines else refresh_rate)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Let `breakpoint()` end the bar."""
+        """Be what `breakpoint()` calls."""
         super().setup(trainer, pl_module, stage)
-        self.debugger, sys.breakpointhook = sys.breakpointhook, _Breakpoint(self)
+        self._debugger, sys.breakpointhook = sys.breakpointhook, self
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Close the bar."""
         super().teardown(trainer, pl_module, stage)
-        sys.breakpointhook = self.debugger
+        sys.breakpointhook = self._debugger
 
-    def write_lines(self) -> None:
-        """Go on without a bar."""
+    @property
+    def __call__(self) -> Callable[..., Any]:
+        """The debugger, once the bar has ended: a property, because it stops where it is called from."""
         if self.progress:
             self.progress.stop()
         self.disable()
         self._writes_lines = True
+        return self._debugger
 
     def configure_columns(self, trainer: Trainer) -> list[ProgressColumn]:
         """Lightning's columns, with a bar that leaves room for the texts, so that no line is wrapped."""
@@ -115,24 +117,12 @@ class ProgressBar(RichProgressBar):
         rate = self._rate()
         if not self._writes_lines or not trainer.is_global_zero or rate is None:
             return
-        limit = f"/{trainer.max_epochs}" if trainer.max_epochs is not None and trainer.max_epochs >= 0 else ""
-        line = [f"epoch {trainer.current_epoch}{limit}"]
+        line = [self._get_train_description(trainer.current_epoch - 1).lower().rstrip()]
         line += [f"{name} {float(value):.4f}" for name, value in sorted(trainer.progress_bar_metrics.items())]
         line.append(f"{rate:.1f} batches/s")
         if left := self._time_left(trainer):
             line.append(f"at most {left} left")
         print("  ".join(line), flush=True)
-
-
-class _Breakpoint:
-    def __init__(self, bar: ProgressBar) -> None:
-        self._bar = bar
-
-    @property
-    def __call__(self) -> Callable[..., Any]:
-        """A property, because a debugger stops where it was called: in the line with the breakpoint."""
-        self._bar.write_lines()
-        return self._bar.debugger
 
 
 def _figures_that_fit() -> int:

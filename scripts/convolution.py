@@ -1,8 +1,8 @@
 """Convolution: by hand beside torch, as kernels on a photograph, and its output sizes.
 
     python scripts/convolution.py by_hand [--signal 0,0,1,1] [--kernel 1,-1] [--padding 0] [--stride 1] [--dilation 1]
-    python scripts/convolution.py kernels [--image china] [--output kernels.png]
-    python scripts/convolution.py sizes [--size 7] [--kernel_size 3] [--output sizes.png]
+    python scripts/convolution.py kernels [--image china] [--output FILE]
+    python scripts/convolution.py sizes [--size 7] [--kernel_size 3] [--output FILE]
 
 What networks call convolution is cross-correlation: the kernel is laid over each window of the signal as it is, not
 mirrored, and the products are summed (I. Goodfellow, Y. Bengio and A. Courville, "Deep Learning", 2016, section 9.1).
@@ -323,7 +323,7 @@ def main(args: Sequence[str] | None = None) -> None:
     kernels.add_argument("--image", type=expand, default="china", help="an image file, or china or flower")
     sizes.add_argument("--size", type=int, default=7, help="of the image, a side; 7 if absent")
     sizes.add_argument("--kernel_size", type=int, default=3, help="of the kernel; 3 if absent")
-    for command, output in ((kernels, "kernels.png"), (sizes, "sizes.png")):
+    for command, output in ((kernels, "runs/kernels.png"), (sizes, "runs/sizes.png")):
         command.add_argument("--output", type=picture_file, default=output, help=f"{output} if absent")
         command.add_argument("--show", action="store_true", help="open the picture")
     with mistakes_in_one_sentence():

@@ -1,6 +1,6 @@
 """Learning-rate range test: suggest the learning rate of a training.
 
-    python scripts/find_lr.py [--min_lr 1e-7] [--max_lr 10] [--steps 200] [--output lr.png] [any flag of train.py fit]
+    python scripts/find_lr.py [--min_lr 1e-7] [--max_lr 10] [--steps 200] [--output FILE] [any flag of train.py fit]
 
 Trains the network for a few steps, each with a higher learning rate than the one before, and draws the loss against it;
 epochs are repeated if the data are fewer than the steps need. Suggested is the rate at which the smoothed loss falls
@@ -92,7 +92,7 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--min_lr", type=float, default=1e-7, help="learning rate of the first step; 1e-7 if absent")
     parser.add_argument("--max_lr", type=float, default=10.0, help="learning rate of the last step; 10 if absent")
     parser.add_argument("--steps", type=int, default=200, help="optimizer steps; 200 if absent")
-    parser.add_argument("--output", type=picture_file, default="lr.png", help="the picture; lr.png if absent")
+    parser.add_argument("--output", type=picture_file, default="runs/lr.png", help="runs/lr.png if absent")
     with training_process():
         options, flags = parser.parse_known_args(args)
         find_lr(flags, options.min_lr, options.max_lr, options.steps, options.output)

@@ -1,6 +1,6 @@
 """Draw the learning rate over a whole run, before it begins.
 
-    python scripts/plot_schedule.py [--output schedule.png] [any flag of scripts/train.py fit]
+    python scripts/plot_schedule.py [--output FILE] [any flag of scripts/train.py fit]
 
 Reads the data, to count the batches of an epoch, and steps the schedule as often as the run will; nothing is trained.
 Early stopping may end the run earlier. The momentum is drawn too if the schedule changes it.
@@ -77,9 +77,7 @@ def plot_schedule(flags: Sequence[str], output: Path) -> None:
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line; a user's mistake ends in one sentence and exit status 2."""
     parser = CommandParser(prog="scripts/plot_schedule.py", description=__doc__)
-    parser.add_argument(
-        "--output", type=picture_file, default="schedule.png", help="the picture; schedule.png if absent"
-    )
+    parser.add_argument("--output", type=picture_file, default="runs/schedule.png", help="runs/schedule.png if absent")
     with training_process():
         options, flags = parser.parse_known_args(args)
         plot_schedule(flags, options.output)

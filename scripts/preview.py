@@ -1,6 +1,6 @@
 """Draw the first training batch as the network sees it: augmented, mixed, un-normalised, with class names.
 
-    python scripts/preview.py [--config FILE] [--data...] [--output preview.png] [--images 32]
+    python scripts/preview.py [--config FILE] [--data...] [--output FILE] [--images 32]
 
 It is the batch that scripts/train.py with the same flags begins with, on the CPU and in one process; on another device
 an augmentation may draw other numbers. A run's real first batch is in its TensorBoard, under `preview/train`.
@@ -43,7 +43,7 @@ def first_batch(data: "ImageDataModule") -> "Batch":
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line; a user's mistake ends in one sentence and exit status 2."""
     parser = CommandParser(prog="scripts/preview.py", description=__doc__)
-    parser.add_argument("--output", type=picture_file, default="preview.png", help="the picture; preview.png if absent")
+    parser.add_argument("--output", type=picture_file, default="runs/preview.png", help="runs/preview.png if absent")
     parser.add_argument("--images", type=whole_number, default=32, help="how many of the batch to show")
     with mistakes_in_one_sentence():
         options, flags = parser.parse_known_args(args)

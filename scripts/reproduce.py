@@ -3,13 +3,13 @@
     python scripts/reproduce.py [--only mnist/convnet ...] [--seeds 3] [any flag of scripts/train.py]
 
 A run with the same files and flags is not trained again. If an experiment fails, the others go on, and the table says
-what was wrong. Every measured figure comes from a run.
+what was wrong. Every measured figure comes from a run. What the table holds besides, rows and a note, stays as it is.
 """
 
 import json
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -170,11 +170,18 @@ def row(experiment: Experiment, outcome: Outcome) -> str:
     )
 
 
-def write_results(path: Path, outcomes: Sequence[tuple[Experiment, Outcome]], note: str = "") -> None:
-    """Write the table."""
+def write_results(path: Path, outcomes: Mapping[str, Outcome], runs: Path, note: str = "") -> None:
+    """Write the table; rows of other experiments, and the note unless another is given, stay as they are."""
     from core.durable_file import replace_file
     from scripts.uncertainty.mean import INTERVAL
 
+    before = path.read_text() if path.exists() else ""
+    rows = {line.split("|")[1].strip(): line for line in before.splitlines() if line.startswith("| ")}
+    rows.pop("experiment", None)
+    note = note or before.rpartition("\n|")[2].partition("\n")[2].strip()
+    for each in EXPERIMENTS:
+        if each.name in outcomes or each.name not in rows:
+            rows[each.name] = row(each, outcomes.get(each.name) or Ledger(runs).find(each.name))
     lines = [
         "# Results",
         "",
@@ -185,7 +192,8 @@ def write_results(path: Path, outcomes: Sequence[tuple[Experiment, Outcome]], no
         "",
         "| experiment | published | measured | parameters | epochs | time | hardware | command |",
         "|---|---|---|---:|---:|---:|---|---|",
-        *(row(experiment, outcome) for experiment, outcome in outcomes),
+        *(rows.pop(each.name) for each in EXPERIMENTS),
+        *rows.values(),
         *(["", note] if note else []),
     ]
     replace_file(path, "\n".join(lines) + "\n")
@@ -196,8 +204,7 @@ def reproduce(names: Sequence[str], seeds: int, runs: Path, output: Path, flags:
     outcomes: dict[str, Outcome] = {}
     for name in dict.fromkeys(names):
         outcomes[name] = train_experiment(name, seeds, runs, flags)
-        others = {each.name: outcomes.get(each.name) or Ledger(runs).find(each.name) for each in EXPERIMENTS}
-        write_results(output, [(each, others[each.name]) for each in EXPERIMENTS], note)
+        write_results(output, outcomes, runs, note)
     return not any(outcome.problem for outcome in outcomes.values())
 
 

@@ -8,14 +8,16 @@
     python scripts/visualize.py CHECKPOINT embedding [--split test] [--images 2000] [--data...]
     python scripts/visualize.py CHECKPOINT architecture
 
-CHECKPOINT is a file or a run's folder. FILE is an image file, or one of the data such as 'test[17]'. Pictures go to
---output, by default the command's name and .png; --show opens them as well.
+CHECKPOINT is a file or a run's folder. FILE is an image file, or one of the data as scripts/evaluate.py
+names it, such as 'test[17]' or train/cat/7.jpg. Pictures go to --output, by default the command's name and .png in the
+run's folder; --show opens them as well.
 """
 
 import argparse
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -33,7 +35,7 @@ from scripts.command.expansion import expand, to_path
 from scripts.command.picture_file import picture_file, save_picture, show_picture
 from scripts.command.whole_number import whole_number
 from scripts.inference.layers import find_layer, grad_cam, last_maps, layer_outputs
-from scripts.inference.shown_image import IN_DATA, shown_image
+from scripts.inference.shown_image import shown_image
 from scripts.inference.trained_network import TrainedNetwork
 from scripts.interpretation.attribution import occlusion, saliency
 from scripts.interpretation.layer_pictures import activations_picture, attribution_picture
@@ -196,14 +198,14 @@ COMMANDS: dict[str, Callable[[Subject], Image.Image | None]] = {
 
 def visualize(options: argparse.Namespace, flags: Sequence[str]) -> None:
     """Run the command, and write and show its picture."""
-    output = None
-    if options.command != "architecture":
-        output = picture_file(options.output or f"{options.command}.png")
-    if flags and options.command != "embedding" and not IN_DATA.fullmatch(getattr(options, "image", "")):
+    if flags and options.command != "embedding" and Path(getattr(options, "image", "")).exists():
         raise UserError(
             f"{options.command} knows no {flags[0]}; see scripts/visualize.py CHECKPOINT {options.command} --help."
         )
-    drawn = COMMANDS[options.command](Subject(TrainedNetwork(options.checkpoint).in_float32(), options, flags))
+    trained, output = TrainedNetwork(options.checkpoint).in_float32(), None
+    if options.command != "architecture":
+        output = picture_file(options.output or str(trained.folder / f"{options.command}.png"))
+    drawn = COMMANDS[options.command](Subject(trained, options, flags))
     if drawn is None or output is None:
         return
     save_picture(drawn, output)
@@ -221,7 +223,7 @@ def main(args: Sequence[str] | None = None) -> None:
         described = command.__doc__
         each = commands.add_parser(name, help=described, description=described, parents=[TRUST])
         if name in ("activations", "gradcam", "saliency", "occlusion"):
-            help_ = "an image file, or such as 'test[17]'"
+            help_ = "a file, also within the data's folder, or such as 'test[17]'"
             each.add_argument("--image", type=expand, required=True, metavar="FILE", help=help_)
         if name in ("activations", "filters", "gradcam"):
             each.add_argument("--layer", metavar="NAME", help="as `activations` without --layer lists them")
@@ -233,7 +235,7 @@ def main(args: Sequence[str] | None = None) -> None:
             each.add_argument("--split", choices=("train", "val", "test"), default="test", help="test if absent")
             each.add_argument("--images", type=whole_number, default=MOST_IMAGES, help="at most; 2000 if absent")
         if name != "architecture":
-            each.add_argument("--output", metavar="FILE", help=f"the picture; {name}.png if absent")
+            each.add_argument("--output", metavar="FILE", help=f"by default {name}.png in the run's folder")
             each.add_argument("--show", action="store_true", help="open the picture")
     with mistakes_in_one_sentence():
         visualize(*parser.parse_known_args(args))

@@ -41,7 +41,7 @@ def current_job() -> "Job | None":
     return find_job()
 
 
-def agree_on_run_folder(experiment: Path, resumed: Path | None = None) -> Path:
+def agree_on_run_folder(experiment: Path, resumed: Path | None = None, label: str = "") -> Path:
     """Make the run's folder in its first process, and give it in all of them.
 
     Processes that the first one starts inherit its environment; processes that a job starts together share a store. A
@@ -60,7 +60,7 @@ def agree_on_run_folder(experiment: Path, resumed: Path | None = None) -> Path:
                 started = (*experiment.glob(name), *experiment.glob(f"{name}_*"))
                 unfinished = [run for run in started if not is_tested(read_results(run))]
                 folder = max(unfinished, key=order_of_start, default=None)
-        folder = folder or make_run_folder(experiment, name)
+        folder = folder or make_run_folder(experiment, name, label)
         os.environ[VARIABLE] = str(folder)
         return folder
 
@@ -98,7 +98,7 @@ def read_results(run: Path) -> dict[str, Any]:
 
 def is_tested(results: Mapping[str, Any]) -> bool:
     """True for the results of a run that has come to its end."""
-    return any(name.startswith("test/") for name in results.get("metrics", {}))
+    return results.get("test") is False or any(name.startswith("test/") for name in results.get("metrics", {}))
 
 
 def read_records(run: Path) -> dict[Path, bytes]:
@@ -160,9 +160,9 @@ def release_folders() -> None:
         _held.pop().release()
 
 
-def make_run_folder(experiment: Path, name: str | None = None) -> Path:
+def make_run_folder(experiment: Path, name: str | None = None, label: str = "") -> Path:
     """Make a folder for one run alone, even when two start in the same second."""
-    name = name or f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
+    name = name or f"{datetime.now():%Y-%m-%d_%H-%M-%S}{label}"
     folder = experiment / name
     for number in count(2):
         try:

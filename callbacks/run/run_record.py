@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import yaml
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Timer
 
 from callbacks.run import origin
 from callbacks.run.outside_steps import OutsideSteps
@@ -185,6 +186,8 @@ class RunRecord(OutsideSteps):
             "seed": getattr(self._data, "seed", None),
             "epochs": trainer.current_epoch,
             "steps": trainer.global_step,
+            "stopped_by": stopped_by(trainer),
+            "test": self.config.get("test", True),
             "seconds": round(self._run_clock.seconds, 3),
             "images_per_second": round(self._images / training_seconds, 1),
             "waiting_for_checkpoints": round(self._checkpoint_seconds(trainer), 3),
@@ -195,6 +198,7 @@ class RunRecord(OutsideSteps):
             "monitor": getattr(checkpoint, "monitor", None),
             "mode": getattr(checkpoint, "mode", None),
             "best": None if best is None else float(best),
+            "best_epoch": getattr(checkpoint, "best_epoch", None),
             "metrics": self._metrics,
             "precision": str(trainer.precision),
             "device": str(trainer.strategy.root_device),
@@ -227,6 +231,18 @@ class RunRecord(OutsideSteps):
                 replace_file(target, json.dumps(self.results, indent=2) + "\n")
             except OSError as error:  # the checkpoint, which matters more, says whether the run is lost
                 print(f"warning: {target} could not be written ({error.strerror})", file=sys.stderr)
+
+
+def stopped_by(trainer: Trainer) -> str:
+    """The setting that ended training, with its value."""
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]  # the Trainer declares none
+    for callback in callbacks:
+        if getattr(callback, "has_stopped", False):
+            return f"early_stopping.patience {callback.patience} of {callback.monitor}"
+    for name, done in (("max_epochs", trainer.current_epoch), ("max_steps", trainer.global_step)):
+        if (limit := getattr(trainer, name)) is not None and 0 <= limit <= done:
+            return f"trainer.{name} {limit}"
+    return f"trainer.{'max_time' if any(isinstance(each, Timer) for each in callbacks) else 'callbacks'}"
 
 
 class Stopwatch:

@@ -68,7 +68,7 @@ class KeyedBatchSampler(DistributedSampler[Tensor], SequentialSampler):
         full, rest = divmod(images, self.batch_size * self.world_size)
         return full + (rest > 0 and not (self.shuffle and self.drop_last))
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def __iter__(self) -> Iterator[Tensor]:  # type: ignore[override]  # torch's own yields single places
         if not self.shuffle:
             share, size = self.indices[self.rank :: self.world_size], self.batch_size
             yield from (share[number * size : (number + 1) * size] for number in range(len(self)))

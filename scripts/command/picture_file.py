@@ -13,6 +13,8 @@ def picture_file(name: str) -> Path:
     """Check that a picture can be written to a file, and return its path; the file is not changed."""
     path = to_path(name)
     try:
+        if path.parent == Path("runs"):  # which may be the first
+            path.parent.mkdir(exist_ok=True)
         if path.exists():
             path.open("ab").close()
         with NamedTemporaryFile(dir=path.parent, suffix=path.suffix) as trial:

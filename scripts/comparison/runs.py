@@ -34,7 +34,7 @@ CLASSES = {"model": Classifier, "trainer": Trainer}  # the classes that a config
 
 # Keys, with all below them, that change neither what is learnt nor the data.
 NO_SETTINGS = (
-    *("seed_everything", "experiment", "runs", "progress_bar", "preview", "learning_rate_monitor"),
+    *("seed_everything", "experiment", "runs", "progress_bar", "preview", "learning_rate_monitor", "test"),
     *("data.root", "data.packs", "data.repack", "data.download", "data.storage", "data.num_workers", "data.seed"),
     *("checkpoint.dirpath", "checkpoint.every_minutes", "trainer.logger", "trainer.default_root_dir"),
     *("trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.enable_checkpointing"),
@@ -166,7 +166,7 @@ def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
 def _state(results: Mapping[str, Any], figures: Mapping[str, float], curves: Curves) -> str:
     if results:
         return "" if any(name.startswith("test/") for name in figures) else "not tested"
-    epochs = [int(epoch) + 1 for splits in curves.values() for points in splits.values() for epoch, _ in points]
+    epochs = [int(epoch) for splits in curves.values() for points in splits.values() for epoch, _ in points]
     return f"unfinished after epoch {max(epochs)}" if epochs else "unfinished"
 
 

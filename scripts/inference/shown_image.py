@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -15,7 +16,7 @@ IN_DATA = re.compile(r"(train|val|test)\[(\d+)\]")  # the name of an image witho
 
 
 def shown_image(name: str, trained: TrainedNetwork, flags: Sequence[str] = ()) -> Tensor:
-    """Read a file, or a place in the data such as `test[17]`, as the network takes images, uint8 `[1, C, H, W]`."""
+    """Read an image as the network takes it, uint8 `[1, C, H, W]`: a file, or one of the data as its pack names it."""
     place = IN_DATA.fullmatch(name)
     if place and not Path(name).exists():
         return _from_data(place[1], int(place[2]), trained, flags)
@@ -25,6 +26,10 @@ def shown_image(name: str, trained: TrainedNetwork, flags: Sequence[str] = ()) -
             f"{trained.path} takes images of {channels} channels, a file has 1 or 3; name one of the data, such as "
             "--image 'test[17]'."
         )
+    if not Path(name).exists():
+        with suppress(UserError):  # there are no such data: the file is what is missing
+            within = trained.unread_data(flags).source_folder / name
+            name = str(within) if within.is_file() else name
     try:
         return torch.from_numpy(read_image(name, channels, (height, width), trained.resize).copy())[None]
     except UnreadableImageError as error:

@@ -1,6 +1,7 @@
 """The folder of a run before training begins."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
@@ -21,6 +22,11 @@ from callbacks.run.run_folder import (
 from core.durable_file import remove_leftovers
 from models.serialization.checkpoint import newest_checkpoint, read_checkpoint
 
+# Flags that say where a run reads and writes, not what it does.
+PLACES = {"config", "experiment", "runs", "ckpt_path", "root", "packs", "download", "repack", "trust"}
+
+LONGEST_LABEL = 80
+
 
 class RunPlace:
     """Holds the folder of a new run, or of one that goes on, and puts it back as it was if the run is refused.
@@ -28,10 +34,11 @@ class RunPlace:
     Args:
         experiment: The folder of the experiment's runs.
         resumed: The run that goes on, or None.
+        flags: Those of the run; a new folder is named after its time and these.
     """
 
-    def __init__(self, experiment: Path, resumed: Path | None) -> None:
-        self.folder = agree_on_run_folder(experiment, resumed)
+    def __init__(self, experiment: Path, resumed: Path | None, flags: Sequence[str] = ()) -> None:
+        self.folder = agree_on_run_folder(experiment, resumed, label(flags))
         self.is_new = not (self.folder / CONFIG).is_file()
         self.step = 0  # of the checkpoint that the run goes on from
         self._records: dict[Path, bytes] | None = None
@@ -67,3 +74,15 @@ class RunPlace:
         else:
             put_back(self.folder, self._records)
         return True
+
+
+def label(flags: Sequence[str]) -> str:
+    """The settings that short flags give, for the name of a run's folder.
+
+    Example:
+        >>> label(["--model.optimizer.lr", "0.01", "--model.network=models.mlp.MLP", "--runs", "elsewhere"])
+        '_lr=0.01_network=MLP'
+    """
+    given = re.findall(r"--(?:\w+\.)*(\w+)[= ](\S+)(?= --|$)", " ".join(flags))
+    named = (f"_{name}={re.sub(r'.*[./](?=[a-zA-Z_])', '', value)}" for name, value in given if name not in PLACES)
+    return re.sub(r"[^\w.,=+-]", "", "".join(named))[:LONGEST_LABEL]

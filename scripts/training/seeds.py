@@ -162,7 +162,7 @@ def _comparable(text: str) -> Config | None:
         return None
     if not isinstance(config, dict):
         return None
-    return {key: value for key, value in migrate_config(config).items() if key not in ELSEWHERE}
+    return {key: value for key, value in ({"test": True} | migrate_config(config)).items() if key not in ELSEWHERE}
 
 
 def print_summary(runs: Sequence[SeedRun]) -> None:
@@ -233,15 +233,10 @@ class _Child:
         """
         self.leave_if_signalled()
         said = held = ""
-        environment = os.environ | {PARENT: str(os.getpid())}
+        # Without breakpoints: a group in the background that reads from the terminal would stand still.
+        environment = os.environ | {PARENT: str(os.getpid()), "PYTHONBREAKPOINT": "0"}
         with subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,  # a group in the background that reads from the terminal stands still
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            env=environment,
-            process_group=0,
+            command, stderr=subprocess.PIPE, text=True, errors="replace", env=environment, process_group=0
         ) as self._process:
             if self._signal:  # it came before the child had started
                 self._process.terminate()

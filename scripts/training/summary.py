@@ -38,6 +38,15 @@ def print_results(results: Mapping[str, Any], remedy_for_waiting: str) -> None:
         print(f"{share:.0%} of training was waiting for data: {remedy_for_waiting}")
 
 
+def print_end(results: Mapping[str, Any], step: int) -> None:
+    """Say why training has stopped, and whether the run was finished already when this start went on at a step."""
+    by, epoch = results["stopped_by"], results["best_epoch"]
+    best = "" if epoch is None else f"; {results['monitor']} was best in epoch {epoch} of 0 to {results['epochs'] - 1}"
+    print(f"stopped by {by}{best}")
+    if 0 < step == results["steps"]:
+        print(f"the run was finished, nothing was left to train; to go on, resume it with a higher --{by.split()[0]}")
+
+
 def print_places(best: str | None, runs: Path, run: Path, original: Path | None) -> bool:
     """Print where the checkpoint and the curves are; False if the run was to repeat another and its results differ."""
     tensorboard = Path(sys.executable).with_name("tensorboard")

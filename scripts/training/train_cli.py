@@ -39,7 +39,7 @@ from scripts.command.configuration import CONFIGS, Parser, fill_modes, one_sente
 from scripts.command.silence import silence_libraries
 from scripts.training.other_run import OtherRun
 from scripts.training.run_place import RunPlace
-from scripts.training.summary import print_changes, print_figures, print_places, print_results
+from scripts.training.summary import print_changes, print_end, print_figures, print_places, print_results
 from scripts.training.trainer_arguments import check_trainer, default_place, one_or_more
 
 # The keys of the callbacks that a configuration has by default.
@@ -145,6 +145,9 @@ class TrainCLI(LightningCLI):
         parser.add_argument("--runs", type=Path, default=Path("runs"), help="The folder of all experiments.")
         for key in CALLBACKS:
             parser.add_lightning_class_args(Callback, key, subclass_mode=True, required=False)
+        parser.add_argument(
+            "--test", type=bool, default=True, help="Whether `fit` tests the best checkpoint at its end."
+        )
         parser.add_argument("--ckpt_path", type=str | Path | None, help="The checkpoint to test, or to begin from.")
         parser.link_arguments("seed_everything", "data.init_args.seed")
         parser.link_arguments("data.num_classes", "model.num_classes", apply_on="instantiate")
@@ -247,7 +250,7 @@ class TrainCLI(LightningCLI):
     def _take_folder(self, config: Namespace) -> None:
         """Make the run's folder, or go on from the newest checkpoint in it, and let loggers write there."""
         runs = Path(self._dry_run_folder.name) if self._dry_run_folder else config.runs
-        self.place = RunPlace(runs / self.experiment, self.other.resumed)
+        self.place = RunPlace(runs / self.experiment, self.other.resumed, self.other.flags)
         config.ckpt_path = self.place.go_on() or config.ckpt_path
         folder = str(self.place.folder)
         config.trainer.default_root_dir = config.trainer.default_root_dir or folder
@@ -363,7 +366,8 @@ class TrainCLI(LightningCLI):
         try:
             self.trainer.fit(self.model, self.datamodule, ckpt_path=self.config.ckpt_path, weights_only=True)
             best = getattr(self.trainer.checkpoint_callback, "best_model_path", "") or None
-            self.trainer.test(self.model, self.datamodule, ckpt_path=best, verbose=False, weights_only=True)
+            if self.config.test:
+                self.trainer.test(self.model, self.datamodule, ckpt_path=best, verbose=False, weights_only=True)
         except (Stopped, *FAULTS, torch.OutOfMemoryError, MemoryError) as end:
             self._say_how_to_go_on(end)
             raise
@@ -371,6 +375,7 @@ class TrainCLI(LightningCLI):
             # With a feature cache a step takes next to no time, so that most of it is waiting.
             remedy = "" if self.config.feature_cache else self.datamodule.remedy_for_waiting
             print_results(self.record.results, remedy)
+            print_end(self.record.results, self.place.step if self.place else 0)
             if self._dry_run_folder:
                 print("nothing is kept of this, because trainer.fast_dev_run only tries the configuration out")
             else:

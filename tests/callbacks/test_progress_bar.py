@@ -24,7 +24,7 @@ def test_writes_a_line_for_each_epoch_where_there_is_no_terminal(
 ) -> None:
     train("--trainer.max_epochs=2", "--data.batch_size=256")
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch ")]
-    assert [line.split()[1] for line in lines] == ["1/2", "2/2"]
+    assert [line.split()[1] for line in lines] == ["0/1", "1/1"]
     for line in lines:
         assert "train/loss" in line
         assert "val/accuracy" in line
@@ -57,11 +57,11 @@ def test_is_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("flags", "epochs", "left"),
     [
-        (["--trainer.max_epochs=-1", "--trainer.max_steps=4"], ["1", "2"], True),
-        (["--trainer.max_epochs=2", "--trainer.max_steps=5"], ["1/2", "2/2"], True),
-        (["--trainer.max_epochs=1", "--trainer.limit_train_batches=1"], ["1/1"], True),
-        (["--trainer.max_epochs=1", "--trainer.limit_val_batches=0"], ["1/1"], True),
-        (["--trainer.max_epochs=1", "--trainer.val_check_interval=2"], ["1/1"], True),
+        (["--trainer.max_epochs=-1", "--trainer.max_steps=4"], ["0", "1"], True),
+        (["--trainer.max_epochs=2", "--trainer.max_steps=5"], ["0/1", "1/1"], True),
+        (["--trainer.max_epochs=1", "--trainer.limit_train_batches=1"], ["0/0"], True),
+        (["--trainer.max_epochs=1", "--trainer.limit_val_batches=0"], ["0/0"], True),
+        (["--trainer.max_epochs=1", "--trainer.val_check_interval=2"], ["0/0"], True),
         (["--trainer.max_epochs=1", "--trainer.limit_train_batches=0"], [], False),
         (["--trainer.max_epochs=-1", "--trainer.max_time=00:00:00:00", "--model.scheduler=null"], [], False),
         (["--trainer.max_epochs=1", "--trainer.enable_progress_bar=false", "--progress_bar=null"], [], False),

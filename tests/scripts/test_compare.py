@@ -104,7 +104,7 @@ def test_a_broken_run_is_named_and_the_others_go_on(compare: Callable[..., Done]
     assert first.startswith(f"error: {tmp_path / 'x/bad/results.json'} cannot be read")
     assert second.startswith(f"error: {tmp_path / 'none'} is no run")
     assert "0.9000" in out
-    assert f"{tmp_path / 'x/unfinished'} is unfinished after epoch 2." in out
+    assert f"{tmp_path / 'x/unfinished'} is unfinished after epoch 1." in out
     assert "lr=- is not tested on the same images as the others: it has no checkpoint" in out
     assert "Left out: " in (tmp_path / "page.html").read_text()
 

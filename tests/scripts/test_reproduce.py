@@ -56,7 +56,7 @@ def test_writes_what_runs_gave_and_does_none_twice(run: Any, tmp_path: Path, cap
 
     capfd.readouterr()
     assert run("--only", "digits/mlp", "--seeds", "2") == rows
-    assert "epoch" not in capfd.readouterr().out
+    assert "epoch 0" not in capfd.readouterr().out
     assert len(figures(tmp_path)) == 2
 
 
@@ -160,3 +160,19 @@ def test_on_fewer_classes_nothing_is_reached(run: Any, monkeypatch: pytest.Monke
     experiment = Experiment("digits/mlp", "test 0.1", at_least=0.1, classes=100)
     monkeypatch.setattr(reproduce, "EXPERIMENTS", (experiment,))
     assert " (of 10 classes, published of 100: not compared), train " in run("--only", "digits/mlp")["digits/mlp"][2]
+
+
+def test_what_the_table_holds_besides_stays_as_it_is(run: Any, tmp_path: Path) -> None:
+    run("--only", "digits/none", "--note", "A note.", status=1)
+    table = tmp_path / "RESULTS.md"
+    kept = "| mnist/convnet | test 0.989 | test 0.9899 (reached) | 1 | 1 | 0:00:01 | elsewhere | `by hand` |"
+    lines = [kept if line.startswith("| mnist/convnet") else line for line in table.read_text().splitlines()]
+    last = next(number for number, line in enumerate(lines) if line.startswith("| digits/none"))
+    lines.insert(last + 1, "| one's own | of no | known shape")
+    table.write_text("\n".join(lines) + "\n")
+    rows = run("--only", "digits/mlp")
+    written = table.read_text()
+    assert rows["digits/mlp"][2].startswith("test ")
+    assert kept in written.splitlines()
+    assert "| one's own | of no | known shape\n\nA note.\n" in written
+    assert "not run: there is no configs/digits/none.yaml" in rows["digits/none"][2]

@@ -40,6 +40,12 @@ def test_every_command_draws_its_picture(
     assert list((run.folder / "projector").rglob("projector_config.pbtxt"))
 
 
+def test_a_picture_goes_into_the_folder_of_the_run(train: Callable[..., Run], visualize: Callable[..., Done]) -> None:
+    run = train("--trainer.max_epochs=1")
+    assert visualize(run.best, "filters")[1] == f"picture     {run.folder / 'filters.png'}\n"
+    assert (run.folder / "filters.png").is_file()
+
+
 def test_layers_are_listed_and_told(train: Callable[..., Run], visualize: Callable[..., Done]) -> None:
     run = train("--trainer.max_epochs=1")
     status, out, _ = visualize(run.best, "activations", "--image", "train[0]")

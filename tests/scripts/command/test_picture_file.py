@@ -7,6 +7,12 @@ from core.user_error import UserError
 from scripts.command.picture_file import picture_file, save_picture, show_picture
 
 
+def test_the_folder_of_runs_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert picture_file("runs/x.png") == Path("runs/x.png")
+    assert (tmp_path / "runs").is_dir()
+
+
 def test_a_file_that_can_be_written_is_left_as_it_is(tmp_path: Path) -> None:
     file = tmp_path / "x.png"
     assert picture_file(str(file)) == file

@@ -164,7 +164,7 @@ def test_runs_that_have_not_ended_are_listed_and_do_not_count(tmp_path: Path) ->
     shown = cells(comparison)
     assert shown["runs"] == ["2 of 3 (seeds 0, 1, 2)", "1 (seed 0)"]
     assert shown["test/accuracy"][1] == shown["epochs"][1] == "-"
-    assert sum("is unfinished after epoch 2." in note for note in comparison.notes) == 2
+    assert sum("is unfinished after epoch 1." in note for note in comparison.notes) == 2
 
 
 def test_more_groups_than_facts_are_rows(tmp_path: Path) -> None:

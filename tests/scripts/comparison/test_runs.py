@@ -85,7 +85,7 @@ def test_what_holds_no_run_is_told(tmp_path: Path) -> None:
 
 
 def test_a_run_that_has_not_ended_says_how_far_it_is(tmp_path: Path) -> None:
-    assert read_run(write_run(tmp_path / "x/one", accuracy=None)).state == "unfinished after epoch 2"
+    assert read_run(write_run(tmp_path / "x/one", accuracy=None)).state == "unfinished after epoch 1"
     (tmp_path / "x/one/metrics.csv").unlink()
     assert read_run(tmp_path / "x/one").state == "unfinished"
     (tmp_path / "x/one/results.json").write_text('{"metrics": {"val/accuracy": 0.5}}')

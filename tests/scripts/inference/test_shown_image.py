@@ -11,6 +11,7 @@ from core.user_error import UserError
 from scripts.inference.shown_image import shown_image
 from scripts.inference.trained_network import TrainedNetwork
 from tests.conftest import Run
+from tests.datamodules.test_image_folder import write_scans
 
 
 def test_a_file_and_an_image_of_the_data(train: Callable[..., Run], tmp_path: Path) -> None:
@@ -26,6 +27,25 @@ def test_a_file_and_an_image_of_the_data(train: Callable[..., Run], tmp_path: Pa
     data = trained.data()
     expected, _ = data.transform((from_file, torch.zeros(1)), training=False)
     assert torch.equal(trained.normalize(from_file).cpu(), expected)
+
+
+def test_an_image_is_found_as_the_evaluation_names_it(
+    train: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_scans(tmp_path / "images", lambda row, label: f"class {label}/{row}.png")
+    flags = ("--data=datamodules.image_folder.ImageFolder", "--data.image_size=8", "--data.folder", str(folder))
+    trained = TrainedNetwork(train("--trainer.max_epochs=1", "--trainer.limit_train_batches=1", *flags).best)
+    monkeypatch.chdir(tmp_path)
+    data = trained.data()
+    assert data.pack is not None
+    name = data.pack.name(int(data.splits["test"][0]))
+    assert torch.equal(shown_image(name, trained), shown_image(str(folder / name), trained))
+    moved = folder.rename(tmp_path / "moved")
+    with pytest.raises(UserError, match="the file is not there"):
+        shown_image(name, trained)
+    assert torch.equal(
+        shown_image(name, trained, ["--data.folder", str(moved)]), shown_image(str(moved / name), trained)
+    )
 
 
 def test_images_that_are_not_there_or_cannot_be_read_are_refused(train: Callable[..., Run], tmp_path: Path) -> None:

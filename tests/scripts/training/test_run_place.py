@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from scripts.train import main
+from scripts.training.run_place import label
 from tests.conftest import Run
 
 
@@ -54,3 +55,24 @@ def test_a_dry_run_leaves_no_run(
     assert "nothing is kept" in said
     assert "keeps nothing that seeds" in refused("fit", "--seeds=2", "--trainer.fast_dev_run=true", *places)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ([], ""),
+        (["--config", "configs/mnist/mlp.yaml", "--runs=x", "--data.root", "y", "--experiment", "z"], ""),
+        (["--model.optimizer", "torch.optim.SGD", "--model.optimizer.lr", "1e-3"], "_optimizer=SGD_lr=1e-3"),
+        (["--data.folder", "~/my/photos", "--early_stopping=null"], "_folder=photos_early_stopping=null"),
+        (["--model.network.channels=[32,64]", "--data.augmentation", "[{a: b}]"], "_channels=32,64"),
+        (["--model.weight=../../x y", "--seed_everything", "3"], "_seed_everything=3"),
+        (["--model.network.width", "1" * 100], f"_width={'1' * 73}"),
+    ],
+)
+def test_a_folder_is_named_after_short_settings(flags: list[str], expected: str) -> None:
+    assert label(flags) == expected
+
+
+def test_a_run_shows_the_settings_that_it_was_given(train: Callable[..., Run]) -> None:
+    run = train("--trainer.max_epochs=1", "--data.batch_size", "512", "--test=false")
+    assert run.folder.name.endswith("_max_epochs=1_batch_size=512_test=false")

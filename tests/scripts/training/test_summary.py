@@ -1,10 +1,14 @@
+import csv
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Run
+from callbacks.run.run_folder import is_tested
+from scripts.train import main
+from tests.conftest import Done, Run
 from tests.datamodules.test_image_folder import write_source
 
 
@@ -19,3 +23,59 @@ def test_says_when_training_waits_for_data_and_what_helps(
     assert re.search(
         r"\d+% of training was waiting for data: decode with --data.num_workers \d", capsys.readouterr().out
     )
+
+
+SHORT = ("--data.batch_size=512", "--trainer.max_epochs=3")
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        ((), "trainer.max_epochs 3"),
+        (("--trainer.max_steps=4",), "trainer.max_steps 4"),
+        (("--trainer.max_time=00:00:00:00", "--model.scheduler=null"), "trainer.max_time"),
+        (("--early_stopping.patience=1", "--model.optimizer.lr=1e-12"), "early_stopping.patience 1 of val/accuracy"),
+    ],
+)
+def test_says_why_training_has_stopped_and_that_a_run_is_finished(
+    train: Callable[..., Run],
+    resume: Callable[..., Run],
+    capsys: pytest.CaptureFixture[str],
+    flags: tuple[str, ...],
+    reason: str,
+) -> None:
+    run = train(*SHORT, *flags)
+    out = capsys.readouterr().out
+    best = run.results["best_epoch"]
+    known = "" if best is None else f"; val/accuracy was best in epoch {best} of 0 to {run.results['epochs'] - 1}"
+    assert f"\nstopped by {reason}{known}\n" in out
+    assert run.results["stopped_by"] == reason
+    if best is None:
+        assert "max_time" in reason
+        return
+    assert best == max(range(len(accuracies(run))), key=accuracies(run).__getitem__)
+    again = resume(run)
+    out = capsys.readouterr().out
+    assert f"nothing was left to train; to go on, resume it with a higher --{reason.split()[0]}\n" in out
+    assert (again.results["stopped_by"], again.results["best_epoch"]) == (reason, best)
+
+
+def accuracies(run: Run) -> list[float]:
+    """Of each epoch, as metrics.csv counts them."""
+    with (run.folder / "metrics.csv").open(newline="") as file:
+        found = {int(row["epoch"]): float(row["val/accuracy"]) for row in csv.DictReader(file) if row["val/accuracy"]}
+    assert list(found) == list(range(len(found)))
+    return list(found.values())
+
+
+def test_the_test_set_is_left_out_and_tested_later(
+    train: Callable[..., Run], resume: Callable[..., Run], script: Callable[..., Callable[..., Done]]
+) -> None:
+    run = train(*SHORT, "--test=false")
+    for each in (run, resume(run, "--trainer.max_epochs=4")):
+        assert not [name for name in each.results["metrics"] if name.startswith("test/")]
+        assert is_tested(each.results), "it is finished"
+    status, out, _ = script(lambda args: sys.exit(main(args)))("test", "--ckpt_path", run.best)
+    assert status == 0
+    assert "test/accuracy" in out
+    assert "test/accuracy" in resume(run, "--test=true").results["metrics"]

@@ -184,7 +184,7 @@ def test_no_checkpoint_is_kept_if_none_is_wanted(
     assert not list(run.folder.rglob("*.ckpt"))
     said = capsys.readouterr().out
     assert "checkpoint  none" in said
-    assert "epoch 1/1" not in said
+    assert "epoch 0/0" not in said
     assert "test/accuracy" in run.results["metrics"]
 
 
