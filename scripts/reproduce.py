@@ -177,7 +177,7 @@ def write_results(path: Path, outcomes: Mapping[str, Outcome], runs: Path, note:
 
     before = path.read_text() if path.exists() else ""
     rows = {line.split("|")[1].strip(): line for line in before.splitlines() if line.startswith("| ")}
-    rows.pop("experiment", None)
+    rows.pop("experiment", None)  # the heading
     note = note or before.rpartition("\n|")[2].partition("\n")[2].strip()
     for each in EXPERIMENTS:
         if each.name in outcomes or each.name not in rows:

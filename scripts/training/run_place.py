@@ -24,8 +24,7 @@ from models.serialization.checkpoint import newest_checkpoint, read_checkpoint
 
 # Flags that say where a run reads and writes, not what it does.
 PLACES = {"config", "experiment", "runs", "ckpt_path", "root", "packs", "download", "repack", "trust"}
-
-LONGEST_LABEL = 80
+LONGEST_LABEL = 80  # letters
 
 
 class RunPlace:
@@ -77,12 +76,7 @@ class RunPlace:
 
 
 def label(flags: Sequence[str]) -> str:
-    """The settings that short flags give, for the name of a run's folder.
-
-    Example:
-        >>> label(["--model.optimizer.lr", "0.01", "--model.network=models.mlp.MLP", "--runs", "elsewhere"])
-        '_lr=0.01_network=MLP'
-    """
+    """The settings that flags with short values give, as in `_lr=0.01_network=MLP`."""
     given = re.findall(r"--(?:\w+\.)*(\w+)[= ](\S+)(?= --|$)", " ".join(flags))
     named = (f"_{name}={re.sub(r'.*[./](?=[a-zA-Z_])', '', value)}" for name, value in given if name not in PLACES)
     return re.sub(r"[^\w.,=+-]", "", "".join(named))[:LONGEST_LABEL]

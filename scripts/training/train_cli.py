@@ -145,9 +145,7 @@ class TrainCLI(LightningCLI):
         parser.add_argument("--runs", type=Path, default=Path("runs"), help="The folder of all experiments.")
         for key in CALLBACKS:
             parser.add_lightning_class_args(Callback, key, subclass_mode=True, required=False)
-        parser.add_argument(
-            "--test", type=bool, default=True, help="Whether `fit` tests the best checkpoint at its end."
-        )
+        parser.add_argument("--test", type=bool, default=True, help="Whether `fit` ends with a test of its best.")
         parser.add_argument("--ckpt_path", type=str | Path | None, help="The checkpoint to test, or to begin from.")
         parser.link_arguments("seed_everything", "data.init_args.seed")
         parser.link_arguments("data.num_classes", "model.num_classes", apply_on="instantiate")

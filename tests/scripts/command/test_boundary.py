@@ -1,6 +1,7 @@
 import io
 import subprocess
 import sys
+from bdb import BdbQuit
 
 import pytest
 import torch
@@ -56,6 +57,7 @@ def test_an_expected_error_is_a_sentence_and_a_status(
 def test_lightnings_own_error_is_a_users_mistake_and_lightning_is_not_imported_for_it() -> None:
     code = """
 import sys
+from bdb import BdbQuit
 from scripts.command.boundary import mistakes_in_one_sentence
 assert "lightning" not in sys.modules
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -64,3 +66,10 @@ with mistakes_in_one_sentence():
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (2, "error: Choose one.\n")
+
+
+def test_a_debugger_that_is_left_ends_the_command_in_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left, mistakes_in_one_sentence():
+        raise BdbQuit
+    assert left.value.code == 1
+    assert capsys.readouterr().err.startswith("error: A debugger was left, and the command with it")

@@ -1,6 +1,5 @@
 import csv
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import pytest
 
 from callbacks.run.run_folder import is_tested
 from scripts.train import main
-from tests.conftest import Done, Run
+from tests.conftest import Run
 from tests.datamodules.test_image_folder import write_source
 
 
@@ -69,13 +68,13 @@ def accuracies(run: Run) -> list[float]:
 
 
 def test_the_test_set_is_left_out_and_tested_later(
-    train: Callable[..., Run], resume: Callable[..., Run], script: Callable[..., Callable[..., Done]]
+    train: Callable[..., Run], resume: Callable[..., Run], capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = train(*SHORT, "--test=false")
     for each in (run, resume(run, "--trainer.max_epochs=4")):
         assert not [name for name in each.results["metrics"] if name.startswith("test/")]
         assert is_tested(each.results), "it is finished"
-    status, out, _ = script(lambda args: sys.exit(main(args)))("test", "--ckpt_path", run.best)
-    assert status == 0
-    assert "test/accuracy" in out
+    assert "test/accuracy" not in capsys.readouterr().out
+    main(["test", "--ckpt_path", str(run.best)])
+    assert "test/accuracy" in capsys.readouterr().out
     assert "test/accuracy" in resume(run, "--test=true").results["metrics"]
