@@ -17,7 +17,9 @@ def main(args: list[str] | None = None) -> None:
     if {"-h", "--help", "--help=all"} & {*args}:
         if not {"all", "--help=all"} & {*args}:
             from scripts.command.fit_help import page
+            from scripts.command.standard_streams import prepare_standard_streams
 
+            prepare_standard_streams()
             print(page())
             return
         args = ["fit", "--help"]
