@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any, Self, cast
 
 import torch
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentError, ArgumentParser
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, instantiate_module
+from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters_context  # as its command line does
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import override
 
+from core.plain_data import parse_yaml
 from core.user_error import UserError
 from models.losses import ClassWeights, CrossEntropy, Loss, balanced_weights, check_class_weights
 from models.serialization.checkpoint import FORMAT_VERSION, CheckpointContent, read_checkpoint
@@ -45,7 +47,7 @@ class Classifier(LightningModule):
 
     A checkpoint holds the weights, the constructor's arguments, `class_names` and `preprocessing`:
     `Classifier.load_from_checkpoint(path)` needs nothing else. Only a Classifier built in Python around a ready network
-    needs that network again: `load_from_checkpoint(path, network=...)`.
+    instead of by `from_config` needs that network again: `load_from_checkpoint(path, network=...)`.
 
     Args:
         network: The network.
@@ -352,6 +354,26 @@ class Classifier(LightningModule):
                 weights[name] = counts[rank]
             else:
                 weights[name] = counts.sum(dim=0) if rank == 0 else torch.zeros_like(counts[0])
+
+    @classmethod
+    def from_config(cls, **arguments: Any) -> Self:
+        """Build the classifier from plain values, so that a checkpoint of any Trainer says how to build it again.
+
+        Args:
+            arguments: Those of the constructor, with `{"class_path": ..., "init_args": {...}}` for an object.
+
+        Raises:
+            UserError: If they are wrong.
+        """
+        parser = ArgumentParser(exit_on_error=False)
+        parser.add_class_arguments(cls, fail_untyped=False)
+        try:
+            config = parse_yaml(parser.dump(parser.parse_object(arguments), skip_unset=False))
+        except ArgumentError as error:
+            reason = " ".join(str(error).split()).rstrip(".")
+            raise UserError(f"In the arguments of {cls.__name__}, correct this: {reason}.") from error
+        with _given_hyperparameters_context(config, "lightning.pytorch.cli.instantiate_module"):
+            return instantiate_module(cls, config)
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]  # Lightning's is no plain classmethod

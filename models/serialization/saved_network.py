@@ -48,7 +48,8 @@ def saved_arguments(
     if "network" not in arguments:
         raise UserError(
             f"{path} was saved around a ready-made network, whose arguments are not in it; "
-            "give the network again: Classifier.load_from_checkpoint(path, network=...)."
+            "give the network again, Classifier.load_from_checkpoint(path, network=...), or train a classifier made by "
+            "Classifier.from_config."
         )
     return arguments
 
