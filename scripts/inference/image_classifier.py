@@ -6,6 +6,7 @@ Shapes: a batch of `B` images with `C` channels, `H` rows and `W` columns; `K` c
 import os
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import cast
 
@@ -28,6 +29,8 @@ from scripts.inference.trained_network import TrainedNetwork
 # Images that a worker process decodes at a time, at least: handing over fewer costs more than it gains.
 FEWEST_DECODED = 4
 
+SHOWN = 5  # most probable classes that a notebook shows
+
 # A file, an image of Pillow, an array uint8 `[H, W]` or `[H, W, C]`, or a tensor uint8 `[C, H, W]`.
 Picture = str | Path | Image.Image | NDArray[np.uint8] | Tensor
 
@@ -47,6 +50,11 @@ class Prediction:
     probability: float
     probabilities: dict[str, float]
     logits: NDArray[np.float32]
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the most probable classes."""
+        first = sorted(self.probabilities.items(), key=lambda each: -each[1])[:SHOWN]
+        return f"<table>{''.join(f'<tr><td>{escape(name)}<td>{share:.1%}' for name, share in first)}</table>"
 
 
 def load_classifier(checkpoint: str | Path) -> "ImageClassifier":
