@@ -55,11 +55,11 @@ class FeatureCache(Callback):
         ValueError: If `variants` is not positive.
     """
 
-    def __init__(self, variants: int = 1, folder: Path | None = None) -> None:
+    def __init__(self, variants: int = 1, folder: Path | str | None = None) -> None:
         if variants < 1:
             raise ValueError(f"feature_cache.variants is {variants}; give a whole number of at least 1")
         self.variants = variants
-        self.folder = folder
+        self.folder = Path(folder) if folder else None
         self._features: dict[str, Features] = {}
         self._reload: int | None = None  # the Trainer's reload_dataloaders_every_n_epochs, while it is changed
 

@@ -39,6 +39,8 @@ class ReceivedSignals:
     interrupts = 0
     is_deferred = False
     """True while a Trainer loop runs: it will exit after the current batch."""
+    ends_process = True
+    """Whether a second SIGINT ends the process at once, or what runs in it."""
 
     def reset(self) -> None:
         """Forget them."""
@@ -48,12 +50,12 @@ class ReceivedSignals:
         """Note a signal, and exit at once unless a loop will."""
         if number == signal.SIGINT:
             self.interrupts += 1
-            if self.interrupts > 1:
+            if self.interrupts > 1 and self.ends_process:
                 os._exit(EXIT_STATUS[signal.SIGINT])
             if self.is_deferred and sys.stderr.isatty():  # written at once: print may be what was interrupted
                 os.write(sys.stderr.fileno(), b"\nleaving after this batch; Ctrl-C again leaves at once\n")
         self.signal = number
-        if not self.is_deferred:
+        if not self.is_deferred or self.interrupts > 1:
             raise Stopped(number, in_order=False)
 
 
@@ -61,17 +63,20 @@ received = ReceivedSignals()
 
 
 @contextmanager
-def heeding_signals() -> Iterator[None]:
+def heeding_signals(*, ends_process: bool = True) -> Iterator[None]:
     """End the process on the signals of `EXIT_STATUS`, with its cleaning up and the signal's exit status.
 
     While the loop of a Trainer with an `Interruption` runs, the process ends between two batches. A signal that comes
     just after a loop is heeded in the next loop.
+
+    Args:
+        ends_process: False in a process that goes on afterwards: a second SIGINT leaves at once, but does not end it.
     """
     if threading.current_thread() is not threading.main_thread():  # no other thread may set signal handlers
         yield
         return
     received.reset()
-    received.is_deferred = False
+    received.is_deferred, received.ends_process = False, ends_process
     before = {number: signal.signal(number, received.note) for number in heeded()}
     try:
         yield

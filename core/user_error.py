@@ -6,3 +6,7 @@ class UserError(Exception):
 
     Commands print the message without a traceback and end with exit status 2.
     """
+
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows: the sentence alone."""
+        return [f"error: {self}"]

@@ -52,7 +52,10 @@ class KeepsArguments(ABCMeta):
         shared = {*signature(ImageDataModule.__init__).parameters}
         shared |= {name for name, each in constructor.parameters.items() if each.kind is Parameter.VAR_KEYWORD}
         given = {**bound.arguments, **kwargs}
-        data.own_arguments = {name: value for name, value in given.items() if name not in shared}
+        paths = {name for name, each in constructor.parameters.items() if isinstance(each.default, Path)}
+        data.own_arguments = {
+            name: Path(value) if name in paths else value for name, value in given.items() if name not in shared
+        }
         return data
 
 
@@ -100,8 +103,8 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=KeepsArguments
 
     def __init__(
         self,
-        root: Path = Path("data"),
-        packs: Path | None = None,
+        root: Path | str = Path("data"),
+        packs: Path | str | None = None,
         download: bool = False,
         storage: Literal["packed", "files"] | None = None,
         on_corrupt: Literal["error", "skip"] = "error",

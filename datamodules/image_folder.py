@@ -36,7 +36,7 @@ class ImageFolder(ImageDataModule):
 
     def __init__(
         self,
-        folder: Path = Path("images"),
+        folder: Path | str = Path("images"),
         image_size: int | tuple[int, int] = 224,
         channels: Literal[1, 3] = 3,
         resize: Resize = "crop",

@@ -56,16 +56,16 @@ class ImageSource(ABC):
 
     def __init__(
         self,
-        root: Path,
-        packs: Path | None,
+        root: Path | str,
+        packs: Path | str | None,
         download: bool,
         storage: Literal["packed", "files"] | None,
         classes: Sequence[str | int] | None,
         repack: bool,
     ) -> None:
         super().__init__()
-        self.root = root
-        self.packs = packs or root / "packs"
+        self.root = Path(root)
+        self.packs = Path(packs) if packs else self.root / "packs"
         self.download = download
         self.storage = storage
         self.repack = repack

@@ -10,7 +10,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from core.own_classes import own_classes
-from models.serialization.class_path import find_class, full_path
+from models.serialization.class_path import find_class, full_path, not_known
 
 # Modules of libraries whose classes a configuration often names.
 LIBRARIES = ("torch.nn", "torch.optim", "torch.optim.lr_scheduler", "lightning.pytorch.callbacks")
@@ -64,6 +64,8 @@ def suggest_class(message: str) -> str | None:
         return None
     path = max(named, key=lambda match: match.start())[1]  # the innermost
     key = ".".join(re.findall(r'Parser key "([\w.]+)"', message)) or message.partition(":")[0]
+    if path.startswith("__main__."):
+        return not_known("The configuration", path)
     if path.lower() in ("none", "false"):
         return f"{key} is {path}; write null to leave it out."
     module, _, name = path.rpartition(".")
