@@ -35,7 +35,7 @@ MORE = {
 
         fit(network=InCell, trainer__max_epochs=1).classifier()(drawn)""",
     "mistake": """
-        fit(network="models.convnet.ConvNt")""",
+        fit(network="ConvNt")""",
 }
 """Cells that a reader might add: a class of the notebook's own, and a mistake."""
 
@@ -111,7 +111,7 @@ def test_a_mistake_is_a_sentence(cells: dict[str, Any]) -> None:
     (error,) = cells["mistake"].outputs
     assert error.ename == "UserError"
     (sentence,) = error.traceback
-    assert sentence.startswith("error: model.network names models.convnet.ConvNt, and there is no such class")
+    assert sentence.startswith("error: model.network names ConvNt, and there is no such class")
 
 
 def test_the_page_is_true(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data_root: Path) -> None:
