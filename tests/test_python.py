@@ -78,7 +78,7 @@ def test_progress_is_plain_lines_and_figures_are_a_table(cells: dict[str, Any]) 
     outputs = cells["train"].outputs
     said = "".join(output.text for output in outputs if output.output_type == "stream")
     assert [line.split("  ")[0] for line in said.splitlines() if line.startswith("epoch")] == [
-        *("epoch 1/3", "epoch 2/3", "epoch 3/3")
+        *("epoch 0/2", "epoch 1/2", "epoch 2/2")
     ]
     assert {output.name for output in outputs if output.output_type == "stream"} == {"stdout"}
     assert not set("\r\x1b") & set(said)

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -97,7 +98,7 @@ class _RunInPython(TrainCLI):
 @contextmanager
 def _process_as_it_was() -> Iterator[None]:
     """Undo what a training sets for its whole process."""
-    environment, cudnn = os.environ.copy(), torch.backends.cudnn
+    environment, cudnn, debugger = os.environ.copy(), torch.backends.cudnn, sys.breakpointhook
     flags, deterministic = (cudnn.deterministic, cudnn.benchmark), torch.are_deterministic_algorithms_enabled()
     try:
         with isolate_rng(), warnings.catch_warnings():
@@ -105,6 +106,7 @@ def _process_as_it_was() -> Iterator[None]:
     finally:
         wake_workers()
         release_folders()
+        sys.breakpointhook = debugger  # which a broken-off run leaves as its progress bar
         cudnn.deterministic, cudnn.benchmark = flags
         torch.use_deterministic_algorithms(deterministic)
         for name in os.environ.keys() - environment.keys():

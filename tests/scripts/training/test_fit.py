@@ -67,6 +67,7 @@ def state_of_process() -> dict[str, Any]:
         ),
         "streams": (sys.stdout, sys.stderr),
         "threads": threading.enumerate(),
+        "debugger": sys.breakpointhook,
     }
 
 
