@@ -79,4 +79,5 @@ class EarlyStopping(lightning.pytorch.callbacks.EarlyStopping):
 
     def _should_skip_check(self, trainer: Trainer) -> bool:
         freezing = getattr(trainer.lightning_module, "freezing", None)
-        return super()._should_skip_check(trainer) or (freezing and trainer.current_epoch < freezing.last_change)
+        is_too_early = freezing is not None and trainer.current_epoch < freezing.last_change
+        return is_too_early or super()._should_skip_check(trainer)

@@ -29,6 +29,8 @@ SPLITS = ("train", "val")  # the splits that every epoch reads
 # Images that the backbone is given at once; the same whatever training's batch size, so that the cache serves all.
 IMAGES_AT_A_TIME = 64
 
+RELOAD = "reload_dataloaders_every_n_epochs"  # the Trainer's argument and attribute, which it declares nowhere
+
 # By how much of the largest feature one may differ from what was kept: another processor rounds otherwise.
 TOLERANCE = 1e-3
 
@@ -129,12 +131,14 @@ class FeatureCache(Callback):
         """Before the backbone is trained, give images to the whole network, and have the loaders made anew."""
         if trainer.current_epoch + 1 == _parts_of(trainer, pl_module)[1].freezing.first_trained("backbone"):
             self._restore(trainer, pl_module)
-            self._reload, trainer.reload_dataloaders_every_n_epochs = trainer.reload_dataloaders_every_n_epochs, 1
+            self._reload = getattr(trainer, RELOAD)
+            setattr(trainer, RELOAD, 1)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the loaders again, now that both are made."""
         if self._reload is not None:
-            trainer.reload_dataloaders_every_n_epochs, self._reload = self._reload, None
+            setattr(trainer, RELOAD, self._reload)
+            self._reload = None
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Give images to the whole network again."""

@@ -46,7 +46,7 @@ class SWA(WeightAverage):
 
     def mix_in(self, average: list[Tensor], weights: list[Tensor]) -> None:
         """Average over one more epoch."""
-        get_swa_multi_avg_fn()(average, weights, self.updates)  # type: ignore[no-untyped-call]
+        get_swa_multi_avg_fn()(average, weights, self.updates)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the first epoch to average."""

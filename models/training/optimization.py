@@ -122,7 +122,7 @@ class Optimization:
         """Optimizer steps of the epochs in which the head is trained alone; once over, they stay what they were."""
         if epochs > self.epoch:
             return int(self.total_steps(trainer, epochs))
-        return min(self.steps, self.schedules[0].get("head_steps", self.steps))
+        return min(self.steps, int(self.schedules[0].get("head_steps", self.steps)))
 
     def take_up(self, scheduler: LRScheduler, *, per_step: bool) -> str:
         """Bring a schedule to where training stands; returns a note if its length has changed."""

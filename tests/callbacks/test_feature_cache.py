@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from callbacks.feature_cache import FeatureCache
+from callbacks.feature_cache import RELOAD, FeatureCache
 from core.user_error import UserError
 from datamodules.base import ImageDataModule
 from datamodules.batching.transform import Batch
@@ -141,7 +141,7 @@ def test_gives_images_to_a_backbone_that_is_trained_later(tmp_path: Path) -> Non
     write_source(tmp_path, per_class=10)
     shapes, weights = [], []
     for storage, cached in (("packed", False), ("packed", True), ("files", True)):
-        data = ImageFolder(root=tmp_path, image_size=32, batch_size=4, storage=storage, num_workers=cached)  # type: ignore[arg-type]
+        data = ImageFolder(root=tmp_path, image_size=32, batch_size=4, storage=storage, num_workers=int(cached))
         torch.manual_seed(0)
         network = ResNet(2, channels=[4], blocks=[1])
         arguments: dict[str, Any] = {"freeze": ["backbone"], "unfreeze": {2: ["backbone.0"]}}
@@ -150,7 +150,7 @@ def test_gives_images_to_a_backbone_that_is_trained_later(tmp_path: Path) -> Non
         # No validation follows at once on the epoch in which the backbone is first trained.
         trainer = quiet_trainer(tmp_path, max_epochs=6, callbacks=callbacks, check_val_every_n_epoch=3)
         trainer.fit(model, data)
-        assert trainer.reload_dataloaders_every_n_epochs == 0
+        assert getattr(trainer, RELOAD) == 0
         shapes.append([len(batch.shape) for batch in model.seen])
         weights.append(model.network.state_dict())
     steps = len(shapes[0]) // 6

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -51,11 +52,11 @@ def test_is_for_packed_images_on_a_gpu(data_root: Path, monkeypatch: pytest.Monk
 def test_training_from_it_is_the_same_bit_for_bit(train: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
     flags = ("--trainer.max_epochs=2", "--data.balanced=true", "--data.batch_size=128")
     from_disk = train(*flags)
-    made = []
+    made = Mock(wraps=PackOnDevice)
     monkeypatch.setattr("datamodules.base.fits_on_device", lambda pack, device: True)
-    monkeypatch.setattr("datamodules.base.PackOnDevice", lambda *args: made.append(args) or PackOnDevice(*args))
+    monkeypatch.setattr("datamodules.base.PackOnDevice", made)
     copied = train(*flags)
-    assert len(made) == 1, "copied once for all splits"
+    assert made.call_count == 1, "copied once for all splits"
     for name, value in from_disk.checkpoint["state_dict"].items():
         assert torch.equal(value, copied.checkpoint["state_dict"][name])
     assert from_disk.results["metrics"] == copied.results["metrics"]
