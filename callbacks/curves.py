@@ -36,8 +36,8 @@ class Curves(OutsideSteps):
             checkpoint["curves"] = {name: length for logger in loggers for name, length in logger.lengths().items()}
 
 
-def cut_curves(folder: Path, lengths: Mapping[str, int]) -> None:
-    """Remove the points that were written after a checkpoint."""
+def cut_curves(folder: Path, lengths: Mapping[str, int]) -> set[tuple[str, str]]:
+    """Remove the points that were written after a checkpoint, and give figure and step of those in `metrics.csv`."""
     for file in folder.glob(EVENTS):
         if file.name not in lengths:
             file.unlink()
@@ -46,10 +46,12 @@ def cut_curves(folder: Path, lengths: Mapping[str, int]) -> None:
                 replace_file(file, opened.read(lengths[file.name]))
     table = folder / TABLE
     count = lengths.get(TABLE, 0)
+    cut = {(name, row["step"]) for row in islice(_rows(table), count, None) for name, value in row.items() if value}
     if names := {name for row in islice(_rows(table), count) for name, value in row.items() if value}:
         _write(table, sorted(names), islice(_rows(table), count))
     else:
         table.unlink(missing_ok=True)
+    return cut
 
 
 class FileLogger(Logger):

@@ -128,8 +128,8 @@ def newest_run(experiment: Path) -> Path:
 
 
 def check_links(folder: Path) -> None:
-    """Check that a resumed run writes nowhere outside its folder."""
-    for path in sorted(folder.rglob("*")):
+    """Check that a resumed run writes nowhere outside its folder, except for the logs that W&B links to."""
+    for path in sorted({*folder.rglob("*")} - {*folder.glob("wandb/**/*")}):
         if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
             raise UserError(
                 f"{path} is a link that leads out of the run's folder, and what is written there would be written "

@@ -1,1 +1,1 @@
-"""Pictures, tables and graphs for TensorBoard."""
+"""Pictures, tables and graphs for TensorBoard, and its pictures and settings for other loggers."""

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import os
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -17,6 +18,9 @@ def silence_libraries() -> None:
     """Hide tips, notices and known false warnings of libraries."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)  # tips and a list of accelerators
+    logging.getLogger("lightning.pytorch.loggers.mlflow").setLevel(logging.ERROR)  # that it makes an experiment
+    os.environ.setdefault("WANDB_SILENT", "true")  # it asks for no key either
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     for name in ("profilers", "callbacks", "utilities.rank_zero"):
         logger = logging.getLogger(f"lightning.pytorch.{name}")
         logger.setLevel(logging.INFO)

@@ -40,6 +40,7 @@ class RunPlace:
         self.folder = agree_on_run_folder(experiment, resumed, label(flags))
         self.is_new = not (self.folder / CONFIG).is_file()
         self.step = 0  # of the checkpoint that the run goes on from
+        self.cut: set[tuple[str, str]] = set()  # figure and step of the points that were logged after it
         self._records: dict[Path, bytes] | None = None
         self._is_first: bool = rank_zero_only.rank == 0  # type: ignore[attr-defined]  # which Lightning sets
         if self._is_first:
@@ -60,7 +61,7 @@ class RunPlace:
             check_checkpoint_fits(checkpoints, size + sum(map(len, self._records.values())))
             reached: Mapping[str, Any] = read_checkpoint(checkpoint) if checkpoint else {}
             self.step = reached.get("global_step", 0)
-            cut_curves(self.folder, reached.get("curves", {}))
+            self.cut = cut_curves(self.folder, reached.get("curves", {}))
             print(f"going on in {self.folder} after step {self.step:,}")
         return checkpoint
 

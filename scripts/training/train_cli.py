@@ -37,10 +37,11 @@ from models.training.precision import choose_precision
 from scripts.command.boundary import FAULTS
 from scripts.command.configuration import CONFIGS, Parser, fill_modes, one_sentence, read_layers
 from scripts.command.silence import silence_libraries
+from scripts.training.loggers import open_loggers, place_loggers
 from scripts.training.other_run import OtherRun
 from scripts.training.run_place import RunPlace
 from scripts.training.summary import print_changes, print_end, print_figures, print_places, print_results
-from scripts.training.trainer_arguments import check_trainer, default_place, one_or_more
+from scripts.training.trainer_arguments import check_trainer, one_or_more
 
 # The keys of the callbacks that a configuration has by default.
 CALLBACKS = (
@@ -254,9 +255,7 @@ class TrainCLI(LightningCLI):
         config.trainer.default_root_dir = config.trainer.default_root_dir or folder
         if config.trainer.logger is False:
             config.learning_rate_monitor = None
-        for logger in one_or_more(config.trainer.logger):
-            if (place := default_place(logger)) is not None:
-                logger.init_args.save_dir = str(self.place.folder / place)
+        place_loggers(one_or_more(config.trainer.logger), self.place.folder, self.experiment)
         if config.checkpoint and "dirpath" in config.checkpoint.get("init_args", ()):
             config.checkpoint.init_args.dirpath = str(self.place.folder / CHECKPOINTS)
 
@@ -350,8 +349,9 @@ class TrainCLI(LightningCLI):
 
     def run(self) -> None:
         """Run the stage, and print its figures."""
-        if self.stage == "fit":
-            self.fit()
+        if self.place:
+            with open_loggers(self.trainer, self.place.folder, self.place.cut):
+                self.fit()
         else:
             run = getattr(self.trainer, self.stage)
             run(self.model, self.datamodule, ckpt_path=self.config.ckpt_path, verbose=False, weights_only=True)

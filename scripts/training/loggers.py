@@ -1,0 +1,100 @@
+"""The loggers of a run: where they write, and how a resumed run goes on with W&B and MLflow."""
+
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import Any
+
+from jsonargparse import Namespace
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import MLFlowLogger, WandbLogger
+
+from callbacks.curves import CSVLogger
+from core.durable_file import replace_file
+from core.user_error import UserError
+from scripts.training.trainer_arguments import default_place
+
+SERVICES = {WandbLogger: "wandb", MLFlowLogger: "mlflow"}  # names of the package, and of the extra that installs it
+ID = "{}_id.txt"  # in the run's folder: by which a service knows the run
+
+
+def place_loggers(loggers: Sequence[Any], folder: Path, experiment: str) -> None:
+    """Give loggers the run's folder, its name, and the id to go on with, unless their arguments say otherwise."""
+    for logger in loggers:
+        if (place := default_place(logger)) is not None:
+            logger.init_args.save_dir = str(folder / place)
+    for logger, service in _services(loggers):
+        if getattr(find_spec(service), "origin", None) is None:  # a folder of that name has none
+            raise UserError(f"{logger.class_path} needs {service}; run pip install -e '.[{service}]'.")
+        file = folder / ID.format(service)
+        given = {"name": f"{experiment}/{folder.name}", "id": file.read_text() if file.is_file() else None}
+        if service == "mlflow":
+            given = {f"run_{key}": value for key, value in given.items()}
+            if not logger.init_args.get("tracking_uri"):
+                given["tracking_uri"] = f"sqlite:///{folder.resolve() / 'mlflow.db'}"
+                given["artifact_location"] = (folder / "mlflow").resolve().as_uri()
+        for key, value in given.items():
+            if logger.init_args.get(key, "") is None:
+                logger.init_args[key] = value
+
+
+@contextmanager
+def open_loggers(trainer: Trainer, folder: Path, written: Set[tuple[str, str]]) -> Iterator[None]:
+    """Log to `metrics.csv` too, and begin or go on in W&B and MLflow, where no point that is `written` is repeated."""
+    if trainer.loggers and not any(isinstance(logger, CSVLogger) for logger in trainer.loggers):
+        trainer.loggers = [*trainer.loggers, CSVLogger(folder)]
+    services = list(_services(trainer.loggers if trainer.is_global_zero else ()))
+    try:
+        for logger, service in services:
+            id_, file = _begin(logger, service), folder / ID.format(service)
+            if file.is_file() and file.read_text() == id_:
+                _continue(logger, written)
+            replace_file(file, id_)
+        yield
+    finally:
+        for _, service in services:
+            if service == "wandb" and (run := import_module(service).run):
+                run.finish(exit_code=int(sys.exception() is not None))  # the next run of this process is another
+
+
+def _services(loggers: Sequence[Any]) -> Iterator[tuple[Any, str]]:
+    """The loggers of W&B and MLflow, before or after they are built."""
+    for logger in loggers:
+        class_ = resolve_name(logger.class_path) if isinstance(logger, Namespace) else type(logger)
+        yield from ((logger, service) for base, service in SERVICES.items() if issubclass(class_, base))
+
+
+def _begin(logger: Any, service: str) -> str:
+    """Begin or go on with the run of a service, say how to see it, and give its id."""
+    try:
+        module = import_module(service)
+        if service == "mlflow":
+            logger.experiment.update_run(logger.run_id, status="RUNNING")  # what was broken off has failed
+            print(f"mlflow      mlflow ui --backend-store-uri {module.get_tracking_uri()}")
+        else:
+            module.setup()  # to be silent before it warns of an argument of Lightning's
+            run, folder = logger.experiment, os.path.relpath(Path(logger.save_dir) / "wandb")
+            print(f"wandb       {'disabled' if run.disabled else run.url or f'wandb sync {folder}/offline-run-*'}")
+    except Exception as error:  # of whatever kind a service raises
+        what = f"{type(logger).__name__} cannot begin: {' '.join(str(error).split()).rstrip('.')}"
+        offline = "log offline with WANDB_MODE=offline" if service == "wandb" else "give it a tracking_uri that answers"
+        raise UserError(f"{what}; {offline}, or leave it out.") from error
+    return str(logger.version)
+
+
+def _continue(logger: Any, written: Set[tuple[str, str]]) -> None:
+    """Log to a service nothing that it has: it takes no point back, as `cut_curves` does, and MLflow no setting."""
+    log = logger.log_metrics
+
+    def log_others(metrics: Mapping[str, Any], step: int | None = None) -> None:
+        if others := {name: value for name, value in metrics.items() if (name, str(step)) not in written}:
+            log(others, step=step)
+
+    logger.log_metrics = log_others
+    if isinstance(logger, MLFlowLogger):
+        logger.log_hyperparams = lambda _: None
