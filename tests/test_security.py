@@ -284,13 +284,17 @@ def test_a_run_that_goes_on_writes_nowhere_else(tmp_path: Path) -> None:
     (run / "events.out.tfevents.1").hardlink_to(mine)
     (run / "checkpoints").mkdir()
     (run / "checkpoints" / "last.ckpt").symlink_to("best.ckpt")
+    (run / "wandb" / "logs").mkdir(parents=True)
+    (run / "wandb" / "logs" / "debug-core.log").symlink_to(mine)  # as W&B does, in a folder where it alone writes
     check_links(run)
     cut_curves(run, {"events.out.tfevents.1": 10})
     assert (run / "events.out.tfevents.1").stat().st_size == 10
     assert mine.stat().st_size == 100
-    (run / "checkpoints" / "best.ckpt").symlink_to(mine)
-    with pytest.raises(UserError, match=r"best\.ckpt is a link that leads out of the run's folder"):
-        check_links(run)
+    for link in (run / "checkpoints" / "best.ckpt", run / "wandb.txt"):
+        link.symlink_to(mine)
+        with pytest.raises(UserError, match=rf"{link.name} is a link that leads out of the run's folder"):
+            check_links(run)
+        link.unlink()
 
 
 def test_a_run_with_a_link_out_of_it_does_not_go_on(

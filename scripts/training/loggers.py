@@ -4,8 +4,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
-from importlib import import_module
-from importlib.util import find_spec
+from importlib import import_module, util
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -20,7 +19,6 @@ from core.user_error import UserError
 from scripts.training.trainer_arguments import default_place
 
 SERVICES = {WandbLogger: "wandb", MLFlowLogger: "mlflow"}  # names of the package, and of the extra that installs it
-ID = "{}_id.txt"  # in the run's folder: by which a service knows the run
 
 
 def place_loggers(loggers: Sequence[Any], folder: Path, experiment: str) -> None:
@@ -28,10 +26,9 @@ def place_loggers(loggers: Sequence[Any], folder: Path, experiment: str) -> None
     for logger in loggers:
         if (place := default_place(logger)) is not None:
             logger.init_args.save_dir = str(folder / place)
-    for logger, service in _services(loggers):
-        if getattr(find_spec(service), "origin", None) is None:  # a folder of that name has none
+    for logger, service, file in _services(loggers, folder):
+        if getattr(util.find_spec(service), "origin", None) is None:  # a folder of that name has none
             raise UserError(f"{logger.class_path} needs {service}; run pip install -e '.[{service}]'.")
-        file = folder / ID.format(service)
         given = {"name": f"{experiment}/{folder.name}", "id": file.read_text() if file.is_file() else None}
         if service == "mlflow":
             given = {f"run_{key}": value for key, value in given.items()}
@@ -48,25 +45,26 @@ def open_loggers(trainer: Trainer, folder: Path, written: Set[tuple[str, str]]) 
     """Log to `metrics.csv` too, and begin or go on in W&B and MLflow, where no point that is `written` is repeated."""
     if trainer.loggers and not any(isinstance(logger, CSVLogger) for logger in trainer.loggers):
         trainer.loggers = [*trainer.loggers, CSVLogger(folder)]
-    services = list(_services(trainer.loggers if trainer.is_global_zero else ()))
+    services = list(_services(trainer.loggers if trainer.is_global_zero else (), folder))
     try:
-        for logger, service in services:
-            id_, file = _begin(logger, service), folder / ID.format(service)
+        for logger, service, file in services:
+            id_ = _begin(logger, service)
             if file.is_file() and file.read_text() == id_:
                 _continue(logger, written)
             replace_file(file, id_)
         yield
     finally:
-        for _, service in services:
+        for _, service, _ in services:
             if service == "wandb" and (run := import_module(service).run):
                 run.finish(exit_code=int(sys.exception() is not None))  # the next run of this process is another
 
 
-def _services(loggers: Sequence[Any]) -> Iterator[tuple[Any, str]]:
-    """The loggers of W&B and MLflow, before or after they are built."""
+def _services(loggers: Sequence[Any], folder: Path) -> Iterator[tuple[Any, str, Path]]:
+    """The loggers of W&B and MLflow, before or after they are built, each with the file that keeps the run's id."""
     for logger in loggers:
         class_ = resolve_name(logger.class_path) if isinstance(logger, Namespace) else type(logger)
-        yield from ((logger, service) for base, service in SERVICES.items() if issubclass(class_, base))
+        names = (name for base, name in SERVICES.items() if issubclass(class_, base))
+        yield from ((logger, name, folder / f"{name}_id.txt") for name in names)
 
 
 def _begin(logger: Any, service: str) -> str:
