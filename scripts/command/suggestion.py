@@ -13,7 +13,10 @@ from core.own_classes import own_classes
 from models.serialization.class_path import find_class, full_path, not_known
 
 # Modules of libraries whose classes a configuration often names.
-LIBRARIES = ("torch.nn", "torch.optim", "torch.optim.lr_scheduler", "lightning.pytorch.callbacks")
+LIBRARIES = (
+    *("torch.nn", "torch.optim", "torch.optim.lr_scheduler"),
+    *("lightning.pytorch.callbacks", "lightning.pytorch.loggers"),
+)
 
 # Flags by their names in other programs, where the name most like them is of another thing.
 ELSEWHERE = {

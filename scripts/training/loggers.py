@@ -50,7 +50,7 @@ def open_loggers(trainer: Trainer, folder: Path, written: Set[tuple[str, str]]) 
         for logger, service, file in services:
             id_ = _begin(logger, service)
             if file.is_file() and file.read_text() == id_:
-                _continue(logger, written)
+                _continue(logger, service, written)
             replace_file(file, id_)
         yield
     finally:
@@ -85,7 +85,7 @@ def _begin(logger: Any, service: str) -> str:
     return str(logger.version)
 
 
-def _continue(logger: Any, written: Set[tuple[str, str]]) -> None:
+def _continue(logger: Any, service: str, written: Set[tuple[str, str]]) -> None:
     """Log to a service nothing that it has: it takes no point back, as `cut_curves` does, and MLflow no setting."""
     log = logger.log_metrics
 
@@ -94,5 +94,5 @@ def _continue(logger: Any, written: Set[tuple[str, str]]) -> None:
             log(others, step=step)
 
     logger.log_metrics = log_others
-    if isinstance(logger, MLFlowLogger):
-        logger.log_hyperparams = lambda _: None
+    if service == "mlflow":
+        logger.log_hyperparams = lambda *_: None

@@ -111,7 +111,13 @@ def test_loggers_get_folder_name_and_id_where_they_are_given_none(
     (folder / "wandb_id.txt").write_text("a1")
     (folder / "mlflow_id.txt").write_text("b2")
     assert placed(WANDB, **wandb)["id"] == "a1"
-    given = {"save_dir": "own", "run_name": "mine", "run_id": "c3", "tracking_uri": "http://server", "artifact_location": None}
+    given = {
+        "save_dir": "own",
+        "run_name": "mine",
+        "run_id": "c3",
+        "tracking_uri": "http://server",
+        "artifact_location": None,
+    }
     assert placed(MLFLOW, **given) == given
     assert placed(MLFLOW, **mlflow)["run_id"] == "b2"
 
