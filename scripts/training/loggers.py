@@ -63,8 +63,8 @@ def _services(loggers: Sequence[Any], folder: Path) -> Iterator[tuple[Any, str, 
     """The loggers of W&B and MLflow, before or after they are built, each with the file that keeps the run's id."""
     for logger in loggers:
         class_ = resolve_name(logger.class_path) if isinstance(logger, Namespace) else type(logger)
-        names = (name for base, name in SERVICES.items() if issubclass(class_, base))
-        yield from ((logger, name, folder / f"{name}_id.txt") for name in names)
+        for name in (name for base, name in SERVICES.items() if issubclass(class_, base)):
+            yield logger, name, folder / f"{name}_id.txt"
 
 
 def _begin(logger: Any, service: str) -> str:
