@@ -186,6 +186,17 @@ def test_frozen_statistics_are_left_as_they_are(train: Callable[..., Run], digit
     assert not torch.equal(averaged["network.head.1.weight"], states[0]["network.head.1.weight"])
 
 
+def test_statistics_that_fine_tuning_keeps_are_left_as_they_are(train: Callable[..., Run], digits: Digits) -> None:
+    network = ("--model.network=ResNet", "--model.network.channels=[4, 8]", "--model.network.blocks=[1, 1]")
+    flags = (*network, *SHORT[:2], "--data.batch_size=256", "--model.finetune.head_epochs=1")
+    files = [train(*flags, f"--trainer.max_epochs={number}").last for number in (2, 3)]
+    states = [read_checkpoint(file)["state_dict"] for file in files]
+    averaged = load_average(TrainedNetwork(files[0]), states, digits)
+    kept = [name for name in averaged if "running" in name]
+    assert kept
+    assert all(torch.equal(averaged[name], states[0][name]) for name in kept)
+
+
 def test_what_is_no_number_to_average_is_that_of_the_first() -> None:
     states = [
         {"weight": torch.tensor([value]), "count": torch.tensor(number), "_extra_state": {"calls": number}}
