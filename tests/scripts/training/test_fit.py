@@ -196,7 +196,7 @@ def test_ctrl_c_stops_the_run_and_not_the_process(
         ({"seeds": 3}, "fit trains one run; call it with each seed_everything"),
         ({"config": "nowhere.yaml"}, "The configuration file nowhere.yaml cannot be read"),
     ],
-    ids=str,
+    ids=lambda part: "-".join(part) if isinstance(part, dict) else "",  # what a dictionary holds has no lasting name
 )
 def test_a_mistake_is_one_sentence_and_leaves_nothing(
     settings: dict[str, Any], sentence: str, data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
