@@ -40,7 +40,7 @@ class ReceivedSignals:
     is_deferred = False
     """True while a Trainer loop runs: it will exit after the current batch."""
     ends_process = True
-    """Whether a second SIGINT ends the process at once, or what runs in it."""
+    """Whether a second SIGINT ends the process at once, or else the loop."""
 
     def reset(self) -> None:
         """Forget them."""
@@ -63,20 +63,17 @@ received = ReceivedSignals()
 
 
 @contextmanager
-def heeding_signals(*, ends_process: bool = True) -> Iterator[None]:
+def heeding_signals() -> Iterator[None]:
     """End the process on the signals of `EXIT_STATUS`, with its cleaning up and the signal's exit status.
 
     While the loop of a Trainer with an `Interruption` runs, the process ends between two batches. A signal that comes
     just after a loop is heeded in the next loop.
-
-    Args:
-        ends_process: False in a process that goes on afterwards: a second SIGINT leaves at once, but does not end it.
     """
     if threading.current_thread() is not threading.main_thread():  # no other thread may set signal handlers
         yield
         return
     received.reset()
-    received.is_deferred, received.ends_process = False, ends_process
+    received.is_deferred = False
     before = {number: signal.signal(number, received.note) for number in heeded()}
     try:
         yield

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self, cast
 
 import torch
-from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, instantiate_module
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters_context  # as its command line does
@@ -357,21 +357,10 @@ class Classifier(LightningModule):
 
     @classmethod
     def from_config(cls, **arguments: Any) -> Self:
-        """Build the classifier from plain values, so that a checkpoint of any Trainer says how to build it again.
-
-        Args:
-            arguments: Those of the constructor, with `{"class_path": ..., "init_args": {...}}` for an object.
-
-        Raises:
-            UserError: If they are wrong.
-        """
+        """Build it from plain values, which checkpoints keep: `{"class_path": ..., "init_args": ...}` for an object."""
         parser = ArgumentParser(exit_on_error=False)
         parser.add_class_arguments(cls, fail_untyped=False)
-        try:
-            config = parse_yaml(parser.dump(parser.parse_object(arguments), skip_unset=False))
-        except ArgumentError as error:
-            reason = " ".join(str(error).split()).rstrip(".")
-            raise UserError(f"In the arguments of {cls.__name__}, correct this: {reason}.") from error
+        config = parse_yaml(parser.dump(parser.parse_object(arguments), skip_unset=False))
         with _given_hyperparameters_context(config, "lightning.pytorch.cli.instantiate_module"):
             return instantiate_module(cls, config)
 

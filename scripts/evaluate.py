@@ -19,7 +19,7 @@ from scripts.command.expansion import to_path
 from scripts.command.whole_number import whole_number
 from scripts.inference.prediction_output import PredictionFile
 from scripts.inference.prediction_table import PredictionTable
-from scripts.inference.predictions import Predictions
+from scripts.inference.predictions import Predictions, predict_split
 from scripts.inference.trained_network import TrainedNetwork
 
 MOST_COLUMNS = 20  # classes up to which the table has the probability of each
@@ -41,8 +41,10 @@ def evaluate(checkpoint: Path, flags: Sequence[str], split: str, output: Path | 
     data = trained.data(flags)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        evaluation = Evaluation.of(trained, data, split)
-        write_predictions(folder / "predictions.csv", evaluation.tested)
+        tested = predict_split(trained, data, split)
+        validated = tested if split == "val" else predict_split(trained, data, "val")
+        evaluation = Evaluation(trained, data, split, tested, validated)
+        write_predictions(folder / "predictions.csv", tested)
         replace_file(folder / "evaluation.json", json.dumps(evaluation.as_json(), indent=1) + "\n")
         write_page(folder / "evaluation.html", "evaluation/evaluation.html", **page_values(evaluation, images))
     except OSError as error:
@@ -51,7 +53,7 @@ def evaluate(checkpoint: Path, flags: Sequence[str], split: str, output: Path | 
             "--output."
         ) from error
     low, high = evaluation.interval
-    print(f"accuracy     {evaluation.tested.accuracy:.4f} ({CONFIDENCE:.0%} interval {low:.4f} to {high:.4f})")
+    print(f"accuracy     {tested.accuracy:.4f} ({CONFIDENCE:.0%} interval {low:.4f} to {high:.4f})")
     print(f"page         {folder / 'evaluation.html'}")
     print(f"figures      {folder / 'evaluation.json'}")
     print(f"predictions  {folder / 'predictions.csv'}")

@@ -34,11 +34,10 @@ from scripts.command.boundary import TRUST, CommandParser, mistakes_in_one_sente
 from scripts.command.expansion import expand, to_path
 from scripts.command.picture_file import picture_file, save_picture, show_picture
 from scripts.command.whole_number import whole_number
-from scripts.inference.layers import find_layer, layer_outputs
+from scripts.inference.layers import find_layer, grad_cam, last_maps, layer_outputs
 from scripts.inference.shown_image import shown_image
 from scripts.inference.trained_network import TrainedNetwork
 from scripts.interpretation.attribution import occlusion, saliency
-from scripts.interpretation.grad_cam_picture import class_asked_for, grad_cam_picture
 from scripts.interpretation.layer_pictures import activations_picture, attribution_picture
 
 MOST_TILES = 64  # maps or filters in a picture unless asked for otherwise
@@ -66,7 +65,20 @@ class Subject:
 
     def class_asked_for(self, image: Tensor) -> tuple[Tensor, str]:
         """The class asked about, int64 `[1]`, by default that predicted, and its name with its probability."""
-        return class_asked_for(self.trained, image, self.options.class_name)
+        names = self.trained.class_names
+        with torch.no_grad():
+            probabilities = self.network(image).softmax(dim=1)[0]
+        label = predicted = int(probabilities.argmax())
+        title = f"predicted {names[label]} ({float(probabilities[label]):.1%})"
+        if (asked := self.options.class_name) is not None:
+            if asked not in names:
+                raise UserError(
+                    f"--class is {asked}, which {self.trained.path} does not know; {near_names(asked, names)}"
+                )
+            label = names.index(asked)
+        if label != predicted:
+            title = f"what speaks for {names[label]} ({float(probabilities[label]):.1%}), {title}"
+        return torch.tensor([label], device=image.device), title
 
 
 def activations(subject: Subject) -> Image.Image | None:
@@ -103,8 +115,17 @@ def filters(subject: Subject) -> Image.Image:
 
 def gradcam(subject: Subject) -> Image.Image:
     """Where a layer, by default the last convolution, saw evidence for a class (Grad-CAM)."""
-    options = subject.options
-    return grad_cam_picture(subject.trained, subject.image()[0], options.class_name, options.layer)
+    pixels, image = subject.image()
+    layer = subject.options.layer or last_maps(subject.network, image)
+    if layer is None:
+        raise UserError(
+            f"{type(subject.network).__name__} has no convolution that gives maps, which Grad-CAM needs; use "
+            "saliency or occlusion."
+        )
+    label, title = subject.class_asked_for(image)
+    seen = grad_cam(subject.network, layer, image, label)[0]
+    name = f"Grad-CAM at {layer}" if seen.any() else f"Grad-CAM at {layer}: nothing speaks for it"
+    return attribution_picture(as_rgb(pixels)[0], [(name, seen)], title)
 
 
 def saliency_map(subject: Subject) -> Image.Image:

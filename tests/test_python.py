@@ -33,7 +33,7 @@ MORE = {
             def forward(self, images):
                 return self.layers(images)
 
-        fit(network=InCell, trainer__max_epochs=1).classifier()(drawn)""",
+        load_classifier(fit(network=InCell, trainer__max_epochs=1).folder)(drawn)""",
     "mistake": """
         fit(network="ConvNt")""",
 }
@@ -103,7 +103,7 @@ def test_a_class_of_the_notebook_works_there_and_elsewhere_is_told_to_be_put_in_
 ) -> None:
     assert shown(cells["own"], "text/html").startswith("<table>")
     (run,) = folder.glob("runs/digits-incell/*")
-    with pytest.raises(UserError, match=r"__main__\.InCell, a class of the notebook .* put it in a file, such as"):
+    with pytest.raises(UserError, match=r"__main__\.InCell of a notebook or script; put that class in a file"):
         load_classifier(run)(np.zeros((8, 8), np.uint8))
 
 

@@ -71,10 +71,7 @@ def known_classes(whose: str, own: Any = None) -> Iterator[None]:
 def not_known(whose: str, name: str) -> str:
     """The sentence for a configuration that names a class of another package."""
     if name.startswith("__main__."):
-        return (
-            f"{whose} names {name}, a class of the notebook or script that trained it: put it in a file, such as "
-            "mynetwork.py, and train with it from there; where it is defined again, load after trust('__main__')."
-        )
+        return f"{whose} names {name} of a notebook or script; put that class in a file, and train with it from there."
     return (
         f"{whose} names {name}, whose code is not run unasked; expected a class of the project's packages or of torch, "
         f"torchvision, kornia or timm. If you trust it, give --trust {name.rpartition('.')[0] or name}."

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from callbacks.tensorboard.confusion_matrix import MOST_CLASSES
 from datamodules.base import ImageDataModule
-from scripts.inference.predictions import Predictions, predict_split
+from scripts.inference.predictions import Predictions
 from scripts.inference.trained_network import TrainedNetwork
 from scripts.uncertainty.calibration import BINS, Reliability, fit_temperature, reliability
 from scripts.uncertainty.intervals import CONFIDENCE, Interval, class_figures, class_intervals, wilson
@@ -29,12 +29,6 @@ class Evaluation:
     split: str
     tested: Predictions  # on that split
     validated: Predictions  # on the validation split, for the temperature
-
-    @classmethod
-    def of(cls, trained: TrainedNetwork, data: ImageDataModule, split: str = "test") -> "Evaluation":
-        """Predict what an evaluation needs."""
-        tested = predict_split(trained, data, split)
-        return cls(trained, data, split, tested, tested if split == "val" else predict_split(trained, data, "val"))
 
     @cached_property
     def right(self) -> int:

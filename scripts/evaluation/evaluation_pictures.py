@@ -10,7 +10,7 @@ from matplotlib import colormaps
 from PIL import Image
 from torch import Tensor
 
-from callbacks.tensorboard.image_grid import as_rgb, image_grid, picture
+from callbacks.tensorboard.image_grid import as_rgb, picture
 from scripts.evaluation.evaluation import Evaluation
 from scripts.inference.layers import grad_cam, last_maps
 from scripts.report.page import embedded
@@ -34,10 +34,12 @@ class EvaluationPictures:
         self._evaluation = evaluation
         self._trained = evaluation.trained
         has_images = len(evaluation.tested) > 0
-        self.layer = last_maps(self._trained.network, self._trained.normalize(self.images([0]))) if has_images else None
+        self.layer = (
+            last_maps(self._trained.network, self._trained.normalize(self._images([0]))) if has_images else None
+        )
         """The layer that Grad-CAM looks into, if the network has one."""
 
-    def images(self, rows: Sequence[int]) -> Tensor:
+    def _images(self, rows: Sequence[int]) -> Tensor:
         """uint8 `[B, C, H, W]`."""
         pack = self._evaluation.data.pack
         assert pack is not None, "setup comes before"
@@ -49,12 +51,8 @@ class EvaluationPictures:
             return []
         return [
             ShownImage(embedded(picture(image)), self._evaluation.caption(row))
-            for row, image in zip(rows, as_rgb(self.images(rows)), strict=True)
+            for row, image in zip(rows, as_rgb(self._images(rows)), strict=True)
         ]
-
-    def grid(self, rows: Sequence[int]) -> Image.Image:
-        """The images with their captions, as one picture."""
-        return image_grid(self.images(rows), ["\n".join(self._evaluation.caption(row)) for row in rows])
 
     def with_grad_cam(self, rows: Sequence[int]) -> list[ShownImage]:
         """The images, each beside the evidence for the class predicted, with their captions."""
@@ -62,7 +60,7 @@ class EvaluationPictures:
             return self.plain(rows)
         shown = []
         for some in torch.split(torch.tensor(rows, dtype=torch.int64), max(1, self._evaluation.data.batch_size)):
-            images = self.images(some.tolist())
+            images = self._images(some.tolist())
             classes = torch.from_numpy(self._evaluation.tested.classes[some.numpy()]).to(self._trained.device)
             maps = grad_cam(self._trained.network, self.layer, self._trained.normalize(images), classes).cpu()
             for row, image, seen in zip(some.tolist(), as_rgb(images), maps, strict=True):

@@ -29,8 +29,6 @@ from scripts.inference.trained_network import TrainedNetwork
 # Images that a worker process decodes at a time, at least: handing over fewer costs more than it gains.
 FEWEST_DECODED = 4
 
-SHOWN = 5  # most probable classes that a notebook shows
-
 # A file, an image of Pillow, an array uint8 `[H, W]` or `[H, W, C]`, or a tensor uint8 `[C, H, W]`.
 Picture = str | Path | Image.Image | NDArray[np.uint8] | Tensor
 
@@ -53,7 +51,7 @@ class Prediction:
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the most probable classes."""
-        first = sorted(self.probabilities.items(), key=lambda each: -each[1])[:SHOWN]
+        first = sorted(self.probabilities.items(), key=lambda each: -each[1])[:5]
         return f"<table>{''.join(f'<tr><td>{escape(name)}<td>{share:.1%}' for name, share in first)}</table>"
 
 

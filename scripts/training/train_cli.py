@@ -108,9 +108,9 @@ class TrainCLI(LightningCLI):
                 run=False,
             )
             self.run()
-        except (UserError, MisconfigurationException):
+        except (UserError, MisconfigurationException) as error:
             self._put_back()
-            raise
+            raise UserError(str(error)) from error
         except OSError as error:
             if error.errno not in NO_SPACE or not self._put_back():
                 raise
