@@ -4,10 +4,7 @@ import sys
 from importlib import import_module
 from typing import Any
 
-from kindling.aliases import Aliases, check_names
-
-check_names()
-sys.meta_path.insert(0, Aliases())
+from kindling.aliases import CLONE, PACKAGES, Aliases, check_name
 
 PUBLIC = {
     "UserError": "core.user_error",
@@ -15,8 +12,12 @@ PUBLIC = {
     "load_classifier": "scripts.inference.image_classifier",
 }
 
+for name in PACKAGES:
+    check_name(CLONE / name)
+sys.meta_path.insert(0, Aliases())
+
 
 def __getattr__(name: str) -> Any:
-    if name not in PUBLIC:
-        raise AttributeError(f"kindling has no {name}; it has {', '.join(PUBLIC)}")
-    return getattr(import_module(PUBLIC[name]), name)  # not before, because that takes seconds
+    if name in PUBLIC:
+        return getattr(import_module(PUBLIC[name]), name)  # not before, because that takes seconds
+    raise AttributeError(f"kindling has no {name}")

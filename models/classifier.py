@@ -13,13 +13,11 @@ import torch
 from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, instantiate_module
-from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters_context  # as its command line does
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import override
 
-from core.plain_data import parse_yaml
 from core.user_error import UserError
 from models.losses import ClassWeights, CrossEntropy, Loss, balanced_weights, check_class_weights
 from models.serialization.checkpoint import FORMAT_VERSION, CheckpointContent, read_checkpoint
@@ -47,7 +45,7 @@ class Classifier(LightningModule):
 
     A checkpoint holds the weights, the constructor's arguments, `class_names` and `preprocessing`:
     `Classifier.load_from_checkpoint(path)` needs nothing else. Only a Classifier built in Python around a ready network
-    instead of by `from_config` needs that network again: `load_from_checkpoint(path, network=...)`.
+    needs that again, and its optimizer: `load_from_checkpoint(path, network=..., optimizer=...)`.
 
     Args:
         network: The network.
@@ -354,15 +352,6 @@ class Classifier(LightningModule):
                 weights[name] = counts[rank]
             else:
                 weights[name] = counts.sum(dim=0) if rank == 0 else torch.zeros_like(counts[0])
-
-    @classmethod
-    def from_config(cls, **arguments: Any) -> Self:
-        """Build it from plain values, which checkpoints keep: `{"class_path": ..., "init_args": ...}` for an object."""
-        parser = ArgumentParser(exit_on_error=False)
-        parser.add_class_arguments(cls, fail_untyped=False)
-        config = parse_yaml(parser.dump(parser.parse_object(arguments), skip_unset=False))
-        with _given_hyperparameters_context(config, "lightning.pytorch.cli.instantiate_module"):
-            return instantiate_module(cls, config)
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]  # Lightning's is no plain classmethod

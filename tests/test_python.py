@@ -10,6 +10,7 @@ from typing import Any
 import nbformat
 import numpy as np
 import pytest
+import torch
 from nbclient import NotebookClient
 from PIL import Image
 from sklearn.datasets import load_digits
@@ -128,11 +129,15 @@ def test_the_page_is_true(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data_
     assert found["accuracy"].keys() == {0.001, 0.01}
 
     (checkpoint,) = tmp_path.glob("checkpoints/*.ckpt")
-    assert load_classifier(str(checkpoint))("photo.png").class_name in found["data"].class_names
+    parts = {"network": found["ConvNet"](1, (8, 8), 10), "optimizer": torch.optim.AdamW}
+    again = found["Classifier"].load_from_checkpoint(str(checkpoint), **parts)
+    assert again.class_names == list(found["data"].class_names)
+    with pytest.raises(UserError, match=r"give the network again, Classifier.*, or train with kindling\.fit"):
+        load_classifier(str(checkpoint))
     said = io.StringIO()
     with redirect_stdout(said), pytest.raises(SystemExit, match="0"):
-        predict([str(checkpoint), "photo.png"])
+        predict([str(found["run"].folder), "photo.png"])
     with redirect_stdout(said), pytest.raises(SystemExit, match="0"):
-        evaluate([str(checkpoint), "--data", "datamodules.digits.Digits"])
+        evaluate([str(found["run"].folder)])
     assert "photo.png" in said.getvalue()
     assert "accuracy " in said.getvalue()

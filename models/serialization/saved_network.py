@@ -47,9 +47,8 @@ def saved_arguments(
     arguments = {**checkpoint.get("hyper_parameters", {}), **(given or {})}
     if "network" not in arguments:
         raise UserError(
-            f"{path} was saved around a ready-made network, whose arguments are not in it; "
-            "give the network again, Classifier.load_from_checkpoint(path, network=...), or train a classifier made by "
-            "Classifier.from_config."
+            f"{path} was saved around a ready-made network, whose arguments are not in it; give the network again, "
+            "Classifier.load_from_checkpoint(path, network=..., optimizer=...), or train with kindling.fit."
         )
     return arguments
 

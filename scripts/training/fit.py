@@ -5,13 +5,10 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import torch
@@ -28,8 +25,7 @@ from scripts.inference.run_checkpoint import checkpoint_of
 from scripts.training.train_cli import TrainCLI
 
 
-@dataclass(frozen=True)
-class TrainedRun:
+class TrainedRun(NamedTuple):
     """A run that has come to its end: its folder, its best checkpoint, if it has any, and its last figures."""
 
     folder: Path
@@ -38,7 +34,7 @@ class TrainedRun:
 
 
 def fit(**settings: Any) -> TrainedRun:
-    """Train, and test the best checkpoint: the run that `scripts/train.py fit` would make.
+    """Train as `scripts/train.py fit` does, and leave the process as it was.
 
     Args:
         settings: The flags, with two underscores for each dot: `trainer__max_epochs=3` is `--trainer.max_epochs 3`.
@@ -49,15 +45,22 @@ def fit(**settings: Any) -> TrainedRun:
         UserError: If a setting is wrong; then nothing is left of the run.
         KeyboardInterrupt: If Ctrl-C has stopped the run, which `resume` goes on with.
     """
-    flags = [_flag(*each) for each in settings.items()]
+    flags = sorted((_flag(*each) for each in settings.items()), key=lambda flag: flag.partition("=")[0].count("."))
+    cudnn, mode, hook = torch.backends.cudnn, torch.get_deterministic_debug_mode(), sys.breakpointhook
+    chosen = cudnn.deterministic, cudnn.benchmark
+    gently = patch.object(received, "ends_process", False)
     try:
-        with _process_as_it_was():
-            run = _RunInPython(["fit", *sorted(flags, key=lambda flag: flag.partition("=")[0].count("."))])
-    except Stopped as stop:
-        number = stop.signal
-    else:
+        with isolate_rng(), warnings.catch_warnings(), patch.dict(os.environ), gently, heeding_signals():
+            run = _RunInPython(["fit", *flags])
         trust(run.config.model.network.class_path)
         return TrainedRun(run.folder, checkpoint_of(run.folder), run.record.results["metrics"])
+    except Stopped as stop:
+        number = stop.signal
+    finally:
+        wake_workers()
+        release_folders()
+        torch.set_deterministic_debug_mode(mode)
+        (cudnn.deterministic, cudnn.benchmark), sys.breakpointhook = chosen, hook
     signal.raise_signal(number)  # to the handlers of this process, which are back
     raise KeyboardInterrupt
 
@@ -69,33 +72,16 @@ class _RunInPython(TrainCLI):
         super().fit()
 
 
-@contextmanager
-def _process_as_it_was() -> Iterator[None]:
-    """Undo what a training sets for its whole process, which a second Ctrl-C does not end."""
-    cudnn, hook = torch.backends.cudnn, patch.object(sys, "breakpointhook", sys.breakpointhook)
-    gently = patch.object(received, "ends_process", False)
-    flags, deterministic = (cudnn.deterministic, cudnn.benchmark), torch.are_deterministic_algorithms_enabled()
-    try:
-        with isolate_rng(), warnings.catch_warnings(), patch.dict(os.environ), hook, gently, heeding_signals():
-            yield
-    finally:
-        wake_workers()
-        release_folders()
-        cudnn.deterministic, cudnn.benchmark = flags
-        torch.use_deterministic_algorithms(deterministic)
-
-
 def _flag(name: str, value: Any) -> str:
     key = name.replace("__", ".")
     is_of_model = key.partition(".")[0] in signature(Classifier).parameters
     outer = "model." if is_of_model else "trainer." if key.startswith("callbacks") else ""
-    plain = json.loads(json.dumps(value, default=partial(_named, key)))
+    plain = json.loads(json.dumps(value, default=partial(_text, key)))
     text = plain if isinstance(plain, str) else json.dumps(plain)
     return "--resume" if (key, value) == ("resume", True) else f"--{outer}{key}={text}"
 
 
-def _named(key: str, value: Any) -> str:
-    """The text that stands for a path or a class."""
+def _text(key: str, value: Any) -> str:
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, type) and find_class(path := str(get_import_path(value))) is value:
