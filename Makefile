@@ -8,7 +8,7 @@ OLDEST := .venv-oldest
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-gpu test-oldest soak lint format benchmark size docs constraints
+.PHONY: help setup train test test-all test-gpu test-oldest soak lint format benchmark size docs constraints
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,7 +25,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 train: setup ## train a small network on handwritten digits, or with ARGS="--config FILE ..." anything else
 	@$(BIN)/python scripts/train.py fit $(ARGS)
 
-test: lint ## lint, types and tests
+test: lint ## lint, types and the quick tests
+	@echo "The quick tests take about QUICK on 2 cores; make test-all runs all, in about WHOLE."
+	@$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-all: lint ## lint, types and all tests
 	@$(BIN)/python -m pytest $(ARGS)
 
 test-gpu: setup ## what only a GPU can show

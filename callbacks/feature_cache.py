@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
+from core.any_path import AnyPath
 from core.user_error import UserError
 from datamodules.base import ImageDataModule
 from datamodules.loading.progress import progress
@@ -57,7 +58,7 @@ class FeatureCache(Callback):
         ValueError: If `variants` is not positive.
     """
 
-    def __init__(self, variants: int = 1, folder: Path | str | None = None) -> None:
+    def __init__(self, variants: int = 1, folder: AnyPath | None = None) -> None:
         if variants < 1:
             raise ValueError(f"feature_cache.variants is {variants}; give a whole number of at least 1")
         self.variants = variants

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from core.any_path import AnyPath
 from core.names import escape_name
 from core.user_error import UserError
 from datamodules.batching.data_changes import KnownImages, data_changes, known_images
@@ -103,8 +104,8 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=KeepsArguments
 
     def __init__(
         self,
-        root: Path | str = Path("data"),
-        packs: Path | str | None = None,
+        root: AnyPath = Path("data"),
+        packs: AnyPath | None = None,
         download: bool = False,
         storage: Literal["packed", "files"] | None = None,
         on_corrupt: Literal["error", "skip"] = "error",

@@ -5,6 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from core.any_path import AnyPath
 from core.names import some_of
 from core.user_error import UserError
 from datamodules.base import ImageDataModule
@@ -36,7 +37,7 @@ class ImageFolder(ImageDataModule):
 
     def __init__(
         self,
-        folder: Path | str = Path("images"),
+        folder: AnyPath = Path("images"),
         image_size: int | tuple[int, int] = 224,
         channels: Literal[1, 3] = 3,
         resize: Resize = "crop",

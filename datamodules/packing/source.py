@@ -22,6 +22,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
+from core.any_path import AnyPath
 from core.names import distinct_names, escape_name, some_of
 from core.near_names import near_names
 from core.user_error import UserError
@@ -56,8 +57,8 @@ class ImageSource(ABC):
 
     def __init__(
         self,
-        root: Path | str,
-        packs: Path | str | None,
+        root: AnyPath,
+        packs: AnyPath | None,
         download: bool,
         storage: Literal["packed", "files"] | None,
         classes: Sequence[str | int] | None,
@@ -78,11 +79,11 @@ class ImageSource(ABC):
         if classes is not None:
             self._select(classes)
         if len(self.class_names) < 2:
+            if classes is not None:
+                raise UserError(f"data.classes names only {some_of(self.class_names) or 'none'}; name at least two.")
             raise UserError(
                 f"{type(self).__name__} has only the class {self.class_names[0]} in {self.source_folder}; a classifier "
                 f"needs at least two: add images of another, or {self.whereabouts}."
-                if self.class_names
-                else "data.classes is empty; name at least two classes."
             )
 
     def _select(self, given: Sequence[str | int]) -> None:
