@@ -126,6 +126,7 @@ def test_the_page_is_true(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data_
     for lines in blocks:
         exec(lines.replace("Trainer(", "Trainer(logger=False, enable_progress_bar=False, "), found)
     assert found["run"].metrics["test/accuracy"] > 0.9
+    assert found["run"].folder.parent == tmp_path / "runs" / "digits-convnet"
     assert found["accuracy"].keys() == {0.001, 0.01}
 
     (checkpoint,) = tmp_path.glob("checkpoints/*.ckpt")

@@ -53,7 +53,7 @@ def fit(**settings: Any) -> TrainedRun:
         with isolate_rng(), warnings.catch_warnings(), patch.dict(os.environ), gently, heeding_signals():
             run = _RunInPython(["fit", *flags])
         trust(run.config.model.network.class_path)
-        return TrainedRun(run.folder, checkpoint_of(run.folder), run.record.results["metrics"])
+        return TrainedRun(folder := run.folder.absolute(), checkpoint_of(folder), run.record.results["metrics"])
     except Stopped as stop:
         number = stop.signal
     finally:
