@@ -24,7 +24,7 @@ from models.serialization.checkpoint import newest_checkpoint, read_checkpoint
 
 # Flags that say where a run reads and writes, not what it does.
 PLACES = {"config", "experiment", "runs", "ckpt_path", "root", "packs", "download", "repack", "trust"}
-LONGEST_LABEL = 80  # letters
+LONGEST_LABEL = 60  # letters; a setting more is left out
 
 
 class RunPlace:
@@ -79,5 +79,9 @@ class RunPlace:
 def label(flags: Sequence[str]) -> str:
     """The settings that flags with short values give, as in `_lr=0.01_network=MLP`."""
     given = re.findall(r"--(?:\w+\.)*(\w+)[= ](\S+)(?= --|$)", " ".join(flags))
-    named = (f"_{name}={re.sub(r'.*[./](?=[a-zA-Z_])', '', value)}" for name, value in given if name not in PLACES)
-    return re.sub(r"[^\w.,=+-]", "", "".join(named))[:LONGEST_LABEL]
+    settings = ""
+    for name, value in given:
+        setting = re.sub(r"[^\w.,=+-]", "", f"_{name}={re.sub(r'.*[./](?=[a-zA-Z_])', '', value)}")
+        if name not in PLACES and len(settings + setting) <= LONGEST_LABEL:
+            settings += setting
+    return settings

@@ -6,6 +6,7 @@ Each seed is a process of its own, so that no seed can affect the next. All stat
 """
 
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -175,7 +176,9 @@ def print_summary(runs: Sequence[SeedRun]) -> None:
     rows = []
     for run, values_of_run in zip(runs, metrics, strict=True):
         cells = [f"{values_of_run[name]:.4f}" if name in values_of_run else "" for name in names]
-        rows.append([str(run.seed), *cells, run.folder.name if run.folder and not run.problem else "failed"])
+        # Without the settings in its name, which all have.
+        name = re.sub(r"_[a-z]\w*=.*", "", run.folder.name) if run.folder and not run.problem else "failed"
+        rows.append([str(run.seed), *cells, name])
     means = [mean_over_seeds([of_run[name] for of_run in metrics if name in of_run]) for name in names]
     rows += [["mean", *(mean.shown() for mean in means), ""]] if means else []
     show(Table(["seed", *names, "run"], rows, frozenset({len(runs)}), caption(means)), get_console())

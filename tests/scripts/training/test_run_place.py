@@ -66,7 +66,7 @@ def test_a_dry_run_leaves_no_run(
         (["--data.folder", "~/my/photos", "--early_stopping=null"], "_folder=photos_early_stopping=null"),
         (["--model.network.channels=[32,64]", "--data.augmentation", "[{a: b}]"], "_channels=32,64"),
         (["--model.weight=../../x y", "--seed_everything", "3"], "_seed_everything=3"),
-        (["--model.network.width", "1" * 100], f"_width={'1' * 73}"),
+        (["--model.network.width", "1" * 100, "--trainer.max_epochs=3"], "_max_epochs=3"),
     ],
 )
 def test_a_folder_is_named_after_short_settings(flags: list[str], expected: str) -> None:
