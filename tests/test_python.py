@@ -16,7 +16,6 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from kindling import UserError, load_classifier
-from scripts.evaluate import main as evaluate
 from scripts.predict import main as predict
 from tests.discovery import ROOT
 
@@ -138,7 +137,4 @@ def test_the_page_is_true(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data_
     said = io.StringIO()
     with redirect_stdout(said), pytest.raises(SystemExit, match="0"):
         predict([str(found["run"].folder), "photo.png"])
-    with redirect_stdout(said), pytest.raises(SystemExit, match="0"):
-        evaluate([str(found["run"].folder)])
     assert "photo.png" in said.getvalue()
-    assert "accuracy " in said.getvalue()
