@@ -131,4 +131,4 @@ def test_mistakes_are_told_in_one_sentence(
         assert error.startswith("error: ")
         assert error.count("\n") == 1
         assert expected in error
-    assert [file.name for file in tmp_path.iterdir()] == ["text.png"]
+    assert [file.name for file in tmp_path.rglob("*") if file.is_file()] == ["text.png"]
