@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from datamodules.base import ImageDataModule
 from models.classifier import Classifier
+from models.serialization.class_path import full_path
 from scripts.command.configuration import Config, merge
 from tests.conftest import Run
 from tests.discovery import (
@@ -54,10 +55,10 @@ def test_config_trains_and_its_network_keeps_the_contract(
 ) -> None:
     default, own = (yaml.safe_load(file.read_text()) for file in (CONFIGS / "default.yaml", config))
     merged = merge(default, own or {})
-    data, network = merged["data"], resolve_name(merged["model"]["network"]["class_path"])
+    data, network = merged["data"], resolve_name(full_path(merged["model"]["network"]["class_path"]))
     for package in imported(Path(inspect.getfile(network))) & extras():
         pytest.importorskip(package, reason=f"{package} is an optional extra")
-    any_source(resolve_name(data["class_path"]), tmp_path, **data.get("init_args", {}))
+    any_source(resolve_name(full_path(data["class_path"])), tmp_path, **data.get("init_args", {}))
     # From scratch: no pretrained weights are at hand.
     scratch = [f"--model.network.{name}={json.dumps(v)}" for name, v in getattr(network, "rebuilt_with", {}).items()]
 
