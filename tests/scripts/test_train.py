@@ -22,7 +22,7 @@ def test_alone_it_trains_the_digits_well_and_says_nothing_but_what_it_did(tmp_pa
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     for line in done.stdout.splitlines():
-        assert re.match(r"ConvNet with |Digits: |epoch |[┌│└]|checkpoint  |curves  ", line), line
+        assert re.match(r"ConvNet with |Digits: |epoch |[┌│└]|stopped by |checkpoint  |curves  ", line), line
     (accuracy,) = re.findall(r"test/accuracy +│ ([\d.]+)", done.stdout)
     assert float(accuracy) >= 0.97
     (checkpoint,) = re.findall(r"checkpoint  (\S+)", done.stdout)
