@@ -151,6 +151,7 @@ def run(copy: Path, each: list[list[str]]) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_scripts_that_are_shown_exist_and_understand_the_flags_that_they_are_given(copy: Path) -> None:
     assert len(COMMANDS) > 50
     for page, script, _ in COMMANDS:
@@ -160,6 +161,7 @@ def test_scripts_that_are_shown_exist_and_understand_the_flags_that_they_are_giv
     assert run(copy, [[*words, "--print_config"] for words in told if len(words) > 1]) == ""
 
 
+@pytest.mark.slow
 def test_losses_callbacks_metrics_and_data_sets_that_are_shown_train(copy: Path) -> None:
     classes = {path.removesuffix(".py").replace("/", ".") for path, _ in SHOWN_FILES.findall(ANSWERS)}
     told = [words for _, words in commands(ANSWERS) if {word.rpartition(".")[0] for word in words} & classes]

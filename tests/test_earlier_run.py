@@ -56,6 +56,7 @@ def test_it_goes_on_to_the_figures_of_a_run_that_was_not_stopped(run: Path, caps
     ends_well("evaluate", run)
 
 
+@pytest.mark.slow
 def test_its_checkpoint_is_tested_and_asked_and_exported(run: Path, tmp_path: Path) -> None:
     last = run / "checkpoints" / "last.ckpt"
     Image.fromarray((load_digits().images[0] * 15).astype("uint8")).save(tmp_path / "zero.png")

@@ -74,6 +74,7 @@ def test_it_is_committed_without_outputs() -> None:
         assert cell.get("execution_count") is None
 
 
+@pytest.mark.slow
 def test_progress_is_plain_lines_and_figures_are_a_table(cells: dict[str, Any]) -> None:
     outputs = cells["train"].outputs
     said = "".join(output.text for output in outputs if output.output_type == "stream")
@@ -114,6 +115,7 @@ def test_a_mistake_is_a_sentence(cells: dict[str, Any]) -> None:
     assert sentence.startswith("error: model.network names ConvNt, and there is no such class")
 
 
+@pytest.mark.slow
 def test_the_page_is_true(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data_root: Path) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").symlink_to(data_root)

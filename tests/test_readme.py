@@ -74,6 +74,7 @@ def test_examples_are_short() -> None:
         assert len(shown(path, "python").splitlines()) < 20
 
 
+@pytest.mark.slow
 def test_examples_train(copy: Path) -> None:
     digits = load_digits()
     (copy / "data").mkdir()
@@ -84,11 +85,13 @@ def test_examples_train(copy: Path) -> None:
         assert list(copy.glob(f"runs/{config}/*/results.json"))
 
 
+@pytest.mark.slow
 def test_examples_keep_the_contracts(copy: Path) -> None:
     options = ("-p", "no:cacheprovider", "--numprocesses=0")
     python(copy, "-m", "pytest", *options, "tests/test_contracts.py", "-k", "patches or Patches or scans or Scans")
 
 
+@pytest.mark.slow
 def test_examples_pass_lint_and_types(copy: Path) -> None:
     """Types are checked in place of a network and a data set that are here, for which there may be a cache."""
     files = {"models/patches.py": "models/mlp.py", "datamodules/scans.py": "datamodules/digits.py"}
@@ -116,6 +119,7 @@ def test_the_lines_that_classify_run(
     assert len(found["several"]) == 2
 
 
+@pytest.mark.slow
 def test_flags_shown_exist() -> None:
     known = subprocess.run(
         [sys.executable, str(ROOT / "scripts" / "train.py"), "fit", "--help", "all"],
@@ -172,6 +176,7 @@ def write_scans(root: Path) -> list[Path]:
     return files
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("write", "flags"),
     [(write_scans, ()), (write_photos, (*PHOTOS, "--data.resize=squash"))],
@@ -214,6 +219,7 @@ def test_the_program_for_exported_models_makes_pixels_word_for_word_as_training_
     assert shown_there == {name: ours[name] for name in ("pixels_of", "as_shown")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("channels", "resize"), [(1, "squash"), (3, "crop")])
 def test_an_odd_image_has_one_probability_in_every_command_in_python_and_in_the_exported_model(
     channels: int, resize: str, train: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

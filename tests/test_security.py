@@ -64,6 +64,7 @@ def assert_harmless(text: str) -> None:
     assert all(letter.isprintable() or letter == "\n" for letter in text)
 
 
+@pytest.mark.slow
 def test_names_break_no_table_and_no_terminal(
     train: Callable[..., Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -210,6 +211,7 @@ def test_a_configuration_builds_nothing_where_any_value_will_do(stranger: Path, 
         assert not (stranger / "built").exists()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_runs_no_code_that_was_not_asked_for(
     stranger: Path, train: Callable[..., Run], script: Callable[..., Callable[..., Done]]
 ) -> None:
@@ -247,6 +249,7 @@ def test_a_checkpoint_runs_no_code_that_was_not_asked_for(
     assert not (stranger / "imported").exists()
 
 
+@pytest.mark.slow
 def test_a_package_that_the_user_names_is_trusted(
     stranger: Path, train: Callable[..., Run], script: Callable[..., Callable[..., Done]]
 ) -> None:
@@ -297,6 +300,7 @@ def test_a_run_that_goes_on_writes_nowhere_else(tmp_path: Path) -> None:
         link.unlink()
 
 
+@pytest.mark.slow
 def test_a_run_with_a_link_out_of_it_does_not_go_on(
     train: Callable[..., Run], refused: Callable[..., str], tmp_path: Path
 ) -> None:

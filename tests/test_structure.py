@@ -104,6 +104,7 @@ def test_every_folder_of_sources_is_a_room() -> None:
     assert {room_of(file) for file in SOURCES} <= {*ROOMS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("room", REMOVABLE)
 def test_a_room_of_tools_can_be_removed_with_its_commands_and_their_tests(room: str, tmp_path: Path) -> None:
     tmp_path /= "clone"

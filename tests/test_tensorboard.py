@@ -66,6 +66,7 @@ def wait_for(asked: Callable[[], Any], is_there: Callable[[Any], bool]) -> Any:
     return found
 
 
+@pytest.mark.slow
 def test_every_tab_shows_the_runs(train: Callable[..., Run], tmp_path: Path) -> None:
     short = ("--data.batch_size=128", "--early_stopping=null")
     first = train("--trainer.max_epochs=2", *short)
@@ -125,6 +126,7 @@ def test_every_tab_shows_the_runs(train: Callable[..., Run], tmp_path: Path) -> 
         assert "preview/classes/text_summary" in str(ask(address, "plugin/text/tags"))
 
 
+@pytest.mark.slow
 def test_training_is_bit_for_bit_the_same_without(train: Callable[..., Run]) -> None:
     defaults = yaml.safe_load((CONFIGS / "default.yaml").read_text())
     assert set(BOARD) <= defaults.keys()

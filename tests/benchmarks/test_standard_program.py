@@ -37,6 +37,7 @@ def test_trains_on_the_same_images(tmp_path: Path) -> None:
     assert all(not torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
+@pytest.mark.slow
 def test_both_programs_are_timed_on_the_same_configuration(
     data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

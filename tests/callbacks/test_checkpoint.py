@@ -24,6 +24,7 @@ from tests.scripts.test_export import disk_of
 SHORT = ("--data.batch_size=256", "--early_stopping=null")
 
 
+@pytest.mark.slow
 def test_last_is_that_of_the_last_epoch_and_best_that_of_the_best(train: Callable[..., Run]) -> None:
     run = train(*SHORT, "--trainer.max_epochs=4", "--model.optimizer.lr=0.05")
     assert {file.name for file in run.best.parent.iterdir()} - {"previous.ckpt"} == {"best.ckpt", "last.ckpt"}
@@ -32,6 +33,7 @@ def test_last_is_that_of_the_last_epoch_and_best_that_of_the_best(train: Callabl
     assert best["progress"]["metrics"]["val/accuracy"] == run.results["best"]
 
 
+@pytest.mark.slow
 def test_a_best_that_is_the_last_is_written_once_and_the_one_before_is_kept(
     train: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -60,6 +62,7 @@ def test_last_is_written_without_validation(train: Callable[..., Run]) -> None:
     assert run.checkpoint["epoch"] == 2
 
 
+@pytest.mark.slow
 def test_a_resumed_run_takes_over_the_best(train: Callable[..., Run]) -> None:
     first = train(*SHORT, "--trainer.max_epochs=3")
     second = train("--ckpt_path", str(first.last), "--trainer.max_epochs=4", "--model.optimizer.lr=0")
@@ -68,6 +71,7 @@ def test_a_resumed_run_takes_over_the_best(train: Callable[..., Run]) -> None:
     assert second.results["best"] >= first.results["best"]
 
 
+@pytest.mark.slow
 def test_a_lost_best_is_looked_for_anew(train: Callable[..., Run]) -> None:
     first = train(*SHORT, "--trainer.max_epochs=2")
     moved = first.folder.parent / "moved.ckpt"
@@ -77,6 +81,7 @@ def test_a_lost_best_is_looked_for_anew(train: Callable[..., Run]) -> None:
     assert second.best.exists()
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_tested_again(train: Callable[..., Run]) -> None:
     first = train(*SHORT, "--trainer.max_epochs=2")
     second = train("--ckpt_path", str(first.last))
@@ -87,6 +92,7 @@ def test_a_finished_run_is_tested_again(train: Callable[..., Run]) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_damaged_last_is_told_and_the_best_is_gone_on_with(
     train: Callable[..., Run], resume: Callable[..., Run], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -100,6 +106,7 @@ def test_a_damaged_last_is_told_and_the_best_is_gone_on_with(
     assert all(torch.equal(value, expected[name]) for name, value in run.checkpoint["state_dict"].items())
 
 
+@pytest.mark.slow
 def test_is_written_by_the_clock_too(train: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[int] = []
     save = DurableCheckpointIO.save_checkpoint
@@ -153,6 +160,7 @@ def test_a_full_disk_at_the_start_is_told_in_one_sentence(
     assert not list(tmp_path.glob("runs/*/*"))
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_a_run_that_is_taken_up_as_it_was(
     train: Callable[..., Run], resume: Callable[..., Run], refused: Callable[..., str]
 ) -> None:
@@ -166,6 +174,7 @@ def test_a_full_disk_leaves_a_run_that_is_taken_up_as_it_was(
     assert resume(Run(run.folder), "--trainer.max_epochs=3").checkpoint["epoch"] == 3
 
 
+@pytest.mark.slow
 def test_what_the_disk_takes_no_more_after_all_is_told_and_tried_again(
     train: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -184,6 +193,7 @@ def test_what_the_disk_takes_no_more_after_all_is_told_and_tried_again(
     assert read_checkpoint(run.best)["progress"]["metrics"]["train/loss"] == run.results["best"]
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_for_a_while_keeps_what_was_there(
     train: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -202,6 +212,7 @@ def test_a_disk_that_is_full_for_a_while_keeps_what_was_there(
     assert best["progress"]["metrics"]["val/accuracy"] == run.results["best"]
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_at_the_end_is_told_with_a_status(
     train: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -247,6 +258,7 @@ class NaNAtFirst(Callback):
             batch[0].fill_(torch.nan)
 
 
+@pytest.mark.slow
 def test_a_figure_that_is_no_number_is_not_the_best(train: Callable[..., Run]) -> None:
     monitor = ("--checkpoint.monitor=val/loss", "--checkpoint.mode=min", "--trainer.max_epochs=2")
     run = train(*SHORT, *monitor, f"--trainer.callbacks=[{{class_path: {__name__}.NaNAtFirst}}]")
@@ -275,6 +287,7 @@ MIDDLE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("flags", "steps"), MIDDLE.values(), ids=MIDDLE)
 def test_the_best_has_the_weights_that_scored(
     train: Callable[..., Run], digits: Digits, flags: list[str], steps: list[int]
@@ -292,6 +305,7 @@ def test_the_best_has_the_weights_that_scored(
     assert figures(Classifier.load_from_checkpoint(run.best), digits, "val")["val/loss"] == run.results["best"]
 
 
+@pytest.mark.slow
 def test_what_is_restored_is_dropped_where_another_metric_decides(
     train: Callable[..., Run], resume: Callable[..., Run], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -26,6 +26,7 @@ def points(folder: Path) -> dict[str, list[tuple[int, float]]]:
     return {tag: [(point.step, point.value) for point in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
+@pytest.mark.slow
 def test_a_resumed_run_has_the_curves_of_an_unbroken_one(train: Callable[..., Run], resume: Callable[..., Run]) -> None:
     flags = (*SHORT, "--model.scheduler=null")
     whole = train(*flags, "--trainer.max_epochs=3")
@@ -35,6 +36,7 @@ def test_a_resumed_run_has_the_curves_of_an_unbroken_one(train: Callable[..., Ru
     assert len(timeless_points(run.folder)[MEASURED]) == 3
 
 
+@pytest.mark.slow
 def test_what_came_after_the_checkpoint_is_taken_back(train: Callable[..., Run]) -> None:
     run = train(*SHORT, "--trainer.max_epochs=3")
     cut_curves(run.folder, read_checkpoint(run.last)["curves"])

@@ -6,11 +6,13 @@ import pytest
 from tests.conftest import Run
 
 
+@pytest.mark.slow
 def test_stops_when_nothing_gets_better(train: Callable[..., Run]) -> None:
     run = train("--early_stopping.patience=2", "--model.optimizer.lr=0", "--trainer.max_epochs=9")
     assert run.results["epochs"] == 3
 
 
+@pytest.mark.slow
 def test_without_patience_stops_at_the_first_epoch_that_is_no_better(train: Callable[..., Run]) -> None:
     run = train("--early_stopping.patience=0", "--model.optimizer.lr=0", "--trainer.max_epochs=9")
     assert run.results["epochs"] == 2
@@ -28,6 +30,7 @@ def test_has_nothing_to_say_before_the_first_validation(train: Callable[..., Run
     assert train("--trainer.max_steps=1").results["steps"] == 1
 
 
+@pytest.mark.slow
 def test_can_be_left_out(train: Callable[..., Run]) -> None:
     run = train("--early_stopping=null", "--model.optimizer.lr=0", "--trainer.max_epochs=12", "--data.batch_size=512")
     assert run.results["epochs"] == 12
@@ -39,6 +42,7 @@ def test_says_which_figures_there_are(refused: Callable[..., str], tmp_path: Pat
     assert f"early_stopping.monitor is val/f1, which is not logged; choose from {figures}." in error
 
 
+@pytest.mark.slow
 def test_can_watch_any_figure_of_the_epoch(train: Callable[..., Run]) -> None:
     run = train(
         *("--early_stopping.monitor=train/loss", "--early_stopping.mode=min", "--early_stopping.patience=1"),
@@ -47,6 +51,7 @@ def test_can_watch_any_figure_of_the_epoch(train: Callable[..., Run]) -> None:
     assert run.results["epochs"] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", [("val/loss",), ("train/loss", "--trainer.val_check_interval=0.5")])
 def test_a_loss_that_falls_stops_nothing_and_is_looked_at_when_it_is_measured(
     train: Callable[..., Run], flags: tuple[str, ...]

@@ -67,6 +67,7 @@ def caches(folder: Path) -> list[Path]:
     return sorted(path for path in (folder / "features").iterdir() if path.is_dir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "flags", [(), ("--data.balanced=true", "--model.class_weights=balanced", "--data.num_workers=1")]
 )
@@ -137,6 +138,7 @@ def test_layers_that_are_trained_later_are_not_computed_once(digits: Digits, tmp
     assert {batch.shape[1:] for batch in model.seen} == {(16,)}
 
 
+@pytest.mark.slow
 def test_gives_images_to_a_backbone_that_is_trained_later(tmp_path: Path) -> None:
     write_source(tmp_path, per_class=10)
     shapes, weights = [], []
@@ -160,6 +162,7 @@ def test_gives_images_to_a_backbone_that_is_trained_later(tmp_path: Path) -> Non
     assert_equal(weights[2], weights[1], "files")
 
 
+@pytest.mark.slow
 def test_two_processes_share_one_cache(
     train: Callable[..., Run], train_in_two_processes: Callable[..., Run], tmp_path: Path
 ) -> None:
@@ -186,6 +189,7 @@ def test_takes_a_folder_of_image_files(tmp_path: Path) -> None:
     assert all(batch.shape[1:] == (4,) for batch in model.seen)
 
 
+@pytest.mark.slow
 def test_computes_anew_for_other_weights_images_and_settings(data_root: Path, tmp_path: Path) -> None:
     def count(weights: int = 0, channels_last: bool = False, **arguments: Any) -> int:
         model = classifier(weights, channels_last=channels_last)
@@ -309,6 +313,7 @@ def test_takes_the_variants_in_turn(data_root: Path, tmp_path: Path) -> None:
     assert not torch.equal(first, second)
 
 
+@pytest.mark.slow
 def test_resumes_bit_for_bit_in_the_middle_of_an_epoch(train: Callable[..., Run], tmp_path: Path) -> None:
     steps = tmp_path / "steps"
     saver = "lightning.pytorch.callbacks.ModelCheckpoint"
@@ -325,6 +330,7 @@ def test_resumes_bit_for_bit_in_the_middle_of_an_epoch(train: Callable[..., Run]
         assert resumed.results["metrics"] == whole.results["metrics"]
 
 
+@pytest.mark.slow
 def test_goes_with_averaged_weights_and_half_precision(train: Callable[..., Run]) -> None:
     for flags in (
         ("--weight_average=callbacks.swa.SWA", "--weight_average.start=1", "--early_stopping=null"),

@@ -263,6 +263,7 @@ class Save(Callback):
             trainer.save_checkpoint(Path(trainer.default_root_dir) / "middle.ckpt")
 
 
+@pytest.mark.slow
 @pytest.mark.any_device
 @fused
 def test_a_resumed_run_is_the_unbroken_one(train: Callable[..., Run], fused: bool) -> None:
@@ -274,6 +275,7 @@ def test_a_resumed_run_is_the_unbroken_one(train: Callable[..., Run], fused: boo
     assert_same_end(whole, train("--ckpt_path", str(whole.folder / "middle.ckpt")))
 
 
+@pytest.mark.slow
 def test_a_run_resumed_from_a_checkpoint_goes_back_to_it_as_the_unbroken_one_does(
     train: Callable[..., Run], resume: Callable[..., Run]
 ) -> None:
@@ -288,6 +290,7 @@ def assert_same_end(whole: Run, resumed: Run) -> None:
     assert resumed.results["metrics"] == whole.results["metrics"]
 
 
+@pytest.mark.slow
 def test_the_averages_stay_finite(train: Callable[..., Run]) -> None:
     for fused in ("true", "false"):
         flags = ("--finite_guard.on_nan=skip", "--weight_average=callbacks.ema.EMA", f"--model.optimizer.fused={fused}")

@@ -32,6 +32,7 @@ def test_writes_a_line_for_each_epoch_where_there_is_no_terminal(
         assert line.endswith("left")
 
 
+@pytest.mark.slow
 def test_a_run_taken_up_within_an_epoch_counts_what_it_does_itself(
     train: Callable[..., Run], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -53,6 +54,7 @@ def test_is_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ProgressBar().is_disabled
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("terminal", [True, False])
 @pytest.mark.parametrize(
     ("flags", "epochs", "left"),
@@ -102,6 +104,7 @@ class Debugged(nn.Module):
 """
 
 
+@pytest.mark.slow
 def test_a_breakpoint_in_a_network_has_the_terminal_to_itself(tmp_path: Path, data_root: Path) -> None:
     (tmp_path / "debugged.py").write_text(DEBUGGED)
     flags = [f"--data.root={data_root}", "--data.batch_size=512", "--trainer.max_epochs=1"]

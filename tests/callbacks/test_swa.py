@@ -28,6 +28,7 @@ def every_epoch(folder: Path) -> str:
     )
 
 
+@pytest.mark.slow
 def test_equals_the_mean_of_epochs_with_torchs_statistics(
     train: Callable[..., Run], data_root: Path, tmp_path: Path
 ) -> None:
@@ -54,6 +55,7 @@ def test_equals_the_mean_of_epochs_with_torchs_statistics(
             assert torch.allclose(value.float(), saved[3]["state_dict"][name].float(), atol=1e-5), name
 
 
+@pytest.mark.slow
 def test_the_best_is_chosen_among_averages(train: Callable[..., Run]) -> None:
     run = train(*FLAGS, "--trainer.max_epochs=5", "--weight_average.start=4", "--checkpoint.monitor=train/accuracy")
     best = read_checkpoint(run.best)
@@ -68,6 +70,7 @@ def test_the_best_is_chosen_among_averages(train: Callable[..., Run]) -> None:
     assert read_checkpoint(spoilt.best)["epoch"] == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
@@ -90,6 +93,7 @@ def test_refuses_what_never_averages(
     assert not list(tmp_path.rglob("*.*"))
 
 
+@pytest.mark.slow
 def test_a_resumed_run_averages_the_epochs_that_start_says(
     train: Callable[..., Run], resume: Callable[..., Run], refused: Callable[..., str]
 ) -> None:

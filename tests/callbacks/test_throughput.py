@@ -10,6 +10,7 @@ from tests.conftest import Run
 SHORT = ("--trainer.max_epochs=2", "--data.batch_size=128")
 
 
+@pytest.mark.slow
 def test_each_epoch_has_its_images_by_its_time(train: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Stopwatch, "seconds", property(lambda self: 2.0))
     run = train(*SHORT)
@@ -18,6 +19,7 @@ def test_each_epoch_has_its_images_by_its_time(train: Callable[..., Run], monkey
     assert "train/images_per_second" not in run.results["metrics"], "it is no result of the weights"
 
 
+@pytest.mark.slow
 def test_of_an_epoch_taken_up_in_its_middle_what_came_after_is_counted(
     train: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:

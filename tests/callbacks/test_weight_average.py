@@ -35,6 +35,7 @@ def figures(classifier: Classifier, digits: Digits, split: str) -> dict[str, Any
     }
 
 
+@pytest.mark.slow
 @every_kind
 def test_what_is_loaded_is_what_was_validated_and_tested(
     train: Callable[..., Run], digits: Digits, kind: tuple[str, ...]
@@ -55,6 +56,7 @@ def test_what_is_loaded_is_what_was_validated_and_tested(
         assert file == run.best or not torch.equal(raw["network.head.1.weight"], averaged)  # the best may be the first
 
 
+@pytest.mark.slow
 @every_kind
 def test_training_is_what_it_is_without(train: Callable[..., Run], kind: tuple[str, ...]) -> None:
     plain, averaged = train(*SHORT), train(*SHORT, *kind)
@@ -64,6 +66,7 @@ def test_training_is_what_it_is_without(train: Callable[..., Run], kind: tuple[s
     assert averaged.results["metrics"][figure] == plain.results["metrics"][figure]
 
 
+@pytest.mark.slow
 def test_may_be_taken_up_left_out_and_changed_when_resuming(train: Callable[..., Run]) -> None:
     ema, swa = KINDS.values()
     first = train(*SHORT, *ema)

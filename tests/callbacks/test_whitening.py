@@ -2,6 +2,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch.nn import functional as F
@@ -34,6 +35,7 @@ def test_keeps_the_directions_of_most_variance() -> None:
     assert torch.allclose(kernels[0].flatten(), torch.tensor([0.0, 0.1]), atol=0.02)
 
 
+@pytest.mark.slow
 def test_a_frozen_layer_stays_as_it_was_set(
     train: Callable[..., Run], resume: Callable[..., Run], digits: Digits
 ) -> None:

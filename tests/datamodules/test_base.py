@@ -238,6 +238,7 @@ def test_refuses_a_batch_larger_than_the_training_split(data_root: Path) -> None
         data.train_dataloader()
 
 
+@pytest.mark.slow
 @pytest.mark.any_device
 @pytest.mark.parametrize(
     "flags",

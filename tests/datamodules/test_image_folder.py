@@ -235,6 +235,7 @@ def test_a_folder_that_nothing_can_be_learnt_from_is_one_sentence(
     assert not list(tmp_path.glob("runs/*/*"))
 
 
+@pytest.mark.slow
 def test_ten_photographs_are_said_to_be_few(
     train: Callable[..., Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

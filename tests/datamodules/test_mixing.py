@@ -61,6 +61,7 @@ def test_validation_is_never_mixed_and_training_always(digits: Digits) -> None:
     assert torch.equal(data.transform(batch, training=False)[1], batch[1])
 
 
+@pytest.mark.slow
 def test_a_run_counts_by_shares_and_learns(train: Callable[..., Run]) -> None:
     run = train("--data.mixing", "[{class_path: datamodules.mixing.MixUp}, {class_path: datamodules.mixing.CutMix}]")
     metrics = run.results["metrics"]

@@ -160,6 +160,7 @@ def test_a_seed_decides_the_cases_and_they_reach_every_place() -> None:
     assert draw_change(1, 2) == draw_change(1, 2) != draw_change(2, 2)
 
 
+@pytest.mark.slow
 def test_soak_tells_what_survived(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.faults.soak", "--only", "4", "--seed", "3", "--keep", tmp_path / "kept"],

@@ -43,6 +43,7 @@ def test_figures_are_those_of_the_predictions(digits: Digits, tmp_path: Path, pr
     assert figures["test/loss"] == pytest.approx(log_loss(labels, probabilities), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_loads_from_a_checkpoint_alone(train: Callable[..., Run], digits: Digits) -> None:
     run = train("--trainer.max_epochs=2", "--model.network.activation=torch.nn.Tanh")
     classifier = Classifier.load_from_checkpoint(run.best).eval()
@@ -72,6 +73,7 @@ def test_built_in_python_loads_around_the_network_given_again(digits: Digits, tm
     assert all(torch.equal(value, classifier.state_dict()[name]) for name, value in loaded.state_dict().items())
 
 
+@pytest.mark.slow
 def test_refuses_data_with_other_classes(train: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
     run = train("--trainer.max_epochs=1")
     monkeypatch.setattr(Digits, "class_names", tuple("abcdefghij"))
@@ -183,6 +185,7 @@ def test_balanced_weights_need_data_that_know_their_counts(tmp_path: Path) -> No
         trainer(tmp_path).fit(Classifier(MLP(64, 10), 10, sgd, class_weights="balanced"), loader, loader)
 
 
+@pytest.mark.slow
 def test_views_are_averaged_in_test_and_predict_alone(
     train: Callable[..., Run], digits: Digits, tmp_path: Path
 ) -> None:
@@ -210,6 +213,7 @@ def parameters_of(run: Run) -> Tensor:
     return torch.cat([state[name].flatten() for name in state if name.endswith(("weight", "bias"))])
 
 
+@pytest.mark.slow
 def test_gradients_are_clipped_from_the_command_line(train: Callable[..., Run]) -> None:
     flags = ["--trainer.max_steps=1", "--model.optimizer=torch.optim.SGD", "--model.scheduler=null"]
     flags += ["--trainer.gradient_clip_val=0.01", "--trainer.accumulate_grad_batches=2"]
@@ -217,6 +221,7 @@ def test_gradients_are_clipped_from_the_command_line(train: Callable[..., Run]) 
     assert float((after - before).norm()) == pytest.approx(0.01, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_with_class_names_as_they_were_read_goes_on_and_is_tested(
     train: Callable[..., Run],
     resume: Callable[..., Run],

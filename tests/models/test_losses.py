@@ -123,6 +123,7 @@ def test_a_mistake_is_answered_in_one_sentence(refused: Callable[..., str], flag
     assert words in refused("fit", *flags)
 
 
+@pytest.mark.slow
 def test_is_part_of_a_checkpoint_and_of_training_alone(train: Callable[..., Run]) -> None:
     short = ("--trainer.max_epochs=1", "--model.optimizer.lr=0", "--trainer.limit_val_batches=1")
     plain, smoothed = train(*short), train(*short, "--model.loss.label_smoothing=0.5")

@@ -48,6 +48,7 @@ def test_refuses_stages_without_blocks() -> None:
         ResNet(10, channels=(0, 4), blocks=(1, 1))
 
 
+@pytest.mark.slow
 def test_begins_from_the_backbone_of_another_run(train: Callable[..., Run]) -> None:
     first = train(*SMALL, "--trainer.max_epochs=1", "--experiment=first")
     begun = ResNet(3, in_channels=1, channels=(8, 16), blocks=(1, 1), weights=str(first.last))

@@ -76,6 +76,7 @@ def images(digits: Digits, side: int, channels: int = 3, count: int = 2) -> Tens
     return nn.functional.interpolate(scans, (side, side)).expand(-1, channels, -1, -1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "side"), FAMILIES.items())
 def test_backbone_and_head_of_every_family_give_logits_and_learn(name: str, side: int, digits: Digits) -> None:
     with torch.device("meta" if name in LARGE else "cpu") as device:
@@ -201,6 +202,7 @@ def test_published_weights_are_taken_from_where_they_were_put(
         assert torch.equal(first_convolution(begun).weight, first_convolution(source).weight)
 
 
+@pytest.mark.slow
 def test_a_run_needs_the_weights_that_it_began_from_no_more(
     train: Callable[..., Run], refused: Callable[..., str], tmp_path: Path, digits: Digits
 ) -> None:

@@ -40,6 +40,7 @@ def logits(checkpoint: Path, digits: Digits) -> np.ndarray[Any, Any]:
     return predict_split(TrainedNetwork(checkpoint), digits, "test").logits
 
 
+@pytest.mark.slow
 def test_is_the_mean_with_torchs_statistics_and_loads_everywhere(
     epochs: list[Path], averaged: Callable[..., Done], digits: Digits, tmp_path: Path, data_root: Path
 ) -> None:
@@ -73,6 +74,7 @@ def test_is_the_mean_with_torchs_statistics_and_loads_everywhere(
     train_main(["test", "--ckpt_path", str(file), "--data.root", str(data_root)])
 
 
+@pytest.mark.slow
 def test_of_others_the_greedy_takes_none_that_makes_it_worse(
     epochs: list[Path], train: Callable[..., Run], tmp_path: Path
 ) -> None:
@@ -86,6 +88,7 @@ def test_of_others_the_greedy_takes_none_that_makes_it_worse(
     assert not ("3" in name and ("1" in name or "2" in name)), "those that began elsewhere do not go together"
 
 
+@pytest.mark.slow
 def test_one_checkpoint_predicts_the_same_without_its_training_state(
     train: Callable[..., Run], averaged: Callable[..., Done], digits: Digits, tmp_path: Path, data_root: Path
 ) -> None:
@@ -104,6 +107,7 @@ def test_one_checkpoint_predicts_the_same_without_its_training_state(
         train_main([name, "--ckpt_path", str(file), "--data.root", str(data_root)])
 
 
+@pytest.mark.slow
 def test_no_training_goes_on_from_weights_alone(
     train: Callable[..., Run],
     resume: Callable[..., Run],
@@ -119,6 +123,7 @@ def test_no_training_goes_on_from_weights_alone(
     assert resume(run, "--trainer.max_epochs=2").checkpoint["epoch"] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
@@ -176,6 +181,7 @@ def test_a_full_disk_leaves_what_was_there(
     assert [(each.name, each.read_text()) for each in file.parent.iterdir()] == [("small.ckpt", "mine")]
 
 
+@pytest.mark.slow
 def test_frozen_statistics_are_left_as_they_are(train: Callable[..., Run], digits: Digits) -> None:
     files = [train(*TINY, "--model.freeze=[stages]", f"--trainer.max_epochs={number}").last for number in (1, 2)]
     states = [read_checkpoint(file)["state_dict"] for file in files]
@@ -186,6 +192,7 @@ def test_frozen_statistics_are_left_as_they_are(train: Callable[..., Run], digit
     assert not torch.equal(averaged["network.head.1.weight"], states[0]["network.head.1.weight"])
 
 
+@pytest.mark.slow
 def test_statistics_that_fine_tuning_keeps_are_left_as_they_are(train: Callable[..., Run], digits: Digits) -> None:
     network = ("--model.network=ResNet", "--model.network.channels=[4, 8]", "--model.network.blocks=[1, 1]")
     flags = (*network, *SHORT[:2], "--data.batch_size=256", "--model.finetune.head_epochs=1")

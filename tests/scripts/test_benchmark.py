@@ -13,6 +13,7 @@ from tests.conftest import Run
 from tests.discovery import ROOT
 
 
+@pytest.mark.slow
 def test_prints_the_ratio_of_program_and_limit(data_root: Path, tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "scripts" / "benchmark.py"), "--seconds", "0", "--config"]
     command += [str(ROOT / "configs" / "digits" / "mlp.yaml"), "--data.root", str(data_root)]
@@ -24,6 +25,7 @@ def test_prints_the_ratio_of_program_and_limit(data_root: Path, tmp_path: Path) 
     assert not list(tmp_path.iterdir()), "the benchmark leaves nothing behind"
 
 
+@pytest.mark.slow
 def test_says_what_each_callback_costs_in_a_whole_training(data_root: Path, tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "scripts" / "benchmark.py"), "--callbacks", "--trainer.max_epochs=2"]
     command += ["--config", str(ROOT / "configs" / "digits" / "mlp.yaml"), "--data.root", str(data_root)]
@@ -36,6 +38,7 @@ def test_says_what_each_callback_costs_in_a_whole_training(data_root: Path, tmp_
     assert not list(tmp_path.iterdir()), "the benchmark leaves nothing behind"
 
 
+@pytest.mark.slow
 def test_times_a_prediction_against_the_network_alone(
     train: Callable[..., Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -56,6 +59,7 @@ def test_times_a_prediction_against_the_network_alone(
     assert exit_.value.code == 2
 
 
+@pytest.mark.slow
 def test_fails_with_what_it_runs(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "scripts" / "benchmark.py"), "--config", "none.yaml"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -18,6 +18,7 @@ def compare(script: Callable[..., Callable[..., Done]]) -> Callable[..., Done]:
     return script(main)
 
 
+@pytest.mark.slow
 def test_runs_are_compared_and_written_as_asked_for(
     train: Callable[..., Run], compare: Callable[..., Done], tmp_path: Path
 ) -> None:
@@ -51,6 +52,7 @@ def test_runs_are_compared_and_written_as_asked_for(
     assert "test images" not in out
 
 
+@pytest.mark.slow
 def test_the_checkpoints_of_one_run(train: Callable[..., Run], compare: Callable[..., Done]) -> None:
     run = train("--trainer.max_epochs=3", "--trainer.precision=32-true")
     status, out, error = compare(run.best, run.last)
@@ -63,6 +65,7 @@ def test_the_checkpoints_of_one_run(train: Callable[..., Run], compare: Callable
     assert sum("359 test images" in line for line in out.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_one_group_is_shown_alone(train: Callable[..., Run], compare: Callable[..., Done]) -> None:
     run = train(*SHORT)
     status, out, error = compare(run.folder, run.best)
@@ -129,6 +132,7 @@ def test_mistakes_are_told_in_one_sentence(compare: Callable[..., Done], tmp_pat
         assert expected in error
 
 
+@pytest.mark.slow
 def test_other_classes_are_named_and_the_table_is_there(
     train: Callable[..., Run], compare: Callable[..., Done]
 ) -> None:
@@ -140,6 +144,7 @@ def test_other_classes_are_named_and_the_table_is_there(
     assert f"{second} is not compared with {first}: The classes of {first} and {second} are not the same: only" in out
 
 
+@pytest.mark.slow
 def test_two_hundred_classes(
     train: Callable[..., Run], compare: Callable[..., Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,6 +164,7 @@ def test_two_hundred_classes(
     assert (tmp_path / "page.html").stat().st_size < 100_000
 
 
+@pytest.mark.slow
 def test_one_test_image(train: Callable[..., Run], compare: Callable[..., Done]) -> None:
     flags = (*SHORT, "--data.classes=[0,1]", "--data.val_size=2")
     runs = [train(*flags, f"--model.optimizer.lr={rate}").folder for rate in (0.003, 0.01)]

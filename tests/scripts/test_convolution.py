@@ -86,6 +86,7 @@ def test_photographs_that_are_shipped(name: str) -> None:
     assert kernels_picture(image).width > 1000
 
 
+@pytest.mark.slow
 def test_commands_print_and_draw(convolution: Callable[..., Done], tmp_path: Path) -> None:
     status, out, _ = convolution("by_hand", "--signal", "1,2,3", "--kernel=1,-1")
     assert status == 0
@@ -103,6 +104,7 @@ def test_commands_print_and_draw(convolution: Callable[..., Done], tmp_path: Pat
     assert "(5 + 2*1 - 1*(3 - 1) - 1) // 2 + 1" in out
 
 
+@pytest.mark.slow
 def test_the_picture_of_sizes_has_a_plane_for_each_case() -> None:
     assert sizes_picture(7, 3).height > sizes_picture(2, 1).height
     assert sizes_picture(MOST_CELLS, 3).mode == "RGB"

@@ -26,6 +26,7 @@ def figures(folder: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_a_run_is_enough_for_page_figures_and_table(
     train: Callable[..., Run], evaluate: Callable[..., Done], capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -69,6 +70,7 @@ def test_a_run_is_enough_for_page_figures_and_table(
     assert "Grad-CAM at stages." in text
 
 
+@pytest.mark.slow
 def test_too_many_classes_are_not_drawn_or_listed(
     train: Callable[..., Run], evaluate: Callable[..., Done], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -85,6 +87,7 @@ def test_too_many_classes_are_not_drawn_or_listed(
     assert sum(pair["images"] for pair in found["confused_pairs"]) == found["images"] - found["right"]
 
 
+@pytest.mark.slow
 @needs_browser
 @pytest.mark.parametrize(("width", "dark"), [(360, False), (1200, True)])
 def test_in_a_browser_nothing_is_cut_off_broken_or_loaded(
@@ -99,6 +102,7 @@ def test_in_a_browser_nothing_is_cut_off_broken_or_loaded(
     assert seen["paper"] == ("rgb(22, 22, 22)" if dark else "rgb(255, 255, 255)")
 
 
+@pytest.mark.slow
 @needs_browser
 def test_in_a_browser_cells_are_told_and_classes_sorted(
     train: Callable[..., Run], evaluate: Callable[..., Done], tmp_path: Path
@@ -143,6 +147,7 @@ def test_pictures_are_as_many_as_asked_for(
     assert 'class="both"' not in text
 
 
+@pytest.mark.slow
 def test_no_mistake_at_all(train: Callable[..., Run], evaluate: Callable[..., Done], tmp_path: Path) -> None:
     run = train("--data.classes=[0,4]", "--trainer.max_epochs=10")
     assert run.results["metrics"]["test/accuracy"] == run.results["metrics"]["val/accuracy"] == 1
@@ -176,6 +181,7 @@ def test_no_image_right_and_one_image_only(
     assert all("no metrics.csv" in text for text in texts), "these checkpoints lie in no run"
 
 
+@pytest.mark.slow
 def test_two_hundred_classes(
     train: Callable[..., Run], evaluate: Callable[..., Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,6 +203,7 @@ def test_two_hundred_classes(
         assert len(next(csv.reader(opened_))) == 5 + 10
 
 
+@pytest.mark.slow
 def test_another_split_and_data_changed(train: Callable[..., Run], evaluate: Callable[..., Done]) -> None:
     run = train("--trainer.max_epochs=1")
     assert evaluate(run.best, "--split=val", "--data.limit=0.5")[0] == 0
@@ -206,6 +213,7 @@ def test_another_split_and_data_changed(train: Callable[..., Run], evaluate: Cal
     assert "too good" in (run.folder / "evaluation" / "evaluation.html").read_text()
 
 
+@pytest.mark.slow
 def test_names_of_classes_are_escaped(train: Callable[..., Run], evaluate: Callable[..., Done], tmp_path: Path) -> None:
     from PIL import Image
 
@@ -222,6 +230,7 @@ def test_names_of_classes_are_escaped(train: Callable[..., Run], evaluate: Calla
     assert "caf\\xe9" in text
 
 
+@pytest.mark.slow
 def test_mistakes_are_told_in_one_sentence(
     train: Callable[..., Run], evaluate: Callable[..., Done], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -61,6 +61,7 @@ def files_in(folder: Path) -> set[Path]:
     return {path for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_a_run_is_exported_in_every_format(
     train: Callable[..., Run], export: Callable[..., Done], digits: Digits
 ) -> None:
@@ -88,6 +89,7 @@ def _umask() -> int:
     return mask
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "flags",
     [
@@ -109,6 +111,7 @@ def test_however_it_was_trained(
     assert compared(run.best, file, digits) < 1e-5
 
 
+@pytest.mark.slow
 def test_from_image_files_on_it_is_told_how_far_a_prediction_differs_in_another_precision(
     train: Callable[..., Run], export: Callable[..., Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,6 +156,7 @@ def test_a_file_that_says_something_else_of_its_images_is_refused(
     assert files_in(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_one_that_was_compiled_is_not_compiled_again(
     train: Callable[..., Run],
     export: Callable[..., Done],
@@ -215,6 +219,7 @@ class ByValue(Noise):
         return logits if logits.sum() > 0 else -logits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["onnx", "torch_export"])
 @pytest.mark.parametrize(
     ("network", "words"),
@@ -285,6 +290,7 @@ def disk_of(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["onnx", "torch_export", "safetensors"])
 def test_a_full_disk_leaves_what_was_there(
     train: Callable[..., Run], refused: Callable[..., str], tmp_path: Path, name: str

@@ -42,6 +42,7 @@ def refused_test(
     return run
 
 
+@pytest.mark.slow
 def test_training_afterwards_is_unchanged(
     train: Callable[..., Run], find_lr: Callable[..., None], tmp_path: Path
 ) -> None:
@@ -59,6 +60,7 @@ def test_training_afterwards_is_unchanged(
     assert after.results["metrics"] == before.results["metrics"]
 
 
+@pytest.mark.slow
 def test_prints_the_suggestion_with_its_rule_and_draws_the_curve(
     find_lr: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -81,11 +83,13 @@ def test_prints_the_suggestion_with_its_rule_and_draws_the_curve(
         assert drawn.convert("RGB") == Image.open(io.BytesIO(picture.encoded_image_string)).convert("RGB")
 
 
+@pytest.mark.slow
 def test_few_images_are_shown_again(find_lr: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
     find_lr("--data.limit=200", "--trainer.accumulate_grad_batches=2", "--model.network.batch_norm=false")
     assert "suggestion" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_schedule_and_its_momentum_are_left_out(
     find_lr: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -97,6 +101,7 @@ def test_a_schedule_and_its_momentum_are_left_out(
     assert said[0] == said[1] != []
 
 
+@pytest.mark.slow
 def test_cached_features_give_the_same_suggestion(
     find_lr: Callable[..., None], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -115,6 +120,7 @@ def test_cached_features_give_the_same_suggestion(
     assert said[0] == said[1] != []
 
 
+@pytest.mark.slow
 def test_a_whitened_layer_is_whitened(
     find_lr: Callable[..., None], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

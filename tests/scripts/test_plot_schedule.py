@@ -18,6 +18,7 @@ def plot(tmp_path: Path, data_root: Path) -> Callable[..., None]:
     return run
 
 
+@pytest.mark.slow
 def test_draws_the_picture_and_leaves_nothing_else(
     plot: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -30,6 +31,7 @@ def test_draws_the_picture_and_leaves_nothing_else(
     assert sentence.startswith("63 steps in 3 epochs, learning rate 0.00041 to 0.003 in step 8 and ")
 
 
+@pytest.mark.slow
 def test_draws_each_rate_and_a_momentum_that_changes() -> None:
     schedule = ScheduleRehearsal()
     schedule.steps_per_epoch = 2

@@ -74,6 +74,7 @@ def rows_of(file: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(opened))
 
 
+@pytest.mark.slow
 def test_a_folder_gets_the_probabilities_of_the_evaluation(
     run: Path,
     photos: Path,
@@ -101,6 +102,7 @@ def test_a_folder_gets_the_probabilities_of_the_evaluation(
         assert row == other
 
 
+@pytest.mark.slow
 def test_json_lines_and_parquet_hold_the_same_exactly(
     photos: Path, checkpoint: Path, predict: Callable[..., Done], tmp_path: Path
 ) -> None:
@@ -164,6 +166,7 @@ ERRORS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_what_gives_no_image_is_a_row_with_its_error(
     mixed: Path, checkpoint: Path, predict: Callable[..., Done], tmp_path: Path, workers: int
@@ -213,6 +216,7 @@ def test_lists_keep_what_leads_nowhere_and_no_image_at_all_is_survived(
     assert out.splitlines()[1:] == ["none.png  error: the file is not there"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
 def test_a_prediction_that_stopped_anywhere_goes_on_to_the_same_file(
     photos: Path, checkpoint: Path, predict: Callable[..., Done], tmp_path: Path, ending: str
@@ -235,6 +239,7 @@ def test_a_prediction_that_stopped_anywhere_goes_on_to_the_same_file(
         file.unlink()
 
 
+@pytest.mark.slow
 def test_is_gone_on_with_after_a_kill(
     photos: Path, checkpoint: Path, predict: Callable[..., Done], tmp_path: Path
 ) -> None:
@@ -256,6 +261,7 @@ def test_is_gone_on_with_after_a_kill(
     assert file.read_bytes() == whole.read_bytes()
 
 
+@pytest.mark.slow
 def test_is_not_gone_on_with_by_another_network_or_for_other_images(
     photos: Path, checkpoint: Path, predict: Callable[..., Done], tmp_path: Path
 ) -> None:
@@ -382,6 +388,7 @@ def test_a_network_that_gives_no_numbers_has_errors_in_its_rows(
     assert all("not finite" in row["error"] and row["logit of low"] is None for row in rows)
 
 
+@pytest.mark.slow
 def test_the_rows_go_where_they_are_piped_and_progress_does_not(photos: Path, checkpoint: Path) -> None:
     command = f"{sys.executable} {ROOT / 'scripts' / 'predict.py'} {checkpoint} {photos / 'test'}"
     done = subprocess.run(
@@ -391,6 +398,7 @@ def test_the_rows_go_where_they_are_piped_and_progress_does_not(photos: Path, ch
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_classes_of_one_name_have_a_column_each(
     photos: Path, checkpoint: Path, predict: Callable[..., Done], tmp_path: Path
 ) -> None:

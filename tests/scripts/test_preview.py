@@ -23,6 +23,7 @@ def preview(script: Callable[..., Callable[..., Done]]) -> Callable[..., Done]:
     return script(main)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "flags",
     [

@@ -30,6 +30,7 @@ COMMANDS = {
 """The arguments of each, with places for two runs, an image and an output."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in COMMANDS if find_spec(f"scripts.{name}")])
 def test_reads_each_checkpoint_once(
     name: str,

@@ -40,6 +40,7 @@ def figures(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(file.read_text()) for file in sorted(folder.glob("runs/digits/mlp/*/results.json"))]
 
 
+@pytest.mark.slow
 def test_writes_what_runs_gave_and_does_none_twice(run: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     rows = run("--only", "digits/mlp", "--seeds", "2")
     done = figures(tmp_path)
@@ -60,6 +61,7 @@ def test_writes_what_runs_gave_and_does_none_twice(run: Any, tmp_path: Path, cap
     assert len(figures(tmp_path)) == 2
 
 
+@pytest.mark.slow
 def test_goes_on_after_a_failure_and_says_why_once(run: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     rows = run("--only", "mnist/convnet", "digits/none", "digits/mlp", status=1)
     assert "not run: MNIST cannot be read from" in rows["mnist/convnet"][2]
@@ -69,6 +71,7 @@ def test_goes_on_after_a_failure_and_says_why_once(run: Any, tmp_path: Path, cap
     assert rows["digits/mlp"][2].startswith(f"test {figures(tmp_path)[0]['metrics']['test/accuracy']:.4f} (reached)")
 
 
+@pytest.mark.slow
 def test_a_run_that_was_removed_is_done_again(run: Any, tmp_path: Path) -> None:
     run("--only", "digits/mlp")
     (file,) = tmp_path.glob("runs/digits/mlp/*/results.json")
@@ -78,6 +81,7 @@ def test_a_run_that_was_removed_is_done_again(run: Any, tmp_path: Path) -> None:
     assert run("--only", "digits/mlp")["digits/mlp"][2].startswith("test ")
 
 
+@pytest.mark.slow
 def test_other_experiments_keep_their_seeds_and_the_reason_why_they_have_none(run: Any) -> None:
     asked = run("--only", "digits/mlp", "mnist/convnet", "--seeds", "2", status=1)
     later = run("--only", "digits/none", status=1)
@@ -87,6 +91,7 @@ def test_other_experiments_keep_their_seeds_and_the_reason_why_they_have_none(ru
     assert "not run: MNIST cannot be read from" in later["mnist/convnet"][2]
 
 
+@pytest.mark.slow
 def test_runs_of_two_commands_are_never_mixed(run: Any, tmp_path: Path) -> None:
     run("--only", "digits/mlp", "--seeds", "2")
     other = run("--only", "digits/mlp", "--model.optimizer.lr=0.01")
@@ -117,6 +122,7 @@ def test_a_figure_that_is_just_reached_is_reached() -> None:
     assert "test 0.9845 (reached)" in row(experiment, Outcome(runs=[{"metrics": metrics, **facts}]))
 
 
+@pytest.mark.slow
 def test_says_when_a_figure_is_not_reached(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reproduce, "EXPERIMENTS", (Experiment("digits/mlp", "test 1.1", at_least=1.1),))
     assert "(**below**)" in run("--only", "digits/mlp")["digits/mlp"][2]
@@ -156,12 +162,14 @@ def test_a_note_stands_below_the_table(run: Any, tmp_path: Path) -> None:
     assert (tmp_path / "RESULTS.md").read_text().endswith("|\n\nThe digits are scans.\n")
 
 
+@pytest.mark.slow
 def test_on_fewer_classes_nothing_is_reached(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     experiment = Experiment("digits/mlp", "test 0.1", at_least=0.1, classes=100)
     monkeypatch.setattr(reproduce, "EXPERIMENTS", (experiment,))
     assert " (of 10 classes, published of 100: not compared), train " in run("--only", "digits/mlp")["digits/mlp"][2]
 
 
+@pytest.mark.slow
 def test_what_the_table_holds_besides_stays_as_it_is(run: Any, tmp_path: Path) -> None:
     run("--only", "digits/none", "--note", "A note.", status=1)
     table = tmp_path / "RESULTS.md"

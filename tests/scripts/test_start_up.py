@@ -30,6 +30,7 @@ def start(*arguments: str) -> None:
     assert (done.returncode, done.stderr) == (0, "[]\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(file.stem for file in (ROOT / "scripts").glob("[!_]*.py")))
 def test_help_needs_no_lightning(name: str) -> None:
     start(name, "--help")
@@ -39,6 +40,7 @@ def test_help_of_a_stage_needs_no_lightning() -> None:
     start("train", "fit", "--help")
 
 
+@pytest.mark.slow
 def test_an_image_file_needs_no_lightning(train: Callable[..., Run], tmp_path: Path) -> None:
     run, image = train("--trainer.max_epochs=1", "--trainer.limit_train_batches=4"), tmp_path / "image.png"
     Image.fromarray((load_digits().images[0] * 15).astype(np.uint8)).save(image)

@@ -16,6 +16,7 @@ TRAIN = [sys.executable, str(ROOT / "scripts" / "train.py")]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 
 
+@pytest.mark.slow
 @pytest.mark.any_device
 def test_alone_it_trains_the_digits_well_and_says_nothing_but_what_it_did(tmp_path: Path) -> None:
     done = subprocess.run([*TRAIN, "fit"], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False)

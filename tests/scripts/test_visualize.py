@@ -22,6 +22,7 @@ def asked(command: str) -> list[str]:
     return [command, *(["--image", "train[17]"] if wants_image else []), *layer]
 
 
+@pytest.mark.slow
 def test_every_command_draws_its_picture(
     train: Callable[..., Run], visualize: Callable[..., Done], tmp_path: Path
 ) -> None:
@@ -40,12 +41,14 @@ def test_every_command_draws_its_picture(
     assert list((run.folder / "projector").rglob("projector_config.pbtxt"))
 
 
+@pytest.mark.slow
 def test_a_picture_goes_into_the_folder_of_the_run(train: Callable[..., Run], visualize: Callable[..., Done]) -> None:
     run = train("--trainer.max_epochs=1")
     assert visualize(run.best, "filters")[1] == f"picture     {run.folder / 'filters.png'}\n"
     assert (run.folder / "filters.png").is_file()
 
 
+@pytest.mark.slow
 def test_layers_are_listed_and_told(train: Callable[..., Run], visualize: Callable[..., Done]) -> None:
     run = train("--trainer.max_epochs=1")
     status, out, _ = visualize(run.best, "activations", "--image", "train[0]")
@@ -58,6 +61,7 @@ def test_layers_are_listed_and_told(train: Callable[..., Run], visualize: Callab
     assert f"{run.results['parameters']:,}" in out
 
 
+@pytest.mark.slow
 def test_another_class_and_layer_are_another_picture(
     train: Callable[..., Run], visualize: Callable[..., Done], tmp_path: Path
 ) -> None:
@@ -70,6 +74,7 @@ def test_another_class_and_layer_are_another_picture(
     assert len(set(pictures)) >= 3
 
 
+@pytest.mark.slow
 def test_a_network_without_convolutions(
     train: Callable[..., Run], visualize: Callable[..., Done], tmp_path: Path
 ) -> None:
@@ -82,6 +87,7 @@ def test_a_network_without_convolutions(
         assert visualize(run.best, *asked(command), "--output", tmp_path / "x.png")[0] == 0
 
 
+@pytest.mark.slow
 def test_mistakes_are_told_in_one_sentence(
     train: Callable[..., Run], visualize: Callable[..., Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,6 +116,7 @@ def test_mistakes_are_told_in_one_sentence(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_shows_the_picture_that_it_has_written(
     train: Callable[..., Run], visualize: Callable[..., Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

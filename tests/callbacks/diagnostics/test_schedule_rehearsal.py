@@ -26,6 +26,7 @@ def logged(run: Run) -> dict[int, float]:
         return {int(row["step"]): float(row["lr"]) for row in csv.DictReader(file) if row["lr"]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("written", ["flag", "file"])
 @pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
 def test_is_what_a_run_logs(
@@ -49,6 +50,7 @@ def test_is_what_a_run_logs(
     assert {step: rehearsal.lrs[step][0] for step in found} == pytest.approx(found)
 
 
+@pytest.mark.slow
 def test_the_run_may_end_within_an_epoch(train: Callable[..., Run], data_root: Path) -> None:
     flags = ["--trainer.max_steps=50", "--trainer.log_every_n_steps=1"]
     found = logged(train(*flags))

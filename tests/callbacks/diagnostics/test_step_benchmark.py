@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import pytest
 import torch
 
 from callbacks.diagnostics.step_benchmark import FEWEST_EPOCHS, StepBenchmark
@@ -7,6 +8,7 @@ from models.serialization.checkpoint import read_checkpoint
 from scripts.training.train_cli import TrainCLI
 
 
+@pytest.mark.slow
 def test_measures_until_its_time_is_over_and_leaves_the_training_as_it_is(tmp_path: Path, data_root: Path) -> None:
     clock = StepBenchmark(seconds=0)
     states = []

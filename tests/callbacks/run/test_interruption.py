@@ -71,6 +71,7 @@ def sends(stage: str, number: int, nth: int = 2) -> str:
     return f"--trainer.callbacks=[{{class_path: {Sends.__module__}.Sends, init_args: {where}}}]"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), STATUSES)
 def test_a_signal_saves_and_leaves_after_the_batch(
     train: Callable[..., Run], tmp_path: Path, capsys: pytest.CaptureFixture[str], number: int, status: int
@@ -84,6 +85,7 @@ def test_a_signal_saves_and_leaves_after_the_batch(
     assert f"stopped by {signal.Signals(number).name}; go on with: scripts/train.py fit --resume {folder}" in said
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_costs_no_whole_step(
     train: Callable[..., Run], resume: Callable[..., Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -105,6 +107,7 @@ def test_a_worker_that_is_killed_costs_no_whole_step(
     assert run.results["metrics"] == whole.results["metrics"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("stage", "step"), [("validation", 4), ("test", 8)])
 def test_a_signal_is_heeded_in_evaluation_too(
     train: Callable[..., Run], resume: Callable[..., Run], tmp_path: Path, stage: str, step: int
@@ -121,6 +124,7 @@ def test_a_signal_is_heeded_in_evaluation_too(
     assert timeless_rows(folder) == timeless_rows(whole.folder)
 
 
+@pytest.mark.slow
 def test_a_signal_that_comes_when_training_is_just_over_is_heeded_in_the_test(
     train: Callable[..., Run], resume: Callable[..., Run], tmp_path: Path
 ) -> None:
@@ -132,6 +136,7 @@ def test_a_signal_that_comes_when_training_is_just_over_is_heeded_in_the_test(
     assert "test/loss" in resume(Run(folder), "--trainer.callbacks=null").results["metrics"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), STATUSES)
 def test_a_signal_before_training_leaves_at_once_and_writes_nothing(
     train: Callable[..., Run], resume: Callable[..., Run], number: int, status: int
@@ -172,6 +177,7 @@ def test_a_lost_terminal_is_nothing_to_a_run_that_ignores_it_as_under_nohup(trai
     assert "test/loss" in run.results["metrics"]
 
 
+@pytest.mark.slow
 def test_a_second_interrupt_leaves_at_once(data_root: Path, tmp_path: Path) -> None:
     program = (
         "import os, signal\n"

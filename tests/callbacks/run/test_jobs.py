@@ -40,6 +40,7 @@ def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return asked
 
 
+@pytest.mark.slow
 def test_a_job_is_queued_again_and_finds_its_own_run(
     train: Callable[..., Run], tmp_path: Path, queue: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -107,6 +108,7 @@ time.sleep(1)
 """
 
 
+@pytest.mark.slow
 def test_processes_that_srun_starts_together_agree_however_often(tmp_path: Path) -> None:
     job = JOB | {"SLURM_NTASKS": "3", "SLURM_NTASKS_PER_NODE": "3", "SLURM_NODELIST": "localhost"}
     job |= {"PYTHONPATH": str(ROOT)}
@@ -150,6 +152,7 @@ def test_tasks_that_are_not_the_devices_are_refused(
     assert not list(tmp_path.glob("runs/*/*"))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")
 @pytest.mark.parametrize("variable", [{}, {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}], ids=["shared store", "own"])
 def test_torchrun_starts_them_again_in_the_same_run(tmp_path: Path, variable: dict[str, str]) -> None:

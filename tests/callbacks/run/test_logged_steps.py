@@ -8,6 +8,7 @@ from tests.callbacks.test_curves import points
 from tests.conftest import Run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "steps"),
     [

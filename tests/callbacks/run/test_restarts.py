@@ -11,6 +11,7 @@ from tests.conftest import Run
 ONE = ("--trainer.max_epochs=1", "--data.batch_size=256")
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_keeps_its_origin_and_notes_what_differs(
     train: Callable[..., Run],
     resume: Callable[..., Run],

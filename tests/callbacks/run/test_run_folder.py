@@ -25,6 +25,7 @@ def test_refuses_a_place_that_cannot_be_written(tmp_path: Path) -> None:
         make_run_folder(tmp_path / "file" / "a")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["Lightning", "torchrun"])
 def test_all_processes_of_a_run_use_one_folder(tmp_path: Path, data_root: Path, launcher: str) -> None:
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
@@ -49,6 +50,7 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:
     release_folders()
 
 
+@pytest.mark.slow
 def test_the_newest_run_is_gone_on_with(train: Callable[..., Run], tmp_path: Path) -> None:
     older, newer = (train("--trainer.max_epochs=1", "--data.batch_size=512") for _ in range(2))
     os.utime(newer.folder / "config.yaml", (1, 1))  # the clock was set back between the two

@@ -22,6 +22,7 @@ def names() -> set[str]:
     return {f"{stage}/{name}" for stage in ("train", "val", "test") for name in ("loss", "accuracy")}
 
 
+@pytest.mark.slow
 def test_keeps_configuration_curves_and_figures(train: Callable[..., Run], names: set[str]) -> None:
     run = train("--trainer.max_epochs=2", "--seed_everything=3")
     files = {file.name.split(".tfevents")[0] for file in run.folder.iterdir()}
@@ -41,6 +42,7 @@ def test_keeps_configuration_curves_and_figures(train: Callable[..., Run], names
     assert "git_commit" in results
 
 
+@pytest.mark.slow
 def test_the_configuration_trains_the_same_again(train: Callable[..., Run]) -> None:
     first = train("--trainer.max_epochs=2", "--model.optimizer.lr=0.01", "--early_stopping=null")
     again = train("--config", str(first.folder / "config.yaml"))
@@ -65,6 +67,7 @@ def test_a_checkpoint_says_where_it_comes_from(train: Callable[..., Run]) -> Non
     assert "git_commit" in run.checkpoint
 
 
+@pytest.mark.slow
 def test_nothing_is_left_of_a_run_that_could_not_begin(
     refused: Callable[..., str], tmp_path: Path, data_root: Path
 ) -> None:
@@ -99,6 +102,7 @@ def test_says_what_each_class_counts(train: Callable[..., Run]) -> None:
     assert [float(row["loss_weight"]) for row in rows] == pytest.approx([129.4 / count for count in counts])
 
 
+@pytest.mark.slow
 def test_lists_the_files_that_were_left_out(train: Callable[..., Run], tmp_path: Path) -> None:
     folder = write_source(tmp_path)
     (folder / "train" / "china" / "broken.jpg").write_bytes(b"no image")
@@ -110,6 +114,7 @@ def test_lists_the_files_that_were_left_out(train: Callable[..., Run], tmp_path:
     assert 0 <= run.results["waiting_for_data"] <= 1
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_with_other_images_says_so_and_knows_both(
     train: Callable[..., Run], resume: Callable[..., Run], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -42,6 +42,7 @@ class Notes(Callback):
         print(self.places)
 
 
+@pytest.mark.slow
 def test_they_are_after_each_batch_and_each_epoch(
     train: Callable[..., Run], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -50,6 +51,7 @@ def test_they_are_after_each_batch_and_each_epoch(
     assert str(places) in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_there_is_none_between_batches_whose_gradients_belong_together(
     train: Callable[..., Run], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -58,6 +60,7 @@ def test_there_is_none_between_batches_whose_gradients_belong_together(
     assert str([(0, 1, False), (1, 2, True)]) in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nth", [11, 5], ids=["epoch's last batch", "batch before a validation within an epoch"])
 @pytest.mark.parametrize("scheduler", ["lightning.pytorch.cli.ReduceLROnPlateau", None])
 def test_a_checkpoint_from_within_a_batch_goes_on_with_the_validation_that_was_due(
@@ -89,6 +92,7 @@ class Remembers(Callback):
         print(f"val/loss was {float(trainer.callback_metrics['val/loss'])}")
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_between_epochs_knows_the_last_validation(
     train: Callable[..., Run], resume: Callable[..., Run], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -98,6 +102,7 @@ def test_a_run_that_goes_on_between_epochs_knows_the_last_validation(
     assert f"val/loss was {before}" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [5, 11, 16])
 def test_a_checkpoint_of_lightnings_from_a_validation_repeats_nothing(
     train: Callable[..., Run], resume: Callable[..., Run], tmp_path: Path, step: int
@@ -117,6 +122,7 @@ def test_a_checkpoint_of_lightnings_from_a_validation_repeats_nothing(
     assert broken.checkpoint["global_step"] == whole.checkpoint["global_step"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("steps", "is_said"), [(14, True), (22, False)])
 def test_a_run_that_ended_within_an_epoch_says_what_it_has_counted(
     train: Callable[..., Run],

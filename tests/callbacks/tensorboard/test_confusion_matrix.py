@@ -22,6 +22,7 @@ def drawn(folder: Path, split: str) -> list[tuple[int, NDArray[np.uint8]]]:
     return [(one.step, np.asarray(Image.open(io.BytesIO(one.encoded_image_string)))) for one in found]
 
 
+@pytest.mark.slow
 def test_a_run_has_that_of_its_test_and_of_its_best_validation(train: Callable[..., Run]) -> None:
     run = train("--trainer.max_epochs=3", "--data.batch_size=50")
     trained = TrainedNetwork(run.best)
@@ -33,6 +34,7 @@ def test_a_run_has_that_of_its_test_and_of_its_best_validation(train: Callable[.
         assert np.array_equal(pixels, np.asarray(confusion_picture(expected, list("0123456789")))), split
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 10, 20, 21, 200, 1000])
 def test_any_number_of_classes_is_drawn(count: int) -> None:
     confusion = np.eye(count, dtype=np.int64) * 50
@@ -77,6 +79,7 @@ def test_of_too_many_classes_there_is_none(train: Callable[..., Run], monkeypatc
     assert callback.state_dict() == {}, "that of an older run is not taken up"
 
 
+@pytest.mark.slow
 def test_over_two_processes_every_image_is_counted_once(train_in_two_processes: Callable[..., Run]) -> None:
     silence_libraries()  # the training, which does so, is in other processes
     # 359 test images, so that the last batch of one process has an image more.

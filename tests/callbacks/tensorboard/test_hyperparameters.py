@@ -3,6 +3,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from tensorboard.plugins.hparams import metadata
 
@@ -61,6 +62,7 @@ def test_a_run_has_the_settings_that_decide_what_is_learnt(train: Callable[..., 
     assert not (run.folder / "hparams.yaml").exists()
 
 
+@pytest.mark.slow
 def test_the_best_figure_is_a_point(train: Callable[..., Run]) -> None:
     run = train("--trainer.max_epochs=2")
     ((step, value),) = points(run.folder)["best/val/accuracy"]
@@ -68,6 +70,7 @@ def test_the_best_figure_is_a_point(train: Callable[..., Run]) -> None:
     assert abs(value - run.results["best"]) < 1e-6
 
 
+@pytest.mark.slow
 def test_a_run_taken_up_has_one_session_with_the_settings_it_goes_on_with(
     train: Callable[..., Run], resume: Callable[..., Run]
 ) -> None:

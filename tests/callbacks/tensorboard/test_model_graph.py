@@ -49,6 +49,7 @@ def test_a_run_has_the_graph_of_its_network(train: Callable[..., Run]) -> None:
     assert graph.ByteSize() < 50_000, "no weights are in it"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compiled", [False, True])
 def test_a_network_is_left_as_it_was(compiled: bool) -> None:
     network = Contrary()

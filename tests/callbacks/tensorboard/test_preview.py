@@ -71,6 +71,7 @@ def test_a_run_has_picture_and_table_in_tensorboard(train: Callable[..., Run], d
     assert rows[2:] == [f"| {digit} | {count} | {count} |" for digit, count in enumerate(counts)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mixing", ["[]", "[{class_path: datamodules.mixing.MixUp}]"])
 def test_training_is_the_same_without(train: Callable[..., Run], mixing: str) -> None:
     flags = (*SHORT, "--data.augmentation", AFFINE, "--data.mixing", mixing, "--model.network.dropout=0.5")
@@ -95,6 +96,7 @@ def test_draws_no_random_numbers(digits: Digits, tmp_path: Path, monkeypatch: py
     assert torch.equal(states[0], states[1])
 
 
+@pytest.mark.slow
 def test_a_run_taken_up_shows_nothing(train: Callable[..., Run]) -> None:
     first = train(*SHORT)
     resumed = train("--ckpt_path", str(first.last), "--trainer.max_epochs=2")

@@ -15,6 +15,7 @@ from tests.conftest import Run
 BRIEF = ("--trainer.max_epochs=1", "--trainer.limit_train_batches=4", "--data.batch_size=50")
 
 
+@pytest.mark.slow
 def test_a_run_shows_the_most_certain_mistakes_of_its_test(
     train: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -43,6 +44,7 @@ def test_a_run_shows_the_most_certain_mistakes_of_its_test(
     assert said == [expected]
 
 
+@pytest.mark.slow
 def test_a_test_without_mistakes_has_no_picture(train: Callable[..., Run]) -> None:
     run = train("--trainer.max_epochs=4", "--data.classes=[0, 4]", "--early_stopping=null")
     assert run.results["metrics"]["test/accuracy"] == 1

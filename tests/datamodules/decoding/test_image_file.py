@@ -273,6 +273,7 @@ def test_says_what_cannot_be_scaled_or_is_not_there(tmp_path: Path) -> None:
         read_image(tmp_path / "b.png", 1, (8, 8))
 
 
+@pytest.mark.slow
 def test_a_picture_of_one_pixel_and_one_of_more_than_memory(tmp_path: Path) -> None:
     Image.new("RGB", (1, 1), (1, 2, 3)).save(tmp_path / "a.png")
     assert read_image(tmp_path / "a.png", 3, (4, 4))[:, 3, 3].tolist() == [1, 2, 3]

@@ -80,6 +80,7 @@ def test_leaves_nothing_behind_when_the_disk_fills_up_meanwhile(tmp_path: Path) 
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_killed_process_leaves_nothing_half_done(tmp_path: Path) -> None:
     folder = tmp_path / "features"
     program = f"""

@@ -143,6 +143,7 @@ def test_refuses_an_empty_data_set(tmp_path: Path, source: Source) -> None:
         write_pack(tmp_path / "pack", {"train": (np.asarray(images)[:0], labels[:0])}, NAMES)
 
 
+@pytest.mark.slow
 def test_what_a_killed_packing_has_left_is_removed(tmp_path: Path, source: Source) -> None:
     code = (
         "import os, sys; from pathlib import Path; import numpy as np; from datamodules.packing import pack\n"
@@ -158,6 +159,7 @@ def test_what_a_killed_packing_has_left_is_removed(tmp_path: Path, source: Sourc
     assert len(Pack(tmp_path / "pack")) == 1797
 
 
+@pytest.mark.slow
 def test_private_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
     images = np.zeros((4000, 3, 64, 64), np.uint8)
     write_pack(tmp_path / "pack", {"train": (images, np.zeros(4000, np.int64))}, ["a", "b"])

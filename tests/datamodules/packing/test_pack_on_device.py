@@ -49,6 +49,7 @@ def test_is_for_packed_images_on_a_gpu(data_root: Path, monkeypatch: pytest.Monk
     assert not fits_on_device(data.pack, torch.device("cuda", 0))
 
 
+@pytest.mark.slow
 def test_training_from_it_is_the_same_bit_for_bit(train: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
     flags = ("--trainer.max_epochs=2", "--data.balanced=true", "--data.batch_size=128")
     from_disk = train(*flags)

@@ -174,6 +174,7 @@ def test_packs_may_lie_elsewhere(tmp_path: Path) -> None:
     assert not (tmp_path / "read-only").exists()
 
 
+@pytest.mark.slow
 def test_two_processes_read_the_source_once(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from datamodules.digits import Digits; read = Digits.read\n"

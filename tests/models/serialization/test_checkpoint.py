@@ -60,6 +60,7 @@ def test_reads_this_and_older_formats(tmp_path: Path, more: dict[str, Any]) -> N
     assert read_checkpoint(tmp_path / "older.ckpt")["class_names"] == ["a", "b"]
 
 
+@pytest.mark.slow
 def test_a_run_writes_the_parts_of_the_schema(train: Callable[..., Run]) -> None:
     written = train("--trainer.max_epochs=1").checkpoint
     assert written["format_version"] == FORMAT_VERSION

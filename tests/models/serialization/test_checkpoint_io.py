@@ -50,6 +50,7 @@ def test_what_is_to_be_published_later_is_only_written(tmp_path: Path) -> None:
     assert read_checkpoint(tmp_path / "last.ckpt")["class_names"] == ["a", "b"]
 
 
+@pytest.mark.slow
 def test_the_command_line_writes_so(train: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[Path] = []
     save = DurableCheckpointIO.save_checkpoint

@@ -74,6 +74,7 @@ def test_nor_does_one_about_data_alone(tmp_path: Path) -> None:
         build_data(["--config", str(tmp_path / "a.yaml")])
 
 
+@pytest.mark.slow
 def test_nor_does_a_checkpoint(
     train: Callable[..., Run], refused: Callable[..., str], tmp_path: Path, repository: Path
 ) -> None:
@@ -174,6 +175,7 @@ def reachable_arguments() -> dict[str, tuple[ArgumentParser, str]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("planted")
 @pytest.mark.filterwarnings("ignore")  # else a warning might be what stops it
 def test_no_argument_of_any_class_builds_what_is_planted(tmp_path: Path) -> None:

@@ -92,6 +92,7 @@ def test_trains_the_head_and_then_everything_with_rates_that_fall_layer_by_layer
     assert whole[3] == pytest.approx([whole[3][-1] * 0.5**depth for depth in range(layers)][::-1])
 
 
+@pytest.mark.slow
 def test_a_run_resumes_bit_for_bit_in_each_stage_and_between_them(train: Callable[..., Run], tmp_path: Path) -> None:
     saver = "lightning.pytorch.callbacks.ModelCheckpoint"
     more = ("--weight_average=callbacks.ema.EMA", "--trainer.gradient_clip_val=0.5", "--early_stopping=null")
@@ -116,6 +117,7 @@ def test_a_run_resumes_bit_for_bit_in_each_stage_and_between_them(train: Callabl
         assert resumed.results["metrics"] == whole.results["metrics"]
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(train: Callable[..., Run], train_in_two_processes: Callable[..., Run]) -> None:
     flags = (
         *(*FINETUNE, "--data.drop_last=true", "--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=0.1"),
@@ -130,6 +132,7 @@ def test_two_processes_train_as_one(train: Callable[..., Run], train_in_two_proc
             assert torch.allclose(two.checkpoint["state_dict"][name], value, rtol=1e-3, atol=1e-5), name
 
 
+@pytest.mark.slow
 def test_the_end_of_the_first_stage_stays_where_it_was(train: Callable[..., Run], resume: Callable[..., Run]) -> None:
     run = train(*FINETUNE, "--trainer.max_steps=14", "--early_stopping=null")
     again = resume(run, "--trainer.max_steps=-1", "--data.batch_size=128")
@@ -165,6 +168,7 @@ def test_a_checkpoint_of_a_training_in_python_needs_only_its_network(data_root: 
     assert_equal(again.network.state_dict(), model.network.state_dict(), "weights")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "words"),
     [

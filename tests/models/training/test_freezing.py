@@ -66,6 +66,7 @@ def parts(checkpoint: dict[str, Any], prefix: str) -> dict[str, Tensor]:
     return {name: value for name, value in checkpoint["state_dict"].items() if name.startswith(f"network.{prefix}")}
 
 
+@pytest.mark.slow
 def test_what_is_frozen_stays_bit_for_bit(train: Callable[..., Run]) -> None:
     start = train("--trainer.max_epochs=1", "--model.optimizer.lr=0")
     frozen = train("--trainer.max_epochs=2", "--model.freeze=[stages]", "--model.optimizer.weight_decay=0.5")
@@ -90,6 +91,7 @@ def test_says_what_the_run_does_not_come_to(
     assert (told in capsys.readouterr().out) == is_told
 
 
+@pytest.mark.slow
 def test_a_run_resumes_bit_for_bit_before_and_after_thawing(train: Callable[..., Run], tmp_path: Path) -> None:
     saver = "lightning.pytorch.callbacks.ModelCheckpoint"
     whole = train(
@@ -108,6 +110,7 @@ def test_a_run_resumes_bit_for_bit_before_and_after_thawing(train: Callable[...,
             assert_equal(resumed.checkpoint[part], whole.checkpoint[part], f"{place.name}: {part}")
 
 
+@pytest.mark.slow
 def test_two_processes_freeze_thaw_and_slow_as_one(
     train: Callable[..., Run], train_in_two_processes: Callable[..., Run]
 ) -> None:
@@ -130,6 +133,7 @@ def test_a_part_that_is_not_there_is_one_sentence(refused: Callable[..., str], t
     assert "ConvNet has no part stage to freeze or unfreeze; did you mean stages" in error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compiled", [False, True])
 def test_compiled_code_is_of_what_is_trained_now(
     train: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, compiled: bool

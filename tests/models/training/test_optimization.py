@@ -21,6 +21,7 @@ from tests.conftest import Run, quiet_trainer
 SCHEDULERS = "torch.optim.lr_scheduler"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "interval"),
     [
@@ -41,6 +42,7 @@ def test_schedules_step_as_they_need(train: Callable[..., Run], flags: list[str]
     assert "lr" in header
 
 
+@pytest.mark.slow
 def test_a_plateau_lowers_the_rate(train: Callable[..., Run], tmp_path: Path) -> None:
     (tmp_path / "plateau.yaml").write_text(
         "model: {scheduler: {class_path: lightning.pytorch.cli.ReduceLROnPlateau,"
@@ -50,6 +52,7 @@ def test_a_plateau_lowers_the_rate(train: Callable[..., Run], tmp_path: Path) ->
     assert run.checkpoint["optimizer_states"][0]["param_groups"][0]["lr"] == pytest.approx(0.003 / 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "scheduler", ["models.schedule.WarmupCosine", f"{SCHEDULERS}.OneCycleLR --model.scheduler.max_lr=0.1"]
 )
@@ -100,12 +103,14 @@ def test_a_schedule_that_cannot_be_is_refused(
     assert words in refused("fit", *flags, "--runs", tmp_path / "runs", "--data.root", data_root)
 
 
+@pytest.mark.slow
 def test_a_plateau_waits_for_the_epochs_that_are_validated(train: Callable[..., Run]) -> None:
     worse = ("--model.scheduler.mode=max", "--model.scheduler.patience=0", "--model.scheduler.threshold=10")
     run = train(*PLATEAU, "val/loss", *worse, "--trainer.check_val_every_n_epoch=2", "--trainer.max_epochs=5")
     assert run.checkpoint["optimizer_states"][0]["param_groups"][0]["lr"] == pytest.approx(0.003 / 10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheduler", ["models.schedule.WarmupCosine", f"{SCHEDULERS}.OneCycleLR"])
 def test_a_resumed_run_may_be_made_longer(
     train: Callable[..., Run], resume: Callable[..., Run], capsys: pytest.CaptureFixture[str], scheduler: str
@@ -146,6 +151,7 @@ def cosine(peak: float, step: int, total: int) -> float:
     return peak * (1 + math.cos(math.pi * (step - 0.1 * total) / (0.9 * total))) / 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "rate", "argument"),
     [
@@ -226,6 +232,7 @@ def test_what_an_optimizer_has_found_among_its_arguments_is_progress(digits: Dig
     assert found == [2, 4]
 
 
+@pytest.mark.slow
 def test_layers_have_the_rates_that_the_flags_say(train: Callable[..., Run], resume: Callable[..., Run]) -> None:
     run = train("--model.layer_decay=0.5", "--trainer.max_epochs=1", "--data.limit=200", "--model.scheduler=null")
     resumed = resume(run, "--trainer.max_epochs=2", "--model.layer_decay=0.9", "--model.optimizer.lr=0.01")
@@ -234,6 +241,7 @@ def test_layers_have_the_rates_that_the_flags_say(train: Callable[..., Run], res
     assert [group["lr"] for group in groups] == [pytest.approx(0.01 * 0.9**depth) for depth in range(len(groups))][::-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
@@ -289,6 +297,7 @@ def test_updates_in_one_pass_what_can_be_unless_told_otherwise(
     assert torch.allclose(weights[0], weights[1], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("monitor", "looks"), [("val/loss", 4), ("train/loss", 2), ("val/accuracy", 4)])
 def test_a_plateau_is_looked_for_whenever_its_metric_is_measured(
     train: Callable[..., Run], monitor: str, looks: int

@@ -83,6 +83,7 @@ def test_a_layers_rate_falls_with_its_distance_from_the_logits() -> None:
     assert {group["name"] for group in groups} > {"layer_0_weights", "layer_3_norms_and_biases"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("scheduler", "options"),
     [
@@ -122,6 +123,7 @@ def test_without_gradients_only_weights_shrink(optimizer: type[torch.optim.Optim
     assert all((parameter == 1).all() for parameter in groups[1]["params"])
 
 
+@pytest.mark.slow
 def test_the_switch_reaches_the_optimizer_and_figures_keep_their_names(train: Callable[..., Run]) -> None:
     flags = ("--trainer.max_epochs=1", "--trainer.log_every_n_steps=1", "--model.optimizer.weight_decay=0.1")
     whole, parted = train(*flags), train(*flags, "--model.decay_norms_and_biases=false")

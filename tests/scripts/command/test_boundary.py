@@ -54,6 +54,7 @@ def test_an_expected_error_is_a_sentence_and_a_status(
     assert capsys.readouterr().err == f"error: {error}\n".replace("\x1b", "\\x1b")
 
 
+@pytest.mark.slow
 def test_lightnings_own_error_is_a_users_mistake_and_lightning_is_not_imported_for_it() -> None:
     code = """
 import sys

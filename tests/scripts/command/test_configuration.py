@@ -101,6 +101,7 @@ def test_a_parsers_message_becomes_one_line() -> None:
 MIXED = "{class_path: MixUp, init_args: {alpha: 0.3}}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("given", "place", "path"),
     [

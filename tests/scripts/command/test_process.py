@@ -23,6 +23,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have other allocators")
 def test_the_same_memory_is_used_again() -> None:
     faults = [
@@ -36,6 +37,7 @@ def test_the_same_memory_is_used_again() -> None:
     assert faults[0] < faults[1] / 3
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.accelerator.is_available(), reason="GPUs are there to be found")
 def test_without_a_gpu_none_is_looked_for_at_every_step() -> None:
     code = (
@@ -64,6 +66,7 @@ def test_ends_when_the_process_that_has_started_it_is_killed() -> None:
         assert process.stdout.read() == ""  # which ends with the last process that could write
 
 
+@pytest.mark.slow
 def test_a_process_without_such_a_parent_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KINDLING_PARENT", raising=False)
     end_with_parent()

@@ -10,6 +10,7 @@ from tests.discovery import ROOT
 COMMAND = "from scripts.command.boundary import mistakes_in_one_sentence\nwith mistakes_in_one_sentence():\n    "
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_reader_that_goes_away_costs_nothing(monkeypatch: pytest.MonkeyPatch, unbuffered: str) -> None:
     monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
@@ -24,6 +25,7 @@ def test_a_reader_that_goes_away_costs_nothing(monkeypatch: pytest.MonkeyPatch, 
     assert process.returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a closed terminal fails otherwise")
 def test_a_terminal_that_is_closed_costs_nothing(tmp_path: Path) -> None:
     outside, inside = os.openpty()
@@ -37,6 +39,7 @@ def test_a_terminal_that_is_closed_costs_nothing(tmp_path: Path) -> None:
     assert (tmp_path / "done").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="has no /dev/full")
 def test_output_that_is_lost_is_told_when_all_is_done(tmp_path: Path) -> None:
     command = [sys.executable, "-c", f"{COMMAND}print('lost')\n    open({str(tmp_path / 'done')!r}, 'w').close()"]

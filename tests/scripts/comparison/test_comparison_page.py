@@ -68,6 +68,7 @@ def test_hostile_names_are_escaped_and_long_ones_shortened(tmp_path: Path) -> No
     assert "z" * 100 not in other
 
 
+@pytest.mark.slow
 @needs_browser
 @pytest.mark.parametrize(("width", "dark", "groups"), [(390, False, 3), (1200, True, 40)])
 def test_in_a_browser_nothing_is_cut_off_or_loaded(tmp_path: Path, width: int, dark: bool, groups: int) -> None:

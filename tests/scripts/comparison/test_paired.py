@@ -40,6 +40,7 @@ def predictions(predicted: str, classes: str = "ab") -> Predictions:
     return Predictions(list(classes), names, np.arange(count), np.zeros(count, np.int64), logits)
 
 
+@pytest.mark.slow
 def test_predictions_are_those_of_the_test(train: Callable[..., Run]) -> None:
     run = train(*SHORT)
     found = predict_test(read_run(run.folder), [])
@@ -135,6 +136,7 @@ def test_error_rates_of_several_comparisons_are_sentences() -> None:
     assert "with a probability of at most 5%" in note
 
 
+@pytest.mark.slow
 def test_without_data_it_is_told_why_and_seeds_are_compared_all_the_same(
     train: Callable[..., Run], data_root: Path, tmp_path: Path
 ) -> None:
@@ -165,6 +167,7 @@ def test_without_data_it_is_told_why_and_seeds_are_compared_all_the_same(
     assert "lr=0.01 is not tested on the same images as the others: it has no checkpoint" in note
 
 
+@pytest.mark.slow
 def test_runs_with_other_test_images_are_not_compared(train: Callable[..., Run]) -> None:
     runs = [read_run(train(*SHORT, f"--data.split_seed={seed}").folder) for seed in (0, 1)]
     groups = compare_runs(runs).groups

@@ -25,6 +25,7 @@ def write_run(folder: Path, *, seed: int = 0, accuracy: float | None = 0.9, **co
     return folder
 
 
+@pytest.mark.slow
 def test_a_run_is_read_whole(train: Callable[..., Run]) -> None:
     run = train("--trainer.max_epochs=2", "--seed_everything=3", "--model.optimizer.lr=0.01")
     found = read_run(run.folder)
@@ -44,6 +45,7 @@ def test_a_run_is_read_whole(train: Callable[..., Run]) -> None:
     assert read_run(run.best) == found
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_its_run_has_not_ended_with_is_by_itself(train: Callable[..., Run]) -> None:
     run = train("--trainer.max_epochs=2")
     found = read_run(run.last)
@@ -163,6 +165,7 @@ def test_settings_that_changed_on_the_way_are_given_with_their_steps(tmp_path: P
     assert read_run(folder).settings == before | changed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [

@@ -16,6 +16,7 @@ def evaluation(train: Callable[..., Run]) -> Evaluation:
     return Evaluation(trained, data, "test", predict_split(trained, data, "test"), predict_split(trained, data, "val"))
 
 
+@pytest.mark.slow
 def test_mistakes_and_hits_come_in_their_order(evaluation: Evaluation) -> None:
     tested, probability = evaluation.tested, evaluation.probability
     wrong, right = evaluation.certain_mistakes, evaluation.uncertain_hits
@@ -28,6 +29,7 @@ def test_mistakes_and_hits_come_in_their_order(evaluation: Evaluation) -> None:
     assert evaluation.caption(wrong[0])[1].startswith(f"is {tested.labels[wrong[0]]}, ")
 
 
+@pytest.mark.slow
 def test_confused_pairs_come_with_their_examples(evaluation: Evaluation) -> None:
     counts = [count for _, _, count in evaluation.pairs]
     assert counts == sorted(counts, reverse=True)
@@ -39,6 +41,7 @@ def test_confused_pairs_come_with_their_examples(evaluation: Evaluation) -> None
         assert set(evaluation.tested.classes[rows]) == {predicted}
 
 
+@pytest.mark.slow
 def test_each_figure_is_computed_once(evaluation: Evaluation) -> None:
     assert evaluation.calibration is evaluation.calibration
     assert evaluation.class_intervals is evaluation.class_intervals

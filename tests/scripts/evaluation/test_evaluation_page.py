@@ -18,6 +18,7 @@ def drawn(macro: str, values: Any) -> str:
     return filled("evaluation/parts.html", macro, values)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classes", [2, 10, 20, 21, 200])
 def test_the_matrix_names_every_class_and_holds_every_count(classes: int) -> None:
     confusion = np.random.default_rng(0).integers(0, 3, (classes, classes)) + 40 * np.eye(classes, dtype=np.int64)

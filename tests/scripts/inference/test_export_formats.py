@@ -75,6 +75,7 @@ def built(class_: type[nn.Module], **facts: Any) -> nn.Module:
     return class_(**{name: value for name, value in facts.items() if name in taken})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("class_", "name"),
     [(class_, name) for class_ in networks() for name in NAMES.get(class_.__name__, ("",))],
@@ -100,6 +101,7 @@ def test_every_network_gives_the_same_in_every_format(
             assert torch.allclose(predict(images[some]), logits[some], rtol=1e-4, atol=atol), format_
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["onnx", "torch_export"])
 def test_levels_are_normalised_bit_for_bit_as_in_training(name: str, digits: Digits, tmp_path: Path) -> None:
     levels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).repeat(2, 1, 1, 1)
@@ -109,6 +111,7 @@ def test_levels_are_normalised_bit_for_bit_as_in_training(name: str, digits: Dig
     assert len(normalised.unique()) == 256  # type: ignore[no-untyped-call]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "views"), [("onnx", "crops+flip"), ("torch_export", "flip")])
 def test_views_are_averaged_as_the_checkpoint_does(name: str, views: Views, digits: Digits, tmp_path: Path) -> None:
     torch.manual_seed(0)
@@ -121,6 +124,7 @@ def test_views_are_averaged_as_the_checkpoint_does(name: str, views: Views, digi
     assert not torch.allclose(found.softmax(1), expected(plain, images).softmax(1), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_facts_are_in_every_format(digits: Digits, tmp_path: Path) -> None:
     classifier = classifier_of(MLP(64, 10), digits)
     trained = trained_network(classifier, digits)
@@ -152,6 +156,7 @@ def test_facts_are_in_every_format(digits: Digits, tmp_path: Path) -> None:
     assert found[0]["output"].startswith("logits")
 
 
+@pytest.mark.slow
 def test_inputs_and_outputs_have_names_and_a_free_batch(digits: Digits, tmp_path: Path) -> None:
     exported(classifier_of(MLP(64, 10), digits), "onnx", scans(digits), tmp_path)
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
@@ -160,6 +165,7 @@ def test_inputs_and_outputs_have_names_and_a_free_batch(digits: Digits, tmp_path
     assert (logits.name, logits.shape, logits.type) == ("logits", ["B", 10], "tensor(float)")
 
 
+@pytest.mark.slow
 def test_the_classifier_is_left_as_it_is(digits: Digits, tmp_path: Path) -> None:
     classifier = classifier_of(ConvNet(1, (8, 8), 10, channels=(4,)), digits, channels_last=True)
     before = copy.deepcopy(classifier.state_dict())
@@ -194,6 +200,7 @@ class Eigenvalues(nn.Module):
         return values
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("network", "name", "words"),
     [

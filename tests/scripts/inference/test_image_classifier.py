@@ -33,6 +33,7 @@ def write_photos(folder: Path, number: int = 120) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_the_checkpoint_alone_gives_to_the_last_digit_what_an_evaluation_gives(
     train: Callable[..., Run], tmp_path: Path, precision: str
@@ -64,6 +65,7 @@ def classifier(train: Callable[..., Run]) -> ImageClassifier:
     return load_classifier(train(*SHORT, "--trainer.precision=32-true").folder)
 
 
+@pytest.mark.slow
 def test_an_image_is_the_same_however_it_comes(classifier: ImageClassifier, tmp_path: Path) -> None:
     file = tmp_path / "digit.png"
     Image.fromarray(SCANS[3]).save(file)
@@ -92,6 +94,7 @@ def test_an_image_is_the_same_however_it_comes(classifier: ImageClassifier, tmp_
     assert classifier([]) == []
 
 
+@pytest.mark.slow
 def test_images_of_any_size_and_mode_are_brought_to_that_of_the_run(
     classifier: ImageClassifier, tmp_path: Path
 ) -> None:
@@ -137,6 +140,7 @@ def test_what_is_no_image_is_refused(classifier: ImageClassifier, tmp_path: Path
             classifier(nothing)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_channels_that_no_file_has_come_as_arrays(train: Callable[..., Run], tmp_path: Path) -> None:
     run = train(*SHORT)
     checkpoint = torch.load(run.best, weights_only=True)

@@ -65,6 +65,7 @@ def test_grad_cam_is_where_the_evidence_is() -> None:
     assert grad_cam(network, "0", picture, torch.tensor([1])).sum() == 0, "nothing speaks for the class"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vgg11", "resnet18", "densenet121"])
 def test_grad_cam_of_layers_that_work_in_place(name: str) -> None:
     torch.manual_seed(0)

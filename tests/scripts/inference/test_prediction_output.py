@@ -86,6 +86,7 @@ def test_every_format_has_the_same_columns_and_rows(tmp_path: Path, ending: str)
     assert [row["path"] for row in finished_rows(file, COLUMNS)] == [row["path"] for row in ROWS]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_goes_on_wherever_it_was_torn(tmp_path: Path, ending: str) -> None:
     whole, file = tmp_path / f"whole.{ending}", tmp_path / f"torn.{ending}"

@@ -11,6 +11,7 @@ from scripts.inference.trained_network import TrainedNetwork
 from tests.conftest import Run
 
 
+@pytest.mark.slow
 def test_are_those_that_the_test_counts(train: Callable[..., Run]) -> None:
     run = train("--trainer.max_epochs=2", "--trainer.precision=32-true", "--model.test_time_augmentation=flip")
     trained = TrainedNetwork(run.best)
@@ -23,6 +24,7 @@ def test_are_those_that_the_test_counts(train: Callable[..., Run]) -> None:
     assert found.labels.tolist() == load_digits().target[[int(name[6:-1]) for name in found.names]].tolist()
 
 
+@pytest.mark.slow
 def test_files_are_named_by_their_paths(train: Callable[..., Run], tmp_path: Path) -> None:
     digits = load_digits()
     for number in range(120):

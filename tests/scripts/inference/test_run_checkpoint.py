@@ -18,6 +18,7 @@ def test_a_run_has_a_checkpoint_and_a_checkpoint_a_run(train: Callable[..., Run]
     assert folder_of(tmp_path / "x.ckpt") == tmp_path
 
 
+@pytest.mark.slow
 def test_the_last_checkpoint_where_there_is_no_best(train: Callable[..., Run], tmp_path: Path) -> None:
     run = train(*SHORT)
     run.best.unlink()

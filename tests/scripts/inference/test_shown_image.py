@@ -14,6 +14,7 @@ from tests.conftest import Run
 from tests.datamodules.test_image_folder import write_scans
 
 
+@pytest.mark.slow
 def test_a_file_and_an_image_of_the_data(train: Callable[..., Run], tmp_path: Path) -> None:
     run = train("--trainer.max_epochs=1")
     trained = TrainedNetwork(run.best)
@@ -29,6 +30,7 @@ def test_a_file_and_an_image_of_the_data(train: Callable[..., Run], tmp_path: Pa
     assert torch.equal(trained.normalize(from_file).cpu(), expected)
 
 
+@pytest.mark.slow
 def test_an_image_is_found_as_the_evaluation_names_it(
     train: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -48,6 +50,7 @@ def test_an_image_is_found_as_the_evaluation_names_it(
     )
 
 
+@pytest.mark.slow
 def test_images_that_are_not_there_or_cannot_be_read_are_refused(train: Callable[..., Run], tmp_path: Path) -> None:
     run = train("--trainer.max_epochs=1")
     trained = TrainedNetwork(run.best)

@@ -17,6 +17,7 @@ from tests.datamodules.test_image_folder import SCANS, write_scans
 SHORT = ("--trainer.max_epochs=1",)
 
 
+@pytest.mark.slow
 def test_a_run_is_enough(train: Callable[..., Run]) -> None:
     run = train(*SHORT)
     trained = TrainedNetwork(run.folder)
@@ -26,6 +27,7 @@ def test_a_run_is_enough(train: Callable[..., Run]) -> None:
     assert data.preprocessing == trained.preprocessing
 
 
+@pytest.mark.slow
 def test_normalises_as_the_network_is_used_to_whatever_the_data(train: Callable[..., Run]) -> None:
     run = train(*SHORT)
     trained = TrainedNetwork(run.best)
@@ -34,6 +36,7 @@ def test_normalises_as_the_network_is_used_to_whatever_the_data(train: Callable[
     assert data.mean == trained.preprocessing["mean"]
 
 
+@pytest.mark.slow
 def test_says_in_how_far_the_data_are_not_those_of_training(
     train: Callable[..., Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -59,6 +62,7 @@ def test_says_in_how_far_the_data_are_not_those_of_training(
     assert capsys.readouterr().out.splitlines()[-1].endswith(f"and 1 of {len(data.splits['test'])} test images")
 
 
+@pytest.mark.slow
 def test_a_run_from_before_there_were_two_rules_keeps_its_splits(
     train: Callable[..., Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -82,6 +86,7 @@ def test_a_damaged_and_a_missing_checkpoint_are_refused(tmp_path: Path) -> None:
         TrainedNetwork(tmp_path / "x.ckpt")
 
 
+@pytest.mark.slow
 def test_a_network_that_cannot_be_built_again_is_told(train: Callable[..., Run], tmp_path: Path) -> None:
     run = train(*SHORT)
     checkpoint = torch.load(run.best, weights_only=True)
@@ -96,6 +101,7 @@ def test_a_network_that_cannot_be_built_again_is_told(train: Callable[..., Run],
         assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_data_of_other_classes_or_another_shape_are_refused(train: Callable[..., Run], tmp_path: Path) -> None:
     run = train(*SHORT, "--data.classes", "[3,8,5]")
     trained = TrainedNetwork(run.best)
@@ -108,6 +114,7 @@ def test_data_of_other_classes_or_another_shape_are_refused(train: Callable[...,
         trained.data()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_does_not_know_its_data_asks_for_them(
     train: Callable[..., Run], tmp_path: Path, data_root: Path
 ) -> None:
@@ -129,6 +136,7 @@ def test_names_the_classes_that_differ() -> None:
         check_same_classes(["a", "b"], ["a", "c"], "x", "y")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("precision", "dtype"),
     [
@@ -163,6 +171,7 @@ def saved_of(run: Run) -> dict[str, torch.Tensor]:
     return weights
 
 
+@pytest.mark.slow
 def test_a_copy_in_float32_leaves_the_network_as_it_is(train: Callable[..., Run]) -> None:
     trained = TrainedNetwork(train(*SHORT, "--trainer.precision", "bf16-true").best)
     images = torch.randint(0, 256, (5, 1, 8, 8), dtype=torch.uint8)
@@ -174,6 +183,7 @@ def test_a_copy_in_float32_leaves_the_network_as_it_is(train: Callable[..., Run]
     torch.testing.assert_close(exact.logits(images), before, atol=0.1, rtol=0.1)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_does_not_say_what_it_takes_is_refused(train: Callable[..., Run], tmp_path: Path) -> None:
     checkpoint = torch.load(train(*SHORT).best, weights_only=True)
     torch.save(checkpoint | {"class_names": [], "preprocessing": {}}, tmp_path / "bare.ckpt")

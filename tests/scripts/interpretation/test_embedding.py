@@ -11,6 +11,7 @@ from scripts.interpretation.embedding import embedding_picture, features_of, las
 from tests.conftest import Run
 
 
+@pytest.mark.slow
 def test_features_are_what_the_last_layer_gets(train: Callable[..., Run]) -> None:
     run = train("--trainer.max_epochs=1")
     trained = TrainedNetwork(run.best)

@@ -60,6 +60,7 @@ def test_its_epochs_unfreeze_nothing(data_root: Path) -> None:
     assert not any(frozen.trained.values())
 
 
+@pytest.mark.slow
 def test_begins_anew(tmp_path: Path, data_root: Path, train: Any) -> None:
     run = train("--trainer.max_epochs=1")
     with pytest.raises(UserError, match=r"leave it out, or give that run's config\.yaml with --config"):

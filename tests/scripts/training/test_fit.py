@@ -120,6 +120,7 @@ def run(trained: tuple[TrainedRun, dict[str, Any], dict[str, Any]]) -> TrainedRu
     return trained[0]
 
 
+@pytest.mark.slow
 def test_it_is_the_run_of_the_command_line(run: TrainedRun, train: Callable[..., Run]) -> None:
     other = train(*FLAGS)
     assert run.metrics == other.results["metrics"]
@@ -150,6 +151,7 @@ def test_its_checkpoint_works_by_itself(run: TrainedRun, tmp_path: Path, capsys:
     assert f"{prediction.probability:.6f}" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_and_is_repeated(run: TrainedRun, capsys: pytest.CaptureFixture[str]) -> None:
     runs = run.folder.parents[1]
     again = fit(like=run.folder, runs=runs)
@@ -160,6 +162,7 @@ def test_a_run_goes_on_and_is_repeated(run: TrainedRun, capsys: pytest.CaptureFi
     assert fit(resume=True, runs=runs, experiment="python") == longer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("times", [1, 2], ids=["once", "twice"])
 def test_ctrl_c_stops_the_run_and_not_the_process(
     times: int, places: dict[str, Any], capsys: pytest.CaptureFixture[str]
@@ -229,6 +232,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_a_class_of_a_script_or_notebook_belongs_in_a_file_to_be_loaded_elsewhere(
     tmp_path: Path, data_root: Path, refused: Callable[..., str]
 ) -> None:

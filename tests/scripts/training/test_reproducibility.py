@@ -24,6 +24,7 @@ def like(run: Run, *flags: str, status: int = 0) -> None:
     assert left.value.code == status
 
 
+@pytest.mark.slow
 def test_the_same_again_is_identical(train: Callable[..., Run], capsys: pytest.CaptureFixture[str]) -> None:
     run = train(*ONE, "--seed_everything=3")
     like(run)
@@ -34,6 +35,7 @@ def test_the_same_again_is_identical(train: Callable[..., Run], capsys: pytest.C
     assert (again / "config.yaml").read_text() == (run.folder / "config.yaml").read_text()
 
 
+@pytest.mark.slow
 def test_flags_are_named_when_the_result_is_another(
     train: Callable[..., Run], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -47,6 +49,7 @@ def test_flags_are_named_when_the_result_is_another(
     assert "  package torch: 2." in said
 
 
+@pytest.mark.slow
 def test_changed_data_are_named(train: Callable[..., Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_source(tmp_path)
     run = train(
@@ -60,6 +63,7 @@ def test_changed_data_are_named(train: Callable[..., Run], tmp_path: Path, capsy
     assert "what differed:\n  data: other images, file names or labels" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_run_that_was_broken_off_is_compared_when_it_is_over(
     train: Callable[..., Run], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -73,6 +77,7 @@ def test_a_run_that_was_broken_off_is_compared_when_it_is_over(
     assert "this run went on from step 2 with config trainer.callbacks: None, was " in said
 
 
+@pytest.mark.slow
 def test_what_nothing_recorded_explains_is_said_to_be_so(train: Callable[..., Run]) -> None:
     run = train(*ONE)
     results = json.loads((run.folder / "results.json").read_text())
@@ -86,6 +91,7 @@ def test_what_nothing_recorded_explains_is_said_to_be_so(train: Callable[..., Ru
     assert "it has no record of it" in compare_runs(run.folder, other.folder).causes[0]
 
 
+@pytest.mark.slow
 def test_refuses_what_nothing_can_be_compared_with(
     train: Callable[..., Run], refused: Callable[..., str], tmp_path: Path
 ) -> None:

@@ -12,6 +12,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
     return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
+@pytest.mark.slow
 def test_what_is_refused_leaves_a_run_as_it_was(
     train: Callable[..., Run], resume: Callable[..., Run], refused: Callable[..., str]
 ) -> None:

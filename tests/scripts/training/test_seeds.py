@@ -50,6 +50,7 @@ def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], No
     return write
 
 
+@pytest.mark.slow
 def test_trains_what_is_not_done_and_goes_on_with_what_was_broken_off(
     train: Callable[..., Run], flags: tuple[str, ...], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -77,6 +78,7 @@ def test_trains_what_is_not_done_and_goes_on_with_what_was_broken_off(
     assert all(torch.equal(value, again[name]) for name, value in weights.items())
 
 
+@pytest.mark.slow
 def test_a_run_counts_with_this_configuration_these_data_and_this_seed_alone(
     train: Callable[..., Run], flags: tuple[str, ...], plan: Plan, other_digits: Callable[[], None]
 ) -> None:

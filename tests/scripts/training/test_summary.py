@@ -11,6 +11,7 @@ from tests.conftest import Run
 from tests.datamodules.test_image_folder import write_source
 
 
+@pytest.mark.slow
 def test_says_when_training_waits_for_data_and_what_helps(
     train: Callable[..., Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -27,6 +28,7 @@ def test_says_when_training_waits_for_data_and_what_helps(
 SHORT = ("--data.batch_size=512", "--trainer.max_epochs=3")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "reason"),
     [
@@ -67,6 +69,7 @@ def accuracies(run: Run) -> list[float]:
     return list(found.values())
 
 
+@pytest.mark.slow
 def test_the_test_set_is_left_out_and_tested_later(
     train: Callable[..., Run], resume: Callable[..., Run], capsys: pytest.CaptureFixture[str]
 ) -> None:

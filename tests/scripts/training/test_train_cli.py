@@ -31,6 +31,7 @@ from tests.scripts.test_train import ENVIRONMENT, TRAIN
 AFFINE = "[{class_path: kornia.augmentation.RandomAffine, init_args: {degrees: 10.0}}]"
 
 
+@pytest.mark.slow
 @pytest.mark.any_device
 def test_killed_at_a_random_step_and_resumed_ends_bit_for_bit_as_unbroken(
     train: Callable[..., Run], tmp_path: Path
@@ -112,6 +113,7 @@ QUICK = ("--trainer.max_epochs=1", "--data.batch_size=256")
 NOTED = f"--trainer.callbacks={__name__}.Noted"
 
 
+@pytest.mark.slow
 def test_home_and_variables_are_meant_in_flags_and_files(
     tmp_path: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,6 +135,7 @@ def test_home_and_variables_are_meant_in_flags_and_files(
     assert yaml.safe_load((run / "config.yaml").read_text())["runs"] == str(tmp_path / "home" / "runs")
 
 
+@pytest.mark.slow
 def test_a_network_that_asks_for_nothing_is_trained_tested_and_built_again(train: Callable[..., Run]) -> None:
     run = train(*QUICK, f"--model.network={__name__}.Bare")
     main(["test", "--ckpt_path", str(run.best), "--trust", "tests"])
@@ -156,6 +159,7 @@ def test_a_data_set_that_asks_for_nothing_is_trained_with_the_seed(
     assert json.loads(results.read_text())["seed"] == 5
 
 
+@pytest.mark.slow
 def test_a_logger_of_another_kind_is_told_settings_and_checkpoints(train: Callable[..., Run], tmp_path: Path) -> None:
     run = train(*QUICK, f"--trainer.logger={__name__}.Listener")
     assert Listener.told["params"] == run.checkpoint["config"]
@@ -207,6 +211,7 @@ def test_a_class_named_anew_starts_from_its_own_defaults(train: Callable[..., Ru
     assert run.checkpoint["optimizer_states"][0]["param_groups"][0]["weight_decay"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.any_device
 def test_the_seed_decides_everything(train: Callable[..., Run]) -> None:
     flags = ("--trainer.max_epochs=1", "--model.network.dropout=0.2")
@@ -216,6 +221,7 @@ def test_the_seed_decides_everything(train: Callable[..., Run]) -> None:
     assert not torch.equal(first[weights], other[weights])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("subcommand", ["validate", "test"])
 def test_evaluation_needs_the_checkpoint_alone(
     train: Callable[..., Run], tmp_path: Path, capsys: pytest.CaptureFixture[str], subcommand: str
@@ -325,6 +331,7 @@ MISTAKES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("flags", "words"), MISTAKES.values(), ids=MISTAKES)
 def test_a_mistake_is_answered_in_one_sentence(
     refused: Callable[..., str], tmp_path: Path, data_root: Path, flags: list[str], words: str
@@ -340,6 +347,7 @@ def test_an_unknown_key_in_a_file_is_named(refused: Callable[..., str], tmp_path
     assert "modle" in refused("fit", "--config", tmp_path / "typo.yaml")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", ["truncated", "empty", "another program's"])
 def test_a_broken_checkpoint_is_named(
     train: Callable[..., Run], refused: Callable[..., str], tmp_path: Path, content: str
@@ -393,6 +401,7 @@ def test_an_unwritable_place_is_named(refused: Callable[..., str], tmp_path: Pat
     assert "choose another folder with --data.packs" in refused("fit", "--runs", tmp_path / "runs", "--data.root", file)
 
 
+@pytest.mark.slow
 def test_damaged_pixels_end_a_run_before_they_are_trained_on_and_cost_none(
     train: Callable[..., Run], resume: Callable[..., Run], refused: Callable[..., str], tmp_path: Path, data_root: Path
 ) -> None:
@@ -410,6 +419,7 @@ def test_damaged_pixels_end_a_run_before_they_are_trained_on_and_cost_none(
     assert resume(run, "--trainer.max_epochs=2", "--data.repack=true").results["epochs"] == 2
 
 
+@pytest.mark.slow
 def test_a_file_written_in_place_ends_a_run_before_it_leaves_anything_and_the_next_is_right(
     train: Callable[..., Run], refused: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -426,6 +436,7 @@ def test_a_file_written_in_place_ends_a_run_before_it_leaves_anything_and_the_ne
     assert train(*flags).checkpoint["data_fingerprint"] != first.checkpoint["data_fingerprint"]
 
 
+@pytest.mark.slow
 def test_files_and_pack_train_to_the_same_weights(train: Callable[..., Run], tmp_path: Path) -> None:
     write_source(tmp_path)
     flags = ("--data", "datamodules.image_folder.ImageFolder", "--data.root", str(tmp_path), "--data.image_size=32")
@@ -436,6 +447,7 @@ def test_files_and_pack_train_to_the_same_weights(train: Callable[..., Run], tmp
     assert all(torch.equal(value, weights[name]) for name, value in files.checkpoint["state_dict"].items())
 
 
+@pytest.mark.slow
 def test_views_can_be_asked_for_when_testing(train: Callable[..., Run], capsys: pytest.CaptureFixture[str]) -> None:
     run = train("--trainer.max_epochs=2")
     accuracies = []

@@ -43,6 +43,7 @@ def answers(lost: int, won: int, images: int) -> tuple[np.ndarray, np.ndarray]:
     return first, second
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("lost", "won", "images"), [(20, 45, 1000), (300, 250, 5000), (0, 90, 400), (40, 40, 100)])
 def test_paired_interval_is_close_to_the_paired_bootstrap(lost: int, won: int, images: int) -> None:
     first, second = answers(lost, won, images)
@@ -67,6 +68,7 @@ def test_paired_interval_holds_the_true_difference_as_often_as_it_says(
     assert 0.94 < held / 4000 < 0.99
 
 
+@pytest.mark.slow
 def test_an_interval_excludes_0_exactly_when_its_p_value_is_below_005() -> None:
     random = np.random.default_rng(0)
     rejected = 0
