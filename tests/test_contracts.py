@@ -49,7 +49,11 @@ def path_of(class_: type) -> str:
     return f"{class_.__module__}.{class_.__qualname__}"
 
 
-@pytest.mark.parametrize("config", configs(), ids=lambda config: str(config.relative_to(CONFIGS)))
+@pytest.mark.parametrize(
+    "config",
+    [pytest.param(config, marks=pytest.mark.slow if "vgg16" in config.stem else ()) for config in configs()],
+    ids=[str(config.relative_to(CONFIGS)) for config in configs()],
+)
 def test_config_trains_and_its_network_keeps_the_contract(
     config: Path, train: Callable[..., Run], any_source: Callable[..., None], tmp_path: Path
 ) -> None:

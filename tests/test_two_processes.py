@@ -21,6 +21,8 @@ from models.serialization.checkpoint import read_checkpoint
 from scripts.train import main
 from tests.discovery import ROOT
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = str(ROOT / "scripts" / "train.py")
 LAUNCHERS = {
     "one": (sys.executable,),
@@ -74,7 +76,6 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Pat
 SAME = ("--model.network=models.mlp.MLP", "--model.network.dropout=0", "--data.val_size=145", "--trainer.max_epochs=2")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["Trainer", "torchrun", "srun"])
 def test_train_to_what_one_process_does_at_the_same_global_batch(
     launcher: str, alone: tuple[dict[str, Any], Path], tmp_path: Path
@@ -151,7 +152,6 @@ main()
 """
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("launcher", "rank"), [("Trainer", 0), ("Trainer", 1), ("srun", 1)])
 def test_end_when_one_of_them_is_killed_before_their_group_is_up(tmp_path: Path, launcher: str, rank: int) -> None:
     (tmp_path / "script.py").write_text(DIES)

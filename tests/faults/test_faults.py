@@ -14,6 +14,8 @@ from tests.faults.case import DISK, FEATURES, LOST, NOISE, Case, Laboratory, dif
 from tests.faults.change import Change, Settings, draw_change
 from tests.faults.fault import PLACES, START, Fault
 
+pytestmark = pytest.mark.slow
+
 KILL, TERM, INT, USR1 = signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1
 FILES = FEATURES[0][3]
 
@@ -160,7 +162,6 @@ def test_a_seed_decides_the_cases_and_they_reach_every_place() -> None:
     assert draw_change(1, 2) == draw_change(1, 2) != draw_change(2, 2)
 
 
-@pytest.mark.slow
 def test_soak_tells_what_survived(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.faults.soak", "--only", "4", "--seed", "3", "--keep", tmp_path / "kept"],
