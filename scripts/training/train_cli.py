@@ -179,6 +179,8 @@ class TrainCLI(LightningCLI):
     def _lay(self, args: list[str]) -> list[str]:
         """Replace the configuration files among the arguments by the merged layers."""
         config, flags, self.config_files, self.scope = read_layers(args, self.other.config_file)
+        if any(flag.partition("=")[0] in ("--data.seed", "--data.init_args.seed") for flag in flags):
+            raise UserError("data.seed is that of the whole run; give it as --seed_everything.")
         if self.stage != "fit":
             # Nothing is logged, so the loggers that a checkpoint names are not imported.
             config["trainer"] = config.get("trainer", {}) | {"logger": False}

@@ -292,6 +292,7 @@ MISTAKES = {
     ),
     "not null": (["--early_stopping=none"], "early_stopping is none; write null to leave it out."),
     "not null of Python": (["--model.scheduler=None"], "model.scheduler is None; write null to leave it out."),
+    "a seed of the data alone": (["--data.seed=3"], "give it as --seed_everything"),
     "no folder": (["--data.packs=None"], "None; write null to leave it out."),
     "GPUs that are not there": (["--trainer.accelerator=cpu", "--trainer.devices=[0]"], "trainer.devices is [0]"),
     "a GPU that is not there": (["--trainer.accelerator=cpu", "--trainer.devices=0,"], "give a number of processes"),
