@@ -38,7 +38,7 @@ from datamodules.packing.source import ImageSource
 # From this size on, copying a batch takes longer than the fixed cost of a batch, some 0.1 ms.
 LARGE_BATCH_BYTES = 2**22
 
-FEW_IMAGES = 20  # of which one image more or less that is right changes accuracy by 0.05
+FEW_IMAGES = 20  # with fewer, a single image changes accuracy by more than 0.05
 
 
 class KeepsArguments(ABCMeta):
@@ -299,8 +299,8 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=KeepsArguments
         if pack.skipped:
             line += f"; left out because they give no image: {len(pack.skipped)}"
         print(line)
-        if few := [name for name in ("val", "test") if len(self.splits[name]) < 20]:  # one is 0.05 of accuracy or more
-            print(f"note: fewer than 20 images of {' and '.join(few)} say little; add some, or give larger sizes")
+        if few := " and ".join(name for name in ("val", "test") if len(self.splits[name]) < FEW_IMAGES):
+            print(f"note: fewer than {FEW_IMAGES} images of {few} say little; add some, or give larger sizes")
         if pack.left_out:
             print(f"left out of {escape_name(str(self.source_folder))}: {pack.left_out}")
 
