@@ -1,12 +1,9 @@
 """What the pages say can be done: their links lead somewhere, their commands are understood, their answers run."""
 
 import json
-import os
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 import tomllib
 from contextlib import redirect_stdout
 from functools import cache
@@ -23,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from tests.discovery import ROOT
+from tests.test_readme import python
 
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 ANSWERS = (ROOT / "docs" / "how-do-i.md").read_text()
@@ -138,17 +136,7 @@ def copy(tmp_path: Path) -> Path:
 
 def run(copy: Path, each: list[list[str]]) -> str:
     """Give `scripts/train.py` of the copy these commands, one after the other; what it says of those it refuses."""
-    done = subprocess.run(
-        [sys.executable, "-c", UNDERSTAND],
-        input=json.dumps(each),
-        cwd=copy,
-        env=os.environ | {"PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return python(copy, "-c", UNDERSTAND, given=json.dumps(each))
 
 
 @pytest.mark.slow

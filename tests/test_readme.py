@@ -56,10 +56,11 @@ def copy(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def python(copy: Path, *args: str) -> None:
-    """Run in the copy, whose packages come before those that are installed."""
+def python(copy: Path, *args: str, given: str | None = None) -> str:
+    """Run in the copy, whose packages come before those that are installed; what it says."""
     done = subprocess.run(
         [sys.executable, *args],
+        input=given,
         cwd=copy,
         env=os.environ | {"PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -67,6 +68,7 @@ def python(copy: Path, *args: str) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 def test_examples_are_short() -> None:
