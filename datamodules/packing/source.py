@@ -50,7 +50,7 @@ class ImageSource(ABC):
     resize: Resize = "crop"  # how an image of another shape is fitted
     origin = ""  # download URL, shown when files are missing
     whereabouts = "say with --data.root in which folder it is"  # what to do with files that lie elsewhere
-    is_multi_label = False  # whether an image may have several labels or none: labels are then uint8 `[N, K]` of 0 and 1
+    is_multi_label = False  # whether an image may have several labels or none: labels uint8 `[N, K]` of 0 and 1
     tests_on_validation = False  # whether the validation images are the test images too: labels of others are secret
     known_files: Sequence[str] = ()  # glob patterns of files in the source's folder that are no labelled images
     own_arguments: Mapping[str, Any]  # the constructor's arguments that the data set adds to those of every other
