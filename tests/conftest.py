@@ -206,7 +206,7 @@ def other_digits(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """From its call on, the digits are white on black."""
 
     def change() -> None:
-        images, labels = Digits.read(Digits())["train"]
+        images, labels = Digits.read(Digits())["train"][:2]
         monkeypatch.setattr(Digits, "fingerprint", lambda self: "other digits")
         monkeypatch.setattr(Digits, "read", lambda self: {"train": (255 - np.asarray(images), labels)})
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Collection, Mapping
 from hashlib import blake2b
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def read_checked_facts(folder: Path, version: int, large: Collection[str]) -> di
 
 def _digest(folder: Path, facts: Mapping[str, Any], large: Collection[str]) -> str:
     digest = blake2b(json.dumps(facts).encode(), digest_size=16)
-    for path in sorted(folder.glob("*.npy")):
+    for path in sorted(chain(folder.glob("*.npy"), folder.glob("*.parquet"))):
         with path.open("rb") as file:
             digest.update(file.read(HEADER_BYTES if path.stem in large else -1))
     return digest.hexdigest()

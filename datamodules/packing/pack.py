@@ -8,9 +8,11 @@ import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,10 +29,11 @@ from datamodules.loading.cores import available_cores
 from datamodules.loading.loader import ON_FEWER_CORES, TimedLoader
 from datamodules.loading.progress import progress
 from datamodules.packing.checked_array import ArrayWriter, FirstReads, checksums, map_array
+from datamodules.packing.columns import column_bytes, read_columns, write_columns
 from datamodules.packing.facts import read_checked_facts, write_facts
 from datamodules.packing.identity import by_copies, content_digests, path_digests
 
-FORMAT_VERSION = 5  # raised whenever the files below change their meaning; packs of another version are made again
+FORMAT_VERSION = 6  # raised whenever the files below change their meaning; packs of another version are made again
 
 LARGE = ("images",)  # the arrays whose rows have checksums
 
@@ -41,8 +44,22 @@ FINGERPRINT = "content "
 
 Images = NDArray[np.uint8] | ImageFiles  # images as an array uint8 `[N, C, H, W]`, or as files that are decoded to one
 
-# What a data set reads: images and labels int64 `[N]` for each split that it comes with.
-Source = Mapping[str, tuple[Images, NDArray[np.int64]]]
+
+class Rows(NamedTuple):
+    """The images of a split, with what the source says of each.
+
+    Labels are int64 `[N]`, or uint8 `[N, K]` of 0 and 1 where an image has several. Each column is text or numbers,
+    `[N]`. Images of one `group` (text) are never in two splits; `fold` (0, 1, ...) gives the folds; an image's share of
+    an epoch of training is as its `weight` (above 0). Other columns are carried along.
+    """
+
+    images: Images
+    labels: NDArray[np.integer[Any]]
+    columns: Mapping[str, NDArray[Any]] = MappingProxyType({})
+
+
+# What a data set reads, for each split that it comes with; a pair is `Rows` without columns.
+Source = Mapping[str, Rows | tuple[Images, NDArray[np.integer[Any]]]]
 
 
 class Pack(Dataset[tuple[Tensor, Tensor]]):
@@ -54,7 +71,7 @@ class Pack(Dataset[tuple[Tensor, Tensor]]):
     what identifies each image, and its pixels, see `identity.py`), `checksums.npy` (uint32 `[N]`: the CRC-32 of each
     image's pixels), `names.npy` (bytes `[N]`: paths relative to the source's folder; absent when the source has
     no files) and `facts.json` (class names, the range of images of each split, files that could not be read, format
-    version, and a digest of all of this but the pixels).
+    version, and a digest of all of this but the pixels). If the source has columns, they are in `columns.parquet`.
 
     With `files`, the source's folder, images are decoded from their files instead of taken from `images.npy`;
     `label_map`, int64 `[K]`, has the label to give for each label of the source. It is a ValueError if the folder holds
@@ -85,6 +102,7 @@ class Pack(Dataset[tuple[Tensor, Tensor]]):
         # Path and reason of each file that could not be read and is not in the pack.
         self.skipped: list[tuple[str, str]] = [(name, reason) for name, reason in facts["skipped"]]
         self.left_out: str = facts["left_out"]  # how many other files of the source are no image of it, and why
+        self.has_columns: bool = facts["columns"]
         self.files: ImageFiles | None = None
         if files is not None:
             if self.names is None:
@@ -97,6 +115,11 @@ class Pack(Dataset[tuple[Tensor, Tensor]]):
 
     def __len__(self) -> int:
         return len(self.source_labels)
+
+    @cached_property
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """What the source says of each image besides its label, `[N]` each: text (as objects), int64 or float64."""
+        return read_columns(self.folder) if self.has_columns else {}
 
     @property
     def labels(self) -> Tensor:
@@ -178,32 +201,36 @@ def write_pack(
     All cores decode image files. Files that cannot be read are left out and listed with the reason; `packed` keeps the
     pixels. Only one process may write the same pack at a time.
     """
-    total = sum(len(labels) for _, labels in source.values())
+    splits_read = {split: Rows(*rows) for split, rows in source.items()}
+    total = sum(len(rows.labels) for rows in splits_read.values())
     if not total:
         raise UserError(f"The data set for {folder.name} has no images; correct where it is read from.")
     with whole_folder(folder) as part:
         if packed:
-            check_space(part, sum(math.prod(images.shape) for images, _ in source.values()))
+            check_space(part, sum(math.prod(rows.images.shape) for rows in splits_read.values()))
         writer = ArrayWriter(part / "images.npy", total) if packed else nullcontext()
         with writer as pixels, progress(f"Reading {len(class_names)} classes", total) as advance:
+            parts: dict[str, list[NDArray[Any]]] = defaultdict(list)
             columns: dict[str, list[NDArray[Any]]] = defaultdict(list)
             skipped: list[tuple[str, str]] = []
             splits, end = {}, 0
-            for split, (images, labels) in source.items():
+            for split, (images, labels, split_columns) in splits_read.items():
                 start = end
                 for rows, chunk, errors in _chunks(images):
                     if isinstance(images, ImageFiles):
-                        columns["names"].append(images.names[rows])
+                        parts["names"].append(images.names[rows])
                         skipped += [(os.fsdecode(images.names[row]), reason) for row, reason in errors.items()]
                     advance(len(rows) + len(errors))
                     if not len(rows):
                         continue
                     if pixels is not None:
                         pixels.append(chunk)
-                    columns["labels"].append(labels[rows].astype(np.int64))
-                    columns["sums"].append(image_sums(chunk))
-                    columns["contents"].append(content_digests(chunk))
-                    columns["checksums"].append(checksums(chunk))
+                    parts["labels"].append(labels[rows].astype(np.int64))
+                    parts["sums"].append(image_sums(chunk))
+                    parts["contents"].append(content_digests(chunk))
+                    parts["checksums"].append(checksums(chunk))
+                    for name, values in split_columns.items():
+                        columns[name].append(values[rows])
                     end += len(rows)
                 splits[split] = (start, end)
         if not end:
@@ -212,17 +239,22 @@ def write_pack(
                 f"None of the {total} files gives an image: {name} does not ({reason}), nor do the others; replace "
                 "them, or name another folder."
             )
-        arrays = {name: np.concatenate(column) for name, column in columns.items()}
+        arrays, all_columns = (
+            {name: np.concatenate(values) for name, values in each.items()} for each in (parts, columns)
+        )
         contents = arrays.pop("contents")
         known_by = path_digests(arrays["names"]) if "names" in arrays else contents
         arrays["digests"] = np.stack([by_copies(known_by), contents], axis=1)
         for name, array in arrays.items():
             np.save(part / f"{name}.npy", array)
-        some = next(images for images, _ in source.values())
+        if all_columns:
+            write_columns(part, all_columns)
+        some = next(iter(splits_read.values())).images
         facts = {
             "version": FORMAT_VERSION,
             "packed": packed,
             "files": "names" in arrays,
+            "columns": bool(all_columns),
             "shape": tuple(some.shape[1:]),
             "resize": some.resize if isinstance(some, ImageFiles) else None,
             "source": escape_name(str(some.folder)) if isinstance(some, ImageFiles) else "",
@@ -230,7 +262,7 @@ def write_pack(
             "skipped": skipped,
             "left_out": left_out,
             "class_names": list(class_names),
-            "fingerprint": _fingerprint(arrays["labels"], arrays["digests"], (splits, list(class_names))),
+            "fingerprint": _fingerprint(arrays["labels"], arrays["digests"], all_columns, (splits, list(class_names))),
         }
         write_facts(part, facts, LARGE)
 
@@ -255,8 +287,14 @@ def _chunks(images: Images) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint
         yield some.start + readable, chunk.numpy()[readable], {some[row]: reason for row, reason in errors.items()}
 
 
-def _fingerprint(labels: NDArray[np.int64], digests: NDArray[np.uint64], facts: tuple[Any, ...]) -> str:
+def _fingerprint(
+    labels: NDArray[np.integer[Any]],
+    digests: NDArray[np.uint64],
+    columns: Mapping[str, NDArray[Any]],
+    facts: tuple[Any, ...],
+) -> str:
     digest = blake2b(repr(facts).encode(errors="surrogateescape"), digest_size=16)
     digest.update(labels.astype("<i8").tobytes())
     digest.update(digests.astype("<u8").tobytes())
+    digest.update(column_bytes(columns))
     return FINGERPRINT + digest.hexdigest()

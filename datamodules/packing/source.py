@@ -29,7 +29,7 @@ from core.user_error import UserError
 from datamodules.decoding.image_file import Resize
 from datamodules.decoding.image_files import ImageFiles
 from datamodules.packing.left_out import files_besides, summary
-from datamodules.packing.pack import Pack, Source, write_pack
+from datamodules.packing.pack import Pack, Rows, Source, write_pack
 from datamodules.packing.remembered_times import RememberedTimes
 from datamodules.packing.source_check import check_declaration, checked
 
@@ -112,7 +112,7 @@ class ImageSource(ABC):
         """Read the images, uint8 `[N, C, H, W]`, and labels, int64 `[N]`, of each split that the source comes with.
 
         The splits are named `train`, `val` and `test`; `train` must be there. Images may also be an `ImageFiles`, to be
-        decoded by all cores.
+        decoded by all cores. A third item has columns, such as the group of each image: see `Rows`.
         """
 
     def fetch(self) -> None:
@@ -131,7 +131,7 @@ class ImageSource(ABC):
 
     def known_names(self, source: Source) -> set[str]:
         """The paths of images and of other files that belong to the source; none if it does not come as image files."""
-        files = [images for images, _ in source.values() if isinstance(images, ImageFiles)]
+        files = [rows[0] for rows in source.values() if isinstance(rows[0], ImageFiles)]
         known = {os.fsdecode(name) for images in files for name in images.names}
         if known:
             known.update(*(glob.iglob(pattern, root_dir=self.source_folder) for pattern in self.known_files))  # noqa: PTH207
@@ -219,15 +219,15 @@ class ImageSource(ABC):
                 f"with --data.packs{smaller}."
             ) from error
 
-    def _is_to_be_packed(self, source: Source) -> bool:
-        lazy = all(isinstance(images, ImageFiles) for images, _ in source.values())
+    def _is_to_be_packed(self, source: Mapping[str, Rows]) -> bool:
+        lazy = all(isinstance(rows.images, ImageFiles) for rows in source.values())
         if self.storage == "files" and not lazy:
             raise UserError(
                 f"data.storage is files, but {type(self).__name__} does not come as image files; use packed."
             )
         if self.storage is not None or not lazy:
             return self.storage != "files"
-        size = sum(torch.Size(images.shape).numel() for images, _ in source.values())
+        size = sum(torch.Size(rows.images.shape).numel() for rows in source.values())
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         return size <= min(memory, shutil.disk_usage(self.packs).free) // 2
 

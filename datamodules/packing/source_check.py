@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from core.user_error import UserError
 from datamodules.batching.split import SPLITS
 from datamodules.decoding.image_files import ImageFiles
-from datamodules.packing.pack import Source
+from datamodules.packing.columns import column_fault, folds_fault, plain_column
+from datamodules.packing.pack import Rows
 
 
 def check_declaration(data: Any) -> None:
@@ -44,7 +45,7 @@ def _image_shape_fault(image_shape: Any) -> str:
     return f"image_shape is {image_shape!r}; give channels, height and width, such as (3, 32, 32)"
 
 
-def checked(name: str, source: Any, class_names: Sequence[str], image_shape: tuple[int, int, int]) -> Source:
+def checked(name: str, source: Any, class_names: Sequence[str], image_shape: tuple[int, int, int]) -> dict[str, Rows]:
     """Give what a data set's `read` has returned if it can be packed, with labels of any whole numbers as int64."""
     whole = "return {'train': (images, labels)}, and 'val' and 'test' if the source has them"
     if not isinstance(source, Mapping):
@@ -52,12 +53,12 @@ def checked(name: str, source: Any, class_names: Sequence[str], image_shape: tup
     for split, pair in source.items():
         if split not in SPLITS:
             raise UserError(f"{name}.read returns a split {split!r}; {whole}.")
-        if not isinstance(pair, tuple | list) or len(pair) != 2:
+        if not isinstance(pair, tuple | list) or len(pair) not in (2, 3):
             raise UserError(f"{name}.read returns {_kind(pair)} for the {split} split; {whole}.")
     if "train" not in source:
         raise UserError(f"{name}.read returns no 'train' split; {whole}.")
-    checked_source = {}
-    for split, (images, given) in source.items():
+    checked_source: dict[str, Rows] = {}
+    for split, (images, given, *columns) in source.items():
         what = f"{name}.read: the {split} images"
         if fault := _images_fault(images, image_shape):
             raise UserError(f"{what} {fault}.")
@@ -69,8 +70,30 @@ def checked(name: str, source: Any, class_names: Sequence[str], image_shape: tup
                 f"Label {labels[outside[0]]} of image {outside[0]} in the {split} split is outside the "
                 f"{len(class_names)} classes, 0 to {len(class_names) - 1}; correct the label or add the class's name."
             )
-        checked_source[split] = images, labels.astype(np.int64)
+        checked_source[split] = Rows(
+            images, labels.astype(np.int64), _checked_columns(name, split, columns, len(images))
+        )
+    if len({frozenset(rows.columns) for rows in checked_source.values()}) > 1:
+        raise UserError(f"{name}.read returns other columns for one split than for another; give each the same.")
+    if all("fold" in rows.columns for rows in checked_source.values()):
+        folds = np.concatenate([rows.columns["fold"] for rows in checked_source.values()])
+        if len(folds) and (fault := folds_fault(folds)):
+            what = f"{name}: the fold column"
+            raise UserError(f"{what} {fault}.")
     return checked_source
+
+
+def _checked_columns(name: str, split: str, given: Sequence[Any], images: int) -> dict[str, NDArray[Any]]:
+    if given and not isinstance(given[0], Mapping):
+        raise UserError(f"{name}.read returns {_kind(given[0])} as the {split} columns; give {{'group': groups}}.")
+    columns = {}
+    for column, values in (given[0] if given else {}).items():
+        array = np.asarray(values)
+        if fault := column_fault(column, array, images):
+            what = f"{name}: the {column} column of the {split} split"
+            raise UserError(f"{what} {fault}.")
+        columns[column] = plain_column(column, array)
+    return columns
 
 
 def _kind(value: Any) -> str:

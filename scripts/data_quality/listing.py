@@ -1,6 +1,7 @@
 """The images of a data set in the order of its source, with their names, labels and pictures."""
 
 import os
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,17 +11,17 @@ from core.names import escape_name
 from datamodules.base import ImageDataModule
 from datamodules.decoding.image_file import as_shown, open_image
 from datamodules.decoding.image_files import ImageFiles
-from datamodules.packing.pack import Images, Source
+from datamodules.packing.pack import Images, Rows
 
 
 class Listing:
     """The images of the classes that a data module uses, `N` images of all splits of the source in sequence."""
 
-    def __init__(self, data: ImageDataModule, source: Source) -> None:
+    def __init__(self, data: ImageDataModule, source: Mapping[str, Rows]) -> None:
         self.class_names = list(data.class_names)
         self.parts: dict[str, Images] = {}
         rows, labels = [], []
-        for split, (images, source_labels) in source.items():
+        for split, (images, source_labels, _) in source.items():
             if split == "test" and data.tests_on_validation:
                 continue
             mapped = source_labels if data.label_map is None else data.label_map.numpy()[source_labels]

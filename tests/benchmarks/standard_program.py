@@ -142,7 +142,7 @@ def time_standard_program(
 ) -> list[float]:
     """Train with the standard program; milliseconds of a step in each epoch."""
     assert data.pack is not None, "it has been set up"
-    images, _ = data.from_source(data.read)["train"]
+    images = data.from_source(data.read)["train"][0]
     size = data.image_shape[1:]
     fit = [T.Resize(size)] if data.resize == "squash" else [T.Resize(min(size)), T.CenterCrop(size)]
     transform = T.Compose([*fit, *augmentation, T.ToTensor(), T.Normalize(data.mean, data.std)])
@@ -218,7 +218,7 @@ def measure(flags: Sequence[str], steps: int, seconds: float) -> Row:
 def measure_data(data: ImageDataModule, folder: Path) -> Row:
     """Time the start with a pack, an epoch's memory and, of image files, packing beside Pillow alone."""
     source = data.from_source(data.read)
-    row: Row = {"images": sum(len(labels) for _, labels in source.values())}
+    row: Row = {"images": sum(len(rows[1]) for rows in source.values())}
 
     start = time.perf_counter()
     data = _as_new(data)
@@ -233,7 +233,7 @@ def measure_data(data: ImageDataModule, folder: Path) -> Row:
     row["grown_mb"] = (_own_memory() - before) / 1e6
     row["pack_mb"] = data.pack.images.numel() / 1e6 if data.pack is not None and data.pack.images is not None else 0.0
 
-    images, _ = source["train"]
+    images = source["train"][0]
     if isinstance(images, ImageFiles):
         some = np.random.default_rng(0).permutation(len(images))[:PILLOW_IMAGES]
         start = time.perf_counter()

@@ -386,7 +386,7 @@ def test_folders_named_as_in_public_data_sets_are_splits_or_it_is_asked(
     source = data.read()
     assert source.keys() == splits.keys()
     for split, within in splits.items():
-        images, _ = source[split]
+        images = source[split][0]
         assert isinstance(images, ImageFiles)
         names = {name.decode() for name in images.names}
         assert names == {str(path.relative_to(folder)) for path in (folder / within).rglob("*.png")}

@@ -2,12 +2,13 @@ import numpy as np
 import pytest
 
 from datamodules.digits import Digits
+from datamodules.packing.pack import Rows
 from scripts.data_quality.listing import Listing, view
 
 
 def test_images_of_the_classes_are_named_by_their_place_in_the_source() -> None:
     images = np.arange(6, dtype=np.uint8)[:, None, None, None] * np.ones((1, 8, 8), np.uint8)
-    source = {"train": (images[:4], np.array([0, 1, 2, 1])), "val": (images[4:], np.array([1, 0]))}
+    source = {"train": Rows(images[:4], np.array([0, 1, 2, 1])), "val": Rows(images[4:], np.array([1, 0]))}
     listing = Listing(Digits(classes=["2", "1"]), source)
     assert listing.class_names == ["2", "1"]
     assert [listing.name(place) for place in range(len(listing))] == ["train[1]", "train[2]", "train[3]", "val[0]"]

@@ -243,7 +243,7 @@ def test_accumulation_top5_and_no_logger_work_together(
     read = Digits.read
 
     def read_more_classes(self: Digits) -> Source:
-        images, labels = read(self)["train"]
+        images, labels = read(self)["train"][:2]
         odd = np.arange(len(labels)) % 2
         return {"train": (images, np.where(labels < 2, labels + 10 * odd, labels))}
 
