@@ -8,14 +8,13 @@ from typing import Any, Literal
 from core.any_path import AnyPath
 from core.names import some_of
 from core.user_error import UserError
-from datamodules.base import ImageDataModule
-from datamodules.decoding.image_file import Resize
-from datamodules.decoding.image_files import fingerprint_files, folders_in, images_in, images_under, listed
+from datamodules.decoding.image_files import fingerprint_files, folders_in, images_in, images_under
 from datamodules.decoding.split_folders import NUMBERED, check_splits, classes_in, find_splits
+from datamodules.image_file_module import ImageFileModule
 from datamodules.packing.pack import Source
 
 
-class ImageFolder(ImageDataModule):
+class ImageFolder(ImageFileModule):
     """Images in a folder for each class, to be split; or in `train/<class>`, with `val/<class>` and `test/<class>`.
 
     The classes are those of `train`, sorted by name. Images may lie in folders within a class's folder. Instead of in
@@ -25,12 +24,9 @@ class ImageFolder(ImageDataModule):
 
     Args:
         folder: The folder of images; a relative path begins in `root`.
-        image_size: Height and width that images are brought to, in pixels; one number is both.
-        channels: 3 for colour, 1 for grey.
-        resize: `crop` resizes the shorter side and cuts out the centre, `squash` resizes both sides.
         splits: The folder of each split, relative to `folder`, where names do not say it: `{train: a, test: b}`; or
             `{train: .}` if all folders are classes, whatever they are called.
-        arguments: Those of `ImageDataModule`.
+        arguments: Those of `ImageFileModule`.
     """
 
     whereabouts = "say with --data.folder where the images are; a relative path begins in --data.root"
@@ -38,20 +34,12 @@ class ImageFolder(ImageDataModule):
     def __init__(
         self,
         folder: AnyPath = Path("images"),
-        image_size: int | tuple[int, int] = 224,
-        channels: Literal[1, 3] = 3,
-        resize: Resize = "crop",
         splits: dict[Literal["train", "val", "test"], str] | None = None,
         **arguments: Any,
     ) -> None:
-        height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-        if min(height, width) < 1:
-            raise UserError(f"data.image_size is {image_size}; give a positive number of pixels.")
         self._given_splits = None if splits is None else {str(split): Path(name) for split, name in splits.items()}
         if self._given_splits is not None:
             check_splits(self._given_splits)
-        self.image_shape = (channels, height, width)
-        self.resize = resize
         self._folder = folder
         super().__init__(**arguments)
 
@@ -86,8 +74,7 @@ class ImageFolder(ImageDataModule):
 
     def read(self) -> Source:
         """The images of every split that is there."""
-        listing = {split: self._list(split, folder) for split, folder in self._split_folders.items()}
-        return listed(self.source_folder, listing, self.image_shape, self.resize)
+        return self.listed({split: self._list(split, folder) for split, folder in self._split_folders.items()})
 
     def _list(self, split: str, folder: Path) -> list[tuple[str, int]]:
         label_of = {name: label for label, name in enumerate(self._class_folders)}
