@@ -14,8 +14,8 @@ from textwrap import fill
 
 from core.own_classes import PROJECT, own_classes
 
-# The classes at the top of a folder that are listed, by the name of an argument or of a base class.
-LISTS = {"Networks": ("models", "num_classes"), "Data sets": ("datamodules", "ImageDataModule")}
+# The classes at the top of a folder that are listed, by the name of an argument or of a method.
+LISTS = {"Networks": ("models", "num_classes"), "Data sets": ("datamodules", "read()")}
 
 
 def page() -> str:
@@ -46,7 +46,7 @@ def _entry(name: str, text: str, width: int, lines: int) -> str:
 
 @cache
 def _read(path: str) -> dict[str, tuple[str, str]]:
-    # The default and text of each argument of a class or a base; "" is the class itself, and bases are keys too.
+    # The default and text of each argument of a class or a base; "" is the class itself. Bases and methods are keys too.
     *module, name = path.split(".")
     found, nodes = {"": ("", "")}, list[ast.stmt]()
     with suppress(OSError, SyntaxError, ValueError):  # somebody is at work on it
@@ -58,7 +58,9 @@ def _read(path: str) -> dict[str, tuple[str, str]]:
             found[base] = "", ""
         found[""] = "", ast.get_docstring(node) or ""
         texts = dict(re.findall(r"^ {4}(\w+): (.+(?:\n {5,}.*)*)", found[""][1], re.MULTILINE))
-        for given in (part.args for part in node.body if isinstance(part, ast.FunctionDef) and part.name == "__init__"):
+        methods = [part for part in node.body if isinstance(part, ast.FunctionDef)]
+        found |= {f"{part.name}()": ("", "") for part in methods if not part.decorator_list}
+        for given in (part.args for part in methods if part.name == "__init__"):
             for argument, value in zip_longest(reversed(given.args), reversed(given.defaults)):
                 default = value.args[0] if isinstance(value, ast.Call) else value
                 shown = ast.unparse(default).strip("'") if default else ""
