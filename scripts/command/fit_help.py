@@ -46,7 +46,7 @@ def _entry(name: str, text: str, width: int, lines: int) -> str:
 
 @cache
 def _read(path: str) -> dict[str, tuple[str, str]]:
-    # The default and text of each argument of a class or a base; "" is the class itself. Bases and methods are keys too.
+    # The default and text of each argument of a class or a base; "" is itself. Bases and methods are keys too.
     *module, name = path.split(".")
     found, nodes = {"": ("", "")}, list[ast.stmt]()
     with suppress(OSError, SyntaxError, ValueError):  # somebody is at work on it
