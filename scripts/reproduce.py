@@ -3,18 +3,16 @@
     python scripts/reproduce.py [--only mnist/convnet ...] [--seeds 3] [any flag of scripts/train.py]
 
 A run with the same files and flags is not trained again. If an experiment fails, the others go on, and the table says
-what was wrong. Every measured figure comes from a run. What the table holds besides, rows and a note, stays as it is.
+what was wrong. Every measured figure comes from a run. The rest of the table, rows and a note, stays as it is.
 """
 
-import json
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import Any, NamedTuple
 
 from core.stopping import Stopped
 from core.user_error import UserError
@@ -25,8 +23,7 @@ from scripts.command.process import training_process
 from scripts.command.whole_number import whole_number
 
 
-@dataclass(frozen=True)
-class Experiment:
+class Experiment(NamedTuple):
     """A published experiment."""
 
     name: str  # of its file under configs/, without the ending
@@ -54,90 +51,31 @@ EXPERIMENTS = (
 )
 
 
-@dataclass
-class Outcome:
-    """The last outcome of an experiment."""
+class Outcome(NamedTuple):
+    """The outcome of an experiment."""
 
     flags: Sequence[str] = ()
-    runs: list[dict[str, Any]] = field(default_factory=list)  # as in results.json
+    runs: Sequence[dict[str, Any]] = ()  # as in results.json
     problem: str | None = None  # why there are none, or why one is missing
 
 
-class Ledger:
-    """Remembers in the folder of all runs each experiment's last command: its runs, flags and problem."""
-
-    def __init__(self, runs: Path) -> None:
-        self._runs = runs
-        self._file = runs / "reproduced.json"
-
-    def _read(self) -> dict[str, dict[str, Any]]:
-        """Problems by the experiment's name, and runs by the name and the seed; the last command's stand last."""
-        from core.plain_data import read_json
-
-        try:
-            entries: dict[str, dict[str, Any]] = read_json(self._file)
-            for entry in entries.values():
-                shlex.join([entry.get("folder") or entry["problem"], *entry["flags"]])  # texts
-        except (OSError, ValueError, AttributeError, KeyError, TypeError):  # absent or damaged: runs are found again
-            return {}
-        return entries
-
-    def find(self, name: str) -> Outcome:
-        """The outcome of an experiment's last command, with those of its runs that still exist."""
-        from callbacks.run.run_folder import is_tested, read_results
-
-        entries = self._read()
-        runs = []
-        for key, entry in entries.items():
-            if key.rpartition(" ")[0] == name and "folder" in entry:
-                results = read_results(self._runs / entry["folder"])
-                if is_tested(results):
-                    runs.append((results, entry["flags"]))
-        noted = entries.get(name)
-        if not runs:
-            noted = noted or {"flags": [], "problem": "not asked for yet"}
-            return Outcome(noted["flags"], problem=noted.get("problem"))
-        flags = runs[-1][1]
-        same = [results for results, of_run in runs if of_run == flags]
-        problem = noted.get("problem") if noted and noted["flags"] == flags else None
-        return Outcome(flags, sorted(same, key=lambda results: int(results["seed"])), problem)
-
-    def note(self, name: str, outcome: Outcome, folders: dict[int, Path]) -> None:
-        """Remember an outcome and the folders of its runs by their seeds."""
-        from core.durable_file import replace_file
-
-        entries = self._read()  # another process may have added to it
-        flags = list(outcome.flags)
-        entries.pop(name, None)
-        if outcome.problem:
-            entries[name] = {"problem": outcome.problem, "flags": flags}
-        for seed, folder in folders.items():
-            entries.pop(f"{name} {seed}", None)
-            entries[f"{name} {seed}"] = {"folder": str(folder.relative_to(self._runs)), "flags": flags}
-        replace_file(self._file, json.dumps(entries, indent=2))
-
-
 def train_experiment(name: str, seeds: int, runs: Path, flags: Sequence[str]) -> Outcome:
-    """Train and test an experiment with seeds 0, 1, ..., unless that was done, and note the outcome."""
+    """Train and test an experiment with seeds 0, 1, ..., unless that was done."""
     from scripts.command.configuration import CONFIGS
     from scripts.training.seeds import train_seeds
     from scripts.training.seeds_plan import plan_seeds
 
     config = CONFIGS / f"{name}.yaml"
     own = ("--config", str(config), "--experiment", name, "--runs", str(runs))
-    folders: dict[int, Path] = {}
     try:
         if not config.exists():
             raise UserError(f"there is no configs/{name}.yaml; restore it.")
         done = train_seeds(plan_seeds([*own, *flags]), range(seeds))
-        folders = {run.seed: run.folder for run in done if run.folder and run.results}
-        problem = next((run.problem for run in done if run.problem), None)
-        outcome = Outcome(flags, [run.results for run in done if run.results], problem)
     except UserError as error:
         print(f"error: {name}: {error}", file=sys.stderr)
-        outcome = Outcome(flags, problem=str(error))
-    Ledger(runs).note(name, outcome, folders)
-    return outcome
+        return Outcome(flags, problem=str(error))
+    problem = next((run.problem for run in done if run.problem), None)
+    return Outcome(flags, [run.results for run in done if run.results], problem)
 
 
 def row(experiment: Experiment, outcome: Outcome) -> str:
@@ -170,7 +108,7 @@ def row(experiment: Experiment, outcome: Outcome) -> str:
     )
 
 
-def write_results(path: Path, outcomes: Mapping[str, Outcome], runs: Path, note: str = "") -> None:
+def write_results(path: Path, outcomes: Mapping[str, Outcome], note: str = "") -> None:
     """Write the table; rows of other experiments, and the note unless another is given, stay as they are."""
     from core.durable_file import replace_file
     from scripts.uncertainty.mean import INTERVAL
@@ -181,7 +119,7 @@ def write_results(path: Path, outcomes: Mapping[str, Outcome], runs: Path, note:
     note = note or before.rpartition("\n|")[2].partition("\n")[2].strip()
     for each in EXPERIMENTS:
         if each.name in outcomes or each.name not in rows:
-            rows[each.name] = row(each, outcomes.get(each.name) or Ledger(runs).find(each.name))
+            rows[each.name] = row(each, outcomes.get(each.name, Outcome(problem="not asked for yet")))
     lines = [
         "# Results",
         "",
@@ -204,7 +142,7 @@ def reproduce(names: Sequence[str], seeds: int, runs: Path, output: Path, flags:
     outcomes: dict[str, Outcome] = {}
     for name in dict.fromkeys(names):
         outcomes[name] = train_experiment(name, seeds, runs, flags)
-        write_results(output, outcomes, runs, note)
+        write_results(output, outcomes, note)
     return not any(outcome.problem for outcome in outcomes.values())
 
 

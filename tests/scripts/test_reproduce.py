@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from scripts import reproduce
-from scripts.reproduce import EXPERIMENTS, Experiment, Ledger, Outcome, main, row
+from scripts.reproduce import EXPERIMENTS, Experiment, Outcome, main, row
 from scripts.uncertainty.mean import mean_over_seeds
 from tests.discovery import ROOT
 
@@ -76,8 +76,6 @@ def test_a_run_that_was_removed_is_done_again(run: Any, tmp_path: Path) -> None:
     run("--only", "digits/mlp")
     (file,) = tmp_path.glob("runs/digits/mlp/*/results.json")
     file.unlink()
-    (tmp_path / "runs" / "reproduced.json").write_text("{")
-    assert Ledger(tmp_path / "runs").find(EXPERIMENTS[0].name).problem == "not asked for yet"
     assert run("--only", "digits/mlp")["digits/mlp"][2].startswith("test ")
 
 
@@ -92,26 +90,12 @@ def test_other_experiments_keep_their_seeds_and_the_reason_why_they_have_none(ru
 
 
 @pytest.mark.slow
-def test_runs_of_two_commands_are_never_mixed(run: Any, tmp_path: Path) -> None:
-    run("--only", "digits/mlp", "--seeds", "2")
-    other = run("--only", "digits/mlp", "--model.optimizer.lr=0.01")
-    assert run("--only", "digits/none", "--seeds", "2", status=1)["digits/mlp"] == other["digits/mlp"]
-    assert "lr=0.01" in other["digits/mlp"][7]
-
-
-@pytest.mark.parametrize(
-    "ledger",
-    [
-        "[]",
-        '{"digits/mlp 0": 3}',
-        '{"digits/mlp 0": {}}',
-        '{"digits/mlp 0": {"folder": 3, "flags": []}, "digits/mlp": 4}',
-    ],
-)
-def test_a_ledger_that_makes_no_sense_is_begun_anew(tmp_path: Path, ledger: str) -> None:
-    (tmp_path / "reproduced.json").write_text(ledger)
-    outcome = Ledger(tmp_path).find("digits/mlp")
-    assert (outcome.runs, outcome.problem) == ([], "not asked for yet")
+def test_a_table_made_anew_has_the_runs_that_are_there(run: Any, tmp_path: Path) -> None:
+    rows = run("--only", "digits/mlp", "--seeds", "2")
+    run("--only", "digits/mlp", "--model.optimizer.lr=0.01")
+    (tmp_path / "RESULTS.md").unlink()
+    assert run("--only", "digits/mlp", "--seeds", "2") == rows
+    assert len(figures(tmp_path)) == 3
 
 
 def test_a_figure_that_is_just_reached_is_reached() -> None:

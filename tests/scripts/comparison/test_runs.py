@@ -60,7 +60,7 @@ def test_a_checkpoint_that_its_run_has_not_ended_with_is_by_itself(train: Callab
 def test_runs_are_found_by_folder_experiment_pattern_and_checkpoint(tmp_path: Path) -> None:
     first, second = write_run(tmp_path / "digits/mlp/one"), write_run(tmp_path / "digits/mlp/two")
     other = write_run(tmp_path / "mnist/[odd]/one")
-    (tmp_path / "digits" / "reproduced.json").write_text("{}")
+    (tmp_path / "digits" / "notes.json").write_text("{}")
     assert find_runs(str(first)) == [first]
     assert find_runs(str(tmp_path / "digits/mlp")) == find_runs(f"{tmp_path}/digits/mlp/*") == [first, second]
     assert find_runs(str(tmp_path)) == find_runs(f"{tmp_path}/**") == [first, second, other]
