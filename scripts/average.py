@@ -18,8 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from rich import box, get_console
-from rich.table import Table
 from torch import Tensor
 
 from callbacks.run.restarts import flat
@@ -38,6 +36,7 @@ from scripts.command.output_file import check_output
 from scripts.inference.predictions import predict_split
 from scripts.inference.run_checkpoint import find_checkpoint
 from scripts.inference.trained_network import TrainedNetwork
+from scripts.report.table import Table, show
 from scripts.uncertainty.calibration import cross_entropy
 
 if TYPE_CHECKING:  # Lightning takes seconds to import
@@ -103,7 +102,8 @@ def average(
         for number in chosen
     ]
     _write(output, weights_only(first.checkpoint) | {"state_dict": averaged, "averaged": sources})
-    get_console().print(_table(figures))
+    rows = [[title, *(f"{value:.4f}" for value in values.values())] for title, values in figures.items()]
+    show(Table(["", *figures[name]], rows, frozenset({len(parts)})))
     print(f"checkpoint  {output} ({output.stat().st_size / 1e6:,.1f} MB, its parts {size:,.1f})")
     return figures
 
@@ -196,18 +196,6 @@ def evaluated(trained: TrainedNetwork, data: "ImageDataModule", splits: Sequence
         figures[f"{split}/accuracy"] = predictions.accuracy
         figures[f"{split}/loss"] = cross_entropy(predictions.logits, predictions.labels)
     return figures
-
-
-def _table(figures: Mapping[str, Figures]) -> Table:
-    names = list(next(iter(figures.values())))
-    table = Table("", *names, box=box.SIMPLE_HEAD)
-    for column in table.columns[1:]:
-        column.justify, column.no_wrap = "right", True
-    for place, (title, values) in enumerate(figures.items(), 1):
-        if place == len(figures):
-            table.add_section()
-        table.add_row(title, *(f"{values[name]:.4f}" for name in names))
-    return table
 
 
 def _write(output: Path, checkpoint: dict[str, Any]) -> None:

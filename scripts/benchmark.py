@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -32,13 +32,12 @@ from core.user_error import UserError
 from scripts.command.boundary import CommandParser
 from scripts.command.expansion import to_path
 from scripts.command.process import training_process
+from scripts.report.table import Table, show
 
 if TYPE_CHECKING:
     from callbacks.diagnostics.step_benchmark import StepBenchmark
     from scripts.inference.image_classifier import ImageClassifier
     from scripts.training.train_cli import TrainCLI
-
-TABLE_WIDTH = 110  # letters of a line that a table needs
 
 Row = dict[str, Any]
 
@@ -90,16 +89,16 @@ def measure_callbacks(flags: Sequence[str]) -> Row:
         for action, durations in profiler.recorded_durations.items():
             if callback := re.match(r"\[Callback\](\w+)", action):
                 spent.setdefault(callback[1], []).extend(durations)
-        return {
-            "experiment": cli.experiment,
-            "device": f"{cli.trainer.strategy.root_device}, {cli.trainer.precision}",
-            "epochs": cli.record.results["epochs"],
-            "seconds": cli.record.results["seconds"],
-            "callbacks": {name: (sum(durations), len(durations)) for name, durations in spent.items()},
-        }
+    results = cli.record.results
+    rows = [
+        [name, f"{sum(durations):.3f}", f"{sum(durations) / results['seconds']:.2%}", f"{len(durations):,}"]
+        for name, durations in sorted(spent.items(), key=lambda item: -sum(item[1]))
+    ]
+    what = f"{cli.experiment}\n{results['seconds']:,.1f} s of training, {results['epochs']} epochs"
+    return {"heading": [what, "seconds", "of training", "calls"], "rows": rows}
 
 
-def measure_prediction(checkpoint: Path, images: Path, seconds: float) -> Row:
+def time_prediction(checkpoint: Path, images: Path, seconds: float) -> None:
     """Predict a folder of photographs again and again, with the network alone before and after each time."""
     from scripts.inference.file_predictions import FilePredictions
     from scripts.inference.image_classifier import load_classifier
@@ -120,14 +119,12 @@ def measure_prediction(checkpoint: Path, images: Path, seconds: float) -> Row:
             limit.append(_time_network(classifier, len(paths)))
     around = [(before + after) / 2 for before, after in itertools.pairwise(limit)]
     network, shape = type(classifier.trained.network).__name__, "x".join(map(str, classifier.shape))
-    return {
-        "network": f"{network}, {shape}\n{classifier.trained.device}, {classifier.trained.precision}",
-        "images": len(paths),
-        "batch": classifier.batch_size,
-        "limit_rate": len(paths) / median(around),
-        "program_rate": len(paths) / median(program),
-        "ratio": median(bare / whole for bare, whole in zip(around, program, strict=True)),
-    }
+    rates = (len(paths) / median(around), len(paths) / median(program))
+    ratio = median(bare / whole for bare, whole in zip(around, program, strict=True))
+    what = f"{network}, {shape}\n{classifier.trained.device}, {classifier.trained.precision}"
+    row = [what, f"{len(paths):,}", str(classifier.batch_size), *(f"{rate:,.1f}" for rate in rates), f"{ratio:.2f}"]
+    heading = ["prediction", "images", "batch", "network alone\nimages/s", "program\nimages/s", "ratio"]
+    show(Table(heading, [row]))
 
 
 def _time_network(classifier: "ImageClassifier", images: int) -> float:
@@ -167,21 +164,7 @@ def configurations(files: Sequence[str] | None) -> list[list[str]]:
     return [["--config", file] for file in files] if files else [[], ["--config", "configs/digits/mlp.yaml"]]
 
 
-def print_table(what: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table whole, also where the terminal is narrower."""
-    from rich import get_console
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(what, show_lines=True)
-    for heading in headings:
-        table.add_column(heading, justify="right")
-    for row in rows:
-        table.add_row(*row)
-    Console(width=max(TABLE_WIDTH, get_console().width)).print(table)
-
-
-STEPS = "batch", "bare\nms", "program\nms", "ratio", "added\nms", "images/s", "waiting\nfor data"
+STEPS = "training step", "batch", "bare\nms", "program\nms", "ratio", "added\nms", "images/s", "waiting\nfor data"
 
 
 def step_cells(row: Row) -> list[str]:
@@ -193,26 +176,6 @@ def step_cells(row: Row) -> list[str]:
         f"{1000 * row['batch'] / row['program_ms']:,.0f}",
         f"{row['waiting']:.1%}",
     ]
-
-
-def print_callbacks(row: Row) -> None:
-    """Print the callbacks of a training, the most expensive first."""
-    callbacks = sorted(row["callbacks"].items(), key=lambda item: -item[1][0])
-    print_table(
-        f"{row['experiment']}, {row['device']}: {row['seconds']:,.1f} s of training, {row['epochs']} epochs",
-        ("seconds", "of training", "calls"),
-        [(name, f"{spent:.3f}", f"{spent / row['seconds']:.2%}", f"{calls:,}") for name, (spent, calls) in callbacks],
-    )
-
-
-def print_prediction(row: Row) -> None:
-    """Print the rates of a prediction."""
-    rates = (f"{row['limit_rate']:,.1f}", f"{row['program_rate']:,.1f}", f"{row['ratio']:.2f}")
-    print_table(
-        "prediction",
-        ("images", "batch", "network alone\nimages/s", "program\nimages/s", "ratio"),
-        [(row["network"], f"{row['images']:,}", str(row["batch"]), *rates)],
-    )
 
 
 def main(args: list[str] | None = None) -> None:
@@ -230,7 +193,7 @@ def main(args: list[str] | None = None) -> None:
         if options.predict or options.images:
             if not (options.predict and options.images) or flags or options.config:
                 raise UserError("A prediction is timed with --predict CHECKPOINT --images PATH; leave the rest out.")
-            print_prediction(measure_prediction(options.predict, options.images, options.seconds))
+            time_prediction(options.predict, options.images, options.seconds)
         elif options.into:
             flags = [*(f"--config={file}" for file in options.config or ()), *flags]
             row = measure_callbacks(flags) if options.callbacks else measure(flags, options.steps, options.seconds)
@@ -238,10 +201,11 @@ def main(args: list[str] | None = None) -> None:
         else:
             own = [f"--seconds={options.seconds}", f"--steps={options.steps}", *(["--callbacks"] * options.callbacks)]
             rows = [run_alone([__file__, *own, *config, *flags]) for config in configurations(options.config)]
-            if not options.callbacks:
-                print_table("training step", STEPS, map(step_cells, rows))
-            for row in rows if options.callbacks else ():
-                print_callbacks(row)
+            if options.callbacks:
+                for row in rows:
+                    show(Table(**row))
+            else:
+                show(Table([*STEPS], [step_cells(row) for row in rows], frozenset(range(1, len(rows)))))
 
 
 if __name__ == "__main__":

@@ -27,8 +27,6 @@ FILES = {
 
 def compare(options: Namespace, flags: Sequence[str]) -> bool:
     """Compare runs, print the comparison, and write the files; False if a run could not be read."""
-    from rich import get_console
-
     from core.durable_file import replace_file
     from scripts.command.output_file import check_output
     from scripts.comparison.best import mark_best
@@ -53,7 +51,7 @@ def compare(options: Namespace, flags: Sequence[str]) -> bool:
     comparison, notes = mark_best(comparison, predictions), [*comparison.notes, *notes, *more]
     for sentence in (*findings, *notes):
         print(escape_name(sentence))
-    show(comparison.table, get_console())
+    show(comparison.table)
     notes = [*(f"Left out: {problem}" for problem in problems), *notes]
     tables = {"latex": latex(comparison.table), "markdown": markdown(comparison.table), "csv": comparison.as_csv()}
     for kind, path in files.items():

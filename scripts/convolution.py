@@ -271,21 +271,18 @@ def print_by_hand(signal: Numbers, kernel: Numbers, steps: Steps) -> None:
 
 def print_sizes(size: int, kernel_size: int) -> None:
     """Print the effect of padding, stride and dilation on the size of an image, and its formula."""
-    from rich import box, get_console
-    from rich.table import Table
+    from scripts.report.table import Table, show
 
     if not output_size(size, kernel_size) or size > MOST_CELLS:
         raise UserError(
             f"--size is {size} and --kernel_size {kernel_size}; give a size from that of the kernel to {MOST_CELLS}, "
             "so that its cells can be drawn."
         )
-    table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("padding", "stride", "dilation", "size", "computed as"):
-        table.add_column(heading, justify="left" if heading == "computed as" else "right")
+    rows = []
     for steps in cases(size, kernel_size):
         term = f"({size} + 2*{steps.padding} - {steps.dilation}*({kernel_size} - 1) - 1) // {steps.stride} + 1"
-        table.add_row(*map(str, steps), str(output_size(size, kernel_size, steps)), term)
-    get_console().print(table)
+        rows.append([*map(str, steps), str(output_size(size, kernel_size, steps)), term])
+    show(Table(["padding", "stride", "dilation", "size", "computed as"], rows))
 
 
 def run(options: argparse.Namespace) -> None:

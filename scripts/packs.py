@@ -21,6 +21,7 @@ from core.plain_data import read_yaml
 from core.user_error import UserError
 from scripts.command.boundary import CommandParser, mistakes_in_one_sentence
 from scripts.command.expansion import to_path
+from scripts.report.table import Table, show
 
 NAME = re.compile(r"(\.?)\w+-[0-9a-f]{12}(\.part)?")  # of packs and feature caches, also of unfinished ones
 FEATURES = "features"  # what a feature cache holds
@@ -133,22 +134,6 @@ def named(stored: Sequence[Stored], names: Collection[str]) -> list[Stored]:
     return [there[name] for name in dict.fromkeys(names)]
 
 
-def show(stored: Sequence[Stored], needed: dict[Path, str]) -> None:
-    """Print a row for each."""
-    from rich import box, get_console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=box.SIMPLE_HEAD)
-    for name in ("name", "holds", "size", "last used", "needed by"):
-        table.add_column(name, no_wrap=name != "holds", overflow="fold", justify="right" if name == "size" else "left")
-    for each in stored:
-        used = f"{datetime.fromtimestamp(each.used):%Y-%m-%d %H:%M}"
-        cells = (each.folder.name, each.what, megabytes([each]), used, needed.get(each.folder, "no run"))
-        table.add_row(*map(Text, cells))
-    get_console().print(table)
-
-
 def megabytes(stored: Sequence[Stored]) -> str:
     """Their size."""
     return f"{sum(each.size for each in stored) / 1e6:,.1f} MB"
@@ -175,7 +160,11 @@ def main(args: Sequence[str] | None = None) -> None:
             remove(each)
             print(f"removed {each.folder} ({megabytes([each])})")
         if not (gone or options.remove_unneeded):
-            show(stored, needed)
+            rows = []
+            for each in stored:
+                used = f"{datetime.fromtimestamp(each.used):%Y-%m-%d %H:%M}"
+                rows.append([each.folder.name, each.what, megabytes([each]), used, needed.get(each.folder, "no run")])
+            show(Table(["name", "holds", "size", "last used", "needed by"], rows))
             print(f"{megabytes(stored)} in all, {megabytes(unneeded)} of it needed by no run in {options.runs}")
     sys.exit(0)
 

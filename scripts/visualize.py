@@ -22,7 +22,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from rich import get_console
 from torch import Tensor, nn
 
 from callbacks.tensorboard.filters_picture import CONVOLUTIONS, convolutions, filters_picture
@@ -39,6 +38,7 @@ from scripts.inference.shown_image import shown_image
 from scripts.inference.trained_network import TrainedNetwork
 from scripts.interpretation.attribution import occlusion, saliency
 from scripts.interpretation.layer_pictures import activations_picture, attribution_picture
+from scripts.report.table import show
 
 MOST_TILES = 64  # maps or filters in a picture unless asked for otherwise
 
@@ -182,7 +182,7 @@ def architecture(subject: Subject) -> None:
     """Print the layers with their shapes, parameters and multiply-adds for an image."""
     from scripts.interpretation.architecture import layer_table, layers_of
 
-    get_console().print(layer_table(layers_of(subject.network, subject.trained.shape)))
+    show(layer_table(layers_of(subject.network, subject.trained.shape)))
 
 
 COMMANDS: dict[str, Callable[[Subject], Image.Image | None]] = {

@@ -3,14 +3,12 @@
 from dataclasses import dataclass
 
 import torch
-from rich import box
-from rich.markup import escape
-from rich.table import Table
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from scripts.inference.layers import layer_outputs
+from scripts.report.table import Table
 
 
 @dataclass(frozen=True)
@@ -56,21 +54,16 @@ def layers_of(network: nn.Module, image_shape: tuple[int, int, int]) -> list[Lay
 
 
 def layer_table(layers: list[Layer]) -> Table:
-    """A table of the layers for the terminal, with their sums."""
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("layer", overflow="fold")
-    table.add_column("kind")
-    for heading in ("output", "parameters", "multiply-adds"):
-        table.add_column(heading, justify="right", no_wrap=True)
-
-    def number(value: int) -> str:
-        return f"{value:,}" if value else ""
-
-    for layer in layers:
-        shape = "" if layer.shape is None else "x".join(map(str, layer.shape))
-        cells = escape(layer.name), escape(layer.kind), shape, number(layer.parameters), number(layer.multiply_adds)
-        table.add_row(*cells)
-    table.add_section()
+    """A table of the layers with their sums."""
+    rows = [
+        [
+            layer.name,
+            layer.kind,
+            "" if layer.shape is None else "x".join(map(str, layer.shape)),
+            *(f"{number:,}" if number else "" for number in (layer.parameters, layer.multiply_adds)),
+        ]
+        for layer in layers
+    ]
     sums = (sum(getattr(layer, kind) for layer in layers) for kind in ("parameters", "multiply_adds"))
-    table.add_row("all", "", "", *(f"{value:,}" for value in sums))
-    return table
+    rows.append(["all", "", "", *(f"{value:,}" for value in sums)])
+    return Table(["layer", "kind", "output", "parameters", "multiply-adds"], rows, frozenset({len(layers)}))

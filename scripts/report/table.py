@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from unicodedata import decomposition
 
+from rich import get_console
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
@@ -23,6 +24,8 @@ LATEX = {
     "`": r"\textasciigrave{}",
     "±": r"$\pm$",
 } | {letter: f"\\{letter}" for letter in "&%$#_{}"}
+
+NUMBER = re.compile(r"[\d,.]*( ?(MB|%))?")
 
 PADDING = 3  # letters that the frame of a column takes
 WIDEST = 40  # letters in a line of a cell on a terminal; a longer cell takes several lines
@@ -66,12 +69,14 @@ class Table:
         return Table(heading, rows, self.breaks)
 
 
-def show(table: Table, console: Console) -> None:
-    """Print a table, in several below each other if the terminal is narrow."""
+def show(table: Table, console: Console | None = None) -> None:
+    """Print a table, in several below each other if the terminal is narrow; columns of numbers stand right."""
+    console = console or get_console()
     for block in table.blocks(console.width):
         drawn = RichTable()
-        for name in block.heading:
-            drawn.add_column(Text(name), overflow="fold", max_width=WIDEST)
+        for name, *cells in zip(block.heading, *block.rows, strict=True):
+            is_number = all(NUMBER.fullmatch(cell) for cell in cells)
+            drawn.add_column(Text(name), "right" if is_number else "left", overflow="fold", max_width=WIDEST)
         for number, row in enumerate(block.rows):
             if number in block.breaks:
                 drawn.add_section()
@@ -104,7 +109,7 @@ def _written(cells: Sequence[str], escape: Callable[[str], str], bold: str) -> l
 
 
 def _width(cell: str) -> int:
-    return len(cell) + 2 * isinstance(cell, Bold)
+    return max(map(len, cell.split("\n"))) + 2 * isinstance(cell, Bold)
 
 
 def in_latex(text: str) -> str:

@@ -17,8 +17,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from rich import get_console
-
 from callbacks.run.migration import migrate_config
 from callbacks.run.restarts import read_origin
 from callbacks.run.run_folder import CONFIG, is_tested, order_of_start, read_results, wait_until_left
@@ -181,7 +179,7 @@ def print_summary(runs: Sequence[SeedRun]) -> None:
         rows.append([str(run.seed), *cells, name])
     means = [mean_over_seeds([of_run[name] for of_run in metrics if name in of_run]) for name in names]
     rows += [["mean", *(mean.shown() for mean in means), ""]] if means else []
-    show(Table(["seed", *names, "run"], rows, frozenset({len(runs)}), caption(means)), get_console())
+    show(Table(["seed", *names, "run"], rows, frozenset({len(runs)}), caption(means)))
     if folder := next((run.folder for run in runs if run.folder), None):
         print(f"runs  {folder.parent}")
     for run in runs:

@@ -35,8 +35,9 @@ from datamodules.decoding.image_file import FORMATS
 from datamodules.decoding.image_files import ImageFiles
 from datamodules.loading.cores import available_cores
 from datamodules.packing.pack import Images
-from scripts.benchmark import STEPS, Row, configurations, described, print_table, run_alone, step_cells, train_timed
+from scripts.benchmark import STEPS, Row, configurations, described, run_alone, step_cells, train_timed
 from scripts.command.process import training_process
+from scripts.report.table import Table, show
 
 PILLOW_IMAGES = 3000  # images that Pillow decodes to be compared with
 
@@ -53,7 +54,7 @@ COUNTERPARTS = {
 }
 
 DATA = (
-    *("images", "packing\nimages/s", "Pillow, one core\nimages/s", "times\nfaster"),
+    *("data", "images", "packing\nimages/s", "Pillow, one core\nimages/s", "times\nfaster"),
     *("to first batch\nwhen packed, s", "memory\ngrown, MB", "pack\nMB"),
 )
 
@@ -264,15 +265,11 @@ def _own_memory() -> int:
 
 
 def print_rows(rows: Sequence[Row]) -> None:
-    print_table(
-        "training step",
-        (*STEPS, "standard\nms", "times\nfaster"),
-        [
-            [*step_cells(row), f"{row['standard_ms']:,.2f}", f"{row['standard_ms'] / row['program_ms']:.2f}"]
-            for row in rows
-        ],
-    )
-    print_table("data", DATA, map(data_cells, rows))
+    standard = [f"{row['standard_ms']:,.2f}" for row in rows]
+    faster = [f"{row['standard_ms'] / row['program_ms']:.2f}" for row in rows]
+    steps = [[*step_cells(row), *more] for row, *more in zip(rows, standard, faster, strict=True)]
+    show(Table([*STEPS, "standard\nms", "times\nfaster"], steps))
+    show(Table([*DATA], [data_cells(row) for row in rows]))
 
 
 def data_cells(row: Row) -> list[str]:

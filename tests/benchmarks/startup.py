@@ -10,7 +10,7 @@ import tempfile
 import time
 from statistics import median
 
-from scripts.benchmark import print_table
+from scripts.report.table import Table, show
 from tests.discovery import ROOT
 
 TORCH, LIGHTNING = "import torch", "import torch, lightning"
@@ -50,8 +50,8 @@ def main() -> None:
     for name in commands:
         beside, most = LIMITS.get(name, (name, 1.0))
         ratio = median(seconds[name]) / median(seconds[beside])
-        rows.append((name, f"{median(seconds[name]):.2f}", beside, f"{ratio:.2f}", f"{most:.1f}"))
-    print_table("start", ("seconds", "beside", "ratio", "at most"), rows)
+        rows.append([name, f"{median(seconds[name]):.2f}", beside, f"{ratio:.2f}", f"{most:.1f}"])
+    show(Table(["start", "seconds", "beside", "ratio", "at most"], rows))
 
 
 if __name__ == "__main__":

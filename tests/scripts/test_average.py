@@ -49,9 +49,9 @@ def test_is_the_mean_with_torchs_statistics_and_loads_everywhere(
     assert (status, error) == (0, "")
     for number, each in enumerate(epochs, 1):
         assert f"{number}           {each}\n" in out
-    cells = [row.split() for row in out.splitlines() if row.count("  ") > 3 and row.strip()]
-    rows = {" ".join(row[:-4]): row[-4:] for row in cells}
-    assert rows[""] == FIGURES
+    lines = [re.split(" *[│┃] *", line.strip("│┃ ")) for line in out.splitlines()]
+    assert FIGURES in lines
+    rows = {name: cells for name, *cells in lines}
     for name, each in zip(("1", "2", "average of 1, 2"), (*epochs, file), strict=True):
         found = predict_split(TrainedNetwork(each), digits, "test")
         accuracy, loss = (found.classes == found.labels).mean(), cross_entropy(found.logits, found.labels)

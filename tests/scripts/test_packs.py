@@ -51,7 +51,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_lists_size_last_use_and_who_needs_it(place: Path, script: Callable[..., Callable[..., Done]]) -> None:
     status, said, error = script(main)()
     assert (status, error) == (0, "")
-    rows = {line.split()[0]: " ".join(line.split()) for line in said.splitlines() if "MB" in line}
+    rows = {line.split()[0]: " ".join(line.split()) for line in said.replace("│", " ").splitlines() if "MB" in line}
     assert "100 images of 1x8x8 0.0 MB" in rows["digits-ba9876543210"]
     assert re.search(r" 1973-03-0[234] \d\d:46 2 runs$", rows["digits-ba9876543210"])
     assert rows["digits-0123456789ab"].endswith("no run"), "the same images were used later from another pack"
