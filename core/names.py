@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from itertools import count
+from itertools import compress, count
+from typing import Any
 
 MOST_NAMED = 10  # names that a sentence lists
 
@@ -55,6 +56,16 @@ def distinct_names(names: Iterable[str]) -> list[str]:
             taken.add(name)
         distinct[name] = None
     return list(distinct)
+
+
+def label_name(label: Any, class_names: Sequence[str]) -> str:
+    """The name of an image's label; of several labels, 0 or 1 for each class, the names with `;` between.
+
+    Example:
+        >>> label_name(1, ["cat", "dog", "fox"]), label_name([1, 0, 1], ["cat", "dog", "fox"])
+        ('dog', 'cat;fox')
+    """
+    return ";".join(compress(class_names, label)) if isinstance(label, Iterable) else class_names[label]
 
 
 def some_of(names: Sequence[str]) -> str:

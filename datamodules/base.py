@@ -27,7 +27,7 @@ from datamodules.batching.normalization import Normalization, chosen_normalizati
 from datamodules.batching.randomness import EVALUATION, Generator, own_generators, random_key, seed_generators
 from datamodules.batching.resume_point import ResumePoint
 from datamodules.batching.sampler import KeyedBatchSampler, balanced_counts
-from datamodules.batching.split import SPLITS, Rule, checked_size, draw_splits
+from datamodules.batching.split import SPLITS, Rule, checked_size, class_counts, draw_splits, rarest_labels
 from datamodules.batching.transform import Batch, BatchTransform
 from datamodules.loading.cores import available_cores
 from datamodules.loading.loader import TimedLoader
@@ -94,7 +94,8 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=KeepsArguments
             `datamodules.mixing.MixUp`; one of them is drawn for each batch.
         normalization: `computed` from the training split, the name of a known one such as `imagenet`, `none` for
             scaling to [0, 1] alone, or mean and std.
-        balanced: Whether every class has the same share of each epoch's training images, however many it has.
+        balanced: Whether every class has the same share of each epoch's training images, however many it has; with
+            several labels per image there is no such epoch.
         drop_last: Whether training leaves out a last batch that is not full.
         num_workers: Processes that gather batches; by default none for packed images and one per core for files.
 
@@ -170,7 +171,7 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=KeepsArguments
     @property
     def class_counts(self) -> list[int]:
         """The training images of each class, `K` numbers; known after `setup`."""
-        return torch.bincount(self._pack.labels[self.splits["train"]], minlength=self.num_classes).tolist()
+        return class_counts(self._pack.labels[self.splits["train"]], self.num_classes).tolist()
 
     @property
     def epoch_counts(self) -> list[int]:
@@ -225,6 +226,11 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=KeepsArguments
                 raise UserError(f"The pack in {self.pack_folder} is not whole; start again.")
             if self.on_corrupt == "error":
                 self.check_complete(self.pack)
+            if self.balanced and self.is_multi_label:
+                raise UserError(
+                    "data.balanced gives every class the same share of the images, but these have several labels each; "
+                    "leave it out, or weigh the loss with --model.class_weights balanced."
+                )
             splits = {name: torch.arange(ends.start, ends.stop) for name, ends in self.pack.splits.items()}
             self.splits = self.draw_splits(splits, self.pack.labels, self.pack.identities)
             if stage == "fit":
@@ -264,7 +270,7 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=KeepsArguments
         self._check_classes(labels[splits["train"]], f"in {self.source_folder}; add some")
         drawn = draw_splits(
             splits,
-            labels,
+            rarest_labels(labels) if self.is_multi_label else labels,
             identities,
             val_size=self.val_size,
             test_size=self.test_size,
@@ -278,7 +284,7 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=KeepsArguments
         return drawn
 
     def _check_classes(self, labels: Tensor, remedy: str) -> None:
-        counts = torch.bincount(labels + 1, minlength=self.num_classes + 1)[1:]
+        counts = class_counts(labels, self.num_classes)
         if (counts == 0).any():
             name = self.class_names[int(counts.argmin())]
             raise UserError(f"The class {name} has no training image {remedy}, or leave it out of --data.classes.")
@@ -296,6 +302,9 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=KeepsArguments
         if self.balanced:
             most, least = max(self.class_counts), min(self.class_counts)
             line += f"; balanced, {min(self.epoch_counts):,} of each class an epoch instead of {least:,} to {most:,}"
+        if self.is_multi_label:
+            of_each = pack.labels.sum(dim=1)
+            line += f"; {of_each.float().mean():.1f} labels an image, none on {int((of_each == 0).sum()):,}"
         if pack.skipped:
             line += f"; left out because they give no image: {len(pack.skipped)}"
         print(line)
@@ -428,12 +437,14 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=KeepsArguments
         return self.transform(batch, training=training)
 
     def transform(self, batch: Batch, *, training: bool) -> Batch:
-        """Augment and mix, if in training, and normalise images uint8 `[B, C, H, W]` with labels int64 `[B]`.
+        """Augment and mix, if in training, and normalise images uint8 `[B, C, H, W]` with their labels.
 
-        Images become float32, labels of mixed images float32 `[B, K]`. A batch of features, float, stays as it is.
+        Labels are int64 `[B]` or uint8 `[B, K]`. Images become float32, and so do several labels per image and labels
+        of mixed images, `[B, K]`. Features, which are float, stay as they are.
         """
-        if batch[0].is_floating_point():
-            return batch
+        images, labels = batch
+        if images.is_floating_point():
+            return images, labels.float() if self.is_multi_label else labels
         if self._transform is None:
             assert self.mean is not None and self.std is not None, "setup comes before"  # noqa: PT018
             self._transform = BatchTransform(self.mean, self.std, self.augmentation, self.mixing, self.num_classes)

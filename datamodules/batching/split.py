@@ -101,6 +101,23 @@ def _evenly_spaced(size: int | float, total: int) -> Tensor:
     return (2 * torch.arange(count) + 1) * total // max(2 * count, 1)
 
 
+def class_counts(labels: Tensor, num_classes: int) -> Tensor:
+    """The images of each class, int64 `[K]`, from labels int64 `[N]`, -1 for none, or uint8 `[N, K]`."""
+    return labels.sum(dim=0) if labels.ndim == 2 else torch.bincount(labels + 1, minlength=num_classes + 1)[1:]
+
+
+def rarest_labels(labels: Tensor) -> Tensor:
+    """The rarest label of each image, int64 `[N]`, K for none, from labels uint8 `[N, K]`; splits are stratified by it.
+
+    Example:
+        >>> rarest_labels(torch.tensor([[1, 1], [1, 0], [0, 0]], dtype=torch.uint8))
+        tensor([1, 0, 2])
+    """
+    order = labels.sum(dim=0).argsort(stable=True)
+    ranked = labels[:, order]
+    return torch.where(ranked.bool().any(dim=1), order[ranked.argmax(dim=1)], labels.shape[1])
+
+
 def draw_splits(
     splits: dict[str, Tensor],
     labels: Tensor,

@@ -14,6 +14,7 @@ from datamodules.batching.normalization import Normalize
 from datamodules.batching.per_image import drawn_per_image
 
 # Images, uint8 or float32 `[B, C, H, W]`, and labels, int64 `[B]` or, of mixed images, probabilities `[B, K]`.
+# Several labels per image are uint8 `[B, K]` and, once transformed, float32.
 Batch = tuple[Tensor, Tensor]
 
 
@@ -39,14 +40,20 @@ class BatchTransform:
 
     @torch.no_grad()
     def __call__(self, batch: Batch, *, training: bool) -> Batch:
-        """Transform images uint8 `[B, C, H, W]` and labels int64 `[B]`; those of mixed images are float32 `[B, K]`."""
+        """Transform images uint8 `[B, C, H, W]` and labels int64 `[B]` or uint8 `[B, K]`.
+
+        Labels of mixed images, and several labels per image, become float32 `[B, K]`.
+        """
         images, labels = batch
         if training and self.augmentation:
             images = self._augmented(images)
         images = self.normalize(images)
+        if labels.ndim == 2:
+            labels = labels.float()
         if training and self.mixing:
             number = int(torch.randint(len(self.mixing), ())) if len(self.mixing) > 1 else 0
-            images, labels = self.mixing[number](images, F.one_hot(labels, self.num_classes).float())
+            shares = labels if labels.ndim == 2 else F.one_hot(labels, self.num_classes).float()
+            images, labels = self.mixing[number](images, shares)
         return images, labels
 
     def _augmented(self, images: Tensor) -> Tensor:

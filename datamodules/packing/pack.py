@@ -66,7 +66,7 @@ class Pack(Dataset[tuple[Tensor, Tensor]]):
     """The images and labels of a data set that has been read once.
 
     A folder holds `images.npy` (uint8 `[N, C, H, W]`; absent when images are decoded from their files each time),
-    `labels.npy` (int64 `[N]`), `sums.npy` (int64 `[N, 2, C]`: the sum and the sum of squares of each image's pixels,
+    `labels.npy` (of `Labels`), `sums.npy` (int64 `[N, 2, C]`: the sum and the sum of squares of each image's pixels,
     from which mean and standard deviation of any split follow exactly and at once), `digests.npy` (uint64 `[N, 2]`:
     what identifies each image, and its pixels, see `identity.py`), `checksums.npy` (uint32 `[N]`: the CRC-32 of each
     image's pixels), `names.npy` (bytes `[N]`: paths relative to the source's folder; absent when the source has
@@ -74,8 +74,8 @@ class Pack(Dataset[tuple[Tensor, Tensor]]):
     version, and a digest of all of this but the pixels). If the source has columns, they are in `columns.parquet`.
 
     With `files`, the source's folder, images are decoded from their files instead of taken from `images.npy`;
-    `label_map`, int64 `[K]`, has the label to give for each label of the source. It is a ValueError if the folder holds
-    no whole pack of this version.
+    `label_map`, int64 `[K]`, has the label to give for each label of the source, -1 for one that is not used. It is a
+    ValueError if the folder holds no whole pack of this version.
     """
 
     def __init__(self, folder: Path, files: Path | None = None, label_map: Tensor | None = None) -> None:
@@ -89,7 +89,7 @@ class Pack(Dataset[tuple[Tensor, Tensor]]):
         except Exception as error:  # of a damaged file, whatever its bytes happen to mean
             raise ValueError(f"{folder} is no whole pack: {error}") from error
         self.images: Tensor | None = torch.from_numpy(arrays["images"]) if facts["packed"] else None
-        self.source_labels: Tensor = torch.from_numpy(arrays["labels"])
+        self._source_labels: Tensor = torch.from_numpy(arrays["labels"])
         self.sums: Tensor = torch.from_numpy(arrays["sums"])
         self.names: NDArray[np.bytes_] | None = arrays.get("names")
         # What an image's split is drawn by: a digest of its path or, without files, of its pixels.
@@ -114,7 +114,7 @@ class Pack(Dataset[tuple[Tensor, Tensor]]):
         note_use(folder)
 
     def __len__(self) -> int:
-        return len(self.source_labels)
+        return len(self._source_labels)
 
     @cached_property
     def columns(self) -> dict[str, NDArray[Any]]:
@@ -123,14 +123,15 @@ class Pack(Dataset[tuple[Tensor, Tensor]]):
 
     @property
     def labels(self) -> Tensor:
-        """All labels, int64 `[N]`."""
-        return self.source_labels if self.label_map is None else self.label_map[self.source_labels]
+        """All labels, int64 `[N]` or uint8 `[N, K]`."""
+        labels = self._source_labels
+        return labels if self.label_map is None else selected_labels(labels, self.label_map)
 
     def __getitem__(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Gather a batch: indices int64 `[B]` to images uint8 `[B, C, H, W]` and labels int64 `[B]`."""
-        labels = self.source_labels.index_select(0, indices)
+        """Gather a batch: indices int64 `[B]` to images uint8 `[B, C, H, W]`, labels int64 `[B]` or uint8 `[B, K]`."""
+        labels = self._source_labels.index_select(0, indices)
         if self.label_map is not None:
-            labels = self.label_map.index_select(0, labels)
+            labels = selected_labels(labels, self.label_map)
         if self.files is None:
             assert self.images is not None, "a pack without images is opened with their files"
             images = self.images.index_select(0, indices)
@@ -176,6 +177,16 @@ class Pack(Dataset[tuple[Tensor, Tensor]]):
             means.append(total / pixels / 255)
             stds.append((pixels * squares - total**2) ** 0.5 / pixels / 255)
         return means, stds
+
+
+def selected_labels(labels: Tensor, label_map: Tensor) -> Tensor:
+    """A source's labels, int64 `[N]` or uint8 `[N, K]`, as those of the classes used, by the `label_map` of a pack.
+
+    Of several labels per image, the columns of these classes: an image that has none of them remains.
+    """
+    if labels.ndim == 1:
+        return label_map.index_select(0, labels)
+    return labels[:, label_map.argsort()[(label_map < 0).sum() :]]
 
 
 def content(facts: Mapping[str, Any]) -> str:
@@ -225,7 +236,7 @@ def write_pack(
                         continue
                     if pixels is not None:
                         pixels.append(chunk)
-                    parts["labels"].append(labels[rows].astype(np.int64))
+                    parts["labels"].append(labels[rows])
                     parts["sums"].append(image_sums(chunk))
                     parts["contents"].append(content_digests(chunk))
                     parts["checksums"].append(checksums(chunk))

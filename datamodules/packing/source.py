@@ -111,6 +111,7 @@ class ImageSource(ABC):
     def read(self) -> Source:
         """Read the images, uint8 `[N, C, H, W]`, and labels, int64 `[N]`, of each split that the source comes with.
 
+        Where `is_multi_label` is True, labels are uint8 `[N, K]`: 1 for each class that the image has, else 0.
         The splits are named `train`, `val` and `test`; `train` must be there. Images may also be an `ImageFiles`, to be
         decoded by all cores. A third item has columns, such as the group of each image: see `Rows`.
         """
@@ -206,7 +207,8 @@ class ImageSource(ABC):
             with FileLock(folder.with_suffix(".lock")):
                 if self.repack or self.open_pack(say_why_not=True) is None:
                     names = self.source_class_names
-                    source = checked(type(self).__name__, self.from_source(self.read), names, self.image_shape)
+                    read = self.from_source(self.read)
+                    source = checked(type(self).__name__, read, names, self.image_shape, self.is_multi_label)
                     others = self.from_source(lambda: self.files_left_out(self.known_names(source)))
                     is_packed, left_out = self._is_to_be_packed(source), summary(others, self.source_folder)
                     write_pack(folder, source, names, packed=is_packed, left_out=left_out)

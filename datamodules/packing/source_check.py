@@ -45,8 +45,13 @@ def _image_shape_fault(image_shape: Any) -> str:
     return f"image_shape is {image_shape!r}; give channels, height and width, such as (3, 32, 32)"
 
 
-def checked(name: str, source: Any, class_names: Sequence[str], image_shape: tuple[int, int, int]) -> dict[str, Rows]:
-    """Give what a data set's `read` has returned if it can be packed, with labels of any whole numbers as int64."""
+def checked(
+    name: str, source: Any, class_names: Sequence[str], image_shape: tuple[int, int, int], is_multi_label: bool = False
+) -> dict[str, Rows]:
+    """Give what a data set's `read` has returned if it can be packed, with labels of any whole numbers as int64.
+
+    Several labels per image, a column of 0 and 1 for each class, become uint8.
+    """
     whole = "return {'train': (images, labels)}, and 'val' and 'test' if the source has them"
     if not isinstance(source, Mapping):
         raise UserError(f"{name}.read returns {_kind(source)}; {whole}.")
@@ -63,7 +68,7 @@ def checked(name: str, source: Any, class_names: Sequence[str], image_shape: tup
         if fault := _images_fault(images, image_shape):
             raise UserError(f"{what} {fault}.")
         what, labels = f"{name}.read: the {split} labels", np.asarray(given)
-        if fault := _labels_fault(labels, len(images), len(class_names)):
+        if fault := _labels_fault(labels, len(images), len(class_names), is_multi_label):
             raise UserError(f"{what} {fault}.")
         if len(outside := np.flatnonzero((labels < 0) | (labels >= len(class_names)))):
             raise UserError(
@@ -71,7 +76,9 @@ def checked(name: str, source: Any, class_names: Sequence[str], image_shape: tup
                 f"{len(class_names)} classes, 0 to {len(class_names) - 1}; correct the label or add the class's name."
             )
         checked_source[split] = Rows(
-            images, labels.astype(np.int64), _checked_columns(name, split, columns, len(images))
+            images,
+            labels.astype(np.uint8 if is_multi_label else np.int64),
+            _checked_columns(name, split, columns, len(images)),
         )
     if len({frozenset(rows.columns) for rows in checked_source.values()}) > 1:
         raise UserError(f"{name}.read returns other columns for one split than for another; give each the same.")
@@ -123,9 +130,15 @@ def _images_fault(images: Any, image_shape: tuple[int, int, int]) -> str:
     return f"are of shape {list(shape)}, but image_shape says {wanted}; {remedy}"
 
 
-def _labels_fault(labels: NDArray[Any], images: int, classes: int) -> str:
+def _labels_fault(labels: NDArray[Any], images: int, classes: int, is_multi_label: bool) -> str:
+    if is_multi_label:
+        if labels.shape != (images, classes):
+            return f"are of shape {list(labels.shape)}; give [{images}, {classes}], a column of 0 and 1 for each class"
+        wrong = labels[(labels != 0) & (labels != 1)]
+        return f"have {wrong[0]}; give 1 for each class that an image has, else 0" if len(wrong) else ""
     if labels.ndim == 2 and labels.shape[1] == classes:
-        return f"are of shape {list(labels.shape)}, one column for each class; give .argmax(axis=1)"
+        whole = "or say is_multi_label = True in the class if an image may have several labels"
+        return f"are of shape {list(labels.shape)}, one column for each class; give .argmax(axis=1), {whole}"
     if labels.ndim != 1:
         return f"are of shape {list(labels.shape)}; give one number for each image, [N]"
     if labels.dtype.kind in "USO":

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from core.names import escape_name
+from core.names import escape_name, label_name
 from core.user_error import UserError
 from datamodules.base import ImageDataModule
-from datamodules.batching.split import SPLITS
+from datamodules.batching.split import SPLITS, class_counts
 from datamodules.loading.progress import progress
 from datamodules.packing.identity import identities
 from datamodules.packing.source_check import checked
@@ -50,7 +50,8 @@ class Audit:
     def __init__(self, data: ImageDataModule) -> None:
         perceptual_hash()  # fails before the work if a package is missing
         self.data = data
-        source = checked(type(data).__name__, data.from_source(data.read), data.source_class_names, data.image_shape)
+        read, names = data.from_source(data.read), data.source_class_names
+        source = checked(type(data).__name__, read, names, data.image_shape, data.is_multi_label)
         self.listing = Listing(data, source)
         if not len(self.listing):
             raise UserError(
@@ -94,13 +95,13 @@ class Audit:
     @cached_property
     def images_per_class(self) -> dict[str, list[int]]:
         """Images of each class, `K` numbers for each split."""
-        labels, classes = self.listing.labels, len(self.listing.class_names)
-        return {name: np.bincount(labels[places], minlength=classes).tolist() for name, places in self._splits.items()}
+        labels, classes = torch.from_numpy(self.listing.labels), len(self.listing.class_names)
+        return {name: class_counts(labels[places], classes).tolist() for name, places in self._splits.items()}
 
     def image(self, place: int) -> dict[str, str]:
         """An image's name, the split that uses it, and its class."""
         split = [*self._splits, "unused"][int(self._split_of[place])]
-        class_name = self.listing.class_names[self.listing.labels[place]]
+        class_name = label_name(self.listing.labels[place], self.listing.class_names)
         return {"name": self.listing.name(place), "split": split, "class": class_name}
 
     @cached_property
@@ -118,7 +119,7 @@ class Audit:
         leaks = [
             pair for pair in exact + near if splits[pair.first] != splits[pair.second] and splits[pair.second] != unused
         ]
-        conflicts = [pair for pair in exact + near if labels[pair.first] != labels[pair.second]]
+        conflicts = [pair for pair in exact + near if np.any(labels[pair.first] != labels[pair.second])]
         problem = self._splits_problem
         sizes = [f"{width}x{height}" for width, height in self._prints.sizes[self._readable].tolist()]
         return [

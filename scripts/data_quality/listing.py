@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -11,7 +12,7 @@ from core.names import escape_name
 from datamodules.base import ImageDataModule
 from datamodules.decoding.image_file import as_shown, open_image
 from datamodules.decoding.image_files import ImageFiles
-from datamodules.packing.pack import Images, Rows
+from datamodules.packing.pack import Images, Rows, selected_labels
 
 
 class Listing:
@@ -24,12 +25,14 @@ class Listing:
         for split, (images, source_labels, _) in source.items():
             if split == "test" and data.tests_on_validation:
                 continue
-            mapped = source_labels if data.label_map is None else data.label_map.numpy()[source_labels]
-            rows.append(np.flatnonzero(mapped >= 0))
+            mapped = source_labels
+            if data.label_map is not None:
+                mapped = selected_labels(torch.from_numpy(source_labels), data.label_map).numpy()
+            rows.append(np.arange(len(mapped)) if data.is_multi_label else np.flatnonzero(mapped >= 0))
             labels.append(mapped[rows[-1]])
             self.parts[split] = images if len(rows[-1]) == len(images) else _selected(images, rows[-1])
         self.rows = np.concatenate(rows)  # the place of each image in its part of the source, int64 [N]
-        self.labels = np.concatenate(labels)  # int64 [N]
+        self.labels = np.concatenate(labels)  # int64 [N] or uint8 [N, K]
         self.ends = np.cumsum([len(images) for images in self.parts.values()])
 
     def __len__(self) -> int:
