@@ -4,9 +4,10 @@ Shapes: a batch of `B` images with `C` channels, `H` rows and `W` columns; `K` c
 """
 
 from abc import ABCMeta
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from inspect import Parameter, signature
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -22,6 +23,7 @@ from core.any_path import AnyPath
 from core.names import escape_name
 from core.user_error import UserError
 from datamodules.batching.data_changes import KnownImages, data_changes, known_images
+from datamodules.batching.folds import split_fold
 from datamodules.batching.module_state import ModuleState
 from datamodules.batching.normalization import Normalization, chosen_normalization
 from datamodules.batching.randomness import EVALUATION, Generator, own_generators, random_key, seed_generators
@@ -87,6 +89,12 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=KeepsArguments
         split_rule: `hash`, by which an image's split follows from `split_seed` and its path in the source (where there
             are no files, its pixels) alone, so that sizes are met on average; or `shuffle`, by which they are met
             exactly and all images are drawn anew when one comes or goes. Runs from before this choice have the latter.
+            If the source says of each image which `group` it is of, whole groups are drawn instead, of each class as
+            nearly its share as groups allow; then a group that comes or goes may move others.
+        folds: The number of folds of a cross-validation; `fold` is the test split, and validation is drawn from the
+            others. They are drawn by `split_seed`, stratified by class, unless the source says which `fold` each image
+            is in. A source with a test split of its own is a UserError.
+        fold: Which of the folds is the test split, from 0 on.
         seed: The seed of order and augmentation; on the command line that of the whole run.
         augmentation: Modules that map float32 images `[B, C, H, W]` in [0, 1] to such images, applied in turn to
             training batches; kornia's draw anew for each image.
@@ -118,6 +126,8 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=KeepsArguments
         test_size: int | float = 0.2,
         split_seed: int = 0,
         split_rule: Rule = "hash",
+        folds: int | None = None,
+        fold: int | None = None,
         seed: int = 0,
         augmentation: Sequence[nn.Module] = (),
         mixing: Sequence[nn.Module] = (),
@@ -130,6 +140,11 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=KeepsArguments
             raise UserError(f"data.batch_size is {batch_size}; give a whole number of at least 1.")
         if num_workers is not None and num_workers < 0:
             raise UserError(f"data.num_workers is {num_workers}; give 0 or a positive number.")
+        if folds is not None and (folds < 2 or fold is None or not 0 <= fold < folds):
+            raise UserError(
+                f"data.folds is {folds} and data.fold {fold}; give two folds or more, and one of them, from 0 on, as "
+                "data.fold."
+            )
         super().__init__(root, packs, download, storage, classes, repack)
         self.on_corrupt = on_corrupt
         self.limit = None if limit is None else checked_size("limit", limit)
@@ -138,6 +153,8 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=KeepsArguments
         self.test_size = checked_size("test_size", test_size)
         self.split_seed = split_seed
         self.split_rule = split_rule
+        self.folds = folds
+        self.fold = fold
         self.seed = seed
         self.augmentation = list(augmentation)
         self.mixing = list(mixing)
@@ -232,7 +249,7 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=KeepsArguments
                     "leave it out, or weigh the loss with --model.class_weights balanced."
                 )
             splits = {name: torch.arange(ends.start, ends.stop) for name, ends in self.pack.splits.items()}
-            self.splits = self.draw_splits(splits, self.pack.labels, self.pack.identities)
+            self.splits = self.draw_splits(splits, self.pack.labels, self.pack.identities, self.pack.columns)
             if stage == "fit":
                 self._print_summary()
                 if self.trainer is not None and self.trainer.is_global_zero:
@@ -264,10 +281,35 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=KeepsArguments
         return self.pack
 
     def draw_splits(
-        self, splits: dict[str, Tensor], labels: Tensor, identities: NDArray[np.uint64]
+        self,
+        splits: dict[str, Tensor],
+        labels: Tensor,
+        identities: NDArray[np.uint64],
+        columns: Mapping[str, NDArray[Any]] = MappingProxyType({}),
     ) -> dict[str, Tensor]:
-        """Choose the images of each split by this module's arguments, as `datamodules.batching.split` does."""
+        """Choose the images of each split by this module's arguments, as `datamodules.batching.split` does.
+
+        Of the source's columns, `[N]` each, `group` keeps images together, and `fold` gives the folds.
+        """
         self._check_classes(labels[splits["train"]], f"in {self.source_folder}; add some")
+        groups, given = columns.get("group"), columns.get("fold")
+        if given is not None or self.fold is not None:
+            if "test" in splits or self.tests_on_validation:
+                raise UserError(
+                    f"{type(self).__name__} comes with a test split, so that no fold can be it; leave data.fold and "
+                    "data.folds out."
+                )
+            splits = split_fold(
+                splits,
+                labels,
+                identities,
+                fold=self.fold,
+                folds=self.folds,
+                given=given,
+                groups=groups,
+                seed=self.split_seed,
+                class_names=self.class_names,
+            )
         drawn = draw_splits(
             splits,
             rarest_labels(labels) if self.is_multi_label else labels,
@@ -278,8 +320,10 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=KeepsArguments
             seed=self.split_seed,
             tests_on_validation=self.tests_on_validation,
             rule=self.split_rule,
+            groups=groups,
         )
-        if self.split_rule == "hash":  # under `shuffle`, older runs have been trained without the class
+        # Under `shuffle`, older runs have been trained without the class.
+        if self.split_rule == "hash" or groups is not None or self.fold is not None:
             self._check_classes(labels[drawn["train"]], "left by the splits and data.limit; use more images")
         return drawn
 
@@ -295,6 +339,8 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=KeepsArguments
         counts = ", ".join(f"{len(self.splits[name]):,} {name}" for name in SPLITS)
         if self.tests_on_validation:
             counts += " (the same: labels of others are not public)"
+        if self.fold is not None:
+            counts += f" (fold {self.fold})"
         where = f"packed in {pack.folder}"
         if pack.files is not None:
             where = f"decoded by {self._workers()} workers from {self.source_folder}"
