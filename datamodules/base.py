@@ -23,7 +23,8 @@ from core.any_path import AnyPath
 from core.names import escape_name
 from core.user_error import UserError
 from datamodules.batching.data_changes import KnownImages, data_changes, known_images
-from datamodules.batching.folds import split_fold
+from datamodules.batching.folds import check_folds, fold_of
+from datamodules.batching.groups import numbered
 from datamodules.batching.module_state import ModuleState
 from datamodules.batching.normalization import Normalization, chosen_normalization
 from datamodules.batching.randomness import EVALUATION, Generator, own_generators, random_key, seed_generators
@@ -140,11 +141,6 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=KeepsArguments
             raise UserError(f"data.batch_size is {batch_size}; give a whole number of at least 1.")
         if num_workers is not None and num_workers < 0:
             raise UserError(f"data.num_workers is {num_workers}; give 0 or a positive number.")
-        if folds is not None and (folds < 2 or fold is None or not 0 <= fold < folds):
-            raise UserError(
-                f"data.folds is {folds} and data.fold {fold}; give two folds or more, and one of them, from 0 on, as "
-                "data.fold."
-            )
         super().__init__(root, packs, download, storage, classes, repack)
         self.on_corrupt = on_corrupt
         self.limit = None if limit is None else checked_size("limit", limit)
@@ -292,27 +288,34 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=KeepsArguments
         Of the source's columns, `[N]` each, `group` keeps images together, and `fold` gives the folds.
         """
         self._check_classes(labels[splits["train"]], f"in {self.source_folder}; add some")
-        groups, given = columns.get("group"), columns.get("fold")
-        if given is not None or self.fold is not None:
+        strata = rarest_labels(labels) if self.is_multi_label else labels
+        groups, fold_of_each = columns.get("group"), columns.get("fold")
+        if fold_of_each is not None or self.folds is not None or self.fold is not None:
             if "test" in splits or self.tests_on_validation:
                 raise UserError(
-                    f"{type(self).__name__} comes with a test split, so that no fold can be it; leave data.fold and "
-                    "data.folds out."
+                    f"{type(self).__name__} has a test split of its own, so that no fold can be it; leave out "
+                    "data.fold and data.folds."
                 )
-            splits = split_fold(
-                splits,
-                labels,
-                identities,
-                fold=self.fold,
-                folds=self.folds,
-                given=given,
-                groups=groups,
-                seed=self.split_seed,
-                class_names=self.class_names,
-            )
+            folds = self.folds if fold_of_each is None else int(fold_of_each.max()) + 1
+            if folds is None or folds < 2 or self.folds not in (None, folds) or self.fold not in range(folds):
+                given = "" if fold_of_each is None else f", and the fold column has {folds} folds"
+                raise UserError(
+                    f"data.folds is {self.folds} and data.fold {self.fold}{given}; give how many folds there are, two "
+                    "or more, and which of them, from 0 on, is the test split."
+                )
+            train = splits["train"][strata[splits["train"]] >= 0]
+            places = train.numpy()
+            if fold_of_each is None:
+                own = None if groups is None else numbered(groups[places])
+                check_folds(folds, labels[train].numpy(), own, self.class_names)
+                fold = fold_of(strata[train].numpy(), identities[places], own, folds, self.split_seed)
+            else:
+                fold = fold_of_each[places]
+            is_test = torch.from_numpy(fold == self.fold)
+            splits = splits | {"train": train[~is_test], "test": train[is_test]}
         drawn = draw_splits(
             splits,
-            rarest_labels(labels) if self.is_multi_label else labels,
+            strata,
             identities,
             val_size=self.val_size,
             test_size=self.test_size,
@@ -322,8 +325,8 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=KeepsArguments
             rule=self.split_rule,
             groups=groups,
         )
-        # Under `shuffle`, older runs have been trained without the class.
-        if self.split_rule == "hash" or groups is not None or self.fold is not None:
+        # Under `shuffle`, older runs, which had no columns or folds, have been trained without the class.
+        if self.split_rule == "hash" or columns or self.fold is not None:
             self._check_classes(labels[drawn["train"]], "left by the splits and data.limit; use more images")
         return drawn
 

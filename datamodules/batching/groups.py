@@ -1,6 +1,6 @@
 """Groups of images that stay together, such as those of one patient, camera or scene.
 
-Shapes: `N` images; strata, such as their labels, are int64 `[N]`.
+Shapes: `N` images; the number of each one's group, and its stratum, such as its label, are int64 `[N]`.
 """
 
 from collections.abc import Sequence
@@ -9,63 +9,47 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from core.names import escape_name
-from core.user_error import UserError
 
-Groups = NDArray[Any]  # of each image, a text or a number, `[N]`
-
-
-def numbered(values: NDArray[Any]) -> tuple[list[Any], NDArray[np.int64]]:
-    """The values that there are, in ascending order, and the place of each among them; of text, faster than NumPy."""
-    there = sorted({*values.tolist()})
-    place = {value: number for number, value in enumerate(there)}
-    return there, np.fromiter(map(place.__getitem__, values.tolist()), np.int64, len(values))
+def numbered(groups: NDArray[Any]) -> NDArray[np.int64]:
+    """A number for the group of each image, from 0 on in the order of names; of text, faster than NumPy's `unique`."""
+    place = {name: number for number, name in enumerate(sorted({*groups.tolist()}))}
+    return np.fromiter(map(place.__getitem__, groups.tolist()), np.int64, len(groups))
 
 
-def counted(
-    first: NDArray[np.int64], second: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """The pairs of numbers that there are, in ascending order, and how often each is."""
-    base = int(second.max()) + 1 if len(second) else 1
-    pairs, counts = np.unique(first * base + second, return_counts=True)
-    return *np.divmod(pairs, base), counts
+def apart(groups: NDArray[np.int64], parts: NDArray[Any]) -> NDArray[np.int64]:
+    """The images that are in another part, `[N]`, than the first image of their group, and that one, int64 `[2, A]`."""
+    _, first, numbers = np.unique(groups, return_index=True, return_inverse=True)
+    others = np.flatnonzero(parts != parts[first][numbers])
+    return np.stack([others, first[numbers[others]]])
 
 
 def divide(
-    strata: NDArray[np.int64], groups: Groups, order: NDArray[np.float64], shares: Sequence[float]
+    strata: NDArray[np.int64], groups: NDArray[np.int64], order: NDArray[np.float64], shares: Sequence[float]
 ) -> NDArray[np.int64]:
-    """Give whole groups to parts of these shares, so that the strata of each part come as near to its share as may be.
+    """The part that each image goes to, int64 `[N]`: whole groups, so that parts have their shares of each stratum.
 
-    The largest group comes first. Each goes to the part where it adds least to the chi-squared distance between the
-    images that the parts have of each stratum, and of all, and their shares: a part that has got less than its share
-    of the group's strata. Large groups are thereby spread over the parts like small ones. Of groups of one size, that
-    of the lowest number in `order` comes first. 100,000 groups take a second.
-
-    Args:
-        strata: The stratum of each image.
-        groups: Its group.
-        order: Numbers float64 `[N]`, such as `datamodules.batching.split.uniform` gives.
-        shares: What each part is to have, numbers that add up to 1.
-
-    Returns:
-        The part of each image, int64 `[N]`.
+    Each group, the largest first, goes to the part where it adds least to the chi-squared distance between the parts'
+    images and their shares, of each stratum and of all. Folds come out as even as those of scikit-learn's
+    `StratifiedGroupKFold`, and 100,000 groups take a second or two. Among groups of one size, that with the lowest
+    number in `order`, float64 `[N]`, comes first.
 
     Example:
-        >>> strata, groups = np.array([0, 0, 0, 1, 1, 1]), np.array(["a", "a", "b", "c", "d", "d"])
+        >>> strata, groups = np.array([0, 0, 0, 1, 1, 1]), np.array([0, 0, 1, 2, 3, 3])
         >>> divide(strata, groups, np.linspace(0, 1, 6), [0.5, 0.5])
         array([0, 0, 1, 0, 1, 1])
     """
-    _, numbers = np.unique(groups, return_inverse=True)
-    everything = int(strata.max()) + 1  # the stratum of all images
-    owners, kinds, counts = counted(np.tile(numbers, 2), np.append(strata, np.full(len(strata), everything)))
-    totals = np.append(np.bincount(strata), len(strata))
-    sizes, first = np.bincount(numbers), np.ones(numbers.max() + 1)
-    np.minimum.at(first, numbers, order)
-    ends = np.searchsorted(owners, np.arange(len(sizes) + 1)).tolist()
+    _, numbers, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    totals = np.append(np.bincount(strata), len(strata))  # the last stratum is that of all images
+    kinds = np.append(strata, np.full(len(strata), len(totals) - 1))
+    pairs, counts = np.unique(np.tile(numbers, 2) * len(totals) + kinds, return_counts=True)
+    owners, kinds = np.divmod(pairs, len(totals))
     content = list(zip(kinds.tolist(), counts.tolist(), (counts / totals[kinds]).tolist(), strict=True))
+    ends = np.searchsorted(owners, np.arange(len(sizes) + 1)).tolist()
+    lowest = np.ones(len(sizes))
+    np.minimum.at(lowest, numbers, order)
     has = [[0.0] * len(totals) for _ in shares]  # of each stratum, the share that a part has
     parts = np.empty(len(sizes), np.int64)
-    for group in np.lexsort((first, -sizes)).tolist():
+    for group in np.lexsort((lowest, -sizes)).tolist():
         own = content[ends[group] : ends[group + 1]]
         costs = [
             sum(count * (2 * there[kind] + share) for kind, count, share in own) / part_share
@@ -78,41 +62,22 @@ def divide(
 
 
 def draw_groups(
-    strata: NDArray[np.int64], groups: Groups, order: NDArray[np.float64], share: float
+    strata: NDArray[np.int64], groups: NDArray[np.int64], order: NDArray[np.float64], size: int | float
 ) -> NDArray[np.bool_]:
-    """Draw whole groups that have about `share` of the images of each stratum, as `divide` does; bool `[N]`.
+    """Draw whole groups with about `size` images, a number or a fraction, of each stratum its share; bool `[N]`.
 
-    Of each stratum a group always remains. If `share` is less than any group, the smallest that can be spared is drawn.
+    Of each stratum a group always remains. If that leaves nothing, the smallest group that can be spared is drawn. It
+    is a ValueError if all images are asked for.
     """
-    _, numbers = np.unique(groups, return_inverse=True)
+    if size >= len(strata):
+        raise ValueError(f"size={size} asks for {size} of {len(strata)} images")
+    share = size / len(strata) if isinstance(size, int) else size
     drawn: NDArray[np.bool_] = divide(strata, groups, order, (1 - share, share)) == 1
-    sizes = np.bincount(numbers)
+    _, numbers, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     for stratum in np.setdiff1d(strata, strata[~drawn]).tolist():
         own = numbers[strata == stratum]
         drawn &= numbers != own[sizes[own].argmin()]
-    if not drawn.any() and share * len(strata) >= 0.5:
-        owners, kinds, counts = counted(numbers, strata)
-        spared = np.setdiff1d(numbers, owners[counts == np.bincount(strata)[kinds]])
-        if len(spared):
-            drawn |= numbers == spared[sizes[spared].argmin()]
+    if not drawn.any():
+        others = (numbers != group for group in np.argsort(sizes, kind="stable").tolist())
+        drawn = ~next((rest for rest in others if np.isin(strata, strata[rest]).all()), ~drawn)
     return drawn
-
-
-def check_apart(groups: Groups, parts: NDArray[Any], remedy: str) -> None:
-    """Refuse a group that has images in two of the parts, whose names are `[N]`."""
-    for group, names in crossing(groups, parts)[:1]:
-        raise UserError(
-            f"The group {escape_name(group)} has images in {' and '.join(names[:2])}; put all of them into one, or "
-            f"{remedy}."
-        )
-
-
-def crossing(groups: Groups, parts: NDArray[Any]) -> list[tuple[str, list[str]]]:
-    """The groups that have images in several of the parts, with the names of these, in order."""
-    (names, numbers), (kinds, kind) = numbered(groups), numbered(parts)
-    owners, there, _ = counted(numbers, kind)
-    ends = np.searchsorted(owners, np.arange(len(names) + 1))
-    return [
-        (str(names[each]), [kinds[part] for part in there[ends[each] : ends[each + 1]].tolist()])
-        for each in np.flatnonzero(np.diff(ends) > 1).tolist()
-    ]

@@ -2,15 +2,16 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from core.names import escape_name
 from core.user_error import UserError
-from datamodules.batching.groups import Groups, check_apart, draw_groups, numbered
+from datamodules.batching.groups import apart, draw_groups, numbered
 from datamodules.batching.randomness import random_key
 
 SPLITS = ("train", "val", "test")
@@ -84,22 +85,6 @@ def stratified_split(labels: Tensor, size: int | float, seed: int) -> tuple[Tens
     return torch.nonzero(~drawn).flatten(), torch.nonzero(drawn).flatten()
 
 
-def grouped_split(
-    labels: Tensor, digests: NDArray[np.uint64], groups: Groups, size: int | float, seed: int
-) -> tuple[Tensor, Tensor]:
-    """Draw whole groups that have about `size` of the images of each class, as `draw_groups` does.
-
-    The indices that remain and those drawn, int64, are each in ascending order.
-    """
-    total = len(labels)
-    if isinstance(size, int):
-        if not 0 < size < total:
-            raise ValueError(f"size={size} asks for {size} of {total} images")
-        size /= total
-    drawn = torch.from_numpy(draw_groups(labels.numpy(), groups, uniform(digests, seed).numpy(), size))
-    return torch.nonzero(~drawn).flatten(), torch.nonzero(drawn).flatten()
-
-
 def hashed_sample(labels: Tensor, digests: NDArray[np.uint64], size: int | float, seed: int) -> Tensor:
     """Choose `size` of the images, of each class its share to within one image: those of the lowest numbers."""
     by_number = torch.argsort(uniform(digests, random_key(seed, SALT)), stable=True)
@@ -146,24 +131,28 @@ def draw_splits(
     seed: int = 0,
     tests_on_validation: bool = False,
     rule: Rule = "hash",
-    groups: Groups | None = None,
+    groups: NDArray[Any] | None = None,
 ) -> dict[str, Tensor]:
     """Choose the images of each split: drawn from train where the source has no such split, then limited.
 
     Places of images are int64, labels int64 `[N]` with -1 for a class that is not used, digests uint64 `[N]`; sizes and
     `limit` are numbers of images or fractions. Test is drawn first, unless it is the same as validation.
 
-    With `groups`, all images of a group are in one split, whatever the rule: of each class a split has its share as
-    nearly as groups allow, and a group that comes or goes may move others. `limit` then leaves out single images.
+    With `groups`, whole groups are drawn, whatever the rule: of each class a split has its share as nearly as groups
+    allow, and one that comes or goes may move others. `limit` leaves out images of all groups.
 
-    The result has `train`, `val` and `test`. A size that leaves a split without images is a UserError, and so is a
-    group in two of the splits given.
+    The result has `train`, `val` and `test`. A split without images is a UserError, and so is a group in two of the
+    splits given.
     """
     splits = {name: indices[labels[indices] >= 0] for name, indices in splits.items()}
     if groups is not None:
-        names = np.repeat(list(splits), [len(places) for places in splits.values()])
-        check_apart(groups[torch.cat(list(splits.values())).numpy()], names, "leave the group column out")
-        _, groups = numbered(groups)
+        places = torch.cat(list(splits.values())).numpy()
+        parts, names, groups = np.repeat(list(splits), list(map(len, splits.values()))), groups, numbered(groups)
+        for one, other in apart(groups[places], parts)[:, :1].T:
+            raise UserError(
+                f"The group {escape_name(names[places[one]])} has images in {parts[other]} and {parts[one]}; put all "
+                "of them into one, or leave out the group column."
+            )
     drawn_sizes = {"test": test_size, "val": val_size}
     if tests_on_validation:
         del drawn_sizes["test"]
@@ -173,7 +162,9 @@ def draw_splits(
             train, key = splits["train"], random_key(seed, ("test", "val").index(name))
             with _too_large(f"{name}_size"):
                 if groups is not None:
-                    rest, drawn = grouped_split(labels[train], digests[train.numpy()], groups[train.numpy()], size, key)
+                    order = uniform(digests[train.numpy()], key).numpy()
+                    is_drawn = torch.from_numpy(draw_groups(labels[train].numpy(), groups[train.numpy()], order, size))
+                    rest, drawn = torch.nonzero(~is_drawn).flatten(), torch.nonzero(is_drawn).flatten()
                 elif rule == "shuffle":
                     rest, drawn = stratified_split(labels[train], size, key)
                 else:
@@ -186,10 +177,9 @@ def draw_splits(
         splits["test"] = splits["val"]
     for name in SPLITS:
         if not len(splits[name]):
-            kept = "one" if groups is None else "a group"
             raise UserError(
                 f"data.{name}_size, limit or classes: the {name} split has none of the {len(labels)} images (each "
-                f"class keeps {kept} to be trained on); change them, or use more images."
+                "class keeps one to be trained on); change them, or use more images."
             )
     return splits
 

@@ -4,9 +4,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from core.user_error import UserError
-from datamodules.batching.folds import fold_of
+from datamodules.batching.folds import check_folds, fold_of
 from datamodules.digits import Digits
 from datamodules.packing.pack import Rows, Source
 
@@ -64,6 +65,17 @@ def test_folds_follow_the_splits_seed_alone(data_root: Path) -> None:
     assert first["test"].tolist() != other["test"].tolist()
 
 
+@pytest.mark.parametrize("labels", [np.arange(40) % 2, np.stack([np.arange(40) % 2, np.ones(40)], 1).astype(np.uint8)])
+def test_a_class_has_images_or_groups_in_as_many_folds_as_are_asked_for(labels: NDArray[Any]) -> None:
+    check_folds(20, labels, None, ["a", "b"])
+    groups = np.repeat(np.arange(4), 10)
+    check_folds(4, labels, groups, ["a", "b"])
+    with pytest.raises(UserError, match=r"data\.folds is 21, but the class a has only 20 images; give fewer folds"):
+        check_folds(21, labels, None, ["a", "b"])
+    with pytest.raises(UserError, match=r"data\.folds is 5, but the class a has only 4 groups"):
+        check_folds(5, labels, groups, ["a", "b"])
+
+
 def test_copies_share_a_fold() -> None:
     digests = np.random.default_rng(0).integers(2**64, size=90, dtype=np.uint64).repeat(2)
     fold = fold_of(np.arange(180) // 60, digests, None, 3, 0)
@@ -93,18 +105,24 @@ def test_folds_of_the_source_are_kept(data_root: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"folds": 1, "fold": 0}, "data.folds is 1 and data.fold 0; give two folds or more"),
+        ({"folds": 1, "fold": 0}, "data.folds is 1 and data.fold 0; give how many folds there are, two or more"),
         ({"folds": 5}, "data.folds is 5 and data.fold None; give"),
         ({"folds": 5, "fold": 5}, "data.folds is 5 and data.fold 5; give"),
         ({"folds": 5, "fold": -1}, "data.folds is 5 and data.fold -1; give"),
-        ({"fold": 1}, "data.fold is 1, but not of how many; give data.folds"),
+        ({"fold": 1}, "data.folds is None and data.fold 1; give"),
         ({"folds": 175, "fold": 1}, "data.folds is 175, but the class 8 has only 174 images; give fewer folds"),
-        ({"folds": 150, "fold": 1, "data_set": Writers}, "the class 2 has only 95 groups; give fewer folds"),
-        ({"folds": 5, "fold": 1, "data_set": Writers, "test": True}, "Writers comes with a test split"),
-        ({"data_set": Writers, "given_folds": 3}, "There are 3 folds; give one of 0 to 2 as data.fold, not None"),
-        ({"data_set": Writers, "given_folds": 3, "fold": 3}, "give one of 0 to 2 as data.fold, not 3"),
-        ({"data_set": Writers, "given_folds": 3, "folds": 4, "fold": 1}, "data.folds is 4, but the fold column has 3"),
-        ({"data_set": Writers, "given_folds": 3, "divided": True, "fold": 1}, "The group 0 has images in fold 0 and"),
+        ({"folds": 96, "fold": 1, "data_set": Writers}, "the class 2 has only 95 groups; give fewer folds"),
+        ({"folds": 5, "fold": 1, "data_set": Writers, "test": True}, "Writers has a test split of its own"),
+        ({"data_set": Writers, "given_folds": 3}, "data.fold None, and the fold column has 3 folds; give"),
+        ({"data_set": Writers, "given_folds": 3, "fold": 3}, "data.fold 3, and the fold column has 3 folds; give"),
+        (
+            {"data_set": Writers, "given_folds": 3, "folds": 4, "fold": 1},
+            "data.folds is 4 and data.fold 1, and the fold column has 3 folds; give",
+        ),
+        (
+            {"data_set": Writers, "given_folds": 3, "divided": True, "fold": 1},
+            "The group 0 has images in train and test",
+        ),
     ],
 )
 def test_refuses_folds_that_cannot_be(data_root: Path, arguments: dict[str, Any], message: str) -> None:
@@ -114,7 +132,7 @@ def test_refuses_folds_that_cannot_be(data_root: Path, arguments: dict[str, Any]
 
 def test_data_that_test_on_validation_have_no_folds(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Digits, "tests_on_validation", True)
-    with pytest.raises(UserError, match="Digits comes with a test split, so that no fold can be it; leave"):
+    with pytest.raises(UserError, match="Digits has a test split of its own, so that no fold can be it; leave"):
         prepared(data_root, folds=5, fold=0)
 
 

@@ -9,7 +9,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from core.user_error import UserError
 from datamodules.batching.folds import fold_of
-from datamodules.batching.groups import crossing, divide, draw_groups
+from datamodules.batching.groups import apart, divide, draw_groups, numbered
 from datamodules.batching.split import draw_splits
 
 TABLES = 1000
@@ -45,7 +45,7 @@ def test_no_group_crosses_splits_in_a_thousand_tables() -> None:
         places = torch.cat(list(splits.values())).numpy()
         assert len(set(places.tolist())) == len(places)
         assert seed % 2 or len(places) == len(labels)
-        assert crossing(groups[places], np.array(names)) == []
+        assert not apart(numbered(groups[places]), np.array(names)).size
         if "limit" not in arguments:
             assert set(labels[splits["train"]].tolist()) == set(labels.tolist()), "each class keeps a group to train on"
     assert drawn > 0.9 * TABLES
@@ -65,9 +65,9 @@ def test_folds_have_each_image_once_whole_groups_and_classes_as_even_as_scikit_l
     for seed in range(TABLES):
         labels, groups, digests = random_table(seed)
         folds = 2 + seed % 4
-        fold = fold_of(labels, digests, groups, folds, seed)
+        fold = fold_of(labels, digests, numbered(groups), folds, seed)
         assert set(fold.tolist()) == set(range(folds))
-        assert crossing(groups, fold) == []
+        assert not apart(numbered(groups), fold).size
         if seed % 10 == 0 and np.bincount(labels).max() >= folds:
             reference = np.empty_like(fold)
             splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
@@ -86,9 +86,9 @@ def test_folds_have_each_image_once_whole_groups_and_classes_as_even_as_scikit_l
 def test_does_not_depend_on_the_order_of_images() -> None:
     labels, groups, digests = random_table(0)
     order = np.random.default_rng(0).permutation(len(labels))
-    fold = fold_of(labels, digests, groups, 4, 0)
-    assert fold_of(labels[order], digests[order], groups[order], 4, 0).tolist() == fold[order].tolist()
-    assert fold_of(labels, digests, groups, 4, 1).tolist() != fold.tolist()
+    fold = fold_of(labels, digests, numbered(groups), 4, 0)
+    assert fold_of(labels[order], digests[order], numbered(groups[order]), 4, 0).tolist() == fold[order].tolist()
+    assert fold_of(labels, digests, numbered(groups), 4, 1).tolist() != fold.tolist()
 
 
 def test_large_groups_are_spread_like_small_ones() -> None:
@@ -129,5 +129,5 @@ def test_a_group_in_two_given_splits_is_refused(test: list[int]) -> None:
     if test == [4]:
         assert draw_splits(splits, labels, digests, **arguments)["test"].tolist() == [4]
         return
-    with pytest.raises(UserError, match="The group a has images in test and train; put all of them into one, or leave"):
+    with pytest.raises(UserError, match="The group a has images in train and test; put all of them into one, or leave"):
         draw_splits(splits, labels, digests, **arguments)
