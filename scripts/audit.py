@@ -1,17 +1,20 @@
 """Audit a data set before training: unreadable files, stray files, duplicates, leakage between splits, label conflicts.
 
-python scripts/audit.py [--config FILE] [--data.root FOLDER ...] [--json FILE] [--html FILE]
+python scripts/audit.py [--config FILE] [--data.root FOLDER ...] [--json FILE] [--html FILE] [--splits FILE]
 
 Exit status: 0 clean, 1 findings, 2 the data cannot be read.
 """
 
+import csv
 import json
 import sys
 from collections.abc import Sequence
+from io import StringIO
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
+from core.user_error import UserError
 from scripts.command.boundary import CommandParser, mistakes_in_one_sentence
 from scripts.command.expansion import to_path
 
@@ -66,7 +69,7 @@ def class_table(names: Sequence[str], images_per_class: dict[str, list[int]]) ->
     return table
 
 
-def audit(flags: Sequence[str], json_file: Path | None, html_file: Path | None) -> bool:
+def audit(flags: Sequence[str], json_file: Path | None, html_file: Path | None, splits_file: Path | None) -> bool:
     """Audit the data set that the flags name, print and write the findings; True if there is no problem."""
     from core.durable_file import replace_file
     from scripts.command.data_flags import build_data
@@ -74,7 +77,7 @@ def audit(flags: Sequence[str], json_file: Path | None, html_file: Path | None) 
     from scripts.data_quality.audit_page import write_audit_page
     from scripts.data_quality.findings import Audit
 
-    for path, flag in ((json_file, "--json"), (html_file, "--html")):
+    for path, flag in ((json_file, "--json"), (html_file, "--html"), (splits_file, "--splits")):
         if path:
             check_output(path, overwrite=True, flag=flag)
     audit = Audit(build_data(flags))
@@ -85,6 +88,13 @@ def audit(flags: Sequence[str], json_file: Path | None, html_file: Path | None) 
     if html_file:
         write_audit_page(html_file, audit)
         print(html_file)
+    if splits_file:
+        if audit.splits_problem:
+            raise UserError(f"{splits_file}: {audit.splits_problem}")
+        table = StringIO(newline="")
+        csv.writer(table).writerows([("path", "class", "group", "split"), *audit.split_rows()])
+        replace_file(splits_file, table.getvalue())
+        print(splits_file)
     return audit.is_clean
 
 
@@ -93,9 +103,12 @@ def main(args: Sequence[str] | None = None) -> None:
     parser = CommandParser(prog="scripts/audit.py", description=__doc__)
     parser.add_argument("--json", type=to_path, metavar="FILE", help="write everything found")
     parser.add_argument("--html", type=to_path, metavar="FILE", help="write a page with the pairs found")
+    parser.add_argument(
+        "--splits", type=to_path, metavar="FILE", help="write path, class, group and split of each image"
+    )
     with mistakes_in_one_sentence():
         options, flags = parser.parse_known_args(args)
-        is_clean = audit(flags, options.json, options.html)
+        is_clean = audit(flags, options.json, options.html, options.splits)
     sys.exit(not is_clean)
 
 

@@ -1,7 +1,7 @@
 """Everything that an audit of a data set finds, as one list for the terminal, the page and JSON."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from core.names import escape_name, label_name
 from core.user_error import UserError
 from datamodules.base import ImageDataModule
+from datamodules.batching.groups import numbered
 from datamodules.batching.split import SPLITS, class_counts
 from datamodules.loading.progress import progress
-from datamodules.packing.identity import identities
+from datamodules.packing.identity import digest_of, identities
 from datamodules.packing.source_check import checked
 from scripts.data_quality.duplicates import Pair, concatenate, exact_pairs, fingerprint_all, near_pairs, perceptual_hash
 from scripts.data_quality.listing import Listing
@@ -57,6 +58,7 @@ class Audit:
             raise UserError(
                 f"{type(data).__name__} has no images in {data.source_folder}; correct data.root or data.classes."
             )
+        self._groups = self.listing.columns.get("group")
         self._stray, self._stray_lines = data.from_source(lambda: stray_files(data, source))
         parts = []
         with progress("Looking at images", len(self.listing)) as advance:
@@ -66,7 +68,7 @@ class Audit:
                     advance(len(part.modes))
         self._prints = concatenate(parts)
         self._readable = np.flatnonzero(self._prints.errors == "")
-        self._splits, self._splits_problem = self._draw_splits()
+        self._splits, self.splits_problem = self._draw_splits()
         self._split_of = np.full(len(self.listing), len(self._splits))
         for number, places in enumerate(self._splits.values()):
             self._split_of[places] = number
@@ -78,10 +80,12 @@ class Audit:
         ranges = [np.searchsorted(self._readable, [start, end]) for start, end in pairwise(ends)]
         drawn = whole = {name: torch.arange(*place) for name, place in zip(self.listing.parts, ranges, strict=True)}
         problem = None
+        known_by = identities(self.listing.parts.values())[self._readable]
+        self._digest = digest_of(known_by)
         try:
             labels = torch.from_numpy(self.listing.labels[self._readable])
-            known_by = identities(self.listing.parts.values())[self._readable]
-            drawn = self.data.draw_splits(dict(whole), labels, known_by)
+            columns = {name: values[self._readable] for name, values in self.listing.columns.items()}
+            drawn = self.data.draw_splits(dict(whole), labels, known_by, columns)
         except UserError as error:
             problem = str(error)
         known = [name for name in SPLITS if name in drawn and not (name == "test" and self.data.tests_on_validation)]
@@ -99,10 +103,11 @@ class Audit:
         return {name: class_counts(labels[places], classes).tolist() for name, places in self._splits.items()}
 
     def image(self, place: int) -> dict[str, str]:
-        """An image's name, the split that uses it, and its class."""
+        """An image's name, the split that uses it, its class, and its group if it has one."""
         split = [*self._splits, "unused"][int(self._split_of[place])]
         class_name = label_name(self.listing.labels[place], self.listing.class_names)
-        return {"name": self.listing.name(place), "split": split, "class": class_name}
+        group = {} if self._groups is None else {"group": escape_name(self._groups[place])}
+        return {"name": self.listing.name(place), "split": split, "class": class_name, **group}
 
     @cached_property
     def findings(self) -> list[Finding]:
@@ -120,7 +125,7 @@ class Audit:
             pair for pair in exact + near if splits[pair.first] != splits[pair.second] and splits[pair.second] != unused
         ]
         conflicts = [pair for pair in exact + near if np.any(labels[pair.first] != labels[pair.second])]
-        problem = self._splits_problem
+        problem = self.splits_problem
         sizes = [f"{width}x{height}" for width, height in self._prints.sizes[self._readable].tolist()]
         return [
             Finding("unreadable files", "unreadable", unreadable, reasons, len(unreadable)),
@@ -128,6 +133,7 @@ class Audit:
                 "stray files", "stray_files", list(map(escape_name, self._stray)), self._stray_lines, len(self._stray)
             ),
             self._of_pairs("leakage between splits", "leakage", leaks),
+            *self._of_groups(exact + near),
             self._of_pairs("one image under two labels", "label_conflicts", conflicts),
             self._of_pairs("exact duplicates", "exact_duplicates", exact),
             self._of_pairs("near duplicates", "near_duplicates", near),
@@ -135,6 +141,35 @@ class Audit:
             _of_counts("sizes", Counter(sizes)),
             _of_counts("modes", Counter(self._prints.modes[self._readable])),
         ]
+
+    def _of_groups(self, pairs: Sequence[Pair]) -> list[Finding]:
+        """Groups that are in several splits, and pairs that are in two groups."""
+        if self._groups is None:
+            return []
+        groups, count = numbered(self._groups), len(self._splits)
+        cells = (groups * count + self._split_of)[self._split_of < count]
+        images = np.bincount(cells, minlength=(groups.max() + 1) * count).reshape(-1, count)
+        names = [escape_name(name) for name in sorted({*self._groups})]
+        several = np.flatnonzero((images > 0).sum(axis=1) > 1).tolist()
+        value = {names[group]: dict(zip(self._splits, images[group].tolist(), strict=True)) for group in several}
+        lines = [f"{name}: {', '.join(f'{n:,} {split}' for split, n in of.items() if n)}" for name, of in value.items()]
+        across = [pair for pair in pairs if groups[pair.first] != groups[pair.second]]
+        return [
+            Finding("groups in several splits", "groups_across_splits", value, lines, len(value)),
+            self._of_pairs("one image in two groups", "group_conflicts", across),
+        ]
+
+    def _images_of_groups(self) -> dict[str, list[str]]:
+        images: dict[str, list[str]] = {}
+        for place, group in enumerate(() if self._groups is None else self._groups):
+            images.setdefault(escape_name(group), []).append(self.listing.name(place))
+        return images
+
+    def split_rows(self) -> Iterator[tuple[str, str, str, str]]:
+        """Path, class, group and split of each image that a training uses."""
+        for places in self._splits.values():
+            for image in map(self.image, places.tolist()):
+                yield image["name"], image["class"], image.get("group", ""), image["split"]
 
     def _in_order(self, pair: Pair) -> Pair:
         if self._split_of[pair.second] < self._split_of[pair.first]:
@@ -165,6 +200,8 @@ class Audit:
             "images": len(self.listing),
             "splits_problem": None,
             **{finding.key: finding.value for finding in self.findings},
+            "images_digest": self._digest,
+            "images_of_groups": self._images_of_groups(),
             "class_names": self.listing.class_names,
             "images_per_class": self.images_per_class,
         }

@@ -21,8 +21,8 @@ class Listing:
     def __init__(self, data: ImageDataModule, source: Mapping[str, Rows]) -> None:
         self.class_names = list(data.class_names)
         self.parts: dict[str, Images] = {}
-        rows, labels = [], []
-        for split, (images, source_labels, _) in source.items():
+        rows, labels, columns = [], [], []
+        for split, (images, source_labels, source_columns) in source.items():
             if split == "test" and data.tests_on_validation:
                 continue
             mapped = source_labels
@@ -30,9 +30,12 @@ class Listing:
                 mapped = selected_labels(torch.from_numpy(source_labels), data.label_map).numpy()
             rows.append(np.arange(len(mapped)) if data.is_multi_label else np.flatnonzero(mapped >= 0))
             labels.append(mapped[rows[-1]])
+            columns.append({name: values[rows[-1]] for name, values in source_columns.items()})
             self.parts[split] = images if len(rows[-1]) == len(images) else _selected(images, rows[-1])
         self.rows = np.concatenate(rows)  # the place of each image in its part of the source, int64 [N]
         self.labels = np.concatenate(labels)  # int64 [N] or uint8 [N, K]
+        # What the source says besides, such as the group of each image, [N]
+        self.columns = {name: np.concatenate([part[name] for part in columns]) for name in columns[0]}
         self.ends = np.cumsum([len(images) for images in self.parts.values()])
 
     def __len__(self) -> int:

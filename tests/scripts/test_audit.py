@@ -1,3 +1,4 @@
+import csv
 import json
 import os
 import re
@@ -215,3 +216,27 @@ def test_what_cannot_be_read_or_written_is_one_sentence(
         assert printed.startswith("error: ")
         assert printed.count("\n") == 1
         assert expected in printed
+
+
+def test_writes_the_split_of_every_image_that_is_used(
+    photos: Path, audited: Callable[..., Audited], tmp_path: Path
+) -> None:
+    file = tmp_path / "splits.csv"
+    status, found, printed = audited("--splits", str(file), "--data.limit", "0.5")
+    assert status == 0
+    assert str(file) in printed
+    with file.open(newline="") as text:
+        rows = list(csv.DictReader(text))
+    assert list(rows[0]) == ["path", "class", "group", "split"]
+    for row in rows:
+        assert (photos / row["path"]).is_file()
+        assert row["path"].split("/")[1] == row["class"]
+        assert row["group"] == ""
+    for split, numbers in found["images_per_class"].items():
+        assert sum(row["split"] == split for row in rows) == sum(numbers)
+    assert len(rows) == 12
+    before = file.read_bytes()
+    status, _, printed = audited("--splits", str(file), "--data.val_size", "0.1", "--data.test_size", "24")
+    assert status == 2
+    assert f"{file}: data.test_size: size=24 asks for 24 of" in printed
+    assert file.read_bytes() == before
