@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from typing_extensions import override
 
 from core.user_error import UserError
-from models.losses import ClassWeights, CrossEntropy, Loss, balanced_weights, check_class_weights
+from models.losses import ClassWeights, Loss, balanced_weights, check_class_weights, fitting_loss
 from models.serialization.checkpoint import FORMAT_VERSION, CheckpointContent, read_checkpoint
 from models.serialization.class_path import check_classes, known_classes
 from models.serialization.pretrained import misfit
@@ -27,12 +27,13 @@ from models.training.batch_norm import trained_batch_norms
 from models.training.fine_tuning import FineTuning
 from models.training.freezing import Freezing
 from models.training.gradient_average import scale_loss
-from models.training.metrics import ClassificationMetrics
+from models.training.metrics import ClassificationMetrics, MultiLabelMetrics
 from models.training.optimization import Optimization, make_ready, make_schedule, step_plateaus
 from models.training.parameter_groups import parameter_groups
 from models.training.test_time_augmentation import Views, average_logits
 
-# Normalised images, float `[B, C, H, W]`, and labels, int64 `[B]` or, of mixed images, probabilities `[B, K]`.
+# Normalised images, float `[B, C, H, W]`, and labels, int64 `[B]` or, of mixed images, probabilities `[B, K]`; several
+# labels per image are float `[B, K]`, 0 and 1 or shares of mixed images.
 Batch = tuple[Tensor, Tensor]
 
 
@@ -41,7 +42,9 @@ class Classifier(LightningModule):
 
     Logs `train/loss` and `train/accuracy`, the same under `val/` and `test/`, and with more than 10 classes
     `.../top5_accuracy`: once per epoch, as exact means over its images. `train/loss` is what training minimises.
-    `val/loss` and `test/loss` are always the plain cross-entropy, so that runs with different losses compare.
+    `val/loss` and `test/loss` are always the plain cross-entropy, so that runs with different losses compare. With
+    several labels per image, that is the binary cross-entropy, and `.../exact_match` is logged; a checkpoint then holds
+    the `thresholds` above which each label is predicted, chosen by its F1 in the last validation.
 
     A checkpoint holds the weights, the constructor's arguments, `class_names` and `preprocessing`:
     `Classifier.load_from_checkpoint(path)` needs nothing else. Only a Classifier built in Python around a ready network
@@ -66,6 +69,7 @@ class Classifier(LightningModule):
         test_time_augmentation: Views of each image that test and predict average over, besides the image: `flip`,
             `crops`, `shifts`, `crops+flip` or `shifts+flip`.
         compile: Whether to compile the network (`torch.compile`); the weights keep their names.
+        multi_label: Whether an image may have several labels or none; on the command line, what the data say.
         channels_last: Whether images and weights lie in memory pixel by pixel, which is faster for convolutions on
             GPUs with tensor cores and on CPUs with bfloat16 units.
     """
@@ -88,6 +92,7 @@ class Classifier(LightningModule):
         test_time_augmentation: Views | None = None,
         compile: bool = False,
         channels_last: bool = False,
+        multi_label: bool = False,
     ) -> None:
         super().__init__()
         with warnings.catch_warnings(action="ignore"):  # about the modules among them, which the next line handles
@@ -95,16 +100,18 @@ class Classifier(LightningModule):
         self._keep_rebuildable_arguments(network)
         self.network = network
         self.num_classes = num_classes
-        self.loss = loss or CrossEntropy()
+        self.multi_label = multi_label
+        self.loss = fitting_loss(loss, multi_label)
+        self._plain_loss = fitting_loss(None, True) if multi_label else F.cross_entropy
+        self.thresholds: list[float] = []  # of several labels, chosen in the last validation
         self.class_weights = check_class_weights(class_weights, num_classes)
         self.register_buffer("_weight", None, persistent=False)
         self.test_time_augmentation = test_time_augmentation
         # Set from the data or a checkpoint: the classes, and channels, image size, mean and std of the images.
         self.class_names: list[str] = []
         self.preprocessing: dict[str, Any] = {}
-        self.train_metrics = ClassificationMetrics(num_classes)
-        self.val_metrics = ClassificationMetrics(num_classes)
-        self.test_metrics = ClassificationMetrics(num_classes)
+        metrics = MultiLabelMetrics if multi_label else ClassificationMetrics
+        self.train_metrics, self.val_metrics, self.test_metrics = (metrics(num_classes) for _ in range(3))
         if finetune and (freeze or unfreeze or layer_decay != 1):
             raise ValueError("model.finetune freezes and decays itself; leave out model.freeze, unfreeze, layer_decay")
         self._finetune = finetune
@@ -211,17 +218,18 @@ class Classifier(LightningModule):
     def predict_logits(self, images: Tensor) -> Tensor:
         """Logits, float `[B, K]`, averaged over the views of `test_time_augmentation`."""
         if self.test_time_augmentation:
-            return average_logits(self, images, self.test_time_augmentation)
+            return average_logits(self, images, self.test_time_augmentation, self.multi_label)
         logits: Tensor = self(images)
         return logits
 
-    @staticmethod
-    def _count(predict: Callable[[Tensor], Tensor], batch: Batch, metrics: ClassificationMetrics) -> Tensor | None:
+    def _count(
+        self, predict: Callable[[Tensor], Tensor], batch: Batch, metrics: ClassificationMetrics
+    ) -> Tensor | None:
         images, labels = batch
         if not len(labels):  # a process may have no image left in the last batch
             return None
         logits = predict(images)
-        metrics.update(logits, labels, F.cross_entropy(logits.to(metrics.loss_sum.dtype), labels))
+        metrics.update(logits, labels, self._plain_loss(logits.to(metrics.loss_sum.dtype), labels))
         return logits
 
     @override
@@ -273,11 +281,19 @@ class Classifier(LightningModule):
         self.trainer.precision_plugin.convert_module(self)  # the Trainer does so only after it has loaded a checkpoint
         datamodule = getattr(self.trainer, "datamodule", None)
         if datamodule is not None:
+            self._check_labels(getattr(datamodule, "is_multi_label", False), "The data", "the classifier")
             self.class_names = list(datamodule.class_names)
             self.preprocessing = dict(datamodule.preprocessing)
         if stage == "fit" and self.class_weights is not None:
             is_balanced = self.class_weights == "balanced"
-            self._weight = torch.tensor(balanced_weights(datamodule) if is_balanced else self.class_weights)
+            self._weight = torch.tensor(
+                balanced_weights(datamodule, self.multi_label) if is_balanced else self.class_weights
+            )
+
+    def _check_labels(self, multi_label: bool, whose: str, other: str) -> None:
+        if multi_label != self.multi_label:
+            its, others = ("several labels", "one label")[:: 1 if multi_label else -1]
+            raise UserError(f"{whose} has {its} per image, {other} {others}; give both alike, by multi_label.")
 
     @override
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -303,6 +319,8 @@ class Classifier(LightningModule):
         content = cast(CheckpointContent, checkpoint)
         content["format_version"] = FORMAT_VERSION
         content["class_names"], content["preprocessing"] = self.class_names, self.preprocessing
+        if self.thresholds:
+            content["thresholds"] = self.thresholds
         if self._trainer is not None and self.trainer.world_size > 1:
             content["counts"] = {name: _of_each_process(count) for name, count in self._counts().items()}
 
@@ -324,6 +342,9 @@ class Classifier(LightningModule):
                 f"The checkpoint knows the classes {', '.join(class_names)}, the data has "
                 f"{', '.join(self.class_names)}; use data with the classes of the checkpoint."
             )
+        multi_label = checkpoint.get("hyper_parameters", {}).get("multi_label", False)
+        self._check_labels(multi_label, "The checkpoint", "the data")
+        self.thresholds = checkpoint.get("thresholds", [])
         # Images of another size are trained on as they are now, but normalised by what they were.
         own = {name: value for name, value in self.preprocessing.items() if name not in ("mean", "std")}
         self.class_names, self.preprocessing = class_names, checkpoint["preprocessing"] | own

@@ -6,7 +6,7 @@ Shapes: a batch of `B` images; `K` classes.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -19,13 +19,16 @@ ClassWeights = Literal["balanced"] | Sequence[float] | None
 class Loss(nn.Module, ABC):
     """Base of losses: what training minimises."""
 
+    multi_label = False  # whether it is for several labels per image
+
     @abstractmethod
     def forward(self, logits: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
         """The mean loss of a batch, a scalar.
 
         Args:
             logits: float `[B, K]`.
-            labels: int64 `[B]` or, of mixed images, probabilities float `[B, K]`.
+            labels: int64 `[B]` or, of mixed images, probabilities float `[B, K]`; of several labels per image 0 and 1,
+                or shares of both mixed images, float `[B, K]`.
             class_weights: The weight of each class, float `[K]`; by default 1. The weighted sum is divided by the
                 number of images, not by the sum of their weights, so that every batch counts alike.
         """
@@ -60,6 +63,22 @@ class CrossEntropy(Loss):
         return total / len(labels)
 
 
+class BinaryCrossEntropy(CrossEntropy):
+    """Cross-entropy between each of several labels per image and the sigmoid of its logit (BCE).
+
+    `-w[k] * t[k] * log(sigmoid(logits))[k] - (1 - t[k]) * log(1 - sigmoid(logits))[k]`, averaged over images and
+    labels, where the class weights `w` weigh the images that have a label against those that have it not, and `t` is
+    the label, smoothed to `(1 - label_smoothing) * t + label_smoothing / 2`.
+    """
+
+    multi_label = True
+
+    def forward(self, logits: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
+        """The mean over images and labels."""
+        targets = (1 - self.label_smoothing) * labels.to(logits) + self.label_smoothing / 2
+        return F.binary_cross_entropy_with_logits(logits, targets, pos_weight=class_weights)
+
+
 class SoftmaxMSE(Loss):
     """Mean-squared error between the softmax of the logits and the labels' probabilities `t`.
 
@@ -75,6 +94,20 @@ class SoftmaxMSE(Loss):
         return (each if class_weights is None else each * (targets @ class_weights)).mean()
 
 
+def fitting_loss(loss: Loss | None, multi_label: bool) -> Loss:
+    """The loss given, if it is for as many labels per image; the cross-entropy of several is the binary one."""
+    if loss is None or (multi_label and type(loss) is CrossEntropy):
+        smoothing = loss.label_smoothing if loss else 0.0
+        return BinaryCrossEntropy(smoothing) if multi_label else CrossEntropy(smoothing)
+    if loss.multi_label != multi_label:
+        its, others = ("several labels", "one label")[:: 1 if loss.multi_label else -1]
+        remedy = "BinaryCrossEntropy, or say multi_label = True in its class" if multi_label else "CrossEntropy"
+        raise UserError(
+            f"model.loss is {type(loss).__name__}, for {its} per image, but these have {others}; give {remedy}."
+        )
+    return loss
+
+
 def check_class_weights(weights: ClassWeights, num_classes: int) -> ClassWeights:
     """Class weights that are numbers, as floats; refuses any but one finite number for each class, not all 0."""
     if weights is None or isinstance(weights, str):
@@ -88,11 +121,17 @@ def check_class_weights(weights: ClassWeights, num_classes: int) -> ClassWeights
     return numbers
 
 
-def balanced_weights(datamodule: object) -> list[float]:
-    """Weights inversely proportional to the training images of each class, 1 on average over the images."""
+def balanced_weights(datamodule: Any, multi_label: bool = False) -> list[float]:
+    """Weights inversely proportional to the training images of each class, 1 on average over the images.
+
+    Of several labels per image, those by which the images that have a label weigh as much as those that have it not.
+    """
     counts = getattr(datamodule, "class_counts", None)
     if counts is None:
         raise UserError(
             "model.class_weights is balanced, but what is trained on does not say its class_counts; give numbers."
         )
+    if multi_label:
+        images = len(datamodule.splits["train"])
+        return [(images - count) / count if 0 < count < images else 1.0 for count in counts]
     return [sum(counts) / (len(counts) * count) if count else 0.0 for count in counts]

@@ -71,6 +71,8 @@ def _time_bare_step(trainer: Trainer, classifier: Classifier) -> float:
     optimizer = classifier.make_optimizer(classifier.parameter_groups(network))
     images = classifier.to_memory_format(torch.randn(data.batch_size, *data.image_shape, device=device))
     labels = torch.randint(classifier.num_classes, (data.batch_size,), device=device)
+    if classifier.multi_label:
+        labels = torch.eye(classifier.num_classes, device=device)[labels]
 
     def take(steps: int) -> None:
         for _ in range(steps):

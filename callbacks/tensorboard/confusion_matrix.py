@@ -38,7 +38,7 @@ class ConfusionMatrix(OutsideSteps):
     """Draws for TensorBoard how many images of each class were taken for each: `confusion_matrix/val` and `/test`.
 
     After training it draws the validation with the most images right, and after the test the test, from the logits of
-    all processes. Of more than 1,000 classes nothing is drawn.
+    all processes. Of more than 1,000 classes, and of several labels per image, nothing is drawn.
     """
 
     def __init__(self) -> None:
@@ -80,7 +80,7 @@ class ConfusionMatrix(OutsideSteps):
         dataloader_idx: int = 0,
     ) -> None:
         """Note label and prediction of each image."""
-        if isinstance(outputs, Tensor):
+        if isinstance(outputs, Tensor) and batch[1].ndim == 1:
             self._answers.append(torch.stack([batch[1], outputs.argmax(dim=1)]))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -102,9 +102,10 @@ class ConfusionMatrix(OutsideSteps):
         self._draw(trainer, "test", self._confusion(trainer))
 
     def _confusion(self, trainer: Trainer) -> Tensor | None:
-        """Images of all processes by label and prediction, int64 `[K, K]`, on the CPU; None of too many classes."""
-        count = cast(Classifier, trainer.lightning_module).num_classes
-        if count > MOST_CLASSES:
+        """Images of all processes by label and prediction, int64 `[K, K]`, on the CPU; None if they are not drawn."""
+        classifier = cast(Classifier, trainer.lightning_module)
+        count = classifier.num_classes
+        if count > MOST_CLASSES or classifier.multi_label:
             return None
         labels, taken = torch.cat(self._answers, dim=1).cpu() if self._answers else torch.empty(2, 0, dtype=torch.long)
         cells = torch.bincount(labels * count + taken, minlength=count * count)

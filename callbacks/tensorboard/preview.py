@@ -63,11 +63,13 @@ def batch_picture(batch: Batch, data: ImageDataModule, max_images: int) -> "Imag
     images, labels = (part[:max_images].detach().cpu() for part in batch)
     assert data.mean is not None, "setup comes before"
     assert data.std is not None, "setup comes before"
-    return image_grid(unnormalised(images, data.mean, data.std), captions(labels, data.class_names))
+    return image_grid(
+        unnormalised(images, data.mean, data.std), captions(labels, data.class_names, data.is_multi_label)
+    )
 
 
-def captions(labels: Tensor, class_names: Sequence[str]) -> list[str]:
-    r"""Name the class of each image, or the two largest parts of a mixed one, on two lines.
+def captions(labels: Tensor, class_names: Sequence[str], multi_label: bool = False) -> list[str]:
+    r"""Name the class of each image, or the two largest parts of a mixed one, on two lines; of several labels, each.
 
     Example:
         >>> import torch
@@ -77,6 +79,13 @@ def captions(labels: Tensor, class_names: Sequence[str]) -> list[str]:
     if labels.ndim == 1:
         return [class_names[label] for label in labels.tolist()]
     texts = []
+    if multi_label:
+        for shares in labels.tolist():
+            named = [(name, share) for name, share in zip(class_names, shares, strict=True) if share]
+            texts.append(
+                "\n".join(name if share == 1 else f"{name} {share:.2f}" for name, share in named) or "no label"
+            )
+        return texts
     for row in labels:
         weights, classes = row.topk(2)
         (first, second), (weight, rest) = ([class_names[label] for label in classes.tolist()], weights.tolist())

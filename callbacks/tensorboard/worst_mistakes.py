@@ -16,7 +16,8 @@ from datamodules.batching.normalization import unnormalised
 from models.classifier import Classifier
 
 # Images float `[n, C, H, W]`; prediction and label int64 `[n, 2]`; their probabilities float32 `[n, 2]`, the first -1
-# where the prediction is right.
+# where the prediction is right. Of several labels per image the one that is most wrong, and whether the image has it;
+# how far off its probability is, and that probability.
 Mistakes = tuple[Tensor, Tensor, Tensor]
 
 
@@ -67,7 +68,7 @@ class WorstMistakes(OutsideSteps):
         classifier = cast(Classifier, pl_module)
         mean, std = (classifier.preprocessing.get(name) for name in ("mean", "std"))
         shown = unnormalised(images, mean, std) if mean and std else images.clamp(0, 1)
-        texts = captions(classes[wrong], probabilities[wrong], classifier.class_names)
+        texts = captions(classes[wrong], probabilities[wrong], classifier.class_names, classifier.multi_label)
 
         from callbacks.tensorboard.image_grid import image_grid
 
@@ -75,7 +76,13 @@ class WorstMistakes(OutsideSteps):
 
 
 def mistakes(images: Tensor, labels: Tensor, logits: Tensor) -> Mistakes:
-    """A row for each image of a batch: images `[B, C, H, W]`, labels int64 `[B]`, logits float `[B, K]`."""
+    """A row for each image of a batch: images `[B, C, H, W]`, labels int64 `[B]` or `[B, K]`, logits float `[B, K]`."""
+    if labels.ndim == 2:
+        shares = logits.float().sigmoid()
+        off, worst_label = (shares - labels).abs().max(dim=1, keepdim=True)
+        there, own = (of.gather(1, worst_label) for of in (labels, shares))
+        certain = torch.where(off > 0.5, off, -1.0)
+        return images, torch.cat([worst_label, there.long()], dim=1), torch.cat([certain, own], dim=1)
     probabilities = logits.float().softmax(dim=1)
     best, predicted = probabilities.max(dim=1)
     own = probabilities.gather(1, labels[:, None])[:, 0]
@@ -90,14 +97,19 @@ def worst(parts: Sequence[Tensor], most: int) -> Mistakes:
     return images, classes, probabilities
 
 
-def captions(classes: Tensor, probabilities: Tensor, class_names: Sequence[str]) -> list[str]:
+def captions(
+    classes: Tensor, probabilities: Tensor, class_names: Sequence[str], multi_label: bool = False
+) -> list[str]:
     r"""Name prediction and label of each image, with their probabilities.
 
     Example:
         >>> captions(torch.tensor([[1, 0]]), torch.tensor([[0.971, 0.02]]), ["cat", "dog"])
         ['dog, 97%\nis cat, 2%']
     """
-    rows = zip(classes.tolist(), probabilities.tolist(), strict=True)
+    rows = list(zip(classes.tolist(), probabilities.tolist(), strict=True))
+    if multi_label:
+        said = "is not there", "is there"
+        return [f"{class_names[label]}, {own:.0%}\n{said[there]}" for (label, there), (_, own) in rows]
     return [
         f"{class_names[predicted]}, {certain:.0%}\nis {class_names[label]}, {own:.0%}"
         for (predicted, label), (certain, own) in rows

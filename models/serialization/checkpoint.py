@@ -25,6 +25,7 @@ class CheckpointContent(TypedDict, total=False):
     raw_state_dict: dict[str, Any]  # where `state_dict` is an average: the weights that training goes on from
     class_names: Required[list[str]]
     preprocessing: Required[dict[str, Any]]  # channels, image_size, resize, mean and std
+    thresholds: list[float]  # of several labels per image: the probability above which each is predicted
     hyper_parameters: dict[str, Any]  # the classifier's constructor arguments
     config: dict[str, Any]  # the run's resolved configuration
     data_fingerprint: str | None
@@ -43,7 +44,16 @@ class CheckpointContent(TypedDict, total=False):
 
 
 # Parts that a stranger's file may hold as anything: their type is checked before they are used.
-CHECKED = ("state_dict", "class_names", "preprocessing", "hyper_parameters", "config", "curves", "progress")
+CHECKED = (
+    "state_dict",
+    "class_names",
+    "preprocessing",
+    "hyper_parameters",
+    "config",
+    "curves",
+    "progress",
+    "thresholds",
+)
 
 
 def write_checkpoint(checkpoint: Mapping[str, Any], path: Path) -> None:

@@ -56,6 +56,48 @@ class ClassificationMetrics(Metric):
             return type(self).compute(self)
 
 
+class MultiLabelMetrics(ClassificationMetrics):
+    """Loss, accuracy and exact match of several labels per image, at a probability of 0.5.
+
+    `accuracy` is the share of all labels of all images that are right (1 less the Hamming loss), of a mixed image by
+    its shares; `exact_match` that of images whose labels are all right, of a mixed one those of the larger share.
+    """
+
+    exact_matches: Tensor
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(0)
+        self.add_state("exact_matches", torch.zeros_like(self.correct), dist_reduce_fx="sum", persistent=True)
+
+    def update(self, logits: Tensor, labels: Tensor, loss: Tensor) -> None:
+        """Count a batch: logits and labels float `[B, K]`, and its mean loss."""
+        predicted = logits > 0
+        self.loss_sum.add_(loss, alpha=len(labels))
+        right = torch.where(predicted, labels, 1 - labels)
+        self.correct.add_(right.sum(dtype=self.correct.dtype), alpha=1 / labels.shape[1])
+        self.exact_matches.add_((predicted == (labels > 0.5)).all(dim=1).sum())
+        self.total.add_(len(labels))
+
+    def compute(self) -> Mapping[str, Tensor]:
+        """Each figure by its name; NaN when nothing was counted."""
+        return {**super().compute(), "exact_match": self.exact_matches / self.total}
+
+
+def best_thresholds(probabilities: Tensor, labels: Tensor) -> list[float]:
+    """The probability above which each label is predicted for its F1 to be highest.
+
+    It lies midway between two neighbouring probabilities, and is the highest of those that are equally good; 0.5 for a
+    label that no image has. Both are `[N, K]`, labels 0 or 1.
+    """
+    ranked, order = probabilities.sort(dim=0, descending=True)
+    below = torch.cat([ranked[1:], torch.zeros_like(ranked[:1])])
+    there, counts = labels.sum(dim=0), torch.arange(1, len(labels) + 1, device=labels.device)[:, None]
+    f1 = 2 * labels.gather(0, order).cumsum(dim=0) / (counts + there)
+    best = f1.masked_fill(ranked == below, -1).argmax(dim=0, keepdim=True)  # equal ones are predicted together
+    middle = (ranked.gather(0, best) + below.gather(0, best))[0] / 2
+    return torch.where(there > 0, middle, 0.5).nan_to_num(0.5).tolist()
+
+
 def _right(predictions: Tensor, labels: Tensor) -> Tensor:
     # The number of predictions, int64 `[B, n]`, that are right.
     return (predictions == labels[:, None]).sum() if labels.ndim == 1 else labels.gather(1, predictions).sum()

@@ -16,11 +16,15 @@ Views = Literal["flip", "crops", "crops+flip", "shifts", "shifts+flip"]
 CROP = 0.875  # the share of each side that a crop keeps, as 224 of 256 pixels (Krizhevsky, Sutskever and Hinton, 2012)
 
 
-def average_logits(network: Callable[[Tensor], Tensor], images: Tensor, kind: Views) -> Tensor:
-    """Logarithm of the mean of the views' probabilities, float32 `[B, K]`; its softmax gives the mean back."""
-    each = [network(view).float().log_softmax(dim=1) for view in views(images, kind)]
-    mean: Tensor = torch.stack(each).logsumexp(dim=0) - torch.tensor(len(each)).log()
-    return mean
+def average_logits(
+    network: Callable[[Tensor], Tensor], images: Tensor, kind: Views, multi_label: bool = False
+) -> Tensor:
+    """Logits, float32 `[B, K]`, whose softmax (of several labels, sigmoid) is the mean of the views' probabilities."""
+    logits = [network(view).float() for view in views(images, kind)]
+    if multi_label:
+        each = torch.stack(logits)
+        return F.logsigmoid(each).logsumexp(dim=0) - F.logsigmoid(-each).logsumexp(dim=0)
+    return torch.stack([of.log_softmax(dim=1) for of in logits]).logsumexp(dim=0) - torch.tensor(len(logits)).log()
 
 
 def views(images: Tensor, kind: Views) -> Iterator[Tensor]:

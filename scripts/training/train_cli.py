@@ -150,6 +150,7 @@ class TrainCLI(LightningCLI):
         parser.add_argument("--ckpt_path", type=str | Path | None, help="The checkpoint to test, or to begin from.")
         parser.link_arguments("seed_everything", "data.init_args.seed")
         parser.link_arguments("data.num_classes", "model.num_classes", apply_on="instantiate")
+        parser.link_arguments("data.is_multi_label", "model.multi_label", apply_on="instantiate")
         network = "model.network.init_args"
         parser.link_arguments("data.num_classes", f"{network}.num_classes", apply_on="instantiate")
         for source, name, derive in (
@@ -322,9 +323,10 @@ class TrainCLI(LightningCLI):
         let_come_together(trainer)
         if trainer.is_global_zero:
             network, data, names = self.model.network, self.datamodule, self.datamodule.class_names
+            kind = f"labels by {type(self.model.loss).__name__}" if self.model.multi_label else "classes"
             print(
                 f"{type(network).__name__} with {self.model.num_parameters:,} parameters on {type(data).__name__}, "
-                f"{len(names)} classes ({some_of(names)}), {trainer.strategy.root_device.type}, {precision} ({reason})"
+                f"{len(names)} {kind} ({some_of(names)}), {trainer.strategy.root_device.type}, {precision} ({reason})"
             )
         return trainer
 

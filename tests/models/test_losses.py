@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -7,8 +8,9 @@ from sklearn.metrics import brier_score_loss, log_loss
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from core.user_error import UserError
 from models.classifier import Classifier
-from models.losses import CrossEntropy, Loss, SoftmaxMSE
+from models.losses import BinaryCrossEntropy, CrossEntropy, Loss, SoftmaxMSE, balanced_weights, fitting_loss
 from tests.conftest import Run
 
 B, K = 50, 10
@@ -133,3 +135,38 @@ def test_is_part_of_a_checkpoint_and_of_training_alone(train: Callable[..., Run]
     for stage, same in (("train", False), ("val", True), ("test", True)):
         figure = f"{stage}/loss"
         assert (plain.results["metrics"][figure] == smoothed.results["metrics"][figure]) is same
+
+
+def test_of_several_labels_is_the_mean_over_images_and_labels(logits: Tensor, weights: Tensor) -> None:
+    labels = torch.randint(2, (B, K), generator=torch.Generator().manual_seed(3)).double()
+    probabilities = logits.sigmoid().numpy()
+    each = [log_loss(labels[:, k].numpy(), probabilities[:, k]) for k in range(K)]
+    assert float(BinaryCrossEntropy()(logits, labels)) == pytest.approx(np.mean(each), rel=1e-10)
+    weighted = [
+        log_loss(labels[:, k].numpy(), probabilities[:, k], sample_weight=of_images, normalize=False) / B
+        for k, of_images in enumerate(torch.where(labels == 1, weights, 1.0).T.numpy())
+    ]
+    assert float(BinaryCrossEntropy()(logits, labels, weights)) == pytest.approx(np.mean(weighted), rel=1e-10)
+    smoothed = 0.8 * float(BinaryCrossEntropy()(logits, labels)) + 0.2 * float(
+        BinaryCrossEntropy()(logits, torch.full_like(labels, 0.5))
+    )
+    assert float(BinaryCrossEntropy(label_smoothing=0.2)(logits, labels)) == pytest.approx(smoothed, rel=1e-10)
+
+
+def test_the_cross_entropy_of_several_labels_is_the_binary_one() -> None:
+    for given in (None, CrossEntropy(), BinaryCrossEntropy()):
+        assert type(fitting_loss(given, multi_label=True)) is BinaryCrossEntropy
+    smoothed = fitting_loss(CrossEntropy(0.1), multi_label=True)
+    assert isinstance(smoothed, BinaryCrossEntropy)
+    assert smoothed.label_smoothing == 0.1
+    own = CrossEntropy(0.1)
+    assert fitting_loss(own, multi_label=False) is own
+    with pytest.raises(UserError, match=r"SoftmaxMSE, for one label per image, but these have several labels"):
+        fitting_loss(SoftmaxMSE(), multi_label=True)
+    with pytest.raises(UserError, match=r"BinaryCrossEntropy, for several labels per image, but these have one label"):
+        fitting_loss(BinaryCrossEntropy(), multi_label=False)
+
+
+def test_balanced_weights_of_several_labels_make_having_one_weigh_as_much_as_not() -> None:
+    data = SimpleNamespace(class_counts=[10, 80, 100], splits={"train": torch.arange(100)})
+    assert balanced_weights(data, multi_label=True) == [9.0, 0.25, 1.0]

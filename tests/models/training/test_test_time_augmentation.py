@@ -38,6 +38,16 @@ def test_probabilities_are_averaged() -> None:
     assert torch.allclose(mean, expected, atol=1e-6)
 
 
+def test_probabilities_of_several_labels_are_averaged_one_by_one() -> None:
+    images = torch.rand(4, 3, 8, 8)
+
+    def network(view: Tensor) -> Tensor:
+        return view[:, :, 0, 0] * 40 - 20
+
+    mean = average_logits(network, images, "flip", multi_label=True).sigmoid()
+    assert torch.allclose(mean, (network(images).sigmoid() + network(images.flip(3)).sigmoid()) / 2, atol=1e-6)
+
+
 def test_a_network_that_does_not_mind_flips_predicts_the_same(digits: Digits) -> None:
     assert digits.pack is not None
     images = digits.pack[torch.arange(10)][0].float()
