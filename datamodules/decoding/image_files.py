@@ -156,10 +156,10 @@ def times_of(facts: os.stat_result) -> list[int]:
     return [facts.st_mtime_ns, facts.st_ctime_ns]
 
 
-def look_through(folder: Path) -> Seen:
-    """Look at every file below a folder."""
+def look_through(folder: Path, only: tuple[str, ...] | None = None) -> Seen:
+    """Look at every file below a folder; or at those that lie in `only` these folders in it, such as `a/b/`."""
     digest, times, files, newest = hashlib.sha256(), {}, 0, (0, "")
-    folders = [""]
+    folders = [""] if only is None else sorted(only)
     while folders:
         within = folders.pop()
         # Relative to an open folder, a hundred thousand files take half the time that they take by their paths.
@@ -171,12 +171,13 @@ def look_through(folder: Path) -> Seen:
             for name in names:
                 facts = _facts(name, opened)
                 if S_ISDIR(facts.st_mode):
-                    folders.append(f"{within}{name}/")
+                    folders += [f"{within}{name}/"] if only is None else []
                 else:
                     numbers.extend((facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns))
                     changed.append((facts.st_ctime_ns, f"{within}{name}"))
         finally:
             os.close(opened)
+        names = names if only is None else [name for _, name in changed]
         digest.update(os.fsencode("\0".join((within, *names, ""))) + numbers.tobytes())
         files += len(changed)
         newest = max([newest, *changed])
@@ -184,18 +185,22 @@ def look_through(folder: Path) -> Seen:
 
 
 # How `fingerprint_files` finds the fingerprint of a folder.
-LOOK: ContextVar[Callable[[Path], str]] = ContextVar("LOOK", default=lambda folder: look_through(folder).fingerprint)
+LOOK: ContextVar[Callable[[Path, tuple[str, ...] | None], str]] = ContextVar(
+    "LOOK", default=lambda folder, only: look_through(folder, only).fingerprint
+)
 
 
-def fingerprint_files(folder: Path) -> str:
+def fingerprint_files(folder: Path, only: tuple[str, ...] | None = None) -> str:
     """A digest of path, size and both times of change of every file below a folder, or of a single file.
+
+    Where there are `only` some folders to look into, they are relative to the folder, as `a/b/`.
 
     Archives and `cp -p` set a file's time of modification back; only the system sets the time of change of its inode.
     """
     if folder.is_file():
         facts = folder.stat()
         return hashlib.sha256(b"%d %d %d" % (facts.st_size, *times_of(facts))).hexdigest()
-    return LOOK.get()(folder)
+    return LOOK.get()(folder, only)
 
 
 def _facts(name: str, folder: int) -> os.stat_result:

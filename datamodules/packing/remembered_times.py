@@ -27,7 +27,7 @@ class RememberedTimes:
 
     def __init__(self, store: Path) -> None:
         self._store = store
-        self._recalled: dict[Path, str] = {}
+        self._recalled: dict[tuple[Path, tuple[str, ...] | None], str] = {}
         self._thread: Thread | None = None
         self._problem = ""
 
@@ -40,18 +40,18 @@ class RememberedTimes:
         finally:
             LOOK.reset(before)
 
-    def _file(self, folder: Path) -> Path:
-        digest = sha256(os.fsencode(folder.resolve())).hexdigest()
+    def _file(self, folder: Path, only: tuple[str, ...] | None) -> Path:
+        digest = sha256(os.fsencode("\0".join((str(folder.resolve()), *(only or ()))))).hexdigest()
         return self._store / f".{digest[:12]}.times"
 
-    def _fingerprint(self, folder: Path) -> str:
-        file = self._file(folder)
+    def _fingerprint(self, folder: Path, only: tuple[str, ...] | None) -> str:
+        file = self._file(folder, only)
         with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):  # nothing is remembered, or damaged
             facts = read_json(file)
             if all(times_of((folder / within).stat()) == times for within, times in facts["folders"].items()):
-                self._recalled[folder] = str(facts["fingerprint"])
-                return self._recalled[folder]
-        seen = look_through(folder)
+                self._recalled[folder, only] = str(facts["fingerprint"])
+                return self._recalled[folder, only]
+        seen = look_through(folder, only)
         if seen.files >= MANY_FILES:
             with suppress(OSError):  # where nothing can be written, nothing is remembered
                 self._store.mkdir(parents=True, exist_ok=True)
@@ -65,9 +65,9 @@ class RememberedTimes:
             self._thread.start()
 
     def _look(self) -> None:
-        for folder, fingerprint in self._recalled.items():
+        for (folder, only), fingerprint in self._recalled.items():
             try:
-                seen = look_through(folder)
+                seen = look_through(folder, only)
             except OSError as error:
                 self._problem = f"{error.filename} cannot be looked at ({error.strerror})"
             else:
@@ -75,7 +75,7 @@ class RememberedTimes:
                     continue
                 self._problem = f"{folder / seen.newest} has been written to since the data set was read"
             with suppress(OSError):
-                self._file(folder).unlink(missing_ok=True)
+                self._file(folder, only).unlink(missing_ok=True)
 
     def check_unchanged(self) -> None:
         """Wait until all files have been looked at, and refuse to go on if one has changed."""

@@ -1,0 +1,71 @@
+"""Tables in CSV, TSV and Parquet files, every cell as text: `007` stays what it is."""
+
+import csv
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from pyarrow.csv import ConvertOptions, ParseOptions, ReadOptions, read_csv
+from pyarrow.parquet import ParquetFile
+
+from core.user_error import UserError
+
+TEXT, PARQUET = (".csv", ".tsv", ".txt"), (".parquet", ".pq")
+
+
+def read_table(path: Path) -> pa.Table:
+    """Read a table of at least one row: text without spaces around it, empty where there is nothing."""
+    if path.suffix.lower() not in (*TEXT, *PARQUET):
+        raise UserError(f"{path} ends in none of {', '.join((*TEXT, *PARQUET))}; save the table as one of these.")
+    try:
+        with path.open("rb") as file:
+            table = ParquetFile(file).read() if path.suffix.lower() in PARQUET else _read_text(file)
+    except (UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
+        reason = "it is not UTF-8" if "utf" in str(error).lower() else " ".join(str(error).split())
+        raise UserError(
+            f"{path} cannot be read as a table ({reason}); save it in UTF-8, with a comma, a semicolon or a tab "
+            "between columns, and a text that has one in quotes."
+        ) from error
+    if not table.num_rows:
+        raise UserError(f"{path} has no rows; give one for each image, below the names of the columns.")
+    names = [name for name in table.column_names if not pa.types.is_nested(table.schema.field(name).type)]
+    columns = [pc.fill_null(pc.cast(table[name], pa.string()), "") for name in names]
+    return pa.table([pc.utf8_trim_whitespace(column) for column in columns], names)
+
+
+def _read_text(file: Any) -> pa.Table:
+    header = file.readline().decode("utf-8-sig")
+    separator = max(",;\t", key=re.sub(r'"[^"]*"', "", header).count)
+    names = [name.strip() for name in next(csv.reader([header], delimiter=separator), [])]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise csv.Error(f"two of its columns are called {twice[0]}")
+    if not file.peek(1):
+        return pa.table({name: [] for name in names})
+    return read_csv(
+        file,
+        ReadOptions(column_names=names, block_size=2**24),
+        ParseOptions(delimiter=separator, newlines_in_values=True),
+        ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
+    )
+
+
+def codes(column: pa.Array) -> tuple[NDArray[np.int64], list[str]]:
+    """The different texts of a column, and the place among them of each row's, int64 `[N]`."""
+    encoded = pc.dictionary_encode(column)
+    return np.asarray(encoded.indices).astype(np.int64), encoded.dictionary.to_pylist()
+
+
+def rows_of(rows: Sequence[int] | NDArray[np.int64]) -> str:
+    """Rows in a sentence, by the numbers that a spreadsheet shows.
+
+    Example:
+        >>> rows_of([0]), rows_of([0, 2, 4, 6])
+        ('row 2', '4 rows (2, 4, 6, ...)')
+    """
+    first = ", ".join(str(row + 2) for row in rows[:3])
+    return f"row {first}" if len(rows) == 1 else f"{len(rows):,} rows ({first}{', ...' if len(rows) > 3 else ''})"

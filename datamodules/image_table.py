@@ -1,0 +1,293 @@
+"""Any images that a table lists."""
+
+import hashlib
+import re
+from collections.abc import Collection, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from lightning.pytorch.utilities import rank_zero_only
+from numpy.typing import NDArray
+
+from core.any_path import AnyPath
+from core.names import some_of
+from core.near_names import near_names
+from core.user_error import UserError
+from datamodules.batching.split import SPLITS
+from datamodules.decoding.image_file import is_image
+from datamodules.decoding.image_files import files_in, fingerprint_files
+from datamodules.decoding.split_folders import split_named
+from datamodules.decoding.table import codes, read_table, rows_of
+from datamodules.image_file_module import ImageFileModule
+from datamodules.packing.columns import RESERVED
+from datamodules.packing.pack import Rows, Source
+
+# What columns are called that nobody names, in small letters alone; the first that is there is taken.
+GUESSES = {
+    "path": ("path", "filepath", "imagepath", "file", "filename", "image", "imagefile", "imagename", "imageid", "id"),
+    "label": ("label", "labels", "class", "classname", "category", "target"),
+}
+
+NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+
+MARKS = {"0": 0, "0.0": 0, "false": 0, "False": 0, "1": 1, "1.0": 1, "true": 1, "True": 1}
+
+
+class ImageTable(ImageFileModule):
+    """Images that a table lists: a row for each, with its path, its label, and whatever else is known of it.
+
+    The table is a CSV file in UTF-8, with `,`, `;` or tabs, or Parquet. A path may lack its ending, as ids of Kaggle
+    do. Columns that no argument names are carried along to the predictions of `scripts/evaluate.py`.
+
+    Args:
+        table: The table; a relative path begins in `root`.
+        folder: The folder that the paths in the table begin in; by default that of the table.
+        path: The column of the paths; by default one that is called so, or `file`, `image`, `id` and the like.
+        label: The column of the class names, or several columns of 0 and 1, one for each class; by default one that is
+            called `label`, `class`, `target` and the like. The classes are those of training, sorted.
+        split: The column that says `train`, `val` or `test`; by default splits are drawn.
+        group: The column of what must not be in two splits, such as the patient.
+        fold_column: The column of the number of the fold that an image is in, from 0 on.
+        weight: The column of a positive number, which an image's share of each epoch of training is in proportion to.
+        class_names: A text file with the name of a class on each line, for labels that are 0, 1 and so on.
+        multi_label: Whether an image may have several labels or none, with `separator` between them.
+        separator: What stands between the labels of an image.
+        arguments: Those of `ImageFileModule`.
+    """
+
+    whereabouts = "say with --data.table and --data.folder where it is; a relative path begins in --data.root"
+
+    def __init__(
+        self,
+        table: AnyPath = Path("train.csv"),
+        folder: AnyPath | None = None,
+        path: str | None = None,
+        label: list[str] | str | None = None,
+        split: str | None = None,
+        group: str | None = None,
+        fold_column: str | None = None,
+        weight: str | None = None,
+        class_names: AnyPath | None = None,
+        multi_label: bool = False,
+        separator: str = ";",
+        **arguments: Any,
+    ) -> None:
+        self._table_name, self._folder, self._class_file = Path(table), folder, class_names
+        self._given = {"path": path, "label": label, "split": split, "group": group}
+        self._given |= {"fold_column": fold_column, "weight": weight}
+        self._separator, self.is_multi_label = separator, multi_label
+        self.known_files = (self._table_name.name,)
+        super().__init__(**arguments)
+
+    @property
+    def _file(self) -> Path:
+        return self.root / self._table_name
+
+    @property
+    def source_folder(self) -> Path:
+        """The folder that paths begin in."""
+        return self._file.parent if self._folder is None else self.root / self._folder
+
+    @cached_property
+    def _table(self) -> Any:
+        return self.from_source(lambda: read_table(self._file))
+
+    @cached_property
+    def _columns(self) -> dict[str, list[str]]:
+        """The columns that each argument means."""
+        there, columns = self._table.column_names, {}
+        for argument, given in self._given.items():
+            names = [given] if isinstance(given, str) else list(given or ())
+            if given is None and argument in GUESSES:
+                alike = {re.sub("[^a-z]", "", name.lower()): name for name in reversed(there)}
+                names = [alike[guess] for guess in GUESSES[argument] if guess in alike][:1]
+                if not names:
+                    raise UserError(
+                        f"{self._file} has no column called {argument} or the like, but {some_of(there)}; name it with "
+                        f"--data.{argument}{'' if there[1:] else ', or put commas between columns'}."
+                    )
+            for name in set(names).difference(there):
+                raise UserError(
+                    f"data.{argument} is {name}, but {self._file} has no such column; "
+                    f"{near_names(name, there, otherwise=f'name one of {some_of(there)}.')}"
+                )
+            columns[argument] = names
+        return columns
+
+    @cached_property
+    def _others(self) -> list[str]:
+        """The columns that no argument means."""
+        used = {name for names in self._columns.values() for name in names}
+        return [name for name in self._table.column_names if name and name not in used]
+
+    @rank_zero_only
+    def _print_summary(self) -> None:
+        super()._print_summary()
+        said = [f"{argument} from {some_of(names)}" for argument, names in self._columns.items() if names]
+        said += [f"carried along, deciding nothing: {some_of(self._others)}"] if self._others else []
+        print(f"{self._file.name}: {'; '.join(said)}")
+
+    def _check(self, name: str, wrong: Any, remedy: str) -> None:
+        """Refuse the rows where something is wrong in a column."""
+        if len(rows := np.flatnonzero(wrong)):
+            value = self._table[name][int(rows[0])].as_py() or "nothing"
+            where = f"{self._file} has {value} in the column {name}, in {rows_of(rows)}"
+            raise UserError(f"{where}: {remedy}.")
+
+    def _text(self, argument: str) -> Any:
+        (name,) = self._columns[argument]
+        self._check(name, pc.equal(self._table[name], ""), "give one in every row, or remove the row")
+        return self._table[name].combine_chunks()
+
+    def _numbers(self, argument: str) -> NDArray[np.float64]:
+        column = self._text(argument)
+        self._check(self._columns[argument][0], pc.invert(pc.match_substring_regex(column, NUMBER)), "give a number")
+        return np.asarray(pc.cast(column, pa.float64()))
+
+    @cached_property
+    def _split_rows(self) -> dict[str, NDArray[np.int64]]:
+        """The rows of each split."""
+        if not self._columns["split"]:
+            return {"train": np.arange(len(self._table))}
+        numbers, words = codes(self._text("split"))
+        named = [split_named(word) or ("", "") for word in words]
+        splits = np.array([split if not rest else "" for split, rest in named])[numbers]
+        self._check(self._columns["split"][0], ~np.isin(splits, SPLITS), "write train, val or test")
+        return {split: rows for split in SPLITS if len(rows := np.flatnonzero(splits == split)) or split == "train"}
+
+    @cached_property
+    def class_names(self) -> Sequence[str]:  # type: ignore[override]  # others declare theirs, these are in the table
+        """The names of the classes of training, sorted, or as the file of names has them."""
+        return self._labels[0]
+
+    @cached_property
+    def _labels(self) -> tuple[list[str], NDArray[np.integer[Any]]]:
+        """Names, `K`, and labels: int64 `[N]`, or uint8 `[N, K]` of 0 and 1."""
+        columns, is_named = self._columns["label"], self._class_file is not None
+        if len(columns) > 1:
+            marks = np.stack([self._marks(name) for name in columns], axis=1)
+            one = "mark one class in every row, or give --data.multi_label true"
+            self._check(columns[0], ~self.is_multi_label & (marks.sum(axis=1) != 1), one)
+            return columns, marks if self.is_multi_label else marks.argmax(axis=1)
+        column, rows = self._table[columns[0]].combine_chunks(), np.arange(len(self._table))
+        if self.is_multi_label:
+            parts = pc.split_pattern(column, self._separator)
+            column, rows = pc.utf8_trim_whitespace(pc.list_flatten(parts)), np.asarray(pc.list_parent_indices(parts))
+            column, rows = column.filter(is_some := pc.not_equal(column, "")), rows[np.asarray(is_some)]
+        else:
+            several = "if these are several labels, give --data.multi_label true; if not, name them in data.class_names"
+            self._check(columns[0], pc.match_substring(self._text("label"), ";" if not is_named else "\n"), several)
+        numbers, texts = codes(column)
+        are_numbers = all(re.fullmatch(r"-?\d+", text) for text in texts)
+        if is_named:
+            names, remedy = self._names_in_file(), f"{self._class_file} names no such class: add it"
+        else:
+            of_training = np.unique(numbers[np.isin(rows, self._split_rows["train"])])
+            names = sorted((texts[place] for place in of_training), key=int if are_numbers else str)
+            remedy = "training has no such label: add some"
+        by_number = is_named and are_numbers and not {*texts} <= {*names}
+        label_of = {str(label) if by_number else name: label for label, name in enumerate(names)}
+        labels = np.array([label_of.get(text, -1) for text in texts], np.int64)[numbers]
+        self._check(columns[0], np.isin(np.arange(len(self._table)), rows[labels < 0]), f"{remedy}, or remove the row")
+        if not self.is_multi_label:
+            return names, labels
+        marks = np.zeros((len(self._table), len(names)), np.uint8)
+        marks[rows, labels] = 1
+        return names, marks
+
+    def _marks(self, name: str) -> NDArray[np.uint8]:
+        numbers, texts = codes(self._table[name].combine_chunks())
+        marks = np.array([MARKS.get(text, 2) for text in texts], np.uint8)[numbers]
+        self._check(name, marks > 1, "write 0 or 1")
+        return marks
+
+    def _names_in_file(self) -> list[str]:
+        file = self.root / str(self._class_file)
+        try:
+            lines = self.from_source(lambda: file.read_text("utf-8-sig")).splitlines()
+        except UnicodeDecodeError:
+            raise UserError(f"{file} is not UTF-8; save it so, with a class name on each line.") from None
+        return [line.strip() for line in lines if line.strip()]
+
+    @cached_property
+    def _paths(self) -> pa.Array:
+        """The paths as the table has them, but relative to the folder."""
+        paths = pc.replace_substring(self._text("path"), "\\", "/")
+        tops = {str(self.source_folder.absolute()), str(self.source_folder.resolve())}
+        for start in ("[.]", *map(re.escape, tops)):
+            paths = pc.replace_substring_regex(paths, f"^{start}/+", "")
+        is_outside = pc.match_substring_regex(paths, r"^/|(^|/)\.\.(/|$)")
+        self._check(self._columns["path"][0], is_outside, "give in --data.folder a folder that all images are in")
+        return paths
+
+    @cached_property
+    def _folders(self) -> tuple[str, ...]:
+        """The folders that the paths lead to, as far as they are there."""
+        self.source_folder.stat()
+        folders = pc.unique(pc.replace_substring_regex(self._paths, "[^/]*$", "")).to_pylist()
+        return tuple(sorted(folder for folder in folders if (self.source_folder / folder).is_dir()))
+
+    def _files(self) -> list[str]:
+        """All files in those folders."""
+        there = ((folder, files_in(self.source_folder / folder)) for folder in self._folders)
+        return [f"{folder}{entry.name}" for folder, entries in there for entry in entries]
+
+    def _found(self) -> pa.Array:
+        """The file of each row, whose ending the table may lack."""
+        (column,), files, paths = self._columns["path"], self._files(), self._paths
+        exact = pa.array(files, pa.string()).take(pc.index_in(paths, pa.array(files, pa.string())))
+        found, several = _by_stem(paths, files)
+        if np.any(several := several & np.asarray(pc.is_null(exact))):
+            found, several = _by_stem(paths, [file for file in files if is_image(str(self.source_folder / file))])
+            several &= np.asarray(pc.is_null(exact))
+        self._check(column, several, f"several images in {self.source_folder} are called so; write the ending as well")
+        found = pc.coalesce(exact, found)
+        remedy = f"{self.source_folder} has no such file; correct the paths, or give another --data.folder"
+        self._check(column, pc.is_null(found), remedy)
+        if len(pc.unique(found)) < len(found):
+            numbers, _ = codes(found)
+            counts = np.bincount(numbers)
+            is_it = numbers == counts.argmax()
+            labels = self._labels[1][is_it]
+            differ = " under different labels" * bool((labels != labels[0]).any())
+            self._check(column, is_it, f"{(counts > 1).sum():,} images have several rows{differ}; keep one of each")
+        return found
+
+    def fingerprint(self) -> str:
+        """The content of the table and of the file of names, and sizes and times of the files in their folders."""
+        files = [self._file, *([self.root / self._class_file] if self._class_file else [])]
+        contents = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+        return " ".join((*contents, fingerprint_files(self.source_folder, self._folders)))
+
+    def files_left_out(self, known: Collection[str]) -> list[str]:
+        """The files beside those in the table that it does not name, sorted."""
+        return sorted({*self._files()}.difference(known))
+
+    def read(self) -> Source:
+        """The images of every split, in the order of their rows."""
+        paths, columns = np.asarray(self._found()), dict[str, NDArray[Any]]()
+        if self._columns["group"]:
+            columns["group"] = np.asarray(self._text("group"))
+        for argument, name in (("fold_column", "fold"), ("weight", "weight")):
+            if self._columns[argument]:
+                columns[name] = self._numbers(argument)
+        columns |= {
+            f"{name} (table)" if name in RESERVED else name: np.asarray(self._table[name]) for name in self._others
+        }
+        files = self.listed({split: [(path, 0) for path in paths[rows]] for split, rows in self._split_rows.items()})
+        return {
+            split: Rows(files[split][0], self._labels[1][rows], {name: each[rows] for name, each in columns.items()})
+            for split, rows in self._split_rows.items()
+        }
+
+
+def _by_stem(paths: pa.Array, files: Sequence[str]) -> tuple[pa.Array, NDArray[np.bool_]]:
+    """The first of the files that is called like each path but for its ending, and whether there are several."""
+    stems = pc.replace_substring_regex(pa.array(files, pa.string()), r"\.[^./]*$", "")
+    first, last = (pc.index_in(paths, each) for each in (stems, stems[::-1]))
+    several = pc.not_equal(pc.add(first, last), len(files) - 1)
+    return pa.array(files, pa.string()).take(first), np.asarray(pc.fill_null(several, False))
