@@ -1,1 +1,3 @@
 """What people run."""
+
+import core as core  # first, for Ctrl-C

@@ -11,6 +11,7 @@ weights; networks that began from others have nothing in common. --greedy begins
 accuracy and, in the order of theirs, adds the others by which that of the average does not fall.
 """
 
+from core.user_error import UserError  # isort: skip - first, for a Ctrl-C during the other imports
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +24,6 @@ from torch import Tensor
 from callbacks.run.restarts import flat
 from core.command_error import CommandError
 from core.names import escape_name
-from core.user_error import UserError
 from datamodules.loading.progress import progress
 from models.serialization.checkpoint import write_checkpoint
 from models.serialization.saved_network import NETWORK

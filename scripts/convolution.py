@@ -10,6 +10,7 @@ mirrored, and the products are summed (I. Goodfellow, Y. Bengio and A. Courville
 Shapes: an image of `H` rows and `W` columns, a kernel of `h` rows and `w` columns.
 """
 
+from core.user_error import UserError  # isort: skip - first, for a Ctrl-C during the other imports
 import argparse
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from core.user_error import UserError
 from scripts.command.boundary import CommandParser, mistakes_in_one_sentence
 from scripts.command.expansion import expand
 from scripts.command.picture_file import picture_file, save_picture, show_picture

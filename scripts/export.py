@@ -9,6 +9,7 @@ the checkpoint, both in float32 on the CPU and from image files on; if they diff
 is 1. Where scripts/predict.py computes in another precision, its difference is printed too.
 """
 
+from core.user_error import UserError  # isort: skip - first, for a Ctrl-C during the other imports
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +23,6 @@ from PIL import Image
 from torch import Tensor
 
 from core.durable_file import replacing
-from core.user_error import UserError
 from datamodules.batching.normalization import Normalize
 from datamodules.decoding.image_file import open_image, pixels_of
 from scripts.command.boundary import CHECKPOINT, CommandParser, mistakes_in_one_sentence

@@ -5,6 +5,8 @@ python scripts/train.py fit --help
 
 import sys
 
+from core.user_error import UserError
+
 STAGES = ("fit", "validate", "test")
 
 
@@ -28,7 +30,6 @@ def main(args: list[str] | None = None) -> None:
 
     from callbacks.run.peers import leave
     from callbacks.run.run_folder import release_folders
-    from core.user_error import UserError
     from scripts.command.process import training_process
     from scripts.training.train_cli import TrainCLI
 

@@ -13,6 +13,7 @@ names it, such as 'test[17]' or train/cat/7.jpg. Pictures go to --output, by def
 run's folder; --show opens them as well.
 """
 
+from core.user_error import UserError  # isort: skip - first, for a Ctrl-C during the other imports
 import argparse
 import sys
 from collections.abc import Callable, Sequence
@@ -27,7 +28,6 @@ from torch import Tensor, nn
 from callbacks.tensorboard.filters_picture import CONVOLUTIONS, convolutions, filters_picture
 from callbacks.tensorboard.image_grid import as_rgb
 from core.near_names import near_names
-from core.user_error import UserError
 from datamodules.loading.progress import progress
 from scripts.command.boundary import TRUST, CommandParser, mistakes_in_one_sentence
 from scripts.command.expansion import expand, to_path

@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import signal
 import sys
 from bdb import BdbQuit
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Any, NoReturn
 import torch
 
 from callbacks.run.peers import LOST
+from core import leave_at_once
 from core.command_error import CommandError
 from core.durable_file import NO_SPACE
 from core.names import escape_name
@@ -49,6 +51,8 @@ def mistakes_in_one_sentence() -> Iterator[None]:
     """Silence libraries; a user's mistake ends in one sentence and exit status 2, another known error in status 1."""
     silence_libraries()
     prepare_standard_streams()
+    if signal.getsignal(signal.SIGINT) is leave_at_once:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
         check_standard_output()

@@ -1,9 +1,14 @@
 import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
+from core import leave_at_once
 from core.stopping import EXIT_STATUS, Stopped, heeded, heeding_signals
+from tests.discovery import ROOT
 
 
 @pytest.mark.parametrize("number", EXIT_STATUS)
@@ -23,3 +28,17 @@ def test_what_nohup_ignores_stays_ignored() -> None:
     finally:
         signal.signal(signal.SIGHUP, before)
     assert signal.SIGTERM in heeded()
+
+
+@pytest.mark.parametrize("command", sorted(file.name for file in (ROOT / "scripts").glob("[!_]*.py")))
+def test_ctrl_c_while_a_command_imports_its_libraries_leaves_without_a_traceback(command: str, tmp_path: Path) -> None:
+    for library in ("torch", "numpy"):
+        (tmp_path / f"{library}.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    arguments = [sys.executable, str(ROOT / "scripts" / command), "fit"]
+    done = subprocess.run(arguments, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def test_importing_this_project_leaves_signals_alone() -> None:
+    assert signal.getsignal(signal.SIGINT) is not leave_at_once
