@@ -2,8 +2,9 @@
 
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
+from functools import partial
 from importlib import import_module, util
 from pathlib import Path
 from pkgutil import resolve_name
@@ -52,6 +53,8 @@ def open_loggers(trainer: Trainer, folder: Path, written: Set[tuple[str, str]]) 
             if file.is_file() and file.read_text() == id_:
                 _continue(logger, service, written)
             replace_file(file, id_)
+            if service == "mlflow":
+                _outlive(logger.experiment)
         yield
     finally:
         for _, service, _ in services:
@@ -96,3 +99,21 @@ def _continue(logger: Any, service: str, written: Set[tuple[str, str]]) -> None:
     logger.log_metrics = log_others
     if service == "mlflow":
         logger.log_hyperparams = lambda *_: None
+
+
+def _outlive(client: Any) -> None:
+    """Go on without MLflow from its first failure on, such as a server that has ended."""
+    is_lost = False
+
+    def attempt(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        nonlocal is_lost
+        try:
+            return None if is_lost else call(*args, **kwargs)
+        except Exception as error:  # of whatever kind it raises
+            is_lost = True
+            reason = " ".join(str(error).split())
+            print(f"note: MLflow fails ({reason}) and is left out from here on; metrics.csv has all figures")
+
+    for name in dir(client):
+        if name.startswith(("log_", "set_", "get_run")):
+            setattr(client, name, partial(attempt, getattr(client, name)))

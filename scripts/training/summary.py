@@ -9,6 +9,7 @@ from typing import Any
 from rich import get_console
 from rich.table import Table
 
+from callbacks.curves import EVENTS, TABLE
 from datamodules.base import ImageDataModule
 from models.serialization.checkpoint import read_checkpoint
 
@@ -49,9 +50,11 @@ def print_end(results: Mapping[str, Any], step: int) -> None:
 
 def print_places(best: str | None, runs: Path, run: Path, original: Path | None) -> bool:
     """Print where the checkpoint and the curves are; False if the run was to repeat another and its results differ."""
-    tensorboard = Path(sys.executable).with_name("tensorboard")
+    show = f"{os.path.relpath(Path(sys.executable).with_name('tensorboard'))} --logdir {runs}"
+    if not any(run.rglob(EVENTS)):
+        show = next(map(os.path.relpath, run.glob(TABLE)), "none")
     print(f"checkpoint  {os.path.relpath(best) if best else 'none'}")
-    print(f"curves      {os.path.relpath(tensorboard)} --logdir {runs}")
+    print(f"curves      {show}")
     if original is None:
         return True
     from scripts.training.reproducibility import compare_runs

@@ -258,6 +258,9 @@ class TrainCLI(LightningCLI):
         config.trainer.default_root_dir = config.trainer.default_root_dir or folder
         if config.trainer.logger is False:
             config.learning_rate_monitor = None
+        elif config.trainer.logger is None:  # Lightning would take one that writes elsewhere
+            arguments = Namespace(save_dir=folder)  # type: ignore[no-untyped-call]
+            config.trainer.logger = Namespace(class_path="callbacks.curves.CSVLogger", init_args=arguments)  # type: ignore[no-untyped-call]
         place_loggers(one_or_more(config.trainer.logger), self.place.folder, self.experiment)
         if config.checkpoint and "dirpath" in config.checkpoint.get("init_args", ()):
             config.checkpoint.init_args.dirpath = str(self.place.folder / CHECKPOINTS)

@@ -63,9 +63,15 @@ def test_any_logger_that_takes_pictures_has_what_tensorboard_has_and_the_table_i
     assert not list(run.folder.glob("events.*"))
 
 
-def test_without_any_logger_there_is_no_table(train: Callable[..., Run]) -> None:
-    run = train(*QUICK, "--trainer.max_epochs=1", "--trainer.logger=false")
-    assert not (run.folder / "metrics.csv").exists()
+@pytest.mark.parametrize("logger", ["null", "false"])
+def test_curves_are_where_the_end_says(
+    train: Callable[..., Run], capsys: pytest.CaptureFixture[str], logger: str
+) -> None:
+    run = train(*QUICK, "--trainer.max_epochs=1", f"--trainer.logger={logger}")
+    table = run.folder / "metrics.csv"
+    assert table.exists() == (logger == "null")
+    assert f"curves      {os.path.relpath(table) if table.exists() else 'none'}\n" in capsys.readouterr().out
+    assert not list(run.folder.rglob("events.out.*"))
 
 
 @pytest.mark.parametrize(("logger", "extra"), [(WANDB, "wandb"), (MLFLOW, "mlflow")])
@@ -243,6 +249,29 @@ def test_wandb_without_a_key_ends_in_one_sentence_and_leaves_no_run(tmp_path: Pa
     assert "WANDB_MODE=offline" in done.stderr
     assert done.stderr.count("\n") == 1
     assert not list(tmp_path.glob("runs/*/*"))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_run_outlives_mlflow(
+    train: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    log_batch, calls = mlflow.MlflowClient.log_batch, []
+
+    def until_it_ends(*args: Any, **kwargs: Any) -> Any:
+        calls.append(kwargs)
+        if len(calls) > 6:
+            raise mlflow.MlflowException("the server\nhas ended")
+        return log_batch(*args, **kwargs)
+
+    monkeypatch.setattr(mlflow.MlflowClient, "log_batch", until_it_ends)
+    run = train(*QUICK, "--trainer.max_epochs=3", f"--trainer.logger={MLFLOW}")
+    assert len(calls) == 7
+    assert run.results["epochs"] == 3
+    assert {"0", "1", "2"} <= {row["epoch"] for row in rows(run.folder)}
+    said = capsys.readouterr()
+    assert said.out.count("note: MLflow fails (the server has ended) and is left out from here on; metrics") == 1
+    assert not said.err
 
 
 @pytest.mark.filterwarnings("ignore")
