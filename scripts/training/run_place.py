@@ -24,7 +24,7 @@ from models.serialization.checkpoint import newest_checkpoint, read_checkpoint
 
 # Flags that say where a run reads and writes, not what it does.
 PLACES = {"config", "experiment", "runs", "ckpt_path", "root", "packs", "download", "repack", "trust"}
-LONGEST_LABEL = 60  # letters; a setting more is left out
+LONGEST_LABEL = 60  # letters; if settings take more, each is shortened
 
 
 class RunPlace:
@@ -77,11 +77,16 @@ class RunPlace:
 
 
 def label(flags: Sequence[str]) -> str:
-    """The settings that flags with short values give, as in `_lr=0.01_network=MLP`."""
+    """The settings that flags with values of one word give, as in `_lr=0.01_network=MLP`.
+
+    If they are many, names shrink to the first letters of their words: `_bs=64` for batch_size.
+    """
     given = re.findall(r"--(?:\w+\.)*(\w+)[= ](\S+)(?= --|$)", " ".join(flags))
-    settings = ""
-    for name, value in given:
-        setting = re.sub(r"[^\w.,=+-]", "", f"_{name}={re.sub(r'.*[./](?=[a-zA-Z_])', '', value)}")
-        if name not in PLACES and len(settings + setting) <= LONGEST_LABEL:
-            settings += setting
-    return settings
+    settings = [(n, re.sub(r".*[./](?=[a-zA-Z_])|[^\w.,=+-]", "", value)) for n, value in given if n not in PLACES]
+    if len("".join(map("_{0[0]}={0[1]}".format, settings))) > LONGEST_LABEL:
+        settings = [
+            ("".join(word[:1] for word in name.split("_")) if "_" in name else name[:3], value[:20])
+            for name, value in settings
+        ]
+    # A file's name has at most 255 bytes, of which the time takes some.
+    return "".join(map("_{0[0]}={0[1]}".format, settings)).encode()[:200].decode(errors="ignore")

@@ -29,7 +29,7 @@ def test_what_is_refused_leaves_a_run_as_it_was(
         ([longer, "--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=0.1"], "was trained by torch.optim.AdamW"),
         ([longer, "--feature_cache=callbacks.feature_cache.FeatureCache"], "has no part backbone"),
         ([longer, "--finite_guard.on_nan=rollback", "--model.scheduler=torch.optim.lr_scheduler.StepLR"], "step_size"),
-        (["--trainer.max_epochs=1"], "max_epochs=1"),
+        (["--trainer.max_epochs=1"], "trainer.max_epochs is 1, but 2 epochs are done; give more, or leave it out"),
         ([longer, "--checkpoint.monitor=val/f1"], "is val/f1, which is not logged"),
         ([longer, "--early_stopping.monitor=train/f1"], "is train/f1, which is not logged"),
     ):
@@ -67,11 +67,19 @@ def test_a_dry_run_leaves_no_run(
         (["--data.folder", "~/my/photos", "--early_stopping=null"], "_folder=photos_early_stopping=null"),
         (["--model.network.channels=[32,64]", "--data.augmentation", "[{a: b}]"], "_channels=32,64"),
         (["--model.weight=../../x y", "--seed_everything", "3"], "_seed_everything=3"),
-        (["--model.network.width", "1" * 100, "--trainer.max_epochs=3"], "_max_epochs=3"),
+        (["--model.network.width", "1" * 100, "--trainer.max_epochs=3"], f"_wid={'1' * 20}_me=3"),
     ],
 )
 def test_a_folder_is_named_after_short_settings(flags: list[str], expected: str) -> None:
     assert label(flags) == expected
+
+
+def test_a_folder_shows_every_setting_of_many() -> None:
+    names = ("batch_size", "val_size", "test_size", "label_smoothing", "weight_decay", "lr", "betas", "max_epochs")
+    assert label([f"--x.{name}={value}" for value, name in enumerate(names)]) == (
+        "_bs=0_vs=1_ts=2_ls=3_wd=4_lr=5_bet=6_me=7"
+    )
+    assert len(label([f"--x.name_{number}=ä" for number in range(99)]).encode()) <= 200
 
 
 def test_a_run_shows_the_settings_that_it_was_given(train: Callable[..., Run]) -> None:
