@@ -384,6 +384,13 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=KeepsArguments
         )
 
     def _loader(self, split: str, sampler: KeyedBatchSampler) -> TimedLoader:
+        limit = getattr(self.trainer, f"limit_{split}_batches", 1)
+        if isinstance(limit, float) and 0 < limit * len(sampler) < 1:
+            name = "overfit_batches" if self._overfits else f"limit_{split}_batches"
+            raise UserError(
+                f"trainer.{name} is {limit:g}, less than one of {len(sampler)} batches; give a number of batches, such "
+                "as 1, or a larger fraction."
+            )
         workers = 0 if split in self.replaced else self._workers()
         dataset: Dataset[Batch] = self.replaced[split] if split in self.replaced else self._images(workers)
         is_on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"

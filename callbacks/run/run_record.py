@@ -18,6 +18,7 @@ from callbacks.run.outside_steps import OutsideSteps
 from callbacks.run.run_folder import CONFIG, RESULTS, number_start
 from core.durable_file import replace_file, replacing
 from core.names import escape_name
+from core.user_error import UserError
 from datamodules.base import ImageDataModule
 from datamodules.batching.data_changes import KnownImages, data_changes, trained_on_both
 from models.classifier import Classifier
@@ -127,6 +128,9 @@ class RunRecord(OutsideSteps):
         """Count on from there."""
         if trainer.state.fn != "fit":
             return
+        if 0 <= (trainer.max_epochs or -1) < checkpoint["epoch"]:
+            done = f"trainer.max_epochs is {trainer.max_epochs}, but {checkpoint['epoch']} epochs are done"
+            raise UserError(f"{done}; give more, or leave it out.")
         if progress := checkpoint.get("progress"):
             self._images, self._metrics = progress["images"], progress["metrics"]
             place = getattr(self._data, "place", (checkpoint["epoch"], 0))

@@ -334,6 +334,17 @@ def test_takes_up_the_state_of_augmentation_or_says_that_it_begins_anew(
     assert all(bool(mean) == (not words) for mean in means)
 
 
+@pytest.mark.parametrize(
+    ("argument", "batches"), [("overfit_batches", 21), ("limit_train_batches", 21), ("limit_val_batches", 3)]
+)
+def test_less_than_a_batch_is_refused(argument: str, batches: int, data_root: Path, tmp_path: Path) -> None:
+    trainer = quiet_trainer(tmp_path, max_epochs=1, **{argument: 0.01})
+    with pytest.raises(UserError, match=f"trainer.{argument} is 0.01, less than one of {batches} batches; give a num"):
+        trainer.fit(
+            Classifier(MLP(64, 10, ()), 10, lambda groups: torch.optim.SGD(groups, lr=0.1)), Digits(root=data_root)
+        )
+
+
 def test_overfitting_shows_the_same_batches_in_every_epoch_and_in_validation(data_root: Path, tmp_path: Path) -> None:
     spy = Spies()
     trainer = quiet_trainer(tmp_path, overfit_batches=2, max_epochs=2, num_sanity_val_steps=0, callbacks=[spy])
