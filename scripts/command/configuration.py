@@ -27,6 +27,8 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 
 Config = dict[str, Any]
 
+CLASS = {"class_path", "init_args", "dict_kwargs"}  # the keys of a class and its arguments
+
 
 class Layers(NamedTuple):
     """The merged layers of a configuration."""
@@ -67,6 +69,8 @@ def merge(base: Config, over: Config) -> Config:
         merged.pop("mode", None)  # the direction is that of the metric
     for key, value in over.items():
         below = merged.get(key)
+        if isinstance(below, dict) and "class_path" in below and isinstance(value, dict) and not CLASS & value.keys():
+            value = {"init_args": value}
         if isinstance(below, dict) and isinstance(value, dict):
             path = below.get("class_path")
             same_class = full_path(value.get("class_path", path)) == full_path(path)
@@ -162,6 +166,10 @@ class Parser(LightningArgumentParser):
         config: Namespace = expand_all(super().parse_args(*args, **kwargs))
         return config
 
+    def format_help(self, *args: Any) -> str:
+        """The help, without the lists of all classes that libraries have."""
+        return re.sub(r",\s+known\s+subclasses:[^)]*", "", super().format_help(*args))
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise the sentence."""
         if not self.exit_on_error:
@@ -175,6 +183,11 @@ class Parser(LightningArgumentParser):
         if meant := suggest_class(sentence) or suggest_flag(sentence, self._option_string_actions, config):
             raise UserError(meant) from ex
         key = re.match(r'Parser key "([\w.]+)"', sentence)
+        if key and re.search(r"'class_path' is not|class_path '(lightning.Callback|torch.nn.Module)': O", sentence):
+            raise UserError(
+                f"{key[1]} needs a class, and its arguments under init_args; write {key[1]}: "
+                "{class_path: CLASS, init_args: {NAME: VALUE}}."
+            ) from ex
         help_ = f"--{key[1]}.help CLASS" if key and re.search(r"Option '|: Parser key", sentence) else "--help"
         hint = ""
         if sentence.endswith(("Expected a <class 'str'>.", "Expected a <class 'str'> Expected a <class 'int'>.")):

@@ -46,6 +46,7 @@ NOT_THERE = tuple(
     re.compile(pattern)
     for pattern in (
         r"Expected a dot import path string: ([\w.]*\w)",
+        r"Unexpected import path format: ([\w.]*\w)",
         r"given class_path '([\w.]+)': module '[\w.]+' has no attribute '\w+'",
         r"module '[\w.]+' has no attribute '\w+'. Got value: Namespace\(class_path='([\w.]+)'",
         r"given class_path '((\w+)\.[\w.]+)': No module named '\2'",
@@ -71,6 +72,8 @@ def suggest_class(message: str) -> str | None:
         return not_known("The configuration", path)
     if path.lower() in ("none", "false"):
         return f"{key} is {path}; write null to leave it out."
+    if path[0].isdigit() or path.lower() in ("true", "yes"):
+        return f"{key} is {path}; give a class or arguments, which scripts/train.py fit --{key}.help [CLASS] lists."
     module, _, name = path.rpartition(".")
     classes = _classes(module)
     near = get_close_matches(name.lower(), classes, n=1)

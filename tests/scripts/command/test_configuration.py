@@ -9,6 +9,7 @@ import yaml
 from core.own_classes import own_classes
 from core.user_error import UserError
 from scripts.command.configuration import merge, one_sentence, read_config, switch_classes
+from scripts.train import main
 from scripts.training.seeds_plan import ConfigReader
 
 ADAM = {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.1, "weight_decay": 0.5}}
@@ -34,6 +35,40 @@ def test_a_class_is_the_same_by_its_name_and_by_its_path() -> None:
     for over, flags in (({"network": {"class_path": "MLP"}}, []), ({}, ["--network", "MLP"])):
         assert switch_classes(merge(below, over), flags)["network"]["init_args"] == {"dropout": 0.5}
     assert "init_args" not in merge(below, {"network": {"class_path": "ResNet"}})["network"]
+
+
+def test_arguments_alone_are_those_of_the_class_below() -> None:
+    merged = merge({"optimizer": ADAM, "trainer": {"max_epochs": 3}}, {"optimizer": {"lr": 1}, "trainer": {}})
+    assert merged == {
+        "optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 1, "weight_decay": 0.5}},
+        "trainer": {"max_epochs": 3},
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("early_stopping: {class_path: EarlyStopping, patience: 3}", "early_stopping"),
+        ("feature_cache: {variants: 3}", "feature_cache"),
+        ("model: {network: {class_path: MLP, width: 3}}", "model.network"),
+    ],
+)
+def test_arguments_beside_their_class_or_without_one_are_told_their_place(
+    text: str, key: str, refused: Callable[..., str], tmp_path: Path
+) -> None:
+    (tmp_path / "mine.yaml").write_text(text)
+    sentence = f"{key} needs a class, and its arguments under init_args; write {key}: {{class_path: CLASS, init_args:"
+    assert sentence in refused("fit", "--config", tmp_path / "mine.yaml", "--runs", tmp_path / "runs")
+
+
+def test_the_help_of_a_class_lists_its_arguments_and_no_library(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["fit", "--data.help", "ImageFolder"])
+    said = capsys.readouterr().out
+    assert "--data.image_size" in said
+    assert "--data.split_seed" in said
+    assert "torch.nn.modules" not in said
+    assert said.count("\n") < 200
 
 
 def test_layers_are_left_as_they_are() -> None:
