@@ -1,9 +1,11 @@
 """A page of what a network does well and badly, on images that it was not trained on.
 
-    python scripts/evaluate.py CHECKPOINT [--output FOLDER] [--split test] [--images 24] [--config FILE] [--data...]
+    python scripts/evaluate.py CHECKPOINT [--output FOLDER] [--split test] [--images 24] [--audit FILE] [--data...]
 
 CHECKPOINT is a file or a run's folder; data are those of the run unless flags of scripts/train.py about data say
-otherwise. Writes `evaluation.html`, which is one file and loads nothing, `evaluation.json` and `predictions.csv`.
+otherwise. Writes `evaluation.html`, which is one file and loads nothing, `evaluation.json` and `predictions.csv`. If
+images were trained on, or copies of them were, the others are judged apart; `--audit`, a file that `scripts/audit.py
+--json` has written of the same data, adds those with near duplicates or images of their group in training.
 """
 
 import json
@@ -29,10 +31,13 @@ TOP = 5  # most probable classes in the table where there are more
 ROWS_AT_A_TIME = 4096  # rows in memory
 
 
-def evaluate(checkpoint: Path, flags: Sequence[str], split: str, output: Path | None, images: int) -> None:
+def evaluate(
+    checkpoint: Path, flags: Sequence[str], split: str, output: Path | None, images: int, audit: Path | None
+) -> None:
     """Predict, and write page, figures and table."""
     from scripts.evaluation.evaluation import Evaluation
     from scripts.evaluation.evaluation_page import page_values
+    from scripts.evaluation.leakage import leaked_images
     from scripts.report.page import write_page
     from scripts.uncertainty.intervals import CONFIDENCE
 
@@ -41,9 +46,10 @@ def evaluate(checkpoint: Path, flags: Sequence[str], split: str, output: Path | 
     data = trained.data(flags)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        leaked = None if split == "train" else leaked_images(trained, data, data.splits[split].numpy(), audit)
         tested = predict_split(trained, data, split)
         validated = tested if split == "val" else predict_split(trained, data, "val")
-        evaluation = Evaluation(trained, data, split, tested, validated)
+        evaluation = Evaluation(trained, data, split, tested, validated, leaked)
         write_predictions(folder / "predictions.csv", tested)
         replace_file(folder / "evaluation.json", json.dumps(evaluation.as_json(), indent=1) + "\n")
         write_page(folder / "evaluation.html", "evaluation/evaluation.html", **page_values(evaluation, images))
@@ -54,6 +60,11 @@ def evaluate(checkpoint: Path, flags: Sequence[str], split: str, output: Path | 
         ) from error
     low, high = evaluation.interval
     print(f"accuracy     {tested.accuracy:.4f} ({CONFIDENCE:.0%} interval {low:.4f} to {high:.4f})")
+    for name, part in evaluation.leakage.items():
+        low, high = part["accuracy_interval"]
+        print(f"  {name:<11}{part['accuracy']:.4f} ({low:.4f} to {high:.4f}; {part['images']:,} images)")
+    if audit and not evaluation.leakage:
+        print("leaked       none")
     print(f"page         {folder / 'evaluation.html'}")
     print(f"figures      {folder / 'evaluation.json'}")
     print(f"predictions  {folder / 'predictions.csv'}")
@@ -78,9 +89,10 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=to_path, help="the folder for the results; by default in that of the run")
     parser.add_argument("--split", choices=("train", "val", "test"), default="test", help="test if absent")
     parser.add_argument("--images", type=whole_number, default=24, help="pictures in each part; 24 if absent")
+    parser.add_argument("--audit", type=to_path, metavar="FILE", help="what scripts/audit.py --json has written")
     with mistakes_in_one_sentence():
         options, flags = parser.parse_known_args(args)
-        evaluate(options.checkpoint, flags, options.split, options.output, options.images)
+        evaluate(options.checkpoint, flags, options.split, options.output, options.images, options.audit)
     sys.exit(0)
 
 

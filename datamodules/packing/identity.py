@@ -40,8 +40,3 @@ def identities(parts: Iterable[NDArray[np.uint8] | ImageFiles]) -> NDArray[np.ui
     """What the split of each image of a source is drawn by: its path where it is a file, else its pixels."""
     digests = [path_digests(each.names) if isinstance(each, ImageFiles) else content_digests(each) for each in parts]
     return by_copies(np.concatenate(digests))
-
-
-def digest_of(identities: NDArray[np.uint64]) -> str:
-    """A digest of which images there are, in whatever order."""
-    return blake2b(np.sort(identities).tobytes(), digest_size=8).hexdigest()

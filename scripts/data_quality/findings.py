@@ -1,6 +1,6 @@
 """Everything that an audit of a data set finds, as one list for the terminal, the page and JSON."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 from core.names import escape_name, label_name
 from core.user_error import UserError
 from datamodules.base import ImageDataModule
-from datamodules.batching.groups import numbered
 from datamodules.batching.split import SPLITS, class_counts
 from datamodules.loading.progress import progress
-from datamodules.packing.identity import digest_of, identities
+from datamodules.packing.identity import identities
 from datamodules.packing.source_check import checked
 from scripts.data_quality.duplicates import Pair, concatenate, exact_pairs, fingerprint_all, near_pairs, perceptual_hash
 from scripts.data_quality.listing import Listing
@@ -58,7 +57,9 @@ class Audit:
             raise UserError(
                 f"{type(data).__name__} has no images in {data.source_folder}; correct data.root or data.classes."
             )
-        self._groups = self.listing.columns.get("group")
+        self._groups: dict[str, list[int]] = defaultdict(list)
+        for place, group in enumerate(self.listing.columns.get("group", ())):
+            self._groups[escape_name(group)].append(place)
         self._stray, self._stray_lines = data.from_source(lambda: stray_files(data, source))
         parts = []
         with progress("Looking at images", len(self.listing)) as advance:
@@ -80,10 +81,9 @@ class Audit:
         ranges = [np.searchsorted(self._readable, [start, end]) for start, end in pairwise(ends)]
         drawn = whole = {name: torch.arange(*place) for name, place in zip(self.listing.parts, ranges, strict=True)}
         problem = None
-        known_by = identities(self.listing.parts.values())[self._readable]
-        self._digest = digest_of(known_by)
         try:
             labels = torch.from_numpy(self.listing.labels[self._readable])
+            known_by = identities(self.listing.parts.values())[self._readable]
             columns = {name: values[self._readable] for name, values in self.listing.columns.items()}
             drawn = self.data.draw_splits(dict(whole), labels, known_by, columns)
         except UserError as error:
@@ -106,7 +106,7 @@ class Audit:
         """An image's name, the split that uses it, its class, and its group if it has one."""
         split = [*self._splits, "unused"][int(self._split_of[place])]
         class_name = label_name(self.listing.labels[place], self.listing.class_names)
-        group = {} if self._groups is None else {"group": escape_name(self._groups[place])}
+        group = {"group": escape_name(self.listing.columns["group"][place])} if self._groups else {}
         return {"name": self.listing.name(place), "split": split, "class": class_name, **group}
 
     @cached_property
@@ -144,26 +144,19 @@ class Audit:
 
     def _of_groups(self, pairs: Sequence[Pair]) -> list[Finding]:
         """Groups that are in several splits, and pairs that are in two groups."""
-        if self._groups is None:
+        if not self._groups:
             return []
-        groups, count = numbered(self._groups), len(self._splits)
-        cells = (groups * count + self._split_of)[self._split_of < count]
-        images = np.bincount(cells, minlength=(groups.max() + 1) * count).reshape(-1, count)
-        names = [escape_name(name) for name in sorted({*self._groups})]
-        several = np.flatnonzero((images > 0).sum(axis=1) > 1).tolist()
-        value = {names[group]: dict(zip(self._splits, images[group].tolist(), strict=True)) for group in several}
-        lines = [f"{name}: {', '.join(f'{n:,} {split}' for split, n in of.items() if n)}" for name, of in value.items()]
+        images = {
+            name: Counter(self.image(place)["split"] for place in places) for name, places in self._groups.items()
+        }
+        several = {name: dict(of) for name, of in images.items() if len(of.keys() - {"unused"}) > 1}
+        lines = [f"{name}: {', '.join(f'{n:,} {split}' for split, n in of.items())}" for name, of in several.items()]
+        groups = self.listing.columns["group"]
         across = [pair for pair in pairs if groups[pair.first] != groups[pair.second]]
         return [
-            Finding("groups in several splits", "groups_across_splits", value, lines, len(value)),
+            Finding("groups in several splits", "groups_across_splits", several, lines, len(several)),
             self._of_pairs("one image in two groups", "group_conflicts", across),
         ]
-
-    def _images_of_groups(self) -> dict[str, list[str]]:
-        images: dict[str, list[str]] = {}
-        for place, group in enumerate(() if self._groups is None else self._groups):
-            images.setdefault(escape_name(group), []).append(self.listing.name(place))
-        return images
 
     def split_rows(self) -> Iterator[tuple[str, str, str, str]]:
         """Path, class, group and split of each image that a training uses."""
@@ -200,8 +193,7 @@ class Audit:
             "images": len(self.listing),
             "splits_problem": None,
             **{finding.key: finding.value for finding in self.findings},
-            "images_digest": self._digest,
-            "images_of_groups": self._images_of_groups(),
+            "images_of_groups": {name: [*map(self.listing.name, places)] for name, places in self._groups.items()},
             "class_names": self.listing.class_names,
             "images_per_class": self.images_per_class,
         }

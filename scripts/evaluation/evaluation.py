@@ -29,6 +29,7 @@ class Evaluation:
     split: str
     tested: Predictions  # on that split
     validated: Predictions  # on the validation split, for the temperature
+    leaked: NDArray[np.bool_] | None = None  # which images tested were trained on in some form, `[N]`
 
     @cached_property
     def right(self) -> int:
@@ -39,6 +40,17 @@ class Evaluation:
     def interval(self) -> Interval:
         """The confidence interval of the accuracy."""
         return wilson(self.right, len(self.tested))
+
+    @cached_property
+    def leakage(self) -> dict[str, dict[str, Any]]:
+        """Accuracy on leaked and on clean images, as far as there are any; empty if none is leaked."""
+        leaked = np.zeros(len(self.tested), np.bool_) if self.leaked is None else self.leaked
+        parts = {"leaked": leaked, "clean": ~leaked} if leaked.any() else {}
+        counts = {name: (int(self.tested.is_right[of].sum()), int(of.sum())) for name, of in parts.items() if of.any()}
+        return {
+            name: {"images": images, "accuracy": right / images, "accuracy_interval": list(wilson(right, images))}
+            for name, (right, images) in counts.items()
+        }
 
     @cached_property
     def top5_accuracy(self) -> float | None:
@@ -144,6 +156,7 @@ class Evaluation:
             "right": self.right,
             "accuracy": self.tested.accuracy,
             "accuracy_interval": list(self.interval),
+            "leakage": self.leakage,
             "confidence": CONFIDENCE,
             "top5_accuracy": self.top5_accuracy,
             "loss": self.calibration["as it is"].loss,

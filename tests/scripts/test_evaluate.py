@@ -253,3 +253,30 @@ def test_mistakes_are_told_in_one_sentence(
         assert error.count("\n") == 1
         assert expected in error
     assert sorted(run.folder.rglob("*")) == before
+
+
+@pytest.mark.slow
+def test_images_trained_on_are_judged_apart_from_others(
+    train: Callable[..., Run], evaluate: Callable[..., Done], tmp_path: Path
+) -> None:
+    run, audit = train("--trainer.max_epochs=1", "--data.folds=5", "--data.fold=0"), tmp_path / "audit.json"
+    status, out, error = evaluate(run.folder)
+    assert (status, error) == (0, "")
+    assert "leaked" not in out
+    assert figures(run.folder / "evaluation")["leakage"] == {}
+    status, out, error = evaluate(run.folder, "--data.fold=1")
+    assert status == 0
+    found = figures(run.folder / "evaluation")
+    trained_on = int(found["data_changes"].partition(" val and ")[2].split()[0])
+    assert found["leakage"]["leaked"]["images"] == trained_on > 300
+    assert found["leakage"]["clean"]["images"] == found["images"] - trained_on
+    page = (run.folder / "evaluation" / "evaluation.html").read_text()
+    for name in ("leaked", "clean"):
+        accuracy = found["leakage"][name]["accuracy"]
+        assert f"  {name:<11}{accuracy:.4f} (" in out
+        assert f"{name} images: {accuracy:.2%}; interval" in page
+    before = (run.folder / "evaluation" / "evaluation.html").read_bytes()
+    status, _, error = evaluate(run.folder, "--audit", audit)
+    assert status == 2
+    assert f"{audit} cannot be read; write it with scripts/audit.py --json {audit}." in error
+    assert (run.folder / "evaluation" / "evaluation.html").read_bytes() == before

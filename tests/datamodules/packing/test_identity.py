@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 
 from datamodules.decoding.image_files import ImageFiles
-from datamodules.packing.identity import TOGETHER, content_digests, digest_of, identities
+from datamodules.packing.identity import TOGETHER, content_digests, identities
 
 
 def test_is_the_path_of_a_file_and_the_pixels_of_what_has_none() -> None:
@@ -27,8 +27,3 @@ def test_copies_belong_together_up_to_some() -> None:
     assert np.unique(known_by, return_counts=True)[1].max() == TOGETHER
     assert len(set(known_by.tolist())) == -(-100 // TOGETHER) + 1
     assert known_by[0] == content_digests(np.zeros((1, 1, 8, 8), np.uint8))[0]
-
-
-def test_a_set_of_images_has_one_digest_in_any_order() -> None:
-    known_by = np.arange(5, dtype=np.uint64)
-    assert digest_of(known_by) == digest_of(known_by[::-1]) != digest_of(known_by[1:])
