@@ -189,8 +189,18 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=KeepsArguments
     @property
     def epoch_counts(self) -> list[int]:
         """The images of each class that an epoch of training shows, `K` numbers; known after `setup`."""
-        counts = self.class_counts
+        counts, weights = self.class_counts, self._weights
+        if weights is not None:
+            labels, each = self._pack.labels[self.splits["train"]], weights / weights.mean()
+            shown = each @ labels.double() if self.is_multi_label else torch.bincount(labels, each, self.num_classes)
+            return shown.round().long().tolist()
         return balanced_counts(sum(counts), len(counts)) if self.balanced else counts
+
+    @property
+    def _weights(self) -> Tensor | None:
+        """The weight of each training image, float64 `[N]`, where the source says it."""
+        weights = self._pack.columns.get("weight")
+        return None if weights is None else torch.from_numpy(weights)[self.splits["train"]]
 
     @property
     def data_fingerprint(self) -> str:
@@ -243,6 +253,11 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=KeepsArguments
                 raise UserError(
                     "data.balanced gives every class the same share of the images, but these have several labels each; "
                     "leave it out, or weigh the loss with --model.class_weights balanced."
+                )
+            if self.balanced and "weight" in self.pack.columns:
+                raise UserError(
+                    "data.balanced gives every class the same share of the images, but the weight column gives each "
+                    "image its own; leave one of them out."
                 )
             splits = {name: torch.arange(ends.start, ends.stop) for name, ends in self.pack.splits.items()}
             self.splits = self.draw_splits(splits, self.pack.labels, self.pack.identities, self.pack.columns)
@@ -376,6 +391,7 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=KeepsArguments
             self.batch_size,
             shuffle=shuffle,
             balance=self._pack.labels[indices] if shuffle and self.balanced else None,
+            weights=self._weights if shuffle else None,
             seed=self.seed,
             drop_last=shuffle and self.drop_last,
             repeats=self._overfits,

@@ -27,10 +27,11 @@ class KeyedBatchSampler(DistributedSampler[Tensor], SequentialSampler):
     indices: Tensor  # the images to draw from, int64 `[N]`
     batch_size: int  # images per batch and process
     _: KW_ONLY
-    shuffle: bool = False  # whether to permute the images anew in every epoch; if not, the next three have no effect
+    shuffle: bool = False  # whether to permute the images anew in every epoch; if not, the next four have no effect
     # The class of each of `indices`, int64 `[N]`, to give every class the same share of an epoch: images of a rare
     # class come several times, of a frequent one some, others in each epoch.
     balance: Tensor | None = None
+    weights: Tensor | None = None  # of each of `indices`, float64 `[N]`, to give it a share of an epoch in proportion
     drop_last: bool = False  # whether to leave out a last batch that is not full
     repeats: bool = False  # whether every epoch has the batches of the first
     seed: int = 0
@@ -43,7 +44,8 @@ class KeyedBatchSampler(DistributedSampler[Tensor], SequentialSampler):
     def order(self) -> int:
         """A number that stands for the order of the images in every epoch."""
         images = zlib.crc32(self.indices.contiguous().numpy().data)
-        return random_key(images, self.seed, self.balance is not None, *[1] * self.repeats)
+        weights = [] if self.weights is None else [zlib.crc32(self.weights.contiguous().numpy().data)]
+        return random_key(images, self.seed, self.balance is not None, *[1] * self.repeats, *weights)
 
     def resume(self, epoch: int, images_done: int) -> None:
         """Continue `epoch` behind its first `images_done` images, of all processes and in batches of whatever size."""
@@ -75,6 +77,7 @@ class KeyedBatchSampler(DistributedSampler[Tensor], SequentialSampler):
             return
         generator = torch.Generator().manual_seed(random_key(self.seed, 0 if self.repeats else self.epoch))
         indices = self.indices if self.balance is None else self._balanced(self.balance, generator)
+        indices = indices if self.weights is None else self._weighted(self.weights, generator)
         order = indices[torch.randperm(len(indices), generator=generator)][self.images_done :]
         size = self.batch_size * self.world_size
         for number in range(self._batches(len(order))):
@@ -87,6 +90,16 @@ class KeyedBatchSampler(DistributedSampler[Tensor], SequentialSampler):
             orders = [torch.randperm(len(members), generator=generator) for _ in range(rounds)]
             drawn.append(members[torch.cat(orders)[:count]])
         return torch.cat(drawn)
+
+    def _weighted(self, weights: Tensor, generator: torch.Generator) -> Tensor:
+        # Points at equal distances on a line along which each image, in random order, is as long as its weight
+        # (systematic sampling; Madow and Madow, 1944): an image comes as often as it should, to within one.
+        order = torch.randperm(len(weights), generator=generator)
+        ends = weights[order].cumsum(0)
+        ends = ends / ends[-1] * len(ends) + torch.rand(1, dtype=ends.dtype, generator=generator)
+        return self.indices[
+            order.repeat_interleave(ends.floor().long().diff(prepend=torch.zeros(1, dtype=torch.int64)))
+        ]
 
 
 def balanced_counts(total: int, num_classes: int) -> list[int]:

@@ -65,4 +65,4 @@ def read_columns(folder: Path) -> dict[str, NDArray[Any]]:
 
     with pq.ParquetFile(folder / FILE) as file:
         table = file.read()
-    return {name: np.array(table[name]) for name in table.column_names}
+    return {name: table[name].to_numpy().copy() for name in table.column_names}  # writable, as torch wants it

@@ -295,3 +295,15 @@ def test_refuses_a_group_in_two_splits(tmp_path: Path) -> None:
     write_table(tmp_path / "t.csv", (*HEAD, "split", "patient"), rows)
     with pytest.raises(UserError, match=r"The group 0 has images in \w+ and \w+; put all of them into one"):
         prepared(tmp_path, split="split", group="patient")
+
+
+def test_weights_say_how_often_an_image_is_shown(tmp_path: Path) -> None:
+    write_table(tmp_path / "t.csv", (*HEAD, "w"), [(*row, 1 + 4 * (row[1] == "two")) for row in write_scans(tmp_path)])
+    data = prepared(tmp_path, weight="w")
+    seen = torch.bincount(torch.cat([labels for _, labels in data.train_dataloader()]), minlength=3)
+    shares = torch.tensor(data.class_counts).double() * torch.tensor([1, 1, 5])
+    assert (seen - shares / shares.sum() * sum(data.class_counts)).abs().max() <= 2
+    assert (seen - torch.tensor(data.epoch_counts)).abs().max() <= 2
+    with pytest.raises(UserError, match="the weight column gives each image its own; leave one of them out"):
+        prepared(tmp_path, weight="w", balanced=True)
+    assert prepared(tmp_path, balanced=True).pack is not None  # no weights were asked for

@@ -48,6 +48,40 @@ def test_resumes_behind_any_image_in_batches_of_any_size(images: int, size: int,
     assert len(batches(ranks[0])) == ranks[0].batches_left(len(ranks[0]))
 
 
+@pytest.mark.parametrize("kind", ["shares", "equal", "one"])
+def test_an_image_comes_as_often_as_its_weight_says(kind: str) -> None:
+    weights = {"shares": torch.arange(1, 104).double() ** 2, "equal": torch.full((103,), 0.3).double()}.get(
+        kind, torch.tensor([1e9, *[1e-9] * 102]).double()
+    )
+    expected, seen = weights / weights.sum() * 103, torch.zeros(103)
+    for epoch in range(40):
+        sampler = KeyedBatchSampler(INDICES, 10, shuffle=True, weights=weights)
+        sampler.set_epoch(epoch)
+        counts = torch.bincount(torch.tensor(list(chain(*batches(sampler)))) - 100, minlength=103)
+        assert counts.sum() == 103
+        assert ((counts - expected).abs() < 1 + 1e-9).all()
+        seen += counts
+    assert (seen / 40 - expected).abs().max() < 0.3
+
+
+@pytest.mark.parametrize("images", [0, 30, 103])
+@pytest.mark.parametrize(("size", "world_size"), [(7, 1), (9, 4)])
+def test_weighted_epochs_resume_behind_any_image(images: int, size: int, world_size: int) -> None:
+    weights = torch.arange(1, 104).double()
+    whole = KeyedBatchSampler(INDICES, 10, shuffle=True, weights=weights)
+    whole.set_epoch(3)
+    ranks = [
+        KeyedBatchSampler(INDICES, size, shuffle=True, weights=weights, rank=rank, world_size=world_size)
+        for rank in range(world_size)
+    ]
+    for rank in ranks:
+        rank.resume(3, images)
+    together = list(chain(*(chain(*parts) for parts in zip(*map(batches, ranks), strict=True))))
+    assert together == list(chain(*batches(whole)))[images:]
+    other = KeyedBatchSampler(INDICES, 10, shuffle=True, weights=weights.flip(0))
+    assert len({whole.order, other.order, KeyedBatchSampler(INDICES, 10, shuffle=True).order}) == 3
+
+
 def test_what_is_left_of_an_epoch_that_is_cut_off() -> None:
     sampler = KeyedBatchSampler(INDICES, 10, shuffle=True)
     for images, batches_left in ((0, 5), (10, 4), (11, 4), (50, 0), (60, 0)):
