@@ -15,12 +15,13 @@ from contextlib import closing
 from pathlib import Path
 
 from core.durable_file import replace_file
+from core.names import distinct_names, escape_name
 from core.user_error import UserError
 from scripts.command.boundary import CHECKPOINT, CommandParser, mistakes_in_one_sentence
 from scripts.command.expansion import to_path
 from scripts.command.whole_number import whole_number
 from scripts.inference.prediction_output import PredictionFile
-from scripts.inference.prediction_table import PredictionTable
+from scripts.inference.prediction_table import Column, PredictionTable
 from scripts.inference.predictions import Predictions, predict_split
 from scripts.inference.trained_network import TrainedNetwork
 
@@ -74,12 +75,17 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
     """Write a row for each image, with the probability of each class or of the most probable ones."""
     by_class = len(predictions.class_names) <= MOST_COLUMNS
     table = PredictionTable(predictions.class_names, labelled=True, top=0 if by_class else TOP, probabilities=by_class)
-    labels = predictions.labels.tolist()
-    with closing(PredictionFile(path, table.columns, {}, overwrite=True)) as output:
+    labels, carried = predictions.labels.tolist(), [*predictions.carried]
+    own = distinct_names([*(column.name for column in table.columns), *carried])[len(table.columns) :]
+    with closing(PredictionFile(path, [*table.columns, *map(Column, own)], {}, overwrite=True)) as output:
         for start in range(0, len(labels), ROWS_AT_A_TIME):
             some = slice(start, start + ROWS_AT_A_TIME)
             logits, probabilities = predictions.logits[some], predictions.probabilities[some]
-            output.append(table.rows(predictions.names[some], logits, probabilities, labels=labels[some]))
+            rows = table.rows(predictions.names[some], logits, probabilities, labels=labels[some])
+            for name, column in zip(own, carried, strict=True):
+                for row, value in zip(rows, predictions.carried[column][some], strict=True):
+                    row[name] = escape_name(value)
+            output.append(rows)
         output.finish()
 
 

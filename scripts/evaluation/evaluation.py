@@ -11,11 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from callbacks.tensorboard.confusion_matrix import MOST_CLASSES
+from core.names import escape_name
 from datamodules.base import ImageDataModule
 from scripts.inference.predictions import Predictions
 from scripts.inference.trained_network import TrainedNetwork
 from scripts.uncertainty.calibration import BINS, Reliability, fit_temperature, reliability
 from scripts.uncertainty.intervals import CONFIDENCE, Interval, class_figures, class_intervals, wilson
+
+LONGEST = 80  # letters of what the source says besides of an image, under its picture
 
 FIGURES = ("precision", "recall", "f1")  # of each class
 
@@ -141,7 +144,9 @@ class Evaluation:
         if label == predicted:
             return [f"{label}, {share}", self.tested.names[row]]
         own = f"{self.tested.probabilities[row, self.tested.labels[row]]:.1%}"
-        return [f"{predicted}, {share}", f"is {label}, {own}", self.tested.names[row]]
+        known = ", ".join(f"{name} {each[row]}" for name, each in self.tested.carried.items() if each[row])
+        known = escape_name(known if len(known) <= LONGEST else f"{known[:LONGEST]}…")
+        return [f"{predicted}, {share}", f"is {label}, {own}", self.tested.names[row], *([known] if known else [])]
 
     def as_json(self) -> dict[str, Any]:
         """All figures, in plain types."""

@@ -3,7 +3,7 @@
 Shapes: `N` images of `C` channels, `H` rows and `W` columns; `K` classes.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -29,6 +29,9 @@ class Predictions:
     places: NDArray[np.int64]  # the images' places in the pack, `[N]`
     labels: NDArray[np.int64]  # `[N]`
     logits: NDArray[np.float32]  # `[N, K]`
+    carried: dict[str, list[str]] = field(
+        default_factory=dict
+    )  # what the source says besides, `N` texts in each column
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -82,4 +85,5 @@ def predict_split(trained: TrainedNetwork, data: "ImageDataModule", split: str) 
             advance(len(labels))
     names = [data.pack.name(place) for place in places.tolist()]
     columns = (torch.cat(parts).numpy() for parts in (all_labels, all_logits))
-    return Predictions(list(data.class_names), names, places.numpy(), *columns)
+    carried = {name: [str(value) for value in each[places]] for name, each in data.pack.columns.items()}
+    return Predictions(list(data.class_names), names, places.numpy(), *columns, carried)
