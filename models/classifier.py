@@ -18,16 +18,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import override
 
+from core.names import some_of
 from core.user_error import UserError
 from models.losses import ClassWeights, Loss, balanced_weights, check_class_weights, fitting_loss
 from models.serialization.checkpoint import FORMAT_VERSION, CheckpointContent, read_checkpoint
 from models.serialization.class_path import check_classes, known_classes
 from models.serialization.pretrained import misfit
 from models.training.batch_norm import trained_batch_norms
+from models.training.extra_metrics import Asked, ExtraMetrics
 from models.training.fine_tuning import FineTuning
 from models.training.freezing import Freezing
 from models.training.gradient_average import scale_loss
 from models.training.metrics import ClassificationMetrics, MultiLabelMetrics
+from models.training.monitor import monitors
 from models.training.optimization import Optimization, make_ready, make_schedule, step_plateaus
 from models.training.parameter_groups import parameter_groups
 from models.training.test_time_augmentation import Views, average_logits
@@ -70,6 +73,8 @@ class Classifier(LightningModule):
             `crops`, `shifts`, `crops+flip` or `shifts+flip`.
         compile: Whether to compile the network (`torch.compile`); the weights keep their names.
         multi_label: Whether an image may have several labels or none; on the command line, what the data say.
+        metrics: Metrics of torchmetrics, or of your own, beside loss and accuracy of `val/` and `test/`: for each name
+            a class, or its `class_path` and `init_args`, as in `{f1: F1Score}`.
         channels_last: Whether images and weights lie in memory pixel by pixel, which is faster for convolutions on
             GPUs with tensor cores and on CPUs with bfloat16 units.
     """
@@ -93,6 +98,7 @@ class Classifier(LightningModule):
         compile: bool = False,
         channels_last: bool = False,
         multi_label: bool = False,
+        metrics: Asked | None = None,
     ) -> None:
         super().__init__()
         with warnings.catch_warnings(action="ignore"):  # about the modules among them, which the next line handles
@@ -110,8 +116,9 @@ class Classifier(LightningModule):
         # Set from the data or a checkpoint: the classes, and channels, image size, mean and std of the images.
         self.class_names: list[str] = []
         self.preprocessing: dict[str, Any] = {}
-        metrics = MultiLabelMetrics if multi_label else ClassificationMetrics
-        self.train_metrics, self.val_metrics, self.test_metrics = (metrics(num_classes) for _ in range(3))
+        counts = MultiLabelMetrics if multi_label else ClassificationMetrics
+        self.train_metrics, self.val_metrics, self.test_metrics = (counts(num_classes) for _ in range(3))
+        self.extra_metrics = ExtraMetrics(metrics, num_classes, multi_label)
         if finetune and (freeze or unfreeze or layer_decay != 1):
             raise ValueError("model.finetune freezes and decays itself; leave out model.freeze, unfreeze, layer_decay")
         self._finetune = finetune
@@ -230,6 +237,8 @@ class Classifier(LightningModule):
             return None
         logits = predict(images)
         metrics.update(logits, labels, self._plain_loss(logits.to(metrics.loss_sum.dtype), labels))
+        if self.extra_metrics.metrics:
+            self.extra_metrics.update(logits, labels)
         return logits
 
     @override
@@ -243,10 +252,12 @@ class Classifier(LightningModule):
     @override
     def on_validation_epoch_start(self) -> None:
         self.val_metrics.reset()
+        self.extra_metrics.reset()
 
     @override
     def on_test_epoch_start(self) -> None:
         self.test_metrics.reset()
+        self.extra_metrics.reset()
 
     @override
     def on_train_epoch_end(self) -> None:
@@ -256,6 +267,7 @@ class Classifier(LightningModule):
     @override
     def on_validation_epoch_end(self) -> None:
         self._log_figures("val", self.val_metrics)
+        self._log_extra_metrics("val")
 
     @override
     def on_validation_end(self) -> None:
@@ -265,10 +277,26 @@ class Classifier(LightningModule):
     @override
     def on_test_epoch_end(self) -> None:
         self._log_figures("test", self.test_metrics)
+        self._log_extra_metrics("test")
 
     def _log_figures(self, stage: str, metrics: ClassificationMetrics) -> None:
         for name, value in metrics.figures().items():
             self.log(f"{stage}/{name}", value.float(), prog_bar=f"{stage}/{name}" in ("train/loss", "val/accuracy"))
+
+    def _log_extra_metrics(self, stage: str) -> None:
+        if not self.extra_metrics.metrics or self.trainer.sanity_checking:
+            return
+        logits, labels = self.extra_metrics.gather(self.device)
+        for name, value in self.extra_metrics.figures(logits, labels).items():
+            self.log(f"{stage}/{name}", value)
+        for name, classes in self.extra_metrics.undefined(labels).items():
+            figure, names = f"{stage}/{name}", self.class_names or range(self.num_classes)
+            lacking = f"no image of {stage}, or every one, is of {some_of([str(names[label]) for label in classes])}"
+            if self.trainer.state.fn == "fit" and figure in monitors(self.trainer):
+                raise UserError(f"The monitor {figure} is not defined: {lacking}; choose another, or give more images.")
+            if self.trainer.is_global_zero and figure not in self.extra_metrics.told:
+                self.extra_metrics.told.add(figure)
+                print(f"note: {figure} is not defined, and NaN: {lacking}")
 
     @override
     def train(self, mode: bool = True) -> Self:

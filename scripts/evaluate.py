@@ -66,6 +66,8 @@ def evaluate(
         print(f"  {name:<11}{part['accuracy']:.4f} ({low:.4f} to {high:.4f}; {part['images']:,} images)")
     if audit and not evaluation.leakage:
         print("leaked       none")
+    for name, value in evaluation.metrics.items():
+        print(f"{name:<11}  {value:.4f}")
     print(f"page         {folder / 'evaluation.html'}")
     print(f"figures      {folder / 'evaluation.json'}")
     print(f"predictions  {folder / 'predictions.csv'}")

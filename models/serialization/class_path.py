@@ -17,10 +17,16 @@ from core.own_classes import PACKAGES, own_classes
 from core.user_error import UserError
 
 # The packages whose classes a checkpoint may name.
-KNOWN = (*PACKAGES, "torch", "torchvision", "kornia", "timm", "lightning.pytorch.callbacks", "lightning.pytorch.cli")
+KNOWN = (
+    *(*PACKAGES, "torch", "torchvision", "torchmetrics", "kornia", "timm"),
+    *("lightning.pytorch.callbacks", "lightning.pytorch.cli"),
+)
 
 # The parts of them that run, load or write code, files or processes.
-CLOSED = ("torch.distributed", "torch.fx", "torch.jit", "torch.package", "torch.testing", "torch.utils")
+CLOSED = (
+    *("torch.distributed", "torch.fx", "torch.jit", "torch.package", "torch.testing", "torch.utils"),
+    *(f"torchmetrics.{part}" for part in ("audio", "detection", "functional", "image", "multimodal", "text", "video")),
+)
 
 DENIED = re.compile(r"Importing '([\w.]+)' is not allowed")  # jsonargparse's message for a denied name
 

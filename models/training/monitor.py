@@ -52,6 +52,12 @@ def is_of_validation(monitor: str) -> bool:
     return monitor.startswith("val/")
 
 
+def monitors(trainer: Trainer) -> set[str | None]:
+    """The metrics that callbacks and schedules of a run decide by."""
+    schedules = [config.scheduler for config in trainer.lr_scheduler_configs]
+    return {getattr(each, "monitor", None) for each in (*trainer.callbacks, *schedules)}  # type: ignore[attr-defined]
+
+
 def check_logged(metrics: Mapping[str, Any], monitor: str, key: str) -> None:
     """Check, when an epoch has ended, that its metric was logged; a `val/` metric only if there was a validation."""
     validated = any(map(is_of_validation, metrics))

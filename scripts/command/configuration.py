@@ -4,7 +4,7 @@ A new class starts from its own defaults: it takes no argument of the class that
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial, reduce
 from itertools import zip_longest
@@ -19,7 +19,7 @@ from core.plain_data import parse_yaml, read_yaml
 from core.user_error import UserError
 from models.serialization.checkpoint import read_checkpoint
 from models.serialization.class_path import DENIED, Scope, full_path, known_classes, not_known
-from models.training.monitor import direction
+from models.training.monitor import Mode, direction
 from scripts.command.boundary import TRUST, CommandParser
 from scripts.command.expansion import expand, expand_all
 
@@ -28,6 +28,9 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 Config = dict[str, Any]
 
 CLASS = {"class_path", "init_args", "dict_kwargs"}  # the keys of a class and its arguments
+
+# The flags of a metric: those of all, of its class, and of an argument of the class.
+METRIC = re.compile(r"--model\.metrics(?:\.([\w-]+)(?:\.class_path|\.(?:init_args\.)?([\w-]+))?)?")
 
 
 class Layers(NamedTuple):
@@ -106,7 +109,7 @@ def read_layers(args: Sequence[str], run: Path | None = None, checkpoint: tuple[
         written = [*layers, *(_value(part) for flag in flags for part in (flag, flag.partition("=")[2]))]
         scope = partial(known_classes, f"The configuration in {path}", written)
         layers.insert(1, migrate_config(saved))
-    config = switch_classes(reduce(merge, layers), flags)
+    config, flags = take_metrics(switch_classes(reduce(merge, layers), flags), flags)
     if not checkpoint and config.get("ckpt_path"):
         read_checkpoint(expand(config["ckpt_path"]))
     return Layers(config, flags, given.config, scope)
@@ -142,20 +145,44 @@ def switch_classes(config: Config, flags: Sequence[str]) -> Config:
     return config
 
 
-def fill_modes(config: Any, given: Any, key: str = "") -> None:
-    """Set the `mode` of everything that monitors a metric, unless the user has given it.
+def take_metrics(config: Config, flags: Sequence[str]) -> tuple[Config, list[str]]:
+    """Lay the flags of `model.metrics`, which jsonargparse would not put together, over a configuration."""
+    left, rest, metrics = list[str](), iter(flags), (config.get("model") or {}).get("metrics")
+    for flag in rest:
+        key, sign, text = flag.partition("=")
+        if not (found := METRIC.fullmatch(key)):
+            left.append(flag)
+            continue
+        if not sign and (text := next(rest, "--")).startswith("--"):
+            raise UserError(f"{key} has no value; give a class or a number, as in --model.metrics.f1 F1Score.")
+        name, argument, value = found[1], found[2], _value(text)
+        if not name or not isinstance(metrics := metrics or {}, dict):
+            metrics = value
+            continue
+        node = metrics.get(name)
+        node = node if isinstance(node, dict) else {"class_path": node} if node else {}
+        if argument:
+            value = merge(node, {"init_args": {argument: value}})
+        elif isinstance(value, str):
+            value = {**node, "class_path": value} if node and node.get("class_path", value) == value else value
+        metrics = {**metrics, name: value}
+    return merge(config, {"model": {"metrics": metrics}}) if metrics else config, left
+
+
+def fill_modes(config: Any, given: Any, known: Mapping[str, Mode], key: str = "") -> None:
+    """Set the `mode` of everything that monitors a metric, as known or by its name, unless the user has given it.
 
     Classes of libraries have a constant default instead, with which the worst model would be kept.
     """
     if isinstance(config, list):
         for number, item in enumerate(config):
-            fill_modes(item, given[number] if given else None, f"{key}[{number}]")
+            fill_modes(item, given[number] if given else None, known, f"{key}[{number}]")
     elif isinstance(config, Namespace):
         parts = vars(given) if isinstance(given, Namespace) else {}
         if "mode" in config and "mode" not in parts and isinstance(config.get("monitor"), str):
-            config.mode = direction(config.monitor, None, key)
+            config.mode = known.get(config.monitor) or direction(config.monitor, None, key)
         for name, value in vars(config).items():
-            fill_modes(value, parts.get(name), key if name == "init_args" else f"{key}.{name}".lstrip("."))
+            fill_modes(value, parts.get(name), known, key if name == "init_args" else f"{key}.{name}".lstrip("."))
 
 
 class Parser(LightningArgumentParser):

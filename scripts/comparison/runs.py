@@ -38,7 +38,7 @@ NO_SETTINGS = (
     *("data.root", "data.packs", "data.repack", "data.download", "data.storage", "data.num_workers", "data.seed"),
     *("checkpoint.dirpath", "checkpoint.every_minutes", "trainer.logger", "trainer.default_root_dir"),
     *("trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.enable_checkpointing"),
-    *("trainer.log_every_n_steps", "trainer.profiler", "trainer.num_sanity_val_steps"),
+    *("trainer.log_every_n_steps", "trainer.profiler", "trainer.num_sanity_val_steps", "model.metrics"),
 )
 
 

@@ -8,11 +8,14 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from callbacks.tensorboard.confusion_matrix import MOST_CLASSES
 from core.names import escape_name
 from datamodules.base import ImageDataModule
+from models.serialization.class_path import known_classes
+from models.training.extra_metrics import ExtraMetrics
 from scripts.inference.predictions import Predictions
 from scripts.inference.trained_network import TrainedNetwork
 from scripts.uncertainty.calibration import BINS, Reliability, fit_temperature, reliability
@@ -62,6 +65,14 @@ class Evaluation:
             return None
         best = np.argpartition(-self.tested.logits, 5, axis=1)[:, :5]
         return float((best == self.tested.labels[:, None]).any(axis=1).mean())
+
+    @cached_property
+    def metrics(self) -> dict[str, float]:
+        """The metrics that the run logged besides loss and accuracy, on these predictions."""
+        saved = self.trained.checkpoint.get("hyper_parameters", {})
+        with known_classes(str(self.trained.path)):
+            metrics = ExtraMetrics(saved.get("metrics"), len(self.tested.class_names), saved.get("multi_label", False))
+        return metrics.figures(torch.from_numpy(self.tested.logits), torch.from_numpy(self.tested.labels))
 
     @property
     def is_shown_by_class(self) -> bool:
@@ -165,6 +176,7 @@ class Evaluation:
             "confidence": CONFIDENCE,
             "top5_accuracy": self.top5_accuracy,
             "loss": self.calibration["as it is"].loss,
+            "metrics": {name: _known(value) for name, value in self.metrics.items()},
             "class_names": names,
             "classes": {
                 name: {

@@ -49,6 +49,7 @@ def page_values(evaluation: Evaluation, most_images: int) -> dict[str, Any]:
             *([] if top5 is None else [("label among the five most probable", f"{top5:.2%}")]),
             ("loss (cross-entropy)", f"{calibration.loss:.4f}"),
             ("calibration error (ECE)", f"{calibration.ece:.4f}"),
+            *((name, f"{value:.4f}") for name, value in evaluation.metrics.items()),
         ],
         "charts": [line_chart(splits, "epoch", figure) for figure, splits in curves.items()],
         "colours": COLOURS,

@@ -33,6 +33,7 @@ from models.classifier import Classifier
 from models.serialization.checkpoint import is_weights_only, read_checkpoint
 from models.serialization.checkpoint_io import DurableCheckpointIO
 from models.serialization.class_path import Scope, check_classes
+from models.training.extra_metrics import modes
 from models.training.precision import choose_precision
 from scripts.command.boundary import FAULTS
 from scripts.command.configuration import CONFIGS, Parser, fill_modes, one_sentence, read_layers
@@ -172,7 +173,8 @@ class TrainCLI(LightningCLI):
         with self.scope():
             self.config = parser.parse_args(layers)
             # The seed is given because arguments are linked to it.
-            fill_modes(self.config, parser.parse_args(["--seed_everything=0", *layers], defaults=False))
+            given = parser.parse_args(["--seed_everything=0", *layers], defaults=False)
+            fill_modes(self.config, given, modes(self.config.model.metrics))
             check_classes(self.config, "The configuration")
         if not 0 <= (seed := self.config.seed_everything) < 2**32:
             raise UserError(f"seed_everything is {seed}; give a whole number from 0 to {2**32 - 1}.")

@@ -8,7 +8,7 @@ import yaml
 
 from core.own_classes import own_classes
 from core.user_error import UserError
-from scripts.command.configuration import merge, one_sentence, read_config, switch_classes
+from scripts.command.configuration import merge, one_sentence, read_config, switch_classes, take_metrics
 from scripts.train import main
 from scripts.training.seeds_plan import ConfigReader
 
@@ -228,3 +228,41 @@ def test_a_metric_of_unknown_direction_needs_a_mode(refused: Callable[..., str],
     error = refused("fit", PLATEAU, "--model.scheduler.monitor=val/loss", f"--{key}.monitor=val/score")
     assert f"{key}.monitor is val/score, whose name does not say whether lower or higher is better" in error
     assert f"give {key}.mode min or max" in error
+
+
+F1 = {"class_path": "F1Score", "init_args": {"average": "macro"}}
+
+
+@pytest.mark.parametrize(
+    ("metrics", "flags", "expected"),
+    [
+        (None, ["--model.metrics.f1", "F1Score"], {"f1": "F1Score"}),
+        (None, ["--model.metrics.f1=F1Score", "--model.metrics.f1.average", "macro"], {"f1": F1}),
+        (None, ["--model.metrics.f1.average=macro", "--model.metrics.f1=F1Score"], {"f1": F1}),
+        (None, ["--model.metrics.f1.class_path=F1Score", "--model.metrics.f1.init_args.average=macro"], {"f1": F1}),
+        (
+            None,
+            ["--model.metrics", "{f1: F1Score}", "--model.metrics.k=CohenKappa"],
+            {"f1": "F1Score", "k": "CohenKappa"},
+        ),
+        ({"f1": F1}, ["--model.metrics.k", "CohenKappa"], {"f1": F1, "k": "CohenKappa"}),
+        ({"f1": F1}, ["--model.metrics.f1.top_k", "2"], {"f1": F1 | {"init_args": {"average": "macro", "top_k": 2}}}),
+        ({"f1": F1}, ["--model.metrics.f1", "AUROC"], {"f1": "AUROC"}),
+        ({"f1": F1}, ["--model.metrics.f1", "F1Score"], {"f1": F1}),
+        ({"f1": F1}, ["--model.metrics.f1", "null"], {"f1": None}),
+        ({"f1": "F1Score"}, ["--model.metrics.f1.average", "macro"], {"f1": F1}),
+    ],
+    ids=str,
+)
+def test_flags_of_metrics_are_laid_over_those_of_files(metrics: Any, flags: list[str], expected: Any) -> None:
+    config: Any = {"model": {"metrics": metrics} if metrics else {}, "runs": "here"}
+    taken, left = take_metrics(config, ["--runs", "there", *flags, "--seeds=2"])
+    assert taken == {"model": {"metrics": expected}, "runs": "here"}
+    assert left == ["--runs", "there", "--seeds=2"]
+    assert config["model"] == ({"metrics": metrics} if metrics else {})
+
+
+def test_a_metric_without_a_class_is_refused() -> None:
+    for flags in (["--model.metrics.f1"], ["--model.metrics.f1", "--runs", "there"]):
+        with pytest.raises(UserError, match=r"--model.metrics.f1 has no value; give a class"):
+            take_metrics({}, flags)

@@ -1,0 +1,204 @@
+import math
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn import metrics as sklearn
+from torch import Tensor
+from torchmetrics import Metric
+
+from core.user_error import UserError
+from models.training.extra_metrics import ExtraMetrics, modes
+
+
+class RightInAll(Metric):
+    """A metric of one's own: images that are right, without a state for each process."""
+
+    higher_is_better = True
+
+    def __init__(self, num_classes: int, least: float = 0.0) -> None:
+        super().__init__()
+        self.num_classes, self.least, self.seen = num_classes, least, list[Tensor]()
+
+    def update(self, probabilities: Tensor, labels: Tensor) -> None:
+        assert probabilities.shape == (len(labels), self.num_classes)
+        self.seen.append((probabilities.argmax(dim=1) == labels) & (probabilities.max(dim=1).values > self.least))
+
+    def compute(self) -> Tensor:
+        return torch.cat(self.seen).sum().float()
+
+
+OWN = f"{__name__}.RightInAll"
+
+
+def some(classes: int, images: int = 200, seed: int = 0) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(classes, (images,), generator=generator)
+    return torch.randn(images, classes, generator=generator) * 3 + 4 * torch.eye(classes)[labels], labels
+
+
+def softmax(logits: Tensor) -> Any:
+    return logits.double().softmax(dim=1).numpy()
+
+
+def classes_of(logits: Tensor) -> Any:
+    return logits.argmax(dim=1).numpy()
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ("F1Score", lambda logits, labels: sklearn.f1_score(labels, classes_of(logits), average="macro")),
+        ("torchmetrics.F1Score", lambda logits, labels: sklearn.f1_score(labels, classes_of(logits), average="macro")),
+        (
+            {"class_path": "FBetaScore", "init_args": {"beta": 2.0, "average": "weighted"}},
+            lambda logits, labels: sklearn.fbeta_score(labels, classes_of(logits), beta=2, average="weighted"),
+        ),
+        ("Accuracy", lambda logits, labels: sklearn.balanced_accuracy_score(labels, classes_of(logits))),
+        ("CohenKappa", lambda logits, labels: sklearn.cohen_kappa_score(labels, classes_of(logits))),
+        ("MulticlassMatthewsCorrCoef", lambda logits, labels: sklearn.matthews_corrcoef(labels, classes_of(logits))),
+        ("AUROC", lambda logits, labels: sklearn.roc_auc_score(labels, softmax(logits), multi_class="ovr")),
+        (
+            "AveragePrecision",
+            lambda logits, labels: sklearn.average_precision_score(torch.eye(7)[labels], softmax(logits)),
+        ),
+        (OWN, lambda logits, labels: (classes_of(logits) == labels.numpy()).sum()),
+    ],
+    ids=str,
+)
+def test_figures_are_those_of_scikit_learn(asked: Any, expected: Callable[[Tensor, Tensor], float]) -> None:
+    logits, labels = some(7)
+    assert ExtraMetrics({"name": asked}, 7).figures(logits, labels) == {
+        "name": pytest.approx(expected(logits, labels), abs=1e-6)
+    }
+
+
+def test_of_two_classes_a_binary_metric_is_of_the_second_and_its_threshold_is_told() -> None:
+    logits, labels = some(2)
+    asked: Any = {
+        "f1": "BinaryF1Score",
+        "specificity": {
+            "class_path": "SpecificityAtSensitivity",
+            "init_args": {"task": "binary", "min_sensitivity": 0.9},
+        },
+    }
+    figures = ExtraMetrics(asked, 2).figures(logits, labels)
+    assert figures["f1"] == pytest.approx(sklearn.f1_score(labels, classes_of(logits)), abs=1e-6)
+    positive = softmax(logits)[:, 1] >= figures["specificity_threshold"] - 1e-7
+    assert sklearn.recall_score(labels, positive) >= 0.9
+    assert figures["specificity"] == pytest.approx(sklearn.recall_score(1 - labels, ~positive), abs=1e-6)
+    assert {*figures} == {"f1", "specificity", "specificity_threshold"}
+
+
+@pytest.mark.parametrize("average", ["micro", "macro"])
+def test_several_labels_per_image_take_the_same_entry(average: str) -> None:
+    logits, _ = some(5)
+    labels = (torch.randn(200, 5, generator=torch.Generator().manual_seed(1)) + logits > 1).float()
+    asked: Any = {"f1": {"class_path": "F1Score", "init_args": {"average": average}}, "map": "AveragePrecision"}
+    figures = ExtraMetrics(asked, 5, multi_label=True).figures(logits, labels.long())
+    assert figures["f1"] == pytest.approx(sklearn.f1_score(labels, logits > 0, average=average), abs=1e-6)
+    assert figures["map"] == pytest.approx(sklearn.average_precision_score(labels, logits.sigmoid()), abs=1e-6)
+
+
+def test_batches_do_not_matter_and_neither_does_the_kind_of_number() -> None:
+    logits, labels = some(7)
+    extra = ExtraMetrics({"auroc": "AUROC", "calibration": "CalibrationError"}, 7)
+    whole = extra.figures(logits, labels)
+    for size in (1, 64, 200):
+        extra.reset()
+        for batch in zip(torch.split(logits, size), torch.split(labels, size), strict=True):
+            extra.update(*batch)
+        assert extra.figures(*extra.gather(torch.device("cpu"))) == whole
+    with torch.inference_mode():
+        assert extra.figures(logits, labels) == whole
+    assert extra.figures(logits, labels) == whole
+
+
+def test_sure_predictions_are_told_apart() -> None:
+    logits, labels = torch.tensor([[0.0, 20.0], [0.0, 21.0]]), torch.tensor([0, 1])
+    assert ExtraMetrics({"auroc": "AUROC"}, 2).figures(logits, labels)["auroc"] == 1
+
+
+def test_without_images_of_a_class_a_curve_is_not_defined() -> None:
+    logits, labels = some(4)
+    asked: Any = {"auroc": "AUROC", "binned": {"class_path": "AUROC", "init_args": {"thresholds": 20}}, "f1": "F1Score"}
+    asked["weighted"] = {"class_path": "AUROC", "init_args": {"average": "weighted"}}
+    extra, kept = ExtraMetrics(asked, 4), labels < 3
+    assert extra.undefined(labels) == {}
+    assert extra.undefined(labels[kept]) == {"auroc": [3], "binned": [3]}
+    with warnings.catch_warnings(action="error"):
+        figures = extra.figures(logits[kept], labels[kept])
+        one = extra.figures(logits[labels == 0], labels[labels == 0])
+        none = extra.figures(logits[:0], labels[:0])
+    assert math.isnan(figures["auroc"])
+    assert math.isnan(figures["binned"])
+    probabilities = softmax(logits[kept])
+    each = [sklearn.roc_auc_score(labels[kept] == name, probabilities[:, name]) for name in range(3)]
+    expected = np.average(each, weights=np.bincount(labels[kept]))
+    assert figures["weighted"] == pytest.approx(expected, abs=1e-6)
+    assert math.isnan(one["weighted"])
+    assert not math.isnan(one["f1"])
+    assert all(map(math.isnan, none.values()))
+    assert all(map(math.isnan, extra.figures(logits.fill_(torch.inf), labels).values()))
+
+
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        ("F1Scor", "there is no such classification metric; did you mean F1Score, .*?"),
+        ("Nothing", "there is no such classification metric; F1Score is one of many in torchmetrics."),
+        ("torchmetrics.MeanSquaredError", "there is no such classification metric; .*"),
+        ("torchmetrics.regression.MeanSquaredError", "there is no such classification metric; .*"),
+        ("torch.nn.Linear", ".*"),
+        ("models.nothing.Nothing", ".*has no attribute 'nothing'."),
+        ("ConfusionMatrix", "it does not give one number."),
+        ("ROC", "it does not give one number."),
+        ("BinaryF1Score", "it is for two classes, not 10."),
+        ("MultilabelF1Score", ".* same shape.*"),
+        (
+            {"class_path": "F1Score", "init_args": {"averge": "macro"}},
+            "it has no argument averge to set; did you mean average?",
+        ),
+        ({"class_path": "F1Score", "init_args": {"average": "macr"}}, ".*'macro'.*but got macr."),
+        ({"class_path": "F1Score", "init_args": {"average": "none"}}, "it does not give one number."),
+        ({"class_path": "F1Score", "init_args": {"num_classes": 9}}, "it has no argument num_classes to set; .*"),
+        ({"class_path": "FBetaScore"}, ".*missing 1 required positional argument: 'beta'."),
+        ({"class_path": OWN, "init_args": {"last": 1}}, "it has no argument last to set; did you mean least?"),
+        ({"init_args": {"average": "macro"}}, ".*there is no such classification metric.*"),
+    ],
+    ids=str,
+)
+def test_what_does_not_fit_is_answered_in_a_sentence(asked: Any, sentence: str) -> None:
+    with pytest.raises(
+        UserError, match=f"^In model.metrics.name, correct .*: {sentence}$".replace("?$", "[?]$")
+    ) as raised:
+        ExtraMetrics({"name": asked}, 10)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_name_is_not_taken_twice() -> None:
+    with pytest.raises(UserError, match="its name is taken"):
+        ExtraMetrics({"accuracy": "Accuracy"}, 10)
+
+
+def test_the_class_says_whether_higher_is_better() -> None:
+    asked: Any = {
+        "score": "F1Score",
+        "nothing": None,
+        "wrong": "F1Scor",
+        "gap": "CalibrationError",
+        "s": "SpecificityAtSensitivity",
+        "own": OWN,
+        "npv": "NegativePredictiveValue",
+    }
+    assert modes(asked) == {"val/score": "max", "val/gap": "min", "val/s": "max", "val/own": "max"}
+    assert modes(None) == {}
+
+
+def test_nothing_is_asked_for_by_default() -> None:
+    assert ExtraMetrics(None, 10).metrics == ExtraMetrics({"f1": None}, 10).metrics == {}
+    assert partial(ExtraMetrics, {}, 10)().figures(*some(10)) == {}
