@@ -1,11 +1,14 @@
 """The classes of photographs, predicted from a checkpoint alone.
 
     python scripts/predict.py CHECKPOINT PATH... [--output FILE] [--top 5] [--probabilities] [--logits]
+    python scripts/predict.py CHECKPOINT PATH... --submission SAMPLE --output FILE
 
 CHECKPOINT is a file or a run's folder. A PATH is an image, a folder (with the folders in it), a glob, or - for a list
 of files from standard input; --list FILE reads such a list from a file. --output ends in .csv, .jsonl or .parquet and
 appears when it is complete; without it there is a table on standard output. An image that cannot be read is a row with
-its error. Exit status: 0 if all are predicted, 1 if some have errors, 2 for a mistake in the command.
+its error. SAMPLE is a competition's sample submission: FILE is a CSV with its rows and columns, and is written only if
+all its images can be predicted. Exit status: 0 if all are predicted, 1 if some have errors, 2 for a mistake in the
+command.
 """
 
 import argparse
@@ -20,7 +23,7 @@ from scripts.command.expansion import expand, to_path
 from scripts.command.process import training_process
 from scripts.command.whole_number import whole_number
 from scripts.inference.file_predictions import FilePredictions
-from scripts.inference.image_classifier import load_classifier
+from scripts.inference.image_classifier import ImageClassifier, load_classifier
 from scripts.inference.input_images import input_images
 from scripts.inference.prediction_output import Terminal
 from scripts.inference.prediction_table import PredictionTable
@@ -30,6 +33,8 @@ def predict(options: argparse.Namespace) -> int:
     """Predict the images; the number of those that have an error."""
     if options.resume and not options.output:
         raise UserError("--resume goes on with a file; say with --output which.")
+    if options.submission and (options.top or options.logits or options.resume or not options.output):
+        raise UserError("--submission says what is written; give --output, and leave out --top, --logits and --resume.")
     paths = input_images(options.paths, options.list)
     classifier = load_classifier(options.checkpoint)
     classifier.check_files_have_its_channels()
@@ -38,6 +43,8 @@ def predict(options: argparse.Namespace) -> int:
         raise UserError(
             f"--top is {options.top}, but {classifier.trained.path} knows {len(names)} classes; give at most that."
         )
+    if options.submission:
+        return submit(options, classifier, paths)
     table = PredictionTable(names, top=options.top, probabilities=options.probabilities, logits=options.logits)
     predictions = FilePredictions(classifier, paths, table, options.batch_size, options.num_workers)
     if not options.output:
@@ -50,6 +57,22 @@ def predict(options: argparse.Namespace) -> int:
     return failed
 
 
+def submit(options: argparse.Namespace, classifier: ImageClassifier, paths: Sequence[str]) -> int:
+    """Predict the images of a competition's sample, and write them in its form."""
+    from scripts.inference.submission import Submission
+
+    if options.output.suffix.lower() != ".csv":
+        raise UserError(f"--output is {options.output}, but a submission is a CSV file; give a name that ends in .csv.")
+    if options.output.exists() and not options.overwrite:
+        raise UserError(f"{options.output} is there already; replace it (--overwrite) or choose another file.")
+    submission = Submission(options.submission, paths, classifier.class_names, options.probabilities)
+    table = PredictionTable(classifier.class_names, probabilities=True)
+    FilePredictions(classifier, submission.paths, table, options.batch_size, options.num_workers).write(submission)
+    submission.write(options.output)
+    print(f"submission   {options.output}: {submission.content}, of {len(submission.paths):,} images")
+    return 0
+
+
 def command_line() -> CommandParser:
     """The arguments of the command."""
     parser = CommandParser(prog="scripts/predict.py", description=__doc__, parents=[CHECKPOINT])
@@ -60,6 +83,7 @@ def command_line() -> CommandParser:
     add("--top", type=whole_number, default=0, metavar="K", help="the K most probable classes as well")
     add("--probabilities", action="store_true", help="the probability of each class as well")
     add("--logits", action="store_true", help="the logit of each class as well")
+    add("--submission", type=to_path, metavar="SAMPLE", help="a competition's sample: its rows and columns are written")
     add("--batch_size", type=whole_number, metavar="B", help="images per batch; that of the run if absent")
     add("--num_workers", type=partial(whole_number, least=0), metavar="N", help="processes that decode; one per core")
     there = parser.add_mutually_exclusive_group()

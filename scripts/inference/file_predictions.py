@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from hashlib import blake2b
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from core.names import escape_name
 from datamodules.loading.progress import progress
@@ -13,6 +14,9 @@ from scripts.inference.image_classifier import ImageClassifier
 from scripts.inference.prediction_output import Identity, PredictionFile, Terminal, finished_rows, part_of, refusal
 from scripts.inference.prediction_table import PredictionTable, Row
 from scripts.inference.predictions import probabilities_of
+
+if TYPE_CHECKING:  # pyarrow takes time to import
+    from scripts.inference.submission import Submission
 
 # How far two probabilities of one image may be apart: bfloat16 rounds to so much, and machines do so differently.
 ROUNDING = 0.01
@@ -45,7 +49,7 @@ class FilePredictions:
             "columns": [column.name for column in self.table.columns],
         }
 
-    def write(self, output: PredictionFile | Terminal, kept: int = 0) -> int:
+    def write(self, output: "PredictionFile | Terminal | Submission", kept: int = 0) -> int:
         """Predict the files after the first ones, which have rows already; the number of new rows with an error."""
         failed = 0
         for rows in self._batches(kept):

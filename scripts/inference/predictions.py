@@ -84,6 +84,6 @@ def predict_split(trained: TrainedNetwork, data: "ImageDataModule", split: str) 
             all_labels.append(labels)
             advance(len(labels))
     names = [data.pack.name(place) for place in places.tolist()]
-    columns = (torch.cat(parts).numpy() for parts in (all_labels, all_logits))
+    own_labels, logits = (torch.cat(parts).numpy() for parts in (all_labels, all_logits))
     carried = {name: [str(value) for value in each[places]] for name, each in data.pack.columns.items()}
-    return Predictions(list(data.class_names), names, places.numpy(), *columns, carried)
+    return Predictions(list(data.class_names), names, places.numpy(), own_labels, logits, carried)

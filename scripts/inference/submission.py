@@ -1,0 +1,106 @@
+"""Predictions in the form that a competition asks for, which its sample shows."""
+
+import csv
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from core.durable_file import replacing
+from core.names import some_of
+from core.user_error import UserError
+from datamodules.decoding.table import codes, read_table, rows_of
+from scripts.inference.prediction_table import Row
+
+
+class Submission:
+    """Takes the rows of images, and writes them in the order and with the columns of a sample.
+
+    The first column of the sample names the images, with or without folder and ending. Of several other columns, each
+    has the probability of the class that it is called after. One alone has the class, or its number from 0 on where the
+    sample shows such numbers that are no classes; of two classes it has the probability of the second where the sample
+    shows other numbers, or if that is asked for.
+
+    Args:
+        sample: The sample, a table.
+        images: The paths of images, among which are those of the sample.
+        class_names: The names of the classes.
+        probability: Whether one column is to have the probability of the second class.
+
+    Raises:
+        UserError: If the sample cannot be read, or one of its rows has no image or several, or its columns do not fit
+            the classes.
+    """
+
+    def __init__(
+        self, sample: Path, images: Sequence[str], class_names: Sequence[str], probability: bool = False
+    ) -> None:
+        try:
+            table = read_table(sample)
+        except OSError as error:
+            raise UserError(f"{sample} cannot be read: {error.strerror}; give the competition's sample.") from error
+        self.header, self.classes, self.ids = table.column_names, class_names, table[0].to_pylist()
+        self.paths = self._paths(sample, images)  # of the image of each row
+        columns, shown = self.header[1:], set(codes(table[-1].combine_chunks())[1])
+        numbers = {str(number) for number in range(len(class_names))}
+        others = all(text.replace(".", "", 1).isdigit() for text in shown) and not shown <= {*class_names, *numbers}
+        self.content, self._cells = "the class", ["prediction"]
+        if len(columns) > 1 and sorted(columns) == sorted(class_names):
+            self.content, self._cells = "the probability of each class", [f"probability of {name}" for name in columns]
+        elif len(columns) != 1:
+            raise UserError(
+                f"{sample} has beside {self.header[0]} the columns {some_of(columns)}, but the classes are "
+                f"{some_of(class_names)}; expected one column, or one that is called like each class."
+            )
+        elif len(class_names) == 2 and (probability or others):
+            self.content, self._cells = f"the probability of {class_names[1]}", [f"probability of {class_names[1]}"]
+        elif probability or others:
+            raise UserError(
+                f"{sample} has one column beside {self.header[0]}, which cannot have the probabilities of "
+                f"{len(class_names)} classes; leave out --probabilities, and write a class in it."
+            )
+        elif not shown <= {*class_names} and shown <= numbers:
+            self.content, self._cells = "the number of the class, from 0 on", ["number"]
+        self._rows: list[list[str]] = []
+        self._errors: list[str] = []
+
+    def _paths(self, sample: Path, images: Sequence[str]) -> list[str]:
+        named = defaultdict[str, set[str]](set)
+        for path in images:
+            name = os.path.basename(path)  # noqa: PTH119
+            named[name].add(path)
+            named[os.path.splitext(name)[0]].add(path)  # noqa: PTH122
+        found = [named.get(os.path.basename(name), ()) for name in self.ids]  # noqa: PTH119
+        if rows := [row for row, paths in enumerate(found) if len(paths) != 1]:
+            number = len(found[rows[0]]) or "none"
+            raise UserError(
+                f"{sample} asks in {rows_of(rows)} for images such as {self.ids[rows[0]]}, but {number} of those given "
+                "are called so; name the images that it asks for, and no others of their names."
+            )
+        return [path for paths in found for path in paths]
+
+    def append(self, rows: Sequence[Row]) -> None:
+        """Take rows, which have the probability of each class, in the order of `paths`."""
+        for row in rows:
+            if row["error"]:
+                self._errors.append(f"{row['path']} ({row['error']})")
+                continue
+            if self._cells == ["number"]:
+                row["number"] = str(self.classes.index(str(row["prediction"])))
+            cells = [row[name] for name in self._cells]
+            self._rows.append([cell if isinstance(cell, str) else f"{cell:.9g}" for cell in cells])
+
+    def write(self, path: Path) -> None:
+        """Write the submission, if all images have been predicted."""
+        if self._errors:
+            raise UserError(
+                f"{len(self._errors):,} of {len(self.ids):,} images of the sample cannot be predicted, such as "
+                f"{self._errors[0]}; replace them, and predict again: nothing was written."
+            )
+        try:
+            with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+                writer = csv.writer(file, lineterminator="\n")
+                writer.writerow(self.header)
+                writer.writerows([name, *cells] for name, cells in zip(self.ids, self._rows, strict=True))
+        except OSError as error:
+            raise UserError(f"{path} cannot be written: {error.strerror}; choose another with --output.") from error
