@@ -7,7 +7,6 @@ from abc import ABCMeta
 from collections.abc import Iterator, Mapping, Sequence
 from inspect import Parameter, signature
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -23,14 +22,22 @@ from core.any_path import AnyPath
 from core.names import escape_name
 from core.user_error import UserError
 from datamodules.batching.data_changes import KnownImages, data_changes, known_images
-from datamodules.batching.folds import check_folds, fold_of
 from datamodules.batching.groups import numbered
 from datamodules.batching.module_state import ModuleState
 from datamodules.batching.normalization import Normalization, chosen_normalization
 from datamodules.batching.randomness import EVALUATION, Generator, own_generators, random_key, seed_generators
 from datamodules.batching.resume_point import ResumePoint
 from datamodules.batching.sampler import KeyedBatchSampler, balanced_counts
-from datamodules.batching.split import SPLITS, Rule, checked_size, class_counts, draw_splits, rarest_labels
+from datamodules.batching.split import (
+    SPLITS,
+    Rule,
+    check_folds,
+    checked_size,
+    class_counts,
+    draw_splits,
+    fold_of,
+    rarest_labels,
+)
 from datamodules.batching.transform import Batch, BatchTransform
 from datamodules.loading.cores import available_cores
 from datamodules.loading.loader import TimedLoader
@@ -54,6 +61,8 @@ class KeepsArguments(ABCMeta):
         bound = constructor.bind(data, *args, **kwargs)
         bound.apply_defaults()
         shared = {*signature(ImageDataModule.__init__).parameters}
+        if cls.__init__ is not ImageDataModule.__init__:  # type: ignore[misc]
+            shared -= {"folds", "fold"} & constructor.parameters.keys()  # of a data set that has folds of its own
         shared |= {name for name, each in constructor.parameters.items() if each.kind is Parameter.VAR_KEYWORD}
         given = {**bound.arguments, **kwargs}
         paths = {name for name, each in constructor.parameters.items() if isinstance(each.default, Path)}
@@ -149,8 +158,7 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=KeepsArguments
         self.test_size = checked_size("test_size", test_size)
         self.split_seed = split_seed
         self.split_rule = split_rule
-        self.folds = folds
-        self.fold = fold
+        self._folds, self._fold = folds, fold
         self.seed = seed
         self.augmentation = list(augmentation)
         self.mixing = list(mixing)
@@ -296,37 +304,34 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=KeepsArguments
         splits: dict[str, Tensor],
         labels: Tensor,
         identities: NDArray[np.uint64],
-        columns: Mapping[str, NDArray[Any]] = MappingProxyType({}),
+        columns: Mapping[str, NDArray[Any]],
     ) -> dict[str, Tensor]:
-        """Choose the images of each split by this module's arguments, as `datamodules.batching.split` does.
-
-        Of the source's columns, `[N]` each, `group` keeps images together, and `fold` gives the folds.
-        """
+        """Choose the images of each split by this module's arguments and the source's columns `group` and `fold`."""
         self._check_classes(labels[splits["train"]], f"in {self.source_folder}; add some")
         strata = rarest_labels(labels) if self.is_multi_label else labels
-        groups, fold_of_each = columns.get("group"), columns.get("fold")
-        if fold_of_each is not None or self.folds is not None or self.fold is not None:
+        groups, given = columns.get("group"), columns.get("fold")
+        if given is not None or self._folds is not None or self._fold is not None:
             if "test" in splits or self.tests_on_validation:
                 raise UserError(
                     f"{type(self).__name__} has a test split of its own, so that no fold can be it; leave out "
                     "data.fold and data.folds."
                 )
-            folds = self.folds if fold_of_each is None else int(fold_of_each.max()) + 1
-            if folds is None or folds < 2 or self.folds not in (None, folds) or self.fold not in range(folds):
-                given = "" if fold_of_each is None else f", and the fold column has {folds} folds"
+            folds = self._folds if given is None else int(given.max()) + 1
+            if folds in (None, 1) or self._folds not in (None, folds) or self._fold not in range(folds):
+                those = "" if given is None else f", and the fold column has {folds} folds"
                 raise UserError(
-                    f"data.folds is {self.folds} and data.fold {self.fold}{given}; give how many folds there are, two "
-                    "or more, and which of them, from 0 on, is the test split."
+                    f"data.folds is {self._folds} and data.fold {self._fold}{those}; give how many folds there are, at "
+                    "least two, and which of them, from 0 on, is the test split."
                 )
             train = splits["train"][strata[splits["train"]] >= 0]
             places = train.numpy()
-            if fold_of_each is None:
+            if given is None:
                 own = None if groups is None else numbered(groups[places])
                 check_folds(folds, labels[train].numpy(), own, self.class_names)
                 fold = fold_of(strata[train].numpy(), identities[places], own, folds, self.split_seed)
             else:
-                fold = fold_of_each[places]
-            is_test = torch.from_numpy(fold == self.fold)
+                fold = given[places]
+            is_test = torch.from_numpy(fold == self._fold)
             splits = splits | {"train": train[~is_test], "test": train[is_test]}
         drawn = draw_splits(
             splits,
@@ -341,7 +346,7 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=KeepsArguments
             groups=groups,
         )
         # Under `shuffle`, older runs, which had no columns or folds, have been trained without the class.
-        if self.split_rule == "hash" or columns or self.fold is not None:
+        if self.split_rule == "hash" or columns or self._fold is not None:
             self._check_classes(labels[drawn["train"]], "left by the splits and data.limit; use more images")
         return drawn
 
@@ -357,8 +362,8 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=KeepsArguments
         counts = ", ".join(f"{len(self.splits[name]):,} {name}" for name in SPLITS)
         if self.tests_on_validation:
             counts += " (the same: labels of others are not public)"
-        if self.fold is not None:
-            counts += f" (fold {self.fold})"
+        if self._fold is not None:
+            counts += f" (fold {self._fold})"
         where = f"packed in {pack.folder}"
         if pack.files is not None:
             where = f"decoded by {self._workers()} workers from {self.source_folder}"

@@ -1,6 +1,6 @@
 """Which images are trained on, and which are not."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from core.names import escape_name
 from core.user_error import UserError
-from datamodules.batching.groups import apart, draw_groups, numbered
+from datamodules.batching.groups import apart, divide, draw_groups, numbered
 from datamodules.batching.randomness import random_key
 
 SPLITS = ("train", "val", "test")
@@ -182,6 +182,36 @@ def draw_splits(
                 "class keeps one to be trained on); change them, or use more images."
             )
     return splits
+
+
+def fold_of(
+    strata: NDArray[np.int64], digests: NDArray[np.uint64], groups: NDArray[np.int64] | None, folds: int, seed: int
+) -> NDArray[np.int64]:
+    """The fold of each image in a cross-validation, int64 `[N]`: alike in size and strata, int64 `[N]`, such as labels.
+
+    Without groups, the folds' images of each stratum, and all of their images, differ by one at most, and images of
+    equal digests share a fold. With groups, `datamodules.batching.groups.divide` divides them. Another image may change
+    the fold of others; the order of images does not matter.
+    """
+    order = uniform(digests, random_key(seed, 3, SALT)).numpy()
+    if groups is not None:
+        return divide(strata, groups, order, [1 / folds] * folds)
+    _, first, copies = np.unique(digests, return_index=True, return_inverse=True)
+    fold = np.empty(len(first), np.int64)
+    fold[np.lexsort((order[first], strata[first]))] = np.arange(len(first)) % folds
+    return fold[copies]
+
+
+def check_folds(folds: int, labels: NDArray[Any], groups: NDArray[np.int64] | None, class_names: Sequence[str]) -> None:
+    """Refuse more folds than a class has images or groups; labels are int64 `[N]` or uint8 `[N, K]`."""
+    images, kinds = np.nonzero(labels) if labels.ndim == 2 else (np.arange(len(labels)), labels)
+    units = images if groups is None else groups[images]
+    counts = np.bincount(np.unique(units * len(class_names) + kinds) % len(class_names))
+    if counts.min() < folds:
+        raise UserError(
+            f"data.folds is {folds}, but the class {class_names[int(counts.argmin())]} has only {counts.min()} "
+            f"{'images' if groups is None else 'groups'}; give fewer folds, or leave it out of --data.classes."
+        )
 
 
 @contextmanager

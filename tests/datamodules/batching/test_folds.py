@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from core.user_error import UserError
-from datamodules.batching.folds import check_folds, fold_of
+from datamodules.batching.split import check_folds, fold_of
 from datamodules.digits import Digits
 from datamodules.packing.pack import Rows, Source
 
@@ -65,6 +65,27 @@ def test_folds_follow_the_splits_seed_alone(data_root: Path) -> None:
     assert first["test"].tolist() != other["test"].tolist()
 
 
+class FoldsOfItsOwn(Digits):
+    """A data set from before all had these arguments."""
+
+    def __init__(self, fold: int = 0, folds: int = 5, **arguments: Any) -> None:
+        self.fold, self.folds = fold, folds
+        super().__init__(**arguments)
+
+    def read(self) -> Source:
+        images, labels, *_ = super().read()["train"]
+        assert isinstance(images, np.ndarray)
+        is_test = np.arange(len(labels)) % self.folds == self.fold
+        return {"train": (images[~is_test], labels[~is_test]), "test": (images[is_test], labels[is_test])}
+
+
+def test_a_data_set_may_have_folds_of_its_own(data_root: Path) -> None:
+    first, second = (prepared(data_root, FoldsOfItsOwn, fold=fold) for fold in (0, 3))
+    assert (len(first.splits["test"]), len(second.splits["test"])) == (360, 359)
+    assert first.pack_folder != second.pack_folder
+    assert prepared(data_root, folds=5, fold=3).pack_folder == prepared(data_root).pack_folder
+
+
 @pytest.mark.parametrize("labels", [np.arange(40) % 2, np.stack([np.arange(40) % 2, np.ones(40)], 1).astype(np.uint8)])
 def test_a_class_has_images_or_groups_in_as_many_folds_as_are_asked_for(labels: NDArray[Any]) -> None:
     check_folds(20, labels, None, ["a", "b"])
@@ -105,7 +126,7 @@ def test_folds_of_the_source_are_kept(data_root: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"folds": 1, "fold": 0}, "data.folds is 1 and data.fold 0; give how many folds there are, two or more"),
+        ({"folds": 1, "fold": 0}, "data.folds is 1 and data.fold 0; give how many folds there are, at least two"),
         ({"folds": 5}, "data.folds is 5 and data.fold None; give"),
         ({"folds": 5, "fold": 5}, "data.folds is 5 and data.fold 5; give"),
         ({"folds": 5, "fold": -1}, "data.folds is 5 and data.fold -1; give"),

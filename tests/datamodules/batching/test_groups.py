@@ -8,9 +8,8 @@ from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold
 
 from core.user_error import UserError
-from datamodules.batching.folds import fold_of
 from datamodules.batching.groups import apart, divide, draw_groups, numbered
-from datamodules.batching.split import draw_splits
+from datamodules.batching.split import draw_splits, fold_of
 
 TABLES = 1000
 
