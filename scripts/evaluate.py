@@ -1,11 +1,14 @@
 """A page of what a network does well and badly, on images that it was not trained on.
 
     python scripts/evaluate.py CHECKPOINT [--output FOLDER] [--split test] [--images 24] [--audit FILE] [--data...]
+    python scripts/evaluate.py EXPERIMENT
 
 CHECKPOINT is a file or a run's folder; data are those of the run unless flags of scripts/train.py about data say
 otherwise. Writes `evaluation.html`, which is one file and loads nothing, `evaluation.json` and `predictions.csv`. If
 images were trained on, or copies of them were, the others are judged apart; `--audit`, a file that `scripts/audit.py
---json` has written of the same data, adds those with near duplicates or images of their group in training.
+--json` has written of the same data, adds those with near duplicates or images of their group in training. Of an
+experiment that `fit --folds` has trained, or of its runs, each image is predicted by the networks that were not trained
+on it, with several seeds by the mean of their probabilities.
 """
 
 import json
@@ -14,15 +17,21 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
+from callbacks.run.run_folder import CONFIG
 from core.durable_file import replace_file
 from core.names import distinct_names, escape_name
 from core.user_error import UserError
-from scripts.command.boundary import CHECKPOINT, CommandParser, mistakes_in_one_sentence
+from scripts.command.boundary import TRUST, CommandParser, mistakes_in_one_sentence
 from scripts.command.expansion import to_path
 from scripts.command.whole_number import whole_number
+from scripts.inference.fold_runs import FoldRun, find_folds, predict_folds
 from scripts.inference.prediction_output import PredictionFile
 from scripts.inference.prediction_table import Column, PredictionTable
 from scripts.inference.predictions import Predictions, predict_split
+from scripts.inference.run_checkpoint import checkpoint_of
 from scripts.inference.trained_network import TrainedNetwork
 
 MOST_COLUMNS = 20  # classes up to which the table has the probability of each
@@ -33,7 +42,7 @@ ROWS_AT_A_TIME = 4096  # rows in memory
 
 
 def evaluate(
-    checkpoint: Path, flags: Sequence[str], split: str, output: Path | None, images: int, audit: Path | None
+    paths: Sequence[Path], flags: Sequence[str], split: str | None, output: Path | None, images: int, audit: Path | None
 ) -> None:
     """Predict, and write page, figures and table."""
     from scripts.evaluation.evaluation import Evaluation
@@ -41,16 +50,29 @@ def evaluate(
     from scripts.evaluation.leakage import leaked_images
     from scripts.report.page import write_page
     from scripts.uncertainty.intervals import CONFIDENCE
+    from scripts.uncertainty.mean import caption
 
-    trained = TrainedNetwork(checkpoint)
-    folder = output or trained.folder / "evaluation"
-    data = trained.data(flags)
+    path, *others = paths
+    is_one = not others and (not path.is_dir() or (path / CONFIG).is_file() or checkpoint_of(path))
+    found = {} if is_one else find_folds(paths)
+    if found and split:
+        raise UserError(f"--split is {split}, but folds are evaluated on the images of all; leave --split out.")
+    trained = TrainedNetwork(next(iter(found.values()), path))
+    folder = output or (trained.folder.parent if found else trained.folder) / "evaluation"
+    data, folds = trained.data(flags), list[FoldRun]()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        leaked = None if split == "train" else leaked_images(trained, data, data.splits[split].numpy(), audit)
-        tested = predict_split(trained, data, split)
-        validated = tested if split == "val" else predict_split(trained, data, "val")
-        evaluation = Evaluation(trained, data, split, tested, validated, leaked)
+        if found:
+            folds, tested, validated = predict_folds(found, flags)
+            first = [run for run in folds if run.seed == folds[0].seed]
+            seen = [leaked_images(run.trained, run.data, run.tested.places, audit) for run in first]
+            leaked: NDArray[np.bool_] | None = np.concatenate(seen)
+        else:
+            split = split or "test"
+            leaked = leaked_images(trained, data, data.splits[split].numpy(), audit) if split != "train" else None
+            tested = predict_split(trained, data, split)
+            validated = tested if split == "val" else predict_split(trained, data, "val")
+        evaluation = Evaluation(trained, data, split or "out-of-fold", tested, validated, leaked, folds)
         write_predictions(folder / "predictions.csv", tested)
         replace_file(folder / "evaluation.json", json.dumps(evaluation.as_json(), indent=1) + "\n")
         write_page(folder / "evaluation.html", "evaluation/evaluation.html", **page_values(evaluation, images))
@@ -68,6 +90,8 @@ def evaluate(
         print("leaked       none")
     for name, value in evaluation.metrics.items():
         print(f"{name:<11}  {value:.4f}")
+    if mean := evaluation.over_folds:
+        print(f"one network  {mean.shown()}. {caption([mean])}")
     print(f"page         {folder / 'evaluation.html'}")
     print(f"figures      {folder / 'evaluation.json'}")
     print(f"predictions  {folder / 'predictions.csv'}")
@@ -93,14 +117,21 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line; a user's mistake ends in one sentence and exit status 2."""
-    parser = CommandParser(prog="scripts/evaluate.py", description=__doc__, parents=[CHECKPOINT])
+    parser = CommandParser(prog="scripts/evaluate.py", description=__doc__, parents=[TRUST])
+    parser.add_argument(
+        "checkpoints",
+        type=to_path,
+        nargs="+",
+        metavar="CHECKPOINT",
+        help="or a run's folder; or folds' experiment, or runs",
+    )
     parser.add_argument("--output", type=to_path, help="the folder for the results; by default in that of the run")
-    parser.add_argument("--split", choices=("train", "val", "test"), default="test", help="test if absent")
+    parser.add_argument("--split", choices=("train", "val", "test"), help="test if absent")
     parser.add_argument("--images", type=whole_number, default=24, help="pictures in each part; 24 if absent")
     parser.add_argument("--audit", type=to_path, metavar="FILE", help="what scripts/audit.py --json has written")
     with mistakes_in_one_sentence():
         options, flags = parser.parse_known_args(args)
-        evaluate(options.checkpoint, flags, options.split, options.output, options.images, options.audit)
+        evaluate(options.checkpoints, flags, options.split, options.output, options.images, options.audit)
     sys.exit(0)
 
 

@@ -62,15 +62,15 @@ class Outcome(NamedTuple):
 def train_experiment(name: str, seeds: int, runs: Path, flags: Sequence[str]) -> Outcome:
     """Train and test an experiment with seeds 0, 1, ..., unless that was done."""
     from scripts.command.configuration import CONFIGS
-    from scripts.training.seeds import train_seeds
-    from scripts.training.seeds_plan import plan_seeds
+    from scripts.training.several_runs import train_several
+    from scripts.training.several_runs_plan import plan_runs
 
     config = CONFIGS / f"{name}.yaml"
     own = ("--config", str(config), "--experiment", name, "--runs", str(runs))
     try:
         if not config.exists():
             raise UserError(f"there is no configs/{name}.yaml; restore it.")
-        done = train_seeds(plan_seeds([*own, *flags]), range(seeds))
+        done = train_several([plan_runs([*own, *flags])], range(seeds))
     except UserError as error:
         print(f"error: {name}: {error}", file=sys.stderr)
         return Outcome(flags, problem=str(error))

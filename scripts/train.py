@@ -8,6 +8,7 @@ import sys
 from core.user_error import UserError
 
 STAGES = ("fit", "validate", "test")
+SEVERAL = {"--seeds", "--folds", "--fold"}  # flags of several runs
 
 
 def main(args: list[str] | None = None) -> None:
@@ -37,11 +38,11 @@ def main(args: list[str] | None = None) -> None:
         with training_process():
             if not args or args[0] not in STAGES:
                 raise UserError(f"The stage is {args[0] if args else 'missing'}; give one of {', '.join(STAGES)}.")
-            if args[0] == "fit" and any(arg.partition("=")[0] == "--seeds" for arg in args):
-                from scripts.training.seeds import train_seeds_and_tell
-                from scripts.training.seeds_plan import plan_seeds
+            if args[0] == "fit" and SEVERAL & {arg.partition("=")[0] for arg in args}:
+                from scripts.training.several_runs import train_several_and_tell
+                from scripts.training.several_runs_plan import plan_runs
 
-                sys.exit(train_seeds_and_tell(args[1:], plan_seeds))
+                sys.exit(train_several_and_tell(args[1:], plan_runs))
             cli = TrainCLI(args)
     except SystemExit as end:
         leave(end)

@@ -3,7 +3,7 @@
 Shapes: a batch of `B` images with `C` channels, `H` rows and `W` columns; `K` classes.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -19,10 +19,14 @@ CROP = 0.875  # the share of each side that a crop keeps, as 224 of 256 pixels (
 def average_logits(
     network: Callable[[Tensor], Tensor], images: Tensor, kind: Views, multi_label: bool = False
 ) -> Tensor:
-    """Logits, float32 `[B, K]`, whose softmax (of several labels, sigmoid) is the mean of the views' probabilities."""
-    logits = [network(view).float() for view in views(images, kind)]
+    """The `mean_logits` of the views, float32 `[B, K]`."""
+    return mean_logits([network(view).float() for view in views(images, kind)], multi_label)
+
+
+def mean_logits(logits: Sequence[Tensor], multi_label: bool = False) -> Tensor:
+    """Logits, float32 `[B, K]`, whose softmax (of several labels, sigmoid) is the mean of those of others."""
     if multi_label:
-        each = torch.stack(logits)
+        each = torch.stack(list(logits))
         return F.logsigmoid(each).logsumexp(dim=0) - F.logsigmoid(-each).logsumexp(dim=0)
     return torch.stack([of.log_softmax(dim=1) for of in logits]).logsumexp(dim=0) - torch.tensor(len(logits)).log()
 

@@ -99,7 +99,7 @@ def suggest_flag(message: str, flags: Collection[str], config: Any) -> str | Non
     key = ".".join(re.findall(r"(?:Parser key \"|^Group ')([\w.]+)", message))
     name, end = f"{key}.{found[1]}".lstrip("."), _end(found[1])
     known = {flag[2:] for flag in flags if flag.startswith("--") and not flag.endswith((".help", "+"))}
-    known |= {"resume", "like", "seeds", "trust", *_arguments(config)}
+    known |= {"resume", "like", "seeds", "folds", "fold", "trust", *_arguments(config)}
     for path in re.findall(r"given class_path '([\w.]+)'", message):
         known |= {*_arguments({"class_path": path}, key)}
     known = {flag for flag in known if flag != name and not FILLED_IN.fullmatch(flag)}

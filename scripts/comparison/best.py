@@ -6,19 +6,26 @@ from dataclasses import replace
 
 from core.user_error import UserError
 from scripts.comparison.comparison import Comparison, Group, differing_files, differing_settings
-from scripts.comparison.paired import ACCURACY, Verdict, on_the_same_images, over_runs
+from scripts.comparison.paired import ACCURACY, CORRECTED, WELCH, Verdict, on_the_same_images, over_runs
 from scripts.comparison.runs import COSTS
 from scripts.inference.predictions import Predictions
 from scripts.uncertainty.significance import LEVEL
+
+# The tests by the beginnings of their sentences, in the order in which they are told.
+TESTS = {
+    "Over folds, ": f"the {CORRECTED} over folds",
+    "Over seeds, ": f"{WELCH} over seeds",
+    "": "McNemar's test on the same images",
+}
 
 
 def mark_best(comparison: Comparison, predictions: Mapping[str, Predictions]) -> Comparison:
     """Find the best group of each figure, but those of training, and the groups that are not significantly worse.
 
-    Figures of several seeds are compared over seeds, as their means are what the table shows; without several seeds,
-    networks on the same test images. P-values are adjusted for the number of comparisons with the best, so that the
-    truly best group is bold with a probability of at least 95 % (J. Hsu, "Constrained simultaneous confidence intervals
-    for multiple comparisons with the best", 1984).
+    Figures of several seeds or folds are compared over these, as their means are what the table shows; for want of
+    them, networks on the same test images. P-values are adjusted for the number of comparisons with the best, so that
+    the truly best group is bold with a probability of at least 95 % (J. Hsu, "Constrained simultaneous confidence
+    intervals for multiple comparisons with the best", 1984).
     """
     standing: dict[str, dict[str, bool]] = {}
     tests: set[str] = set()
@@ -31,15 +38,15 @@ def mark_best(comparison: Comparison, predictions: Mapping[str, Predictions]) ->
         best = (min if mode == "min" else max)(groups, key=lambda group: means[group.name])
         for group in groups:
             if group is not best and (verdict := _verdict(figure, best, group, predictions)):
-                tests.add("Welch's t-test over seeds" if verdict.begins else "McNemar's test on the same images")
+                tests.add(TESTS[verdict.begins])
                 difference = verdict.difference(len(groups) - 1)
                 worse = difference.p < LEVEL and (difference.value < 0) == (mode == "max")
                 standing.setdefault(figure, {best.name: True})[group.name] = not worse
-    bold = f"Bold: the best, and what is not significantly worse at the {LEVEL:.0%} level by "
-    bold += (
-        f"{' and, without several seeds, '.join(sorted(tests, reverse=True))} (Bonferroni). What cannot be tested is "
+    named = " and, without several seeds, ".join(test for test in TESTS.values() if test in tests)
+    bold = (
+        f"Bold: the best, and what is not significantly worse at the {LEVEL:.0%} level by {named} (Bonferroni). What "
     )
-    bold += "not bold."
+    bold += "cannot be tested is not bold."
     untested = "Nothing is bold, since nothing can be tested." if len(comparison.groups) > 1 else ""
     return replace(comparison, standing=standing, bold=bold if tests else untested)
 
@@ -49,6 +56,8 @@ def _verdict(figure: str, best: Group, group: Group, predictions: Mapping[str, P
     try:
         on_images = on_the_same_images(best, group, *pair) if len(pair) == 2 else None
     except UserError:
+        return None
+    if best.of_folds(figure).keys() != group.of_folds(figure).keys():
         return None
     if differing_files(best, group) or (not on_images and differing_settings(best, group, figure)):
         return None

@@ -20,7 +20,7 @@ from scripts.comparison.runs import COSTS, Run
 from scripts.comparison.runs import FIGURES as NAMES
 from scripts.report.differences import ABSENT, names_by_difference
 from scripts.report.table import Bold, Table
-from scripts.uncertainty.mean import INTERVAL, Mean, caption, mean_over_seeds
+from scripts.uncertainty.mean import INTERVAL, RULES, Mean, by_fold, caption, mean_of_runs
 
 # The figures that are compared, in the order in which they are shown.
 FIGURES = tuple(f"{split}/{name}" for split in ("test", "val", "train") for name in NAMES)
@@ -28,7 +28,7 @@ FIGURES = tuple(f"{split}/{name}" for split in ("test", "val", "train") for name
 # The settings that decide which images are tested on.
 DATA = (
     *("data", "data.folder", "data.classes", "data.limit", "data.test_size"),
-    *("data.split_seed", "data.split_rule", "data.on_corrupt"),
+    *("data.split_seed", "data.split_rule", "data.on_corrupt", "data.folds", "data.fold"),
 )
 
 MODULE = re.compile(r"(?:^|(?<=[\[(= ]))(?:[a-z_]\w*\.)+(?=[A-Z]\w*(?:[(,)\]]|$))")  # a class's module, before its name
@@ -40,7 +40,7 @@ OFF = "null", "false", "[]", "{}", "0", "0.0"  # a default that another class la
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that differ in their seed alone."""
+    """Runs that differ in their seed and their fold alone."""
 
     name: str
     runs: list[Run]
@@ -60,15 +60,30 @@ class Group:
         """How many of its runs were tested."""
         return sum(not run.state for run in self.runs)
 
+    @cached_property
+    def folds(self) -> int:
+        """How many folds the images are divided into; 0 if its runs are not of folds."""
+        there = max((run.fold + 1 for run in self.runs if run.fold is not None), default=0)
+        number = self.settings.get("data.folds", "")
+        return int(number) if there and number.isdecimal() else there
+
+    def measured(self, name: str) -> list[tuple[int | None, float]]:
+        """A figure, or a cost, of each run that has it, with the run's fold."""
+        numbers = [(run.fold, run.figures | run.costs) for run in self.counted]
+        return [(fold, of_run[name]) for fold, of_run in numbers if name in of_run]
+
     def values(self, name: str) -> list[float]:
-        """A figure, or a cost, of each run that has it."""
-        numbers = [run.figures | run.costs for run in self.counted]
-        return [of_run[name] for of_run in numbers if name in of_run]
+        """The same without folds."""
+        return [value for _, value in self.measured(name)]
+
+    def of_folds(self, name: str) -> dict[int, float]:
+        """The figure of each fold: its mean over seeds, which share the fold's images."""
+        return by_fold(self.measured(name))
 
     def mean(self, name: str) -> Mean | None:
-        """The mean of a figure or a cost over the runs that have it."""
-        values = self.values(name)
-        return mean_over_seeds(values) if values else None
+        """The mean of a figure or a cost over the folds, or without folds over the runs, that have it."""
+        measured = self.measured(name)
+        return mean_of_runs(measured, self.folds) if measured else None
 
     def direction(self, figure: str) -> Mode | None:
         """Whether lower or higher is better, as the monitor's mode or the figure's name says; None if neither does."""
@@ -166,9 +181,11 @@ class Comparison:
                 "runs": str(len(group.runs)),
                 "tested": str(group.tested),
                 "seeds": " ".join(str(run.seed) for run in group.runs),
+                "folds": " ".join(str(run.fold) for run in group.runs if run.fold is not None),
                 **{key: escape_name(group.settings.get(key, "")) for key in self.differing},
             }
-            record["interval"] = f"{INTERVAL} of the mean over seeds"
+            over = "fold" if group.folds else "seed"
+            record["interval"] = f"{INTERVAL} of the mean over {over}s{RULES[over]}"
             for figure in [name for name in self.figures if name not in COSTS]:
                 mean, (name, scale) = group.mean(figure), self.unit(figure)
                 low, high = mean.interval if mean and mean.interval else ("", "")
@@ -198,9 +215,11 @@ def _differs(key: str, groups: Sequence[Group]) -> bool:
 
 
 def _number_of_runs(group: Group) -> str:
-    seeds = ", ".join(str(run.seed) for run in group.runs)
     number = str(len(group.runs)) if group.tested in (0, len(group.runs)) else f"{group.tested} of {len(group.runs)}"
-    return f"{number} (seed{'s' if len(group.runs) > 1 else ''} {seeds})"
+    seeds, folds = (list(dict.fromkeys(str(getattr(run, key)) for run in group.runs)) for key in ("seed", "fold"))
+    told = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)}"
+    told += f"; fold{'s' if len(folds) > 1 else ''} {', '.join(folds)}" if group.folds else ""
+    return f"{number} ({told})"
 
 
 def _shown(name: str, mean: Mean | None, scale: int) -> str:
@@ -212,7 +231,7 @@ def _shown(name: str, mean: Mean | None, scale: int) -> str:
 
 
 def compare_runs(runs: Sequence[Run], asked: Sequence[str] = (), percent: bool = False) -> Comparison:
-    """Group runs that differ in their seed alone; of each seed the newest run counts."""
+    """Group runs that differ in their seed and fold alone; of each seed, in each fold, the newest run counts."""
     known = sorted({name for run in runs for name in (*run.figures, *run.costs)})
     for name in asked:
         if name not in known:
@@ -225,9 +244,14 @@ def compare_runs(runs: Sequence[Run], asked: Sequence[str] = (), percent: bool =
     for name, members in zip(named, together.values(), strict=True):
         newest: dict[object, Run] = {}
         for run in members:
-            key = run.path if run.seed is None else run.seed
+            key = run.path if run.seed is None else (run.seed, run.fold)
             newest[key] = _newer(newest[key], run) if key in newest else run
-        groups.append(Group(name, sorted(newest.values(), key=lambda run: (run.seed is None, run.seed or 0))))
+        order = sorted(newest.values(), key=lambda run: (run.fold or 0, run.seed is None, run.seed or 0))
+        groups.append(group := Group(name, order))
+        if lacking := sorted({*range(group.folds)} - {run.fold for run in group.counted}):
+            notes.append(
+                f"Of {group.folds} folds, {name} lacks {', '.join(map(str, lacking))}: its means are over the others."
+            )
         if repeated := len(members) - len(newest):
             notes.append(
                 f"{repeated} runs of {name} repeat the seed of another; only the newest run of each seed counts."

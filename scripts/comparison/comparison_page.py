@@ -34,7 +34,8 @@ def page_values(comparison: Comparison, findings: Sequence[str], notes: Sequence
 def _run_row(group: Group, run: Run) -> list[str]:
     accuracy = run.figures.get("test/accuracy")
     shown = run.state or (ABSENT if accuracy is None else f"{accuracy:.4f}")
-    return [group.name, str(run.seed), shown, str(run.path)]
+    seed = str(run.seed) if run.fold is None else f"{run.seed}, fold {run.fold}"
+    return [group.name, seed, shown, str(run.path)]
 
 
 def curves_over_each_other(groups: Sequence[Group], figure: str, split: str) -> LineChart | None:

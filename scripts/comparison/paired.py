@@ -1,4 +1,4 @@
-"""Compare groups: on the same test images, and over seeds."""
+"""Compare groups: on the same test images, and over seeds or folds."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -16,11 +16,13 @@ from scripts.uncertainty.significance import (
     LEVEL,
     Difference,
     difference_on_the_same_images,
+    difference_over_folds,
     difference_over_runs,
     varies,
 )
 
 ACCURACY = "test/accuracy"
+WELCH, CORRECTED = "Welch's t-test", "corrected resampled t-test"
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Verdict:
     test: str  # its name, {p} for its p-value, and how many images or runs it is of
     same: str = ""  # how the predictions agree, if both are right on the same images
     begins: str = ""  # the beginning of the sentence
+    unknown: str = "one of them gave the same with every seed"  # why nothing can be concluded, if so
 
     def sentence(self, tests: int) -> str:
         """Say which is better, by how much, and whether that is significant."""
@@ -44,8 +47,7 @@ class Verdict:
         if math.isnan(p):
             return (
                 f"{self.begins}nothing can be concluded about {subject} and {reference}: {subject} is {better} by "
-                f"{points:.2f} points, but one of them gave the same with every seed, so that its spread is not "
-                f"known ({self.test})."
+                f"{points:.2f} points, but {self.unknown}, so that its spread is not known ({self.test})."
             )
         low, high = sorted(100 * (end if value >= 0 else -end) for end in interval)
         shown = f"p {'< 0.001' if p < 0.001 else f'= {p:.3f}' if p < 0.1 else f'= {p:.2f}'}"
@@ -85,13 +87,28 @@ def on_the_same_images(one: Group, other: Group, first: Predictions, second: Pre
 
 
 def over_runs(one: Group, other: Group, figure: str = ACCURACY) -> Verdict | None:
-    """Compare two groups by a figure of their runs, if each has two or more."""
+    """Compare two groups by a figure of their runs, or of the folds that both have, if there are two or more."""
+    if one.folds and other.folds:
+        return _over_folds(one, other, figure)
     first, second = one.values(figure), other.values(figure)
     if min(len(first), len(second)) < 2:
         return None
     runs = f"{len(second)} and {len(first)} runs"
-    test = f"Welch's t-test {{p}}, {runs}" if varies(first) and varies(second) else runs
+    test = f"{WELCH} {{p}}, {runs}" if varies(first) and varies(second) else runs
     return Verdict(other.name, one.name, partial(difference_over_runs, first, second), test, begins="Over seeds, ")
+
+
+def _over_folds(one: Group, other: Group, figure: str) -> Verdict | None:
+    first, second = one.of_folds(figure), other.of_folds(figure)
+    common = sorted(first.keys() & second.keys())
+    if len(common) < 2:
+        return None
+    pair = [first[fold] for fold in common], [second[fold] for fold in common]
+    test, unknown = f"{len(common)} folds", "the difference is the same in every fold"
+    if varies([after - before for before, after in zip(*pair, strict=True)]):
+        test = f"{CORRECTED} {{p}}, {test}"
+    difference = partial(difference_over_folds, *pair, one.folds)
+    return Verdict(other.name, one.name, difference, test, begins="Over folds, ", unknown=unknown)
 
 
 def _network(group: Group) -> str:
@@ -111,10 +128,13 @@ def sentences(verdicts: Sequence[Verdict]) -> list[str]:
 
 
 def predict_groups(groups: Sequence[Group], flags: Sequence[str]) -> tuple[dict[str, Predictions], list[str]]:
-    """Let a network of each group predict, and say which cannot; one not tested before gets its `test/accuracy`."""
+    """Let a network of each group predict, and say which cannot; one not tested before gets its `test/accuracy`.
+
+    No network stands for a cross-validation, whose folds are compared.
+    """
     predictions: dict[str, Predictions] = {}
     notes: list[str] = []
-    for group in groups if len(groups) > 1 else ():
+    for group in [group for group in groups if not group.folds] if len(groups) > 1 else ():
         run = tested_run(group)
         try:
             if run is None:
@@ -148,7 +168,12 @@ def compare_groups(groups: Sequence[Group], predictions: Mapping[str, Prediction
             continue
         if verdict := over_runs(reference, group):
             repeated.append(verdict)
-    single = [group.name for group in groups if len(group.values(ACCURACY)) == 1]
+        elif reference.folds:
+            notes.append(
+                f"{group.name} is not compared with {reference.name}: fewer than two folds of both were tested; train "
+                "the others with fit --folds."
+            )
+    single = [group.name for group in groups if not group.folds and len(group.values(ACCURACY)) == 1]
     if others and single and (len(single) < len(groups) or len(predictions) < len(groups)):
         notes.append(
             f"Nothing can be concluded over seeds about {some_of(single)}: only one run of each was tested; "

@@ -26,6 +26,7 @@ from scripts.inference.run_checkpoint import checkpoint_of, run_of
 from scripts.report.run_curves import Curves, read_curves
 
 CHECKPOINT = "checkpoint file"  # the setting that tells a checkpoint from the run's best one
+EACH = "each"  # stands for the fold, by which runs of one cross-validation differ
 KEY = re.compile(r"\w[\w.+/ -]*")  # a key of a configuration, with those above it
 SHOWN = 50  # characters of a wrong key that a message shows
 FIGURES = "accuracy", "top5_accuracy", "loss"  # what is compared if nothing else is asked for, for each split
@@ -59,6 +60,7 @@ class Run:
     curves: Curves = field(default_factory=dict)
     state: str = ""  # what the run lacks: "unfinished after epoch 3", "not tested"
     defaults: frozenset[str] = frozenset()  # the keys of settings that have their argument's default
+    fold: int | None = None  # the fold that it was tested on
 
     @property
     def chosen(self) -> dict[str, str]:
@@ -141,7 +143,9 @@ def _read(path: Path) -> Run:
     best_score = {f"best/{results.get('monitor')}": results.get("best")} if run else {}
     figures = _numbers(metrics | best_score)
     settings, defaults = settings_of(config)
-    seed = config.get("seed_everything")
+    seed, fold = config.get("seed_everything"), (config.get("data", {}).get("init_args") or {}).get("fold")
+    if isinstance(fold, int):
+        settings["data.fold"] = EACH
     return Run(
         path=run or path,
         experiment=str(config.get("experiment") or (run.parent.name if run else path.stem)),
@@ -156,6 +160,7 @@ def _read(path: Path) -> Run:
         curves=curves,
         state=_state(results, figures, curves) if run else "",
         defaults=defaults,
+        fold=fold if isinstance(fold, int) else None,
     )
 
 

@@ -3,6 +3,7 @@
 Shapes: `N` images, `K` classes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,14 +17,17 @@ from core.names import escape_name
 from datamodules.base import ImageDataModule
 from models.serialization.class_path import known_classes
 from models.training.extra_metrics import ExtraMetrics
+from scripts.inference.fold_runs import FoldRun
 from scripts.inference.predictions import Predictions
 from scripts.inference.trained_network import TrainedNetwork
 from scripts.uncertainty.calibration import BINS, Reliability, fit_temperature, reliability
 from scripts.uncertainty.intervals import CONFIDENCE, Interval, class_figures, class_intervals, wilson
+from scripts.uncertainty.mean import Mean, mean_of_runs
 
 LONGEST = 80  # letters of what the source says besides of an image, under its picture
 
 FIGURES = ("precision", "recall", "f1")  # of each class
+FOLD = ("fold", "seed", "accuracy", "run")  # what is said of each of several networks
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,7 @@ class Evaluation:
     tested: Predictions  # on that split
     validated: Predictions  # on the validation split, for the temperature
     leaked: NDArray[np.bool_] | None = None  # which images tested were trained on in some form, `[N]`
+    folds: Sequence[FoldRun] = ()  # where several networks were tested, each on its fold
 
     @cached_property
     def right(self) -> int:
@@ -108,6 +113,21 @@ class Evaluation:
         """How the data differ from those of training."""
         return self.trained.changes_of(self.data)
 
+    @property
+    def fold_rows(self) -> list[tuple[int, int, float, str]]:
+        """The fold, the seed, the accuracy and the folder of each network of a cross-validation."""
+        return [(run.fold, run.seed, run.tested.accuracy, str(run.trained.folder)) for run in self.folds]
+
+    @cached_property
+    def over_folds(self) -> Mean | None:
+        """The mean accuracy of a network of a cross-validation."""
+        values = [(fold, accuracy) for fold, _, accuracy, _ in self.fold_rows]
+        return mean_of_runs(values, None) if values else None
+
+    def network_of(self, row: int) -> TrainedNetwork:
+        """The network that predicted an image; with several seeds, that of the first."""
+        return self.folds[int(self.tested.carried["fold"][row])].trained if self.folds else self.trained
+
     @cached_property
     def fitted_on_the_same(self) -> bool:
         """Whether the temperature was fitted on images that it is judged on."""
@@ -163,7 +183,9 @@ class Evaluation:
         """All figures, in plain types."""
         names, confusion = self.tested.class_names, self.tested.confusion
         return {
-            "checkpoint": str(self.trained.path),
+            "checkpoint": None if self.folds else str(self.trained.path),
+            "folds": [dict(zip(FOLD, row, strict=True)) for row in self.fold_rows],
+            "mean_over_folds": self.over_folds and [self.over_folds.value, self.over_folds.interval],
             "data": type(self.data).__name__,
             "data_fingerprint": self.data.data_fingerprint,
             "data_changes": self.data_changes,

@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from callbacks.tensorboard.confusion_matrix import COLOURS, MOST_CLASSES, MOST_NUMBERED, SHADES, shade_levels
 from core.names import escape_name
-from scripts.evaluation.evaluation import Evaluation
+from scripts.evaluation.evaluation import FOLD, Evaluation
 from scripts.evaluation.evaluation_pictures import EvaluationPictures
 from scripts.inference.run_checkpoint import run_of
 from scripts.report.chart import Axes, line_chart
 from scripts.report.run_curves import read_curves
 from scripts.uncertainty.calibration import BINS, Reliability
 from scripts.uncertainty.intervals import CONFIDENCE
+from scripts.uncertainty.mean import caption
 
 PAIRS = 10  # most confused pairs of classes that are shown
 
@@ -34,15 +35,17 @@ def page_values(evaluation: Evaluation, most_images: int) -> dict[str, Any]:
     trained, tested, pictures = evaluation.trained, evaluation.tested, EvaluationPictures(evaluation)
     names, network, data = tested.class_names, type(trained.network).__name__, type(evaluation.data).__name__
     by_class, calibration = evaluation.is_shown_by_class, evaluation.calibration["as it is"]
-    run, top5 = run_of(trained.path), evaluation.top5_accuracy
-    curves = read_curves(run / "metrics.csv") if run else {}
+    run, top5, mean = run_of(trained.path), evaluation.top5_accuracy, evaluation.over_folds
+    curves = read_curves(run / "metrics.csv") if run and not mean else {}
     return {
         "title": f"{network} on {data}",
         "evaluation": evaluation,
         "images": len(tested),
         "confidence": CONFIDENCE,
         "facts": [
-            ("checkpoint", str(trained.path)),
+            ("runs", f"{len(evaluation.fold_rows)}, each tested on its fold")
+            if mean
+            else ("checkpoint", str(trained.path)),
             ("network", f"{network}, {trained.num_parameters:,} parameters"),
             ("data", f"{data}, {len(names)} classes"),
             ("right", f"{evaluation.right:,} of {len(tested):,}"),
@@ -51,6 +54,9 @@ def page_values(evaluation: Evaluation, most_images: int) -> dict[str, Any]:
             ("calibration error (ECE)", f"{calibration.ece:.4f}"),
             *((name, f"{value:.4f}") for name, value in evaluation.metrics.items()),
         ],
+        "folds": [(f"{fold}", f"{seed}", f"{accuracy:.4f}", run) for fold, seed, accuracy, run in evaluation.fold_rows],
+        "fold_heading": FOLD,
+        "fold_note": mean and f"Accuracy of one network: {mean.shown()}. {caption([mean])}",
         "charts": [line_chart(splits, "epoch", figure) for figure, splits in curves.items()],
         "colours": COLOURS,
         "shades": ", ".join(f"{share:.1%}" for share in SHADES),

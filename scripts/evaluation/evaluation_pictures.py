@@ -13,6 +13,7 @@ from torch import Tensor
 from callbacks.tensorboard.image_grid import as_rgb, picture
 from scripts.evaluation.evaluation import Evaluation
 from scripts.inference.layers import grad_cam, last_maps
+from scripts.inference.trained_network import TrainedNetwork
 from scripts.report.page import embedded
 
 SMALLEST_SIDE = 96  # pixels that an image with a map over it has at least
@@ -58,16 +59,20 @@ class EvaluationPictures:
         """The images, each beside the evidence for the class predicted, with their captions."""
         if self.layer is None or not rows:
             return self.plain(rows)
-        shown = []
-        for some in torch.split(torch.tensor(rows, dtype=torch.int64), max(1, self._evaluation.data.batch_size)):
-            images = self._images(some.tolist())
-            classes = torch.from_numpy(self._evaluation.tested.classes[some.numpy()]).to(self._trained.device)
-            maps = grad_cam(self._trained.network, self.layer, self._trained.normalize(images), classes).cpu()
-            for row, image, seen in zip(some.tolist(), as_rgb(images), maps, strict=True):
-                plain = picture(image)
-                overlay = embedded(laid_over(plain, seen))
-                shown.append(ShownImage(embedded(plain), self._evaluation.caption(row), overlay))
-        return shown
+        by_network: dict[TrainedNetwork, list[int]] = {}
+        for row in rows:
+            by_network.setdefault(self._evaluation.network_of(row), []).append(row)
+        shown: dict[int, ShownImage] = {}
+        for trained, own in by_network.items():
+            for some in torch.split(torch.tensor(own, dtype=torch.int64), max(1, self._evaluation.data.batch_size)):
+                images = self._images(some.tolist())
+                classes = torch.from_numpy(self._evaluation.tested.classes[some.numpy()]).to(trained.device)
+                maps = grad_cam(trained.network, self.layer, trained.normalize(images), classes).cpu()
+                for row, image, seen in zip(some.tolist(), as_rgb(images), maps, strict=True):
+                    plain = picture(image)
+                    overlay = embedded(laid_over(plain, seen))
+                    shown[row] = ShownImage(embedded(plain), self._evaluation.caption(row), overlay)
+        return [shown[row] for row in rows]
 
 
 def laid_over(image: Image.Image, seen: Tensor) -> Image.Image:

@@ -24,6 +24,7 @@ from models.serialization.checkpoint import newest_checkpoint, read_checkpoint
 
 # Flags that say where a run reads and writes, not what it does.
 PLACES = {"config", "experiment", "runs", "ckpt_path", "root", "packs", "download", "repack", "trust"}
+FOLD = ("folds", "fold")  # flags by which the runs of a cross-validation are told apart
 LONGEST_LABEL = 60  # letters; if settings take more, each is shortened
 
 
@@ -77,15 +78,16 @@ class RunPlace:
 
 
 def label(flags: Sequence[str]) -> str:
-    """The settings that flags with values of one word give, as in `_lr=0.01_network=MLP`.
+    """The settings that flags with values of one word give, as in `_lr=0.01_network=MLP`; a fold comes first.
 
     If they are many, names shrink to the first letters of their words: `_bs=64` for batch_size.
     """
     given = re.findall(r"--(?:\w+\.)*(\w+)[= ](\S+)(?= --|$)", " ".join(flags))
+    given.sort(key=lambda setting: setting[0] not in FOLD)
     settings = [(n, re.sub(r".*[./](?=[a-zA-Z_])|[^\w.,=+-]", "", value)) for n, value in given if n not in PLACES]
     if len("".join(map("_{0[0]}={0[1]}".format, settings))) > LONGEST_LABEL:
         settings = [
-            ("".join(word[:1] for word in name.split("_")) if "_" in name else name[:3], value[:20])
+            (name if name in FOLD else "".join(n[:1] for n in name.split("_")) if "_" in name else name[:3], value[:20])
             for name, value in settings
         ]
     # A file's name has at most 255 bytes, of which the time takes some.

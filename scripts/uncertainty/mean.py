@@ -1,4 +1,4 @@
-"""A figure's mean over seeds, and the rule by which all tables write its uncertainty."""
+"""A figure's mean over seeds or folds, and the rule by which all tables write its uncertainty."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,17 +7,21 @@ import numpy as np
 from scipy.stats import sem, t
 
 from scripts.uncertainty.intervals import CONFIDENCE, Interval
-from scripts.uncertainty.significance import varies
+from scripts.uncertainty.significance import error_over_folds, varies
 
 INTERVAL = f"{CONFIDENCE:.0%} t-interval"
 
+# What a table's caption adds to the interval of a mean over seeds, or over folds.
+RULES = {"seed": "", "fold": ", corrected for the training images that folds share (Nadeau and Bengio, 2003)"}
+
 
 class Mean(NamedTuple):
-    """A mean over seeds, with its 95 % t-interval if the seeds gave different figures."""
+    """A mean over seeds or folds, with its 95 % t-interval if these gave different figures."""
 
     value: float
     interval: Interval | None
-    seeds: int
+    count: int  # of what it is over
+    over: str = "seed"  # or "fold"
 
     def shown(self, scale: int = 1) -> str:
         """The mean, and half its interval if it has one; with a scale of 100 in percent."""
@@ -33,15 +37,46 @@ def mean_over_seeds(values: Sequence[float]) -> Mean:
         >>> mean_over_seeds([0.97, 0.98, 0.99]).shown(), mean_over_seeds([0.98]).shown(100)
         ('0.9800 ± 0.0248', '98.00')
     """
-    value, seeds = float(np.mean(values)), len(values)
-    half = float(t.ppf((1 + CONFIDENCE) / 2, seeds - 1) * sem(values)) if varies(values) else None
-    return Mean(value, None if half is None else Interval(value - half, value + half), seeds)
+    return _mean(values, float(sem(values)) if varies(values) else None, "seed")
+
+
+def mean_of_runs(values: Sequence[tuple[int | None, float]], folds: int | None) -> Mean:
+    """The mean of a figure of runs, each with its fold: over seeds, or over `folds` folds by `error_over_folds`.
+
+    Of five folds, the interval is 1.5 times as wide as that of as many seeds.
+
+    Example:
+        >>> mean_of_runs([(0, 0.96), (1, 0.97), (2, 0.98), (3, 0.97), (4, 0.97)], 5).shown()
+        '0.9700 ± 0.0132'
+    """
+    of_folds = list(by_fold(values).values())
+    if not of_folds:
+        return mean_over_seeds([value for _, value in values])
+    return _mean(of_folds, error_over_folds(of_folds, folds or len(of_folds)) if varies(of_folds) else None, "fold")
+
+
+def by_fold(values: Sequence[tuple[int | None, float]]) -> dict[int, float]:
+    """The figure of each fold: its mean over the seeds, which share the fold's images."""
+    folds = {fold for fold, _ in values if fold is not None}
+    return {fold: float(np.mean([value for other, value in values if other == fold])) for fold in sorted(folds)}
+
+
+def _mean(values: Sequence[float], error: float | None, over: str) -> Mean:
+    value, count = float(np.mean(values)), len(values)
+    half = None if error is None else error * float(t.ppf((1 + CONFIDENCE) / 2, count - 1))
+    return Mean(value, None if half is None else Interval(value - half, value + half), count, over)
 
 
 def caption(means: Sequence[Mean]) -> str:
-    """Say in a sentence what the means of a table are, and what stands after ±."""
-    fewest, most = (end((mean.seeds for mean in means), default=0) for end in (min, max))
-    if most < 2:
-        return "Figures of one seed, which gives no interval." if most else ""
-    lacking = "" if all(mean.interval for mean in means) else ", where seeds gave different figures"
-    return f"Mean over {f'{fewest} to ' if fewest < most else ''}{most} seeds ± half of its {INTERVAL}{lacking}."
+    """Say in a sentence what the means of a table are, and what stands after ±; in two, if some are over folds."""
+    sentences = []
+    for over, rule in RULES.items():
+        some = [mean for mean in means if mean.over == over]
+        fewest, most = (end((mean.count for mean in some), default=0) for end in (min, max))
+        lacking = "" if all(mean.interval for mean in some) else f", where {over}s gave different figures"
+        numbers = f"{fewest} to {most}" if fewest < most else most
+        if most > 1:
+            sentences.append(f"Mean over {numbers} {over}s ± half of its {INTERVAL}{rule}{lacking}.")
+        elif most:
+            sentences.append(f"Figures of one {over}, which gives no interval.")
+    return " ".join(sentences)

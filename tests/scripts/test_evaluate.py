@@ -12,6 +12,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from scripts.evaluate import main
+from scripts.uncertainty.mean import mean_of_runs
 from tests.conftest import Done, Run
 from tests.scripts.browser import LOOKS, asked, needs_browser
 
@@ -280,3 +281,51 @@ def test_images_trained_on_are_judged_apart_from_others(
     assert status == 2
     assert f"{audit} cannot be read; write it with scripts/audit.py --json {audit}." in error
     assert (run.folder / "evaluation" / "evaluation.html").read_bytes() == before
+
+
+@pytest.mark.slow
+def test_folds_give_one_page_and_one_table(
+    train: Callable[..., Run], evaluate: Callable[..., Done], tmp_path: Path
+) -> None:
+    runs = [
+        train("--trainer.max_epochs=1", "--data.folds=3", f"--data.fold={fold}", "--experiment=folds")
+        for fold in (0, 1, 2)
+    ]
+    train("--trainer.max_epochs=1", "--experiment=folds", "--test=false")
+    status, out, error = evaluate(tmp_path / "runs/folds")
+    assert (status, error) == (0, "")
+    folder = tmp_path / "runs/folds/evaluation"
+    assert {file.name for file in folder.iterdir()} == {"evaluation.html", "evaluation.json", "predictions.csv"}
+    with (folder / "predictions.csv").open(newline="") as opened:
+        rows = list(csv.DictReader(opened))
+    assert {row["path"] for row in rows} == {f"train[{number}]" for number in range(1797)}
+    assert len(rows) == 1797
+    found = figures(folder)
+    accuracies = [run.results["metrics"]["test/accuracy"] for run in runs]
+    assert [each["accuracy"] for each in found["folds"]] == pytest.approx(accuracies)
+    assert [each["fold"] for each in found["folds"]] == [0, 1, 2]
+    assert found["mean_over_folds"][0] == pytest.approx(np.mean(accuracies))
+    assert found["accuracy"] == pytest.approx(np.mean([row["label"] == row["prediction"] for row in rows]))
+    for fold, accuracy in enumerate(accuracies):
+        of_fold = [row["label"] == row["prediction"] for row in rows if row["fold"] == str(fold)]
+        assert np.mean(of_fold) == pytest.approx(accuracy)
+    assert mean_of_runs(list(enumerate(accuracies)), 3).shown() in out
+    text = (folder / "evaluation.html").read_text()
+    assert "of 1,797 out-of-fold images are right" in text
+    assert "<h2>Folds</h2>" in text
+    assert "Grad-CAM at stages." in text
+    assert all(str(run.folder) in text for run in runs)
+
+    assert evaluate(*(run.folder for run in runs[::-1]), "--output", tmp_path / "out")[0] == 0
+    assert (tmp_path / "out/predictions.csv").read_bytes() == (folder / "predictions.csv").read_bytes()
+    assert evaluate(runs[0].folder)[0] == 0
+    assert figures(runs[0].folder / "evaluation")["images"] == sum(row["fold"] == "0" for row in rows)
+
+    for args, expected in (
+        ((tmp_path / "runs/folds", "--split=val"), "--split is val, but folds"),
+        ((runs[0].folder, runs[1].folder), "Fold 2 of 3 with seed 0 is missing"),
+    ):
+        status, out, error = evaluate(*args)
+        assert (status, out) == (2, "")
+        assert expected in error
+        assert error.count("\n") == 1

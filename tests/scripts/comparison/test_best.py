@@ -8,7 +8,7 @@ from scripts.comparison.comparison import Comparison, Group
 from scripts.comparison.runs import Run
 from scripts.inference.predictions import Predictions
 from scripts.report.table import Bold
-from tests.scripts.comparison.test_paired import predictions
+from tests.scripts.comparison.test_paired import folds, predictions
 
 
 def group(name: str, *values: float, figure: str = "test/accuracy", **settings: str) -> Group:
@@ -91,3 +91,15 @@ def test_figures_that_make_nothing_better_are_not_bold(figure: str) -> None:
 
 def test_figures_that_are_no_numbers_do_not_count() -> None:
     assert bold(group("nan", float("nan"), 0.9), group("best", *BEST), group("worse", *WORSE)) == {"best"}
+
+
+def test_cross_validations_are_compared_fold_by_fold() -> None:
+    best = folds("best", (0, 0, 0.80), (0, 1, 0.90), (0, 2, 0.97))
+    worse = folds("worse", (0, 0, 0.70), (0, 1, 0.81), (0, 2, 0.86))
+    unclear = folds("unclear", (0, 0, 0.85), (0, 1, 0.85), (0, 2, 0.90))
+    assert bold(best, worse, unclear) == {"best", "unclear"}
+    assert (
+        "level by the corrected resampled t-test over folds (Bonferroni)"
+        in mark_best(Comparison([best, worse], []), {}).bold
+    )
+    assert bold(best, folds("lacking", (0, 0, 0.70), (0, 1, 0.81))) == set()

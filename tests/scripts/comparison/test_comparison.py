@@ -12,7 +12,7 @@ from core.user_error import UserError
 from scripts.comparison.comparison import Comparison, compare_runs, differing_files, differing_settings
 from scripts.comparison.runs import Run, read_run
 from scripts.report.table import show
-from scripts.uncertainty.mean import mean_over_seeds
+from scripts.uncertainty.mean import mean_of_runs, mean_over_seeds
 from tests.scripts.comparison.test_runs import write_run
 
 
@@ -333,3 +333,30 @@ def test_files_of_the_data_that_have_changed_are_told(tmp_path: Path) -> None:
     assert told("5f0c", "content 2") == "", "what older runs know are files"
     other.settings["data"] = "d.E"
     assert told("content 1", "content 2") == "", "of another data set, the setting is told"
+
+
+def test_runs_that_differ_in_their_fold_are_one_group(tmp_path: Path) -> None:
+    def fold(number: int | None, accuracy: float, seed: int = 0, name: str = "x", folds: int | None = 3) -> Run:
+        data = {"class_path": "datamodules.digits.Digits", "init_args": {"folds": folds, "fold": number}}
+        folder = tmp_path / name / f"{seed}-{number}-{accuracy}"
+        return read_run(write_run(folder, seed=seed, accuracy=accuracy, data=data))
+
+    plain = fold(None, 0.5, name="plain", folds=None)
+    assert plain.fold is None
+    comparison = compare_runs([fold(1, 0.9), fold(0, 0.8), fold(0, 0.7, seed=1), plain])
+    folded, single = comparison.groups
+    assert [(run.fold, run.seed) for run in folded.runs] == [(0, 0), (0, 1), (1, 0)]
+    assert (folded.folds, single.folds) == (3, 0)
+    assert folded.of_folds("test/accuracy") == pytest.approx({0: 0.75, 1: 0.9})
+    assert folded.mean("test/accuracy") == mean_of_runs([(0, 0.75), (1, 0.9)], 3)
+    assert comparison.notes == [f"Of 3 folds, {folded.name} lacks 2: its means are over the others."]
+    shown = cells(comparison)
+    assert shown["runs"] == ["3 (seeds 0, 1; folds 0, 1)", "1 (seed 0)"]
+    assert (shown["data.folds"], shown["data.fold"]) == (["3", "null"], ["each", "null"])
+    assert "Mean over 2 folds ± half of its 95% t-interval, corrected for" in comparison.table.caption
+    record, _ = comparison.records()
+    assert (record["seeds"], record["folds"]) == ("0 1 0", "0 0 1")
+    assert "mean over folds, corrected" in record["interval"]
+    given = compare_runs([fold(number, 0.5 + number / 10, name="given", folds=None) for number in (0, 1, 2)])
+    assert given.groups[0].folds == 3, "where the data have a column of folds"
+    assert given.notes == []

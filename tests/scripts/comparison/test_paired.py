@@ -18,7 +18,7 @@ from scripts.comparison.paired import (
 from scripts.comparison.runs import Run as ReadRun
 from scripts.comparison.runs import read_run
 from scripts.inference.predictions import Predictions
-from scripts.uncertainty.significance import mcnemar
+from scripts.uncertainty.significance import difference_over_folds, mcnemar
 from tests.conftest import Run
 
 SHORT = ("--trainer.max_epochs=1", "--trainer.precision=32-true")
@@ -28,6 +28,16 @@ def group(name: str, *accuracies: float) -> Group:
     runs = [
         ReadRun(Path(name), "x", seed, {}, Path("best.ckpt"), figures={"test/accuracy": accuracy})
         for seed, accuracy in enumerate(accuracies or (0.5,))
+    ]
+    return Group(name, runs)
+
+
+def folds(name: str, *accuracies: tuple[int, int, float], of: int = 3, **settings: str) -> Group:
+    """Runs by seed, fold and accuracy."""
+    settings = {"data.folds": str(of), "data.fold": "each"} | {f"data.{key}": value for key, value in settings.items()}
+    runs = [
+        ReadRun(Path(name), "x", seed, settings, figures={"test/accuracy": accuracy}, fold=fold)
+        for seed, fold, accuracy in accuracies
     ]
     return Group(name, runs)
 
@@ -177,3 +187,51 @@ def test_runs_with_other_test_images_are_not_compared(train: Callable[..., Run])
     found, notes = compare_groups(groups, {})
     assert found == []
     assert "the same images: data.split_seed is 0 in split_seed=0 and 1 in split_seed=1" in notes[0]
+
+
+def test_folds_are_compared_in_pairs_with_seeds_averaged_first() -> None:
+    ours = folds("A", (0, 0, 0.80), (0, 1, 0.90), (0, 2, 0.85), (1, 0, 0.82), (1, 1, 0.90), (1, 2, 0.85))
+    other = folds("B", (0, 2, 0.95), (0, 1, 0.99), (0, 0, 0.91))
+    verdict = over_runs(ours, other)
+    assert verdict is not None
+    assert verdict.difference(2) == difference_over_folds([0.81, 0.90, 0.85], [0.91, 0.99, 0.95], 3, 2)
+    (sentence,), notes = compare_groups([ours, other], {})
+    assert sentence.startswith("Over folds, B is better than A by 9.67 points, 95% interval ")
+    assert re.search(r"\(corrected resampled t-test p = 0\.\d+, 3 folds\)\.$", sentence)
+    assert notes == []
+
+
+def test_folds_that_both_have_are_compared() -> None:
+    ours, other = folds("A", (0, 0, 0.8), (0, 1, 0.9), (0, 2, 0.7)), folds("B", (0, 0, 0.9), (0, 2, 0.9))
+    (sentence,), _ = compare_groups([ours, other], {})
+    assert sentence.endswith(", 2 folds).")
+    found, (note,) = compare_groups([ours, folds("B", (0, 0, 0.9))], {})
+    assert found == []
+    assert note == (
+        "B is not compared with A: fewer than two folds of both were tested; train the others with fit --folds."
+    )
+    same = folds("B", (0, 0, 0.9), (0, 1, 1.0), (0, 2, 0.8))
+    (sentence,), _ = compare_groups([ours, same], {})
+    assert sentence == (
+        "Over folds, nothing can be concluded about B and A: B is better by 10.00 points, but the difference is the "
+        "same in every fold, so that its spread is not known (3 folds)."
+    )
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        (folds("B", (0, 0, 0.9), (0, 1, 0.9), of=5), "data.folds is 3 in A and 5 in B"),
+        (folds("B", (0, 0, 0.9), (0, 1, 0.9), split_seed="1"), "data.split_seed is - in A and 1 in B"),
+        (group("B", 0.9, 0.95), "data.folds is 3 in A and - in B; data.fold is each in A and - in B"),
+    ],
+)
+def test_other_folds_are_not_compared(other: Group, words: str) -> None:
+    ours = folds("A", (0, 0, 0.8), (0, 1, 0.9))
+    found, (note, *_) = compare_groups([ours, other], {})
+    assert found == []
+    assert words in note
+
+
+def test_no_network_stands_for_a_cross_validation() -> None:
+    assert predict_groups([folds("A", (0, 0, 0.8)), folds("B", (0, 0, 0.9))], []) == ({}, [])

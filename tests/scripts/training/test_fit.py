@@ -197,6 +197,7 @@ def test_ctrl_c_stops_the_run_and_not_the_process(
         ),
         ({"trainer__precision": "17"}, 'Parser key "trainer.precision"'),
         ({"seeds": 3}, "unrecognized arguments: --seeds=3"),
+        ({"folds": 3}, "did you mean --data.folds?"),
         ({"config": "nowhere.yaml"}, "The configuration file nowhere.yaml cannot be read"),
     ],
     ids=lambda part: "-".join(part) if isinstance(part, dict) else "",  # what a dictionary holds has no lasting name

@@ -54,7 +54,7 @@ def test_a_dry_run_leaves_no_run(
     said = capsys.readouterr().out
     assert "test/accuracy" in said
     assert "nothing is kept" in said
-    assert "keeps nothing that seeds" in refused("fit", "--seeds=2", "--trainer.fast_dev_run=true", *places)
+    assert "keeps nothing that runs" in refused("fit", "--seeds=2", "--trainer.fast_dev_run=true", *places)
     assert not list(tmp_path.iterdir())
 
 
@@ -68,6 +68,7 @@ def test_a_dry_run_leaves_no_run(
         (["--model.network.channels=[32,64]", "--data.augmentation", "[{a: b}]"], "_channels=32,64"),
         (["--model.weight=../../x y", "--seed_everything", "3"], "_seed_everything=3"),
         (["--model.network.width", "1" * 100, "--trainer.max_epochs=3"], f"_wid={'1' * 20}_me=3"),
+        (["--model.network.width", "1" * 50, "--data.folds=5", "--data.fold=2"], f"_folds=5_fold=2_wid={'1' * 20}"),
     ],
 )
 def test_a_folder_is_named_after_short_settings(flags: list[str], expected: str) -> None:

@@ -2,12 +2,14 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from scipy.stats import bootstrap, ttest_ind, zscore
+from scipy.stats import bootstrap, ttest_1samp, ttest_ind, ttest_rel, zscore
 
 from scripts.uncertainty.intervals import wilson
 from scripts.uncertainty.significance import (
     difference_on_the_same_images,
+    difference_over_folds,
     difference_over_runs,
+    error_over_folds,
     mcnemar,
     paired_interval,
 )
@@ -146,3 +148,51 @@ def test_nothing_is_concluded_of_runs_that_give_the_same(second: list[float]) ->
 def test_a_single_run_has_no_difference_over_runs() -> None:
     with pytest.raises(ValueError, match="not 1 and 2"):
         difference_over_runs([1], [1, 2])
+
+
+@pytest.mark.parametrize("folds", [2, 5, 10])
+def test_over_folds_the_paired_t_statistic_shrinks_by_the_images_that_folds_share(folds: int) -> None:
+    first, second = np.random.default_rng(folds).normal([[0.9], [0.92]], 0.01, (2, folds))
+    plain = ttest_rel(second, first)
+    # Nadeau and Bengio, 2003: of J repetitions, 1 / J + n_test / n_train in place of 1 / J
+    factor = np.sqrt((1 / folds) / (1 / folds + (1 / folds) / (1 - 1 / folds)))
+    found = difference_over_folds(first.tolist(), second.tolist(), folds)
+    assert found.value == pytest.approx(float(np.mean(second - first)))
+    shrunk = second - first
+    shrunk = shrunk.mean() + (shrunk - shrunk.mean()) / factor
+    assert ttest_1samp(shrunk, 0).statistic == pytest.approx(factor * plain.statistic)
+    assert found.p == pytest.approx(float(ttest_1samp(shrunk, 0).pvalue))
+    assert found.interval == pytest.approx(tuple(ttest_1samp(shrunk, 0).confidence_interval(0.95)))
+    together = difference_over_folds(first.tolist(), second.tolist(), folds, tests=4)
+    assert together.p == pytest.approx(min(1, 4 * found.p))
+    assert together.interval == pytest.approx(tuple(ttest_1samp(shrunk, 0).confidence_interval(1 - 0.05 / 4)))
+    swapped = difference_over_folds(second.tolist(), first.tolist(), folds)
+    assert (swapped.value, swapped.p) == pytest.approx((-found.value, found.p))
+
+
+def test_the_error_of_some_of_five_folds_is_that_of_the_published_formula() -> None:
+    assert error_over_folds([0.1, 0.2, 0.4], 5) == pytest.approx(np.sqrt((1 / 3 + 0.2 / 0.8) * 0.07 / 3))
+
+
+def test_folds_that_all_differ_by_the_same_have_no_test() -> None:
+    value, interval, p = difference_over_folds([0.5, 0.6, 0.7], [0.6, 0.7, 0.8], 3)
+    assert value == pytest.approx(0.1)
+    assert np.isnan([*interval, p]).all()
+
+
+def test_folds_of_equally_good_learners_seldom_differ() -> None:
+    # One learner sees five features, the other five that say as much; both classify by the nearest mean of training.
+    random, repetitions, images, folds = np.random.default_rng(1), 500, 60, 5
+    labels = np.arange(images) % 2
+    features = random.normal(0, 1, (2, repetitions, images, 5)) + 0.3 * labels[:, None]
+    right = np.empty((2, repetitions, folds))
+    for fold in range(folds):
+        test = np.arange(images) // 2 % folds == fold
+        means = [features[:, :, ~test & (labels == label)].mean(axis=2, keepdims=True) for label in (0, 1)]
+        distances = [((features[:, :, test] - mean) ** 2).sum(axis=-1) for mean in means]
+        right[..., fold] = ((distances[1] < distances[0]) == labels[test]).mean(axis=-1)
+    pairs = list(zip(*right.tolist(), strict=True))
+    found = [difference_over_folds(one, other, folds).p < 0.05 for one, other in pairs]
+    usual = [ttest_rel(*pair).pvalue < 0.05 for pair in pairs if np.ptp(np.subtract(*pair)) > 1e-6]
+    assert np.mean(found) < 0.05
+    assert sum(usual) / repetitions > 0.08

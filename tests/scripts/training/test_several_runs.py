@@ -11,10 +11,10 @@ import torch
 from core.stopping import Stopped
 from models.serialization.checkpoint import read_checkpoint
 from scripts.train import main
-from scripts.training import seeds
-from scripts.training.seeds import Plan, SeedRun, find_run, print_summary, train_seeds
-from scripts.training.seeds_plan import plan_seeds
-from scripts.uncertainty.mean import mean_over_seeds
+from scripts.training import several_runs
+from scripts.training.several_runs import Plan, PlannedRun, find_run, print_summary, train_several
+from scripts.training.several_runs_plan import plan_runs
+from scripts.uncertainty.mean import mean_of_runs, mean_over_seeds
 from tests.conftest import Run
 
 ONE = ("--trainer.max_epochs=1", "--data.batch_size=256", "--trainer.logger=false")
@@ -35,7 +35,7 @@ def run_seeds(*args: str) -> int:
 
 @pytest.fixture
 def plan(tmp_path: Path, data_root: Path) -> Plan:
-    return plan_seeds([*ONE, "--runs", str(tmp_path / "runs"), "--data.root", str(data_root)])
+    return plan_runs([*ONE, "--runs", str(tmp_path / "runs"), "--data.root", str(data_root)])
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], No
     def write(program: str) -> None:
         file = tmp_path / "child.py"
         file.write_text(f"import os, signal, sys, time\nseed = int(sys.argv[-1])\n{program}")
-        monkeypatch.setattr(seeds, "TRAIN", file)
+        monkeypatch.setattr(several_runs, "TRAIN", file)
 
     return write
 
@@ -85,7 +85,7 @@ def test_a_run_counts_with_this_configuration_these_data_and_this_seed_alone(
     run = train(*ONE)
     assert find_run(plan, 0) == run.folder
     assert find_run(plan, 1) is None
-    assert find_run(plan_seeds([*flags, "--model.optimizer.lr=0.1"]), 0) is None
+    assert find_run(plan_runs([*flags, "--model.optimizer.lr=0.1"]), 0) is None
     newer = train(*ONE)
     assert find_run(plan, 0) == newer.folder
     (newer.folder / "results.json").unlink()
@@ -95,6 +95,39 @@ def test_a_run_counts_with_this_configuration_these_data_and_this_seed_alone(
     assert find_run(plan, 0) == run.folder
     other_digits()
     assert find_run(plan, 0) is None
+
+
+@pytest.mark.slow
+def test_each_fold_is_trained_in_a_run_of_its_own_that_counts_for_later_commands(
+    flags: tuple[str, ...], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run_seeds("--folds", "2", "--fold=1", *flags) == 0
+    (run,) = tmp_path.glob("runs/digits-convnet/*_folds=2_fold=1_*")
+    assert "Figures of one fold, which gives no interval." in " ".join(capfd.readouterr().out.split())
+    assert run_seeds("--folds=2", *flags) == 0
+    said = capfd.readouterr().out
+    assert f"fold 1, seed 0: done in {run}" in said
+    (other,) = {*tmp_path.glob("runs/digits-convnet/*")} - {run}
+    assert "_folds=2_fold=0_" in other.name
+    accuracies = [json.loads((run / "results.json").read_text())["metrics"]["test/accuracy"] for run in (other, run)]
+    assert mean_of_runs(list(enumerate(accuracies)), 2).shown() in said
+    assert "Mean over 2 folds ± half of its 95% t-interval, corrected for" in " ".join(said.split())
+
+
+def test_folds_nest_with_seeds(
+    child: Callable[[str], None], flags: tuple[str, ...], capfd: pytest.CaptureFixture[str]
+) -> None:
+    child("print(*sys.argv[2:])\nsys.exit(1)")
+    assert run_seeds("--folds", "3", "--seeds", "2", *flags) == 1
+    out, error = capfd.readouterr()
+    expected = [f"digits-convnet, fold {fold}, seed {seed}" for seed in (0, 1) for fold in (0, 1, 2)]
+    assert [line for line in out.splitlines() if line.startswith("digits-convnet, ")] == expected
+    assert "--data.folds=3 --data.fold=2 --seed_everything 1" in out
+    assert "error: fold 2, seed 1: it ended with status 1\n" in error
+    assert run_seeds("--fold=2", "--seeds=2", *flags) == 1, "of data with a column of folds"
+    out, _ = capfd.readouterr()
+    assert "--data.folds" not in out
+    assert [line for line in out.splitlines() if line.startswith("digits-convnet, ")] == expected[2::3]
 
 
 def test_a_seed_that_fails_does_not_stop_the_others(
@@ -142,7 +175,7 @@ def test_a_signal_reaches_the_seed_in_work_and_stops_all(
     assert (tmp_path / "told").read_text() == "0 "
     said = capfd.readouterr().out
     name = signal.Signals(number).name
-    assert f"stopped by {name}; what is done stays done; go on with all seeds: scripts/train.py fit --seeds 3" in said
+    assert f"stopped by {name}; what is done stays done; go on with all runs: scripts/train.py fit --seeds 3" in said
     assert [signal.getsignal(handled) for handled in (signal.SIGTERM, signal.SIGINT)] == before
 
 
@@ -155,7 +188,7 @@ def test_what_a_seed_says_last_is_not_lost_when_a_signal_stops_all(
         "time.sleep(60)\n"
     )
     with pytest.raises(Stopped):
-        train_seeds(plan, range(1))
+        train_several([plan], range(1))
     assert capfd.readouterr().err == "error: the disk is full\n"
 
 
@@ -166,12 +199,12 @@ def test_a_second_interrupt_leaves_at_once(child: Callable[[str], None], plan: P
         "while True: time.sleep(60)\n"
     )
     with pytest.raises(Stopped):
-        train_seeds(plan, range(1))
+        train_several([plan], range(1))
 
 
 def test_ctrl_c_in_a_terminal_does_not_reach_the_seed_twice(child: Callable[[str], None], plan: Plan) -> None:
     child("sys.exit(os.getpgid(0) == os.getpgid(os.getppid()))")
-    (run,) = train_seeds(plan, range(1))
+    (run,) = train_several([plan], range(1))
     assert run.problem == "it ended with status 0"  # in a group of its own, and without a run
 
 
@@ -182,13 +215,13 @@ def test_the_table_shows_what_there_is(tmp_path: Path, capsys: pytest.CaptureFix
         (run / "origin.json").write_text(json.dumps({"git_commit": f"{seed}" * 40, "changes": None}))
         (run / "constraints.txt").touch()
     metrics = [{"test/accuracy": 0.5 + seed / 10, "val/accuracy": 0.25} for seed in (0, 1)]
-    found = [SeedRun(seed, runs[seed], {"metrics": metrics[seed]}) for seed in (0, 1)]
-    print_summary([*found, SeedRun(2, None, None, "no space")])
+    found = [PlannedRun(seed, runs[seed], {"metrics": metrics[seed]}) for seed in (0, 1)]
+    print_summary([*found, PlannedRun(2, None, None, "no space")])
     said = capsys.readouterr()
     assert "│ mean │ 0.5500 ± 0.6353 │" in said.out
     assert "Mean over 2 seeds ± half of its 95% t-interval." in " ".join(said.out.split())
     assert "val/accuracy" not in said.out
-    assert f"not of the same code: {'0' * 12} with seed 0; {'1' * 12} with seed 1" in said.out
+    assert f"not of the same code: seed 0, {'0' * 12}; seed 1, {'1' * 12}" in said.out
     assert said.err == "error: seed 2: no space\n"
     print_summary(found[:1])
     said = capsys.readouterr()
@@ -208,6 +241,14 @@ def test_the_table_shows_what_there_is(tmp_path: Path, capsys: pytest.CaptureFix
         (("--seeds", "2", "--ckpt_path", "last.ckpt"), "--seeds and --ckpt_path are given"),
         (("--seeds", "2", "--seed_everything", str(2**32 - 1)), "The last seed is 4294967296"),
         (("--seeds", "2", "--model.none", "1"), "model.none"),
+        (("--folds", "1"), "argument --folds: '1' is no whole number of at least 2"),
+        (("--folds", "3", "--fold", "-1"), "argument --fold: "),
+        (("--folds", "3", "--resume=runs/a/b"), "--folds and --resume are given"),
+        (("--folds", "3", "--like"), "--folds and --like are given"),
+        (("--folds", "3", "--fold=1", "--ckpt_path=last.ckpt"), "--folds and --ckpt_path are given"),
+        (("--folds", "3", "--data.fold=1"), "--folds and --data.fold are given"),
+        (("--folds", "3", "--trainer.fast_dev_run=true"), "keeps nothing that runs could be compared by"),
+        (("--folds", "3", "--data.none", "1"), "'none' is not accepted"),
     ],
 )
 def test_refuses_what_makes_no_sense(refused: Callable[..., str], args: tuple[str, ...], words: str) -> None:
@@ -216,7 +257,23 @@ def test_refuses_what_makes_no_sense(refused: Callable[..., str], args: tuple[st
 
 def test_is_started_once(refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
-    assert "give it to one process" in refused("fit", "--seeds", "2")
+    for flags in (("--seeds", "2"), ("--folds", "5"), ("--folds=5", "--fold=1")):
+        assert "give it to one process" in refused("fit", *flags)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("--fold", "1"), "data.folds is None and data.fold 1; give how many folds there are"),
+        (("--folds", "3", "--fold", "3"), "data.folds is 3 and data.fold 3; give "),
+        (("--folds", "200"), "data.folds is 200, but the class"),
+    ],
+)
+def test_what_the_data_say_of_folds_is_said_once(
+    refused: Callable[..., str], flags: tuple[str, ...], args: tuple[str, ...], words: str
+) -> None:
+    assert words in refused("fit", *args, *flags)
 
 
 def test_a_signal_between_two_seeds_is_not_lost(child: Callable[[str], None], plan: Plan) -> None:
@@ -227,4 +284,4 @@ def test_a_signal_between_two_seeds_is_not_lost(child: Callable[[str], None], pl
 
     threading.Timer(0.3, interrupt).start()
     with pytest.raises(Stopped):
-        train_seeds(plan, range(10_000))
+        train_several([plan], range(10_000))

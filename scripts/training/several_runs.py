@@ -1,8 +1,8 @@
-"""One training with several seeds: a finished seed is kept, and an unfinished one goes on.
+"""One training with several seeds, in several folds, or both: a finished run is kept, and an unfinished one goes on.
 
-    python scripts/train.py fit --seeds 5 [any flag of scripts/train.py fit]
+    python scripts/train.py fit --seeds 3 --folds 5 [any flag of scripts/train.py fit]
 
-Each seed is a process of its own, so that no seed can affect the next. All state is in the folders of the runs.
+Each run is a process of its own, so that no run can affect the next. All state is in the folders of the runs.
 """
 
 import os
@@ -11,8 +11,9 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -30,11 +31,9 @@ from scripts.command.configuration import Config
 from scripts.command.data_flags import data_of_config
 from scripts.command.process import PARENT
 from scripts.command.whole_number import whole_number
+from scripts.inference.fold_runs import ELSEWHERE
 
 TRAIN = Path(__file__).parents[1] / "train.py"
-
-# Keys of a configuration by which runs of one plan may differ.
-ELSEWHERE = ("seed_everything", "experiment", "runs")
 
 LEAVING_SECONDS = 30.0  # how long a stopped process may take to release its run
 
@@ -46,71 +45,84 @@ class Plan:
     experiment: Path  # the folder of its runs
     config: Config  # resolved
     flags: tuple[str, ...]  # of `scripts/train.py fit`
+    fold: int | None = None  # the test split, of several folds
 
 
 @dataclass(frozen=True)
-class SeedRun:
-    """The run of a seed."""
+class PlannedRun:
+    """The run of a seed, or of a seed and a fold."""
 
     seed: int
     folder: Path | None
     results: dict[str, Any] | None  # as in `results.json`
     problem: str | None = None  # why there are no results
+    fold: int | None = None
+
+    @property
+    def name(self) -> str:
+        """What tells it from the others."""
+        return f"seed {self.seed}" if self.fold is None else f"fold {self.fold}, seed {self.seed}"
 
 
-def train_seeds_and_tell(args: Sequence[str], plan: Callable[[Sequence[str]], Plan]) -> int:
-    """Train with several seeds, and print their metrics with mean and standard deviation."""
+def train_several_and_tell(args: Sequence[str], plan: Callable[[Sequence[str]], Plan]) -> int:
+    """Train with several seeds or in several folds, and print the metrics of each run, with their mean."""
     parser = CommandParser(prog="scripts/train.py fit", add_help=False)
-    parser.add_argument("--seeds", type=whole_number)
+    parser.add_argument("--seeds", type=whole_number, default=1)
+    parser.add_argument("--folds", type=partial(whole_number, least=2))
+    parser.add_argument("--fold", type=partial(whole_number, least=0))
     options, flags = parser.parse_known_args(args)
-    for flag in ("--resume", "--ckpt_path", "--like"):
+    asked = "--folds" if options.folds else "--seeds" if options.fold is None else "--fold"
+    for flag in ("--resume", "--ckpt_path", "--like", *(["--data.fold"] if asked != "--seeds" else [])):
         if any(other.partition("=")[0] == flag for other in flags):
             raise UserError(
-                f"--seeds and {flag} are given: --seeds begins a run for each seed and goes on with those of its own "
-                f"that were broken off, {flag} is about one run; leave one of them out."
+                f"{asked} and {flag} are given: {asked} begins runs and goes on with those of its own that were broken "
+                f"off, {flag} is about one run; leave one of them out."
             )
     if "TORCHELASTIC_RUN_ID" in os.environ or os.environ.get("SLURM_STEP_NUM_TASKS", "1") != "1":
         raise UserError(
-            "--seeds starts the processes of each seed itself; give it to one process and --trainer.devices to the "
-            "Trainer, or start each seed with --seed_everything."
+            f"{asked} starts the processes of each run itself; give it to one process and --trainer.devices to the "
+            "Trainer, or start each run with --seed_everything, --data.folds and --data.fold."
         )
-    planned = plan(flags)
-    if planned.config["ckpt_path"]:
+    folds = [] if options.folds is None else [f"--data.folds={options.folds}"]
+    chosen = range(options.folds or 0) if options.fold is None else [options.fold]
+    plans = [replace(plan([*flags, *folds, f"--data.fold={fold}"]), fold=fold) for fold in chosen] or [plan(flags)]
+    if plans[0].config["ckpt_path"]:
         raise UserError(
-            "--seeds begins a run for each seed, but the configuration has a ckpt_path, which is of one; leave it out."
+            f"{asked} begins several runs, but the configuration has a ckpt_path, which is of one; leave it out."
         )
-    first = planned.config["seed_everything"]
+    first = plans[0].config["seed_everything"]
     try:
-        runs = train_seeds(planned, range(first, first + options.seeds))
+        runs = train_several(plans, range(first, first + options.seeds))
     except Stopped as stop:
         again = shlex.join(["scripts/train.py", "fit", *args])
-        print(f"stopped by {stop.signal.name}; what is done stays done; go on with all seeds: {again}")
+        print(f"stopped by {stop.signal.name}; what is done stays done; go on with all runs: {again}")
         raise
-    print_summary(runs)
+    print_summary(runs, options.folds)
     return int(any(run.problem for run in runs))
 
 
-def train_seeds(plan: Plan, seeds: Sequence[int]) -> list[SeedRun]:
-    """Train and test each seed that has no finished run with the same configuration and data.
+def train_several(plans: Sequence[Plan], seeds: Sequence[int]) -> list[PlannedRun]:
+    """Train and test each plan with each seed, unless there is a finished run with the same configuration and data.
 
-    An unfinished run goes on from its last checkpoint. If one seed fails, the others are trained all the same.
+    An unfinished run goes on from its last checkpoint. If one fails, the others are trained all the same. The first
+    seed of all plans comes first.
     """
     if seeds[-1] >= 2**32:
         raise UserError(f"The last seed is {seeds[-1]}; give seeds from 0 to {2**32 - 1}.")
-    if plan.config["trainer"].get("fast_dev_run"):
-        raise UserError("trainer.fast_dev_run keeps nothing that seeds could be compared by; leave it out.")
+    if plans[0].config["trainer"].get("fast_dev_run"):
+        raise UserError("trainer.fast_dev_run keeps nothing that runs could be compared by; leave it out.")
     with _Child() as child:
-        runs = [_train_seed(plan, seed, child) for seed in seeds]
+        runs = [_train(plan, seed, child) for seed in seeds for plan in plans]
         child.leave_if_signalled()
     return runs
 
 
-def _train_seed(plan: Plan, seed: int, child: "_Child") -> SeedRun:
-    name = f"{plan.experiment.name}, seed {seed}"
-    run = find_run(plan, seed)
+def _train(plan: Plan, seed: int, child: "_Child") -> PlannedRun:
+    planned = PlannedRun(seed, find_run(plan, seed), None, fold=plan.fold)
+    name, run = f"{plan.experiment.name}, {planned.name}", planned.folder
     if run and is_tested(results := read_results(run)):
         print(f"{name}: done in {run}", flush=True)
-        return SeedRun(seed, run, results)
+        return replace(planned, results=results)
     if run:
         print(f"{name}: going on", flush=True)
         wait_until_left(run, LEAVING_SECONDS)
@@ -120,9 +132,9 @@ def _train_seed(plan: Plan, seed: int, child: "_Child") -> SeedRun:
         flags = [*plan.flags, "--seed_everything", str(seed)]
     status, said = child.run([sys.executable, str(TRAIN), "fit", *flags])
     begun, run = run is None, find_run(plan, seed)
-    results = read_results(run) if run else {}
+    planned = replace(planned, folder=run)
     if status == 0 and run:
-        return SeedRun(seed, run, results)
+        return replace(planned, results=read_results(run))
     problem = said.removeprefix("error: ") or f"it ended with status {status}"
     if status < 0:
         again = (
@@ -130,9 +142,9 @@ def _train_seed(plan: Plan, seed: int, child: "_Child") -> SeedRun:
         )
         problem = f"it {way_of_death(status)}; {again}"
     if status == 2 and begun:
-        raise UserError(problem)  # and so would each seed
+        raise UserError(problem)  # and so would each run
     print(f"error: {name}: {problem}", file=sys.stderr)
-    return SeedRun(seed, run, None, problem)
+    return replace(planned, problem=problem)
 
 
 def find_run(plan: Plan, seed: int) -> Path | None:
@@ -164,33 +176,37 @@ def _comparable(text: str) -> Config | None:
     return {key: value for key, value in ({"test": True} | migrate_config(config)).items() if key not in ELSEWHERE}
 
 
-def print_summary(runs: Sequence[SeedRun]) -> None:
-    """Print the test metrics of each seed, and their means with the rule of their uncertainty."""
+def print_summary(runs: Sequence[PlannedRun], folds: int | None = None) -> None:
+    """Print the test metrics of each run, and their means with the rule of their uncertainty."""
     from scripts.report.table import Table, show
-    from scripts.uncertainty.mean import caption, mean_over_seeds
+    from scripts.uncertainty.mean import caption, mean_of_runs
 
     metrics = [_test_metrics(run) for run in runs]
     names = sorted(set().union(*metrics))
+    heading = ["seed"] if runs[0].fold is None else ["seed", "fold"]
     rows = []
     for run, values_of_run in zip(runs, metrics, strict=True):
         cells = [f"{values_of_run[name]:.4f}" if name in values_of_run else "" for name in names]
         # Without the settings in its name, which all have.
         name = re.sub(r"_[a-z]\w*=.*", "", run.folder.name) if run.folder and not run.problem else "failed"
-        rows.append([str(run.seed), *cells, name])
-    means = [mean_over_seeds([of_run[name] for of_run in metrics if name in of_run]) for name in names]
-    rows += [["mean", *(mean.shown() for mean in means), ""]] if means else []
-    show(Table(["seed", *names, "run"], rows, frozenset({len(runs)}), caption(means)))
+        rows.append([*(str(getattr(run, key)) for key in heading), *cells, name])
+    of_runs = [(run.fold, of_run) for run, of_run in zip(runs, metrics, strict=True)]
+    means = [
+        mean_of_runs([(fold, of_run[name]) for fold, of_run in of_runs if name in of_run], folds) for name in names
+    ]
+    rows += [["mean", *[""] * (len(heading) - 1), *(mean.shown() for mean in means), ""]] if means else []
+    show(Table([*heading, *names, "run"], rows, frozenset({len(runs)}), caption(means)))
     if folder := next((run.folder for run in runs if run.folder), None):
         print(f"runs  {folder.parent}")
     for run in runs:
         if run.problem:
-            print(f"error: seed {run.seed}: {run.problem}", file=sys.stderr)
-    codes = {run.seed: _code_of(run.folder) for run in runs if run.folder}
+            print(f"error: {run.name}: {run.problem}", file=sys.stderr)
+    codes = {run.name: _code_of(run.folder) for run in runs if run.folder}
     if len(set(codes.values())) > 1:
-        print("these runs are not of the same code: " + "; ".join(_by_code(codes)))
+        print("these runs are not of the same code: " + "; ".join(f"{run}, {code}" for run, code in codes.items()))
 
 
-def _test_metrics(run: SeedRun) -> dict[str, float]:
+def _test_metrics(run: PlannedRun) -> dict[str, float]:
     metrics = (run.results or {}).get("metrics", {})
     return {name: value for name, value in metrics.items() if name.startswith("test/")}
 
@@ -199,12 +215,6 @@ def _code_of(run: Path) -> str:
     origin = read_origin(run) or {}
     changed = " and changes " if origin.get("changes") else ""
     return f"{str(origin.get('git_commit'))[:12]}{changed}{str(origin.get('changes'))[:6] if changed else ''}"
-
-
-def _by_code(codes: Mapping[int, str]) -> Iterator[str]:
-    for code in dict.fromkeys(codes.values()):
-        seeds = [str(seed) for seed, of_seed in codes.items() if of_seed == code]
-        yield f"{code} with seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)}"
 
 
 class _Child:

@@ -1,10 +1,10 @@
-"""The configuration that several seeds share."""
+"""The configuration that several runs share."""
 
 from collections.abc import Sequence
 
 import yaml
 
-from scripts.training.seeds import Plan
+from scripts.training.several_runs import Plan
 from scripts.training.train_cli import TrainCLI
 
 
@@ -22,7 +22,7 @@ class ConfigReader(TrainCLI):
         """Run nothing."""
 
 
-def plan_seeds(flags: Sequence[str]) -> Plan:
+def plan_runs(flags: Sequence[str]) -> Plan:
     """Read what `fit` with these flags would train, and where."""
     reader = ConfigReader(["fit", *flags])
     return Plan(reader.config.runs / reader.experiment, yaml.safe_load(reader.config_text), tuple(flags))

@@ -1,0 +1,109 @@
+"""The runs of a cross-validation, and what they predict for the images that they were not trained on."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+
+from callbacks.run.restarts import differences, flat, read_origin
+from callbacks.run.run_folder import CONFIG, is_tested, order_of_start, read_results
+from core.user_error import UserError
+from models.training.test_time_augmentation import mean_logits
+from scripts.command.configuration import read_config
+from scripts.inference.predictions import Predictions, predict_split
+from scripts.inference.trained_network import TrainedNetwork
+
+if TYPE_CHECKING:  # Lightning takes seconds to import
+    from datamodules.base import ImageDataModule
+
+# Keys of a configuration by which runs of one training may differ.
+ELSEWHERE = ("seed_everything", "experiment", "runs")
+
+
+class FoldRun(NamedTuple):
+    """A network that was tested on a fold."""
+
+    seed: int
+    fold: int
+    trained: TrainedNetwork
+    data: "ImageDataModule"
+    tested: Predictions  # of its fold
+    validated: Predictions
+
+
+def find_folds(paths: Sequence[Path]) -> dict[tuple[int, int], Path]:
+    """The runs of one cross-validation in folders of runs or experiments, by seed and fold, in order.
+
+    Of several runs of a seed and fold the newest counts, or the newest that is finished.
+    """
+    found, settings = dict[tuple[int, int], Path](), {}
+    runs = {file.parent for path in paths for file in path.rglob(CONFIG)}
+    for run in sorted(runs, key=lambda run: (is_tested(read_results(run)), order_of_start(run))):
+        config = read_config(run / CONFIG)
+        fold = (config.get("data", {}).get("init_args") or {}).pop("fold", None)
+        if isinstance(fold, int):
+            found[config["seed_everything"], fold] = run
+            settings[run] = flat({key: value for key, value in config.items() if key not in ELSEWHERE})
+            settings[run]["data_fingerprint"] = (read_origin(run) or {}).get("data_fingerprint")
+    if not found:
+        raise UserError(
+            f"{paths[0]} is no folder of a run and holds none of folds; give a run such as runs/EXPERIMENT/DATE-TIME, "
+            "or an experiment that fit --folds has trained."
+        )
+    first = next(iter(found.values()))
+    for run in found.values():
+        for key, (one, other) in differences(settings[first], settings[run]).items():
+            raise UserError(
+                f"{first} and {run} are not of one cross-validation: {key} is {one} and {other}; give the runs of one."
+            )
+    folds = settings[first].get("data.init_args.folds") or max(fold for _, fold in found) + 1
+    for seed, fold in ((seed, fold) for seed in {seed for seed, _ in found} for fold in range(folds)):
+        run = found.get((seed, fold))
+        if run is None or not is_tested(read_results(run)):
+            new = f"--config {first / CONFIG} --data.fold {fold} --seed_everything {seed}"
+            raise UserError(
+                f"Fold {fold} of {folds} with seed {seed} is {'not finished' if run else 'missing'}; train it with: "
+                f"scripts/train.py fit {f'--resume {run}' if run else new}"
+            )
+    return dict(sorted(found.items()))
+
+
+def predict_folds(
+    found: dict[tuple[int, int], Path], flags: Sequence[str] = ()
+) -> tuple[list[FoldRun], Predictions, Predictions]:
+    """Let each network predict its fold of the data of its run or, by flags of `scripts/train.py`, of others.
+
+    The predictions are of each image once, fold by fold, and of the validation images of each fold. With several seeds
+    they are of the mean of the probabilities.
+    """
+    folds = len({fold for _, fold in found})
+    trained = [TrainedNetwork(folder) for folder in found.values()]
+    data = [network.data(flags) for network in trained]
+    places = torch.cat([of_fold.splits["test"] for of_fold in data[:folds]])
+    if len(places.unique()) < len(places) or not torch.isin(data[0].splits["train"], places).all():
+        raise UserError("With these flags not every image is in one fold; leave those out that concern splits.")
+    runs = []
+    for (seed, fold), network, of_fold in zip(found, trained, data, strict=True):
+        passing = TrainedNetwork(network.path, content=network.checkpoint)  # one at a time is on the device
+        tested, validated = (predict_split(passing, of_fold, split) for split in ("test", "val"))
+        runs.append(FoldRun(seed, fold, network, of_fold, tested, validated))
+    return runs, _together([run.tested for run in runs], folds), _together([run.validated for run in runs], folds)
+
+
+def _together(parts: Sequence[Predictions], folds: int) -> Predictions:
+    # The parts are by seed, and of each seed by fold.
+    first, is_multi_label = parts[:folds], parts[0].labels.ndim == 2
+    of_seeds = ([torch.from_numpy(part.logits) for part in parts[fold::folds]] for fold in range(folds))
+    carried = {name: [text for part in first for text in part.carried[name]] for name in first[0].carried}
+    carried["fold"] = [str(fold) for fold, part in enumerate(first) for _ in range(len(part))]
+    return replace(
+        first[0],
+        names=[name for part in first for name in part.names],
+        places=np.concatenate([part.places for part in first]),
+        labels=np.concatenate([part.labels for part in first]),
+        logits=torch.cat([mean_logits(logits, is_multi_label) for logits in of_seeds]).numpy(),
+        carried=carried,
+    )
