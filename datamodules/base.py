@@ -314,15 +314,14 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=KeepsArguments
             if "test" in splits or self.tests_on_validation:
                 raise UserError(
                     f"{type(self).__name__} has a test split of its own, so that no fold can be it; leave out "
-                    "data.fold and data.folds."
+                    "data.fold, data.folds and a fold column."
                 )
             folds = self._folds if given is None else int(given.max()) + 1
             if folds in (None, 1) or self._folds not in (None, folds) or self._fold not in range(folds):
-                those = "" if given is None else f", and the fold column has {folds} folds"
-                raise UserError(
-                    f"data.folds is {self._folds} and data.fold {self._fold}{those}; give how many folds there are, at "
-                    "least two, and which of them, from 0 on, is the test split."
-                )
+                wanted = "how many folds there are, at least two, and which of them, from 0 on, is the test split"
+                if given is not None:
+                    wanted = f"as data.fold one of 0 to {folds - 1}, which the fold column has, and no data.folds"
+                raise UserError(f"data.folds is {self._folds} and data.fold {self._fold}; give {wanted}.")
             train = splits["train"][strata[splits["train"]] >= 0]
             places = train.numpy()
             if given is None:

@@ -134,11 +134,14 @@ def test_folds_of_the_source_are_kept(data_root: Path) -> None:
         ({"folds": 175, "fold": 1}, "data.folds is 175, but the class 8 has only 174 images; give fewer folds"),
         ({"folds": 96, "fold": 1, "data_set": Writers}, "the class 2 has only 95 groups; give fewer folds"),
         ({"folds": 5, "fold": 1, "data_set": Writers, "test": True}, "Writers has a test split of its own"),
-        ({"data_set": Writers, "given_folds": 3}, "data.fold None, and the fold column has 3 folds; give"),
-        ({"data_set": Writers, "given_folds": 3, "fold": 3}, "data.fold 3, and the fold column has 3 folds; give"),
+        (
+            {"data_set": Writers, "given_folds": 3},
+            "data.fold None; give as data.fold one of 0 to 2, which the fold column",
+        ),
+        ({"data_set": Writers, "given_folds": 3, "fold": 3}, "data.fold 3; give as data.fold one of 0 to 2"),
         (
             {"data_set": Writers, "given_folds": 3, "folds": 4, "fold": 1},
-            "data.folds is 4 and data.fold 1, and the fold column has 3 folds; give",
+            "data.folds is 4 and data.fold 1; give as data.fold one of 0 to 2, which the fold column has, and no",
         ),
         (
             {"data_set": Writers, "given_folds": 3, "divided": True, "fold": 1},
