@@ -27,7 +27,7 @@ from core.user_error import UserError
 from scripts.command.boundary import TRUST, CommandParser, mistakes_in_one_sentence
 from scripts.command.expansion import to_path
 from scripts.command.whole_number import whole_number
-from scripts.inference.fold_runs import FoldRun, find_folds, predict_folds
+from scripts.evaluation.fold_runs import FoldRun, find_folds, predict_folds
 from scripts.inference.prediction_output import PredictionFile
 from scripts.inference.prediction_table import Column, PredictionTable
 from scripts.inference.predictions import Predictions, predict_split

@@ -25,6 +25,9 @@ from scripts.command.expansion import expand, expand_all
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
+# Keys by which runs of one training with several seeds may differ.
+ELSEWHERE = ("seed_everything", "experiment", "runs")
+
 Config = dict[str, Any]
 
 CLASS = {"class_path", "init_args", "dict_kwargs"}  # the keys of a class and its arguments

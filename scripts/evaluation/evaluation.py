@@ -17,7 +17,7 @@ from core.names import escape_name
 from datamodules.base import ImageDataModule
 from models.serialization.class_path import known_classes
 from models.training.extra_metrics import ExtraMetrics
-from scripts.inference.fold_runs import FoldRun
+from scripts.evaluation.fold_runs import FoldRun
 from scripts.inference.predictions import Predictions
 from scripts.inference.trained_network import TrainedNetwork
 from scripts.uncertainty.calibration import BINS, Reliability, fit_temperature, reliability

@@ -27,11 +27,10 @@ from core.stopping import Stopped, heeded
 from core.user_error import UserError
 from datamodules.loading.loader import way_of_death
 from scripts.command.boundary import CommandParser
-from scripts.command.configuration import Config
+from scripts.command.configuration import ELSEWHERE, Config
 from scripts.command.data_flags import data_of_config
 from scripts.command.process import PARENT
 from scripts.command.whole_number import whole_number
-from scripts.inference.fold_runs import ELSEWHERE
 
 TRAIN = Path(__file__).parents[1] / "train.py"
 

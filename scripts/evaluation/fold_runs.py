@@ -12,15 +12,12 @@ from callbacks.run.restarts import differences, flat, read_origin
 from callbacks.run.run_folder import CONFIG, is_tested, order_of_start, read_results
 from core.user_error import UserError
 from models.training.test_time_augmentation import mean_logits
-from scripts.command.configuration import read_config
+from scripts.command.configuration import ELSEWHERE, read_config
 from scripts.inference.predictions import Predictions, predict_split
 from scripts.inference.trained_network import TrainedNetwork
 
 if TYPE_CHECKING:  # Lightning takes seconds to import
     from datamodules.base import ImageDataModule
-
-# Keys of a configuration by which runs of one training may differ.
-ELSEWHERE = ("seed_everything", "experiment", "runs")
 
 
 class FoldRun(NamedTuple):

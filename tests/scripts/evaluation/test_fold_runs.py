@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 
 from core.user_error import UserError
 from datamodules.packing.pack import FINGERPRINT
-from scripts.inference.fold_runs import find_folds, predict_folds
+from scripts.evaluation.fold_runs import find_folds, predict_folds
 from scripts.train import main
 
 
