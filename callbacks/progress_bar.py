@@ -29,6 +29,7 @@ class ProgressBar(RichProgressBar):
     def __init__(self, refresh_rate: int = 5) -> None:
         self._writes_lines = not get_console().is_terminal
         self._started = self._next_redraw = 0.0
+        self._knows_rate = True  # that of the epochs that are left
         self._batches = 0  # of this start alone: a resumed run may begin in the middle of an epoch
         super().__init__(refresh_rate=0 if self._writes_lines else refresh_rate)
 
@@ -88,6 +89,10 @@ class ProgressBar(RichProgressBar):
         super().on_train_epoch_start(trainer, pl_module)
         self._next_redraw = 0.0  # the first batch moves the bar, so that the last can tell the rate
         self._write_line(trainer)
+        last_change = getattr(getattr(pl_module, "freezing", None), "last_change", 0)
+        if trainer.current_epoch == last_change:  # all is trained from here on, at another rate
+            self._started, self._batches = time.perf_counter(), 0
+        self._knows_rate = trainer.current_epoch >= last_change
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Close the bar; write the line of the last epoch."""
@@ -105,7 +110,7 @@ class ProgressBar(RichProgressBar):
 
     def _time_left(self, trainer: Trainer) -> str | None:
         """The time until the last epoch or step, whichever comes first."""
-        rate, batches = self._rate(), trainer.num_training_batches
+        rate, batches = self._rate() if self._knows_rate else None, trainer.num_training_batches
         limits = []
         if trainer.max_epochs is not None and trainer.max_epochs >= 0:
             limits.append((trainer.max_epochs - trainer.current_epoch) * batches)

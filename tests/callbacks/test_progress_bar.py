@@ -32,6 +32,19 @@ def test_writes_a_line_for_each_epoch_where_there_is_no_terminal(
         assert line.endswith("left")
 
 
+def test_says_nothing_of_the_time_left_before_all_is_trained(
+    train: Callable[..., Run], capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(
+        "--trainer.max_epochs=3",
+        "--data.batch_size=512",
+        "--model.freeze=[stages.0]",
+        "--model.unfreeze={1: [stages.0]}",
+    )
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch ")]
+    assert ["left" in line for line in lines] == [False, True, True]
+
+
 @pytest.mark.slow
 def test_a_run_taken_up_within_an_epoch_counts_what_it_does_itself(
     train: Callable[..., Run], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
