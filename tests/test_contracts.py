@@ -56,7 +56,8 @@ class ThinLinear(nn.Linear):
     """A layer of VGG's head with a 64th of its units."""
 
     def __init__(self, fan_in: int, fan_out: int) -> None:
-        super().__init__(*(width // 64 if width >= 4096 else width for width in (fan_in, fan_out)))
+        thin_in, thin_out = (width // 64 if width >= 4096 else width for width in (fan_in, fan_out))
+        super().__init__(thin_in, thin_out)
 
 
 @pytest.fixture
