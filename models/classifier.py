@@ -20,7 +20,7 @@ from typing_extensions import override
 
 from core.names import some_of
 from core.user_error import UserError
-from models.losses import ClassWeights, Loss, balanced_weights, check_class_weights, fitting_loss
+from models.losses import PER_IMAGE, ClassWeights, Loss, balanced_weights, check_class_weights, fitting_loss
 from models.serialization.checkpoint import FORMAT_VERSION, CheckpointContent, read_checkpoint
 from models.serialization.class_path import check_classes, known_classes
 from models.serialization.pretrained import misfit
@@ -29,7 +29,7 @@ from models.training.extra_metrics import Asked, ExtraMetrics
 from models.training.fine_tuning import FineTuning
 from models.training.freezing import Freezing
 from models.training.gradient_average import scale_loss
-from models.training.metrics import ClassificationMetrics, MultiLabelMetrics
+from models.training.metrics import ClassificationMetrics, MultiLabelMetrics, best_thresholds
 from models.training.monitor import monitors
 from models.training.optimization import Optimization, make_ready, make_schedule, step_plateaus
 from models.training.parameter_groups import parameter_groups
@@ -237,7 +237,7 @@ class Classifier(LightningModule):
             return None
         logits = predict(images)
         metrics.update(logits, labels, self._plain_loss(logits.to(metrics.loss_sum.dtype), labels))
-        if self.extra_metrics.metrics:
+        if self.extra_metrics.metrics or (self.multi_label and metrics is self.val_metrics):
             self.extra_metrics.update(logits, labels)
         return logits
 
@@ -284,9 +284,12 @@ class Classifier(LightningModule):
             self.log(f"{stage}/{name}", value.float(), prog_bar=f"{stage}/{name}" in ("train/loss", "val/accuracy"))
 
     def _log_extra_metrics(self, stage: str) -> None:
-        if not self.extra_metrics.metrics or self.trainer.sanity_checking:
+        chooses = self.multi_label and stage == "val"
+        if not (self.extra_metrics.metrics or chooses) or self.trainer.sanity_checking:
             return
         logits, labels = self.extra_metrics.gather(self.device)
+        if chooses and len(labels):
+            self.thresholds = best_thresholds(logits.double().sigmoid(), labels)
         for name, value in self.extra_metrics.figures(logits, labels).items():
             self.log(f"{stage}/{name}", value)
         for name, classes in self.extra_metrics.undefined(labels).items():
@@ -320,8 +323,8 @@ class Classifier(LightningModule):
 
     def _check_labels(self, multi_label: bool, whose: str, other: str) -> None:
         if multi_label != self.multi_label:
-            its, others = ("several labels", "one label")[:: 1 if multi_label else -1]
-            raise UserError(f"{whose} has {its} per image, {other} {others}; give both alike, by multi_label.")
+            its, others = PER_IMAGE[multi_label], PER_IMAGE[self.multi_label]
+            raise UserError(f"{whose} has {its}, {other} {others}; give both the same, by multi_label.")
 
     @override
     def configure_optimizers(self) -> OptimizerLRScheduler:

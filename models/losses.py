@@ -13,6 +13,8 @@ from torch.nn import functional as F
 
 from core.user_error import UserError
 
+PER_IMAGE = "one label per image", "several labels per image"  # by whether there may be several
+
 ClassWeights = Literal["balanced"] | Sequence[float] | None
 
 
@@ -100,11 +102,9 @@ def fitting_loss(loss: Loss | None, multi_label: bool) -> Loss:
         smoothing = loss.label_smoothing if loss else 0.0
         return BinaryCrossEntropy(smoothing) if multi_label else CrossEntropy(smoothing)
     if loss.multi_label != multi_label:
-        its, others = ("several labels", "one label")[:: 1 if loss.multi_label else -1]
         remedy = "BinaryCrossEntropy, or say multi_label = True in its class" if multi_label else "CrossEntropy"
-        raise UserError(
-            f"model.loss is {type(loss).__name__}, for {its} per image, but these have {others}; give {remedy}."
-        )
+        its, others = PER_IMAGE[loss.multi_label], PER_IMAGE[multi_label]
+        raise UserError(f"model.loss is {type(loss).__name__}, for {its}, but these have {others}; give {remedy}.")
     return loss
 
 

@@ -30,6 +30,7 @@ from models.serialization.saved_network import NETWORK
 from models.training.batch_norm import compute_statistics, trained_batch_norms
 from models.training.fine_tuning import FineTuning
 from models.training.freezing import Freezing
+from models.training.metrics import best_thresholds
 from scripts.command.boundary import TRUST, CommandParser, mistakes_in_one_sentence
 from scripts.command.expansion import to_path
 from scripts.command.output_file import check_output
@@ -46,6 +47,7 @@ if TYPE_CHECKING:  # Lightning takes seconds to import
 KEPT = (
     *("format_version", "state_dict", "hyper_parameters", "hparams_name", "class_names", "preprocessing", "config"),
     *("epoch", "global_step", "data_fingerprint", "data_images", "git_commit", "versions", "pytorch-lightning_version"),
+    "thresholds",
 )
 
 SHOWN = 60  # letters of a value in a message
@@ -134,6 +136,7 @@ def check_same_kind(one: TrainedNetwork, other: TrainedNetwork) -> None:
 def _facts(part: TrainedNetwork) -> dict[str, Any]:
     checkpoint = part.checkpoint
     facts = {
+        "multi_label": part.is_multi_label,
         "network": checkpoint["hyper_parameters"]["network"],
         **{f"class {place}": name for place, name in enumerate(part.class_names)},
         "preprocessing": part.preprocessing,
@@ -194,7 +197,10 @@ def evaluated(trained: TrainedNetwork, data: "ImageDataModule", splits: Sequence
             continue
         predictions = predict_split(trained, data, split)
         figures[f"{split}/accuracy"] = predictions.accuracy
-        figures[f"{split}/loss"] = cross_entropy(predictions.logits, predictions.labels)
+        if split == "val" and trained.is_multi_label:
+            shares, labels = map(torch.from_numpy, (predictions.probabilities, predictions.labels))
+            trained.checkpoint["thresholds"] = best_thresholds(shares, labels)
+        figures[f"{split}/loss"] = cross_entropy(*predictions.answers)
     return figures
 
 

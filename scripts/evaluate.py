@@ -48,8 +48,8 @@ def evaluate(
     from scripts.evaluation.evaluation import Evaluation
     from scripts.evaluation.evaluation_page import page_values
     from scripts.evaluation.leakage import leaked_images
+    from scripts.evaluation.multi_label import MultiLabelEvaluation
     from scripts.report.page import write_page
-    from scripts.uncertainty.intervals import CONFIDENCE
     from scripts.uncertainty.mean import caption
 
     path, *others = paths
@@ -58,6 +58,8 @@ def evaluate(
     if found and split:
         raise UserError(f"--split is {split}, but folds are evaluated on the images of all; leave --split out.")
     trained = TrainedNetwork(next(iter(found.values()), path))
+    if found and trained.is_multi_label:
+        raise UserError("Folds with several labels per image have thresholds of their own; give the runs one by one.")
     folder = output or (trained.folder.parent if found else trained.folder) / "evaluation"
     data, folds = trained.data(flags), list[FoldRun]()
     try:
@@ -72,17 +74,17 @@ def evaluate(
             leaked = leaked_images(trained, data, data.splits[split].numpy(), audit) if split != "train" else None
             tested = predict_split(trained, data, split)
             validated = tested if split == "val" else predict_split(trained, data, "val")
-        evaluation = Evaluation(trained, data, split or "out-of-fold", tested, validated, leaked, folds)
-        write_predictions(folder / "predictions.csv", tested)
+        kind, page = (MultiLabelEvaluation, "multi_label") if trained.is_multi_label else (Evaluation, "evaluation")
+        evaluation = kind(trained, data, split or "out-of-fold", tested, validated, leaked, folds)
+        write_predictions(folder / "predictions.csv", tested, trained.thresholds)
         replace_file(folder / "evaluation.json", json.dumps(evaluation.as_json(), indent=1) + "\n")
-        write_page(folder / "evaluation.html", "evaluation/evaluation.html", **page_values(evaluation, images))
+        write_page(folder / "evaluation.html", f"evaluation/{page}.html", **page_values(evaluation, images))
     except OSError as error:
         raise UserError(
             f"{error.filename or folder} cannot be written: {error.strerror or error}; choose another folder with "
             "--output."
         ) from error
-    low, high = evaluation.interval
-    print(f"accuracy     {tested.accuracy:.4f} ({CONFIDENCE:.0%} interval {low:.4f} to {high:.4f})")
+    print(evaluation.headline)
     for name, part in evaluation.leakage.items():
         low, high = part["accuracy_interval"]
         print(f"  {name:<11}{part['accuracy']:.4f} ({low:.4f} to {high:.4f}; {part['images']:,} images)")
@@ -97,10 +99,11 @@ def evaluate(
     print(f"predictions  {folder / 'predictions.csv'}")
 
 
-def write_predictions(path: Path, predictions: Predictions) -> None:
+def write_predictions(path: Path, predictions: Predictions, thresholds: NDArray[np.float64]) -> None:
     """Write a row for each image, with the probability of each class or of the most probable ones."""
     by_class = len(predictions.class_names) <= MOST_COLUMNS
-    table = PredictionTable(predictions.class_names, labelled=True, top=0 if by_class else TOP, probabilities=by_class)
+    top = 0 if by_class else TOP
+    table = PredictionTable(predictions.class_names, True, top, by_class, thresholds=thresholds)
     labels, carried = predictions.labels.tolist(), [*predictions.carried]
     own = distinct_names([*(column.name for column in table.columns), *carried])[len(table.columns) :]
     with closing(PredictionFile(path, [*table.columns, *map(Column, own)], {}, overwrite=True)) as output:

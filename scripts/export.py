@@ -30,6 +30,7 @@ from scripts.command.expansion import to_path
 from scripts.command.output_file import check_output
 from scripts.inference.export_formats import FORMATS, ExportedModel, ExportError, Predict, facts_of, reason_of
 from scripts.inference.image_classifier import ImageClassifier
+from scripts.inference.predictions import probabilities_of
 from scripts.inference.run_checkpoint import find_checkpoint, folder_of
 from scripts.inference.trained_network import TrainedNetwork
 
@@ -51,7 +52,8 @@ def export(checkpoint: Path, name: str, output: Path | None, overwrite: bool) ->
     trained = TrainedNetwork(checkpoint)
     exact = trained.in_float32(torch.device("cpu"))
     normalize = Normalize(trained.preprocessing["mean"], trained.preprocessing["std"])
-    model, facts = ExportedModel(exact.network, normalize, trained.test_time_augmentation), facts_of(trained)
+    several, facts = trained.is_multi_label, facts_of(trained)
+    model = ExportedModel(exact.network, normalize, trained.test_time_augmentation, several)
     pictures, whose = images_to_compare(trained, sum(BATCH_SIZES))
     images = torch.stack([pixels_by_facts(picture, facts) for picture in pictures])
     classifier = ImageClassifier(trained)
@@ -61,7 +63,7 @@ def export(checkpoint: Path, name: str, output: Path | None, overwrite: bool) ->
         with replacing(output) as part:
             format_.write(model, images[:2], part, facts)
             logits = exported_logits(partial(format_.open, part, model), images, expected.shape[1])
-            difference = largest_difference(logits, expected)
+            difference = largest_difference(logits, expected, several)
             if not difference <= LARGEST_DIFFERENCE:  # NaN is not either
                 raise ExportError(
                     f"The exported {type(exact.network).__name__} is not what {checkpoint} is: probabilities "
@@ -72,7 +74,7 @@ def export(checkpoint: Path, name: str, output: Path | None, overwrite: bool) ->
     sizes = ", ".join(map(str, BATCH_SIZES))
     print(f"compared  {len(images)} {whose} in batches of {sizes}: probabilities differ by at most {difference:.1e}")
     if trained.precision != "float32":
-        rounding = largest_difference(logits, torch.cat([trained.logits(part) for part in parts]))
+        rounding = largest_difference(logits, torch.cat([trained.logits(part) for part in parts]), several)
         print(f"          in float32, and by at most {rounding:.1e} from scripts/predict.py in {trained.precision}")
         if rounding > LARGEST_ROUNDING:
             print(
@@ -149,9 +151,10 @@ def exported_logits(load: Callable[[], Predict], images: Tensor, num_classes: in
     return torch.cat(parts)
 
 
-def largest_difference(logits: Tensor, others: Tensor) -> float:
+def largest_difference(logits: Tensor, others: Tensor, multi_label: bool = False) -> float:
     """The largest difference of two probabilities; NaN if one is none."""
-    return float((logits.double().softmax(dim=1) - others.double().softmax(dim=1)).abs().max())
+    first, second = (probabilities_of(each.numpy(), multi_label) for each in (logits, others))
+    return float(np.abs(first - second).max())
 
 
 def main(args: Sequence[str] | None = None) -> None:

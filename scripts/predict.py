@@ -45,7 +45,8 @@ def predict(options: argparse.Namespace) -> int:
         )
     if options.submission:
         return submit(options, classifier, paths)
-    table = PredictionTable(names, top=options.top, probabilities=options.probabilities, logits=options.logits)
+    columns = {"top": options.top, "probabilities": options.probabilities, "logits": options.logits}
+    table = PredictionTable(names, **columns, thresholds=classifier.trained.thresholds)
     predictions = FilePredictions(classifier, paths, table, options.batch_size, options.num_workers)
     if not options.output:
         failed = predictions.write(Terminal(table.columns, paths, names))
@@ -66,6 +67,8 @@ def submit(options: argparse.Namespace, classifier: ImageClassifier, paths: Sequ
     if options.output.exists() and not options.overwrite:
         raise UserError(f"{options.output} is there already; replace it (--overwrite) or choose another file.")
     submission = Submission(options.submission, paths, classifier.class_names, options.probabilities)
+    if classifier.trained.is_multi_label and len(submission.header) <= len(classifier.class_names):
+        raise UserError(f"{options.submission} has one column for several labels; give a sample with one for each.")
     table = PredictionTable(classifier.class_names, probabilities=True)
     FilePredictions(classifier, submission.paths, table, options.batch_size, options.num_workers).write(submission)
     submission.write(options.output)

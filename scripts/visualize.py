@@ -34,6 +34,7 @@ from scripts.command.expansion import expand, to_path
 from scripts.command.picture_file import picture_file, save_picture, show_picture
 from scripts.command.whole_number import whole_number
 from scripts.inference.layers import find_layer, grad_cam, last_maps, layer_outputs
+from scripts.inference.predictions import probabilities_of
 from scripts.inference.shown_image import shown_image
 from scripts.inference.trained_network import TrainedNetwork
 from scripts.interpretation.attribution import occlusion, saliency
@@ -67,7 +68,7 @@ class Subject:
         """The class asked about, int64 `[1]`, by default that predicted, and its name with its probability."""
         names = self.trained.class_names
         with torch.no_grad():
-            probabilities = self.network(image).softmax(dim=1)[0]
+            probabilities = probabilities_of(self.network(image).cpu().numpy(), self.trained.is_multi_label)[0]
         label = predicted = int(probabilities.argmax())
         title = f"predicted {names[label]} ({float(probabilities[label]):.1%})"
         if (asked := self.options.class_name) is not None:
@@ -140,7 +141,7 @@ def occlusion_map(subject: Subject) -> Image.Image:
     """The probability of a class that is lost when a part of the image is covered."""
     pixels, image = subject.image()
     label, title = subject.class_asked_for(image)
-    lost = occlusion(subject.network, image, label)[0]
+    lost = occlusion(subject.network, image, label, subject.trained.is_multi_label)[0]
     return attribution_picture(as_rgb(pixels)[0], [("probability lost when covered", lost)], title, signed=True)
 
 
@@ -149,6 +150,8 @@ def embedding(subject: Subject) -> Image.Image:
     from scripts.interpretation.embedding import embedding_picture, features_of, last_linear, t_sne, write_projector
 
     trained, split = subject.trained, subject.options.split
+    if trained.is_multi_label:
+        raise UserError(f"An embedding has a colour for each class, but {trained.path} gives several; take gradcam.")
     data = trained.data(subject.flags)
     assert data.pack is not None, "it is set up"
     places = data.splits[split]

@@ -118,9 +118,9 @@ class ConfusionMatrix(OutsideSteps):
             write_picture(trainer, f"confusion_matrix/{split}", lambda: confusion_picture(confusion.numpy(), names))
 
 
-def shade_levels(confusion: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The shade of each cell `[K, K]`: 0 without images, else from 1 up by its share of the row's images."""
-    shares = confusion / np.maximum(confusion.sum(axis=1), 1)[:, None]
+def shade_levels(confusion: NDArray[np.int64], totals: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+    """The shade of each cell `[K, K]`: 0 without images, else from 1 up by its share of the row's images, `[K]`."""
+    shares = confusion / np.maximum(confusion.sum(axis=1) if totals is None else totals, 1)[:, None]
     levels: NDArray[np.int64] = np.where(confusion > 0, np.digitize(shares, SHADES) + 1, 0)
     return levels
 

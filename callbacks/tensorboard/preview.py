@@ -78,14 +78,12 @@ def captions(labels: Tensor, class_names: Sequence[str], multi_label: bool = Fal
     """
     if labels.ndim == 1:
         return [class_names[label] for label in labels.tolist()]
-    texts = []
     if multi_label:
-        for shares in labels.tolist():
-            named = [(name, share) for name, share in zip(class_names, shares, strict=True) if share]
-            texts.append(
-                "\n".join(name if share == 1 else f"{name} {share:.2f}" for name, share in named) or "no label"
-            )
-        return texts
+        named = (
+            [(name, share) for name, share in zip(class_names, row, strict=True) if share] for row in labels.tolist()
+        )
+        return ["\n".join(f"{name} {share:.2g}" for name, share in row) or "no label" for row in named]
+    texts = []
     for row in labels:
         weights, classes = row.topk(2)
         (first, second), (weight, rest) = ([class_names[label] for label in classes.tolist()], weights.tolist())

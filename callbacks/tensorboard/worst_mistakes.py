@@ -16,8 +16,7 @@ from datamodules.batching.normalization import unnormalised
 from models.classifier import Classifier
 
 # Images float `[n, C, H, W]`; prediction and label int64 `[n, 2]`; their probabilities float32 `[n, 2]`, the first -1
-# where the prediction is right. Of several labels per image the one that is most wrong, and whether the image has it;
-# how far off its probability is, and that probability.
+# where the prediction is right.
 Mistakes = tuple[Tensor, Tensor, Tensor]
 
 
@@ -25,6 +24,7 @@ class WorstMistakes(OutsideSteps):
     """Draws for TensorBoard, as `worst_mistakes/test`, the test images whose wrong class was most probable.
 
     Each is captioned by the class predicted, the label, and the probability of both, from the logits of all processes.
+    Of several labels per image nothing is drawn; `scripts/evaluate.py` shows the mistakes of each.
 
     Args:
         max_images: Images to show.
@@ -48,6 +48,8 @@ class WorstMistakes(OutsideSteps):
     ) -> None:
         """Keep the worst of this batch and those before, without waiting for the device."""
         images, labels = batch
+        if labels.ndim > 1:
+            return
         if self._worst is None:  # equally many in each process
             nothing = torch.full((self.max_images, 2), -1.0, device=images.device)
             self._worst = images.new_zeros(self.max_images, *images.shape[1:]), nothing.long(), nothing
@@ -68,7 +70,7 @@ class WorstMistakes(OutsideSteps):
         classifier = cast(Classifier, pl_module)
         mean, std = (classifier.preprocessing.get(name) for name in ("mean", "std"))
         shown = unnormalised(images, mean, std) if mean and std else images.clamp(0, 1)
-        texts = captions(classes[wrong], probabilities[wrong], classifier.class_names, classifier.multi_label)
+        texts = captions(classes[wrong], probabilities[wrong], classifier.class_names)
 
         from callbacks.tensorboard.image_grid import image_grid
 
@@ -76,13 +78,7 @@ class WorstMistakes(OutsideSteps):
 
 
 def mistakes(images: Tensor, labels: Tensor, logits: Tensor) -> Mistakes:
-    """A row for each image of a batch: images `[B, C, H, W]`, labels int64 `[B]` or `[B, K]`, logits float `[B, K]`."""
-    if labels.ndim == 2:
-        shares = logits.float().sigmoid()
-        off, worst_label = (shares - labels).abs().max(dim=1, keepdim=True)
-        there, own = (of.gather(1, worst_label) for of in (labels, shares))
-        certain = torch.where(off > 0.5, off, -1.0)
-        return images, torch.cat([worst_label, there.long()], dim=1), torch.cat([certain, own], dim=1)
+    """A row for each image of a batch: images `[B, C, H, W]`, labels int64 `[B]`, logits float `[B, K]`."""
     probabilities = logits.float().softmax(dim=1)
     best, predicted = probabilities.max(dim=1)
     own = probabilities.gather(1, labels[:, None])[:, 0]
@@ -97,19 +93,14 @@ def worst(parts: Sequence[Tensor], most: int) -> Mistakes:
     return images, classes, probabilities
 
 
-def captions(
-    classes: Tensor, probabilities: Tensor, class_names: Sequence[str], multi_label: bool = False
-) -> list[str]:
+def captions(classes: Tensor, probabilities: Tensor, class_names: Sequence[str]) -> list[str]:
     r"""Name prediction and label of each image, with their probabilities.
 
     Example:
         >>> captions(torch.tensor([[1, 0]]), torch.tensor([[0.971, 0.02]]), ["cat", "dog"])
         ['dog, 97%\nis cat, 2%']
     """
-    rows = list(zip(classes.tolist(), probabilities.tolist(), strict=True))
-    if multi_label:
-        said = "is not there", "is there"
-        return [f"{class_names[label]}, {own:.0%}\n{said[there]}" for (label, there), (_, own) in rows]
+    rows = zip(classes.tolist(), probabilities.tolist(), strict=True)
     return [
         f"{class_names[predicted]}, {certain:.0%}\nis {class_names[label]}, {own:.0%}"
         for (predicted, label), (certain, own) in rows

@@ -149,6 +149,8 @@ def _check_types(checkpoint: Mapping[str, Any]) -> None:
             check_plain(part)
     if not all(isinstance(name, str) for name in checkpoint["class_names"]):
         raise ValueError("its class_names are not all text")
+    if not all(isinstance(threshold, float) for threshold in checkpoint.get("thresholds", ())):
+        raise ValueError("its thresholds are not all numbers")
     for name in ("data", "model", "trainer"):
         if not isinstance(checkpoint.get("config", {}).get(name, {}), dict):
             raise ValueError(f"its config's {name} is no dict")

@@ -18,7 +18,7 @@ LOWER_IS_BETTER = (
     "brier|ece|mce|perplexity|ppl|hamming|misclassification|mistakes|fpr|fnr|eer|false_(?:positive|negative)(?:s|_rate)"
 )
 HIGHER_IS_BETTER = (
-    "accuracy|acc|f1|fbeta|auc|auroc|auprc|ap|map|precision|recall|sensitivity|specificity|tpr|tnr|"
+    "accuracy|acc|exact_match|f1|fbeta|auc|auroc|auprc|ap|map|precision|recall|sensitivity|specificity|tpr|tnr|"
     "true_(?:positive|negative)(?:s|_rate)|iou|jaccard|dice|kappa|mcc|matthews|r2|youden"
 )
 

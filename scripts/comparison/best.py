@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from core.user_error import UserError
 from scripts.comparison.comparison import Comparison, Group, differing_files, differing_settings
-from scripts.comparison.paired import ACCURACY, CORRECTED, WELCH, Verdict, on_the_same_images, over_runs
+from scripts.comparison.paired import ACCURACY, CORRECTED, EXACT_MATCH, WELCH, Verdict, on_the_same_images, over_runs
 from scripts.comparison.runs import COSTS
 from scripts.inference.predictions import Predictions
 from scripts.uncertainty.significance import LEVEL
@@ -64,4 +64,5 @@ def _verdict(figure: str, best: Group, group: Group, predictions: Mapping[str, P
     over_seeds = over_runs(best, group, figure)
     if over_seeds and not math.isnan(over_seeds.difference(1).p):
         return over_seeds
-    return on_images if figure == ACCURACY else None
+    is_tested = figure == (EXACT_MATCH if pair and pair[0].is_multi_label else ACCURACY)
+    return on_images if is_tested else None

@@ -21,7 +21,7 @@ from scripts.uncertainty.significance import (
     varies,
 )
 
-ACCURACY = "test/accuracy"
+ACCURACY, EXACT_MATCH = "test/accuracy", "test/exact_match"
 WELCH, CORRECTED = "Welch's t-test", "corrected resampled t-test"
 
 
@@ -69,6 +69,8 @@ def predict_test(run: Run, flags: Sequence[str]) -> Predictions:
 def on_the_same_images(one: Group, other: Group, first: Predictions, second: Predictions) -> Verdict:
     """Compare two networks image by image."""
     check_same_classes(first.class_names, second.class_names, one.name, other.name)
+    if first.is_multi_label != second.is_multi_label:
+        raise UserError("One has several labels per image, the other one; give runs that have the same.")
     if first.names != second.names or (first.labels != second.labels).any():
         common = len({*first.names} & {*second.names})
         raise UserError(
@@ -76,13 +78,13 @@ def on_the_same_images(one: Group, other: Group, first: Predictions, second: Pre
             "the same names; give runs with the same test split, or flags about data."
         )
     images = f"{len(first):,} test image{'s' if len(first) > 1 else ''}"
-    rights = [predictions.classes == predictions.labels for predictions in (first, second)]
+    images += ", right if all labels are" if first.is_multi_label else ""
     same = ""
     if (first.classes == second.classes).all():
         same = "both predict the same class for every image"
-    elif (rights[0] == rights[1]).all():
+    elif (first.is_right == second.is_right).all():
         same = "both are right on the same images"
-    compared = partial(difference_on_the_same_images, *rights)
+    compared = partial(difference_on_the_same_images, first.is_right, second.is_right)
     return Verdict(_network(other), _network(one), compared, images if same else f"McNemar {{p}}, {images}", same)
 
 
@@ -140,7 +142,7 @@ def predict_groups(groups: Sequence[Group], flags: Sequence[str]) -> tuple[dict[
             if run is None:
                 raise UserError("it has no checkpoint of a run that has ended.")
             predictions[group.name] = of_run = predict_test(run, flags)
-            run.figures.setdefault(ACCURACY, float((of_run.classes == of_run.labels).mean()))
+            run.figures.setdefault(ACCURACY, of_run.accuracy)
         except UserError as error:
             notes.append(f"{group.name} is not tested on the same images as the others: {error}")
         if not predictions:

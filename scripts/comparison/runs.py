@@ -29,7 +29,8 @@ CHECKPOINT = "checkpoint file"  # the setting that tells a checkpoint from the r
 EACH = "each"  # stands for the fold, by which runs of one cross-validation differ
 KEY = re.compile(r"\w[\w.+/ -]*")  # a key of a configuration, with those above it
 SHOWN = 50  # characters of a wrong key that a message shows
-FIGURES = "accuracy", "top5_accuracy", "loss"  # what is compared if nothing else is asked for, for each split
+# What is compared if nothing else is asked for, for each split.
+FIGURES = "accuracy", "top5_accuracy", "exact_match", "loss"
 COSTS = "parameters", "epochs", "seconds", "images_per_second"  # what `results.json` holds besides figures
 CLASSES = {"model": Classifier, "trainer": Trainer}  # the classes that a configuration does not name, by their keys
 

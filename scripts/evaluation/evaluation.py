@@ -43,6 +43,22 @@ class Evaluation:
     folds: Sequence[FoldRun] = ()  # where several networks were tested, each on its fold
 
     @cached_property
+    def confusion(self) -> NDArray[np.int64]:
+        """Images by label and class predicted, int64 `[K, K]`."""
+        return self.tested.confusion
+
+    @cached_property
+    def class_numbers(self) -> dict[str, NDArray[Any]]:
+        """Images of each class, and those predicted as it, `[K]` each."""
+        return {"images": self.confusion.sum(axis=1), "predicted": self.confusion.sum(axis=0)}
+
+    @property
+    def headline(self) -> str:
+        """The figure that is printed."""
+        low, high = self.interval
+        return f"accuracy     {self.tested.accuracy:.4f} ({CONFIDENCE:.0%} interval {low:.4f} to {high:.4f})"
+
+    @cached_property
     def right(self) -> int:
         """Images that are right."""
         return int(self.tested.is_right.sum())
@@ -87,26 +103,23 @@ class Evaluation:
     @cached_property
     def class_figures(self) -> NDArray[np.float64]:
         """Precision, recall and F1, `[3, K]`."""
-        return class_figures(self.tested.confusion)
+        return class_figures(self.confusion)
 
     @cached_property
     def class_intervals(self) -> NDArray[np.float64]:
         """Low and high ends of their intervals, `[2, 3, K]`."""
-        return class_intervals(self.tested.confusion)
+        return class_intervals(self.confusion)
 
     @cached_property
     def temperature(self) -> float | None:
         """Fitted on the validation split; None if that has no mistake."""
-        return fit_temperature(self.validated.logits, self.validated.labels)
+        return fit_temperature(*self.validated.answers)
 
     @cached_property
     def calibration(self) -> dict[str, Reliability]:
         """Reliability as it is, and at that temperature."""
         kinds = {"as it is": 1.0} | ({"temperature-scaled": self.temperature} if self.temperature else {})
-        return {
-            name: reliability(self.tested.logits, self.tested.labels, temperature)
-            for name, temperature in kinds.items()
-        }
+        return {name: reliability(*self.tested.answers, temperature) for name, temperature in kinds.items()}
 
     @cached_property
     def data_changes(self) -> str:
@@ -136,7 +149,7 @@ class Evaluation:
     @cached_property
     def pairs(self) -> list[tuple[int, int, int]]:
         """Label, prediction and images of each two classes that were confused, the most frequent first."""
-        confused = self.tested.confusion - np.diag(np.diag(self.tested.confusion))
+        confused = self.confusion - np.diag(np.diag(self.confusion))
         cells = np.argwhere(confused).tolist()
         return sorted(((row, column, int(confused[row, column])) for row, column in cells), key=lambda pair: -pair[2])
 
@@ -145,6 +158,11 @@ class Evaluation:
         """The probability of the class predicted, `[N]`."""
         highest: NDArray[np.float64] = self.tested.probabilities.max(axis=1)
         return highest
+
+    @property
+    def looked_for(self) -> NDArray[np.int64]:
+        """The class for which each image is searched, `[N]`."""
+        return self.tested.classes
 
     @cached_property
     def certain_mistakes(self) -> list[int]:
@@ -181,7 +199,7 @@ class Evaluation:
 
     def as_json(self) -> dict[str, Any]:
         """All figures, in plain types."""
-        names, confusion = self.tested.class_names, self.tested.confusion
+        names = self.tested.class_names
         return {
             "checkpoint": None if self.folds else str(self.trained.path),
             "folds": [dict(zip(FOLD, row, strict=True)) for row in self.fold_rows],
@@ -202,7 +220,7 @@ class Evaluation:
             "class_names": names,
             "classes": {
                 name: {
-                    "images": int(confusion[label].sum()),
+                    **{kind: _known(values[label]) for kind, values in self.class_numbers.items()},
                     **{kind: _known(self.class_figures[n, label]) for n, kind in enumerate(FIGURES)},
                     **{
                         f"{kind}_interval": [_known(end) for end in self.class_intervals[:, n, label]]
@@ -211,7 +229,7 @@ class Evaluation:
                 }
                 for label, name in enumerate(names)
             },
-            "confusion": confusion.tolist() if self.is_shown_by_class else None,
+            "confusion": self.confusion.tolist() if self.is_shown_by_class else None,
             "confused_pairs": [
                 {"label": names[label], "prediction": names[predicted], "images": count}
                 for label, predicted, count in self.pairs
@@ -236,5 +254,5 @@ class Evaluation:
         }
 
 
-def _known(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
+def _known(value: float | np.generic) -> float | None:
+    return None if np.isnan(value) else np.asarray(value).item()

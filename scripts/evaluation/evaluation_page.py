@@ -4,7 +4,7 @@ Shapes: `N` images, `K` classes.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,10 +60,12 @@ def page_values(evaluation: Evaluation, most_images: int) -> dict[str, Any]:
         "charts": [line_chart(splits, "epoch", figure) for figure, splits in curves.items()],
         "colours": COLOURS,
         "shades": ", ".join(f"{share:.1%}" for share in SHADES),
-        "matrix": confusion_matrix(tested.confusion, names) if by_class else None,
+        "matrix": confusion_matrix(evaluation.confusion, names, evaluation.class_numbers["images"])
+        if by_class
+        else None,
         "pairs": [
             (
-                *(names[label], names[predicted], count, int(tested.confusion[label].sum())),
+                *(names[label], names[predicted], count, int(evaluation.class_numbers["images"][label])),
                 pictures.plain(evaluation.examples(label, predicted)[:PICTURES_OF_A_PAIR]),
             )
             for label, predicted, count in evaluation.pairs[:PAIRS]
@@ -72,17 +74,21 @@ def page_values(evaluation: Evaluation, most_images: int) -> dict[str, Any]:
         "mistakes": pictures.with_grad_cam(evaluation.certain_mistakes[:most_images]),
         "hits": pictures.plain(evaluation.uncertain_hits[:most_images]),
         "diagrams": [reliability_diagram(each, 1 / BINS, name) for name, each in evaluation.calibration.items()],
-        "classes": list(class_rows(names, tested.confusion, evaluation.class_figures, evaluation.class_intervals))
+        "classes": list(
+            class_rows(names, evaluation.class_numbers, evaluation.class_figures, evaluation.class_intervals)
+        )
         if by_class
         else None,
         "most_classes": MOST_CLASSES,
     }
 
 
-def confusion_matrix(confusion: NDArray[np.int64], class_names: Sequence[str]) -> dict[str, Any]:
+def confusion_matrix(
+    confusion: NDArray[np.int64], class_names: Sequence[str], totals: NDArray[np.int64] | None = None
+) -> dict[str, Any]:
     """Lay out the confusion matrix: images of each class, in rows, by class predicted, in columns.
 
-    The shade is the share of the row's class, by `SHADES`. Up to 20 classes each cell has its number; the cell under
+    The shade is the share of the row's images, by `SHADES`. Up to 20 classes each cell has its number; the cell under
     the pointer or the finger is described in words.
 
     Returns:
@@ -98,7 +104,8 @@ def confusion_matrix(confusion: NDArray[np.int64], class_names: Sequence[str]) -
     upright = numbered and widest < cell
     top = 2 * letter + 14 if upright else left
     side = cell * len(names)
-    levels = shade_levels(confusion)
+    totals = confusion.sum(axis=1) if totals is None else totals
+    levels = shade_levels(confusion, totals)
     squares = {
         level: "".join(
             f"M{left + column * cell} {top + row * cell}h{cell}v{cell}h-{cell}z"
@@ -117,7 +124,6 @@ def confusion_matrix(confusion: NDArray[np.int64], class_names: Sequence[str]) -
         for row, column, count in cells
         if numbered
     ]
-    totals = confusion.sum(axis=1).tolist()
     return {
         "numbered": numbered,
         "upright": upright,
@@ -131,7 +137,7 @@ def confusion_matrix(confusion: NDArray[np.int64], class_names: Sequence[str]) -
         "names": [(name, (place + 0.5) * cell) for place, name in enumerate(short)],
         "numbers": numbers,
         "counts": json.dumps(
-            {"names": names, "totals": totals, "cells": cells, "left": left, "top": top, "cell": cell}
+            {"names": names, "totals": totals.tolist(), "cells": cells, "left": left, "top": top, "cell": cell}
         ),
     }
 
@@ -160,12 +166,12 @@ def reliability_diagram(bins: Reliability, width: float, title: str) -> dict[str
 
 def class_rows(
     class_names: Sequence[str],
-    confusion: NDArray[np.int64],
+    numbers: Mapping[str, NDArray[Any]],
     measured: NDArray[np.float64],
     intervals: NDArray[np.float64],
 ) -> Iterator[dict[str, Any]]:
-    """Precision, recall and F1 of each class, float64 `[3, K]`, with the ends of their intervals, `[2, 3, K]`."""
+    """Numbers `[K]` by name, and precision, recall and F1, `[3, K]`, with the ends of their intervals, `[2, 3, K]`."""
     ends = np.concatenate([measured[None], intervals])
     for label, name in enumerate(class_names):
-        numbers = int(confusion[label].sum()), int(confusion[:, label].sum())
-        yield {"name": name, "numbers": numbers, "figures": ends[:, :, label].T.tolist()}
+        own = {of: values[label].item() for of, values in numbers.items()}
+        yield {"name": name, "numbers": own, "figures": ends[:, :, label].T.tolist()}

@@ -56,7 +56,7 @@ class EvaluationPictures:
         ]
 
     def with_grad_cam(self, rows: Sequence[int]) -> list[ShownImage]:
-        """The images, each beside the evidence for the class predicted, with their captions."""
+        """The images, each beside the evidence for the class looked for, with their captions."""
         if self.layer is None or not rows:
             return self.plain(rows)
         by_network: dict[TrainedNetwork, list[int]] = {}
@@ -66,7 +66,7 @@ class EvaluationPictures:
         for trained, own in by_network.items():
             for some in torch.split(torch.tensor(own, dtype=torch.int64), max(1, self._evaluation.data.batch_size)):
                 images = self._images(some.tolist())
-                classes = torch.from_numpy(self._evaluation.tested.classes[some.numpy()]).to(trained.device)
+                classes = torch.from_numpy(self._evaluation.looked_for[some.numpy()]).to(trained.device)
                 maps = grad_cam(trained.network, self.layer, trained.normalize(images), classes).cpu()
                 for row, image, seen in zip(some.tolist(), as_rgb(images), maps, strict=True):
                     plain = picture(image)

@@ -46,19 +46,23 @@ class ExportedModel(nn.Module):
         uint8 `[B, C, H, W]` to logits float32 `[B, K]`.
     """
 
-    def __init__(self, network: nn.Module, normalize: Normalize, views: Views | None = None) -> None:
+    def __init__(
+        self, network: nn.Module, normalize: Normalize, views: Views | None = None, multi_label: bool = False
+    ) -> None:
         super().__init__()
         self.normalize = normalize
         # Some formats know no other order in memory.
         self.network = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
-        self.views = views
+        self.views, self.multi_label = views, multi_label
         self.eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits."""
         normalised = self.normalize(images)
         logits: Tensor = (
-            average_logits(self.network, normalised, self.views) if self.views else self.network(normalised)
+            average_logits(self.network, normalised, self.views, self.multi_label)
+            if self.views
+            else self.network(normalised)
         )
         return logits.float()
 
@@ -82,6 +86,9 @@ def facts_of(trained: TrainedNetwork) -> dict[str, str]:
         "git_commit": checkpoint.get("git_commit"),
         "versions": checkpoint.get("versions"),
     }
+    if trained.is_multi_label:
+        facts["output"] = "logits: float32 [B, K]; the sigmoid gives the probability of each of several labels"
+        facts["thresholds"] = trained.thresholds.tolist()
     return {name: json.dumps(value) for name, value in facts.items()}
 
 

@@ -91,7 +91,9 @@ class FilePredictions:
         with closing(predicted), progress("Predicting", len(self.paths) - first, aside=True) as advance:
             for logits, errors in predicted:
                 paths = self.paths[first : first + len(logits)]
-                rows = self.table.rows(paths, logits, probabilities_of(logits), errors)
+                rows = self.table.rows(
+                    paths, logits, probabilities_of(logits, self.classifier.trained.is_multi_label), errors
+                )
                 yield rows[max(0, kept - first) :]
                 first += len(rows)
                 advance(len(rows))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from core.names import escape_name
+from core.names import escape_name, label_name
 from core.user_error import UserError
 from datamodules.decoding.image_file import UnreadableImageError, image_pixels, read_image
 from datamodules.decoding.image_files import ImageFiles, TryDecode
@@ -38,8 +38,8 @@ class Prediction:
     """What a network predicts for one image.
 
     Args:
-        class_name: The most probable class.
-        probability: Its probability, in [0, 1].
+        class_name: The most probable class; of several labels, those above their thresholds, with `;` between.
+        probability: That of the most probable class, in [0, 1].
         probabilities: The probability of each class, in the order of the labels.
         logits: float32 `[K]`.
     """
@@ -109,14 +109,15 @@ class ImageClassifier:
 
     def _predictions(self, images: Sequence[Picture]) -> list[Prediction]:
         logits = self.trained.logits(torch.stack([self.pixels(image) for image in images])).numpy()
+        thresholds = self.trained.thresholds
         return [
             Prediction(
-                self.class_names[row.argmax()],
+                label_name(shares > thresholds if len(thresholds) else row.argmax(), self.class_names),
                 float(shares[row.argmax()]),
                 dict(zip(self.class_names, shares.tolist(), strict=True)),
                 row,
             )
-            for row, shares in zip(logits, probabilities_of(logits), strict=True)
+            for row, shares in zip(logits, probabilities_of(logits, self.trained.is_multi_label), strict=True)
         ]
 
     def pixels(self, image: Picture) -> Tensor:

@@ -6,12 +6,12 @@ Shapes: `N` images, `K` classes.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from core.names import distinct_names, escape_name
+from core.names import distinct_names, escape_name, label_name
 
 NO_FINITE_LOGITS = "the network gives numbers that are not finite"
 
@@ -34,6 +34,7 @@ class PredictionTable:
     top: int = 0  # how many of the most probable classes have columns, with their probabilities
     probabilities: bool = False  # whether each class has a column with its probability
     logits: bool = False  # whether each class has a column with its logit
+    thresholds: Sequence[float] | NDArray[np.float64] = ()  # of several labels: above which each is predicted
 
     @cached_property
     def columns(self) -> list[Column]:
@@ -55,7 +56,7 @@ class PredictionTable:
         logits: NDArray[np.float32],
         probabilities: NDArray[np.float64],
         errors: Mapping[int, str] | None = None,
-        labels: Sequence[int] = (),
+        labels: Sequence[Any] = (),
     ) -> list[Row]:
         """Make a row for each image, from logits and probabilities `[N, K]` and reasons of rows without an image."""
         names = distinct_names(self.class_names)
@@ -68,7 +69,8 @@ class PredictionTable:
         for number, (path, label) in enumerate(zip(paths, logits.argmax(axis=1), strict=True)):
             shares = probabilities[number]
             error = errors.get(number)
-            values: list[str | float | None] = [names[label], float(shares[label]), None]
+            predicted = shares > self.thresholds if len(self.thresholds) else label
+            values: list[str | float | None] = [label_name(predicted, names), float(shares[label]), None]
             for place in order[number]:
                 values += [names[place], float(shares[place])]
             values += shares.tolist() if self.probabilities else []
@@ -76,7 +78,7 @@ class PredictionTable:
             if error is not None:
                 values = [None] * len(values)
                 values[2] = escape_name(error)
-            known = [escape_name(path), *([names[labels[number]]] if self.labelled else [])]
+            known = [escape_name(path), *([label_name(labels[number], names)] if self.labelled else [])]
             rows.append({column.name: value for column, value in zip(self.columns, known + values, strict=True)})
         return rows
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import softmax
+from scipy.special import expit, softmax
 
 from datamodules.batching.randomness import EVALUATION, own_generators, random_key, seed_generators
 from datamodules.loading.progress import progress
@@ -27,7 +27,7 @@ class Predictions:
     class_names: list[str]  # `K` names
     names: list[str]  # the path of each image in the source's folder, or its split and place, as in `test[123]`
     places: NDArray[np.int64]  # the images' places in the pack, `[N]`
-    labels: NDArray[np.int64]  # `[N]`
+    labels: NDArray[np.int64]  # `[N]`; of several labels per image uint8 `[N, K]`, 0 and 1
     logits: NDArray[np.float32]  # `[N, K]`
     carried: dict[str, list[str]] = field(
         default_factory=dict
@@ -39,24 +39,40 @@ class Predictions:
     @cached_property
     def probabilities(self) -> NDArray[np.float64]:
         """`[N, K]`."""
-        return probabilities_of(self.logits)
+        return probabilities_of(self.logits, self.is_multi_label)
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether an image may have several labels or none."""
+        return self.labels.ndim == 2
+
+    @property
+    def answers(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Logits and labels; of several labels per image, those of whether it has each, `[N * K, 2]` and `[N * K]`."""
+        if not self.is_multi_label:
+            return self.logits, self.labels
+        pairs = np.stack([np.zeros_like(self.logits), self.logits], axis=2)
+        return pairs.reshape(-1, 2), self.labels.ravel().astype(np.int64)
 
     @cached_property
     def classes(self) -> NDArray[np.int64]:
-        """The classes predicted, int64 `[N]`."""
+        """The classes predicted, int64 `[N]`; of several labels, whether each is more probable than not, `[N, K]`."""
+        if self.is_multi_label:
+            return (self.logits > 0).astype(np.int64)
         classes: NDArray[np.int64] = self.logits.argmax(axis=1)
         return classes
 
     @cached_property
     def is_right(self) -> NDArray[np.bool_]:
-        """Whether the class predicted is the label, bool `[N]`."""
-        is_right: NDArray[np.bool_] = self.classes == self.labels
+        """Whether the class predicted is the label, or all labels are right, bool `[N]`."""
+        equal = self.classes == self.labels
+        is_right: NDArray[np.bool_] = np.logical_and.reduce(equal, axis=1) if self.is_multi_label else equal
         return is_right
 
     @cached_property
     def accuracy(self) -> float:
-        """Share of images that are right."""
-        return float(self.is_right.mean())
+        """Share of images that are right; of several labels per image, share of labels."""
+        return float((self.classes == self.labels).mean())
 
     @cached_property
     def confusion(self) -> NDArray[np.int64]:
@@ -65,10 +81,11 @@ class Predictions:
         return np.bincount(self.labels * count + self.classes, minlength=count**2).reshape(count, count)
 
 
-def probabilities_of(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Softmax of logits float32 `[N, K]`, in double precision, float64 `[N, K]`."""
+def probabilities_of(logits: NDArray[np.float32], multi_label: bool = False) -> NDArray[np.float64]:
+    """Softmax, of several labels per image sigmoid, of logits float32 `[N, K]`, in double precision."""
     with np.errstate(invalid="ignore"):  # of logits that are not finite
-        probabilities: NDArray[np.float64] = softmax(logits.astype(np.float64), axis=1)
+        exact = logits.astype(np.float64)
+        probabilities: NDArray[np.float64] = expit(exact) if multi_label else softmax(exact, axis=1)
     return probabilities
 
 

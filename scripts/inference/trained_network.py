@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,6 +18,7 @@ from core.names import distinct_names
 from core.user_error import UserError
 from datamodules.batching.normalization import Normalize
 from datamodules.decoding.image_file import Resize
+from models.losses import PER_IMAGE
 from models.serialization.checkpoint import CheckpointContent, read_checkpoint
 from models.serialization.saved_network import build_network, saved_arguments
 from models.training.test_time_augmentation import Views, average_logits
@@ -62,6 +64,10 @@ class TrainedNetwork:
         self.config: dict[str, Any] = self.checkpoint.get("config", {})
         """The run's resolved configuration; empty if it is not known."""
         arguments = saved_arguments(self.checkpoint, self.path)
+        self.is_multi_label: bool = arguments.get("multi_label", False)
+        thresholds = self.checkpoint.get("thresholds", []) or [0.5] * len(self.class_names)
+        self.thresholds = np.array(thresholds if self.is_multi_label else [], np.float64)
+        """Of several labels per image, `[K]`: the probability above which each is predicted."""
         if len(self.class_names) != arguments.get("num_classes") or not self.preprocessing:
             raise UserError(
                 f"{self.path} does not say what its classes are called and what images it takes: it was trained "
@@ -164,7 +170,7 @@ class TrainedNetwork:
             return logits
 
         views = self.test_time_augmentation
-        return average_logits(forward_view, images, views) if views else forward_view(images)
+        return average_logits(forward_view, images, views, self.is_multi_label) if views else forward_view(images)
 
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
@@ -203,6 +209,9 @@ class TrainedNetwork:
 
         data = build_data(flags, (str(self.path), self.config))
         check_same_classes(self.class_names, list(data.class_names), str(self.path), type(data).__name__)
+        if data.is_multi_label != self.is_multi_label:
+            its, others = PER_IMAGE[data.is_multi_label], PER_IMAGE[self.is_multi_label]
+            raise UserError(f"{type(data).__name__} has {its}, {self.path} was trained on {others}; give such data.")
         if tuple(data.image_shape) != self.shape:
             here, there = ("x".join(map(str, numbers)) for numbers in (data.image_shape, self.shape))
             raise UserError(

@@ -41,7 +41,7 @@ def saliency(network: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
     return scaled(gradient.detach().float().amax(dim=1))
 
 
-def occlusion(network: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
+def occlusion(network: nn.Module, images: Tensor, classes: Tensor, multi_label: bool = False) -> Tensor:
     """What covering a square of the image takes from the probability of a class; negative where it adds to it.
 
     Source: M. D. Zeiler and R. Fergus, "Visualizing and Understanding Convolutional Networks", 2013; by captum.
@@ -57,7 +57,7 @@ def occlusion(network: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
 
     def probabilities(batch: Tensor) -> Tensor:
         logits: Tensor = network(batch)
-        return logits.float().softmax(dim=1)
+        return logits.float().sigmoid() if multi_label else logits.float().softmax(dim=1)
 
     with torch.no_grad():
         lost = (

@@ -85,17 +85,18 @@ def class_intervals(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
     2J / (1 + J), where J is the share of both among the images that are either.
 
     Args:
-        confusion: Images by true class and predicted class, int64 `[K, K]`.
+        confusion: Images by true class and predicted class, int64 `[..., K, K]`.
 
     Returns:
-        Low and high ends, float64 `[2, 3, K]`; NaN where the figure is NaN.
+        Low and high ends, float64 `[2, 3, ..., K]`; NaN where the figure is NaN.
 
     Example:
         >>> class_intervals(np.array([[90, 10], [20, 80]]))[:, 1].round(2)  # recall: low, then high ends
         array([[0.83, 0.71],
                [0.94, 0.87]])
     """
-    right, predicted, there = np.diagonal(confusion), confusion.sum(axis=0), confusion.sum(axis=1)
+    right = np.diagonal(confusion, axis1=-2, axis2=-1)
+    predicted, there = confusion.sum(axis=-2), confusion.sum(axis=-1)
     ends = _wilson(np.stack([right] * 3), np.stack([predicted, there, predicted + there - right]), CONFIDENCE)
     ends[:, 2] = 2 * ends[:, 2] / (1 + ends[:, 2])
     return ends

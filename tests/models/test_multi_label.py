@@ -26,12 +26,15 @@ def make(multi_label: bool = True) -> Classifier:
 
 
 def test_data_and_classifier_have_as_many_labels_per_image(data: DigitProperties, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"The data has several labels per image, the classifier one label; give both"):
+    with pytest.raises(
+        UserError,
+        match=r"The data has several labels per image, the classifier one label per image; give both the same",
+    ):
         quiet_trainer(tmp_path, fast_dev_run=True).fit(make(multi_label=False), data)
 
 
 def test_an_old_checkpoint_is_of_one_label_per_image() -> None:
     checkpoint: dict[str, Any] = {"class_names": [], "preprocessing": {}, "state_dict": {}}
     make(multi_label=False).on_load_checkpoint(checkpoint)
-    with pytest.raises(UserError, match=r"The checkpoint has one label per image, the data several labels"):
+    with pytest.raises(UserError, match=r"The checkpoint has one label per image, the data several labels per image"):
         make().on_load_checkpoint(checkpoint)

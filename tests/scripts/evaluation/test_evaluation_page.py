@@ -60,7 +60,8 @@ def test_every_bin_is_a_bar() -> None:
 
 def test_classes_without_figures_say_so() -> None:
     confusion = np.array([[3, 1, 0], [0, 4, 0], [0, 0, 0]])
-    rows = class_rows(["a", "b", "<c>"], confusion, class_figures(confusion), class_intervals(confusion))
+    numbers = {"images": confusion.sum(axis=1), "predicted": confusion.sum(axis=0)}
+    rows = class_rows(["a", "b", "<c>"], numbers, class_figures(confusion), class_intervals(confusion))
     text = drawn("class_table", list(rows))
     assert text.count("<tr>") == 4
     assert text.count("none") == 3
