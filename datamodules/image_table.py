@@ -257,11 +257,15 @@ class ImageTable(ImageFileModule):
             self._check(column, is_it, f"{(counts > 1).sum():,} images have several rows{differ}; keep one of each")
         return found
 
+    @cached_property
+    def described_by(self) -> dict[str, str]:  # type: ignore[override]  # others have none
+        """The table and the file of names, with a digest of each."""
+        files = [self._file, *([self.root / self._class_file] if self._class_file else [])]
+        return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
     def fingerprint(self) -> str:
         """The content of the table and of the file of names, and sizes and times of the files in their folders."""
-        files = [self._file, *([self.root / self._class_file] if self._class_file else [])]
-        contents = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
-        return " ".join((*contents, fingerprint_files(self.source_folder, self._folders)))
+        return " ".join((*self.described_by.values(), fingerprint_files(self.source_folder, self._folders)))
 
     def files_left_out(self, known: Collection[str]) -> list[str]:
         """The files beside those in the table that it does not name, sorted."""

@@ -90,7 +90,8 @@ class RunRecord(OutsideSteps):
 
     def _start(self, trainer: Trainer) -> origin.Facts:
         seed, data = getattr(self._data, "seed", None), str(getattr(self._data, "data_fingerprint", None))
-        return origin.describe_start(self._command, trainer.strategy.root_device, trainer.world_size, seed, data)
+        start = origin.describe_start(self._command, trainer.strategy.root_device, trainer.world_size, seed, data)
+        return start | {"data_files": dict(getattr(self._data, "described_by", {}))}
 
     def _keep_config(self) -> None:
         """Write the configuration, after everything else that a start writes."""

@@ -52,6 +52,7 @@ class ImageSource(ABC):
     whereabouts = "say with --data.root in which folder it is"  # what to do with files that lie elsewhere
     is_multi_label = False  # whether an image may have several labels or none: labels uint8 `[N, K]` of 0 and 1
     tests_on_validation = False  # whether the validation images are the test images too: labels of others are secret
+    described_by: Mapping[str, str] = {}  # files that say what the images are, with the SHA-256 of each
     known_files: Sequence[str] = ()  # glob patterns of files in the source's folder that are no labelled images
     own_arguments: Mapping[str, Any]  # the constructor's arguments that the data set adds to those of every other
     distinct_names = staticmethod(distinct_names)  # how to write the names in checkpoints of earlier versions

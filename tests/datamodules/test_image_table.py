@@ -1,6 +1,7 @@
 import csv
+import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from sklearn.datasets import load_digits
 
 from core.user_error import UserError
 from datamodules.image_table import ImageTable
+from tests.conftest import Run
 
 SCANS = (load_digits().images * 15).astype(np.uint8)
 LABELS = load_digits().target % 3
@@ -307,3 +309,28 @@ def test_weights_say_how_often_an_image_is_shown(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="the weight column gives each image its own; leave one of them out"):
         prepared(tmp_path, weight="w", balanced=True)
     assert prepared(tmp_path, balanced=True).pack is not None  # no weights were asked for
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_exactly_and_says_if_the_table_has_changed(
+    train: Callable[..., Run], resume: Callable[..., Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [(*row, 1 + 4 * (row[1] == "two")) for row in write_scans(tmp_path / "in")]
+    write_table(tmp_path / "t.csv", (*HEAD, "w"), rows)
+    flags = ("--data", "ImageTable", "--data.table=t.csv", "--data.folder=in", "--data.weight=w", "--data.channels=1")
+    flags += ("--data.image_size=8", "--data.batch_size=4", "--data.root", str(tmp_path), "--data.storage=files")
+    flags += ("--data.num_workers=0", "--model.compile=false", "--model.scheduler=null")
+    whole = train(*flags, "--trainer.max_epochs=2")
+    again = train(*flags, "--trainer.max_epochs=2", "--trainer.max_steps=15", "--data.storage=packed")
+    resume(again, "--trainer.max_steps=-1")
+    for name, value in whole.checkpoint["state_dict"].items():
+        assert torch.equal(value, again.checkpoint["state_dict"][name]), name
+    assert json.loads((whole.folder / "origin.json").read_text())["data_files"].keys() == {"t.csv"}
+
+    rows[5] = (rows[5][0], NAMES[0], 3)
+    write_table(tmp_path / "t.csv", (*HEAD, "w"), rows)
+    capsys.readouterr()
+    resume(again, "--trainer.max_epochs=3")
+    said = capsys.readouterr().out
+    assert "data: other images, file names or labels than before" in said
+    assert "data_files.t.csv: " in said
