@@ -317,9 +317,9 @@ def test_a_run_goes_on_exactly_and_says_if_the_table_has_changed(
 ) -> None:
     rows = [(*row, 1 + 4 * (row[1] == "two")) for row in write_scans(tmp_path / "in")]
     write_table(tmp_path / "t.csv", (*HEAD, "w"), rows)
-    flags = ("--data", "ImageTable", "--data.table=t.csv", "--data.folder=in", "--data.weight=w", "--data.channels=1")
-    flags += ("--data.image_size=8", "--data.batch_size=4", "--data.root", str(tmp_path), "--data.storage=files")
-    flags += ("--data.num_workers=0", "--model.compile=false", "--model.scheduler=null")
+    flags = ["--data", "ImageTable", "--data.table=t.csv", "--data.folder=in", "--data.weight=w", "--data.channels=1"]
+    flags += ["--data.image_size=8", "--data.batch_size=4", "--data.root", str(tmp_path), "--data.storage=files"]
+    flags += ["--data.num_workers=0", "--model.compile=false", "--model.scheduler=null"]
     whole = train(*flags, "--trainer.max_epochs=2")
     again = train(*flags, "--trainer.max_epochs=2", "--trainer.max_steps=15", "--data.storage=packed")
     resume(again, "--trainer.max_steps=-1")
