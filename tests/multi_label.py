@@ -22,3 +22,13 @@ class DigitProperties(ImageDataModule):
         digits = load_digits()
         labels = np.stack([np.isin(digits.target, some) for some in PROPERTIES.values()], axis=1)
         return {"train": ((digits.images[:, None] * (255 / 16)).round().astype(np.uint8), labels.astype(np.uint8))}
+
+
+class FirstProperty(DigitProperties):
+    """The same images and classes with one label each."""
+
+    is_multi_label = False
+
+    def read(self) -> Source:
+        images, labels = super().read()["train"][:2]
+        return {"train": (images, np.asarray(labels).argmax(axis=1))}
