@@ -27,7 +27,6 @@ from core.user_error import UserError
 from scripts.command.boundary import TRUST, CommandParser, mistakes_in_one_sentence
 from scripts.command.expansion import to_path
 from scripts.command.whole_number import whole_number
-from scripts.evaluation.fold_runs import FoldRun, find_folds, predict_folds
 from scripts.inference.prediction_output import PredictionFile
 from scripts.inference.prediction_table import Column, PredictionTable
 from scripts.inference.predictions import Predictions, predict_split
@@ -47,6 +46,7 @@ def evaluate(
     """Predict, and write page, figures and table."""
     from scripts.evaluation.evaluation import Evaluation
     from scripts.evaluation.evaluation_page import page_values
+    from scripts.evaluation.fold_runs import FoldRun, find_folds, predict_folds
     from scripts.evaluation.leakage import leaked_images
     from scripts.evaluation.multi_label import MultiLabelEvaluation
     from scripts.report.page import write_page

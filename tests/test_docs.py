@@ -27,7 +27,7 @@ ANSWERS = (ROOT / "docs" / "how-do-i.md").read_text()
 BLOCKS = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 SHOWN_FILES = re.compile(r"`((?:models|datamodules|callbacks|configs)/[\w/.-]+)`[^`]*:\n\n```\w+\n(.*?)```", re.DOTALL)
 FOLDERS = ("callbacks", "configs", "core", "datamodules", "models", "scripts")
-OTHER_RUN = ("--resume", "--like", "--seeds", "--ckpt_path", "--trust")
+OTHER_RUN = ("--resume", "--like", "--seeds", "--folds", "--fold", "--ckpt_path", "--trust")
 """Flags of scripts/train.py whose values are of a run that is not here."""
 
 UNDERSTAND = """

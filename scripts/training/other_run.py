@@ -31,6 +31,11 @@ class OtherRun:
                 f"{' and '.join(names)} are given: --resume goes on with a run, --like does it again from its "
                 "beginning, --ckpt_path begins another from its checkpoint; give one of them."
             )
+        if self.resumed and any(flag.partition("=")[0] in ("--data.folds", "--data.fold") for flag in self.flags):
+            raise UserError(
+                "A run that goes on keeps its fold, because it was trained on the others; leave --data.folds and "
+                "--data.fold out, or begin a new run."
+            )
         if self.original:
             from scripts.training.reproducibility import check_complete
 
