@@ -309,7 +309,7 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=KeepsArguments
         """Choose the images of each split by this module's arguments and the source's columns `group` and `fold`."""
         self._check_classes(labels[splits["train"]], f"in {self.source_folder}; add some")
         strata = rarest_labels(labels) if self.is_multi_label else labels
-        groups, given = columns.get("group"), columns.get("fold")
+        groups, given, fold = columns.get("group"), columns.get("fold"), None
         if given is not None or self._folds is not None or self._fold is not None:
             if "test" in splits or self.tests_on_validation:
                 raise UserError(
@@ -324,13 +324,14 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=KeepsArguments
                 raise UserError(f"data.folds is {self._folds} and data.fold {self._fold}; give {wanted}.")
             train = splits["train"][strata[splits["train"]] >= 0]
             places = train.numpy()
+            fold = np.full(len(strata), folds)
             if given is None:
                 own = None if groups is None else numbered(groups[places])
                 check_folds(folds, labels[train].numpy(), own, self.class_names)
-                fold = fold_of(strata[train].numpy(), identities[places], own, folds, self.split_seed)
+                fold[places] = fold_of(strata[train].numpy(), identities[places], own, folds, self.split_seed)
             else:
-                fold = given[places]
-            is_test = torch.from_numpy(fold == self._fold)
+                fold[places] = given[places]
+            is_test = torch.from_numpy(fold[places] == self._fold)
             splits = splits | {"train": train[~is_test], "test": train[is_test]}
         drawn = draw_splits(
             splits,
@@ -343,6 +344,7 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=KeepsArguments
             tests_on_validation=self.tests_on_validation,
             rule=self.split_rule,
             groups=groups,
+            fold=fold,
         )
         # Under `shuffle`, older runs, which had no columns or folds, have been trained without the class.
         if self.split_rule == "hash" or columns or self._fold is not None:

@@ -132,6 +132,7 @@ def draw_splits(
     tests_on_validation: bool = False,
     rule: Rule = "hash",
     groups: NDArray[Any] | None = None,
+    fold: NDArray[np.int64] | None = None,
 ) -> dict[str, Tensor]:
     """Choose the images of each split: drawn from train where the source has no such split, then limited.
 
@@ -139,7 +140,8 @@ def draw_splits(
     `limit` are numbers of images or fractions. Test is drawn first, unless it is the same as validation.
 
     With `groups`, whole groups are drawn, whatever the rule: of each class a split has its share as nearly as groups
-    allow, and one that comes or goes may move others. `limit` leaves out images of all groups.
+    allow, and one that comes or goes may move others. `limit` leaves out images of all groups, and of all folds by a
+    `fold` of each image, so that it leaves out the same whichever fold is the test split.
 
     The result has `train`, `val` and `test`. A split without images is a UserError, and so is a group in two of the
     splits given.
@@ -172,7 +174,7 @@ def draw_splits(
             splits["train"], splits[name] = train[rest], train[drawn]
     if limit is not None:
         with _too_large("limit"):
-            splits = _limited(splits, labels, digests, limit, random_key(seed, 2), rule)
+            splits = _limited(splits, labels, digests, limit, random_key(seed, 2), rule, fold)
     if tests_on_validation:
         splits["test"] = splits["val"]
     for name in SPLITS:
@@ -223,12 +225,19 @@ def _too_large(argument: str) -> Iterator[None]:
 
 
 def _limited(
-    splits: dict[str, Tensor], labels: Tensor, digests: NDArray[np.uint64], limit: int | float, seed: int, rule: Rule
+    splits: dict[str, Tensor],
+    labels: Tensor,
+    digests: NDArray[np.uint64],
+    limit: int | float,
+    seed: int,
+    rule: Rule,
+    fold: NDArray[np.int64] | None,
 ) -> dict[str, Tensor]:
     everything = torch.cat(list(splits.values()))
     split_of = torch.arange(len(splits)).repeat_interleave(torch.tensor([len(part) for part in splits.values()]))
-    strata = split_of * (int(labels.max()) + 1) + labels[everything]
-    if rule == "shuffle":
+    parts = split_of if fold is None else torch.from_numpy(fold)[everything]
+    strata = parts * (int(labels.max()) + 1) + labels[everything]
+    if rule == "shuffle" and fold is None:
         _, kept = stratified_split(strata, limit, seed)
     else:
         kept = hashed_sample(strata, digests[everything.numpy()], limit, seed).sort().values

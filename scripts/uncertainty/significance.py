@@ -154,7 +154,7 @@ def error_over_folds(values: Sequence[float], folds: int) -> float:
 def difference_over_folds(first: Sequence[float], second: Sequence[float], folds: int, tests: int = 1) -> Difference:
     """How much greater the mean over the second's folds is, by the corrected resampled t-test (`error_over_folds`).
 
-    The usual paired t-test finds differences that are not there several times as often as it says. McNemar's test on
+    The usual paired t-test finds differences that are not there up to five times as often as it says. McNemar's test on
     all images would ask about these networks, not about other training images (T. Dietterich, "Approximate statistical
     tests for comparing supervised classification learning algorithms", 1998).
 

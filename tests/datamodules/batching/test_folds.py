@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from core.user_error import UserError
-from datamodules.batching.split import check_folds, fold_of
+from datamodules.batching.split import Rule, check_folds, fold_of
 from datamodules.digits import Digits
 from datamodules.packing.pack import Rows, Source
 
@@ -170,3 +170,15 @@ def test_evaluation_on_another_fold_says_how_much_of_it_was_trained_on(data_root
     changes = other.changes_since(trained.known_images)
     assert changes.endswith(f"0 new, 0 gone; trained on: {val} and {test} images")
     assert not test.startswith("0")
+
+
+@pytest.mark.parametrize("rule", ["hash", "shuffle"])
+def test_a_limit_leaves_out_the_same_images_whichever_fold_is_tested_on(data_root: Path, rule: Rule) -> None:
+    used, tested = [], []
+    for fold in (0, 1, 2):
+        data = Digits(root=data_root, folds=3, fold=fold, limit=0.5, split_rule=rule)
+        data.setup("test")
+        used.append(torch.cat(list(data.splits.values())).sort().values)
+        tested.append(data.splits["test"])
+    assert 890 < len(used[0]) < 905
+    assert all(torch.equal(each, used[0]) for each in (*used, torch.cat(tested).sort().values))

@@ -10,6 +10,7 @@ import pytest
         (("--resume",), "There is no run in {runs}/digits-convnet to go on with"),
         (("--resume", "{runs}"), "{runs} is no folder of a run: it has no config.yaml"),
         (("--resume", "--ckpt_path", "last.ckpt"), "give one of them"),
+        (("--resume", "--data.fold", "1"), "A run that goes on keeps its fold, because it was trained on the others"),
     ],
 )
 def test_says_what_cannot_be_gone_on_with(
