@@ -316,8 +316,8 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=KeepsArguments
                     f"{type(self).__name__} has a test split of its own, so that no fold can be it; leave out "
                     "data.fold, data.folds and a fold column."
                 )
-            folds = self._folds if given is None else int(given.max()) + 1
-            if folds in (None, 1) or self._folds not in (None, folds) or self._fold not in range(folds):
+            folds = (self._folds or 0) if given is None else int(given.max()) + 1
+            if folds < 2 or self._folds not in (None, folds) or self._fold not in range(folds):
                 wanted = "how many folds there are, at least two, and which of them, from 0 on, is the test split"
                 if given is not None:
                     wanted = f"as data.fold one of 0 to {folds - 1}, which the fold column has, and no data.folds"
