@@ -86,8 +86,8 @@ def evaluate(
         ) from error
     print(evaluation.headline)
     for name, part in evaluation.leakage.items():
-        low, high = part["accuracy_interval"]
-        print(f"  {name:<11}{part['accuracy']:.4f} ({low:.4f} to {high:.4f}; {part['images']:,} images)")
+        low, high = part["interval"]
+        print(f"  {name:<11}{part['share_right']:.4f} ({low:.4f} to {high:.4f}; {part['images']:,} images)")
     if audit and not evaluation.leakage:
         print("leaked       none")
     for name, value in evaluation.metrics.items():

@@ -70,13 +70,13 @@ class Evaluation:
 
     @cached_property
     def leakage(self) -> dict[str, dict[str, Any]]:
-        """Accuracy on leaked and on clean images, as far as there are any; empty if none is leaked."""
+        """How many leaked and clean images there are, and are right, with that share; empty if none is leaked."""
         leaked = np.zeros(len(self.tested), np.bool_) if self.leaked is None else self.leaked
-        parts = {"leaked": leaked, "clean": ~leaked} if leaked.any() else {}
-        counts = {name: (int(self.tested.is_right[of].sum()), int(of.sum())) for name, of in parts.items() if of.any()}
+        parts = {"leaked": self.tested.is_right[leaked], "clean": self.tested.is_right[~leaked]} if leaked.any() else {}
+        counts = {name: (len(right), int(right.sum())) for name, right in parts.items() if len(right)}
         return {
-            name: {"images": images, "accuracy": right / images, "accuracy_interval": list(wilson(right, images))}
-            for name, (right, images) in counts.items()
+            name: {"images": images, "right": right, "share_right": right / images, "interval": wilson(right, images)}
+            for name, (images, right) in counts.items()
         }
 
     @cached_property

@@ -240,3 +240,29 @@ def test_writes_the_split_of_every_image_that_is_used(
     assert status == 2
     assert f"{file}: data.test_size: size=24 asks for 24 of" in printed
     assert file.read_bytes() == before
+
+
+def test_splits_of_groups_are_read_again_as_they_were_drawn(
+    photos: Path, audited: Callable[..., Audited], tmp_path: Path
+) -> None:
+    files = sorted(file.relative_to(photos) for file in photos.rglob("*.jpg"))
+    rows = [(str(file), file.parent.name, f"{file.parent.name} in row {int(file.stem) // 2}") for file in files]
+    with (tmp_path / "photos.csv").open("w", newline="") as text:
+        csv.writer(text).writerows([("path", "label", "row"), *rows])
+    table = ("--data", "ImageTable", "--data.folder", "images", "--data.val_size", "0.2")
+    file = tmp_path / "splits.csv"
+    status, drawn, _ = audited(*table, "--data.table", "photos.csv", "--data.group", "row", "--splits", str(file))
+    assert status == 0
+    assert {path: group for path, *_, group in rows} == {
+        name: group for group, names in drawn["images_of_groups"].items() for name in names
+    }
+    again = ("--data.table", "splits.csv", "--data.split", "split", "--data.group", "group")
+    status, given, _ = audited(*table, *again)
+    assert status == 0
+    assert given["images_per_class"] == drawn["images_per_class"]
+    assert min(sum(numbers) for numbers in given["images_per_class"].values()) > 0
+    file.write_text(file.read_text().replace("test", "train", 1))
+    status, given, printed = audited(*table, *again)
+    assert status == 1
+    assert len(given["groups_across_splits"]) == 1
+    assert "groups in several splits" in printed

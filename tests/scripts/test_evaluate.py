@@ -273,7 +273,7 @@ def test_images_trained_on_are_judged_apart_from_others(
     assert found["leakage"]["clean"]["images"] == found["images"] - trained_on
     page = (run.folder / "evaluation" / "evaluation.html").read_text()
     for name in ("leaked", "clean"):
-        accuracy = found["leakage"][name]["accuracy"]
+        accuracy = found["leakage"][name]["share_right"]
         assert f"  {name:<11}{accuracy:.4f} (" in out
         assert f"{name} images: {accuracy:.2%}; interval" in page
     before = (run.folder / "evaluation" / "evaluation.html").read_bytes()

@@ -117,6 +117,31 @@ def test_groups_stay_together_in_drawn_splits_and_folds(data_root: Path) -> None
     assert sorted(tested) == list(range(1797))
 
 
+def test_several_labels_per_image_are_spread_over_folds(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(self: Digits) -> Source:
+        images, labels, *_ = whole(self)["train"]
+        marks = np.eye(10, dtype=np.uint8)[labels]
+        marks[:, 0] |= marks[:, 9]
+        marks[:, 4] = 1
+        return {"train": Rows(images, marks, {"group": (np.arange(len(labels)) // 6).astype(str)})}
+
+    whole = Digits.read
+    monkeypatch.setattr(Digits, "read", read)
+    monkeypatch.setattr(Digits, "is_multi_label", True)
+    datas = [prepared(data_root / "several", folds=4, fold=fold) for fold in range(4)]
+    tested = [data.splits["test"] for data in datas]
+    assert torch.cat(tested).sort().values.tolist() == list(range(1797))
+    assert datas[0].pack is not None
+    labels = datas[0].pack.labels.float()
+    for data, places in zip(datas, tested, strict=True):
+        assert not set((places // 6).tolist()) & set(
+            (torch.cat([data.splits["train"], data.splits["val"]]) // 6).tolist()
+        )
+        assert (labels[places].mean(dim=0) - labels.mean(dim=0)).abs().max() < 0.02
+    with pytest.raises(UserError, match="but the class 2 has only 123 groups"):
+        prepared(data_root / "several", folds=170, fold=0)
+
+
 def test_folds_of_the_source_are_kept(data_root: Path) -> None:
     splits = prepared(data_root, Writers, given_folds=3, fold=2).splits
     assert splits["test"].tolist() == [place for place in range(1797) if place // 12 % 3 == 2]

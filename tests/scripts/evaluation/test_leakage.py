@@ -74,9 +74,10 @@ def test_evaluation_judges_leaked_images_apart(
 
     found = Evaluation(trained, data, "test", tested, tested, leaked).as_json()["leakage"]
     assert found["leaked"]["images"] + found["clean"]["images"] == len(tested)
-    assert found["clean"]["accuracy"] == pytest.approx(tested.is_right[~leaked].mean())
-    low, high = found["clean"]["accuracy_interval"]
-    assert 0 <= low <= found["clean"]["accuracy"] <= high <= 1
+    assert found["leaked"]["right"] + found["clean"]["right"] == int(tested.is_right.sum())
+    assert found["clean"]["share_right"] == pytest.approx(tested.is_right[~leaked].mean())
+    low, high = found["clean"]["interval"]
+    assert 0 <= low <= found["clean"]["share_right"] <= high <= 1
     assert Evaluation(trained, data, "test", tested, tested, np.zeros(len(tested), np.bool_)).leakage == {}
 
 
