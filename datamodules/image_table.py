@@ -1,5 +1,6 @@
 """Any images that a table lists."""
 
+import glob
 import hashlib
 import re
 from collections.abc import Collection, Sequence
@@ -80,7 +81,7 @@ class ImageTable(ImageFileModule):
         self._given = {"path": path, "label": label, "split": split, "group": group}
         self._given |= {"fold_column": fold_column, "weight": weight}
         self._separator, self.is_multi_label = separator, multi_label
-        self.known_files = (self._table_name.name,)
+        self.known_files = [glob.escape(each.name) for each in (self._table_name, Path(class_names or ""))]
         super().__init__(**arguments)
 
     @property
@@ -180,7 +181,8 @@ class ImageTable(ImageFileModule):
             column, rows = column.filter(is_some := pc.not_equal(column, "")), rows[np.asarray(is_some)]
         else:
             several = "if these are several labels, give --data.multi_label true; if not, name them in data.class_names"
-            self._check(columns[0], pc.match_substring(self._text("label"), ";" if not is_named else "\n"), several)
+            is_joined = np.asarray(pc.match_substring(self._text("label"), ";"))
+            self._check(columns[0], is_joined & (not is_named), several)
         numbers, texts = codes(column)
         are_numbers = all(re.fullmatch(r"-?\d+", text) for text in texts)
         if is_named:
@@ -234,7 +236,8 @@ class ImageTable(ImageFileModule):
     def _files(self) -> list[str]:
         """All files in those folders."""
         there = ((folder, files_in(self.source_folder / folder)) for folder in self._folders)
-        return [f"{folder}{entry.name}" for folder, entries in there for entry in entries]
+        names = (f"{folder}{entry.name}" for folder, entries in there for entry in entries)
+        return [name for name in names if name.isascii() or name.encode(errors="ignore").decode() == name]
 
     def _found(self) -> pa.Array:
         """The file of each row, whose ending the table may lack."""

@@ -201,6 +201,7 @@ def test_a_change_of_the_table_or_of_an_image_makes_a_new_pack(tmp_path: Path) -
 def test_what_else_lies_about_is_of_no_concern(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_table(tmp_path / "t.csv", HEAD, write_scans(tmp_path))
     (tmp_path / "060.png").write_bytes((tmp_path / "000.png").read_bytes())
+    (tmp_path / os.fsdecode(b"not utf-8 \xe9.png")).write_bytes(b"")
     first = prepared(tmp_path).pack_folder  # with the folder of packs beside the images
     assert f"left out of {tmp_path}: 1 not in a class (060.png)\n" in capsys.readouterr().out
     (tmp_path / "runs").mkdir()
