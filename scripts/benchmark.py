@@ -1,42 +1,33 @@
-"""Measure the speed of training and prediction against what the hardware could do.
+"""Measure the speed of training against what the hardware could do.
 
     python scripts/benchmark.py [--config FILE ...] [--seconds 20] [--steps 20] [any flag of scripts/train.py]
     python scripts/benchmark.py --callbacks [--config FILE ...] [any flag of scripts/train.py]
-    python scripts/benchmark.py --predict CHECKPOINT --images PATH [--seconds 20]
 
 The first form trains each configuration as scripts/train.py does, with all callbacks, loggers and metrics. It times
 each epoch of --steps steps right after as many bare steps (forward, loss, backward, update on a batch that is on the
 device already), so that both see the machine in the same state, and shows how long training waited for data.
 
 The second form trains and tests each configuration once, and shows the time that each callback took.
-
-The third form times scripts/predict.py on photographs, from the start of its workers to the last row of a CSV file,
-against the network alone on as many images that are on the device already.
 """
 
 import argparse
-import itertools
 import json
 import os
 import re
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from core.user_error import UserError
 from scripts.command.boundary import CommandParser
-from scripts.command.expansion import to_path
 from scripts.command.process import training_process
 from scripts.report.table import Table, show
 
 if TYPE_CHECKING:
     from callbacks.diagnostics.step_benchmark import StepBenchmark
-    from scripts.inference.image_classifier import ImageClassifier
     from scripts.training.train_cli import TrainCLI
 
 Row = dict[str, Any]
@@ -98,48 +89,6 @@ def measure_callbacks(flags: Sequence[str]) -> Row:
     return {"heading": [what, "seconds", "of training", "calls"], "rows": rows}
 
 
-def time_prediction(checkpoint: Path, images: Path, seconds: float) -> None:
-    """Predict a folder of photographs again and again, with the network alone before and after each time."""
-    from scripts.inference.file_predictions import FilePredictions
-    from scripts.inference.image_classifier import load_classifier
-    from scripts.inference.input_images import input_images
-    from scripts.inference.prediction_table import PredictionTable
-
-    classifier, paths = load_classifier(checkpoint), input_images([str(images)])
-    predictions = FilePredictions(classifier, paths, PredictionTable(classifier.class_names))
-    _time_network(classifier, min(len(paths), 4 * classifier.batch_size))
-    program: list[float] = []
-    limit = [_time_network(classifier, len(paths))]
-    started = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
-        while len(program) < 2 or time.perf_counter() - started < seconds:
-            start = time.perf_counter()
-            predictions.write_file(Path(folder, f"{len(program)}.csv"))
-            program.append(time.perf_counter() - start)
-            limit.append(_time_network(classifier, len(paths)))
-    around = [(before + after) / 2 for before, after in itertools.pairwise(limit)]
-    network, shape = type(classifier.trained.network).__name__, "x".join(map(str, classifier.shape))
-    rates = (len(paths) / median(around), len(paths) / median(program))
-    ratio = median(bare / whole for bare, whole in zip(around, program, strict=True))
-    what = f"{network}, {shape}\n{classifier.trained.device}, {classifier.trained.precision}"
-    row = [what, f"{len(paths):,}", str(classifier.batch_size), *(f"{rate:,.1f}" for rate in rates), f"{ratio:.2f}"]
-    heading = ["prediction", "images", "batch", "network alone\nimages/s", "program\nimages/s", "ratio"]
-    show(Table(heading, [row]))
-
-
-def _time_network(classifier: "ImageClassifier", images: int) -> float:
-    """Seconds that the network alone takes for so many images, in whole batches."""
-    import torch
-
-    trained, size = classifier.trained, classifier.batch_size
-    batch = trained.to_memory_format(torch.randn(size, *classifier.shape, device=trained.device))
-    start = time.perf_counter()
-    with torch.no_grad(), trained.autocast_context():
-        for _ in range(max(1, images // size)):
-            trained.forward(batch).float().cpu()
-    return (time.perf_counter() - start) * images / (max(1, images // size) * size)
-
-
 def run_alone(command: Sequence[str]) -> Row:
     """Run a command with `--into FILE` in a process of its own, print nothing of it, and give the row in the file."""
     from datamodules.loading.loader import way_of_death
@@ -185,16 +134,10 @@ def main(args: list[str] | None = None) -> None:
     parser.add_argument("--seconds", type=float, default=20.0, help="time for each configuration's steps, roughly")
     parser.add_argument("--steps", type=int, default=20, help="training batches per epoch, at most")
     parser.add_argument("--callbacks", action="store_true", help="time each callback in a whole training")
-    parser.add_argument("--predict", type=to_path, metavar="CHECKPOINT", help="time scripts/predict.py with it instead")
-    parser.add_argument("--images", type=to_path, metavar="PATH", help="on these photographs")
     parser.add_argument("--into", type=Path, help=argparse.SUPPRESS)
     with training_process():
         options, flags = parser.parse_known_args(args)
-        if options.predict or options.images:
-            if not (options.predict and options.images) or flags or options.config:
-                raise UserError("A prediction is timed with --predict CHECKPOINT --images PATH; leave the rest out.")
-            time_prediction(options.predict, options.images, options.seconds)
-        elif options.into:
+        if options.into:
             flags = [*(f"--config={file}" for file in options.config or ()), *flags]
             row = measure_callbacks(flags) if options.callbacks else measure(flags, options.steps, options.seconds)
             options.into.write_text(json.dumps(row))

@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
+from markupsafe import Markup
+
 from scripts.comparison.comparison import Comparison, Group
 from scripts.comparison.runs import Run
-from scripts.report.chart import LineChart, line_chart
+from scripts.report.chart import line_chart
 from scripts.report.differences import ABSENT
 
 LONGEST = 60  # letters of a cell that are shown; the configuration of a run has the rest
@@ -38,7 +40,7 @@ def _run_row(group: Group, run: Run) -> list[str]:
     return [group.name, seed, shown, str(run.path)]
 
 
-def curves_over_each_other(groups: Sequence[Group], figure: str, split: str) -> LineChart | None:
+def curves_over_each_other(groups: Sequence[Group], figure: str, split: str) -> Markup | None:
     """Draw a figure of each group by epoch, with the range over its runs."""
     curves = {group.name: curve for group in groups if (curve := group.curve(figure, split))}
     if not curves:

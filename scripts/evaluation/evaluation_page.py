@@ -8,6 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from callbacks.tensorboard.confusion_matrix import COLOURS, MOST_CLASSES, MOST_NUMBERED, SHADES, shade_levels
@@ -15,7 +18,7 @@ from core.names import escape_name
 from scripts.evaluation.evaluation import FOLD, Evaluation
 from scripts.evaluation.evaluation_pictures import EvaluationPictures
 from scripts.inference.run_checkpoint import run_of
-from scripts.report.chart import Axes, line_chart
+from scripts.report.chart import CURVES, INK, line_chart, svg
 from scripts.report.run_curves import read_curves
 from scripts.uncertainty.calibration import BINS, Reliability
 from scripts.uncertainty.intervals import CONFIDENCE
@@ -73,7 +76,7 @@ def page_values(evaluation: Evaluation, most_images: int) -> dict[str, Any]:
         "layer": pictures.layer,
         "mistakes": pictures.with_grad_cam(evaluation.certain_mistakes[:most_images]),
         "hits": pictures.plain(evaluation.uncertain_hits[:most_images]),
-        "diagrams": [reliability_diagram(each, 1 / BINS, name) for name, each in evaluation.calibration.items()],
+        "diagrams": [(*each, reliability_diagram(each[1], each[0])) for each in evaluation.calibration.items()],
         "classes": list(
             class_rows(names, evaluation.class_numbers, evaluation.class_figures, evaluation.class_intervals)
         )
@@ -142,26 +145,18 @@ def confusion_matrix(
     }
 
 
-def reliability_diagram(bins: Reliability, width: float, title: str) -> dict[str, Any]:
-    """Lay out how often predictions of each probability are right."""
-    axes = Axes((0, 1), (0, 1), "probability of the class predicted", "share that is right")
-    bars = []
-    for low, images, probability, accuracy in zip(bins.low, bins.images, bins.probability, bins.accuracy, strict=True):
-        (x, y), (end, _) = axes.place(low, accuracy), axes.place(low + width, 0)
-        middle, ideal = axes.place(probability, probability)
-        bars.append(
-            {
-                "x": x + 1,
-                "y": y,
-                "width": round(end - x - 2, 1),
-                "height": round(axes.bottom - y, 1),
-                "middle": middle,
-                "ideal": ideal,
-                "opacity": f"{0.25 + 0.65 * (images / max(bins.images)) ** 0.5:.2f}",
-                "title": f"{images:,} images, probability {probability:.3f}, right {accuracy:.3f}",
-            }
-        )
-    return {"title": title, "ece": bins.ece, "loss": bins.loss, "axes": axes, "bars": bars}
+def reliability_diagram(bins: Reliability, title: str) -> Markup:
+    """Draw how often predictions of each probability are right; bars are paler where they are fewer."""
+
+    def draw(figure: Figure, axes: Axes) -> None:
+        bars = axes.bar(bins.low, bins.accuracy, 0.95 / BINS, align="edge", color=CURVES[0])
+        for bar, images in zip(bars, bins.images, strict=True):
+            bar.set_alpha(0.25 + 0.65 * (images / max(bins.images)) ** 0.5)
+        axes.vlines(bins.probability, bins.accuracy, bins.probability, colors=CURVES[1], linewidth=2)
+        axes.plot((0, 1), (0, 1), linestyle="--", color=INK)
+        axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="probability of the class predicted", ylabel="share that is right")
+
+    return svg(f"calibration {title}", 3.6, draw)
 
 
 def class_rows(

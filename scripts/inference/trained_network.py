@@ -75,7 +75,7 @@ class TrainedNetwork:
             )
         self.test_time_augmentation: Views | None = arguments.get("test_time_augmentation")
         self._memory_format = torch.channels_last if arguments.get("channels_last") else torch.preserve_format
-        self._normalize = Normalize(self.preprocessing["mean"], self.preprocessing["std"]).to(self.device)
+        self.normalizer = Normalize(self.preprocessing["mean"], self.preprocessing["std"]).to(self.device)
 
     @property
     def folder(self) -> Path:
@@ -136,7 +136,7 @@ class TrainedNetwork:
         copied.device = device or self.device
         copied.network = copy.deepcopy(self.network).to(copied.device, torch.float32)
         copied.autocast_dtype = None
-        copied._normalize = copy.deepcopy(self._normalize).to(copied.device)
+        copied.normalizer = copy.deepcopy(self.normalizer).to(copied.device)
         return copied
 
     @contextmanager
@@ -155,7 +155,7 @@ class TrainedNetwork:
 
     def normalize(self, images: Tensor) -> Tensor:
         """Images uint8 `[B, C, H, W]` as the network takes them, in its number format and memory format."""
-        normalised: Tensor = self._normalize(images.to(self.device, non_blocking=True))
+        normalised: Tensor = self.normalizer(images.to(self.device, non_blocking=True))
         return self.to_memory_format(normalised)
 
     def to_memory_format(self, images: Tensor) -> Tensor:
@@ -183,7 +183,7 @@ class TrainedNetwork:
             float32 `[B, K]` on the CPU.
         """
         with self.autocast_context():
-            return self.forward(self._normalize(images.to(self.device, non_blocking=True))).float().cpu()
+            return self.forward(self.normalizer(images.to(self.device, non_blocking=True))).float().cpu()
 
     def data(self, flags: Sequence[str] = ()) -> "ImageDataModule":
         """The data of the run or, by flags of `scripts/train.py`, others; set up, and normalised as in training.

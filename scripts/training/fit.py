@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import torch
-from jsonargparse._util import get_import_path  # the shortest, as configurations have it; there is no public one
 from lightning.pytorch.utilities.seed import isolate_rng
 
 from callbacks.run.run_folder import release_folders
@@ -84,7 +83,7 @@ def _flag(name: str, value: Any) -> str:
 def _text(key: str, value: Any) -> str:
     if isinstance(value, Path):
         return str(value)
-    if isinstance(value, type) and find_class(path := str(get_import_path(value))) is value:
+    if isinstance(value, type) and find_class(path := f"{value.__module__}.{value.__qualname__}") is value:
         return trust(path)
     raise UserError(
         f"{key} has {getattr(value, '__name__', type(value))}, which no checkpoint can rebuild; give plain values, and "

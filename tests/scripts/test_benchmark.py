@@ -1,15 +1,9 @@
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
-from sklearn.datasets import load_digits
 
-from scripts.benchmark import main
-from tests.conftest import Run
 from tests.discovery import ROOT
 
 
@@ -36,27 +30,6 @@ def test_says_what_each_callback_costs_in_a_whole_training(data_root: Path, tmp_
     for name in ("FiniteGuard", "ConfusionMatrix", "WorstMistakes", "ModelGraph", "Hyperparameters", "Throughput"):
         assert int(rows[name][7]) > 0
     assert not list(tmp_path.iterdir()), "the benchmark leaves nothing behind"
-
-
-@pytest.mark.slow
-def test_times_a_prediction_against_the_network_alone(
-    train: Callable[..., Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run = train("--trainer.max_epochs=1", "--data.batch_size=8")
-    photos = tmp_path / "photos"
-    photos.mkdir()
-    for number, scan in enumerate(load_digits().images[:20]):
-        Image.fromarray((scan * 15).astype(np.uint8)).save(photos / f"{number}.png")
-    before = sorted(tmp_path.rglob("*"))
-    capsys.readouterr()
-    main(["--predict", str(run.folder), "--images", str(photos), "--seconds", "0"])
-    table = capsys.readouterr().out
-    for expected in ("network alone", "program", "ratio", "ConvNet, 1x8x8", " 20 ", " 8 "):
-        assert expected in table
-    assert sorted(tmp_path.rglob("*")) == before
-    with pytest.raises(SystemExit) as exit_:
-        main(["--predict", str(run.folder)])
-    assert exit_.value.code == 2
 
 
 @pytest.mark.slow

@@ -1,0 +1,69 @@
+"""scripts/predict.py timed against the network alone, from the start of its workers to the last row of a CSV file.
+
+python -m tests.benchmarks.prediction CHECKPOINT PATH [--seconds 20]
+"""
+
+import argparse
+import itertools
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+import torch
+
+from scripts.command.process import training_process
+from scripts.inference.file_predictions import FilePredictions
+from scripts.inference.image_classifier import ImageClassifier, load_classifier
+from scripts.inference.input_images import input_images
+from scripts.inference.prediction_table import PredictionTable
+from scripts.report.table import Table, show
+
+
+def time_prediction(checkpoint: Path, images: Path, seconds: float) -> None:
+    """Predict a folder of photographs again and again, with the network alone before and after each time."""
+    classifier, paths = load_classifier(checkpoint), input_images([str(images)])
+    predictions = FilePredictions(classifier, paths, PredictionTable(classifier.class_names))
+    _time_network(classifier, min(len(paths), 4 * classifier.batch_size))
+    program: list[float] = []
+    limit = [_time_network(classifier, len(paths))]
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        while len(program) < 2 or time.perf_counter() - started < seconds:
+            start = time.perf_counter()
+            predictions.write_file(Path(folder, f"{len(program)}.csv"))
+            program.append(time.perf_counter() - start)
+            limit.append(_time_network(classifier, len(paths)))
+    around = [(before + after) / 2 for before, after in itertools.pairwise(limit)]
+    network, shape = type(classifier.trained.network).__name__, "x".join(map(str, classifier.shape))
+    rates = (len(paths) / median(around), len(paths) / median(program))
+    ratio = median(bare / whole for bare, whole in zip(around, program, strict=True))
+    what = f"{network}, {shape}\n{classifier.trained.device}, {classifier.trained.precision}"
+    row = [what, f"{len(paths):,}", str(classifier.batch_size), *(f"{rate:,.1f}" for rate in rates), f"{ratio:.2f}"]
+    heading = ["prediction", "images", "batch", "network alone\nimages/s", "program\nimages/s", "ratio"]
+    show(Table(heading, [row]))
+
+
+def _time_network(classifier: ImageClassifier, images: int) -> float:
+    """Seconds that the network alone takes for so many images, in whole batches."""
+    trained, size = classifier.trained, classifier.batch_size
+    batch = trained.to_memory_format(torch.randn(size, *classifier.shape, device=trained.device))
+    start = time.perf_counter()
+    with torch.no_grad(), trained.autocast_context():
+        for _ in range(max(1, images // size)):
+            trained.forward(batch).float().cpu()
+    return (time.perf_counter() - start) * images / (max(1, images // size) * size)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("checkpoint", type=Path, help="a checkpoint, or the folder of a run")
+    parser.add_argument("images", type=Path, help="photographs")
+    parser.add_argument("--seconds", type=float, default=20.0, help="roughly how long it takes")
+    options = parser.parse_args()
+    with training_process():
+        time_prediction(options.checkpoint, options.images, options.seconds)
+
+
+if __name__ == "__main__":
+    main()
