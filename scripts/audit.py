@@ -14,6 +14,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
+from core.names import escape_name
 from core.user_error import UserError
 from scripts.command.boundary import CommandParser, mistakes_in_one_sentence
 from scripts.command.expansion import to_path
@@ -24,30 +25,15 @@ if TYPE_CHECKING:
 MOST_CLASSES = 20  # with more classes, the table has a row for each split instead of each class
 
 
-def show(audit: "Audit") -> None:
+def print_findings(audit: "Audit") -> None:
     """Print the findings, and the images of each class."""
-    from rich import box, get_console
-    from rich.table import Table
-    from rich.text import Text
+    from scripts.report.table import Table, show
 
-    from core.names import escape_name
-
-    table = Table(box=box.SIMPLE_HEAD, title=audit.title)
-    table.add_column("what", no_wrap=True)
-    table.add_column("found", justify="right", no_wrap=True)
-    table.add_column("such as", overflow="fold")
-    for finding in audit.findings:
-        table.add_row(finding.title, f"{finding.count:,}", Text("\n".join(map(escape_name, finding.examples))))
-    get_console().print(table)
+    print(audit.title)
+    findings = [[each.title, f"{each.count:,}", "\n".join(map(escape_name, each.examples))] for each in audit.findings]
+    show(Table(["what", "found", "such as"], findings))
     heading, *rows = class_table(audit.listing.class_names, audit.images_per_class)
-    table = Table(box=box.SIMPLE_HEAD)
-    for name, cell in zip(heading, rows[0], strict=True):
-        table.add_column(name, justify="right" if cell[:1].isdigit() else "left")
-    for row in rows:
-        if row[0] == "all":
-            table.add_section()
-        table.add_row(*map(Text, row))
-    get_console().print(table)
+    show(Table(heading, rows, frozenset({len(rows) - 1 if rows[-1][0] == "all" else 0})))
     if audit.data.tests_on_validation:
         print("test is val: labels of others are not public")
 
@@ -81,7 +67,7 @@ def audit(flags: Sequence[str], json_file: Path | None, html_file: Path | None, 
         if path:
             check_output(path, overwrite=True, flag=flag)
     audit = Audit(build_data(flags))
-    show(audit)
+    print_findings(audit)
     if json_file:
         replace_file(json_file, json.dumps(audit.as_json(), indent=2) + "\n")
         print(json_file)

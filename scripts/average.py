@@ -13,7 +13,6 @@ accuracy and, in the order of theirs, adds the others by which that of the avera
 
 from core.user_error import UserError  # isort: skip - first, for a Ctrl-C during the other imports
 import json
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,8 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from callbacks.run.restarts import flat
-from core.command_error import CommandError
+from callbacks.run.restarts import differences, flat
 from core.names import escape_name
 from datamodules.loading.progress import progress
 from models.serialization.checkpoint import write_checkpoint
@@ -71,7 +69,7 @@ def average(
     if len(parts) == 1:
         if flags:
             raise UserError(f"One checkpoint is not evaluated, so {flags[0]} has no meaning here; leave it out.")
-        _write(output, weights_only(first.checkpoint))
+        write_checkpoint(weights_only(first.checkpoint), output)
         print(f"checkpoint  {output} ({output.stat().st_size / 1e6:,.1f} MB instead of {size:,.1f})")
         return {}
 
@@ -103,7 +101,7 @@ def average(
         | {"checkpoint": str(files[number])}
         for number in chosen
     ]
-    _write(output, weights_only(first.checkpoint) | {"state_dict": averaged, "averaged": sources})
+    write_checkpoint(weights_only(first.checkpoint) | {"state_dict": averaged, "averaged": sources}, output)
     rows = [[title, *(f"{value:.4f}" for value in values.values())] for title, values in figures.items()]
     show(Table(["", *figures[name]], rows, frozenset({len(parts)})))
     print(f"checkpoint  {output} ({output.stat().st_size / 1e6:,.1f} MB, its parts {size:,.1f})")
@@ -121,16 +119,14 @@ def weights_only(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
 
 def check_same_kind(one: TrainedNetwork, other: TrainedNetwork) -> None:
     """See that two checkpoints are of the same network, classes and preprocessing."""
-    facts, others = _facts(one), _facts(other)
-    for name in (*facts, *others):
-        values = [each.get(name, "absent") for each in (facts, others)]
-        if values[0] != values[1]:
-            shown = (escape_name(str(value)) for value in values)
-            here, there = (value if len(value) <= SHOWN else f"{value[:SHOWN]}..." for value in shown)
-            raise UserError(
-                f"{one.path} and {other.path} cannot be averaged: {name} is {here} in the one and {there} in the "
-                "other; give checkpoints of the same network, classes and preprocessing."
-            )
+    changed = differences(_facts(other), _facts(one))
+    if changed:
+        (name, values), *_ = changed.items()
+        there, here = (value if len(value) <= SHOWN else f"{value[:SHOWN]}..." for value in map(str, values))
+        raise UserError(
+            f"{one.path} and {other.path} cannot be averaged: {name} is {escape_name(here)} in the one and "
+            f"{escape_name(there)} in the other; give checkpoints of the same network, classes and preprocessing."
+        )
 
 
 def _facts(part: TrainedNetwork) -> dict[str, Any]:
@@ -158,8 +154,7 @@ def average_states(states: Sequence[State]) -> dict[str, Tensor]:
 def load_average(trained: TrainedNetwork, states: Sequence[State], data: "ImageDataModule") -> dict[str, Tensor]:
     """Give a network the average of weights, with batch norm's statistics from an epoch of training images.
 
-    Returns:
-        All averaged weights of the checkpoints, on the CPU.
+    All averaged weights of the checkpoints are returned, on the CPU.
     """
     averaged = average_states(states)
     network = trained.network
@@ -204,13 +199,6 @@ def evaluated(trained: TrainedNetwork, data: "ImageDataModule", splits: Sequence
     return figures
 
 
-def _write(output: Path, checkpoint: dict[str, Any]) -> None:
-    try:
-        write_checkpoint(checkpoint, output)
-    except OSError as error:
-        raise CommandError(f"{output} could not be written: {error.strerror or error}; free space there.") from error
-
-
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line; a user's mistake ends in one sentence and exit status 2."""
     parser = CommandParser(prog="scripts/average.py", description=__doc__, parents=[TRUST])
@@ -223,7 +211,6 @@ def main(args: Sequence[str] | None = None) -> None:
     with mistakes_in_one_sentence():
         options, flags = parser.parse_known_args(args)
         average(options.checkpoints, flags, options.output, options.greedy, options.overwrite)
-    sys.exit(0)
 
 
 if __name__ == "__main__":

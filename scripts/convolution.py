@@ -12,9 +12,8 @@ Shapes: an image of `H` rows and `W` columns, a kernel of `h` rows and `w` colum
 
 from core.user_error import UserError  # isort: skip - first, for a Ctrl-C during the other imports
 import argparse
-import sys
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +22,6 @@ from PIL import Image
 from scripts.command.boundary import CommandParser, mistakes_in_one_sentence
 from scripts.command.expansion import expand
 from scripts.command.picture_file import picture_file, save_picture, show_picture
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 Numbers = NDArray[np.float64]
 
@@ -140,10 +136,8 @@ def worked_example(signal: Numbers, kernel: Numbers, steps: Steps = PLAIN) -> It
 
 
 def _shown(name: str, numbers: Numbers) -> str:
-    if numbers.ndim == 1:
-        return f"{name}  {' '.join(f'{number:g}' for number in numbers)}"
-    width = max(len(f"{number:g}") for number in numbers.flat)
-    return "\n".join([name, *("  " + " ".join(f"{number:{width}g}" for number in row) for row in numbers)])
+    rows = [" ".join(f"{number:g}" for number in row) for row in np.atleast_2d(numbers)]
+    return "\n  ".join([name, *rows]) if numbers.ndim > 1 else f"{name}  {rows[0]}"
 
 
 def kernels_picture(image: Numbers) -> Image.Image:
@@ -188,42 +182,32 @@ def sizes_picture(size: int, kernel_size: int) -> Image.Image:
     Each case shows the image in grey with the zeros around it, the first window in blue and the second outlined; to the
     right, the result.
     """
-    from scripts.report.figure import new_figure, picture_of
-
-    shown = cases(size, kernel_size)
-    rows = -(-len(shown) // 4)
-    figure = new_figure()
-    figure.set_size_inches(14, 2.6 * rows)
-    for number, axes in enumerate(figure.subplots(rows, 4, squeeze=False).flat):
-        axes.set_axis_off()
-        if number < len(shown):
-            _draw_case(axes, size, kernel_size, shown[number])
-    return picture_of(figure)
-
-
-def _draw_case(axes: "Axes", size: int, kernel_size: int, steps: Steps) -> None:
     from matplotlib.colors import ListedColormap
 
-    whole, shrunk = size + 2 * steps.padding, output_size(size, kernel_size, steps)
-    grey, blue, orange = 1, 2, 3  # 0 is white
-    colours = ListedColormap(["white", "#e8e8e8", "#56b4e9", "#f4b183"])
-    image, result = np.zeros((whole, whole)), np.full((shrunk, shrunk), grey)
-    image[steps.padding : steps.padding + size, steps.padding : steps.padding + size] = grey
-    taps = steps.dilation * np.arange(kernel_size)
-    image[np.ix_(taps, taps)] = result[0, 0] = blue
-    result[0, 1:2] = orange
-    left, top = whole + 2, (whole - shrunk) / 2
-    for cells, x, y in ((image, 0, 0), (result, left, top)):
-        edges = (start + np.arange(len(cells) + 1) for start in (x, y))
-        axes.pcolormesh(*edges, cells, cmap=colours, vmin=0, vmax=3, edgecolors="#888888", linewidth=0.6)
-    if shrunk > 1:
-        rows, columns = np.meshgrid(taps + 0.5, taps + 0.5 + steps.stride)
-        axes.scatter(columns, rows, marker="s", facecolors="none", edgecolors="#d55e00")
-    axes.annotate("", (left - 0.3, whole / 2), (whole + 0.3, whole / 2), arrowprops={"arrowstyle": "->"})
-    axes.set(xlim=(-0.2, left + max(shrunk, size) + 0.2), ylim=(whole + 0.2, -0.2), aspect="equal")
-    named = zip(NAMES, steps, PLAIN, strict=True)
-    changes = ", ".join(f"{name} {value}" for name, value, plain in named if value != plain) or "plain"
-    axes.set_title(f"{changes}: {size}x{size} to {shrunk}x{shrunk}", fontsize=10)
+    from scripts.report.figure import new_figure, picture_of
+
+    zero, grey, blue = range(3)
+    colours = ListedColormap(["white", "#e8e8e8", "#56b4e9"])
+    shown, figure = cases(size, kernel_size), new_figure()
+    figure.set_size_inches(5, 2.2 * len(shown))
+    for (left, right), steps in zip(figure.subplots(len(shown), 2, squeeze=False), shown, strict=True):
+        whole, shrunk = size + 2 * steps.padding, output_size(size, kernel_size, steps)
+        image, result = np.full((whole, whole), zero), np.full((shrunk, shrunk), grey)
+        image[steps.padding : steps.padding + size, steps.padding : steps.padding + size] = grey
+        taps = steps.dilation * np.arange(kernel_size)
+        image[np.ix_(taps, taps)] = result[0, 0] = blue
+        for axes, cells in ((left, image), (right, result)):
+            axes.pcolormesh(cells, cmap=colours, vmin=zero, vmax=blue, edgecolors="#888888", linewidth=0.6)
+            axes.set(xlim=(-0.1, whole + 0.1), ylim=(whole + 0.1, -0.1), aspect="equal")
+            axes.set_axis_off()
+        for axes, rows, columns in ((left, taps, taps + steps.stride), (right, 0, 1)):
+            if shrunk > 1:
+                places = np.meshgrid(columns + np.float64(0.5), rows + np.float64(0.5))
+                axes.scatter(*places, marker="s", facecolors="none", edgecolors="#d55e00")
+        named = zip(NAMES, steps, PLAIN, strict=True)
+        changes = ", ".join(f"{name} {value}" for name, value, plain in named if value != plain) or "plain"
+        left.set_title(f"{changes}: {size}x{size} to {shrunk}x{shrunk}", fontsize=10)
+    return picture_of(figure)
 
 
 def grey_photograph(name: str) -> Numbers:
@@ -257,22 +241,30 @@ def numbers(text: str) -> Numbers:
     return values
 
 
-def print_by_hand(signal: Numbers, kernel: Numbers, steps: Steps) -> None:
-    """Print the worked example of a signal, and of an image with an upright edge."""
+def by_hand(options: argparse.Namespace) -> None:
+    """Cross-correlation of a signal and of an image, number by number, beside torch's."""
+    steps = Steps(options.padding, options.stride, options.dilation)
+    signal = options.signal, options.kernel
     edge = np.array([[0.0, 0, 9, 9, 9]] * 5), KERNELS["vertical edges"]
-    for what, (numbers, weights) in {"signal": (signal, kernel), "image": edge}.items():
+    for what, (numbers, weights) in {"signal": signal, "image": edge}.items():
         if not output_size(len(numbers), len(weights), steps):
             raise UserError(
                 f"The kernel of {len(weights)} reaches further than the {what} of {len(numbers)} with padding "
                 f"{steps.padding} and dilation {steps.dilation}; give a longer one, more padding or less dilation."
             )
-    print(*worked_example(signal, kernel, steps), "", *worked_example(*edge, steps), sep="\n")
+    print(*worked_example(*signal, steps), "", *worked_example(*edge, steps), sep="\n")
 
 
-def print_sizes(size: int, kernel_size: int) -> None:
-    """Print the effect of padding, stride and dilation on the size of an image, and its formula."""
+def kernels(options: argparse.Namespace) -> Image.Image:
+    """Kernels that find edges, blur and sharpen, on a photograph."""
+    return kernels_picture(grey_photograph(options.image))
+
+
+def sizes(options: argparse.Namespace) -> Image.Image:
+    """How padding, stride and dilation change the size."""
     from scripts.report.table import Table, show
 
+    size, kernel_size = options.size, options.kernel_size
     if not output_size(size, kernel_size) or size > MOST_CELLS:
         raise UserError(
             f"--size is {size} and --kernel_size {kernel_size}; give a size from that of the kernel to {MOST_CELLS}, "
@@ -282,50 +274,39 @@ def print_sizes(size: int, kernel_size: int) -> None:
     for steps in cases(size, kernel_size):
         term = f"({size} + 2*{steps.padding} - {steps.dilation}*({kernel_size} - 1) - 1) // {steps.stride} + 1"
         rows.append([*map(str, steps), str(output_size(size, kernel_size, steps)), term])
-    show(Table(["padding", "stride", "dilation", "size", "computed as"], rows))
-
-
-def run(options: argparse.Namespace) -> None:
-    """Run the command that was chosen."""
-    if options.command == "by_hand":
-        print_by_hand(options.signal, options.kernel, Steps(options.padding, options.stride, options.dilation))
-        return
-    if options.command == "kernels":
-        picture = kernels_picture(grey_photograph(options.image))
-    else:
-        print_sizes(options.size, options.kernel_size)
-        picture = sizes_picture(options.size, options.kernel_size)
-    save_picture(picture, options.output)
-    print(f"picture  {options.output}")
-    if options.show:
-        show_picture(picture, options.output)
+    show(Table([*NAMES, "size", "computed as"], rows))
+    return sizes_picture(size, kernel_size)
 
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line; a user's mistake ends in one sentence and exit status 2."""
     parser = CommandParser(prog="scripts/convolution.py", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    by_hand, kernels, sizes = (
-        commands.add_parser(name, help=what, description=what)
-        for name, what in (
-            ("by_hand", "cross-correlation of a signal and of an image, number by number, beside torch's"),
-            ("kernels", "kernels that find edges, blur and sharpen, on a photograph"),
-            ("sizes", "how padding, stride and dilation change the size"),
-        )
-    )
-    by_hand.add_argument("--signal", type=numbers, default="0,0,0,1,1,1,0", help="numbers with commas between")
-    by_hand.add_argument("--kernel", type=numbers, default="-1,0,1", help="likewise; --kernel=-1,1")
-    for option, default in zip(NAMES, PLAIN, strict=True):
-        by_hand.add_argument(f"--{option}", type=int, default=default, help=f"{default} if absent")
-    kernels.add_argument("--image", type=expand, default="china", help="an image file, or china or flower")
-    sizes.add_argument("--size", type=int, default=7, help="of the image, a side; 7 if absent")
-    sizes.add_argument("--kernel_size", type=int, default=3, help="of the kernel; 3 if absent")
-    for command, output in ((kernels, "runs/kernels.png"), (sizes, "runs/sizes.png")):
-        command.add_argument("--output", type=picture_file, default=output, help=f"{output} if absent")
-        command.add_argument("--show", action="store_true", help="open the picture")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command in (by_hand, kernels, sizes):
+        each = commands.add_parser(command.__name__, help=command.__doc__, description=command.__doc__)
+        each.set_defaults(command=command)
+        add = each.add_argument
+        if command is by_hand:
+            add("--signal", type=numbers, default="0,0,0,1,1,1,0", help="numbers with commas between")
+            add("--kernel", type=numbers, default="-1,0,1", help="likewise; --kernel=-1,1")
+            for option, default in zip(NAMES, PLAIN, strict=True):
+                add(f"--{option}", type=int, default=default, help=f"{default} if absent")
+            continue
+        if command is kernels:
+            add("--image", type=expand, default="china", help="an image file, or china or flower")
+        else:
+            add("--size", type=int, default=7, help="of the image, a side; 7 if absent")
+            add("--kernel_size", type=int, default=3, help="of the kernel; 3 if absent")
+        output = f"runs/{command.__name__}.png"
+        add("--output", type=picture_file, default=output, help=f"{output} if absent")
+        add("--show", action="store_true", help="open the picture")
     with mistakes_in_one_sentence():
-        run(parser.parse_args(args))
-    sys.exit(0)
+        options = parser.parse_args(args)
+        if picture := options.command(options):
+            save_picture(picture, options.output)
+            print(f"picture  {options.output}")
+            if options.show:
+                show_picture(picture, options.output)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ on it, with several seeds by the mean of their probabilities.
 """
 
 import json
-import sys
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -135,7 +134,6 @@ def main(args: Sequence[str] | None = None) -> None:
     with mistakes_in_one_sentence():
         options, flags = parser.parse_known_args(args)
         evaluate(options.checkpoints, flags, options.split, options.output, options.images, options.audit)
-    sys.exit(0)
 
 
 if __name__ == "__main__":

@@ -59,18 +59,15 @@ def export(checkpoint: Path, name: str, output: Path | None, overwrite: bool) ->
     classifier = ImageClassifier(trained)
     parts = torch.split(torch.stack([classifier.pixels(picture) for picture in pictures]), list(BATCH_SIZES))
     expected = torch.cat([exact.logits(part) for part in parts])
-    try:
-        with replacing(output) as part:
-            format_.write(model, images[:2], part, facts)
-            logits = exported_logits(partial(format_.open, part, model), images, expected.shape[1])
-            difference = largest_difference(logits, expected, several)
-            if not difference <= LARGEST_DIFFERENCE:  # NaN is not either
-                raise ExportError(
-                    f"The exported {type(exact.network).__name__} is not what {checkpoint} is: probabilities "
-                    f"differ by {difference:.1e} and not by at most {LARGEST_DIFFERENCE:.0e}; nothing was written."
-                )
-    except OSError as error:
-        raise ExportError(f"{output} could not be written: {error.strerror or error}; free space there.") from error
+    with replacing(output) as part:
+        format_.write(model, images[:2], part, facts)
+        logits = exported_logits(partial(format_.open, part, model), images, expected.shape[1])
+        difference = largest_difference(logits, expected, several)
+        if not difference <= LARGEST_DIFFERENCE:  # NaN is not either
+            raise ExportError(
+                f"The exported {type(exact.network).__name__} is not what {checkpoint} is: probabilities "
+                f"differ by {difference:.1e} and not by at most {LARGEST_DIFFERENCE:.0e}; nothing was written."
+            )
     sizes = ", ".join(map(str, BATCH_SIZES))
     print(f"compared  {len(images)} {whose} in batches of {sizes}: probabilities differ by at most {difference:.1e}")
     if trained.precision != "float32":
@@ -166,7 +163,6 @@ def main(args: Sequence[str] | None = None) -> None:
     with mistakes_in_one_sentence():
         options = parser.parse_args(args)
         export(options.checkpoint, options.format, options.output, options.overwrite)
-    sys.exit(0)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ made again when it is wanted. Exit status 2 if something cannot be done.
 
 import re
 import shutil
-import sys
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -166,7 +165,6 @@ def main(args: Sequence[str] | None = None) -> None:
                 rows.append([each.folder.name, each.what, megabytes([each]), used, needed.get(each.folder, "no run")])
             show(Table(["name", "holds", "size", "last used", "needed by"], rows))
             print(f"{megabytes(stored)} in all, {megabytes(unneeded)} of it needed by no run in {options.runs}")
-    sys.exit(0)
 
 
 if __name__ == "__main__":

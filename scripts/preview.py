@@ -6,7 +6,6 @@ It is the batch that scripts/train.py with the same flags begins with, on the CP
 an augmentation may draw other numbers. A run's real first batch is in its TensorBoard, under `preview/train`.
 """
 
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -20,17 +19,7 @@ if TYPE_CHECKING:
 
 
 def first_batch(data: "ImageDataModule") -> "Batch":
-    """The first training batch of a run.
-
-    Args:
-        data: A data module; it is prepared and set up.
-
-    Returns:
-        Images float32 `[B, C, H, W]`, augmented and normalised, and labels int64 `[B]` or, if mixed, float32 `[B, K]`.
-
-    Raises:
-        UserError: If the data cannot be read.
-    """
+    """The first training batch of a run, of a data module that is not set up yet."""
     import torch
 
     data.prepare_data()
@@ -53,7 +42,6 @@ def main(args: Sequence[str] | None = None) -> None:
         data = build_data(flags)
         save_picture(batch_picture(first_batch(data), data, options.images), options.output)
         print(options.output)
-    sys.exit(0)
 
 
 if __name__ == "__main__":

@@ -161,12 +161,6 @@ def main(args: Sequence[str] | None = None) -> None:
             raise UserError(f"There is no experiment {unknown[0]}; choose from {', '.join(names)}.")
         check_output(options.output, overwrite=True)
         try:
-            options.runs.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(
-                f"{options.runs} cannot be made: {error.strerror}; choose another folder with --runs."
-            ) from error
-        try:
             complete = reproduce(
                 options.only or names, options.seeds, options.runs, options.output, flags, options.note
             )

@@ -15,12 +15,10 @@ run's folder; --show opens them as well.
 
 from core.user_error import UserError  # isort: skip - first, for a Ctrl-C during the other imports
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -28,7 +26,6 @@ from torch import Tensor, nn
 from callbacks.tensorboard.filters_picture import CONVOLUTIONS, convolutions, filters_picture
 from callbacks.tensorboard.image_grid import as_rgb
 from core.near_names import near_names
-from datamodules.loading.progress import progress
 from scripts.command.boundary import TRUST, CommandParser, mistakes_in_one_sentence
 from scripts.command.expansion import expand, to_path
 from scripts.command.picture_file import picture_file, save_picture, show_picture
@@ -116,17 +113,17 @@ def filters(subject: Subject) -> Image.Image:
 
 def gradcam(subject: Subject) -> Image.Image:
     """Where a layer, by default the last convolution, saw evidence for a class (Grad-CAM)."""
-    pixels, image = subject.image()
-    layer = subject.options.layer or last_maps(subject.network, image)
+    network, (pixels, image) = subject.network, subject.image()
+    layer = subject.options.layer or last_maps(network, image)
     if layer is None:
         raise UserError(
-            f"{type(subject.network).__name__} has no convolution that gives maps, which Grad-CAM needs; use "
-            "saliency or occlusion."
+            f"{type(network).__name__} has no convolution that gives maps, which Grad-CAM needs; use saliency or "
+            "occlusion."
         )
     label, title = subject.class_asked_for(image)
-    seen = grad_cam(subject.network, layer, image, label)[0]
+    seen = grad_cam(network, layer, image, label)[0]
     name = f"Grad-CAM at {layer}" if seen.any() else f"Grad-CAM at {layer}: nothing speaks for it"
-    return attribution_picture(as_rgb(pixels)[0], [(name, seen)], title)
+    return attribution_picture(as_rgb(pixels)[0], name, seen, title)
 
 
 def saliency_map(subject: Subject) -> Image.Image:
@@ -134,7 +131,7 @@ def saliency_map(subject: Subject) -> Image.Image:
     pixels, image = subject.image()
     label, title = subject.class_asked_for(image)
     seen = saliency(subject.network, image, label)[0]
-    return attribution_picture(as_rgb(pixels)[0], [("size of the gradient", seen)], title)
+    return attribution_picture(as_rgb(pixels)[0], "size of the gradient", seen, title)
 
 
 def occlusion_map(subject: Subject) -> Image.Image:
@@ -142,12 +139,12 @@ def occlusion_map(subject: Subject) -> Image.Image:
     pixels, image = subject.image()
     label, title = subject.class_asked_for(image)
     lost = occlusion(subject.network, image, label, subject.trained.is_multi_label)[0]
-    return attribution_picture(as_rgb(pixels)[0], [("probability lost when covered", lost)], title, signed=True)
+    return attribution_picture(as_rgb(pixels)[0], "probability lost when covered", lost, title, signed=True)
 
 
 def embedding(subject: Subject) -> Image.Image:
     """The features of a split in a plane, and in TensorBoard's projector."""
-    from scripts.interpretation.embedding import embedding_picture, features_of, last_linear, t_sne, write_projector
+    from scripts.interpretation.embedding import embedding_picture, features_of, t_sne, write_projector
 
     trained, split = subject.trained, subject.options.split
     if trained.is_multi_label:
@@ -158,27 +155,18 @@ def embedding(subject: Subject) -> Image.Image:
     if len(places) > subject.options.images:
         chosen = torch.randperm(len(places), generator=torch.Generator().manual_seed(0))[: subject.options.images]
         places = places[chosen.sort().values]
-    layer, parts, images, labels = None, [], [], []
-    with progress(f"Features of {split}", len(places)) as advance:
-        for number, some in enumerate(torch.split(places, data.batch_size)):
-            pixels, names = data.pack[some]
-            if number == 0:
-                layer = last_linear(trained.network, trained.normalize(pixels[:1]))
-            parts.append(features_of(trained, pixels, layer))
-            images.append(pixels)
-            labels.append(names)
-            advance(len(some))
-    features, classes = torch.cat(parts), torch.cat(labels).numpy()
+    images, classes = data.pack[places]
+    layer, features = features_of(trained, images, data.batch_size)
     try:
-        plane = t_sne(features.numpy().astype(np.float32))
+        plane = t_sne(features.numpy())
     except ValueError as error:
         raise UserError(f"The split {split} cannot be laid out: {error}; take another.") from error
     folder = trained.folder / "projector"
-    write_projector(folder, features, classes, data.class_names, torch.cat(images))
+    write_projector(folder, features, classes, data.class_names, images)
     what = "logits" if layer is None else f"input of {layer}"
     print(f"projector   {folder}")
     title = f"t-SNE of {len(places):,} {split} images: {what}, {features.shape[1]} numbers each"
-    return embedding_picture(plane, classes, data.class_names, title)
+    return embedding_picture(plane, classes.numpy(), data.class_names, title)
 
 
 def architecture(subject: Subject) -> None:
@@ -242,7 +230,6 @@ def main(args: Sequence[str] | None = None) -> None:
             each.add_argument("--show", action="store_true", help="open the picture")
     with mistakes_in_one_sentence():
         visualize(*parser.parse_known_args(args))
-    sys.exit(0)
 
 
 if __name__ == "__main__":

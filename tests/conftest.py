@@ -190,11 +190,14 @@ def script(capfd: pytest.CaptureFixture[str]) -> Callable[..., Callable[..., Don
     def runner(main: Callable[[list[str]], None]) -> Callable[..., Done]:
         def run(*args: str | Path) -> Done:
             capfd.readouterr()
-            with pytest.raises(SystemExit) as exit_:
+            code: object = 0
+            try:
                 main([str(arg) for arg in args])
+            except SystemExit as exit_:
+                code = exit_.code
             said = capfd.readouterr()
-            assert isinstance(exit_.value.code, int)
-            return exit_.value.code, said.out, said.err
+            assert isinstance(code, int)
+            return code, said.out, said.err
 
         return run
 

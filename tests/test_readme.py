@@ -192,8 +192,7 @@ def test_exported_model_names_the_class_that_the_checkpoint_does(
     assert imported(script) == {"json", "sys", "numpy", "onnxruntime", "PIL"}
     files = write(tmp_path)
     run = train(*flags, *(("--data.root", str(tmp_path)) if flags else ()), "--trainer.max_epochs=8")
-    with pytest.raises(SystemExit, match="0"):
-        export([str(run.folder)])
+    export([str(run.folder)])
     trained = TrainedNetwork(run.best)
     named = []
     for file in files:
@@ -242,8 +241,7 @@ def test_an_odd_image_has_one_probability_in_every_command_in_python_and_in_the_
     with pytest.raises(SystemExit, match="0"):
         predict([str(run.best), str(tmp_path / "odd" / "test"), "--probabilities", "--output", str(predictions)])
     predicted = [json.loads(line)["probability of one"] for line in predictions.read_text().splitlines()]
-    with pytest.raises(SystemExit, match="0"):
-        export([str(run.folder)])
+    export([str(run.folder)])
     script = tmp_path / "classify.py"
     script.write_text(shown("classify.py", "python"))
     classify = load_classifier(run.folder)

@@ -104,12 +104,6 @@ def smooth(losses: Sequence[float]) -> list[float]:
 
     At the ends, where one side is missing, the weights still sum to 1. A loss counts as at most 1.5 times the first.
 
-    Args:
-        losses: One for each step; only the last may not be finite.
-
-    Returns:
-        One for each finite loss.
-
     Example:
         >>> [round(loss, 3) for loss in smooth([2.0, 2.0, 1.0])]
         [1.738, 1.692, 1.59]
@@ -124,11 +118,7 @@ def smooth(losses: Sequence[float]) -> list[float]:
 
 
 def suggest(lrs: Sequence[float], losses: Sequence[float]) -> Suggestion:
-    """Read a range test.
-
-    Raises:
-        UserError: If the loss falls at no rate, or diverges at once.
-    """
+    """Read a range test."""
     if not losses or not math.isfinite(losses[0]):
         raise UserError(
             f"The loss of the first step is {losses[0] if losses else 'missing'}, before anything was learnt; look at "

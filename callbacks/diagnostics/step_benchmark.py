@@ -21,10 +21,8 @@ class StepBenchmark(Callback):
     The bare step is forward, loss, backward and the optimizer's update on one synthetic batch that is on the device
     already, with the same network, optimizer, precision and memory format: the limit. The program's step is everything
     from the end of one training batch to the end of the next: data, augmentation, metrics, logging, callbacks. The
-    first epoch warms up and is not kept.
-
-    Args:
-        seconds: Training stops with the first epoch that ends later than this, when enough epochs were measured.
+    first epoch warms up and is not kept. Training stops with the first epoch that ends after `seconds`, when enough
+    epochs were measured.
     """
 
     def __init__(self, seconds: float = 20.0) -> None:

@@ -28,19 +28,12 @@ FOLDER, PORT = "kindling/run folder", "kindling/port"  # keys of the store
 
 @dataclass(frozen=True)
 class Job:
-    """A job of a scheduler.
+    """A job of a scheduler."""
 
-    Args:
-        scheduler: `torchrun` or `SLURM`.
-        name: Names the run's folder; empty where torchrun's store remembers the folder.
-        is_restarted: Whether the job has run before, and was stopped or has failed.
-        processes: How many processes were started together.
-    """
-
-    scheduler: str
-    name: str
-    is_restarted: bool
-    processes: int
+    scheduler: str  # `torchrun` or `SLURM`
+    name: str  # names the run's folder; empty where torchrun's store remembers the folder
+    is_restarted: bool  # whether the job has run before, and was stopped or has failed
+    processes: int  # how many were started together
 
     @property
     def has_store(self) -> bool:

@@ -44,19 +44,12 @@ Facts = dict[str, Any]
 
 
 class Code(NamedTuple):
-    """The sources of this process, as git knows them.
+    """The sources of this process, as git knows them."""
 
-    Args:
-        commit: 40 hexadecimal digits, or None outside a repository.
-        is_changed: Whether a file that git tracks differs from the commit.
-        changes: A patch that `git apply` turns the commit into the sources with; None if there are no changes.
-        untracked: New files and folders that are neither in the commit nor in the patch.
-    """
-
-    commit: str | None
-    is_changed: bool = False
-    changes: bytes | None = None
-    untracked: tuple[str, ...] = ()
+    commit: str | None  # 40 hexadecimal digits; None outside a repository
+    is_changed: bool = False  # whether a file that git tracks differs from the commit
+    changes: bytes | None = None  # a patch that `git apply` turns the commit into the sources with, if they differ
+    untracked: tuple[str, ...] = ()  # new files and folders that are neither in the commit nor in the patch
 
     @property
     def name(self) -> str | None:

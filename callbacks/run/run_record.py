@@ -28,7 +28,49 @@ from models.serialization.checkpoint import VERSION, CheckpointContent
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "kornia")
 
 
-class RunRecord(OutsideSteps):
+class Stopwatch:
+    """Seconds between each start and the stop that follows it, summed."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self._sum = seconds
+        self._started: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """The sum, up to this moment while running."""
+        return self._sum + (time.perf_counter() - self._started if self._started is not None else 0.0)
+
+    def start(self) -> None:
+        """Run; again from here if running already."""
+        self.stop()
+        self._started = time.perf_counter()
+
+    def stop(self) -> None:
+        """Stand still."""
+        self._sum, self._started = self.seconds, None
+
+
+class TrainingClock(OutsideSteps):
+    """Measures the time spent in training batches, without validation."""
+
+    def __init__(self) -> None:
+        self.training_clock = Stopwatch()
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure."""
+        self.training_clock.start()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Pause."""
+        self.training_clock.stop()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Go on after a validation of training."""
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self.training_clock.start()
+
+
+class RunRecord(TrainingClock):
     """Keeps the configuration, the origin and the results of a run.
 
     Writes at the start `origin.json`, `constraints.txt` and `changes.patch` (see `callbacks.run.origin`),
@@ -37,14 +79,6 @@ class RunRecord(OutsideSteps):
     `results.json`. A resumed run keeps its origin, and says in `restarts.json` and in a line what has changed. Adds
     `config`, `versions`, `git_commit`, `data_fingerprint`, `data_images` and `progress` to every checkpoint, in plain
     types; a resumed run counts on from `progress`.
-
-    Args:
-        folder: The run's folder.
-        experiment: The name under which runs are compared.
-        config: The resolved configuration as YAML.
-        command: The command line.
-        step: The optimizer step from which a resumed run goes on.
-        repeats: The folder of the run that this one repeats, if any.
     """
 
     def __init__(
@@ -53,9 +87,10 @@ class RunRecord(OutsideSteps):
         experiment: str,
         config: str,
         command: Sequence[str] = (),
-        step: int = 0,
-        repeats: Path | None = None,
+        step: int = 0,  # from which a resumed run goes on
+        repeats: Path | None = None,  # the run that this one does again
     ) -> None:
+        super().__init__()
         self.folder = folder
         self.results: dict[str, Any] = {"experiment": experiment}  # the content of `results.json`
         self.is_kept = False  # True once this start has written a checkpoint or a result: nothing of it was refused
@@ -70,7 +105,7 @@ class RunRecord(OutsideSteps):
         self._was_cut_off = False
         self._waited_before = self._checkpoint_seconds_before = 0.0
         self._metrics: dict[str, float] = {}
-        self._run_clock, self._training_clock = Stopwatch(), Stopwatch()
+        self._run_clock = Stopwatch()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write configuration and origin before anything is trained with them."""
@@ -121,7 +156,7 @@ class RunRecord(OutsideSteps):
             "waiting_seconds": self._waited(trainer),
             "checkpoint_seconds": self._checkpoint_seconds(trainer),
             "run_seconds": self._run_clock.seconds,
-            "training_seconds": self._training_clock.seconds,
+            "training_seconds": self.training_clock.seconds,
         }
         checkpoint.update(self._code)
 
@@ -139,7 +174,7 @@ class RunRecord(OutsideSteps):
             self._waited_before = progress["waiting_seconds"]
             self._checkpoint_seconds_before = progress.get("checkpoint_seconds", 0.0)
             self._run_clock = Stopwatch(progress["run_seconds"])
-            self._training_clock = Stopwatch(progress["training_seconds"])
+            self.training_clock = Stopwatch(progress["training_seconds"])
         earlier, now = checkpoint.get("data_images"), self._data_images
         if earlier and now and (changed := data_changes(earlier, now)):
             self._data_images = trained_on_both(earlier, now)
@@ -157,24 +192,11 @@ class RunRecord(OutsideSteps):
         if self._was_cut_off and not trainer.should_stop:  # the epoch has counted, and goes on
             self._images -= _images_of_epoch(trainer)
         self._run_clock.start()
-        self._training_clock.start()
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure the time spent in training batches."""
-        self._training_clock.start()
-
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Pause."""
-        self._training_clock.stop()
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Go on after a validation of training."""
-        if trainer.state.fn == "fit" and not trainer.sanity_checking:
-            self._training_clock.start()
+        self.training_clock.start()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Pause, and count the epoch's images."""
-        self._training_clock.stop()
+        self.training_clock.stop()
         self._images += _images_of_epoch(trainer)
         self._check_files()
 
@@ -186,7 +208,7 @@ class RunRecord(OutsideSteps):
         classifier, checkpoint = cast(Classifier, pl_module), trainer.checkpoint_callback
         best = getattr(checkpoint, "best_model_score", None)
         files = (getattr(checkpoint, f"{name}_model_path", "") for name in ("best", "last"))
-        training_seconds = max(self._training_clock.seconds, 1e-9)
+        training_seconds = max(self.training_clock.seconds, 1e-9)
         self.results |= {
             "seed": getattr(self._data, "seed", None),
             "epochs": trainer.current_epoch,
@@ -248,32 +270,6 @@ def stopped_by(trainer: Trainer) -> str:
         if (limit := getattr(trainer, name)) is not None and 0 <= limit <= done:
             return f"trainer.{name} {limit}"
     return f"trainer.{'max_time' if any(isinstance(each, Timer) for each in callbacks) else 'callbacks'}"
-
-
-class Stopwatch:
-    """Seconds between each start and the stop that follows it, summed.
-
-    Args:
-        seconds: The sum so far.
-    """
-
-    def __init__(self, seconds: float = 0.0) -> None:
-        self._sum = seconds
-        self._started: float | None = None
-
-    @property
-    def seconds(self) -> float:
-        """The sum, up to this moment while running."""
-        return self._sum + (time.perf_counter() - self._started if self._started is not None else 0.0)
-
-    def start(self) -> None:
-        """Run; again from here if running already."""
-        self.stop()
-        self._started = time.perf_counter()
-
-    def stop(self) -> None:
-        """Stand still."""
-        self._sum, self._started = self.seconds, None
 
 
 def _images_of_epoch(trainer: Trainer) -> int:

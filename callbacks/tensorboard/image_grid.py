@@ -18,24 +18,11 @@ BACKGROUND = (235, 235, 235)  # shows the edges of white images and of black one
 
 
 def image_grid(images: Tensor, captions: Sequence[str], columns: int = 8) -> Image.Image:
-    """Lay images out in rows, each with its caption below.
+    """Lay images out in rows, each with its caption below, which may have several lines.
 
     Small images are enlarged by a whole factor, pixel by pixel; large ones are reduced by averaging squares of pixels.
     Nothing is interpolated.
-
-    Args:
-        images: uint8, or float in [0, 1], `[B, C, H, W]`, for `as_rgb`.
-        captions: `B` texts of one or more lines; a line too long for its tile is shortened in its middle.
-        columns: Images in a row.
-
-    Returns:
-        The picture, RGB.
-
-    Raises:
-        ValueError: If there are no images, or not as many captions as images.
     """
-    if not len(images):
-        raise ValueError("there are no images to lay out")
     images = as_rgb(images)
     height, width = images.shape[2:]
     factor, divisor = -(-TILE // max(height, width)), max(1, max(height, width) // TILE)

@@ -111,14 +111,7 @@ def adapt_channels(kernels: Tensor, in_channels: int) -> Tensor:
     """Kernels for another number of channels, with the same output for an image of equal channels.
 
     For one channel they are summed: a grey image is a colour image of equal channels. For any other number they are
-    repeated in turn and scaled by the old number of channels over the new.
-
-    Args:
-        kernels: Float `[O, C, h, w]`.
-        in_channels: Channels of the images.
-
-    Returns:
-        Float `[O, in_channels, h, w]`.
+    repeated in turn and scaled by the old number of channels over the new: `[O, C, h, w]` to `[O, in_channels, h, w]`.
 
     Example:
         >>> adapt_channels(torch.tensor([1.0, 2.0, 3.0]).view(1, 3, 1, 1), 1).flatten().tolist()

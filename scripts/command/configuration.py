@@ -89,13 +89,7 @@ def merge(base: Config, over: Config) -> Config:
 
 
 def read_layers(args: Sequence[str], run: Path | None = None, checkpoint: tuple[str, Config] | None = None) -> Layers:
-    """Merge, in this order, the default configuration, a checkpoint's, each --config, and a run's.
-
-    Args:
-        args: The flags.
-        run: The configuration file of a run that goes on.
-        checkpoint: The file of a checkpoint that was read before, and the configuration in it.
-    """
+    """Merge, in this order, the default configuration, that of a checkpoint's file, each --config, and a run's file."""
     files = CommandParser(prog="scripts/train.py", add_help=False, parents=[TRUST])
     files.add_argument("-c", "--config", type=expand, action="append", default=[])
     files.add_argument("--ckpt_path", type=expand)

@@ -60,18 +60,10 @@ def last_maps(network: nn.Module, image: Tensor) -> str | None:
 
 
 def grad_cam(network: nn.Module, layer: str, images: Tensor, classes: Tensor) -> Tensor:
-    """Grad-CAM: where in images a layer of maps saw evidence for a class.
+    """Where in images `[B, C, H, W]` a layer of maps saw evidence for a class of each, int64 `[B]`.
 
-    Source: R. R. Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks", 2017.
-
-    Args:
-        network: The network.
-        layer: The name of the layer.
-        images: `[B, C, H, W]`.
-        classes: The class asked about for each image, int64 `[B]`.
-
-    Returns:
-        float32 `[B, H, W]` in [0, 1], the largest value of each image being 1, unless there is no evidence.
+    Source: R. R. Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks", 2017. The evidence is float32
+    `[B, H, W]` in [0, 1], the largest value of each image being 1, unless there is none.
     """
     module = find_layer(network, layer)
     output = layer_outputs(network, images[:1]).get(layer)

@@ -4,8 +4,7 @@ Shapes: a batch of `B` images with `C` channels, `H` rows and `W` columns, norma
 Networks are in evaluation mode.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import copy
 from importlib import import_module
 from types import ModuleType
 
@@ -36,8 +35,11 @@ def saliency(network: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
     Returns:
         float32 `[B, H, W]` in [0, 1].
     """
-    with _out_of_place(network):
-        gradient = captum_attr().Saliency(network).attribute(images.clone().requires_grad_(), target=classes)
+    network = copy.deepcopy(network)
+    for module in network.modules():
+        if "inplace" in vars(module):
+            vars(module)["inplace"] = False  # or it would write over its input, whose gradient is asked for
+    gradient = captum_attr().Saliency(network).attribute(images.clone().requires_grad_(), target=classes)
     return scaled(gradient.detach().float().amax(dim=1))
 
 
@@ -67,17 +69,3 @@ def occlusion(network: nn.Module, images: Tensor, classes: Tensor, multi_label: 
         )
     mean: Tensor = lost.detach().float().mean(dim=1)
     return mean
-
-
-@contextmanager
-def _out_of_place(network: nn.Module) -> Iterator[None]:
-    """Let no layer write over its input, whose gradient is asked for."""
-    name = "inplace"
-    changed = [module for module in network.modules() if getattr(module, name, False) is True]
-    for module in changed:
-        setattr(module, name, False)
-    try:
-        yield
-    finally:
-        for module in changed:
-            setattr(module, name, True)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from callbacks.tensorboard.image_grid import as_rgb
 from core.names import escape_name
 from core.whole_folder import whole_folder
+from datamodules.loading.progress import progress
 from scripts.inference.layers import layer_outputs
 from scripts.inference.trained_network import TrainedNetwork
 from scripts.report.figure import new_figure, picture_of
@@ -33,41 +34,33 @@ MARKERS = "osv^D*Pdp"  # differ between classes too, for readers and prints with
 OKABE_ITO = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8a7f00", "#000000")
 
 
-def last_linear(network: nn.Module, image: Tensor) -> str | None:
-    """The name of the last linear layer that an image goes through; its input are the features."""
-    modules = dict(network.named_modules())
-    names = [name for name in layer_outputs(network, image) if isinstance(modules[name], nn.Linear)]
-    return names[-1] if names else None
-
-
 @torch.no_grad()
-def features_of(trained: TrainedNetwork, images: Tensor, layer: str | None) -> Tensor:
-    """The input of a layer, or without one the logits, of images uint8 `[B, C, H, W]`; float32 `[B, D]` on the CPU."""
-    inputs: list[Tensor] = []
-    module = trained.network if layer is None else trained.network.get_submodule(layer)
-    handle = module.register_forward_pre_hook(lambda module, arguments: inputs.append(arguments[0]))
-    try:
-        logits = trained.network(trained.normalize(images))
-    finally:
-        handle.remove()
-    features: Tensor = logits if layer is None else inputs[-1]
-    return features.flatten(1).float().cpu()
+def features_of(trained: TrainedNetwork, images: Tensor, batch_size: int) -> tuple[str | None, Tensor]:
+    """The last linear layer that images uint8 `[N, C, H, W]` go through, and its inputs, float32 `[N, D]` on the CPU.
+
+    Without such a layer, the features are the logits.
+    """
+    network = trained.network
+    modules = dict(network.named_modules())
+    outputs = layer_outputs(network, trained.normalize(images[:1]))
+    layer = next((name for name in reversed(outputs) if isinstance(modules[name], nn.Linear)), None)
+    inputs, parts = list[Tensor](), list[Tensor]()
+    handle = modules[layer or ""].register_forward_pre_hook(lambda module, given: inputs.append(given[0]))
+    with progress("Features", len(images)) as advance:
+        for some in torch.split(images, batch_size):
+            logits = network(trained.normalize(some))
+            parts.append((inputs[-1] if layer else logits).flatten(1).float().cpu())
+            inputs.clear()
+            advance(len(some))
+    handle.remove()
+    return layer, torch.cat(parts)
 
 
 def t_sne(features: NDArray[np.float32], seed: int = 0) -> NDArray[np.float32]:
-    """Lay features out in a plane so that neighbours stay neighbours.
+    """Lay features `[N, D]` out in a plane, `[N, 2]`, so that neighbours stay neighbours.
 
-    Source: L. van der Maaten and G. Hinton, "Visualizing Data using t-SNE", 2008; by scikit-learn.
-
-    Args:
-        features: `[N, D]`.
-        seed: Of the layout.
-
-    Returns:
-        `[N, 2]`; distances between groups and their sizes mean nothing.
-
-    Raises:
-        ValueError: If there are fewer than four images.
+    Distances between groups and their sizes mean nothing (L. van der Maaten and G. Hinton, "Visualizing Data using
+    t-SNE", 2008).
     """
     from sklearn.manifold import TSNE
 
@@ -100,9 +93,7 @@ def embedding_picture(
     return picture_of(figure)
 
 
-def write_projector(
-    folder: Path, features: Tensor, labels: NDArray[np.int64], class_names: Sequence[str], images: Tensor
-) -> None:
+def write_projector(folder: Path, features: Tensor, labels: Tensor, class_names: Sequence[str], images: Tensor) -> None:
     """Write features, classes and images for TensorBoard's projector, in place of what is in the folder."""
     from torch.utils.tensorboard import SummaryWriter
 

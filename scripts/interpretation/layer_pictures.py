@@ -3,8 +3,6 @@
 Shapes: a layer's maps are `[c, h, w]`, an image is `[3, H, W]`.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 from PIL import Image
 from torch import Tensor
@@ -42,24 +40,21 @@ def activations_picture(output: Tensor, most: int) -> Image.Image:
     return picture_of(figure)
 
 
-def attribution_picture(
-    image: Tensor, maps: Sequence[tuple[str, Tensor]], title: str, *, signed: bool = False
-) -> Image.Image:
-    """Draw an image uint8 `[3, H, W]` beside maps float `[H, W]` with their titles, in [0, 1] unless signed."""
+def attribution_picture(image: Tensor, name: str, numbers: Tensor, title: str, *, signed: bool = False) -> Image.Image:
+    """Draw an image uint8 `[3, H, W]` beside a map float `[H, W]`, in [0, 1] unless signed."""
     figure = new_figure()
     figure.set_figheight(4)
-    first, *others = figure.subplots(1, 1 + len(maps), squeeze=False)[0]
+    first, axes = figure.subplots(1, 2)
     pixels = np.asarray(picture(image))
     first.imshow(pixels, interpolation="nearest")
     first.set_title("image")
-    for axes, (name, numbers) in zip(others, maps, strict=True):
-        end = float(numbers.abs().max()) or 1.0
-        low, high, colours = (-end, end, "RdBu_r") if signed else (0.0, 1.0, "inferno")
-        axes.imshow(pixels.mean(axis=2), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-        shown = axes.imshow(numbers.cpu().numpy(), cmap=colours, vmin=low, vmax=high, alpha=0.65)
-        axes.set_title(name)
-        figure.colorbar(shown, ax=axes, shrink=0.7)
-    for axes in (first, *others):
-        axes.set_axis_off()
+    end = float(numbers.abs().max()) or 1.0
+    low, high, colours = (-end, end, "RdBu_r") if signed else (0.0, 1.0, "inferno")
+    axes.imshow(pixels.mean(axis=2), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    shown = axes.imshow(numbers.cpu().numpy(), cmap=colours, vmin=low, vmax=high, alpha=0.65)
+    axes.set_title(name)
+    figure.colorbar(shown, ax=axes, shrink=0.7)
+    for each in (first, axes):
+        each.set_axis_off()
     figure.suptitle(title)
     return picture_of(figure)

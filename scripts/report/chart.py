@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from io import StringIO
+from typing import Any
 
 import matplotlib
 from markupsafe import Markup, escape
@@ -18,7 +19,7 @@ Point = tuple[float, float]
 INK, *CURVES = (f"#01010{number}" for number in range(7))
 
 DASHES = ("-", (0, (6, 3)), (0, (2, 3)), (0, (8, 3, 2, 3)), (0, (1, 4)), (0, (12, 4)))  # tell curves apart, too
-STYLE = {
+STYLE: dict[Any, Any] = {
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
     **{"svg.fonttype": "none", "text.parse_math": False, "axes.grid": True, "grid.color": INK, "grid.alpha": 0.2},
     **{"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "font.size": 11},
@@ -52,7 +53,8 @@ def line_chart(curves: Mapping[str, Sequence[tuple[float, ...]]], x_label: str, 
             colour, dashes = CURVES[number % 6], DASHES[(number + number // 6) % 6]
             lines += axes.plot(x, y, color=colour, linestyle=dashes, marker="" if len(x) > 1 else "o")
             if ends:
-                axes.fill_between(x, *ends, color=colour, alpha=0.18, linewidth=0)
+                low, high = ends
+                axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
         axes.set(xlabel=x_label, ylabel=y_label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         figure.legend(lines, names, loc="outside lower left", ncols=2 if max(map(len, names)) < 30 else 1)

@@ -6,10 +6,7 @@ ABSENT = "-"  # stands for an unknown value
 
 
 def names_by_difference(settings: Mapping[str, Sequence[str]]) -> tuple[list[str], set[str]]:
-    """Name runs by the first settings that tell them apart; give the names and these settings' keys.
-
-    Args:
-        settings: The value of each run by key; under the key "", what stands for itself, such as an experiment.
+    """Name runs by the first settings that tell them apart, of which "" stands for itself; give these keys, too.
 
     Example:
         >>> names_by_difference({"": ["a", "a"], "model.network": ["MLP", "MLP"], "model.lr": ["0.1", "0.2"]})

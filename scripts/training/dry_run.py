@@ -18,17 +18,8 @@ from scripts.training.trainer_arguments import one_or_more
 class DryRun(TrainCLI):
     """Trains with the network, data, optimizer and precision of a run, but without validation, test, logs and folder.
 
-    Of the run's callbacks it keeps those with a true `sets_weights`, and the feature cache, if the learning rate is
-    constant.
-
-    Args:
-        flags: Of `scripts/train.py fit`.
-        callback: Observes the training.
-        trainer: Arguments of the Trainer that replace those of the run.
-        scheduled: True to follow the run's schedule; else the learning rate is constant, and frozen modules stay so.
-
-    Raises:
-        UserError: If the configuration is invalid, or names a checkpoint.
+    Of the run's callbacks it keeps those with a true `sets_weights`. Unless it is `scheduled`, the learning rate is
+    constant, frozen parts stay so, and the feature cache is kept, too.
     """
 
     def __init__(

@@ -17,6 +17,7 @@ from callbacks.run.run_folder import CHECKPOINTS, CONFIG, RESULTS, is_tested, re
 from core.names import escape_name
 from core.user_error import UserError
 from models.serialization.checkpoint import read_checkpoint
+from models.serialization.pretrained import misfit
 from scripts.command.configuration import read_config
 
 NAMED = 20  # differences of a kind that are listed
@@ -96,16 +97,11 @@ def _tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
 
 def _weights_that_differ(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor], state: str) -> Iterator[str]:
     where = f"{LAST}, {state}"
-    shapes = [
-        name
-        for name in {**theirs, **ours}
-        if name not in theirs
-        or name not in ours
-        or (theirs[name].shape, theirs[name].dtype) != (ours[name].shape, ours[name].dtype)
-    ]
-    if shapes:
-        yield escape_name(f"{where}: {len(shapes)} tensors are in one alone or of another shape, the first {shapes[0]}")
-    unequal = [name for name in ours if name not in shapes and not torch.equal(theirs[name], ours[name])]
+    if misfits := misfit(theirs, ours):
+        yield escape_name(f"{where}: {misfits}")
+    both = [(name, theirs[name], own) for name, own in ours.items() if name in theirs]
+    alike = [(name, other, own) for name, other, own in both if other.shape == own.shape]
+    unequal = [name for name, other, own in alike if other.dtype != own.dtype or not torch.equal(other, own)]
     if unequal:
         apart = {name: float((theirs[name].double() - ours[name].double()).abs().max()) for name in unequal}
         most = max(unequal, key=lambda name: apart[name])

@@ -31,10 +31,7 @@ LONGEST_LABEL = 60  # letters; if settings take more, each is shortened
 class RunPlace:
     """Holds the folder of a new run, or of one that goes on, and puts it back as it was if the run is refused.
 
-    Args:
-        experiment: The folder of the experiment's runs.
-        resumed: The run that goes on, or None.
-        flags: Those of the run; a new folder is named after its time and these.
+    A new folder lies in that of the experiment, and is named after its time and the flags.
     """
 
     def __init__(self, experiment: Path, resumed: Path | None, flags: Sequence[str] = ()) -> None:

@@ -121,14 +121,12 @@ def test_says_when_a_figure_is_not_reached(run: Any, monkeypatch: pytest.MonkeyP
         (["--seeds", "99999999999"], "argument --seeds: '99999999999' is no whole number"),
         (["--output", "nowhere/RESULTS.md"], "nowhere/RESULTS.md cannot be written: No such file"),
         (["--output", "configs"], "configs cannot be written: it is a folder"),
-        (["--runs", "file"], "file cannot be made: File exists"),
     ],
 )
 def test_refuses_what_is_not_there(
     args: list[str], words: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "file").touch()
     (tmp_path / "configs").mkdir()
     with pytest.raises(SystemExit) as exit_:
         main(args)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from scripts.inference.trained_network import TrainedNetwork
-from scripts.interpretation.embedding import embedding_picture, features_of, last_linear, t_sne, write_projector
+from scripts.interpretation.embedding import embedding_picture, features_of, t_sne, write_projector
 from tests.conftest import Run
 
 
@@ -18,14 +18,17 @@ def test_features_are_what_the_last_layer_gets(train: Callable[..., Run]) -> Non
     data = trained.data()
     assert data.pack is not None
     images, _ = data.pack[torch.arange(5)]
-    batch = trained.normalize(images)
-    layer = last_linear(trained.network, batch[:1])
+    layer, features = features_of(trained, images, 2)
     assert layer is not None
-    features = features_of(trained, images, layer).to(trained.device)
     with torch.no_grad():
-        torch.testing.assert_close(trained.network.get_submodule(layer)(features), trained.network(batch))
-        assert torch.equal(features_of(trained, images, None), trained.network(batch).cpu())
-    assert last_linear(nn.Sequential(nn.Conv2d(1, 3, 8), nn.Flatten()).eval(), batch[:1].cpu()) is None
+        logits = trained.network(trained.normalize(images))
+        torch.testing.assert_close(trained.network.get_submodule(layer)(features.to(trained.device)), logits)
+    trained.network = nn.Sequential(nn.Conv2d(1, 3, 8), nn.Flatten()).to(trained.device).eval()
+    with torch.no_grad():
+        logits = trained.network(trained.normalize(images))
+    layer, features = features_of(trained, images, 5)
+    assert layer is None
+    assert torch.equal(features, logits.cpu())
 
 
 def test_groups_stay_together_and_the_layout_is_the_same_again() -> None:
@@ -57,7 +60,7 @@ def test_the_projector_has_a_row_and_a_picture_for_each_image(tmp_path: Path) ->
     folder = tmp_path / "projector"
     images = torch.randint(0, 256, (6, 1, 8, 8), dtype=torch.uint8)
     for number in (3, 6):
-        write_projector(folder, torch.rand(number, 4), np.arange(number) % 2, ["a", "b\tc"], images[:number])
+        write_projector(folder, torch.rand(number, 4), torch.arange(number) % 2, ["a", "b\tc"], images[:number])
     (config,) = tmp_path.rglob("projector_config.pbtxt")
     (place,) = (file.parent for file in tmp_path.rglob("tensors.tsv"))
     assert len((place / "tensors.tsv").read_text().splitlines()) == 6

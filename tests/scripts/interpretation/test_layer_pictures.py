@@ -27,6 +27,6 @@ def test_a_constant_map_is_drawn() -> None:
 @pytest.mark.parametrize("signed", [False, True])
 def test_maps_stand_beside_the_image(signed: bool) -> None:
     image = torch.randint(0, 256, (3, 12, 16), dtype=torch.uint8)
-    picture = attribution_picture(image, [("map", torch.rand(12, 16))], "title", signed=signed)
+    picture = attribution_picture(image, "map", torch.rand(12, 16), "title", signed=signed)
     assert picture.width > picture.height
-    assert attribution_picture(image, [("map", torch.zeros(12, 16))], "title", signed=signed).size == picture.size
+    assert attribution_picture(image, "map", torch.zeros(12, 16), "title", signed=signed).size == picture.size
