@@ -75,16 +75,9 @@ class Whitening(Callback):
 
 
 def whitening_kernels(images: Tensor, size: tuple[int, int], number: int) -> Tensor:
-    """Kernels that map patches to uncorrelated numbers of variance 1.
+    """Kernels `[N, C, *size]` that map patches of images, float `[B, C, H, W]`, to uncorrelated numbers of variance 1.
 
-    Args:
-        images: float `[B, C, H, W]`.
-        size: Height and width of a patch.
-        number: `N`, the number of kernels: half for the directions in which patches vary most, half for their
-            opposites.
-
-    Returns:
-        float `[N, C, size[0], size[1]]`.
+    Half of them are for the directions in which patches vary most, half for their opposites.
     """
     channels, patch = images.shape[1], images.shape[1] * size[0] * size[1]
     covariance = torch.zeros(patch, patch, dtype=torch.float64, device=images.device)

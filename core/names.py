@@ -68,6 +68,6 @@ def label_name(label: Any, class_names: Sequence[str]) -> str:
     return ";".join(compress(class_names, label)) if isinstance(label, Iterable) else class_names[label]
 
 
-def some_of(names: Sequence[str]) -> str:
+def some_of(names: Sequence[str], most: int = MOST_NAMED) -> str:
     """The first names in a sentence, with dots for the rest."""
-    return ", ".join([*map(escape_name, names[:MOST_NAMED]), *(["..."] if len(names) > MOST_NAMED else [])])
+    return ", ".join([*map(escape_name, names[:most]), *(["..."] if len(names) > most else [])])

@@ -18,12 +18,7 @@ def heeded() -> list[signal.Signals]:
 
 
 class Stopped(SystemExit):
-    """A signal ends the process.
-
-    Args:
-        signal_number: The signal.
-        in_order: Whether training stood between two batches, so that its state can be saved.
-    """
+    """A signal ends the process; in order, if training stood between two batches, so that its state can be saved."""
 
     def __init__(self, signal_number: int, *, in_order: bool) -> None:
         self.signal = signal.Signals(signal_number)

@@ -13,11 +13,7 @@ from core.user_error import UserError
 
 
 class ScheduleRehearsal(Callback):
-    """Steps the schedule as often as the run will, and ends the run before its first batch.
-
-    Raises:
-        UserError: When the run has no end, or its learning rate depends on a figure that is measured in training.
-    """
+    """Steps the schedule as often as the run will, and ends the run before its first batch."""
 
     def __init__(self) -> None:
         # In each optimizer step: the learning rate of each group of parameters, and the momentum (or Adam's first beta)

@@ -20,10 +20,6 @@ class Interruption(Callback):
 
     Never inside a batch, which would leave batch norm's statistics and the epoch's figures half updated. All processes
     leave at the same batch, whichever of them has received the signal. A second SIGINT leaves at once.
-
-    Raises:
-        Stopped: In `Trainer.fit` and the like, when a signal has come.
-        WorkerError: Likewise, when a process that loads batches has died.
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

@@ -127,6 +127,14 @@ def newest_run(experiment: Path) -> Path:
     return max(runs, key=order_of_start)
 
 
+def check_is_run(folder: Path) -> None:
+    """Check that a folder is that of a run."""
+    if not (folder / CONFIG).is_file():
+        raise UserError(
+            f"{folder} is no folder of a run: it has no {CONFIG}; give one such as runs/EXPERIMENT/DATE-TIME."
+        )
+
+
 def check_links(folder: Path) -> None:
     """Check that a resumed run writes nowhere outside its folder, except for the logs that W&B links to."""
     for path in sorted({*folder.rglob("*")} - {*folder.glob("wandb/**/*")}):

@@ -125,8 +125,14 @@ def shade_levels(confusion: NDArray[np.int64], totals: NDArray[np.int64] | None 
     return levels
 
 
-def confusion_picture(confusion: NDArray[np.int64], class_names: Sequence[str]) -> "Image":
-    """Draw a confusion matrix, int64 `[K, K]`: a row for each label, a column for each prediction."""
+def confusion_picture(
+    confusion: NDArray[np.int64], class_names: Sequence[str], totals: NDArray[np.int64] | None = None
+) -> "Image":
+    """Draw a confusion matrix, int64 `[K, K]`: a row for each label, a column for each prediction.
+
+    Where images have several labels, `totals`, int64 `[K]`, are the images of each row. The picture's `info` has the
+    pixels before the first row and column, and those of a cell's side.
+    """
     from PIL import Image, ImageDraw, ImageFont
 
     from callbacks.tensorboard.image_grid import shortened
@@ -141,14 +147,17 @@ def confusion_picture(confusion: NDArray[np.int64], class_names: Sequence[str]) 
     left = top = margin + line
     side = count * cell
 
-    levels = shade_levels(confusion)
+    levels = shade_levels(confusion, totals)
     palette = np.array([[255, 255, 255], *([int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in COLOURS)], np.uint8)
     squares = palette[levels].repeat(cell, axis=0).repeat(cell, axis=1)
     if named:
         squares[cell - 1 :: cell] = squares[:, cell - 1 :: cell] = 235  # lines, to follow a row by
-    title = f"{int(np.trace(confusion)):,} of {int(confusion.sum()):,} right; rows: label, columns: prediction"
+    right = f"{int(np.trace(confusion)):,} of {int(confusion.sum()):,} right; "
+    is_whole = totals is None or (totals == confusion.sum(axis=1)).all()
+    title = f"{right if is_whole else ''}rows: label, columns: prediction"
     size = max(left + side, int(font.getlength(title))) + 8, top + side + 8
     canvas = Image.new("RGB", size, "white")
+    canvas.info |= {"before": left, "cell": cell}
     canvas.paste(Image.fromarray(squares), (left, top))
     draw = ImageDraw.Draw(canvas)
     draw.rectangle((left - 1, top - 1, left + side, top + side), outline="#888888")

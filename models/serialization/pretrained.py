@@ -12,14 +12,13 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from core.names import some_of
 from models.serialization.checksums import damaged_part
 
 BACKBONE = "network.backbone."  # begins the names of the backbone's weights in a checkpoint
 
 # DistributedDataParallel and torch.compile put these before the name of each weight, in either order.
 WRAPPERS = ("module.", "_orig_mod.", "module.")
-
-SHOWN = 3  # how many names of each kind a message gives
 
 
 @dataclass
@@ -100,11 +99,7 @@ def misfit(expected: Mapping[str, Any], given: Mapping[str, Any]) -> str:
             if isinstance(value, Tensor) and key in given and given[key].shape != value.shape
         ],
     }
-    return "; ".join(f"{len(keys)} {kind} ({_first(keys)})" for kind, keys in kinds.items() if keys)
-
-
-def _first(keys: Sequence[str]) -> str:
-    return ", ".join([*keys[:SHOWN], *(["..."] if len(keys) > SHOWN else [])])
+    return "; ".join(f"{len(keys)} {kind} ({some_of(keys, 3)})" for kind, keys in kinds.items() if keys)
 
 
 def adapt_channels(kernels: Tensor, in_channels: int) -> Tensor:

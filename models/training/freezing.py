@@ -18,15 +18,7 @@ class Freezing:
     """Decides from the epoch alone which parts of a network are trained, so that a resumed run decides the same.
 
     A frozen part has no gradients and is in evaluation mode: its batch norm keeps the statistics that it came with.
-
-    Args:
-        network: The network.
-        freeze: Names of the submodules that are frozen from the start, for example `backbone.layer1`.
-        unfreeze: For an epoch, the names of submodules that are trained from then on.
-
-    Raises:
-        ValueError: If the network has no such submodule, nothing would be trained, or `unfreeze` names a part that is
-            not frozen.
+    Names are of submodules, such as `backbone.layer1`; `unfreeze` has those that are trained from an epoch on.
     """
 
     keeps_statistics = False  # whether batch norm that was frozen at first stays in evaluation mode

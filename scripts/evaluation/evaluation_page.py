@@ -13,12 +13,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from callbacks.tensorboard.confusion_matrix import COLOURS, MOST_CLASSES, MOST_NUMBERED, SHADES, shade_levels
+from callbacks.tensorboard.confusion_matrix import MOST_CLASSES, MOST_NUMBERED, SHADES, confusion_picture
 from core.names import escape_name
 from scripts.evaluation.evaluation import FOLD, Evaluation
 from scripts.evaluation.evaluation_pictures import EvaluationPictures
 from scripts.inference.run_checkpoint import run_of
 from scripts.report.chart import CURVES, INK, line_chart, svg
+from scripts.report.page import embedded
 from scripts.report.run_curves import read_curves
 from scripts.uncertainty.calibration import BINS, Reliability
 from scripts.uncertainty.intervals import CONFIDENCE
@@ -27,10 +28,6 @@ from scripts.uncertainty.mean import caption
 PAIRS = 10  # most confused pairs of classes that are shown
 
 PICTURES_OF_A_PAIR = 5  # images that are shown of each
-
-CELL = 16  # pixels of a cell of the confusion matrix where its class names are to be read
-
-LONGEST_NAME = 18  # letters of a class name that are written beside the confusion matrix
 
 
 def page_values(evaluation: Evaluation, most_images: int) -> dict[str, Any]:
@@ -61,7 +58,6 @@ def page_values(evaluation: Evaluation, most_images: int) -> dict[str, Any]:
         "fold_heading": FOLD,
         "fold_note": mean and f"Accuracy of one network: {mean.shown()}. {caption([mean])}",
         "charts": [line_chart(splits, "epoch", figure) for figure, splits in curves.items()],
-        "colours": COLOURS,
         "shades": ", ".join(f"{share:.1%}" for share in SHADES),
         "matrix": confusion_matrix(evaluation.confusion, names, evaluation.class_numbers["images"])
         if by_class
@@ -89,59 +85,15 @@ def page_values(evaluation: Evaluation, most_images: int) -> dict[str, Any]:
 def confusion_matrix(
     confusion: NDArray[np.int64], class_names: Sequence[str], totals: NDArray[np.int64] | None = None
 ) -> dict[str, Any]:
-    """Lay out the confusion matrix: images of each class, in rows, by class predicted, in columns.
-
-    The shade is the share of the row's images, by `SHADES`. Up to 20 classes each cell has its number; the cell under
-    the pointer or the finger is described in words.
-
-    Returns:
-        Places and sizes in pixels, for the macro of the same name.
-    """
-    names = [escape_name(name) for name in class_names]
-    numbered = len(names) <= MOST_NUMBERED
-    cell = max(34, 9 * len(f"{confusion.max():,}") + 10) if numbered else CELL
-    letter = 13 if numbered else 11
-    short = [name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…" for name in names]
-    widest = 0.62 * letter * max(map(len, short))
-    left = round(widest) + 26
-    upright = numbered and widest < cell
-    top = 2 * letter + 14 if upright else left
-    side = cell * len(names)
-    totals = confusion.sum(axis=1) if totals is None else totals
-    levels = shade_levels(confusion, totals)
-    squares = {
-        level: "".join(
-            f"M{left + column * cell} {top + row * cell}h{cell}v{cell}h-{cell}z"
-            for row, column in np.argwhere(levels == level)
-        )
-        for level in range(1, len(SHADES) + 2)
-    }
+    """The picture of a confusion matrix and, for a script, what to say of the cell under the pointer."""
+    picture = confusion_picture(confusion, class_names, totals)
     cells = [[int(row), int(column), int(confusion[row, column])] for row, column in np.argwhere(confusion)]
-    numbers = [
-        (
-            "light" if levels[row, column] > len(SHADES) // 2 + 1 else "dark",
-            left + round((column + 0.5) * cell),
-            top + round((row + 0.5) * cell) + 4,
-            f"{count:,}",
-        )
-        for row, column, count in cells
-        if numbered
-    ]
+    counts = {"names": list(map(escape_name, class_names)), "cells": cells}
+    counts["totals"] = (confusion.sum(axis=1) if totals is None else totals).tolist()
     return {
-        "numbered": numbered,
-        "upright": upright,
-        "letter": letter,
-        "left": left,
-        "top": top,
-        "side": side,
-        "width": left + side + 8,
-        "height": top + side + 8,
-        "squares": [(level, path) for level, path in squares.items() if path],
-        "names": [(name, (place + 0.5) * cell) for place, name in enumerate(short)],
-        "numbers": numbers,
-        "counts": json.dumps(
-            {"names": names, "totals": totals.tolist(), "cells": cells, "left": left, "top": top, "cell": cell}
-        ),
+        "picture": embedded(picture.quantize(), side=2 * max(picture.size)),
+        "is_small": len(class_names) <= MOST_NUMBERED,
+        "counts": json.dumps(counts | picture.info),
     }
 
 

@@ -35,12 +35,7 @@ class PredictionFile:
     """Takes rows, batch by batch, and writes the file when all of them are there.
 
     Until then they are JSON Lines in a file beside it, whose first line is the identity of the prediction; at each
-    moment all its lines are whole but for the last, which a kill may have torn.
-
-    Raises:
-        UserError: If the file cannot be written, another process is writing it, or the rows beside it are of another
-            prediction.
-        OutputError: If the disk is full; rows written before are kept.
+    moment all its lines are whole but for the last, which a kill may have torn. One process at a time writes it.
     """
 
     def __init__(

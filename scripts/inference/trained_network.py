@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from core.names import distinct_names
+from core.names import distinct_names, some_of
 from core.user_error import UserError
 from datamodules.batching.normalization import Normalize
 from datamodules.decoding.image_file import Resize
@@ -28,8 +28,6 @@ if TYPE_CHECKING:  # Lightning takes seconds to import
     from datamodules.base import ImageDataModule
 
 BATCH_SIZE = 64  # images per batch where the checkpoint does not say how many its run had
-
-NAMED = 5  # classes that a message lists where two sets of them differ
 
 # The Trainer's precisions that compute in another number format than that of the weights.
 AUTOCAST = {
@@ -174,14 +172,7 @@ class TrainedNetwork:
 
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
-        """Predict in the precision of the run, with its test-time augmentation.
-
-        Args:
-            images: uint8 `[B, C, H, W]`.
-
-        Returns:
-            float32 `[B, K]` on the CPU.
-        """
+        """Predict images, uint8 `[B, C, H, W]`, as the run does in its test; float32 `[B, K]` on the CPU."""
         with self.autocast_context():
             return self.forward(self.normalizer(images.to(self.device, non_blocking=True))).float().cpu()
 
@@ -231,7 +222,7 @@ def check_same_classes(classes: Sequence[str], others: Sequence[str], name: str,
     if list(classes) == list(others):
         return
     sides = ((name, sorted({*classes} - {*others})), (other, sorted({*others} - {*classes})))
-    differences = "; ".join(f"only {side} has {_some(names)}" for side, names in sides if names)
+    differences = "; ".join(f"only {side} has {some_of(names, 5)}" for side, names in sides if names)
     if not differences:
         pair = next(f"{one} and {two}" for one, two in zip(classes, others, strict=True) if one != two)
         differences = f"their order differs, from {pair} on"
@@ -239,8 +230,3 @@ def check_same_classes(classes: Sequence[str], others: Sequence[str], name: str,
         f"The classes of {name} and {other} are not the same: {differences}; choose with --data.classes, or give other "
         "data."
     )
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more

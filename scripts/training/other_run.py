@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from callbacks.run.run_folder import CONFIG, newest_run
+from callbacks.run.run_folder import CONFIG, check_is_run, newest_run
 from core.user_error import UserError
 from scripts.command.boundary import CommandParser
 from scripts.command.expansion import to_path
@@ -11,11 +11,7 @@ NEWEST = Path("NEWEST")  # stands for the newest run of the experiment
 
 
 class OtherRun:
-    """Takes `--resume` and `--like` out of the flags of `fit`.
-
-    Args:
-        args: The flags. `--resume` without a folder goes on with the newest run of the experiment.
-    """
+    """Takes `--resume` and `--like` out of the flags of `fit`; without a folder, the newest run goes on."""
 
     def __init__(self, args: list[str]) -> None:
         parser = CommandParser(prog="scripts/train.py fit", add_help=False)
@@ -42,11 +38,7 @@ class OtherRun:
             check_complete(self.original)
             self.flags = ["--config", str(self.original / CONFIG), *self.flags]
         elif self.resumed and not self.is_newest:
-            if not (self.resumed / CONFIG).is_file():
-                raise UserError(
-                    f"{self.resumed} is no folder of a run: it has no {CONFIG}; give one such as "
-                    "runs/EXPERIMENT/DATE-TIME."
-                )
+            check_is_run(self.resumed)
             self._find_original(self.resumed)
 
     @property

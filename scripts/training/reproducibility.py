@@ -4,7 +4,6 @@ python scripts/train.py fit --like runs/EXPERIMENT/DATE-TIME
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from callbacks.checkpoint import LAST
 from callbacks.run.restarts import differences, flat, read_origin, read_restarts, sentences
-from callbacks.run.run_folder import CHECKPOINTS, CONFIG, RESULTS, is_tested, read_results
+from callbacks.run.run_folder import CHECKPOINTS, CONFIG, RESULTS, check_is_run, is_tested, read_results
 from core.names import escape_name
 from core.user_error import UserError
 from models.serialization.checkpoint import read_checkpoint
@@ -28,10 +27,7 @@ STATES = ("state_dict", "raw_state_dict")
 
 def check_complete(original: Path) -> None:
     """Check that a run is complete, so that another can be compared with it."""
-    if not (original / CONFIG).is_file():
-        raise UserError(
-            f"{original} is no folder of a run: it has no {CONFIG}; give one such as runs/EXPERIMENT/DATE-TIME."
-        )
+    check_is_run(original)
     if not is_tested(read_results(original)):
         raise UserError(
             f"{original} is not complete: it has no {RESULTS} with the figures of a test, so that nothing can be "
@@ -46,39 +42,8 @@ def check_complete(original: Path) -> None:
     read_checkpoint(last)
 
 
-@dataclass(frozen=True)
-class Reproduction:
-    """How a repeated run compares with its original."""
-
-    tensors: int  # number of tensors compared
-    figures: int  # number of metrics compared
-    results: tuple[str, ...]  # a line for each difference between them
-    causes: tuple[str, ...]  # a line for each difference in configuration, data, code, packages or machine
-
-    @property
-    def is_identical(self) -> bool:
-        """True if weights and metrics are bit-identical."""
-        return not self.results
-
-    def lines(self, original: Path) -> Iterator[str]:
-        """Report the comparison."""
-        if self.is_identical:
-            yield f"identical to {original}, bit for bit: {self.tensors} tensors of {LAST}, {self.figures} figures"
-        else:
-            yield f"not identical to {original}:"
-            yield from _some(self.results)
-        if self.causes:
-            yield "what differed:"
-            yield from _some(self.causes)
-        elif not self.is_identical:
-            yield (
-                "configuration, data, code, packages and machine are the same; the cause may be a computation in no "
-                "fixed order, which --trainer.deterministic true forbids"
-            )
-
-
-def compare_runs(original: Path, run: Path) -> Reproduction:
-    """Compare the results of two runs, and their origins."""
+def compare_runs(original: Path, run: Path) -> tuple[bool, list[str]]:
+    """Compare the results of two runs, and their origins: whether they are bit-identical, and the report."""
     checkpoints = [read_checkpoint(folder / CHECKPOINTS / LAST) for folder in (original, run)]
     results: list[str] = []
     tensors = 0
@@ -88,7 +53,17 @@ def compare_runs(original: Path, run: Path) -> Reproduction:
         results += _weights_that_differ(theirs, ours, state)
     figures = [read_results(folder).get("metrics", {}) for folder in (original, run)]
     results += sentences(differences(figures[0], figures[1]))
-    return Reproduction(tensors, len(figures[1]), tuple(results), tuple(_causes(original, run)))
+    report = [f"identical to {original}, bit for bit: {tensors} tensors of {LAST}, {len(figures[1])} figures"]
+    if results:
+        report = [f"not identical to {original}:", *_some(results)]
+    if causes := list(_causes(original, run)):
+        report += ["what differed:", *_some(causes)]
+    elif results:
+        report.append(
+            "configuration, data, code, packages and machine are the same; the cause may be a computation in no fixed "
+            "order, which --trainer.deterministic true forbids"
+        )
+    return not results, report
 
 
 def _tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -123,7 +98,7 @@ def _causes(original: Path, run: Path) -> Iterator[str]:
             yield f"{name} went on from step {restart['step']} with {'; '.join(changed)}"
 
 
-def _some(lines: tuple[str, ...]) -> Iterator[str]:
+def _some(lines: list[str]) -> Iterator[str]:
     yield from (f"  {line}" for line in lines[:NAMED])
     if len(lines) > NAMED:
         yield f"  and {len(lines) - NAMED} more"

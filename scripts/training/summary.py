@@ -59,6 +59,6 @@ def print_places(best: str | None, runs: Path, run: Path, original: Path | None)
         return True
     from scripts.training.reproducibility import compare_runs
 
-    reproduction = compare_runs(original, run)
-    print(*reproduction.lines(original), sep="\n")
-    return reproduction.is_identical
+    is_identical, report = compare_runs(original, run)
+    print(*report, sep="\n")
+    return is_identical

@@ -76,11 +76,7 @@ class TrainCLI(LightningCLI):
     """Parses the command line, builds data, model and Trainer, and runs a stage of the Trainer.
 
     To Lightning's command line it adds the run's folder and record, a precision for the hardware, and a test of the
-    best checkpoint at the end of `fit`.
-
-    Args:
-        args: `fit`, `validate` or `test`, and its flags.
-        callbacks: Further callbacks of `fit`.
+    best checkpoint at the end of `fit`. The arguments are a stage and its flags, and further callbacks of `fit`.
     """
 
     record: RunRecord  # of `fit`

@@ -113,10 +113,11 @@ def test_in_a_browser_cells_are_told_and_classes_sorted(
     (tmp_path / "browser").mkdir()
     questions = """
       cell: (() => {
-        const svg = page.querySelector('.matrix svg'), data = JSON.parse(page.querySelector('.matrix').dataset.counts);
-        const point = new DOMPoint(data.left + 3.5 * data.cell, data.top + 3.5 * data.cell);
-        const at = point.matrixTransform(svg.getScreenCTM());
-        svg.dispatchEvent(new window.PointerEvent('pointermove', {clientX: at.x, clientY: at.y}));
+        const img = page.querySelector('.matrix img'), frame = img.getBoundingClientRect();
+        const data = JSON.parse(page.querySelector('.matrix').dataset.counts);
+        const at = (data.before + 3.5 * data.cell) * frame.width / img.naturalWidth;
+        const place = {clientX: frame.left + at, clientY: frame.top + at};
+        img.dispatchEvent(new window.PointerEvent('pointermove', place));
         return page.querySelector('.readout').textContent;
       })(),
       sorted: (() => {

@@ -105,7 +105,7 @@ def test_a_network_that_cannot_be_built_again_is_told(train: Callable[..., Run],
 def test_data_of_other_classes_or_another_shape_are_refused(train: Callable[..., Run], tmp_path: Path) -> None:
     run = train(*SHORT, "--data.classes", "[3,8,5]")
     trained = TrainedNetwork(run.best)
-    with pytest.raises(UserError, match=r"only Digits has 0, 1, 2, 4, 6 and 2 more"):
+    with pytest.raises(UserError, match=r"only Digits has 0, 1, 2, 4, 6, \.\.\."):
         trained.data(["--data.classes", "null"])
     with pytest.raises(UserError, match="their order differs, from 3 and 8 on"):
         trained.data(["--data.classes", "[8,3,5]"])
