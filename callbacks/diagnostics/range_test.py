@@ -103,10 +103,6 @@ def smooth(losses: Sequence[float]) -> list[float]:
     """Exponential mean of the finite losses to both sides, so that nothing is shifted towards later steps.
 
     At the ends, where one side is missing, the weights still sum to 1. A loss counts as at most 1.5 times the first.
-
-    Example:
-        >>> [round(loss, 3) for loss in smooth([2.0, 2.0, 1.0])]
-        [1.738, 1.692, 1.59]
     """
     finite = np.array([loss for loss in losses if math.isfinite(loss)])
     if not len(finite):

@@ -73,12 +73,7 @@ def origin_facts(start: Facts, versions: Mapping[str, str]) -> Facts:
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> Facts:
-    """A mapping of mappings as one, with dots between the keys.
-
-    Example:
-        >>> flat({"data": {"root": "data", "classes": None}})
-        {'data.root': 'data', 'data.classes': None}
-    """
+    """A mapping of mappings as one, with dots between the keys."""
     leaves: Facts = {}
     for key, value in tree.items():
         leaves |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
@@ -86,12 +81,7 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> Facts:
 
 
 def differences(one: Facts, other: Facts) -> dict[str, tuple[Any, Any]]:
-    """The facts that differ between two flat mappings, each with both values, without those that cannot matter.
-
-    Example:
-        >>> differences({"os": "Linux", "started": 1}, {"os": "Darwin", "started": 2})
-        {'os': ('Linux', 'Darwin')}
-    """
+    """The facts that differ between two flat mappings, each with both values, without those that cannot matter."""
     pairs = {key: (one.get(key, MISSING), other.get(key, MISSING)) for key in {**one, **other} if key not in PASSING}
     older = pairs.get("data_fingerprint", ("", ""))
     if not all(str(each).startswith(FINGERPRINT) for each in older):
@@ -100,12 +90,7 @@ def differences(one: Facts, other: Facts) -> dict[str, tuple[Any, Any]]:
 
 
 def sentences(changed: Mapping[str, tuple[Any, Any]]) -> list[str]:
-    """Each difference as a line.
-
-    Example:
-        >>> sentences({"package torch": ("2.14.0", "2.15.0"), "changes": (None, "5f0c")})
-        ['package torch: 2.15.0, was 2.14.0', 'changes since the commit: some']
-    """
+    """Each difference as a line."""
     lines = []
     for key, (was, is_) in changed.items():
         if key == "changes":

@@ -69,13 +69,7 @@ def batch_picture(batch: Batch, data: ImageDataModule, max_images: int) -> "Imag
 
 
 def captions(labels: Tensor, class_names: Sequence[str], multi_label: bool = False) -> list[str]:
-    r"""Name the class of each image, or the two largest parts of a mixed one, on two lines; of several labels, each.
-
-    Example:
-        >>> import torch
-        >>> captions(torch.tensor([[0.3, 0.7], [1.0, 0.0]]), ["dog", "cat"])
-        ['cat 0.70\n+ dog 0.30', 'dog']
-    """
+    """Name the class of each image, or the two largest parts of a mixed one, on two lines; of several labels, each."""
     if labels.ndim == 1:
         return [class_names[label] for label in labels.tolist()]
     if multi_label:

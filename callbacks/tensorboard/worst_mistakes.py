@@ -94,12 +94,7 @@ def worst(parts: Sequence[Tensor], most: int) -> Mistakes:
 
 
 def captions(classes: Tensor, probabilities: Tensor, class_names: Sequence[str]) -> list[str]:
-    r"""Name prediction and label of each image, with their probabilities.
-
-    Example:
-        >>> captions(torch.tensor([[1, 0]]), torch.tensor([[0.971, 0.02]]), ["cat", "dog"])
-        ['dog, 97%\nis cat, 2%']
-    """
+    """Name prediction and label of each image, with their probabilities."""
     rows = zip(classes.tolist(), probabilities.tolist(), strict=True)
     return [
         f"{class_names[predicted]}, {certain:.0%}\nis {class_names[label]}, {own:.0%}"

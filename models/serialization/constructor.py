@@ -20,12 +20,7 @@ def parameter(class_: type, name: str) -> inspect.Parameter | None:
 
 
 def is_default(value: Any, default: Any) -> bool:
-    """Whether a configured value is an argument's default: `null`, `false`, `0` and `[]` are four different values.
-
-    Example:
-        >>> is_default([0.9, 0.999], (0.9, 0.999)), is_default(0, None), is_default(0, False), is_default([], None)
-        (True, False, False, False)
-    """
+    """Whether a configured value is an argument's default: `null`, `false`, `0` and `[]` are four different values."""
     if isinstance(default, type):  # a configuration holds its path
         return find_class(value) is default
     if isinstance(value, list | tuple) and isinstance(default, list | tuple):

@@ -64,12 +64,7 @@ def read_config(path: str | Path) -> Config:
 
 
 def merge(base: Config, over: Config) -> Config:
-    """Lay one configuration over another.
-
-    Example:
-        >>> merge({"lr": 1, "net": {"class_path": "A", "init_args": {"x": 1}}}, {"net": {"class_path": "B"}})
-        {'lr': 1, 'net': {'class_path': 'B'}}
-    """
+    """Lay one configuration over another."""
     merged = dict(base)
     if over.get("monitor", monitor := base.get("monitor")) != monitor:
         merged.pop("mode", None)  # the direction is that of the metric

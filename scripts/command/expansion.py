@@ -11,12 +11,7 @@ from core.user_error import UserError
 
 
 def expand(text: str) -> str:
-    """Replace a leading `~` by the home folder, and each `${NAME}` by that environment variable.
-
-    Example:
-        >>> expand("${HOME}/cats") == expand("~/cats") != "~/cats"
-        True
-    """
+    """Replace a leading `~` by the home folder, and each `${NAME}` by that environment variable."""
     shown = text.rstrip("/")
     if bare := re.match(r"\$(\w+)/", text):
         raise UserError(

@@ -55,12 +55,7 @@ NOT_THERE = tuple(
 
 
 def suggest_class(message: str) -> str | None:
-    """Turn such a message into a sentence with a suggestion; None for other messages.
-
-    Example:
-        >>> suggest_class('Parser key "model.network": Expected a dot import path string: ConvNt')
-        'model.network names ConvNt, and there is no such class; did you mean models.convnet.ConvNet?'
-    """
+    """Turn such a message into a sentence with a suggestion; None for other messages."""
     if no_class := re.search(r'Parser key "([\w.]+)": Not a valid subclass of (\w+)', message):
         return f"{no_class[1]} is no {no_class[2]}; name a class, or write null to leave it out."
     named = [match for pattern in NOT_THERE for match in pattern.finditer(message)]

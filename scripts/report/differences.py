@@ -6,12 +6,7 @@ ABSENT = "-"  # stands for an unknown value
 
 
 def names_by_difference(settings: Mapping[str, Sequence[str]]) -> tuple[list[str], set[str]]:
-    """Name runs by the first settings that tell them apart, of which "" stands for itself; give these keys, too.
-
-    Example:
-        >>> names_by_difference({"": ["a", "a"], "model.network": ["MLP", "MLP"], "model.lr": ["0.1", "0.2"]})
-        (['lr=0.1', 'lr=0.2'], {'model.lr'})
-    """
+    """Name runs by the first settings that tell them apart, of which "" stands for itself; give these keys, too."""
     telling: dict[str, Sequence[str]] = {}
     told = 1
     for key, values in settings.items():

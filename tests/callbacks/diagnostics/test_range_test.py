@@ -120,6 +120,7 @@ def test_refuses_what_makes_no_range(arguments: tuple[float, float, int], words:
 
 
 def test_smoothing_shifts_nothing_and_keeps_a_constant() -> None:
+    assert [round(loss, 3) for loss in smooth([2.0, 2.0, 1.0])] == [1.738, 1.692, 1.59]
     assert smooth([3.0] * 20) == pytest.approx([3.0] * 20)
     peak = [1.0] * 51
     peak[25] = 1.2

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from callbacks.run.restarts import differences, read_origin
+from callbacks.run.restarts import differences, flat, read_origin, sentences
 from tests.conftest import Run
 
 ONE = ("--trainer.max_epochs=1", "--data.batch_size=256")
@@ -50,3 +50,10 @@ def test_what_older_runs_know_of_their_files_says_nothing_of_images() -> None:
     here, there, older = ({"data_fingerprint": text} for text in ("content 1", "content 2", "5f0c"))
     assert differences(here, there) == {"data_fingerprint": ("content 1", "content 2")}
     assert differences(older, here) == differences({}, here) == {}
+
+
+def test_facts_are_flat_and_differences_are_sentences() -> None:
+    assert flat({"data": {"root": "data", "classes": None}}) == {"data.root": "data", "data.classes": None}
+    assert differences({"os": "Linux", "started": 1}, {"os": "Darwin", "started": 2}) == {"os": ("Linux", "Darwin")}
+    changed = {"package torch": ("2.14.0", "2.15.0"), "changes": (None, "5f0c")}
+    assert sentences(changed) == ["package torch: 2.15.0, was 2.14.0", "changes since the commit: some"]
