@@ -81,7 +81,7 @@ def label(flags: Sequence[str]) -> str:
     """
     given = re.findall(r"--(?:\w+\.)*(\w+)[= ](\S+)(?= --|$)", " ".join(flags))
     given.sort(key=lambda setting: setting[0] not in FOLD)
-    settings = [(n, re.sub(r".*[./](?=[a-zA-Z_])|[^\w.,=+-]", "", value)) for n, value in given if n not in PLACES]
+    settings = [(n, re.sub(r".*/(?=\w)|.*\.(?=[A-Z])|[^\w.,=+-]", "", value)) for n, value in given if n not in PLACES]
     if len("".join(map("_{0[0]}={0[1]}".format, settings))) > LONGEST_LABEL:
         settings = [
             (name if name in FOLD else "".join(n[:1] for n in name.split("_")) if "_" in name else name[:3], value[:20])
