@@ -12,12 +12,15 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from sklearn.metrics import f1_score, roc_auc_score
 
 from callbacks.run.peers import LOST
 from datamodules.digits import Digits
 from models.classifier import Classifier
 from models.mlp import MLP
 from models.serialization.checkpoint import read_checkpoint
+from scripts.inference.predictions import predict_split
+from scripts.inference.trained_network import TrainedNetwork
 from scripts.train import main
 from tests.discovery import ROOT
 
@@ -94,15 +97,28 @@ def test_train_to_what_one_process_does_at_the_same_global_batch(
     assert len(list((tmp_path / "runs").glob("*/*/config.yaml"))) == 1
 
 
+def test_metrics_are_those_of_scikit_learn_over_the_images_of_all(tmp_path: Path) -> None:
+    asked = ("--model.metrics.f1=F1Score", "--model.metrics.auroc=AUROC", "--checkpoint.monitor=val/auroc")
+    results, last = fit("Trainer", tmp_path, *SAME, "--data.batch_size=25", *asked)
+    trained = TrainedNetwork(last.with_name("best.ckpt"))
+    tested = predict_split(trained, trained.data(), "test")
+    f1 = f1_score(tested.labels, tested.classes, average="macro")
+    assert results["metrics"]["test/f1"] == pytest.approx(f1, abs=1e-6)
+    auroc = roc_auc_score(tested.labels, tested.probabilities, multi_class="ovr")
+    assert results["metrics"]["test/auroc"] == pytest.approx(auroc, abs=1e-6)
+
+
 def test_evaluate_each_image_once_where_there_are_fewer_images_than_processes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = ("--data.val_size=1", "--data.test_size=3", "--data.batch_size=1", "--trainer.limit_train_batches=2")
-    results, _ = fit("Trainer", tmp_path, *flags, "--trainer.max_epochs=1")
+    results, _ = fit("Trainer", tmp_path, *flags, "--trainer.max_epochs=1", "--model.metrics.f1=F1Score")
     assert results["metrics"]["val/accuracy"] in (0, 1)
     (best,) = tmp_path.glob("runs/*/*/checkpoints/best.ckpt")
     main(["test", "--ckpt_path", str(best), "--trainer.devices=1"])
-    assert f"{results['metrics']['test/loss']:.4f}" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"{results['metrics']['test/loss']:.4f}" in said
+    assert f"{results['metrics']['test/f1']:.4f}" in said
 
 
 def train_in_python(devices: int, batch_size: int, root: Path) -> dict[str, float]:

@@ -1,18 +1,32 @@
+import csv
 import math
+import re
+import sys
 import warnings
 from collections.abc import Callable
+from contextlib import redirect_stderr
 from functools import partial
+from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from sklearn import metrics as sklearn
 from torch import Tensor
 from torchmetrics import Metric
 
 from core.user_error import UserError
+from datamodules.digits import Digits
+from models.classifier import Classifier
+from models.serialization.class_path import known_classes
 from models.training.extra_metrics import ExtraMetrics, modes
+from scripts.inference.predictions import predict_split
+from scripts.inference.trained_network import TrainedNetwork
+from scripts.train import main
+from tests.conftest import Run, quiet_trainer
 
 
 class RightInAll(Metric):
@@ -202,3 +216,150 @@ def test_the_class_says_whether_higher_is_better() -> None:
 def test_nothing_is_asked_for_by_default() -> None:
     assert ExtraMetrics(None, 10).metrics == ExtraMetrics({"f1": None}, 10).metrics == {}
     assert partial(ExtraMetrics, {}, 10)().figures(*some(10)) == {}
+
+
+class Unbalanced(Digits):
+    """The digits, the even ones of which are 14 times as many as the odd ones."""
+
+    def read(self) -> Any:
+        images, labels, *_ = super().read()["train"]
+        rank = np.array([(labels[:place] == label).sum() for place, label in enumerate(labels)])
+        kept = rank < np.where(labels % 2 == 0, 170, 12)
+        return {"train": (images[kept], labels[kept])}
+
+
+UNBALANCED = (
+    *("--data", f"{__name__}.Unbalanced", "--data.val_size=0.4", "--data.batch_size=16", "--early_stopping=null"),
+    *("--model.network=MLP", "--model.network.hidden_sizes=[]", "--model.optimizer=torch.optim.SGD"),
+    *(
+        "--model.optimizer.lr=1.0",
+        "--model.scheduler=null",
+        "--seed_everything=4",
+        "--trainer.max_epochs=3",
+        "--trust=tests",
+    ),
+)
+METRICS = ("--model.metrics.f1_macro=F1Score", "--model.metrics.auroc=AUROC", f"--model.metrics.own={OWN}")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Run:
+    """Trained on them, the best chosen by the macro F1."""
+    folder = tmp_path_factory.mktemp("unbalanced")
+    with redirect_stderr(said := StringIO()):
+        flags = (*UNBALANCED, *METRICS, "--checkpoint.monitor=val/f1_macro", "--runs", str(folder))
+        main(["fit", *flags, "--data.root", str(data_root)])
+    assert not said.getvalue()
+    (made,) = folder.glob("*/*/config.yaml")
+    return Run(made.parent)
+
+
+def curve(run: Run, name: str) -> list[float]:
+    with (run.folder / "metrics.csv").open(newline="") as file:
+        return [float(row[name]) for row in csv.DictReader(file) if row[name]]
+
+
+def test_as_monitor_macro_f1_chooses_another_epoch_than_accuracy_on_an_unbalanced_set(run: Run) -> None:
+    f1, accuracy = curve(run, "val/f1_macro"), curve(run, "val/accuracy")
+    assert len(f1) == len(accuracy) == 3
+    assert run.results["best_epoch"] == f1.index(max(f1))
+    assert run.results["best"] == max(f1)
+    assert accuracy.index(max(accuracy)) != f1.index(max(f1))
+    assert f1[accuracy.index(max(accuracy))] < max(f1)
+
+
+def test_saved_logits_give_what_the_test_logged(run: Run) -> None:
+    trained = TrainedNetwork(run.best)
+    tested = predict_split(trained, trained.data(), "test")
+    logits, labels = torch.from_numpy(tested.logits), torch.from_numpy(tested.labels)
+    figures = ExtraMetrics(run.checkpoint["hyper_parameters"]["metrics"], 10).figures(logits, labels)
+    assert figures == {name: run.results["metrics"][f"test/{name}"] for name in ("f1_macro", "auroc", "own")}
+    expected = sklearn.roc_auc_score(tested.labels, tested.probabilities, multi_class="ovr")
+    assert figures["auroc"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_checkpoint_has_the_entry_in_plain_types_and_no_state(run: Run) -> None:
+    expected = {"f1_macro": "F1Score", "auroc": "AUROC", "own": OWN}
+    assert run.checkpoint["hyper_parameters"]["metrics"] == expected
+    assert yaml.safe_load((run.folder / "config.yaml").read_text())["model"]["metrics"] == expected
+    assert not [name for name in run.checkpoint["state_dict"] if "extra" in name]
+    assert {*Classifier.load_from_checkpoint(run.best).extra_metrics.metrics} == {*expected}
+
+
+def test_test_logs_metrics_that_the_run_had_not(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ("--model.metrics.own=null", "--model.metrics.kappa=torchmetrics.CohenKappa", "--trust=tests")
+    main(["test", "--ckpt_path", str(run.best), *flags])
+    said = capsys.readouterr().out
+    assert re.search(r"test/kappa *│ 0\.9", said)
+    assert f"{run.results['metrics']['test/f1_macro']:.4f}" in said
+    assert "test/own" not in said
+
+
+@pytest.mark.parametrize("path", ["stranger.Metric", "torch.hub.load", "torchmetrics.text.BERTScore"])
+def test_code_of_strangers_is_not_run(path: str) -> None:
+    with pytest.raises(UserError), known_classes("x.ckpt"):
+        ExtraMetrics({"own": path}, 10)
+    assert "stranger" not in sys.modules
+
+
+def test_the_flags_are_refused_in_a_sentence(refused: Callable[..., str], tmp_path: Path) -> None:
+    said = refused("fit", "--model.metrics.f1=F1Score", "--model.metrics.f1.averge=macro", "--runs", tmp_path)
+    assert said.startswith("error: In model.metrics.f1, correct F1Score: it has no argument averge to set; did you")
+    assert not [*tmp_path.glob("*/*")]
+
+
+def test_a_monitor_that_is_not_defined_ends_the_run(
+    refused: Callable[..., str], data_root: Path, tmp_path: Path
+) -> None:
+    flags = ("--model.metrics.auroc=AUROC", "--data.val_size=5", "--trainer.limit_train_batches=2")
+    places = ("--runs", tmp_path, "--data.root", data_root)
+    said = refused("fit", *flags, *places, "--checkpoint.monitor=val/auroc")
+    assert said.startswith("error: The monitor val/auroc is not defined: no image of val, or every one, is of ")
+
+
+@pytest.mark.slow
+def test_an_undefined_figure_is_named_once(train: Callable[..., Run], capsys: pytest.CaptureFixture[str]) -> None:
+    run = train("--model.metrics.auroc=AUROC", "--data.val_size=5", "--trainer.max_epochs=2")
+    assert capsys.readouterr().out.count("note: val/auroc is not defined, and NaN: no image of val") == 1
+    assert math.isnan(run.results["metrics"]["val/auroc"])
+    assert run.results["metrics"]["test/auroc"] > 0.9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--model.test_time_augmentation=shifts",),
+        ("--weight_average=EMA", "--weight_average.decay=0.9"),
+        ("--trainer.overfit_batches=1",),
+        ("--trainer.val_check_interval=0.5", "--trainer.precision=bf16-mixed"),
+    ],
+    ids=lambda flags: flags[0],
+)
+def test_the_figures_are_those_of_what_is_evaluated(train: Callable[..., Run], flags: tuple[str, ...]) -> None:
+    run = train("--trainer.max_epochs=1", "--model.metrics.recall=Recall", "--model.metrics.auroc=AUROC", *flags)
+    trained = TrainedNetwork(run.best)
+    tested = predict_split(trained, trained.data(), "test")
+    expected = sklearn.recall_score(tested.labels, tested.classes, average="macro")
+    assert run.results["metrics"]["test/recall"] == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.slow
+def test_a_resumed_run_has_the_figures_of_one_that_was_not_cut(
+    train: Callable[..., Run], resume: Callable[..., Run]
+) -> None:
+    flags = ("--model.metrics.f1=F1Score", "--checkpoint.monitor=val/f1", "--model.scheduler=null")
+    whole, cut = train("--trainer.max_epochs=2", *flags), train("--trainer.max_epochs=1", *flags)
+    again = resume(cut, "--trainer.max_epochs=2")
+    assert curve(again, "val/f1") == curve(whole, "val/f1")
+    assert again.results["best"] == whole.results["best"]
+
+
+def test_nothing_is_done_where_nothing_is_asked_for(
+    digits: Digits, tmp_path: Path, classifier: Callable[[], Classifier], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("update", "gather", "figures"):
+        monkeypatch.setattr(ExtraMetrics, name, None)
+    trainer = quiet_trainer(tmp_path, max_epochs=1, limit_train_batches=2)
+    trainer.fit(classifier(), digits)
+    trainer.test(classifier(), digits, verbose=False)

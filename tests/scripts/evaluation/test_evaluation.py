@@ -1,9 +1,11 @@
+import json
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 from scripts.evaluation.evaluation import Evaluation
+from scripts.evaluation.evaluation_page import page_values
 from scripts.inference.predictions import predict_split
 from scripts.inference.trained_network import TrainedNetwork
 from tests.conftest import Run
@@ -11,7 +13,7 @@ from tests.conftest import Run
 
 @pytest.fixture
 def evaluation(train: Callable[..., Run]) -> Evaluation:
-    trained = TrainedNetwork(train("--trainer.max_epochs=1").best)
+    trained = TrainedNetwork(train("--trainer.max_epochs=1", "--model.metrics.kappa=CohenKappa").best)
     data = trained.data()
     return Evaluation(trained, data, "test", predict_split(trained, data, "test"), predict_split(trained, data, "val"))
 
@@ -27,6 +29,13 @@ def test_mistakes_and_hits_come_in_their_order(evaluation: Evaluation) -> None:
     assert (np.diff(probability[right]) >= 0).all()
     assert len(evaluation.caption(right[0])) == 2
     assert evaluation.caption(wrong[0])[1].startswith(f"is {tested.labels[wrong[0]]}, ")
+
+
+@pytest.mark.slow
+def test_the_metrics_are_those_that_the_test_logged(evaluation: Evaluation) -> None:
+    logged = json.loads((evaluation.trained.folder / "results.json").read_text())["metrics"]
+    assert evaluation.metrics == evaluation.as_json()["metrics"] == {"kappa": logged["test/kappa"]}
+    assert ("kappa", f"{logged['test/kappa']:.4f}") in page_values(evaluation, 0)["facts"]
 
 
 @pytest.mark.slow
