@@ -225,7 +225,7 @@ class Unbalanced(Digits):
         images, labels, *_ = super().read()["train"]
         rank = np.array([(labels[:place] == label).sum() for place, label in enumerate(labels)])
         kept = rank < np.where(labels % 2 == 0, 170, 12)
-        return {"train": (images[kept], labels[kept])}
+        return {"train": (images[np.flatnonzero(kept)], labels[kept])}
 
 
 UNBALANCED = (
