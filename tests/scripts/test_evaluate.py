@@ -276,7 +276,7 @@ def test_images_trained_on_are_judged_apart_from_others(
     for name in ("leaked", "clean"):
         accuracy = found["leakage"][name]["share_right"]
         assert f"  {name:<11}{accuracy:.4f} (" in out
-        assert f"{name} images: {accuracy:.2%}; interval" in page
+        assert f"{accuracy:.2%} of {found['leakage'][name]['images']} {name} images are right; interval" in page
     before = (run.folder / "evaluation" / "evaluation.html").read_bytes()
     status, _, error = evaluate(run.folder, "--audit", audit)
     assert status == 2
