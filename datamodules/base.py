@@ -76,7 +76,7 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=KeepsArguments
     """Reads a data set once, packs it, and feeds it as normalised batches in an order that only the seed decides.
 
     A data set says its `class_names` and `image_shape`, and how to `read` it; the rest is done here. Images travel to
-    the device as `uint8` and are augmented (training only) and normalised there, a whole batch at a time.
+    the device as `uint8` or `uint16` and are augmented (training only) and normalised there, a whole batch at a time.
 
     A split that the source does not come with is drawn from its training images, as `split_rule` says.
 
@@ -187,7 +187,8 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=KeepsArguments
     def preprocessing(self) -> dict[str, Any]:
         """What was done to an image before the network saw it, in plain types; known after `setup`."""
         channels, *size = self.image_shape
-        return {"channels": channels, "image_size": size, "resize": self.resize, "mean": self.mean, "std": self.std}
+        shape = {"channels": channels, "image_size": size, "resize": self.resize}
+        return {**shape, "mean": self.mean, "std": self.std, **(self.pack.pixel_format.facts if self.pack else {})}
 
     @property
     def class_counts(self) -> list[int]:
@@ -368,7 +369,8 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=KeepsArguments
         where = f"packed in {pack.folder}"
         if pack.files is not None:
             where = f"decoded by {self._workers()} workers from {self.source_folder}"
-        line = f"{type(self).__name__}: {counts} images of {'x'.join(map(str, self.image_shape))}, {where}"
+        line = f"{type(self).__name__}: {counts} images of {'x'.join(map(str, self.image_shape))}"
+        line += f"{' in 16 bits' if pack.pixel_format.is_deep else ''}, {where}"
         if self.balanced:
             most, least = max(self.class_counts), min(self.class_counts)
             line += f"; balanced, {min(self.epoch_counts):,} of each class an epoch instead of {least:,} to {most:,}"
@@ -466,7 +468,7 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=KeepsArguments
     # From a batch as it was read to what the network sees.
 
     def images_in_order(self, split: str, batch_size: int) -> Iterator[Batch]:
-        """All images of a split once, in its order: uint8 `[B, C, H, W]`, with labels int64 `[B]`."""
+        """All images of a split once, in its order: uint8 or uint16 `[B, C, H, W]`, with labels int64 `[B]`."""
         sampler = KeyedBatchSampler(self.splits[split], batch_size)
         yield from TimedLoader(self._pack, batch_size=None, sampler=sampler, num_workers=self._workers())
 
@@ -515,7 +517,7 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=KeepsArguments
         return self.transform(batch, training=training)
 
     def transform(self, batch: Batch, *, training: bool) -> Batch:
-        """Augment and mix, if in training, and normalise images uint8 `[B, C, H, W]` with their labels.
+        """Augment and mix, if in training, and normalise images uint8 or uint16 `[B, C, H, W]` with their labels.
 
         Labels are int64 `[B]` or uint8 `[B, K]`. Images become float32, and so do several labels per image and labels
         of mixed images, `[B, K]`. Features, which are float, stay as they are.
@@ -525,7 +527,8 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=KeepsArguments
             return images, labels.float() if self.is_multi_label else labels
         if self._transform is None:
             assert self.mean is not None and self.std is not None, "setup comes before"  # noqa: PT018
-            self._transform = BatchTransform(self.mean, self.std, self.augmentation, self.mixing, self.num_classes)
+            modules, highest = (self.augmentation, self.mixing), self._pack.pixel_format.highest
+            self._transform = BatchTransform(self.mean, self.std, *modules, self.num_classes, highest)
         return self._transform(batch, training=training)
 
     # What a resumed run restores. State of the loader would be restored too late: when it is iterated.

@@ -2,11 +2,12 @@
 
     python scripts/export.py CHECKPOINT [--format onnx | torch_export | safetensors] [--output FILE] [--overwrite]
 
-CHECKPOINT is a file or a run's folder. An ONNX or torch.export model takes images uint8 [B, C, H, W], any number of
-them, normalises them itself and gives logits, float32 [B, K]; safetensors hold the weights alone. Class names, image
-size, channels, resize mode, mean and std are in the file's metadata. Before the file gets its name, it is run beside
-the checkpoint, both in float32 on the CPU and from image files on; if they differ, there is no file and the exit status
-is 1. Where scripts/predict.py computes in another precision, its difference is printed too.
+CHECKPOINT is a file or a run's folder. An ONNX or torch.export model takes images uint8 [B, C, H, W] (uint16 of
+a run on 16 bits), any number of them, normalises them itself and gives logits, float32 [B, K]; safetensors hold the
+weights alone. Class names, image size, channels, resize mode, mean and std are in the file's metadata. Before the file
+gets its name, it is run beside the checkpoint, both in float32 on the CPU and from image files on; if they differ,
+there is no file and the exit status is 1. Where scripts/predict.py computes in another precision, its difference is
+printed too.
 """
 
 from core.user_error import UserError  # isort: skip - first, for a Ctrl-C during the other imports
@@ -24,6 +25,7 @@ from torch import Tensor
 from core.durable_file import replacing
 from datamodules.batching.normalization import Normalize
 from datamodules.decoding.image_file import open_image, pixels_of
+from datamodules.decoding.pixel_format import PixelFormat
 from scripts.command.boundary import CHECKPOINT, CommandParser, mistakes_in_one_sentence
 from scripts.command.expansion import to_path
 from scripts.command.output_file import check_output
@@ -50,7 +52,8 @@ def export(checkpoint: Path, name: str, output: Path | None, overwrite: bool) ->
     check_output(output, overwrite)
     trained = TrainedNetwork(checkpoint)
     exact = trained.in_float32(torch.device("cpu"))
-    normalize = Normalize(trained.preprocessing["mean"], trained.preprocessing["std"])
+    mean, std = trained.preprocessing["mean"], trained.preprocessing["std"]
+    normalize = Normalize(mean, std, trained.pixel_format.highest)
     several, facts = trained.is_multi_label, facts_of(trained)
     model = ExportedModel(exact.network, normalize, trained.test_time_augmentation, several)
     pictures, whose = images_to_compare(trained, sum(BATCH_SIZES))
@@ -97,17 +100,24 @@ def images_to_compare(trained: TrainedNetwork, number: int) -> tuple[list[Path |
     from sklearn.datasets import load_sample_images
 
     channels, height, width = trained.shape
-    files = list(map(Path, load_sample_images().filenames)) if channels in (1, 3) else []
-    return [*files, *photographs(number - len(files), channels, (height, width))], "parts of two photographs"
+    is_plain = trained.pixel_format.is_plain(channels)
+    files = list(map(Path, load_sample_images().filenames)) if is_plain else []
+    parts = photographs(number - len(files), channels, (height, width))
+    if trained.pixel_format.is_deep:
+        parts = (parts.int() * 257).to(torch.uint16)
+    return [*files, *parts], "parts of two photographs"
 
 
 def pixels_by_facts(picture: Path | Tensor, facts: Mapping[str, str]) -> Tensor:
-    """Read an image by an exported file's facts alone, uint8 `[C, H, W]`."""
+    """Read an image by an exported file's facts alone, uint8 or uint16 `[C, H, W]`."""
     if isinstance(picture, Tensor):
         return picture
-    channels, size, resize = (json.loads(facts[name]) for name in ("channels", "image_size", "resize"))
-    with open_image(picture) as image:
-        return torch.from_numpy(pixels_of(image, channels, tuple(size), resize).copy())
+    known = {name: json.loads(value) for name, value in facts.items()}
+    channels, size, pixels = known["channels"], tuple(known["image_size"]), PixelFormat.of(known)
+    if not pixels.is_plain(channels):
+        return torch.from_numpy(pixels.read(picture, channels, size, known["resize"]).copy())
+    with open_image(picture) as image:  # as the program of docs/checkpoints.md does
+        return torch.from_numpy(pixels_of(image, channels, size, known["resize"]).copy())
 
 
 def photographs(number: int, channels: int, size: tuple[int, int]) -> Tensor:
@@ -123,7 +133,7 @@ def photographs(number: int, channels: int, size: tuple[int, int]) -> Tensor:
 
 @torch.no_grad()
 def exported_logits(load: Callable[[], Predict], images: Tensor, num_classes: int) -> Tensor:
-    """Load an exported network and run it on images uint8 `[N, C, H, W]` in batches of several sizes."""
+    """Load an exported network and run it on images uint8 or uint16 `[N, C, H, W]` in batches of several sizes."""
     parts = []
     try:
         predict = load()

@@ -37,7 +37,6 @@ def predict(options: argparse.Namespace) -> int:
         raise UserError("--submission says what is written; give --output, and leave out --top, --logits and --resume.")
     paths = input_images(options.paths, options.list)
     classifier = load_classifier(options.checkpoint)
-    classifier.check_files_have_its_channels()
     names = classifier.class_names
     if options.top > len(names):
         raise UserError(

@@ -34,16 +34,20 @@ def tiff(shape: Sequence[int], strips: Sequence[bytes], tags: Mapping[int, Seque
     return start + directory + bytes(4) + behind + b"".join(strips)
 
 
-def png(levels: NDArray[np.uint16], transparent: int) -> bytes:
-    """A grey PNG of 16 bits, one of whose levels is transparent."""
+def png(levels: NDArray[np.uint16], transparent: int | tuple[int, ...] | None = None) -> bytes:
+    """A PNG of 16 bits, `[H, W]` or `[H, W, C]`, one of whose levels or colours may be transparent."""
 
     def chunk(name: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
-    head = chunk(b"IHDR", struct.pack(">IIBBBBB", *levels.shape[::-1], 16, 0, 0, 0, 0))
-    key = chunk(b"tRNS", struct.pack(">H", transparent))
+    channels = levels.shape[2] if levels.ndim == 3 else 1
+    kind = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", levels.shape[1], levels.shape[0], 16, kind, 0, 0, 0))
+    key = (transparent,) if isinstance(transparent, int) else transparent or ()
+    if key:
+        head += chunk(b"tRNS", struct.pack(f">{len(key)}H", *key))
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in levels)
-    return b"\x89PNG\r\n\x1a\n" + head + key + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 def write_odd_images(folder: Path) -> list[Path]:

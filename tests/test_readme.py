@@ -217,7 +217,7 @@ def statements(source: str) -> dict[str, list[str]]:
 def test_the_program_for_exported_models_makes_pixels_word_for_word_as_training_does() -> None:
     shown_there = statements(shown("classify.py", "python"))
     ours = statements(Path(image_file.__file__).read_text())
-    assert shown_there == {name: ours[name] for name in ("pixels_of", "as_shown")}
+    assert shown_there == {name: ours[name] for name in ("pixels_of", "resized", "as_shown")}
 
 
 @pytest.mark.slow

@@ -18,10 +18,11 @@ def _with_moved_classes(node: Any) -> Any:
 
 
 def migrate_config(config: dict[str, Any]) -> dict[str, Any]:
-    """Replace the class paths that have moved, and name the rule by which an early run has drawn its splits."""
+    """Replace the class paths that have moved, and name what early runs could not choose: how they split and decode."""
     config = _with_moved_classes(config)
     data: Any = config.get("data")
     own = data.get("init_args") if isinstance(data, dict) else None
-    if not isinstance(own, dict) or "split_rule" in own or not {"split_seed", "drop_last"} <= own.keys():
+    if not isinstance(own, dict) or not {"split_seed", "drop_last"} <= own.keys():
         return config
-    return config | {"data": data | {"init_args": own | {"split_rule": "shuffle"}}}
+    early = {"split_rule": "shuffle"} | ({"bit_depth": 8} if {"channels", "resize"} <= own.keys() else {})
+    return config | {"data": data | {"init_args": early | own}} if early.keys() - own.keys() else config

@@ -50,9 +50,14 @@ def image_grid(images: Tensor, captions: Sequence[str], columns: int = 8) -> Ima
 def as_rgb(images: Tensor) -> Tensor:
     """Images as uint8 `[B, 3, H, W]` on the CPU: of one or two channels, the first as grey; of more, the first three.
 
-    The images are uint8, or float in [0, 1], `[B, C, H, W]`.
+    The images are uint8, float in [0, 1], or uint16, `[B, C, H, W]`; the last are spread between the lowest and the
+    highest level of each, as few microscopes use all 65,536.
     """
     images = images.detach().cpu()
+    if images.dtype == torch.uint16:
+        levels = images.float()
+        lowest, highest = (end(levels, (1, 2, 3), keepdim=True) for end in (torch.amin, torch.amax))
+        images = (levels - lowest) / (highest - lowest).clamp(min=1)
     if images.is_floating_point():
         images = (images.float() * 255).round().to(torch.uint8)
     return images[:, :3] if images.shape[1] >= 3 else images[:, :1].expand(-1, 3, -1, -1)

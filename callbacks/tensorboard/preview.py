@@ -63,9 +63,9 @@ def batch_picture(batch: Batch, data: ImageDataModule, max_images: int) -> "Imag
     images, labels = (part[:max_images].detach().cpu() for part in batch)
     assert data.mean is not None, "setup comes before"
     assert data.std is not None, "setup comes before"
-    return image_grid(
-        unnormalised(images, data.mean, data.std), captions(labels, data.class_names, data.is_multi_label)
-    )
+    assert data.pack is not None, "setup comes before"
+    levels = unnormalised(images, data.mean, data.std, data.pack.pixel_format.highest)
+    return image_grid(levels, captions(labels, data.class_names, data.is_multi_label))
 
 
 def captions(labels: Tensor, class_names: Sequence[str], multi_label: bool = False) -> list[str]:

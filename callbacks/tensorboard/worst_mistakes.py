@@ -13,6 +13,7 @@ from torch import Tensor
 from callbacks.run.outside_steps import OutsideSteps
 from callbacks.tensorboard.board import write_picture
 from datamodules.batching.normalization import unnormalised
+from datamodules.decoding.pixel_format import PixelFormat
 from models.classifier import Classifier
 
 # Images float `[n, C, H, W]`; prediction and label int64 `[n, 2]`; their probabilities float32 `[n, 2]`, the first -1
@@ -69,12 +70,13 @@ class WorstMistakes(OutsideSteps):
             return
         classifier = cast(Classifier, pl_module)
         mean, std = (classifier.preprocessing.get(name) for name in ("mean", "std"))
-        shown = unnormalised(images, mean, std) if mean and std else images.clamp(0, 1)
+        highest = PixelFormat.of(classifier.preprocessing).highest
+        shown = unnormalised(images[wrong], mean, std, highest) if mean and std else images[wrong].clamp(0, 1)
         texts = captions(classes[wrong], probabilities[wrong], classifier.class_names)
 
         from callbacks.tensorboard.image_grid import image_grid
 
-        write_picture(trainer, "worst_mistakes/test", lambda: image_grid(shown[wrong], texts))
+        write_picture(trainer, "worst_mistakes/test", lambda: image_grid(shown, texts))
 
 
 def mistakes(images: Tensor, labels: Tensor, logits: Tensor) -> Mistakes:

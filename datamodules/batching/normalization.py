@@ -71,19 +71,19 @@ def chosen_normalization(choice: str | Normalization, channels: int) -> Normaliz
 
 
 class Normalize(nn.Module):
-    """Levels from 0 to 255 to `(level / 255 - mean) / std`, as one multiplication and one addition.
+    """Levels from 0 to `highest` to `(level / highest - mean) / std`, as one multiplication and one addition.
 
-    It maps images, uint8 or float `[B, C, H, W]`, to float32 and follows them to their device; float32 images are
-    changed in place. `mean` and `std`, `C` numbers each, are on the scale [0, 1].
+    It maps images, uint8, uint16 or float `[B, C, H, W]`, to float32 and follows them to their device; float32 images
+    are changed in place. `mean` and `std`, `C` numbers each, are on the scale [0, 1].
     """
 
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(self, mean: Sequence[float], std: Sequence[float], highest: int = 255) -> None:
         super().__init__()
-        shift, spread = _shift_and_spread(mean, std)
-        self.register_buffer("scale", 1 / (255 * spread), persistent=False)
+        shift, spread = _shift_and_spread(mean, std, highest)
+        self.register_buffer("scale", 1 / (highest * spread), persistent=False)
         self.register_buffer("shift", -shift / spread, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -93,12 +93,16 @@ class Normalize(nn.Module):
         return images.float().mul_(self.scale).add_(self.shift)
 
 
-def unnormalised(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Undo the normalisation of images, float `[B, C, H, W]`; the result, float32, is cut off at 0 and 1."""
-    shift, spread = (part.to(images.device) for part in _shift_and_spread(mean, std))
-    return (images.float() * spread + shift).clamp(0, 1)
+def unnormalised(images: Tensor, mean: Sequence[float], std: Sequence[float], highest: int = 255) -> Tensor:
+    """Undo the normalisation of images, float `[B, C, H, W]`; the result is cut off at its lowest and highest level.
+
+    It is float32 in [0, 1] or, if the highest level is not that of 8 bits, uint16 levels.
+    """
+    shift, spread = (part.to(images.device) for part in _shift_and_spread(mean, std, highest))
+    shares = (images.float() * spread + shift).clamp(0, 1)
+    return shares if highest == 255 else (shares * highest).round().to(torch.uint16)
 
 
-def _shift_and_spread(mean: Sequence[float], std: Sequence[float]) -> tuple[Tensor, Tensor]:
+def _shift_and_spread(mean: Sequence[float], std: Sequence[float], highest: int) -> tuple[Tensor, Tensor]:
     shift, spread = (torch.tensor(numbers, dtype=torch.float32).view(1, -1, 1, 1) for numbers in (mean, std))
-    return shift, spread.clamp(min=1 / 255)  # a channel that is the same everywhere has no spread to divide by
+    return shift, spread.clamp(min=1 / highest)  # a channel that is the same everywhere has no spread to divide by

@@ -13,13 +13,13 @@ from core.user_error import UserError
 from datamodules.batching.normalization import Normalize
 from datamodules.batching.per_image import drawn_per_image
 
-# Images, uint8 or float32 `[B, C, H, W]`, and labels, int64 `[B]` or, of mixed images, probabilities `[B, K]`.
+# Images, uint8, uint16 or float32 `[B, C, H, W]`, and labels, int64 `[B]` or, of mixed images, probabilities `[B, K]`.
 # Several labels per image are uint8 `[B, K]` and, once transformed, float32.
 Batch = tuple[Tensor, Tensor]
 
 
 class BatchTransform:
-    """Turns uint8 to float32, augments and mixes in training, and normalises to `(x - mean) / std`.
+    """Turns levels up to `highest` to float32, augments and mixes in training, and normalises to `(x - mean) / std`.
 
     `augmentation` modules map float32 images `[B, C, H, W]` in [0, 1] to such images, and are applied in turn; one of
     the `mixing` modules is drawn for each batch.
@@ -32,15 +32,17 @@ class BatchTransform:
         augmentation: Sequence[nn.Module],
         mixing: Sequence[nn.Module],
         num_classes: int,
+        highest: int = 255,
     ) -> None:
-        self.normalize = Normalize(mean, std)
+        self.normalize = Normalize(mean, std, highest)
+        self.highest = highest
         self.augmentation = drawn_per_image(augmentation)
         self.mixing = mixing
         self.num_classes = num_classes
 
     @torch.no_grad()
     def __call__(self, batch: Batch, *, training: bool) -> Batch:
-        """Transform images uint8 `[B, C, H, W]` and labels int64 `[B]` or uint8 `[B, K]`.
+        """Transform images uint8 or uint16 `[B, C, H, W]` and labels int64 `[B]` or uint8 `[B, K]`.
 
         Labels of mixed images, and several labels per image, become float32 `[B, K]`.
         """
@@ -57,7 +59,7 @@ class BatchTransform:
         return images, labels
 
     def _augmented(self, images: Tensor) -> Tensor:
-        augmented = images / 255
+        augmented = images / self.highest
         for module in self.augmentation:
             augmented = module(augmented)
         if augmented.shape != images.shape:
@@ -65,4 +67,4 @@ class BatchTransform:
                 f"data.augmentation makes images of {list(augmented.shape[1:])} from {list(images.shape[1:])}; give it "
                 f"the size of the images, {list(images.shape[2:])}."
             )
-        return augmented * 255
+        return augmented * self.highest

@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from core.user_error import UserError
+
 # Endings of the names of image files, in lower case; files of other names are looked into.
 IMAGE_SUFFIXES = frozenset(
     (
@@ -26,6 +28,10 @@ IMAGE_SUFFIXES = frozenset(
 
 # The formats that Pillow may open; for PostScript it would run Ghostscript.
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+
+NUMPY, DICOM = b"\x93NUMPY", b"DICM"  # the first bytes of an array of NumPy, and bytes 128 to 131 of a DICOM file
+
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the first bytes of a TIFF
 
 # Bytes 8 to 11, after `ftyp`, of files of HEIC and AVIF.
 HEIF_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"avif", b"avis"))
@@ -58,15 +64,26 @@ def is_image(path: str) -> bool:
         with warnings.catch_warnings(action="ignore"), Image.open(path, formats=FORMATS):
             return True
     except UnidentifiedImageError:
-        return _is_heif(_start(path))
+        return _is_heif(first_bytes(path))
     except Exception as error:  # Pillow's parsers let through whatever they stumble over
         return _may_pass(error)
+
+
+def holds_numbers(path: str | Path) -> bool:
+    """Whether a file without the ending of an image is an array of NumPy or a DICOM file, by its first bytes."""
+    if os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES:  # noqa: PTH122
+        return False
+    try:
+        start = first_bytes(path) if stat.S_ISREG(os.stat(path).st_mode) else b""  # noqa: PTH116
+    except OSError:  # which reading it says
+        return False
+    return start.startswith(NUMPY) or start[128:] == DICOM
 
 
 @contextmanager
 def open_image(path: str | Path) -> Iterator[Image.Image]:
     """Open a file, to be decoded inside the block."""
-    with _unreadable_if_it_fails(path):
+    with unreadable_if_it_fails(path):
         if stat.S_ISFIFO(os.stat(path).st_mode):  # noqa: PTH116 - opening it would wait for a writer for ever
             raise UnreadableImageError("it is no file but a pipe")
         with Image.open(path, formats=FORMATS) as image:
@@ -96,17 +113,18 @@ def image_pixels(
     image: Image.Image, channels: int, size: tuple[int, int], resize: Resize = "crop"
 ) -> NDArray[np.uint8]:
     """The same pixels that `read_image` gives, of an image that is open in Pillow or was made in memory."""
-    with _unreadable_if_it_fails():
+    with unreadable_if_it_fails():
         return pixels_of(image, channels, size, resize)
 
 
 @contextmanager
-def _unreadable_if_it_fails(path: str | Path = "") -> Iterator[None]:
+def unreadable_if_it_fails(path: str | Path = "") -> Iterator[None]:
+    """Turn what fails inside the block into an UnreadableImageError, or a TemporaryError if it may pass."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # large but readable, or with EXIF entries of no concern here
             yield
-    except UnreadableImageError:
+    except (UnreadableImageError, UserError):
         raise
     except Exception as error:  # Pillow's parsers and decoders let through whatever they stumble over
         kind = TemporaryError if _may_pass(error) or (path and not _can_be_read(path)) else UnreadableImageError
@@ -131,13 +149,14 @@ def _can_be_read(path: str | Path) -> bool:
     return True
 
 
-def _start(path: str | Path) -> bytes:
+def first_bytes(path: str | Path) -> bytes:
+    """The bytes that tell what a file is."""
     with open(path, "rb") as file:  # noqa: PTH123
-        return file.read(12)
+        return file.read(132)
 
 
 def _is_heif(start: bytes) -> bool:
-    return start[4:8] == b"ftyp" and start[8:] in HEIF_BRANDS
+    return start[4:8] == b"ftyp" and start[8:12] in HEIF_BRANDS
 
 
 def _reason(error: Exception, path: str | Path) -> str:
@@ -145,10 +164,10 @@ def _reason(error: Exception, path: str | Path) -> str:
     if isinstance(error, FileNotFoundError):
         return "the file is not there"
     if isinstance(error, UnidentifiedImageError):
-        start = _start(path)
+        start = first_bytes(path)
         if _is_heif(start):
             return "it is HEIC or AVIF, which the installed Pillow cannot decode; convert it to JPEG or PNG"
-        if start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        if start[:4] in TIFF:
             return "it is a TIFF of a kind that Pillow does not read; save it as PNG"
         return "it is no image" if start else "the file is empty"
     if isinstance(error, OSError) and error.strerror:
@@ -156,7 +175,7 @@ def _reason(error: Exception, path: str | Path) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-# The two functions below say which pixels an image has: in training, evaluation and prediction, and in the program of
+# The functions below say which pixels an image has: in training, evaluation and prediction, and in the program of
 # docs/checkpoints.md for exported networks, which repeats them. They need nothing but Pillow and NumPy.
 
 
@@ -165,18 +184,25 @@ def pixels_of(image: Image.Image, channels: int, size: tuple[int, int], resize: 
     shown, mode = as_shown(image), "L" if channels == 1 else "RGB"
     if shown.mode != mode:
         shown = shown.convert(mode)
+    return np.asarray(resized(shown, size, resize)).reshape(*size, channels).transpose(2, 0, 1)
+
+
+def resized(image: Image.Image, size: tuple[int, int], resize: Resize = "crop") -> Image.Image:
+    """An image brought to a height and a width."""
     left = top = 0.0
     if resize == "crop":
-        scale = min(shown.width / size[1], shown.height / size[0])
+        scale = min(image.width / size[1], image.height / size[0])
         # One of them is 0, and may be rounded to less, which Pillow refuses.
-        left, top = max(0, shown.width - scale * size[1]) / 2, max(0, shown.height - scale * size[0]) / 2
-    box = (left, top, shown.width - left, shown.height - top)
-    levels = np.asarray(shown.resize((size[1], size[0]), Image.Resampling.BILINEAR, box))
-    return levels.reshape(*size, channels).transpose(2, 0, 1)
+        left, top = max(0, image.width - scale * size[1]) / 2, max(0, image.height - scale * size[0]) / 2
+    box = (left, top, image.width - left, image.height - top)
+    return image.resize((size[1], size[0]), Image.Resampling.BILINEAR, box)
 
 
-def as_shown(image: Image.Image) -> Image.Image:
-    """An image upright and in 8 bits, its lowest level black and its highest white, its transparency laid on white."""
+def as_shown(image: Image.Image, white: int = 255) -> Image.Image:
+    """An image upright, its lowest level black and its highest white, its transparency laid on white.
+
+    It has 8 bits; a grey one that is stored in more has 16 if `white` is 65535.
+    """
     image.load()
     kind, tags, transparent = image.mode, getattr(image, "tag_v2", {}), image.info.get("transparency")
     bits, signed, white_is_zero = tags.get(258, (16,))[0], 2 in tags.get(339, ()), tags.get(262) == 0
@@ -191,14 +217,14 @@ def as_shown(image: Image.Image) -> Image.Image:
     if image.getexif().get(274, 1) != 1:  # asked first, as an image that is upright would be copied
         image = ImageOps.exif_transpose(image)
     if kind.startswith("I") or signed:
-        highest, levels = 2**bits - 1, np.asarray(image).astype(np.int32)
+        highest, levels = 2**bits - 1, np.asarray(image).astype(np.int64)
         if signed:
             levels = (levels + 2 ** (bits - 1)) % 2**bits
         elif white_is_zero:
             levels = highest - levels
-        image = Image.fromarray(((levels * 510 + highest) // (2 * highest)).astype(np.uint8))
-        if transparent is not None:
-            image.putalpha(Image.fromarray((levels != transparent).astype(np.uint8) * 255))
+        shown = (2 * white * levels + highest) // (2 * highest)
+        shown[levels == transparent] = white
+        image = Image.fromarray(shown.astype(np.uint8 if white == 255 else np.uint16))
     if image.has_transparency_data:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
     return image

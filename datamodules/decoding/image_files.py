@@ -7,19 +7,21 @@ import hashlib
 import os
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from stat import S_ISDIR
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from core.user_error import UserError
-from datamodules.decoding.image_file import Resize, TemporaryError, UnreadableImageError, is_image, read_image
+from datamodules.decoding.image_file import Resize, TemporaryError, UnreadableImageError, holds_numbers, is_image
+from datamodules.decoding.pixel_format import AS_THE_FIRST, EIGHT_BITS, Levels, OtherPixelsError, PixelFormat, bits_in
 
 # Path relative to the source's folder, and label, of each image of each split.
 Listing = Mapping[str, Sequence[tuple[str, int]]]
@@ -35,7 +37,7 @@ JUNK = frozenset(
 
 @dataclass(eq=False)
 class ImageFiles:
-    """A sequence of images in files, as uint8 `[N, C, H, W]` that is decoded where it is indexed.
+    """A sequence of images in files, as uint8 or uint16 `[N, C, H, W]` that is decoded where it is indexed.
 
     `names` are paths relative to `folder`, encoded as the file system does, bytes `[N]`: one array, so that millions of
     them neither fill the memory nor are copied to workers object by object.
@@ -45,6 +47,12 @@ class ImageFiles:
     names: NDArray[np.bytes_]
     image_shape: tuple[int, int, int]
     resize: Resize = "crop"
+    pixel_format: PixelFormat = EIGHT_BITS
+
+    @property
+    def dtype(self) -> np.dtype[np.unsignedinteger[Any]]:
+        """The type of a level."""
+        return self.pixel_format.dtype
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -58,13 +66,13 @@ class ImageFiles:
         """The path of an image."""
         return self.folder / os.fsdecode(self.names[index])
 
-    def read(self, index: int) -> NDArray[np.uint8]:
-        """Decode one image to uint8 `[C, H, W]`."""
-        return read_image(self.path(index), self.image_shape[0], self.image_shape[1:], self.resize)
+    def read(self, index: int) -> Levels:
+        """Decode one image to `[C, H, W]`."""
+        return self.pixel_format.read(self.path(index), self.image_shape[0], self.image_shape[1:], self.resize)
 
-    def __getitem__(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Decode some images to uint8 `[B, C, H, W]`."""
-        images = np.empty((len(indices), *self.image_shape), np.uint8)
+    def __getitem__(self, indices: NDArray[np.int64]) -> Levels:
+        """Decode some images to `[B, C, H, W]`."""
+        images = np.empty((len(indices), *self.image_shape), self.dtype)
         for row, index in enumerate(indices):
             try:
                 images[row] = self.read(index)
@@ -73,19 +81,24 @@ class ImageFiles:
         return images
 
 
+class NotLikeOthers(str):
+    """Why an image of another kind than the others is not read."""
+
+
 @dataclass
-class TryDecode(Dataset[tuple[NDArray[np.uint8], dict[int, str]]]):
+class TryDecode(Dataset[tuple[Levels, dict[int, str]]]):
     """Decodes the images that can be decoded, and says why others cannot.
 
-    If the result is kept (`for_good`), a reason that may pass, a `TemporaryError`, is a UserError.
+    If the result is kept (`for_good`), a reason that may pass, a `TemporaryError`, is a UserError. An image that
+    is not like the others has a `NotLikeOthers` as its reason.
     """
 
     images: ImageFiles
     for_good: bool = False
 
-    def __getitem__(self, indices: range) -> tuple[NDArray[np.uint8], dict[int, str]]:
-        """Decode some images to uint8 `[B, C, H, W]`, zeros where there is no image, with the reason for such a row."""
-        chunk = np.zeros((len(indices), *self.images.image_shape), np.uint8)
+    def __getitem__(self, indices: range) -> tuple[Levels, dict[int, str]]:
+        """Decode some images to `[B, C, H, W]`, zeros where there is no image, with the reason for such a row."""
+        chunk = np.zeros((len(indices), *self.images.image_shape), self.images.dtype)
         errors = {}
         for row, index in enumerate(indices):
             try:
@@ -96,8 +109,61 @@ class TryDecode(Dataset[tuple[NDArray[np.uint8], dict[int, str]]]):
                         f"{self.images.path(index)} cannot be read: {error}, which may be no fault of the file's; make "
                         "it readable and start again, or take it out of the data set."
                     ) from error
-                errors[row] = str(error)
+                errors[row] = (NotLikeOthers if isinstance(error, OtherPixelsError) else str)(error)
         return chunk, errors
+
+
+def settled(images: ImageFiles) -> PixelFormat:
+    """The format of images whose first file decides what was left open; a UserError says why it cannot be read.
+
+    It prints what such a file holds if that is more than 8 bits as shown.
+    """
+    pixels, channels = images.pixel_format, images.image_shape[0]
+    is_shown = pixels.is_shown(channels)
+    if pixels.bit_depth is not None and is_shown:
+        return pixels
+    for index in range(len(images)):
+        try:
+            numbers = pixels.numbers(path := images.path(index), channels)
+        except UnreadableImageError:
+            continue
+        bits = bits_in(numbers)
+        if bits > 16 and pixels.value_range is None:
+            ends = _ends(images)
+            raise UserError(
+                f"{path} holds numbers of type {numbers.dtype}, whose scale is unknown: those of it and others lie "
+                f"between {ends[0]:.6g} and {ends[1]:.6g}; give those that stand for black and white, as in "
+                "--data.value_range '[0, 1]'."
+            )
+        fixed = replace(
+            pixels,
+            bit_depth=pixels.bit_depth or (8 if bits == 8 else 16),
+            stored_bits=bits if pixels.bit_depth is None else None,
+            stored_channels=None if pixels.planes is None else len(numbers),
+        )
+        try:
+            fixed.levels(numbers[:, :1, :1], channels)
+        except OtherPixelsError as error:
+            raise UserError(
+                f"{path} cannot be read as asked: {error}; give --data.channels as many as that, or a list of some, "
+                "numbered from 1, such as '[3, 2, 1]'."
+            ) from error
+        if fixed.facts or not is_shown:
+            size = f"{numbers.shape[2]}x{numbers.shape[1]}"
+            count = f"{len(numbers)} channel{'s' if len(numbers) > 1 else ''}"
+            print(f"{path} has {count} of {size} pixels in {bits} bits, read as {fixed.dtype}")
+        return fixed
+    return replace(pixels, bit_depth=pixels.bit_depth or 8)
+
+
+def _ends(images: ImageFiles, most: int = 100) -> tuple[float, float]:
+    """The lowest and the highest value of some of the images that can be read."""
+    ends: list[float] = []
+    for index in range(0, len(images), max(1, len(images) // most)):
+        with suppress(UnreadableImageError):
+            numbers = images.pixel_format.numbers(images.path(index), images.image_shape[0])
+            ends += [float(np.nanmin(numbers)), float(np.nanmax(numbers))]
+    return min(ends), max(ends)
 
 
 def is_junk(name: str) -> bool:
@@ -122,7 +188,12 @@ def files_under(folder: Path) -> Iterator[os.DirEntry[str]]:
 def images_under(folder: Path, start: Path) -> list[str]:
     """The images below `folder`, as paths relative to `start`, sorted."""
     skip = len(os.path.join(start, ""))  # noqa: PTH118 - a string to measure
-    return sorted(entry.path[skip:] for entry in files_under(folder) if is_image(entry.path))
+    return sorted(path[skip:] for path in images_among([entry.path for entry in files_under(folder)]))
+
+
+def images_among(paths: Sequence[str]) -> list[str]:
+    """Those of some files that are images; where none is, those that hold the numbers of one: arrays and DICOM."""
+    return list(filter(is_image, paths)) or list(filter(holds_numbers, paths))
 
 
 def files_in(folder: Path) -> Iterator[os.DirEntry[str]]:
@@ -133,7 +204,7 @@ def files_in(folder: Path) -> Iterator[os.DirEntry[str]]:
 
 def images_in(folder: Path) -> list[str]:
     """The names of the images that lie in a folder itself, sorted."""
-    return sorted(entry.name for entry in files_in(folder) if is_image(entry.path))
+    return sorted(map(os.path.basename, images_among([entry.path for entry in files_in(folder)])))
 
 
 def folders_in(folder: Path) -> list[str]:
@@ -211,7 +282,11 @@ def _facts(name: str, folder: int) -> os.stat_result:
 
 
 def listed(
-    folder: Path, images: Listing, shape: tuple[int, int, int], resize: Resize = "crop"
+    folder: Path,
+    images: Listing,
+    shape: tuple[int, int, int],
+    resize: Resize = "crop",
+    pixel_format: PixelFormat = AS_THE_FIRST,
 ) -> dict[str, tuple[ImageFiles, NDArray[np.int64]]]:
     """Make the source of a data set from a listing of its files."""
     for name, _ in chain(*images.values()):
@@ -221,7 +296,9 @@ def listed(
             )
     return {
         split: (
-            ImageFiles(folder, np.array([os.fsencode(name) for name, _ in rows], np.bytes_), shape, resize),
+            ImageFiles(
+                folder, np.array([os.fsencode(name) for name, _ in rows], np.bytes_), shape, resize, pixel_format
+            ),
             np.array([label for _, label in rows], np.int64),
         )
         for split, rows in images.items()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from core.names import some_of
 from core.user_error import UserError
-from datamodules.decoding.image_file import is_image
+from datamodules.decoding.image_file import holds_numbers, is_image
 from datamodules.decoding.image_files import files_in, files_under, folders_in
 
 # What public data sets call the folder of each split, as Hugging Face's `datasets` knows it, and that of images
@@ -84,10 +84,13 @@ def classes_in(folder: Path) -> list[str]:
     if folders := folders_in(folder):
         return folders
     classes: set[str] = set()
-    for entry in files_in(folder):  # one image shows that there is a class
-        match = NUMBERED.fullmatch(entry.name)
-        if match and match[1] not in classes and is_image(entry.path):
-            classes.add(match[1])
+    numbered = [(match[1], entry.path) for entry in files_in(folder) if (match := NUMBERED.fullmatch(entry.name))]
+    for is_one in (is_image, holds_numbers):
+        for name, path in numbered:
+            if name not in classes and is_one(path):  # one image shows that there is a class
+                classes.add(name)
+        if classes:
+            break
     return sorted(classes)
 
 

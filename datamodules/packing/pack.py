@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from core.names import escape_name
+from core.names import escape_name, some_of
 from core.user_error import UserError
 from core.whole_folder import check_space, note_use, whole_folder
 from datamodules.decoding.image_file import UnreadableImageError
-from datamodules.decoding.image_files import ImageFiles, TryDecode
+from datamodules.decoding.image_files import ImageFiles, NotLikeOthers, TryDecode
+from datamodules.decoding.pixel_format import EIGHT_BITS, Levels, PixelFormat
 from datamodules.loading.cores import available_cores
 from datamodules.loading.loader import ON_FEWER_CORES, TimedLoader
 from datamodules.loading.progress import progress
@@ -42,7 +43,8 @@ CHUNK_BYTES = 2**22  # bytes of images that are decoded, copied or summed at a t
 # How fingerprints of images begin; those of runs from before were digests of files, and cannot be compared with these.
 FINGERPRINT = "content "
 
-Images = NDArray[np.uint8] | ImageFiles  # images as an array uint8 `[N, C, H, W]`, or as files that are decoded to one
+# Images as an array uint8 or uint16 `[N, C, H, W]`, or as files that are decoded to one.
+Images = Levels | ImageFiles
 
 
 class Rows(NamedTuple):
@@ -65,7 +67,7 @@ Source = Mapping[str, Rows | tuple[Images, NDArray[np.integer[Any]]]]
 class Pack(Dataset[tuple[Tensor, Tensor]]):
     """The images and labels of a data set that has been read once.
 
-    A folder holds `images.npy` (uint8 `[N, C, H, W]`; absent when images are decoded from their files each time),
+    A folder holds `images.npy` (`Levels` `[N, C, H, W]`; absent when images are decoded from their files each time),
     `labels.npy` (of `Labels`), `sums.npy` (int64 `[N, 2, C]`: the sum and the sum of squares of each image's pixels,
     from which mean and standard deviation of any split follow exactly and at once), `digests.npy` (uint64 `[N, 2]`:
     what identifies each image, and its pixels, see `identity.py`), `checksums.npy` (uint32 `[N]`: the CRC-32 of each
@@ -98,6 +100,7 @@ class Pack(Dataset[tuple[Tensor, Tensor]]):
         # A digest of the images, their paths and labels, the same wherever and however they are packed.
         self.fingerprint: str = facts["fingerprint"]
         self.shape: tuple[int, int, int] = tuple(facts["shape"])
+        self.pixel_format = PixelFormat.of(facts["pixel_format"])  # what files become a level of the pack by
         self.splits: dict[str, range] = {name: range(*ends) for name, ends in facts["splits"].items()}
         # Path and reason of each file that could not be read and is not in the pack.
         self.skipped: list[tuple[str, str]] = [(name, reason) for name, reason in facts["skipped"]]
@@ -107,7 +110,7 @@ class Pack(Dataset[tuple[Tensor, Tensor]]):
         if files is not None:
             if self.names is None:
                 raise ValueError(f"{folder} was not read from image files")
-            self.files = ImageFiles(files, self.names, self.shape, facts["resize"])
+            self.files = ImageFiles(files, self.names, self.shape, facts["resize"], self.pixel_format)
         self._first_reads = FirstReads(arrays["checksums"])
         if self.images is not None and self._first_reads.are_some_changed(arrays["images"]):
             raise ValueError(f"{folder} is no whole pack: its images are not those that were written")
@@ -128,13 +131,13 @@ class Pack(Dataset[tuple[Tensor, Tensor]]):
         return labels if self.label_map is None else selected_labels(labels, self.label_map)
 
     def __getitem__(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Gather a batch: indices int64 `[B]` to images uint8 `[B, C, H, W]`, labels int64 `[B]` or uint8 `[B, K]`."""
+        """Gather a batch: indices int64 `[B]` to images `[B, C, H, W]` as stored, and labels `[B]` or `[B, K]`."""
         labels = self._source_labels.index_select(0, indices)
         if self.label_map is not None:
             labels = selected_labels(labels, self.label_map)
         if self.files is None:
             assert self.images is not None, "a pack without images is opened with their files"
-            images = self.images.index_select(0, indices)
+            images = gathered(self.images, indices)
         else:
             try:
                 images = torch.from_numpy(self.files[indices.numpy()])
@@ -172,10 +175,13 @@ class Pack(Dataset[tuple[Tensor, Tensor]]):
         They are exact but for the last rounding.
         """
         pixels = len(indices) * self.shape[1] * self.shape[2]
-        means, stds = [], []
-        for total, squares in self.sums[indices].sum(dim=0).T.tolist():
-            means.append(total / pixels / 255)
-            stds.append((pixels * squares - total**2) ** 0.5 / pixels / 255)
+        means, stds, highest = [], [], self.pixel_format.highest
+        some = self.sums[indices]
+        # Each half of a sum of squares is summed by itself: together, those of billions of pixels are above 2**63.
+        halves = zip((some >> 32).sum(dim=0).T.tolist(), (some & 0xFFFFFFFF).sum(dim=0).T.tolist(), strict=True)
+        for total, squares in ([(high << 32) + low for high, low in zip(*pair, strict=True)] for pair in halves):
+            means.append(total / pixels / highest)
+            stds.append((pixels * squares - total**2) ** 0.5 / pixels / highest)
         return means, stds
 
 
@@ -189,17 +195,25 @@ def selected_labels(labels: Tensor, label_map: Tensor) -> Tensor:
     return labels[:, label_map.argsort()[(label_map < 0).sum() :]]
 
 
+def gathered(images: Tensor, indices: Tensor) -> Tensor:
+    """Some of the images uint8 or uint16 `[N, C, H, W]`; torch selects no uint16 before 2.13."""
+    if images.dtype == torch.uint16:
+        return images.view(torch.int16).index_select(0, indices).view(torch.uint16)
+    return images.index_select(0, indices)
+
+
 def content(facts: Mapping[str, Any]) -> str:
     """A short description of a pack by its facts."""
     images, shape = max(end for _, end in facts["splits"].values()), "x".join(map(str, facts["shape"]))
     return f"{images:,} images of {shape}" + (f" from {facts['source']}" if facts.get("source") else "")
 
 
-def image_sums(images: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Sum and sum of squares of each channel of images uint8 `[N, C, H, W]`, int64 `[N, 2, C]`, exactly."""
+def image_sums(images: Levels) -> NDArray[np.int64]:
+    """Sum and sum of squares of each channel of images `[N, C, H, W]`, int64 `[N, 2, C]`, exactly."""
     sums = np.empty((len(images), 2, images.shape[1]), np.int64)
     for row, image in enumerate(images.reshape(*images.shape[:2], -1)):  # an image at a time stays in the cache
-        values = image.astype(np.float64)  # exact up to 2**53, and summed faster than integers
+        # Exact up to 2**53, which no squares of 8 bits reach, and summed faster than integers.
+        values = image.astype(np.float64 if images.dtype == np.uint8 else np.int64)
         sums[row] = values.sum(axis=1), np.einsum("cp,cp->c", values, values)
     return sums
 
@@ -216,9 +230,11 @@ def write_pack(
     total = sum(len(rows.labels) for rows in splits_read.values())
     if not total:
         raise UserError(f"The data set for {folder.name} has no images; correct where it is read from.")
+    some = next(iter(splits_read.values())).images
+    pixel_format, at_ends, levels = format_of(some), 0, 0
     with whole_folder(folder) as part:
         if packed:
-            check_space(part, sum(math.prod(rows.images.shape) for rows in splits_read.values()))
+            check_space(part, sum(math.prod(rows.images.shape) for rows in splits_read.values()) * some.dtype.itemsize)
         writer = ArrayWriter(part / "images.npy", total) if packed else nullcontext()
         with writer as pixels, progress(f"Reading {len(class_names)} classes", total) as advance:
             parts: dict[str, list[NDArray[Any]]] = defaultdict(list)
@@ -240,10 +256,14 @@ def write_pack(
                     parts["sums"].append(image_sums(chunk))
                     parts["contents"].append(content_digests(chunk))
                     parts["checksums"].append(checksums(chunk))
+                    if pixel_format.value_range:
+                        at_ends += int(np.count_nonzero((chunk == 0) | (chunk == pixel_format.highest)))
+                        levels += chunk.size
                     for name, values in split_columns.items():
                         columns[name].append(values[rows])
                     end += len(rows)
                 splits[split] = (start, end)
+        _refuse_others([each for each in skipped if isinstance(each[1], NotLikeOthers)], total)
         if not end:
             (name, reason), *_ = skipped
             raise UserError(
@@ -260,13 +280,13 @@ def write_pack(
             np.save(part / f"{name}.npy", array)
         if all_columns:
             write_columns(part, all_columns)
-        some = next(iter(splits_read.values())).images
         facts = {
             "version": FORMAT_VERSION,
             "packed": packed,
             "files": "names" in arrays,
             "columns": bool(all_columns),
             "shape": tuple(some.shape[1:]),
+            "pixel_format": pixel_format.facts,
             "resize": some.resize if isinstance(some, ImageFiles) else None,
             "source": escape_name(str(some.folder)) if isinstance(some, ImageFiles) else "",
             "splits": splits,
@@ -276,11 +296,15 @@ def write_pack(
             "fingerprint": _fingerprint(arrays["labels"], arrays["digests"], all_columns, (splits, list(class_names))),
         }
         write_facts(part, facts, LARGE)
+    if levels:
+        print(
+            f"data.value_range {list(pixel_format.value_range or ())}: {at_ends / levels:.1%} of levels are at its ends"
+        )
 
 
-def _chunks(images: Images) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8], dict[int, str]]]:
+def _chunks(images: Images) -> Iterator[tuple[NDArray[np.int64], Levels, dict[int, str]]]:
     """Some images at a time, in order: the places of those that can be read, their pixels, and why others cannot."""
-    size = max(1, CHUNK_BYTES // math.prod(images.shape[1:]))
+    size = max(1, CHUNK_BYTES // (math.prod(images.shape[1:]) * images.dtype.itemsize))
     ranges = [range(start, min(start + size, len(images))) for start in range(0, len(images), size)]
     if not isinstance(images, ImageFiles):
         for some in ranges:
@@ -296,6 +320,22 @@ def _chunks(images: Images) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint
     for some, (chunk, errors) in zip(ranges, loader, strict=True):
         readable = np.setdiff1d(np.arange(len(some)), list(errors))
         yield some.start + readable, chunk.numpy()[readable], {some[row]: reason for row, reason in errors.items()}
+
+
+def format_of(images: Images) -> PixelFormat:
+    """The format of files, or of those that would be like the images of an array."""
+    if isinstance(images, ImageFiles):
+        return images.pixel_format
+    return PixelFormat(16, stored_bits=16) if str(images.dtype).endswith("uint16") else EIGHT_BITS
+
+
+def _refuse_others(others: Sequence[tuple[str, str]], total: int) -> None:
+    if others:
+        raise UserError(
+            f"{len(others):,} of {total:,} files, such as {some_of([name for name, _ in others])}, are not like the "
+            f"first: {others[0][1]}; take them out or, if only their bits differ, bring all to as many with "
+            "--data.bit_depth 8 or 16."
+        )
 
 
 def _fingerprint(

@@ -110,7 +110,7 @@ class ImageSource(ABC):
 
     @abstractmethod
     def read(self) -> Source:
-        """Read the images, uint8 `[N, C, H, W]`, and labels, int64 `[N]`, of each split that the source comes with.
+        """Read the images, uint8 or uint16 `[N, C, H, W]`, and labels, int64 `[N]`, of each split that the source has.
 
         Where `is_multi_label` is True, labels are uint8 `[N, K]`: 1 for each class that the image has, else 0.
         The splits are named `train`, `val` and `test`; `train` must be there. Images may also be an `ImageFiles`, to be
@@ -230,7 +230,7 @@ class ImageSource(ABC):
             )
         if self.storage is not None or not lazy:
             return self.storage != "files"
-        size = sum(torch.Size(rows.images.shape).numel() for rows in source.values())
+        size = sum(torch.Size(rows.images.shape).numel() * rows.images.dtype.itemsize for rows in source.values())
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         return size <= min(memory, shutil.disk_usage(self.packs).free) // 2
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from inspect import getattr_static
 from typing import Any
 
@@ -10,9 +11,9 @@ from numpy.typing import NDArray
 
 from core.user_error import UserError
 from datamodules.batching.split import SPLITS
-from datamodules.decoding.image_files import ImageFiles
+from datamodules.decoding.image_files import ImageFiles, settled
 from datamodules.packing.columns import column_fault, folds_fault, plain_column
-from datamodules.packing.pack import Rows
+from datamodules.packing.pack import Rows, format_of
 
 
 def check_declaration(data: Any) -> None:
@@ -87,7 +88,22 @@ def checked(
         if len(folds) and (fault := folds_fault(folds)):
             what = f"{name}: the fold column"
             raise UserError(f"{what} {fault}.")
-    return checked_source
+    return _in_one_format(name, checked_source)
+
+
+def _in_one_format(name: str, source: dict[str, Rows]) -> dict[str, Rows]:
+    """The same images, their files all read as the first of them decides."""
+    files = next((rows.images for rows in source.values() if isinstance(rows.images, ImageFiles)), None)
+    pixel_format = None if files is None else settled(files)
+    parts = {
+        split: rows._replace(images=replace(rows.images, pixel_format=pixel_format))
+        if isinstance(rows.images, ImageFiles) and pixel_format
+        else rows
+        for split, rows in source.items()
+    }
+    if len({format_of(rows.images).bit_depth for rows in parts.values()}) > 1:
+        raise UserError(f"{name}.read returns images of 8 bits for one split and of 16 for another; give all as uint8.")
+    return parts
 
 
 def _checked_columns(name: str, split: str, given: Sequence[Any], images: int) -> dict[str, NDArray[Any]]:
@@ -115,8 +131,8 @@ def _images_fault(images: Any, image_shape: tuple[int, int, int]) -> str:
         dtype = str(images.dtype).removeprefix("torch.")
         if dtype.startswith(("<U", ">U", "|S", "object")):
             return "are no numbers; have files listed by datamodules.decoding.image_files.listed"
-        if dtype != "uint8":
-            remedy = {"uint16": "divide by 257", "bool": "multiply by 255"}.get(dtype, "scale them to 0 to 255")
+        if dtype not in ("uint8", "uint16"):
+            remedy = "multiply by 255" if dtype == "bool" else "scale them to 0 to 255, or to 65535 for uint16,"
             return f"are {dtype}; {remedy} and give uint8, as by .round().astype(np.uint8)"
     shape = tuple(images.shape)
     if shape[1:] == tuple(image_shape):

@@ -16,7 +16,6 @@ from torch.utils.data import Dataset
 
 from core.user_error import UserError
 from datamodules.decoding.image_file import UnreadableImageError
-from datamodules.decoding.image_files import ImageFiles
 from datamodules.loading.cores import available_cores
 from datamodules.loading.loader import ON_FEWER_CORES, TimedLoader
 from datamodules.loading.progress import progress
@@ -112,11 +111,10 @@ class _Fingerprinted(Dataset[Fingerprints]):
         modes, errors = (np.full(size, "", object) for _ in range(2))
         for row, index in enumerate(indices):
             try:
-                image, sizes[row], modes[row] = view(self.images, index)
+                levels, image, sizes[row], modes[row] = view(self.images, index)
             except UnreadableImageError as error:
                 errors[row] = str(error)
                 continue
-            levels = image if isinstance(self.images, ImageFiles) else np.asarray(self.images[index])
             digest = blake2b(levels.tobytes(), digest_size=8, salt=b"%d %d" % image.size)
             digests[row] = int.from_bytes(digest.digest(), "big")
             hashes[row], details[row] = fingerprint(image)

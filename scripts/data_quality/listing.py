@@ -2,15 +2,18 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from callbacks.tensorboard.image_grid import as_rgb, picture
 from core.names import escape_name
 from datamodules.base import ImageDataModule
-from datamodules.decoding.image_file import as_shown, open_image
+from datamodules.decoding.image_file import as_shown, holds_numbers, open_image
 from datamodules.decoding.image_files import ImageFiles
 from datamodules.packing.pack import Images, Rows, selected_labels
 
@@ -57,25 +60,31 @@ class Listing:
     def picture(self, place: int) -> Image.Image:
         """The image as a viewer shows it."""
         _, images, index = self.find(place)
-        return view(images, index)[0]
+        return view(images, index)[1]
 
 
 def _selected(images: Images, rows: NDArray[np.int64]) -> Images:
     if isinstance(images, ImageFiles):
-        return ImageFiles(images.folder, images.names[rows], images.shape[1:], images.resize)
+        return replace(images, names=images.names[rows])
     return images[rows]
 
 
-def view(images: Images, index: int) -> tuple[Image.Image, tuple[int, int], str]:
-    """Decode an image as a viewer shows it (upright, 8 bits, on white, in colour), with its stored size and mode.
+def view(images: Images, index: int) -> tuple[NDArray[Any], Image.Image, tuple[int, int], str]:
+    """Decode an image at its full size: its pixels, its picture in colour, its stored size (width, height) and mode.
 
-    An array with other than one or three channels shows its first or its first three.
+    The pixels are those of the picture, which is as a viewer shows it (upright, 8 bits, on white), or else levels
+    `[C, H, W]`, of which `as_rgb` makes the picture.
     """
-    if not isinstance(images, ImageFiles):
+    if isinstance(images, ImageFiles):
+        path, channels, pixels = images.path(index), images.image_shape[0], images.pixel_format
+        if pixels.is_plain(channels) and not holds_numbers(path):
+            with open_image(path) as image:
+                stored = image.size, image.mode
+                shown = as_shown(image).convert("RGB")
+                return np.asarray(shown), shown, *stored
+        levels = pixels.levels(pixels.numbers(path, channels), channels)
+    else:
         levels = np.asarray(images[index])
-        levels = levels[0] if len(levels) < 3 else np.ascontiguousarray(levels[:3].transpose(1, 2, 0))
-        shown = Image.fromarray(levels)
-        return shown.convert("RGB"), shown.size, shown.mode
-    with open_image(images.path(index)) as image:
-        stored = image.size, image.mode
-        return as_shown(image).convert("RGB"), *stored
+    count, height, width = levels.shape
+    mode = {1: "L", 3: "RGB"}.get(count, f"{count} channels") + (" in 16 bits" if levels.dtype == np.uint16 else "")
+    return levels, picture(as_rgb(torch.tensor(levels)[None])[0]), (width, height), mode

@@ -2,9 +2,10 @@
 
 Shapes: `B` images of `C` channels, `H` rows and `W` columns; `K` classes.
 
-An ONNX or torch.export model takes images as a decoder gives them, uint8 `[B, C, H, W]` for any `B`, normalises them as
-in training, and gives logits, float32 `[B, K]`; softmax makes probabilities of them. Safetensors hold the weights
-alone, under the names of the network's state dict. All three carry the same facts, each a string of JSON.
+An ONNX or torch.export model takes images as a decoder gives them, uint8 or uint16 `[B, C, H, W]` for any `B`,
+normalises them as in training, and gives logits, float32 `[B, K]`; softmax makes probabilities of them. Safetensors
+hold the weights alone, under the names of the network's state dict. All three carry the same facts, each a string of
+JSON.
 """
 
 import copy
@@ -27,7 +28,7 @@ from models.training.test_time_augmentation import Views, average_logits
 from scripts.command.silence import silent
 from scripts.inference.trained_network import TrainedNetwork
 
-Predict = Callable[[Tensor], Tensor]  # images, uint8 `[B, C, H, W]`, to logits, float32 `[B, K]`
+Predict = Callable[[Tensor], Tensor]  # images `[B, C, H, W]` as a decoder gives them, to logits, float32 `[B, K]`
 
 FACTS = "facts.json"  # the extra file of a torch.export archive
 
@@ -43,7 +44,7 @@ class ExportedModel(nn.Module):
     """A copy of a network on the CPU, with normalisation before it and test-time augmentation around it.
 
     Shape:
-        uint8 `[B, C, H, W]` to logits float32 `[B, K]`.
+        uint8 or uint16 `[B, C, H, W]` to logits float32 `[B, K]`.
     """
 
     def __init__(
@@ -71,6 +72,8 @@ def facts_of(trained: TrainedNetwork) -> dict[str, str]:
     """The facts that a program needs to use the model, and the origin of the model."""
     channels, height, width = trained.shape
     checkpoint = trained.checkpoint
+    is_plain = trained.pixel_format.is_plain(channels)
+    read_as = "read as docs/checkpoints.md shows" if is_plain else "as datamodules.decoding.pixel_format reads them"
     facts = {
         "class_names": [escape_name(name) for name in trained.class_names],
         "channels": channels,
@@ -78,7 +81,8 @@ def facts_of(trained: TrainedNetwork) -> dict[str, str]:
         "resize": trained.resize,
         "mean": trained.preprocessing["mean"],
         "std": trained.preprocessing["std"],
-        "input": "images: uint8 [B, C, H, W], read as docs/checkpoints.md shows; normalised inside",
+        **trained.pixel_format.facts,
+        "input": f"images: {trained.pixel_format.dtype} [B, C, H, W], {read_as}; normalised inside",
         "output": "logits: float32 [B, K]; softmax over K gives probabilities",
         "test_time_augmentation": trained.test_time_augmentation,
         "network": checkpoint["hyper_parameters"]["network"],
@@ -160,7 +164,8 @@ def write_safetensors(model: ExportedModel, images: Tensor, path: Path, facts: M
 
     # The format refuses tensors that share memory, so they are copied; it cannot hold a module's extra state.
     state = {name: value.clone() for name, value in model.network.state_dict().items() if isinstance(value, Tensor)}
-    facts = {**facts, "input": json.dumps("images: float32 [B, C, H, W], (level / 255 - mean) / std")}
+    highest = 65535 if images.dtype == torch.uint16 else 255
+    facts = {**facts, "input": json.dumps(f"images: float32 [B, C, H, W], (level / {highest} - mean) / std")}
     path.write_bytes(save(state, facts))
 
 
@@ -182,7 +187,7 @@ class Format:
     """How a model is written, and read again to be checked."""
 
     suffix: str  # the default ending of its files
-    write: Callable[[ExportedModel, Tensor, Path, Mapping[str, str]], None]  # traces an example, uint8 `[2, C, H, W]`
+    write: Callable[[ExportedModel, Tensor, Path, Mapping[str, str]], None]  # traces an example, `[2, C, H, W]`
     open: Callable[[Path, ExportedModel], Predict]  # the model supplies what the file lacks: safetensors holds no code
     packages: tuple[str, ...] = ()  # that the format needs
 

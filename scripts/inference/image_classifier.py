@@ -8,7 +8,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,10 +18,12 @@ from torch import Tensor
 
 from core.names import escape_name, label_name
 from core.user_error import UserError
-from datamodules.decoding.image_file import UnreadableImageError, image_pixels, read_image
+from datamodules.decoding.image_file import UnreadableImageError, image_pixels
 from datamodules.decoding.image_files import ImageFiles, TryDecode
+from datamodules.decoding.stored_numbers import image_numbers
 from datamodules.loading.cores import available_cores
 from datamodules.loading.loader import TimedLoader
+from datamodules.packing.pack import gathered
 from scripts.command.silence import silence_libraries
 from scripts.inference.predictions import probabilities_of
 from scripts.inference.trained_network import TrainedNetwork
@@ -29,8 +31,8 @@ from scripts.inference.trained_network import TrainedNetwork
 # Images that a worker process decodes at a time, at least: handing over fewer costs more than it gains.
 FEWEST_DECODED = 4
 
-# A file, an image of Pillow, an array uint8 `[H, W]` or `[H, W, C]`, or a tensor uint8 `[C, H, W]`.
-Picture = str | Path | Image.Image | NDArray[np.uint8] | Tensor
+# A file, an image of Pillow, an array `[H, W]` or `[H, W, C]`, or a tensor `[C, H, W]`; uint8, or as the run's files.
+Picture = str | Path | Image.Image | NDArray[Any] | Tensor
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ class ImageClassifier:
 
         Args:
             images: One image, or a list of them, or a tensor uint8 `[B, C, H, W]`. Files are read as
-                `datamodules.decoding.image_file.read_image` does: upright, their transparency laid on white.
+                the run read its own: if as shown, upright and their transparency laid on white.
 
         Returns:
             A prediction, or a list of them if a list or a batch was given.
@@ -121,23 +123,27 @@ class ImageClassifier:
         ]
 
     def pixels(self, image: Picture) -> Tensor:
-        """Bring an image to the size and channels that the network takes, uint8 `[C, H, W]`."""
+        """Bring an image to the size, channels and bits that the network takes, uint8 or uint16 `[C, H, W]`."""
         channels, height, width = self.shape
+        pixels, resize = self.trained.pixel_format, self.trained.resize
+        is_plain = pixels.is_plain(channels)
         if isinstance(image, str | os.PathLike):
-            self.check_files_have_its_channels()
             try:
-                return torch.from_numpy(read_image(image, channels, (height, width), self.trained.resize).copy())
+                return self.trained.read(image)
             except UnreadableImageError as error:
                 raise UnreadableImageError(f"{escape_name(str(image))}: {error}") from error
-        if isinstance(image, Tensor) and image.dtype == torch.uint8 and image.ndim == 3:
-            if image.shape == self.shape:
-                return image.cpu()
+        if isinstance(image, Tensor) and image.ndim == 3:
             image = image.permute(1, 2, 0).cpu().numpy()
-        if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim in (2, 3):
-            levels = image[..., None] if image.ndim == 2 else image
-            if levels.shape == (height, width, channels):
+        if isinstance(image, Image.Image) and not is_plain:
+            image = np.moveaxis(image_numbers(image, is_shown=pixels.is_shown(channels)), 0, 2)
+        if isinstance(image, np.ndarray) and image.ndim in (2, 3) and image.size:
+            levels = np.atleast_3d(image)
+            if levels.shape == (height, width, channels) and levels.dtype == pixels.dtype:
                 return torch.from_numpy(levels.transpose(2, 0, 1).copy())
-            if levels.shape[2] in (1, 2, 3, 4) and levels.size:
+            if not is_plain:
+                found = pixels.levels(levels.transpose(2, 0, 1), channels)
+                return torch.from_numpy(pixels.fitted(found, (height, width), resize))
+            if levels.shape[2] in (1, 2, 3, 4) and levels.dtype == np.uint8:
                 image = Image.fromarray(levels[..., 0] if levels.shape[2] == 1 else levels)
         if not isinstance(image, Image.Image):
             kind = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray | Tensor) else repr(image)[:60]
@@ -145,17 +151,7 @@ class ImageClassifier:
                 f"A {type(image).__name__}, {kind}, is no image: give a path, an image of Pillow, a uint8 array [H, W] "
                 "or [H, W, C], a uint8 tensor [B, C, H, W], or a list of these."
             )
-        self.check_files_have_its_channels()
-        return torch.from_numpy(image_pixels(image, channels, (height, width), self.trained.resize).copy())
-
-    def check_files_have_its_channels(self) -> None:
-        """See that the network takes images of as many channels as image files have."""
-        channels, height, width = self.shape
-        if channels not in (1, 3):
-            raise UserError(
-                f"{self.trained.path} takes images of {channels} channels, a file has 1 or 3; give arrays of "
-                f"{height}x{width} pixels with these channels in Python."
-            )
+        return torch.from_numpy(image_pixels(image, channels, (height, width), resize).copy())
 
     def logits_of_files(
         self, paths: Sequence[str], *, batch_size: int | None = None, num_workers: int | None = None
@@ -166,10 +162,9 @@ class ImageClassifier:
             For each batch, logits float32 `[B, K]`, and the reason for each row that has no image; its logits are not a
             number.
         """
-        self.check_files_have_its_channels()
         batch_size = batch_size or self.batch_size
         names = np.array([os.fsencode(path) for path in paths], np.bytes_)
-        files = ImageFiles(Path(), names, self.shape, self.trained.resize)
+        files = ImageFiles(Path(), names, self.shape, self.trained.resize, self.trained.pixel_format)
         workers = available_cores() if num_workers is None else num_workers
         # Each batch is decoded by all workers, so that the first is there soonest and a small one is shared too.
         share = max(FEWEST_DECODED, -(-min(batch_size, len(paths)) // max(1, workers)))
@@ -195,5 +190,6 @@ class ImageClassifier:
                 logits = np.full((len(batch), len(self.class_names)), np.nan, np.float32)
                 if rows := [row for row in range(len(batch)) if row not in errors]:
                     images = torch.cat(parts) if len(parts) > 1 else parts[0]
-                    logits[rows] = self.trained.logits(images[rows] if errors else images).numpy()
+                    some = gathered(images, torch.tensor(rows)) if errors else images
+                    logits[rows] = self.trained.logits(some).numpy()
                 yield logits, errors

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from core.names import escape_name
 from core.user_error import UserError
-from datamodules.decoding.image_file import is_image
+from datamodules.decoding.image_file import holds_numbers, is_image
 from datamodules.decoding.image_files import images_under, is_junk
 from datamodules.packing.left_out import files_besides, summary
 
@@ -38,6 +38,7 @@ def _images_of(path: str) -> Sequence[str]:
         raise UserError(f"There is no {path}; name image files, folders of them, or globs.")
     asked_for = set(Path(path).parts)
     images = sorted({name for match in matches for name in _images_of_match(match, asked_for)})
+    images = images or sorted(filter(holds_numbers, matches))
     if not images:
         raise UserError(
             f"The folder {path} has no images, nor have those in it; name another."

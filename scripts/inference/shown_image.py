@@ -9,29 +9,23 @@ import torch
 from torch import Tensor
 
 from core.user_error import UserError
-from datamodules.decoding.image_file import UnreadableImageError, read_image
+from datamodules.decoding.image_file import UnreadableImageError
 from scripts.inference.trained_network import TrainedNetwork
 
 IN_DATA = re.compile(r"(train|val|test)\[(\d+)\]")  # the name of an image without a file, such as `test[17]`
 
 
 def shown_image(name: str, trained: TrainedNetwork, flags: Sequence[str] = ()) -> Tensor:
-    """Read an image as the network takes it, uint8 `[1, C, H, W]`: a file, or one of the data as its pack names it."""
+    """Read an image as the network takes it, `[1, C, H, W]`: a file, or one of the data as its pack names it."""
     place = IN_DATA.fullmatch(name)
     if place and not Path(name).exists():
         return _from_data(place[1], int(place[2]), trained, flags)
-    channels, height, width = trained.shape
-    if channels not in (1, 3):
-        raise UserError(
-            f"{trained.path} takes images of {channels} channels, a file has 1 or 3; name one of the data, such as "
-            "--image 'test[17]'."
-        )
     if not Path(name).exists():
         with suppress(UserError):  # there are no such data: the file is what is missing
             within = trained.unread_data(flags).source_folder / name
             name = str(within) if within.is_file() else name
     try:
-        return torch.from_numpy(read_image(name, channels, (height, width), trained.resize).copy())[None]
+        return trained.read(name)[None]
     except UnreadableImageError as error:
         raise UserError(
             f"--image {name} cannot be read: {error}; give an image file, or one of the data such as 'test[17]'."

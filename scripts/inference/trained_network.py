@@ -18,6 +18,7 @@ from core.names import distinct_names, some_of
 from core.user_error import UserError
 from datamodules.batching.normalization import Normalize
 from datamodules.decoding.image_file import Resize
+from datamodules.decoding.pixel_format import PixelFormat
 from models.losses import PER_IMAGE
 from models.serialization.checkpoint import CheckpointContent, read_checkpoint
 from models.serialization.saved_network import build_network, saved_arguments
@@ -58,7 +59,7 @@ class TrainedNetwork:
         self.class_names: list[str] = distinct_names(self.checkpoint["class_names"])
         """`K` names, in the order of the labels."""
         self.preprocessing: dict[str, Any] = self.checkpoint["preprocessing"]
-        """Channels, image size, resize mode, mean and std of the images that the network was trained on."""
+        """Channels, image size, resize mode, mean, std and pixel format of the images that it was trained on."""
         self.config: dict[str, Any] = self.checkpoint.get("config", {})
         """The run's resolved configuration; empty if it is not known."""
         arguments = saved_arguments(self.checkpoint, self.path)
@@ -73,7 +74,9 @@ class TrainedNetwork:
             )
         self.test_time_augmentation: Views | None = arguments.get("test_time_augmentation")
         self._memory_format = torch.channels_last if arguments.get("channels_last") else torch.preserve_format
-        self.normalizer = Normalize(self.preprocessing["mean"], self.preprocessing["std"]).to(self.device)
+        self.pixel_format = PixelFormat.of(self.preprocessing)
+        mean, std = self.preprocessing["mean"], self.preprocessing["std"]
+        self.normalizer = Normalize(mean, std, self.pixel_format.highest).to(self.device)
 
     @property
     def folder(self) -> Path:
@@ -91,6 +94,11 @@ class TrainedNetwork:
         """How an image of another shape is fitted."""
         resize: Resize = self.preprocessing.get("resize", "crop")
         return resize
+
+    def read(self, path: str | Path) -> Tensor:
+        """Read a file as the network takes it, uint8 or uint16 `[C, H, W]`; an UnreadableImageError says why not."""
+        channels, height, width = self.shape
+        return torch.from_numpy(self.pixel_format.read(path, channels, (height, width), self.resize).copy())
 
     @property
     def batch_size(self) -> int:
@@ -152,7 +160,7 @@ class TrainedNetwork:
             torch.set_default_dtype(before)
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Images uint8 `[B, C, H, W]` as the network takes them, in its number format and memory format."""
+        """Images uint8 or uint16 `[B, C, H, W]` as the network takes them, in its number format and memory format."""
         normalised: Tensor = self.normalizer(images.to(self.device, non_blocking=True))
         return self.to_memory_format(normalised)
 
@@ -172,7 +180,7 @@ class TrainedNetwork:
 
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
-        """Predict images, uint8 `[B, C, H, W]`, as the run does in its test; float32 `[B, K]` on the CPU."""
+        """Predict images, uint8 or uint16 `[B, C, H, W]`, as the run does in its test; float32 `[B, K]` on the CPU."""
         with self.autocast_context():
             return self.forward(self.normalizer(images.to(self.device, non_blocking=True))).float().cpu()
 
@@ -184,6 +192,14 @@ class TrainedNetwork:
         data = self.unread_data(flags)
         data.prepare_data()
         data.setup("test")
+        assert data.pack is not None, "it is set up"
+        if (found := data.pack.pixel_format.highest) != (highest := self.pixel_format.highest):
+            raise UserError(
+                f"{type(data).__name__} gives levels up to {found}, {self.path} was trained on levels up to {highest}; "
+                "give data of as many bits, as with --data.bit_depth where a data set has it."
+            )
+        if (here := data.pack.pixel_format.facts) != (there := self.pixel_format.facts):
+            print(f"note: files are read by {here or 'default'}, those of training by {there or 'default'}")
         if changes := self.changes_of(data):
             print(f"note: {changes}")
         return data

@@ -20,3 +20,10 @@ def test_a_callback_is_found_where_it_has_moved_to() -> None:
         "callback": "callbacks.tensorboard.confusion_matrix.ConfusionMatrix"
     }
     assert migrate_config(new) == new
+
+
+def test_a_run_from_before_there_were_two_depths_keeps_eight_bits() -> None:
+    arguments = {"split_seed": 0, "drop_last": False, "split_rule": "hash", "channels": 1, "resize": "crop"}
+    assert migrate_config({"data": {"init_args": arguments}})["data"]["init_args"] == arguments | {"bit_depth": 8}
+    newer = {"data": {"init_args": arguments | {"bit_depth": None}}}
+    assert migrate_config(newer) == newer

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from callbacks.tensorboard.image_grid import BACKGROUND, FONT_SIZE, GAP, LINE_HEIGHT, TILE, image_grid
+from callbacks.tensorboard.image_grid import BACKGROUND, FONT_SIZE, GAP, LINE_HEIGHT, TILE, as_rgb, image_grid
 
 
 def tile_of(grid: Image.Image, row: int, column: int, size: int, lines: int = 1) -> NDArray[np.uint8]:
@@ -78,3 +78,8 @@ def test_refuses_what_is_no_grid(photographs: Tensor) -> None:
     for count in (9, 11):
         with pytest.raises(ValueError, match="zip"):
             image_grid(photographs, ["x"] * count)
+
+
+def test_sixteen_bits_are_spread_between_the_ends_of_each_image() -> None:
+    levels = torch.tensor([[100, 200, 300], [7, 7, 7]], dtype=torch.int32).to(torch.uint16).view(2, 1, 1, 3)
+    assert as_rgb(levels)[:, 0, 0].tolist() == [[0, 128, 255], [0, 0, 0]]

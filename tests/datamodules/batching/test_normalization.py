@@ -66,3 +66,13 @@ def test_what_a_prediction_needs_does_not_import_lightning() -> None:
     modules = ["batching.normalization", "decoding.image_files", "loading.loader", "packing.left_out", "packing.pack"]
     code = f"import {', '.join(f'datamodules.{name}' for name in modules)}, sys; assert 'lightning' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_sixteen_bits_are_normalised_on_their_own_scale() -> None:
+    levels = torch.tensor([100, 300, 500], dtype=torch.int32).to(torch.uint16).view(1, 1, 1, 3)
+    mean, std = [300 / 65535], [50 / 65535]  # a spread that 8 bits would not show
+    normalised = Normalize(mean, std, 65535)(levels)
+    assert normalised.flatten().tolist() == pytest.approx([-4, 0, 4], abs=1e-4)
+    shown = unnormalised(normalised, mean, std, 65535)
+    assert shown.dtype == torch.uint16
+    assert torch.equal(shown, levels)

@@ -3,7 +3,9 @@ import resource
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -11,6 +13,8 @@ import torch
 from sklearn.datasets import load_digits
 
 from core.user_error import UserError
+from datamodules.decoding.image_files import listed
+from datamodules.decoding.pixel_format import PixelFormat
 from datamodules.packing import pack
 from datamodules.packing.facts import HEADER_BYTES
 from datamodules.packing.pack import Pack, Source, write_pack
@@ -189,3 +193,58 @@ def test_a_flipped_bit_is_noticed_wherever_it_is_before_anything_is_made_of_it(t
             opened.seek(HEADER_BYTES + place // 8)
             opened.write(bytes([byte]))
     assert len(Pack(tmp_path / "pack")[torch.arange(1797)][0]) == 1797
+
+
+def test_levels_of_sixteen_bits_are_kept_and_summed_exactly(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 65536, (40, 2, 50, 60)).astype(np.uint16)
+    images[:20] |= 0xF000
+    write_pack(tmp_path / "pack", {"train": (images, np.arange(40) % 10)}, NAMES)
+    written = Pack(tmp_path / "pack")
+    assert written.pixel_format == PixelFormat(16, stored_bits=16)
+    chosen = torch.tensor([39, 3, 3])
+    assert torch.equal(written[chosen][0], torch.from_numpy(images[[39, 3, 3]]))
+    assert written[chosen][0].dtype == torch.uint16
+    mean, std = written.mean_and_std(torch.arange(40))
+    assert mean == pytest.approx((images / 65535).mean(axis=(0, 2, 3)), rel=1e-12)
+    assert std == pytest.approx((images / 65535).std(axis=(0, 2, 3)), rel=1e-12)
+    other = images.copy()
+    other[7, 0, 0, 0] ^= 0x100
+    write_pack(tmp_path / "other", {"train": (other, np.arange(40) % 10)}, NAMES)
+    assert np.flatnonzero(Pack(tmp_path / "other").contents != written.contents).tolist() == [7]
+
+
+def test_sums_of_billions_of_pixels_are_exact() -> None:
+    white = np.full((1, 1, 2048, 2048), 65535, np.uint16)
+    assert pack.image_sums(white)[0, :, 0].tolist() == [65535 * 2048**2, 65535**2 * 2048**2]
+    many = Mock(spec=Pack, shape=(1, 2048, 2048), pixel_format=PixelFormat(16))
+    many.sums = torch.from_numpy(pack.image_sums(white)).expand(1000, -1, -1)  # squares of 1.8e19, above 2**63
+    assert Pack.mean_and_std(many, torch.arange(1000)) == ([1.0], [0.0])
+
+
+def test_files_and_their_pack_give_the_same_levels(tmp_path: Path) -> None:
+    levels = np.random.default_rng(0).integers(0, 65536, (20, 3, 9, 7)).astype(np.uint16)
+    for number, image in enumerate(levels):
+        np.save(tmp_path / f"{number}.npy", image)
+    images = listed(tmp_path, {"train": [(f"{number}.npy", number % 10) for number in range(20)]}, (2, 9, 7))["train"][
+        0
+    ]
+    pixels = PixelFormat(16, planes=(3, 1), stored_bits=16, stored_channels=3)
+    rows = {"train": (replace(images, pixel_format=pixels), np.arange(20) % 10)}
+    write_pack(tmp_path / "pack", rows, NAMES)
+    write_pack(tmp_path / "none", rows, NAMES, packed=False)
+    packed, decoded = Pack(tmp_path / "pack"), Pack(tmp_path / "none", tmp_path)
+    assert packed.pixel_format == decoded.pixel_format == pixels
+    assert packed.fingerprint == decoded.fingerprint
+    indices = torch.tensor([19, 0, 4])
+    for found in (packed[indices][0], decoded[indices][0]):
+        assert torch.equal(found, torch.from_numpy(levels[[19, 0, 4]][:, [2, 0]]))
+
+
+def test_values_beyond_the_range_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(4):
+        np.save(tmp_path / f"{number}.npy", np.array([[-1, 0.5], [0.5, 0.5]], np.float32) * number)
+    images = listed(tmp_path, {"train": [(f"{number}.npy", number) for number in range(4)]}, (1, 2, 2))["train"][0]
+    pixels = PixelFormat(16, value_range=(0.0, 1.0))
+    write_pack(tmp_path / "pack", {"train": (replace(images, pixel_format=pixels), np.arange(4))}, NAMES)
+    assert capsys.readouterr().out == "data.value_range [0.0, 1.0]: 81.2% of levels are at its ends\n"
+    assert Pack(tmp_path / "pack").pixel_format.value_range == (0, 1)

@@ -2,12 +2,13 @@ from collections.abc import Callable
 from pathlib import Path
 from unittest.mock import Mock
 
+import numpy as np
 import pytest
 import torch
 
 from core.user_error import UserError
 from datamodules.digits import Digits
-from datamodules.packing.pack import Pack
+from datamodules.packing.pack import Pack, write_pack
 from datamodules.packing.pack_on_device import PackOnDevice, fits_on_device
 from tests.conftest import Run
 
@@ -18,10 +19,25 @@ def test_gives_the_batches_of_the_pack(data_root: Path) -> None:
     data = Digits(root=data_root, classes=[7, 3])
     data.setup("fit")
     assert data.pack is not None
-    copied = PackOnDevice(data.pack, CPU)
-    assert len(copied) == len(data.pack)
-    for indices in (torch.tensor([1700, 3, 3]), data.splits["train"][:100], torch.tensor([], dtype=torch.int64)):
-        for copy, original in zip(copied[indices], data.pack[indices], strict=True):
+    check_batches(data.pack, data.splits["train"][:100])
+
+
+def test_gives_levels_of_sixteen_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    levels = np.random.default_rng(0).integers(0, 65536, (1797, 2, 6, 6)).astype(np.uint16)
+    write_pack(tmp_path / "pack", {"train": (levels, np.arange(1797) % 10)}, list("0123456789"))
+    pack = Pack(tmp_path / "pack")
+    check_batches(pack, torch.arange(100))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (8 * 2 * levels.size, 2**40))
+    assert fits_on_device(pack, torch.device("cuda", 0))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (8 * 2 * levels.size - 8, 2**40))
+    assert not fits_on_device(pack, torch.device("cuda", 0))
+
+
+def check_batches(pack: Pack, some: torch.Tensor) -> None:
+    copied = PackOnDevice(pack, CPU)
+    assert len(copied) == len(pack)
+    for indices in (torch.tensor([1700, 3, 3]), some, torch.tensor([], dtype=torch.int64)):
+        for copy, original in zip(copied[indices], pack[indices], strict=True):
             assert copy.dtype == original.dtype
             assert torch.equal(copy, original)
 

@@ -44,9 +44,9 @@ def test_splits(source: Any, words: str) -> None:
     [
         (None, "are nothing; give an array"),
         (IMAGES.tolist(), "are a list; give an array uint8 [N, 1, 8, 8], or files"),
-        (IMAGES / 255, "are float64; scale them to 0 to 255 and give uint8"),
+        (IMAGES / 255, "are float64; scale them to 0 to 255, or to 65535 for uint16, and give"),
         (IMAGES.astype(np.float32), "are float32; scale"),
-        (IMAGES.astype(np.uint16) * 257, "are uint16; divide by 257"),
+        (IMAGES.astype(np.int16) * 128, "are int16; scale them to 0 to 255, or to 65535 for uint16, and give uint8"),
         (IMAGES > 100, "are bool; multiply by 255"),
         (torch.from_numpy(IMAGES).float(), "are float32; scale"),
         (IMAGES.astype(str), "are no numbers; have files listed"),

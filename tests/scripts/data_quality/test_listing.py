@@ -16,7 +16,17 @@ def test_images_of_the_classes_are_named_by_their_place_in_the_source() -> None:
     assert [listing.picture(place).getpixel((0, 0)) for place in range(4)] == [(level,) * 3 for level in (1, 2, 3, 4)]
 
 
-@pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (2, "L"), (3, "RGB"), (5, "RGB")])
+@pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (2, "2 channels"), (3, "RGB"), (5, "5 channels")])
 def test_arrays_are_shown_in_colour_whatever_their_channels(channels: int, mode: str) -> None:
-    image, size, stored = view(np.zeros((2, channels, 8, 6), np.uint8), 1)
-    assert (image.mode, size, stored) == ("RGB", (6, 8), mode)
+    levels, image, size, stored = view(np.zeros((2, channels, 8, 6), np.uint8), 1)
+    assert (levels.shape, image.mode, size, stored) == ((channels, 8, 6), "RGB", (6, 8), mode)
+
+
+def test_levels_of_sixteen_bits_are_told_apart_and_their_picture_is_bright() -> None:
+    images = np.zeros((2, 1, 8, 8), np.uint16)
+    images[0, 0, 0, 0], images[1, 0, 0, 0] = 300, 301
+    for number in (0, 1):
+        levels, image, _, mode = view(images, number)
+        assert np.array_equal(levels, images[number])
+        assert mode == "L in 16 bits"
+        assert image.getextrema() == ((0, 255),) * 3

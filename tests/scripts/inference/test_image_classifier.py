@@ -141,7 +141,7 @@ def test_what_is_no_image_is_refused(classifier: ImageClassifier, tmp_path: Path
 
 
 @pytest.mark.slow
-def test_channels_that_no_file_has_come_as_arrays(train: Callable[..., Run], tmp_path: Path) -> None:
+def test_channels_that_no_photograph_has_come_as_arrays(train: Callable[..., Run], tmp_path: Path) -> None:
     run = train(*SHORT)
     checkpoint = torch.load(run.best, weights_only=True)
     checkpoint["preprocessing"] |= {"channels": 2, "mean": [0.5, 0.5], "std": [1.0, 1.0]}
@@ -156,5 +156,10 @@ def test_channels_that_no_file_has_come_as_arrays(train: Callable[..., Run], tmp
     of_tensor = classifier(torch.from_numpy(array).permute(2, 0, 1))
     assert isinstance(of_tensor, Prediction)
     assert np.array_equal(of_tensor.logits, found.logits)
-    with pytest.raises(UserError, match="takes images of 2 channels, a file has 1 or 3"):
+    np.save(tmp_path / "x.npy", array)
+    of_file = classifier(tmp_path / "x.npy")
+    assert isinstance(of_file, Prediction)
+    assert np.array_equal(of_file.logits, found.logits)
+    Image.fromarray(PHOTO).save(tmp_path / "x.png")
+    with pytest.raises(UnreadableImageError, match=r"x\.png: it has 3 channels, where 2 are read"):
         classifier(tmp_path / "x.png")

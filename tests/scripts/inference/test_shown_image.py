@@ -67,5 +67,6 @@ def test_images_that_are_not_there_or_cannot_be_read_are_refused(train: Callable
         with pytest.raises(UserError, match=expected):
             shown_image(name, trained)
     trained.preprocessing["channels"] = 5
-    with pytest.raises(UserError, match="takes images of 5 channels"):
-        shown_image(str(tmp_path / "text.png"), trained)
+    Image.new("L", (8, 8)).save(tmp_path / "grey.png")
+    with pytest.raises(UserError, match="it has 1 channels, where 5 are read; give an image file"):
+        shown_image(str(tmp_path / "grey.png"), trained)

@@ -1,0 +1,57 @@
+"""DICOM files (the images of medicine) as a radiologist's viewer shows them.
+
+Shapes: an image of `C` channels, `H` rows and `W` columns.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datamodules.decoding.optional_package import optional_package
+
+PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+
+
+def dicom_numbers(path: str | Path, value_range: tuple[float, float] | None) -> NDArray[Any]:
+    """Read the one frame of a file, `[C, H, W]`; a ValueError says why there is none.
+
+    Grey pixels are rescaled (slope and intercept, or the modality table). Then the file's window or table (VOI), or
+    else the whole range of its bits, is spread over uint8 or, of more than 8 bits, uint16; with `value_range`, which is
+    a window in rescaled units (Hounsfield units in CT), they are given as they are. MONOCHROME1 is inverted.
+    """
+    pydicom = optional_package("pydicom", "dicom", "a DICOM file")
+    processing = optional_package("pydicom.pixels", "dicom", "a DICOM file")
+    dataset = pydicom.dcmread(path)
+    if not any(name in dataset for name in PIXELS):
+        raise ValueError("it is a DICOM file without pixels")
+    if (frames := int(dataset.get("NumberOfFrames") or 1)) > 1:
+        raise ValueError(f"it is a DICOM file of {frames} frames; save each as a file of its own")
+    numbers: NDArray[Any] = dataset.pixel_array
+    photometric = dataset.PhotometricInterpretation
+    if photometric == "PALETTE COLOR":
+        numbers = processing.apply_color_lut(numbers, dataset)
+    if numbers.ndim == 3:
+        return np.moveaxis(numbers, 2, 0)
+    has_window = "WindowWidth" in dataset or "VOILUTSequence" in dataset
+    is_scaled = value_range is None and (has_window or (numbers.dtype.kind in "iu" and dataset.BitsStored <= 16))
+    numbers = processing.apply_modality_lut(numbers, dataset)
+    low, high = value_range or (0, 0)
+    if is_scaled:
+        (low, high), shown = _ends(dataset, processing), processing.apply_voi_lut(numbers, dataset)
+        dtype = np.uint8 if dataset.BitsStored <= 8 else np.uint16
+        numbers = np.rint((shown - low) / (high - low) * np.iinfo(dtype).max).astype(dtype)
+        low, high = 0, np.iinfo(dtype).max
+    if photometric == "MONOCHROME1":
+        numbers = low + high - numbers
+    return numbers[None]
+
+
+def _ends(dataset: Any, processing: Any) -> tuple[float, float]:
+    """The lowest and the highest number that the window, the table or, without either, the rescaling can give."""
+    if table := dataset.get("VOILUTSequence") or dataset.get("ModalityLUTSequence"):
+        return 0, 2 ** table[0].LUTDescriptor[2] - 1
+    bits, sign = dataset.BitsStored, dataset.PixelRepresentation
+    low, high = processing.apply_modality_lut(np.array([-sign * 2 ** (bits - 1), 2 ** (bits - sign) - 1]), dataset)
+    return low, high

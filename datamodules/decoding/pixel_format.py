@@ -1,0 +1,172 @@
+"""How the numbers in files become the levels that a network is fed.
+
+Shapes: an image of `C` channels, `H` rows and `W` columns.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from datamodules.decoding.image_file import (
+    Resize,
+    UnreadableImageError,
+    holds_numbers,
+    open_image,
+    pixels_of,
+    resized,
+)
+from datamodules.decoding.stored_numbers import bits_of, stored_numbers
+
+Levels = NDArray[np.unsignedinteger[Any]]  # uint8 or uint16
+
+
+class OtherPixelsError(UnreadableImageError):
+    """An image of other channels, bits or values than those that are read; the message is the reason."""
+
+
+@dataclass(frozen=True)
+class PixelFormat:
+    """How the numbers in files become levels.
+
+    With 1 or 3 channels and no `planes`, images are what a viewer shows, and grey and colour are turned into each
+    other; else their channels, or the pages of a TIFF, are taken as they are stored.
+
+    Args:
+        bit_depth: The bits of a level, 8 or 16; None for 8, if all files have that, until `settled` has looked.
+        planes: The channels to take, numbered from 1; all if None.
+        value_range: The values that become the lowest and the highest level; values beyond become these too.
+        stored_bits: The bits that every file has; another is refused. None if all are brought to `bit_depth`.
+        stored_channels: The channels that every file has, likewise.
+    """
+
+    bit_depth: Literal[8, 16] | None = 8
+    planes: tuple[int, ...] | None = None
+    value_range: tuple[float, float] | None = None
+    stored_bits: int | None = None
+    stored_channels: int | None = None
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any]) -> "PixelFormat":
+        """The format that `facts` described; without any, 8 bits as shown."""
+        known: dict[str, Any] = {name: facts[name] for name in asdict(cls()) if name in facts}
+        return cls(**known | {name: tuple(value) for name, value in known.items() if isinstance(value, list)})
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What differs from 8 bits as shown, in plain types."""
+        facts = {name: value for name, value in asdict(self).items() if value != getattr(EIGHT_BITS, name)}
+        if not self.is_deep:  # a network of 8 bits is also given files of 16
+            facts.pop("stored_bits", None)
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in facts.items()}
+
+    @property
+    def is_deep(self) -> bool:
+        """Whether a level has 16 bits."""
+        return self.bit_depth == 16
+
+    @property
+    def highest(self) -> int:
+        """The highest level, 255 or 65535."""
+        return 65535 if self.is_deep else 255
+
+    @property
+    def dtype(self) -> np.dtype[np.unsignedinteger[Any]]:
+        """The type of a level."""
+        return np.dtype(np.uint16 if self.is_deep else np.uint8)
+
+    def is_shown(self, channels: int) -> bool:
+        """Whether images of so many channels are what a viewer shows."""
+        return self.planes is None and channels in (1, 3)
+
+    def is_plain(self, channels: int) -> bool:
+        """Whether they are, in 8 bits."""
+        return self.is_shown(channels) and not self.is_deep and self.value_range is None
+
+    def read(self, path: str | Path, channels: int, size: tuple[int, int], resize: Resize = "crop") -> Levels:
+        """Decode a file at its full size and resize it, bilinearly with antialiasing.
+
+        Args:
+            path: The file.
+            channels: How many the result has, C.
+            size: Height and width, H and W.
+            resize: `crop` or `squash`.
+
+        Returns:
+            uint8 or uint16 `[C, H, W]`.
+
+        Raises:
+            UnreadableImageError: If the file is no image or is truncated, or it is unknown what its numbers mean.
+        """
+        if self.is_plain(channels) and not holds_numbers(path):
+            with open_image(path) as image:
+                self._check(bits_of(image), None)
+                return pixels_of(image, channels, size, resize)
+        return self.fitted(self.levels(self.numbers(path, channels), channels), size, resize)
+
+    def numbers(self, path: str | Path, channels: int) -> NDArray[Any]:
+        """The numbers of a file as they are stored or shown, `[C, H, W]` of any type."""
+        is_shown = self.is_shown(channels)
+        return stored_numbers(path, channels, is_shown=is_shown, value_range=self.value_range)
+
+    def levels(self, numbers: NDArray[Any], channels: int) -> Levels:
+        """Turn numbers `[C, H, W]` of any type into so many channels of levels; an OtherPixelsError says why not."""
+        found, bits = len(numbers), bits_in(numbers)
+        if numbers.dtype.kind not in "buif":
+            raise OtherPixelsError(f"its numbers are {numbers.dtype}; save them as uint8, uint16 or float32")
+        if bits > 16 and self.value_range is None:
+            raise OtherPixelsError(f"its numbers are {numbers.dtype}, whose scale only a --data.value_range tells")
+        self._check(bits, found)
+        if self.planes is not None:
+            if max(self.planes) > found:
+                raise OtherPixelsError(f"it has {found} channels, where number {max(self.planes)} is read")
+            numbers = numbers[[number - 1 for number in self.planes]]
+        elif found != channels and not (self.is_shown(channels) and found in (1, 3)):
+            raise OtherPixelsError(f"it has {found} channels, where {channels} are read")
+        levels = self._scaled(numbers)
+        if len(levels) == channels:
+            return levels
+        if channels == 3:
+            return levels.repeat(3, axis=0)
+        grey = np.tensordot((19595, 38470, 7471), levels.astype(np.int64), 1)  # ITU-R 601, as Pillow rounds it
+        return np.asarray((grey + 2**15) >> 16, self.dtype)[None]
+
+    def _check(self, bits: int, channels: int | None) -> None:
+        expected = self.stored_bits or (8 if self.bit_depth is None else bits)
+        if bits != expected:
+            raise OtherPixelsError(f"it has {bits} bits a channel, where {expected} are read")
+        if channels is not None and channels != (self.stored_channels or channels):
+            raise OtherPixelsError(f"it has {channels} channels, where others have {self.stored_channels}")
+
+    def _scaled(self, numbers: NDArray[Any]) -> Levels:
+        if self.value_range is not None:
+            low, high = self.value_range
+            if numbers.dtype.kind == "f" and np.isnan(numbers).any():
+                raise OtherPixelsError("it has values that are no numbers (NaN); replace them in the file")
+            shares = (numbers.astype(np.float64) - low) / (high - low)
+            return np.asarray(np.rint(shares.clip(0, 1) * self.highest), self.dtype)
+        bits = bits_in(numbers)
+        if numbers.dtype.kind != "u":
+            numbers = numbers * np.uint8(255) if bits == 8 else (numbers.astype(np.int32) + 2**15).astype(np.uint16)
+        if bits == 16 and not self.is_deep:
+            return ((numbers.astype(np.int64) * 510 + 65535) // (2 * 65535)).astype(np.uint8)
+        levels: Levels = numbers.astype(self.dtype)
+        return levels * np.uint16(257) if bits == 8 and self.is_deep else levels
+
+    def fitted(self, levels: Levels, size: tuple[int, int], resize: Resize = "crop") -> Levels:
+        """Resize each channel of levels `[C, H, W]` to a height and a width, bilinearly with antialiasing."""
+        planes = [np.asarray(plane, np.float32 if self.is_deep else np.uint8) for plane in levels]
+        fitted = np.stack([np.asarray(resized(Image.fromarray(plane), size, resize)) for plane in planes])
+        return np.rint(fitted).astype(np.uint16) if self.is_deep else fitted
+
+
+EIGHT_BITS, AS_THE_FIRST = PixelFormat(8), PixelFormat(None)
+
+
+def bits_in(numbers: NDArray[Any]) -> int:
+    """The bits of each channel of numbers: 8 or 16, or 32 for all types that only a range of values gives a scale."""
+    return {"b1": 8, "u1": 8, "u2": 16, "i2": 16}.get(numbers.dtype.str[1:], 32)

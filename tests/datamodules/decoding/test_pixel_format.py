@@ -1,0 +1,141 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from core.user_error import UserError
+from datamodules.decoding.image_file import Resize, UnreadableImageError, read_image
+from datamodules.decoding.image_files import ImageFiles, listed, settled
+from datamodules.decoding.pixel_format import AS_THE_FIRST, EIGHT_BITS, PixelFormat
+from tests.odd_images import png
+
+DEEP = PixelFormat(16)
+RAMP = np.linspace(0, 65535, 64).round().astype(np.uint16).reshape(8, 8)
+
+
+def save(folder: Path, **arrays: NDArray[Any]) -> ImageFiles:
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array)
+    names = [(f"{name}.npy", 0) for name in arrays]
+    return listed(folder, {"train": names}, (3, 8, 8))["train"][0]
+
+
+def test_levels_are_those_that_were_stored(tmp_path: Path) -> None:
+    Image.fromarray(RAMP).save(tmp_path / "a.png")
+    assert np.array_equal(DEEP.read(tmp_path / "a.png", 1, (8, 8))[0], RAMP)
+    assert np.array_equal(EIGHT_BITS.read(tmp_path / "a.png", 1, (8, 8)), read_image(tmp_path / "a.png", 1, (8, 8)))
+    np.save(tmp_path / "a.npy", RAMP)
+    for deep in (DEEP, PixelFormat(16, stored_bits=16)):
+        assert np.array_equal(deep.read(tmp_path / "a.npy", 3, (8, 8)), np.stack([RAMP] * 3))
+
+
+def test_files_of_other_bits_are_brought_to_those_asked_for_or_refused(tmp_path: Path) -> None:
+    levels = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
+    Image.fromarray(levels).save(tmp_path / "a.png")
+    assert np.array_equal(DEEP.read(tmp_path / "a.png", 1, (8, 8))[0], levels.astype(np.uint16) * 257)
+    np.save(tmp_path / "b.npy", levels.astype(np.uint16) * 257)
+    assert np.array_equal(EIGHT_BITS.read(tmp_path / "b.npy", 1, (8, 8))[0], levels)
+    with pytest.raises(UnreadableImageError, match="it has 8 bits a channel, where 16 are read"):
+        PixelFormat(16, stored_bits=16).read(tmp_path / "a.png", 1, (8, 8))
+    with pytest.raises(UnreadableImageError, match="it has 16 bits a channel, where 8 are read"):
+        AS_THE_FIRST.read(tmp_path / "b.npy", 1, (8, 8))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_grey_and_colour_in_sixteen_bits_turn_into_each_other_as_in_eight(tmp_path: Path, channels: int) -> None:
+    colours = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    Image.fromarray(colours).save(tmp_path / "a.png")
+    found = DEEP.read(tmp_path / "a.png", channels, (8, 8))
+    assert np.abs(found / 257 - read_image(tmp_path / "a.png", channels, (8, 8))).max() <= 0.51
+
+
+def test_resizing_is_that_of_eight_bits_in_finer_steps(tmp_path: Path) -> None:
+    levels = np.random.default_rng(0).integers(0, 256, (37, 53), np.uint8)
+    Image.fromarray(levels).save(tmp_path / "a.png")
+    np.save(tmp_path / "b.npy", np.stack([levels] * 5))
+    resizes: tuple[Resize, ...] = ("crop", "squash")
+    for resize in resizes:
+        expected = read_image(tmp_path / "a.png", 1, (16, 24), resize)
+        deep = DEEP.read(tmp_path / "a.png", 1, (16, 24), resize)
+        assert np.abs(deep / 257 - expected).max() <= 1
+        assert np.array_equal(EIGHT_BITS.read(tmp_path / "b.npy", 5, (16, 24), resize)[3:4], expected)
+
+
+def test_planes_are_numbered_from_one_and_taken_in_order(tmp_path: Path) -> None:
+    planes = np.arange(4 * 64, dtype=np.uint16).reshape(4, 8, 8)
+    np.save(tmp_path / "a.npy", planes.transpose(1, 2, 0))
+    assert np.array_equal(PixelFormat(16, (3, 1)).read(tmp_path / "a.npy", 2, (8, 8)), planes[[2, 0]])
+    assert np.array_equal(DEEP.read(tmp_path / "a.npy", 4, (8, 8)), planes)
+    with pytest.raises(UnreadableImageError, match="it has 4 channels, where number 5 is read"):
+        PixelFormat(16, (5,)).read(tmp_path / "a.npy", 1, (8, 8))
+    with pytest.raises(UnreadableImageError, match="it has 4 channels, where 5 are read"):
+        DEEP.read(tmp_path / "a.npy", 5, (8, 8))
+
+
+def test_values_are_spread_over_the_range_and_held_at_its_ends(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.array([[-2.0, -1.0, 0.0, 1.0, 7.0]], np.float32))
+    ranged = PixelFormat(16, value_range=(-1, 1))
+    assert ranged.read(tmp_path / "a.npy", 1, (1, 5)).ravel().tolist() == [0, 0, 32768, 65535, 65535]
+    with pytest.raises(UnreadableImageError, match=r"scale only a --data\.value_range tells"):
+        DEEP.read(tmp_path / "a.npy", 1, (1, 5))
+    np.save(tmp_path / "a.npy", np.array([[0, np.nan]], np.float32))
+    with pytest.raises(UnreadableImageError, match="no numbers"):
+        ranged.read(tmp_path / "a.npy", 1, (1, 2))
+
+
+def test_signed_numbers_and_bits_keep_their_order(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.array([[-32768, 0, 32767]], np.int16))
+    assert DEEP.read(tmp_path / "a.npy", 1, (1, 3)).ravel().tolist() == [0, 32768, 65535]
+    np.save(tmp_path / "a.npy", np.array([[1, 256]], ">u2"))
+    assert DEEP.read(tmp_path / "a.npy", 1, (1, 2)).ravel().tolist() == [1, 256]
+    np.save(tmp_path / "a.npy", np.array([[False, True]]))
+    assert EIGHT_BITS.read(tmp_path / "a.npy", 1, (1, 2)).ravel().tolist() == [0, 255]
+    np.save(tmp_path / "a.npy", np.ones((2, 2), np.complex64))
+    with pytest.raises(UnreadableImageError, match="complex64; save them as uint8"):
+        EIGHT_BITS.read(tmp_path / "a.npy", 1, (2, 2))
+
+
+def test_facts_say_what_is_not_eight_bits_and_are_read_again() -> None:
+    for pixels in (DEEP, PixelFormat(16, (3, 1), (0.0, 1.5), 16, 4), EIGHT_BITS):
+        assert PixelFormat.of(pixels.facts) == pixels
+    assert EIGHT_BITS.facts == {}
+    assert PixelFormat(8, stored_bits=8).facts == {}, "a network of 8 bits takes files of 16, as ever"
+
+
+def test_the_first_file_that_can_be_read_settles_what_was_left_open(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = save(tmp_path, a=RAMP, b=RAMP)
+    (tmp_path / "a.npy").write_text("broken")
+    assert settled(images) == PixelFormat(16, stored_bits=16)
+    assert capsys.readouterr().out == f"{tmp_path}/b.npy has 1 channel of 8x8 pixels in 16 bits, read as uint16\n"
+    assert settled(save(tmp_path, a=RAMP.astype(np.uint8))) == PixelFormat(8, stored_bits=8)
+    assert capsys.readouterr().out == ""
+
+
+def test_floats_without_a_range_are_refused_with_their_ends(tmp_path: Path) -> None:
+    images = save(tmp_path, a=np.full((8, 8), 0.25, np.float32), b=np.full((8, 8), -1.5, np.float32))
+    with pytest.raises(
+        UserError, match=r"a\.npy holds numbers of type float32, .* lie between -1\.5 and 0\.25; give .*value_range"
+    ):
+        settled(images)
+
+
+def test_channels_that_the_first_file_lacks_are_refused(tmp_path: Path) -> None:
+    images = save(tmp_path, a=np.zeros((4, 8, 8), np.uint8))
+    with pytest.raises(UserError, match=r"a\.npy cannot be read as asked: it has 4 channels, where 3 are read; give"):
+        settled(images)
+
+
+def test_colours_of_sixteen_bits_lie_on_white(tmp_path: Path) -> None:
+    colours = np.array([[[0, 40000, 65535, 65535], [1, 2, 3, 0], [1000, 1000, 1000, 32768]]], np.uint16)
+    (tmp_path / "a.png").write_bytes(png(colours))
+    found = DEEP.read(tmp_path / "a.png", 3, (1, 3))[:, 0].T.tolist()
+    assert found[:2] == [[0, 40000, 65535], [65535] * 3]
+    assert found[2] == pytest.approx([1000 * 0.5 + 65535 * 0.5] * 3, abs=1)
+    (tmp_path / "b.png").write_bytes(png(colours[..., :3], transparent=(1, 2, 3)))
+    assert DEEP.read(tmp_path / "b.png", 3, (1, 3))[:, 0].T.tolist() == [[0, 40000, 65535], [65535] * 3, [1000] * 3]
+    assert np.array_equal(PixelFormat(16).read(tmp_path / "a.png", 4, (1, 3)), colours.transpose(2, 0, 1))
