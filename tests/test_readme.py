@@ -227,7 +227,7 @@ def test_an_odd_image_has_one_probability_in_every_command_in_python_and_in_the_
 ) -> None:
     for folder in ("train/one", "train/other", "val/one", "test/one"):
         files = write_odd_images(tmp_path / "odd" / folder)
-    flags = ("--data=datamodules.image_folder.ImageFolder", "--data.folder=odd", "--data.root", str(tmp_path))
+    flags = ("--data=ImageFolder", "--data.folder=odd", "--data.root", str(tmp_path), "--data.bit_depth=8")
     shape = ("--data.image_size=24", f"--data.channels={channels}", f"--data.resize={resize}")
     short = ("--model.network=models.mlp.MLP", "--trainer.max_epochs=1", "--trainer.precision=32-true")
     run = train(*flags, *shape, *short)

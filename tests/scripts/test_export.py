@@ -117,7 +117,7 @@ def test_from_image_files_on_it_is_told_how_far_a_prediction_differs_in_another_
 ) -> None:
     for folder in ("train/one", "train/other", "test/one"):
         files = write_odd_images(tmp_path / "odd" / folder)
-    flags = ("--data=datamodules.image_folder.ImageFolder", "--data.folder=odd", "--data.root", str(tmp_path))
+    flags = ("--data=ImageFolder", "--data.folder=odd", "--data.root", str(tmp_path), "--data.bit_depth=8")
     run = train(*flags, *MLP, "--data.image_size=16", "--trainer.max_epochs=1", "--trainer.precision=bf16-mixed")
     monkeypatch.setattr("scripts.export.LARGEST_ROUNDING", 1e-6)
     status, out, error = export(run.folder)
