@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from core import leave_at_once
+
 # The exit status of the process after each signal that it heeds.
 EXIT_STATUS = {signal.SIGTERM: 143, signal.SIGUSR1: 143, signal.SIGINT: 130, signal.SIGHUP: 129}
 
@@ -46,7 +48,7 @@ class ReceivedSignals:
         if number == signal.SIGINT:
             self.interrupts += 1
             if self.interrupts > 1 and self.ends_process:
-                os._exit(EXIT_STATUS[signal.SIGINT])
+                leave_at_once()
             if self.is_deferred and sys.stderr.isatty():  # written at once: print may be what was interrupted
                 os.write(sys.stderr.fileno(), b"\nleaving after this batch; Ctrl-C again leaves at once\n")
         self.signal = number

@@ -271,7 +271,7 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=KeepsArguments
             splits = {name: torch.arange(ends.start, ends.stop) for name, ends in self.pack.splits.items()}
             self.splits = self.draw_splits(splits, self.pack.labels, self.pack.identities, self.pack.columns)
             if stage == "fit":
-                self._print_summary()
+                self.print_summary()
                 if self.trainer is not None and self.trainer.is_global_zero:
                     self.remembered_times.look_at_all()
         if self.mean is None or self.std is None:
@@ -359,7 +359,8 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=KeepsArguments
             raise UserError(f"The class {name} has no training image {remedy}, or leave it out of --data.classes.")
 
     @rank_zero_only
-    def _print_summary(self) -> None:
+    def print_summary(self) -> None:
+        """Say what is trained on."""
         pack = self._pack
         counts = ", ".join(f"{len(self.splits[name]):,} {name}" for name in SPLITS)
         if self.tests_on_validation:

@@ -126,8 +126,8 @@ class ImageTable(ImageFileModule):
         return [name for name in self._table.column_names if name and name not in used]
 
     @rank_zero_only
-    def _print_summary(self) -> None:
-        super()._print_summary()
+    def print_summary(self) -> None:
+        super().print_summary()
         said = [f"{argument} from {some_of(names)}" for argument, names in self._columns.items() if names]
         said += [f"carried along, deciding nothing: {some_of(self._others)}"] if self._others else []
         print(f"{self._file.name}: {'; '.join(said)}")

@@ -11,6 +11,7 @@ experiment that `fit --folds` has trained, or of its runs, each image is predict
 on it, with several seeds by the mean of their probabilities.
 """
 
+from core.user_error import UserError  # isort: skip - first, for a Ctrl-C during the other imports
 import json
 from collections.abc import Sequence
 from contextlib import closing
@@ -22,7 +23,6 @@ from numpy.typing import NDArray
 from callbacks.run.run_folder import CONFIG
 from core.durable_file import replace_file
 from core.names import distinct_names, escape_name
-from core.user_error import UserError
 from scripts.command.boundary import TRUST, CommandParser, mistakes_in_one_sentence
 from scripts.command.expansion import to_path
 from scripts.command.whole_number import whole_number

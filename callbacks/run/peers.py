@@ -124,8 +124,8 @@ class _Watch(threading.Thread):
         self.has_lost = True
         time.sleep(GRACE_SECONDS)
         if not self.is_over:
-            print(f"error: {LOST}", file=sys.stderr, flush=True)
-            os._exit(1)
+            print(f"error: {LOST}", file=sys.stderr)
+            _end(1)
 
 
 _watches: list[_Watch] = []
@@ -143,9 +143,13 @@ def watch(is_lost: Callable[[], bool]) -> None:
 def leave(end: SystemExit) -> None:
     """End the process at once if a thread still waits for others: Python's own end may abort with it."""
     if any(thread.is_alive() for thread in _waiting):
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(end.code if isinstance(end.code, int) else 1)
+        _end(end.code if isinstance(end.code, int) else 1)
+
+
+def _end(status: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 _stores: list[TCPStore] = []
