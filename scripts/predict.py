@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
+from core.names import some_of
 from core.user_error import UserError
 from datamodules.loading.loader import WorkerError
 from scripts.command.boundary import CHECKPOINT, CommandParser
@@ -71,7 +72,7 @@ def submit(options: argparse.Namespace, classifier: ImageClassifier, paths: Sequ
     table = PredictionTable(classifier.class_names, probabilities=True)
     FilePredictions(classifier, submission.paths, table, options.batch_size, options.num_workers).write(submission)
     submission.write(options.output)
-    print(f"submission   {options.output}: {submission.content}, of {len(submission.paths):,} images")
+    print(f"submission   {options.output}: {some_of(submission.cells)} of {len(submission.paths):,} images")
     return 0
 
 

@@ -18,49 +18,32 @@ class Submission:
 
     The first column of the sample names the images, with or without folder and ending. Of several other columns, each
     has the probability of the class that it is called after. One alone has the class, or its number from 0 on where the
-    sample shows such numbers that are no classes; of two classes it has the probability of the second where the sample
-    shows other numbers, or if that is asked for.
-
-    Args:
-        sample: The sample, a table.
-        images: The paths of images, among which are those of the sample.
-        class_names: The names of the classes.
-        probability: Whether one column is to have the probability of the second class.
-
-    Raises:
-        UserError: If the sample cannot be read, or one of its rows has no image or several, or its columns do not fit
-            the classes.
+    sample shows such numbers and classes have names; of two classes it has the probability of the second where the
+    sample shows other numbers, or if `probability` is asked for. A sample that does not fit images or classes is a UserError.
     """
 
-    def __init__(
-        self, sample: Path, images: Sequence[str], class_names: Sequence[str], probability: bool = False
-    ) -> None:
+    def __init__(self, sample: Path, images: Sequence[str], classes: Sequence[str], probability: bool = False) -> None:
         try:
             table = read_table(sample)
         except OSError as error:
             raise UserError(f"{sample} cannot be read: {error.strerror}; give the competition's sample.") from error
-        self.header, self.classes, self.ids = table.column_names, class_names, table[0].to_pylist()
+        self.header, self.ids, self.classes = table.column_names, table[0].to_pylist(), classes
         self.paths = self._paths(sample, images)  # of the image of each row
         columns, shown = self.header[1:], set(codes(table[-1].combine_chunks())[1])
-        numbers = {str(number) for number in range(len(class_names))}
-        others = all(text.replace(".", "", 1).isdigit() for text in shown) and not shown <= {*class_names, *numbers}
-        self.content, self._cells = "the class", ["prediction"]
-        if len(columns) > 1 and sorted(columns) == sorted(class_names):
-            self.content, self._cells = "the probability of each class", [f"probability of {name}" for name in columns]
-        elif len(columns) != 1:
+        is_class, is_number = (shown <= {*names} for names in (classes, map(str, range(len(classes)))))
+        probability |= not (is_class or is_number) and all(text.replace(".", "", 1).isdigit() for text in shown)
+        if sorted(columns) == sorted(classes):
+            self.cells = [f"probability of {name}" for name in columns]
+        elif len(columns) == 1 and not probability:
+            is_place = is_number and not any(name.isdigit() for name in classes)
+            self.cells = ["number" if is_place else "prediction"]
+        elif len(columns) == 1 and len(classes) == 2:
+            self.cells = [f"probability of {classes[1]}"]
+        else:
             raise UserError(
-                f"{sample} has beside {self.header[0]} the columns {some_of(columns)}, but the classes are "
-                f"{some_of(class_names)}; expected one column, or one that is called like each class."
+                f"{sample} has the columns {some_of(self.header)}, but the classes are {some_of(classes)}; expected "
+                "the images and a column of classes, or for probabilities a column that is called like each class."
             )
-        elif len(class_names) == 2 and (probability or others):
-            self.content, self._cells = f"the probability of {class_names[1]}", [f"probability of {class_names[1]}"]
-        elif probability or others:
-            raise UserError(
-                f"{sample} has one column beside {self.header[0]}, which cannot have the probabilities of "
-                f"{len(class_names)} classes; leave out --probabilities, and write a class in it."
-            )
-        elif not shown <= {*class_names} and shown <= numbers:
-            self.content, self._cells = "the number of the class, from 0 on", ["number"]
         self._rows: list[list[str]] = []
         self._errors: list[str] = []
 
@@ -85,9 +68,9 @@ class Submission:
             if row["error"]:
                 self._errors.append(f"{row['path']} ({row['error']})")
                 continue
-            if self._cells == ["number"]:
+            if self.cells == ["number"]:
                 row["number"] = str(self.classes.index(str(row["prediction"])))
-            cells = [row[name] for name in self._cells]
+            cells = [row[name] for name in self.cells]
             self._rows.append([cell if isinstance(cell, str) else f"{cell:.9g}" for cell in cells])
 
     def write(self, path: Path) -> None:

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from core.user_error import UserError
 from scripts.evaluate import main as evaluate_main
+from scripts.inference.submission import Submission
 from scripts.predict import main as predict_main
 from scripts.train import main as train_main
 from tests.conftest import Done
@@ -69,19 +71,19 @@ def test_a_submission_has_the_rows_and_columns_of_the_sample(
         return rows_of(output), out
 
     rows, said = submitted("sample_submission.csv")
-    assert f"submission   {tmp_path / 'of sample_submission.csv'}: the class, of 60 images\n" in said
+    assert f"submission   {tmp_path / 'of sample_submission.csv'}: prediction of 60 images\n" in said
     assert rows[0] == ["id", "label"]
     assert [row[0] for row in rows[1:]] == [str(number) for number in reversed(TEST)]
     right = [NAMES[LABELS[int(name)]] == label for name, label in rows[1:]]
     assert sum(right) > 40
 
     numbers, said = submitted("numbers.csv")
-    assert "the number of the class, from 0 on" in said
+    assert ": number of 60 images" in said
     classes = sorted(NAMES)
     assert [(name, classes[int(number)]) for name, number in numbers[1:]] == [tuple(row) for row in rows[1:]]
 
     shares, said = submitted("shares.csv")
-    assert "the probability of each class" in said
+    assert ": probability of two, probability of one, probability of nought of 60 images" in said
     assert shares[0] == ["image", *NAMES[::-1]]
     for (name, *row), (_, label) in zip(shares[1:], rows[1:], strict=True):
         assert name.startswith("test/")
@@ -119,9 +121,12 @@ def test_an_evaluation_carries_the_other_columns_along(
         ),
         (
             ["id,label,score", "300,one,1"],
-            "has beside id the columns label, score, but the classes are nought, one, two",
+            "has the columns id, label, score, but the classes are nought, one, two; expected the images",
         ),
-        (["id,label", "300,0.5"], "has one column beside id, which cannot have the probabilities of 3 classes; leave"),
+        (
+            ["id,label", "300,0.5"],
+            "has the columns id, label, but the classes are nought, one, two; expected the images",
+        ),
         (["id,label", "broken,one"], "1 of 1 images of the sample cannot be predicted, such as "),
         (["id,label"], "has no rows; give one for each image"),
         ([], "cannot be read: No such file or directory; give the competition's sample"),
@@ -160,3 +165,31 @@ def test_other_options_are_refused_or_do_what_they_say(
     assert (tmp_path / "s.csv").read_text() == "mine"
     assert predict(*given, "--output", tmp_path / "s.csv", "--overwrite")[0] == 0
     assert len(rows_of(tmp_path / "s.csv")) == 61
+
+
+@pytest.mark.parametrize(
+    ("classes", "shown", "probability", "cells"),
+    [
+        (["0", "1"], "1", False, ["prediction"]),
+        (["0", "1"], "0.5", False, ["probability of 1"]),
+        (["0", "1"], "0", True, ["probability of 1"]),
+        (["cat", "dog"], "cat", False, ["prediction"]),
+        (["cat", "dog"], "", False, ["prediction"]),
+        (["cat", "dog"], "1", False, ["number"]),
+        (["1", "2", "3"], "0", False, ["prediction"]),
+        (["1", "2", "3"], "0.5", False, None),
+        (["cat", "dog", "fox"], "cat", True, None),
+    ],
+)
+def test_one_column_has_what_the_sample_shows(
+    tmp_path: Path, classes: list[str], shown: str, probability: bool, cells: list[str] | None
+) -> None:
+    write_table(tmp_path / "sample.csv", ("id", "label"), [("a", shown), ("b", shown)])
+    given = tmp_path / "sample.csv", ["in/b.png", "in/a.png", "in/c.png"], classes, probability
+    if cells is None:
+        with pytest.raises(UserError, match="expected the images and a column of classes"):
+            Submission(*given)
+    else:
+        submission = Submission(*given)
+        assert submission.cells == cells
+        assert submission.paths == ["in/a.png", "in/b.png"]
