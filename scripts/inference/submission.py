@@ -19,7 +19,9 @@ class Submission:
     The first column of the sample names the images, with or without folder and ending. Of several other columns, each
     has the probability of the class that it is called after. One alone has the class, or its number from 0 on where the
     sample shows such numbers and classes have names; of two classes it has the probability of the second where the
-    sample shows other numbers, or if `probability` is asked for. A sample that does not fit images or classes is a UserError.
+    sample shows other numbers, or if `probability` is asked for.
+
+    A sample that does not fit the images or the classes is a UserError.
     """
 
     def __init__(self, sample: Path, images: Sequence[str], classes: Sequence[str], probability: bool = False) -> None:
