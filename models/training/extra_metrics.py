@@ -68,7 +68,8 @@ class ExtraMetrics:
 
     def figures(self, logits: Tensor, labels: Tensor) -> dict[str, float]:
         """Each figure by its name, of logits `[N, K]` and their labels; NaN where it is not defined."""
-        probabilities = logits.double().sigmoid() if self.multi_label else logits.double().softmax(dim=1)
+        logits, labels = logits.double(), labels.long()
+        probabilities = logits.sigmoid() if self.multi_label else logits.softmax(dim=1)
         is_known, undefined = len(labels) and not probabilities.isnan().any(), self.undefined(labels)
         figures: dict[str, float] = {}
         for name, metric in self.metrics.items():

@@ -171,8 +171,12 @@ def fill_modes(config: Any, given: Any, known: Mapping[str, Mode], key: str = ""
             fill_modes(item, given[number] if given else None, known, f"{key}[{number}]")
     elif isinstance(config, Namespace):
         parts = vars(given) if isinstance(given, Namespace) else {}
-        if "mode" in config and "mode" not in parts and isinstance(config.get("monitor"), str):
-            config.mode = known.get(config.monitor) or direction(config.monitor, None, key)
+        if "mode" in config and isinstance(monitor := config.get("monitor"), str):
+            mode = known.get(monitor)
+            if "mode" not in parts:
+                config.mode = mode or direction(monitor, None, key)
+            elif mode and config.mode not in (None, mode):
+                raise UserError(f"{key}.mode is {config.mode}, but the class of {monitor} says {mode}; give that.")
         for name, value in vars(config).items():
             fill_modes(value, parts.get(name), known, key if name == "init_args" else f"{key}.{name}".lstrip("."))
 

@@ -113,7 +113,7 @@ def test_several_labels_per_image_take_the_same_entry(average: str) -> None:
     logits, _ = some(5)
     labels = (torch.randn(200, 5, generator=torch.Generator().manual_seed(1)) + logits > 1).float()
     asked: Any = {"f1": {"class_path": "F1Score", "init_args": {"average": average}}, "map": "AveragePrecision"}
-    figures = ExtraMetrics(asked, 5, multi_label=True).figures(logits, labels.long())
+    figures = ExtraMetrics(asked, 5, multi_label=True).figures(logits, labels.to(torch.uint8))
     assert figures["f1"] == pytest.approx(sklearn.f1_score(labels, logits > 0, average=average), abs=1e-6)
     assert figures["map"] == pytest.approx(sklearn.average_precision_score(labels, logits.sigmoid()), abs=1e-6)
 
@@ -306,6 +306,12 @@ def test_the_flags_are_refused_in_a_sentence(refused: Callable[..., str], tmp_pa
     said = refused("fit", "--model.metrics.f1=F1Score", "--model.metrics.f1.averge=macro", "--runs", tmp_path)
     assert said.startswith("error: In model.metrics.f1, correct F1Score: it has no argument averge to set; did you")
     assert not [*tmp_path.glob("*/*")]
+
+
+def test_a_direction_against_that_of_the_class_is_refused(refused: Callable[..., str], tmp_path: Path) -> None:
+    flags = ("--model.metrics.score=CalibrationError", "--early_stopping.monitor=val/score", "--runs", tmp_path)
+    said = refused("fit", *flags, "--early_stopping.mode=max")
+    assert said == "error: early_stopping.mode is max, but the class of val/score says min; give that.\n"
 
 
 def test_a_monitor_that_is_not_defined_ends_the_run(
