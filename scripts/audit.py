@@ -32,24 +32,26 @@ def print_findings(audit: "Audit") -> None:
     print(audit.title)
     findings = [[each.title, f"{each.count:,}", "\n".join(map(escape_name, each.examples))] for each in audit.findings]
     show(Table(["what", "found", "such as"], findings))
-    heading, *rows = class_table(audit.listing.class_names, audit.images_per_class)
+    heading, *rows = class_table(audit.listing.class_names, audit.images_per_class, audit.images)
     show(Table(heading, rows, frozenset({len(rows) - 1 if rows[-1][0] == "all" else 0})))
     if audit.data.tests_on_validation:
         print("test is val: labels of others are not public")
 
 
-def class_table(names: Sequence[str], images_per_class: dict[str, list[int]]) -> list[list[str]]:
+def class_table(
+    names: Sequence[str], images_per_class: dict[str, list[int]], images: dict[str, int]
+) -> list[list[str]]:
     """Heading and rows: images of each class by split, or the range over the classes where there are many."""
     if len(names) <= MOST_CLASSES:
         rows = [
             [name, *(f"{number:,}" for number in numbers)]
             for name, *numbers in zip(names, *images_per_class.values(), strict=True)
         ]
-        return [["class", *images_per_class], *rows, ["all", *(f"{sum(of):,}" for of in images_per_class.values())]]
+        return [["class", *images_per_class], *rows, ["all", *(f"{of:,}" for of in images.values())]]
     table = [["split", "images", "classes", "fewest", "median", "most", "smallest", "largest"]]
     for split, numbers in images_per_class.items():
         fewest, most = min(numbers), max(numbers)
-        figures = (sum(numbers), sum(map(bool, numbers)), fewest, int(median(numbers)), most)
+        figures = (images[split], sum(map(bool, numbers)), fewest, int(median(numbers)), most)
         ends = [names[numbers.index(end)] if fewest < most else "" for end in (fewest, most)]
         table.append([split, *(f"{figure:,}" for figure in figures), *ends])
     return table

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from sklearn.metrics import average_precision_score, f1_score
 from models.serialization.checkpoint import read_checkpoint
 from models.serialization.class_path import trust
 from models.training.metrics import best_thresholds
+from scripts.audit import main as audit
 from scripts.average import main as average
 from scripts.compare import main as compare
 from scripts.evaluate import main as evaluate
@@ -130,6 +132,15 @@ def test_pictures_are_of_a_label_and_an_embedding_is_refused(run: Run, script: A
     status, _, error = script(visualize)(run.folder, "embedding")
     assert status == 2
     assert error == f"error: An embedding has a colour for each class, but {run.best} gives several; take gradcam.\n"
+
+
+def test_the_audit_counts_images_and_names_their_labels(run: Run, script: Any, tmp_path: Path) -> None:
+    flags = ("--data=tests.multi_label.DigitProperties", "--data.root", tmp_path, "--json", tmp_path / "found.json")
+    _, out, _ = script(audit)(*flags)
+    assert re.search(r"all +1,294 +144 +359", out)
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert not found["label_conflicts"]
+    assert sum(map(sum, found["images_per_class"].values())) == 3221
 
 
 def test_a_loss_for_one_label_is_refused(refused: Callable[..., str], tmp_path: Path) -> None:

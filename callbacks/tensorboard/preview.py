@@ -74,9 +74,10 @@ def captions(labels: Tensor, class_names: Sequence[str], multi_label: bool = Fal
         return [class_names[label] for label in labels.tolist()]
     if multi_label:
         named = (
-            [(name, share) for name, share in zip(class_names, row, strict=True) if share] for row in labels.tolist()
+            [f"{name} {share:.2f}" for name, share in zip(class_names, row, strict=True) if share >= 0.005]
+            for row in labels.tolist()
         )
-        return ["\n".join(f"{name} {share:.2g}" for name, share in row) or "no label" for row in named]
+        return ["\n".join(row) or "no label" for row in named]
     texts = []
     for row in labels:
         weights, classes = row.topk(2)

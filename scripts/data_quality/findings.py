@@ -96,6 +96,11 @@ class Audit:
         """The size and the name of the data set."""
         return f"{len(self.listing):,} images of {type(self.data).__name__}"
 
+    @property
+    def images(self) -> dict[str, int]:
+        """The images of each split, each counted once."""
+        return {name: len(places) for name, places in self._splits.items()}
+
     @cached_property
     def images_per_class(self) -> dict[str, list[int]]:
         """Images of each class, `K` numbers for each split."""
@@ -105,7 +110,7 @@ class Audit:
     def image(self, place: int) -> dict[str, str]:
         """An image's name, the split that uses it, its class, and its group if it has one."""
         split = [*self._splits, "unused"][int(self._split_of[place])]
-        class_name = label_name(self.listing.labels[place], self.listing.class_names)
+        class_name = label_name(self.listing.labels[place], self.listing.class_names) or "no label"
         group = {"group": escape_name(self.listing.columns["group"][place])} if self._groups else {}
         return {"name": self.listing.name(place), "split": split, "class": class_name, **group}
 
