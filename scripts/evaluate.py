@@ -47,7 +47,6 @@ def evaluate(
     from scripts.evaluation.evaluation_page import page_values
     from scripts.evaluation.fold_runs import FoldRun, find_folds, predict_folds
     from scripts.evaluation.leakage import leaked_images
-    from scripts.evaluation.multi_label import MultiLabelEvaluation
     from scripts.report.page import write_page
     from scripts.uncertainty.mean import caption
 
@@ -73,7 +72,11 @@ def evaluate(
             leaked = leaked_images(trained, data, data.splits[split].numpy(), audit) if split != "train" else None
             tested = predict_split(trained, data, split)
             validated = tested if split == "val" else predict_split(trained, data, "val")
-        kind, page = (MultiLabelEvaluation, "multi_label") if trained.is_multi_label else (Evaluation, "evaluation")
+        kind, page = Evaluation, "evaluation"
+        if trained.is_multi_label:
+            from scripts.evaluation.multi_label import MultiLabelEvaluation
+
+            kind, page = MultiLabelEvaluation, "multi_label"
         evaluation = kind(trained, data, split or "out-of-fold", tested, validated, leaked, folds)
         write_predictions(folder / "predictions.csv", tested, trained.thresholds)
         replace_file(folder / "evaluation.json", json.dumps(evaluation.as_json(), indent=1) + "\n")
