@@ -59,12 +59,7 @@ def distinct_names(names: Iterable[str]) -> list[str]:
 
 
 def label_name(label: Any, class_names: Sequence[str]) -> str:
-    """The name of an image's label; of several labels, 0 or 1 for each class, the names with `;` between.
-
-    Example:
-        >>> label_name(1, ["cat", "dog", "fox"]), label_name([1, 0, 1], ["cat", "dog", "fox"])
-        ('dog', 'cat;fox')
-    """
+    """The name of an image's label; of several labels, 0 or 1 for each class, the names with `;` between."""
     return ";".join(compress(class_names, label)) if isinstance(label, Iterable) else class_names[label]
 
 

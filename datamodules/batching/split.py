@@ -109,12 +109,7 @@ def class_counts(labels: Tensor, num_classes: int) -> Tensor:
 
 
 def rarest_labels(labels: Tensor) -> Tensor:
-    """The rarest label of each image, int64 `[N]`, K for none, from labels uint8 `[N, K]`; splits are stratified by it.
-
-    Example:
-        >>> rarest_labels(torch.tensor([[1, 1], [1, 0], [0, 0]], dtype=torch.uint8))
-        tensor([1, 0, 2])
-    """
+    """The rarest label of each image, int64 `[N]`, K for none, from labels uint8 `[N, K]`; splits keep its shares."""
     order = labels.sum(dim=0).argsort(stable=True)
     ranked = labels[:, order]
     return torch.where(ranked.bool().any(dim=1), order[ranked.argmax(dim=1)], labels.shape[1])

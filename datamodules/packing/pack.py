@@ -68,8 +68,8 @@ class Pack(Dataset[tuple[Tensor, Tensor]]):
     """The images and labels of a data set that has been read once.
 
     A folder holds `images.npy` (`Levels` `[N, C, H, W]`; absent when images are decoded from their files each time),
-    `labels.npy` (of `Labels`), `sums.npy` (int64 `[N, 2, C]`: the sum and the sum of squares of each image's pixels,
-    from which mean and standard deviation of any split follow exactly and at once), `digests.npy` (uint64 `[N, 2]`:
+    `labels.npy` (int64 `[N]` or uint8 `[N, K]`), `sums.npy` (int64 `[N, 2, C]`: sum and sum of squares of each image's
+    pixels, from which mean and standard deviation of any split follow exactly), `digests.npy` (uint64 `[N, 2]`:
     what identifies each image, and its pixels, see `identity.py`), `checksums.npy` (uint32 `[N]`: the CRC-32 of each
     image's pixels), `names.npy` (bytes `[N]`: paths relative to the source's folder; absent when the source has
     no files) and `facts.json` (class names, the range of images of each split, files that could not be read, format
@@ -186,10 +186,7 @@ class Pack(Dataset[tuple[Tensor, Tensor]]):
 
 
 def selected_labels(labels: Tensor, label_map: Tensor) -> Tensor:
-    """A source's labels, int64 `[N]` or uint8 `[N, K]`, as those of the classes used, by the `label_map` of a pack.
-
-    Of several labels per image, the columns of these classes: an image that has none of them remains.
-    """
+    """A source's labels, int64 `[N]` or uint8 `[N, K]`, as those of the classes used, by the `label_map` of a pack."""
     if labels.ndim == 1:
         return label_map.index_select(0, labels)
     return labels[:, label_map.argsort()[(label_map < 0).sum() :]]

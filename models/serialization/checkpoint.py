@@ -45,14 +45,7 @@ class CheckpointContent(TypedDict, total=False):
 
 # Parts that a stranger's file may hold as anything: their type is checked before they are used.
 CHECKED = (
-    "state_dict",
-    "class_names",
-    "preprocessing",
-    "hyper_parameters",
-    "config",
-    "curves",
-    "progress",
-    "thresholds",
+    *("state_dict", "class_names", "preprocessing", "hyper_parameters", "config", "curves", "progress", "thresholds"),
 )
 
 

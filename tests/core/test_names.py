@@ -1,6 +1,13 @@
+import numpy as np
 import pytest
 
-from core.names import distinct_names, escape_name
+from core.names import distinct_names, escape_name, label_name
+
+
+def test_several_labels_are_joined() -> None:
+    names = ["cat", "dog", "fox"]
+    labels = np.int64(1), np.array([1, 0, 1]), [0, 0, 0]
+    assert [label_name(label, names) for label in labels] == ["dog", "cat;fox", ""]
 
 
 @pytest.mark.parametrize("name", ["cat.0.jpg", "Käse, 猫 & <b>.png", "a b"])

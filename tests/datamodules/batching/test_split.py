@@ -6,7 +6,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from datamodules.batching.split import draw_splits, hashed_sample, hashed_split, stratified_split, uniform
+from datamodules.batching.split import (
+    class_counts,
+    draw_splits,
+    hashed_sample,
+    hashed_split,
+    rarest_labels,
+    stratified_split,
+    uniform,
+)
 
 SIZES = 0.1, 0.25, 40, 1, 200
 
@@ -106,6 +114,12 @@ def test_every_class_keeps_an_image_and_a_split_that_is_asked_for_gets_one() -> 
         ten = torch.arange(10) % 2
         splits = draw_splits({"train": torch.arange(10)}, ten, digests[:10], val_size=0.1, test_size=0.2, seed=seed)
         assert all(map(len, splits.values()))
+
+
+def test_several_labels_are_stood_for_by_the_rarest() -> None:
+    labels = torch.tensor([[1, 1, 0], [1, 0, 0], [0, 0, 0], [1, 1, 0], [1, 1, 1]], dtype=torch.uint8)
+    assert rarest_labels(labels).tolist() == [1, 0, 3, 1, 2]
+    assert class_counts(labels, 3).tolist() == [4, 3, 1]
 
 
 def test_copies_stay_together() -> None:
