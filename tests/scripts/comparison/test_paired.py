@@ -102,6 +102,26 @@ def test_other_classes_and_other_images_are_refused() -> None:
         on_the_same_images(group("A"), group("B"), predictions("ab"), predictions("aba"))
 
 
+def several(*rows: str) -> Predictions:
+    """Of images with several labels, of which each row has the ones that are predicted; the labels are a and b."""
+    labels = np.ones((len(rows), 2), np.int64)
+    logits = np.array([[1.0 if name in row else -1.0 for name in "ab"] for row in rows], np.float32)
+    return Predictions(["a", "b"], [f"test[{n}]" for n in range(len(rows))], np.arange(len(rows)), labels, logits)
+
+
+def test_of_several_labels_an_image_is_right_if_all_are() -> None:
+    better, worse = several(*["ab"] * 30), several(*["a"] * 15, *["ab"] * 15)
+    verdict = on_the_same_images(group("one"), group("other"), worse, better)
+    assert verdict.difference(1).value == 0.5
+    assert "30 test images, right if all labels are" in verdict.sentence(1)
+    same = on_the_same_images(group("one"), group("other"), several("a", "ab"), several("b", "ab"))
+    assert "both are right on the same images" in same.sentence(1)
+    with pytest.raises(
+        UserError, match=r"One has several labels per image, the other one; give runs that have the same"
+    ):
+        on_the_same_images(group("one"), group("other"), better, predictions("a" * 30))
+
+
 def test_p_values_are_adjusted_for_how_many_there_are() -> None:
     one = over_runs(group("A", 0.50, 0.51, 0.52), group("B", 0.53, 0.54))
     assert one is not None
