@@ -139,7 +139,8 @@ def switch_classes(config: Config, flags: Sequence[str]) -> Config:
 
 def take_metrics(config: Config, flags: Sequence[str]) -> tuple[Config, list[str]]:
     """Lay the flags of `model.metrics`, which jsonargparse would not put together, over a configuration."""
-    left, rest, metrics = list[str](), iter(flags), (config.get("model") or {}).get("metrics")
+    model = config.get("model")
+    left, rest, metrics = list[str](), iter(flags), model.get("metrics") if isinstance(model, dict) else None
     for flag in rest:
         key, sign, text = flag.partition("=")
         if not (found := METRIC.fullmatch(key)):
@@ -158,7 +159,7 @@ def take_metrics(config: Config, flags: Sequence[str]) -> tuple[Config, list[str
         elif isinstance(value, str):
             value = {**node, "class_path": value} if node and node.get("class_path", value) == value else value
         metrics = {**metrics, name: value}
-    return merge(config, {"model": {"metrics": metrics}}) if metrics else config, left
+    return config if len(left) == len(flags) else {**config, "model": {**(model or {}), "metrics": metrics}}, left
 
 
 def fill_modes(config: Any, given: Any, known: Mapping[str, Mode], key: str = "") -> None:

@@ -250,6 +250,8 @@ F1 = {"class_path": "F1Score", "init_args": {"average": "macro"}}
         ({"f1": F1}, ["--model.metrics.f1", "AUROC"], {"f1": "AUROC"}),
         ({"f1": F1}, ["--model.metrics.f1", "F1Score"], {"f1": F1}),
         ({"f1": F1}, ["--model.metrics.f1", "null"], {"f1": None}),
+        ({"f1": F1}, ["--model.metrics", "null"], None),
+        ({"f1": F1}, ["--model.metrics={k: CohenKappa}"], {"k": "CohenKappa"}),
         ({"f1": "F1Score"}, ["--model.metrics.f1.average", "macro"], {"f1": F1}),
     ],
     ids=str,
