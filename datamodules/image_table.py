@@ -19,8 +19,7 @@ from core.names import some_of
 from core.near_names import near_names
 from core.user_error import UserError
 from datamodules.batching.split import SPLITS
-from datamodules.decoding.image_file import is_image
-from datamodules.decoding.image_files import files_in, fingerprint_files
+from datamodules.decoding.image_files import files_in, fingerprint_files, images_among
 from datamodules.decoding.split_folders import split_named
 from datamodules.decoding.table import codes, read_table, rows_of
 from datamodules.image_file_module import ImageFileModule
@@ -245,7 +244,10 @@ class ImageTable(ImageFileModule):
         exact = pa.array(files, pa.string()).take(pc.index_in(paths, pa.array(files, pa.string())))
         found, several = _by_stem(paths, files)
         if np.any(several := several & np.asarray(pc.is_null(exact))):
-            found, several = _by_stem(paths, [file for file in files if is_image(str(self.source_folder / file))])
+            top = f"{self.source_folder}/"
+            found, several = _by_stem(
+                paths, [file.removeprefix(top) for file in images_among([top + file for file in files])]
+            )
             several &= np.asarray(pc.is_null(exact))
         self._check(column, several, f"several images in {self.source_folder} are called so; write the ending as well")
         found = pc.coalesce(exact, found)

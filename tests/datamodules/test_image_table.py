@@ -99,6 +99,15 @@ def test_paths_may_be_absolute_or_relative_to_the_table(tmp_path: Path) -> None:
     assert by_pixels(prepared(tmp_path, table="photos/t.csv")) == EXPECTED
 
 
+def test_ids_may_be_those_of_arrays(tmp_path: Path) -> None:
+    rows = [(f"{number}.v2", NAMES[LABELS[number]]) for number in range(60)]
+    for number, (name, _) in enumerate(rows):
+        np.save(tmp_path / f"{name}.npy", SCANS[number])
+        (tmp_path / f"{name}.txt").write_text("beside an array")
+    write_table(tmp_path / "t.csv", HEAD, rows)
+    assert by_pixels(prepared(tmp_path)) == EXPECTED
+
+
 def test_a_table_of_parquet_is_the_same(tmp_path: Path) -> None:
     names, labels = zip(*write_scans(tmp_path), strict=True)
     pq.write_table(
