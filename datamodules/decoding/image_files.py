@@ -138,7 +138,7 @@ def settled(images: ImageFiles) -> PixelFormat:
         fixed = replace(
             pixels,
             bit_depth=pixels.bit_depth or (8 if bits == 8 else 16),
-            stored_bits=bits if pixels.bit_depth is None else None,
+            stored_bits=bits if pixels.bit_depth is None and pixels.value_range is None else None,
             stored_channels=None if pixels.planes is None else len(numbers),
         )
         try:
@@ -151,7 +151,7 @@ def settled(images: ImageFiles) -> PixelFormat:
         if fixed.facts or not is_shown:
             size = f"{numbers.shape[2]}x{numbers.shape[1]}"
             count = f"{len(numbers)} channel{'s' if len(numbers) > 1 else ''}"
-            print(f"{path} has {count} of {size} pixels in {bits} bits, read as {fixed.dtype}")
+            print(f"{path} has {count} of {size} pixels, {numbers.dtype}, read as {fixed.dtype}")
         return fixed
     return replace(pixels, bit_depth=pixels.bit_depth or 8)
 

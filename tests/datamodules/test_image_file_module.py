@@ -57,7 +57,7 @@ def test_sixteen_bits_are_kept_without_being_asked_for(tmp_path: Path, capsys: p
     write_deep(tmp_path / "images", 60)
     data = data_of(tmp_path)
     data.prepare_data()
-    assert "has 1 channel of 8x8 pixels in 16 bits, read as uint16\n" in capsys.readouterr().out
+    assert "has 1 channel of 8x8 pixels, uint16, read as uint16\n" in capsys.readouterr().out
     data.setup("fit")
     assert " images of 1x8x8 in 16 bits, packed in " in capsys.readouterr().out
     assert data.preprocessing.items() >= {"bit_depth": 16, "stored_bits": 16}.items()
