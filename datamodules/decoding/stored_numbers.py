@@ -28,17 +28,11 @@ from datamodules.decoding.optional_package import optional_package
 def stored_numbers(
     path: str | Path, channels: int, *, is_shown: bool, value_range: tuple[float, float] | None = None
 ) -> NDArray[Any]:
-    """Read the numbers of one image, `[C, H, W]` of any type.
+    """Read the numbers of an image, an array of NumPy or a DICOM file, `[C, H, W]` of any type.
 
-    Args:
-        path: An image file, an array of NumPy (`[H, W]`, `[C, H, W]` or `[H, W, C]`) or a DICOM file.
-        channels: How many are expected, by which the axis of an array's channels is told.
-        is_shown: Whether they are what a viewer shows: one or three channels, of a TIFF the first page, transparency
-            laid on white, lowest level black. Else they are all channels, or pages, as they are stored.
-        value_range: A window for DICOM files, in place of their own.
-
-    Raises:
-        UnreadableImageError: If the file gives no numbers.
+    If shown, they are what a viewer shows: one or three channels, of a TIFF the first page, transparency laid on white,
+    the lowest level black. Else they are all channels, or pages, as they are stored. `value_range` is a window for
+    DICOM files in place of their own.
     """
     with unreadable_if_it_fails(path):
         start = first_bytes(path)
