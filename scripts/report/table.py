@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 from unicodedata import decomposition
 
 from rich import get_console
@@ -75,8 +76,8 @@ def show(table: Table, console: Console | None = None) -> None:
     for block in table.blocks(console.width):
         drawn = RichTable()
         for name, *cells in zip(block.heading, *block.rows, strict=True):
-            is_number = all(NUMBER.fullmatch(cell) for cell in cells)
-            drawn.add_column(Text(name), "right" if is_number else "left", overflow="fold", max_width=WIDEST)
+            justify: Literal["left", "right"] = "right" if all(map(NUMBER.fullmatch, cells)) else "left"
+            drawn.add_column(Text(name), justify=justify, overflow="fold", max_width=WIDEST)
         for number, row in enumerate(block.rows):
             if number in block.breaks:
                 drawn.add_section()

@@ -44,6 +44,11 @@ def test_a_terminal_takes_no_name_for_markup_and_folds_long_cells() -> None:
     assert text.count("n") == 100
 
 
+def test_columns_of_numbers_stand_right() -> None:
+    text = "\n".join(shown(Table(["", "size", "±"], [["x", "1,352 MB", "1 ± 1"], ["y", "2 MB", "2"]]), 80))
+    assert "│     2 MB │ 2     │" in text
+
+
 def test_parts_are_told_apart() -> None:
     lines = shown(SOME, 80)
     assert len(lines) == 8  # three of the frame, one of the heading, three rows and the line between two parts
