@@ -28,7 +28,6 @@ from models.serialization.saved_network import NETWORK
 from models.training.batch_norm import compute_statistics, trained_batch_norms
 from models.training.fine_tuning import FineTuning
 from models.training.freezing import Freezing
-from models.training.metrics import best_thresholds
 from scripts.command.boundary import TRUST, CommandParser, mistakes_in_one_sentence
 from scripts.command.expansion import to_path
 from scripts.command.output_file import check_output
@@ -194,6 +193,8 @@ def evaluated(trained: TrainedNetwork, data: "ImageDataModule", splits: Sequence
         figures[f"{split}/accuracy"] = predictions.accuracy
         if split == "val" and trained.is_multi_label:
             shares, labels = map(torch.from_numpy, (predictions.probabilities, predictions.labels))
+            from models.training.metrics import best_thresholds
+
             trained.checkpoint["thresholds"] = best_thresholds(shares, labels)
         figures[f"{split}/loss"] = cross_entropy(*predictions.answers)
     return figures
