@@ -19,7 +19,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 4) and "Python 3.11.4 or newer is needed: make PYTHON=python3.11 setup")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "Installing into .venv (several GB, only this once)"
-	@$(PIP) install --constraint constraints.txt --editable '.[dev,export,interpretation,data-quality,photos]'
+	@$(PIP) install --constraint constraints.txt --editable '.[dev,export,interpretation,data-quality,photos,dicom,tiff]'
 	@touch $@
 
 train: setup ## train a small network on handwritten digits, or with ARGS="--config FILE ..." anything else
