@@ -58,12 +58,12 @@ def find_folds(paths: Sequence[Path]) -> dict[tuple[int, int], Path]:
             )
     folds = settings[first].get("data.init_args.folds") or max(fold for _, fold in found) + 1
     for seed, fold in ((seed, fold) for seed in {seed for seed, _ in found} for fold in range(folds)):
-        run = found.get((seed, fold))
-        if run is None or not is_tested(read_results(run)):
+        unfinished = found.get((seed, fold))
+        if unfinished is None or not is_tested(read_results(unfinished)):
             new = f"--config {first / CONFIG} --data.fold {fold} --seed_everything {seed}"
             raise UserError(
-                f"Fold {fold} of {folds} with seed {seed} is {'not finished' if run else 'missing'}; train it with: "
-                f"scripts/train.py fit {f'--resume {run}' if run else new}"
+                f"Fold {fold} of {folds} with seed {seed} is {'not finished' if unfinished else 'missing'}; train it "
+                f"with: scripts/train.py fit {f'--resume {unfinished}' if unfinished else new}"
             )
     return dict(sorted(found.items()))
 
@@ -80,7 +80,7 @@ def predict_folds(
     trained = [TrainedNetwork(folder) for folder in found.values()]
     data = [network.data(flags) for network in trained]
     places = torch.cat([of_fold.splits["test"] for of_fold in data[:folds]])
-    if len(places.unique()) < len(places) or not torch.isin(data[0].splits["train"], places).all():
+    if len(torch.unique(places)) < len(places) or not torch.isin(data[0].splits["train"], places).all():
         raise UserError("With these flags not every image is in one fold; leave those out that concern splits.")
     runs = []
     for (seed, fold), network, of_fold in zip(found, trained, data, strict=True):

@@ -20,7 +20,7 @@ class Mean(NamedTuple):
 
     value: float
     interval: Interval | None
-    count: int  # of what it is over
+    number: int  # of seeds or folds
     over: str = "seed"  # or "fold"
 
     def shown(self, scale: int = 1) -> str:
@@ -72,7 +72,7 @@ def caption(means: Sequence[Mean]) -> str:
     sentences = []
     for over, rule in RULES.items():
         some = [mean for mean in means if mean.over == over]
-        fewest, most = (end((mean.count for mean in some), default=0) for end in (min, max))
+        fewest, most = (end((mean.number for mean in some), default=0) for end in (min, max))
         lacking = "" if all(mean.interval for mean in some) else f", where {over}s gave different figures"
         numbers = f"{fewest} to {most}" if fewest < most else most
         if most > 1:

@@ -11,7 +11,7 @@ def test_the_interval_is_the_published_one() -> None:
     # NIST/SEMATECH e-Handbook of Statistical Methods, 1.3.5.2, ZARR13.DAT
     found = mean_over_seeds(with_moments(195, 9.261460, 0.022789).tolist())
     assert found.interval == pytest.approx((9.258242, 9.264679), abs=1e-6)
-    assert found.count == 195
+    assert found.number == 195
 
 
 def test_over_folds_the_interval_is_wider_for_the_training_images_that_they_share() -> None:
@@ -69,5 +69,5 @@ def test_seeds_are_averaged_before_folds() -> None:
     assert by_fold(runs) == pytest.approx({0: 0.6, 1: 0.8})
     found = mean_of_runs(runs, 2)
     assert found == mean_of_runs([(0, 0.6), (1, 0.8)], 2)
-    assert (found.count, found.over) == (2, "fold")
+    assert (found.number, found.over) == (2, "fold")
     assert mean_of_runs([(None, 0.5), (None, 0.7)], None) == mean_over_seeds([0.5, 0.7])
