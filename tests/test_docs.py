@@ -157,7 +157,7 @@ def test_losses_callbacks_metrics_and_data_sets_that_are_shown_train(copy: Path)
     assert run(copy, [[*words, "--trainer.max_epochs=1", "--experiment=shown"] for words in told]) == ""
     results = [path.read_text() for path in copy.glob("runs/*/*/results.json")]
     assert len(results) == len(told)
-    assert any('"monitor": "val/f1"' in text for text in results)
+    assert any('"monitor": "val/worst_recall"' in text for text in results)
 
 
 def test_a_datamodule_of_lightning_trains_as_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
