@@ -258,15 +258,11 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=KeepsArguments
                 raise UserError(f"The pack in {self.pack_folder} is not whole; start again.")
             if self.on_corrupt == "error":
                 self.check_complete(self.pack)
-            if self.balanced and self.is_multi_label:
+            if self.balanced and (self.is_multi_label or "weight" in self.pack.columns):
+                but = "these have several labels each" if self.is_multi_label else "their weights give each its own"
                 raise UserError(
-                    "data.balanced gives every class the same share of the images, but these have several labels each; "
-                    "leave it out, or weigh the loss with --model.class_weights balanced."
-                )
-            if self.balanced and "weight" in self.pack.columns:
-                raise UserError(
-                    "data.balanced gives every class the same share of the images, but the weight column gives each "
-                    "image its own; leave one of them out."
+                    f"data.balanced gives every class the same share of the images, but {but}; leave it out, or weigh "
+                    "the loss with --model.class_weights balanced."
                 )
             splits = {name: torch.arange(ends.start, ends.stop) for name, ends in self.pack.splits.items()}
             self.splits = self.draw_splits(splits, self.pack.labels, self.pack.identities, self.pack.columns)

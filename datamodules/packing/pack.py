@@ -228,7 +228,7 @@ def write_pack(
     if not total:
         raise UserError(f"The data set for {folder.name} has no images; correct where it is read from.")
     some = next(iter(splits_read.values())).images
-    pixel_format, at_ends, levels = format_of(some), 0, 0
+    pixel_format = format_of(some)
     with whole_folder(folder) as part:
         if packed:
             check_space(part, sum(math.prod(rows.images.shape) for rows in splits_read.values()) * some.dtype.itemsize)
@@ -253,14 +253,16 @@ def write_pack(
                     parts["sums"].append(image_sums(chunk))
                     parts["contents"].append(content_digests(chunk))
                     parts["checksums"].append(checksums(chunk))
-                    if pixel_format.value_range:
-                        at_ends += int(np.count_nonzero((chunk == 0) | (chunk == pixel_format.highest)))
-                        levels += chunk.size
                     for name, values in split_columns.items():
                         columns[name].append(values[rows])
                     end += len(rows)
                 splits[split] = (start, end)
-        _refuse_others([each for each in skipped if isinstance(each[1], NotLikeOthers)], total)
+        if others := [each for each in skipped if isinstance(each[1], NotLikeOthers)]:
+            raise UserError(
+                f"{len(others):,} of {total:,} files, such as {some_of([name for name, _ in others])}, are not like "
+                f"the first: {others[0][1]}; take them out or, if only their bits differ, bring all to as many with "
+                "--data.bit_depth 8 or 16."
+            )
         if not end:
             (name, reason), *_ = skipped
             raise UserError(
@@ -293,10 +295,6 @@ def write_pack(
             "fingerprint": _fingerprint(arrays["labels"], arrays["digests"], all_columns, (splits, list(class_names))),
         }
         write_facts(part, facts, LARGE)
-    if levels:
-        print(
-            f"data.value_range {list(pixel_format.value_range or ())}: {at_ends / levels:.1%} of levels are at its ends"
-        )
 
 
 def _chunks(images: Images) -> Iterator[tuple[NDArray[np.int64], Levels, dict[int, str]]]:
@@ -324,15 +322,6 @@ def format_of(images: Images) -> PixelFormat:
     if isinstance(images, ImageFiles):
         return images.pixel_format
     return PixelFormat(16, stored_bits=16) if str(images.dtype).endswith("uint16") else EIGHT_BITS
-
-
-def _refuse_others(others: Sequence[tuple[str, str]], total: int) -> None:
-    if others:
-        raise UserError(
-            f"{len(others):,} of {total:,} files, such as {some_of([name for name, _ in others])}, are not like the "
-            f"first: {others[0][1]}; take them out or, if only their bits differ, bring all to as many with "
-            "--data.bit_depth 8 or 16."
-        )
 
 
 def _fingerprint(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from core.user_error import UserError
 from datamodules.batching.split import SPLITS
 from datamodules.decoding.image_files import ImageFiles, settled
-from datamodules.packing.columns import column_fault, folds_fault, plain_column
+from datamodules.packing.columns import checked_column
 from datamodules.packing.pack import Rows, format_of
 
 
@@ -64,7 +64,7 @@ def checked(
     if "train" not in source:
         raise UserError(f"{name}.read returns no 'train' split; {whole}.")
     checked_source: dict[str, Rows] = {}
-    for split, (images, given, *columns) in source.items():
+    for split, (images, given, *rest) in source.items():
         what = f"{name}.read: the {split} images"
         if fault := _images_fault(images, image_shape):
             raise UserError(f"{what} {fault}.")
@@ -76,18 +76,23 @@ def checked(
                 f"Label {labels[outside[0]]} of image {outside[0]} in the {split} split is outside the "
                 f"{len(class_names)} classes, 0 to {len(class_names) - 1}; correct the label or add the class's name."
             )
-        checked_source[split] = Rows(
-            images,
-            labels.astype(np.uint8 if is_multi_label else np.int64),
-            _checked_columns(name, split, columns, len(images)),
-        )
+        columns = dict[str, NDArray[Any]]()
+        if rest and not isinstance(rest[0], Mapping):
+            raise UserError(f"{name}.read returns {_kind(rest[0])} as the {split} columns; give {{'group': groups}}.")
+        for column, values in (rest[0] if rest else {}).items():
+            what = f"{name}: the {column} column of the {split} split"
+            try:
+                columns[column] = checked_column(column, np.asarray(values), len(images))
+            except ValueError as error:
+                raise UserError(f"{what} {error}.") from error
+        checked_source[split] = Rows(images, labels.astype(np.uint8 if is_multi_label else np.int64), columns)
     if len({frozenset(rows.columns) for rows in checked_source.values()}) > 1:
         raise UserError(f"{name}.read returns other columns for one split than for another; give each the same.")
-    if all("fold" in rows.columns for rows in checked_source.values()):
-        folds = np.concatenate([rows.columns["fold"] for rows in checked_source.values()])
-        if len(folds) and (fault := folds_fault(folds)):
-            what = f"{name}: the fold column"
-            raise UserError(f"{what} {fault}.")
+    folds = [fold for rows in checked_source.values() for fold in rows.columns.get("fold", ())]
+    if folds and len(gaps := np.setdiff1d(np.arange(max(2, max(folds) + 1)), folds)):
+        raise UserError(
+            f"{name}: the fold column has no image in fold {gaps[0]}; number at least two folds, from 0 without gaps."
+        )
     return _in_one_format(name, checked_source)
 
 
@@ -104,19 +109,6 @@ def _in_one_format(name: str, source: dict[str, Rows]) -> dict[str, Rows]:
     if len({format_of(rows.images).bit_depth for rows in parts.values()}) > 1:
         raise UserError(f"{name}.read returns images of 8 bits for one split and of 16 for another; give all as uint8.")
     return parts
-
-
-def _checked_columns(name: str, split: str, given: Sequence[Any], images: int) -> dict[str, NDArray[Any]]:
-    if given and not isinstance(given[0], Mapping):
-        raise UserError(f"{name}.read returns {_kind(given[0])} as the {split} columns; give {{'group': groups}}.")
-    columns = {}
-    for column, values in (given[0] if given else {}).items():
-        array = np.asarray(values)
-        if fault := column_fault(column, array, images):
-            what = f"{name}: the {column} column of the {split} split"
-            raise UserError(f"{what} {fault}.")
-        columns[column] = plain_column(column, array)
-    return columns
 
 
 def _kind(value: Any) -> str:

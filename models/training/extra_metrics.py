@@ -115,7 +115,9 @@ class ExtraMetrics:
 def metric_class(given: str | dict[str, Any], task: str = "Multiclass") -> tuple[type[Metric], dict[str, Any]]:
     """The class of a metric, of torchmetrics' for a task unless it names another, and the arguments given."""
     node: dict[str, Any] = {"class_path": given} if isinstance(given, str) else given
-    path, arguments = str(node.get("class_path")), dict(node.get("init_args") or {})
+    if node.keys() - {"init_args"} != {"class_path"}:
+        raise ValueError("write a class with arguments as {class_path: F1Score, init_args: {average: macro}}")
+    path, arguments = str(node["class_path"]), dict(node.get("init_args") or {})
     own = {name for name, paths in own_classes().items() if paths[0].startswith("models.")}
     if path in own or ("." in path and not path.startswith("torchmetrics.")):
         return import_object(full_path(path)), arguments

@@ -32,9 +32,6 @@ Config = dict[str, Any]
 
 CLASS = {"class_path", "init_args", "dict_kwargs"}  # the keys of a class and its arguments
 
-# The flags of a metric: those of all, of its class, and of an argument of the class.
-METRIC = re.compile(r"--model\.metrics(?:\.([\w-]+)(?:\.class_path|\.(?:init_args\.)?([\w-]+))?)?")
-
 
 class Layers(NamedTuple):
     """The merged layers of a configuration."""
@@ -101,7 +98,7 @@ def read_layers(args: Sequence[str], run: Path | None = None, checkpoint: tuple[
         written = [*layers, *(_value(part) for flag in flags for part in (flag, flag.partition("=")[2]))]
         scope = partial(known_classes, f"The configuration in {path}", written)
         layers.insert(1, migrate_config(saved))
-    config, flags = take_metrics(switch_classes(reduce(merge, layers), flags), flags)
+    config = switch_classes(reduce(merge, layers), flags)
     if not checkpoint and config.get("ckpt_path"):
         read_checkpoint(expand(config["ckpt_path"]))
     return Layers(config, flags, given.config, scope)
@@ -135,31 +132,6 @@ def switch_classes(config: Config, flags: Sequence[str]) -> Config:
         if name.startswith("--") and isinstance(node, dict) and "class_path" in node:
             config = merge(config, reduce(lambda inner, part: {part: inner}, reversed(parts), replaced))
     return config
-
-
-def take_metrics(config: Config, flags: Sequence[str]) -> tuple[Config, list[str]]:
-    """Lay the flags of `model.metrics`, which jsonargparse would not put together, over a configuration."""
-    model = config.get("model")
-    left, rest, metrics = list[str](), iter(flags), model.get("metrics") if isinstance(model, dict) else None
-    for flag in rest:
-        key, sign, text = flag.partition("=")
-        if not (found := METRIC.fullmatch(key)):
-            left.append(flag)
-            continue
-        if not sign and (text := next(rest, "--")).startswith("--"):
-            raise UserError(f"{key} has no value; give a class or a number, as in --model.metrics.f1 F1Score.")
-        name, argument, value = found[1], found[2], _value(text)
-        if not name or not isinstance(metrics := metrics or {}, dict):
-            metrics = value
-            continue
-        node = metrics.get(name)
-        node = node if isinstance(node, dict) else {"class_path": node} if node else {}
-        if argument:
-            value = merge(node, {"init_args": {argument: value}})
-        elif isinstance(value, str):
-            value = {**node, "class_path": value} if node and node.get("class_path", value) == value else value
-        metrics = {**metrics, name: value}
-    return config if len(left) == len(flags) else {**config, "model": {**(model or {}), "metrics": metrics}}, left
 
 
 def fill_modes(config: Any, given: Any, known: Mapping[str, Mode], key: str = "") -> None:

@@ -234,7 +234,7 @@ def test_what_else_lies_about_is_of_no_concern(tmp_path: Path, capsys: pytest.Ca
         ({}, {"split": "label"}, "nought in the column label, in 60 rows (2, 3, 4, ...): write train, val or test"),
         ({}, {"weight": "label"}, "nought in the column label, in 60 rows (2, 3, 4, ...): give a number"),
         ({}, {"weight": "rest"}, "ImageTable: the weight column of the train split has values that are no positive"),
-        ({}, {"fold_column": "rest"}, "ImageTable: the fold column goes to 5 but no image is in fold 2"),
+        ({}, {"fold_column": "rest"}, "ImageTable: the fold column has no image in fold 2"),
         ({}, {"class_names": "names.txt"}, "nought in the column label, in 20 rows (2, 5, 8, ...): names.txt names no"),
         (
             {},
@@ -316,7 +316,7 @@ def test_weights_say_how_often_an_image_is_shown(tmp_path: Path) -> None:
     shares = torch.tensor(data.class_counts).double() * torch.tensor([1, 1, 5])
     assert (seen - shares / shares.sum() * sum(data.class_counts)).abs().max() <= 2
     assert (seen - torch.tensor(data.epoch_counts)).abs().max() <= 2
-    with pytest.raises(UserError, match="the weight column gives each image its own; leave one of them out"):
+    with pytest.raises(UserError, match="their weights give each its own; leave it out"):
         prepared(tmp_path, weight="w", balanced=True)
     assert prepared(tmp_path, balanced=True).pack is not None  # no weights were asked for
 

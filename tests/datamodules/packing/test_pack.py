@@ -238,13 +238,3 @@ def test_files_and_their_pack_give_the_same_levels(tmp_path: Path) -> None:
     indices = torch.tensor([19, 0, 4])
     for found in (packed[indices][0], decoded[indices][0]):
         assert torch.equal(found, torch.from_numpy(levels[[19, 0, 4]][:, [2, 0]]))
-
-
-def test_values_beyond_the_range_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for number in range(4):
-        np.save(tmp_path / f"{number}.npy", np.array([[-1, 0.5], [0.5, 0.5]], np.float32) * number)
-    images = listed(tmp_path, {"train": [(f"{number}.npy", number) for number in range(4)]}, (1, 2, 2))["train"][0]
-    pixels = PixelFormat(16, value_range=(0.0, 1.0))
-    write_pack(tmp_path / "pack", {"train": (replace(images, pixel_format=pixels), np.arange(4))}, NAMES)
-    assert capsys.readouterr().out == "data.value_range [0.0, 1.0]: 81.2% of levels are at its ends\n"
-    assert Pack(tmp_path / "pack").pixel_format.value_range == (0, 1)

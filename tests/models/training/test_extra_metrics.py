@@ -182,7 +182,8 @@ def test_without_images_of_a_class_a_curve_is_not_defined() -> None:
         ({"class_path": "F1Score", "init_args": {"num_classes": 9}}, "it has no argument num_classes to set; .*"),
         ({"class_path": "FBetaScore"}, ".*missing 1 required positional argument: 'beta'."),
         ({"class_path": OWN, "init_args": {"last": 1}}, "it has no argument last to set; did you mean least?"),
-        ({"init_args": {"average": "macro"}}, ".*there is no such classification metric.*"),
+        ({"init_args": {"average": "macro"}}, "write a class with arguments as .*"),
+        ({"class_path": "F1Score", "average": "macro"}, "write a class with arguments as .*"),
     ],
     ids=str,
 )
@@ -303,8 +304,10 @@ def test_code_of_strangers_is_not_run(path: str) -> None:
 
 
 def test_the_flags_are_refused_in_a_sentence(refused: Callable[..., str], tmp_path: Path) -> None:
-    said = refused("fit", "--model.metrics.f1=F1Score", "--model.metrics.f1.averge=macro", "--runs", tmp_path)
+    said = refused("fit", "--model.metrics.f1={class_path: F1Score, init_args: {averge: macro}}", "--runs", tmp_path)
     assert said.startswith("error: In model.metrics.f1, correct F1Score: it has no argument averge to set; did you")
+    said = refused("fit", "--model.metrics.f1=F1Score", "--model.metrics.f1.average=macro", "--runs", tmp_path)
+    assert "write a class with arguments as {class_path: F1Score, init_args: {average: macro}}" in said
     assert not [*tmp_path.glob("*/*")]
 
 

@@ -8,7 +8,7 @@ import yaml
 
 from core.own_classes import own_classes
 from core.user_error import UserError
-from scripts.command.configuration import merge, one_sentence, read_config, switch_classes, take_metrics
+from scripts.command.configuration import merge, one_sentence, read_config, switch_classes
 from scripts.train import main
 from scripts.training.several_runs_plan import ConfigReader
 
@@ -230,41 +230,21 @@ def test_a_metric_of_unknown_direction_needs_a_mode(refused: Callable[..., str],
     assert f"give {key}.mode min or max" in error
 
 
-F1 = {"class_path": "F1Score", "init_args": {"average": "macro"}}
+F1 = "{class_path: F1Score, init_args: {average: macro}}"
 
 
 @pytest.mark.parametrize(
-    ("metrics", "flags", "expected"),
+    ("flags", "expected"),
     [
-        (None, ["--model.metrics.f1", "F1Score"], {"f1": "F1Score"}),
-        (None, ["--model.metrics.f1=F1Score", "--model.metrics.f1.average", "macro"], {"f1": F1}),
-        (None, ["--model.metrics.f1.average=macro", "--model.metrics.f1=F1Score"], {"f1": F1}),
-        (None, ["--model.metrics.f1.class_path=F1Score", "--model.metrics.f1.init_args.average=macro"], {"f1": F1}),
-        (
-            None,
-            ["--model.metrics", "{f1: F1Score}", "--model.metrics.k=CohenKappa"],
-            {"f1": "F1Score", "k": "CohenKappa"},
-        ),
-        ({"f1": F1}, ["--model.metrics.k", "CohenKappa"], {"f1": F1, "k": "CohenKappa"}),
-        ({"f1": F1}, ["--model.metrics.f1.top_k", "2"], {"f1": F1 | {"init_args": {"average": "macro", "top_k": 2}}}),
-        ({"f1": F1}, ["--model.metrics.f1", "AUROC"], {"f1": "AUROC"}),
-        ({"f1": F1}, ["--model.metrics.f1", "F1Score"], {"f1": F1}),
-        ({"f1": F1}, ["--model.metrics.f1", "null"], {"f1": None}),
-        ({"f1": F1}, ["--model.metrics", "null"], None),
-        ({"f1": F1}, ["--model.metrics={k: CohenKappa}"], {"k": "CohenKappa"}),
-        ({"f1": "F1Score"}, ["--model.metrics.f1.average", "macro"], {"f1": F1}),
+        (["--model.metrics.k", "CohenKappa"], {"f1": yaml.safe_load(F1), "k": "CohenKappa"}),
+        (["--model.metrics.k=CohenKappa", f"--model.metrics.g={F1}", "--model.metrics.f1=null"], None),
+        (["--model.metrics.f1", "AUROC"], {"f1": "AUROC"}),
+        (["--model.metrics", "{k: CohenKappa}"], {"k": "CohenKappa"}),
     ],
     ids=str,
 )
-def test_flags_of_metrics_are_laid_over_those_of_files(metrics: Any, flags: list[str], expected: Any) -> None:
-    config: Any = {"model": {"metrics": metrics} if metrics else {}, "runs": "here"}
-    taken, left = take_metrics(config, ["--runs", "there", *flags, "--seeds=2"])
-    assert taken == {"model": {"metrics": expected}, "runs": "here"}
-    assert left == ["--runs", "there", "--seeds=2"]
-    assert config["model"] == ({"metrics": metrics} if metrics else {})
-
-
-def test_a_metric_without_a_class_is_refused() -> None:
-    for flags in (["--model.metrics.f1"], ["--model.metrics.f1", "--runs", "there"]):
-        with pytest.raises(UserError, match=r"--model.metrics.f1 has no value; give a class"):
-            take_metrics({}, flags)
+def test_flags_of_metrics_are_laid_over_those_of_files(tmp_path: Path, flags: list[str], expected: Any) -> None:
+    (tmp_path / "f1.yaml").write_text(f"model: {{metrics: {{f1: {F1}}}}}")
+    read = ConfigReader(["fit", "--config", str(tmp_path / "f1.yaml"), *flags])
+    expected = expected or {"k": "CohenKappa", "g": yaml.safe_load(F1), "f1": None}
+    assert yaml.safe_load(read.config_text)["model"]["metrics"] == expected
