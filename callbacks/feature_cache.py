@@ -73,11 +73,9 @@ class FeatureCache(Callback):
         data, classifier = _parts_of(trainer, pl_module)
         _check_suitable(classifier, data)
         assert data.pack is not None, "the data module is set up before"
-
-        def epoch() -> int:
-            return trainer.current_epoch
-
-        self._features = {split: Features(data.splits[split], data.pack.labels, epoch) for split in SPLITS}
+        self._features = {
+            split: Features(data.splits[split], data.pack.labels, lambda: trainer.current_epoch) for split in SPLITS
+        }
         data.replaced |= self._features
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:

@@ -261,13 +261,12 @@ class Classifier(LightningModule):
 
     @override
     def on_train_epoch_end(self) -> None:
-        self._log_figures("train", self.train_metrics)
+        self._log_epoch("train", self.train_metrics)
         step_plateaus(self.trainer, validated=False)
 
     @override
     def on_validation_epoch_end(self) -> None:
-        self._log_figures("val", self.val_metrics)
-        self._log_extra_metrics("val")
+        self._log_epoch("val", self.val_metrics)
 
     @override
     def on_validation_end(self) -> None:
@@ -276,16 +275,13 @@ class Classifier(LightningModule):
 
     @override
     def on_test_epoch_end(self) -> None:
-        self._log_figures("test", self.test_metrics)
-        self._log_extra_metrics("test")
+        self._log_epoch("test", self.test_metrics)
 
-    def _log_figures(self, stage: str, metrics: ClassificationMetrics) -> None:
+    def _log_epoch(self, stage: str, metrics: ClassificationMetrics) -> None:
         for name, value in metrics.figures().items():
             self.log(f"{stage}/{name}", value.float(), prog_bar=f"{stage}/{name}" in ("train/loss", "val/accuracy"))
-
-    def _log_extra_metrics(self, stage: str) -> None:
         chooses = self.multi_label and stage == "val"
-        if not (self.extra_metrics.metrics or chooses) or self.trainer.sanity_checking:
+        if stage == "train" or not (self.extra_metrics.metrics or chooses) or self.trainer.sanity_checking:
             return
         logits, labels = self.extra_metrics.gather(self.device)
         if chooses and len(labels):

@@ -39,15 +39,13 @@ def uniform(digests: NDArray[np.uint64], key: int) -> Tensor:
     return torch.from_numpy(((mixed ^ (mixed >> np.uint64(31))) >> np.uint64(11)) * 2.0**-53)
 
 
-def hashed_split(labels: Tensor, digests: NDArray[np.uint64], size: int | float, seed: int) -> tuple[Tensor, Tensor]:
+def hashed_split(labels: Tensor, digests: NDArray[np.uint64], size: int | float, seed: int) -> Tensor:
     """Draw each image with probability `size`, by a number that follows from the seed and its digest alone.
 
     So an image stays where it is when others come or go, and equal images stay together. A number of images is made a
     fraction of two digits, so that a file more or less seldom changes it. Two exceptions keep small data sets usable:
     the image of the highest number of each class always remains, and if no other falls below `size`, the lowest is
-    drawn. Both matter only where a class or a split would have no image.
-
-    The indices that remain and those drawn, int64, are each in ascending order.
+    drawn. Both matter only where a class or a split would have no image. The result is bool `[N]`.
     """
     total = len(labels)
     if isinstance(size, int):
@@ -60,21 +58,19 @@ def hashed_split(labels: Tensor, digests: NDArray[np.uint64], size: int | float,
     drawn = may_be_drawn & (numbers < size)
     if not drawn.any() and may_be_drawn.any() and size * total >= 0.5:
         drawn = may_be_drawn & (numbers == numbers[may_be_drawn].min())
-    return torch.nonzero(~drawn).flatten(), torch.nonzero(drawn).flatten()
+    return drawn
 
 
-def stratified_split(labels: Tensor, size: int | float, seed: int) -> tuple[Tensor, Tensor]:
-    """Draw `size` of the images so that every class keeps its share to within one image.
+def stratified_split(labels: Tensor, size: int | float, seed: int) -> Tensor:
+    """Draw `size` of the images, bool `[N]`, so that every class keeps its share to within one image.
 
     The shuffled images are laid out class after class and drawn at equal distances (systematic sampling;
     Madow and Madow, 1944). Another number of images gives another draw of all of them.
 
-    The indices that remain and those drawn, int64, are each in ascending order.
-
     Example:
-        >>> rest, drawn = stratified_split(torch.tensor([0] * 8 + [1] * 4), 0.25, seed=0)
-        >>> (drawn < 8).sum().item(), (drawn >= 8).sum().item(), len(rest)
-        (2, 1, 9)
+        >>> drawn = stratified_split(torch.tensor([0] * 8 + [1] * 4), 0.25, seed=0)
+        >>> drawn[:8].sum().item(), drawn[8:].sum().item()
+        (2, 1)
     """
     total = len(labels)
     places = _evenly_spaced(size, total)
@@ -82,17 +78,17 @@ def stratified_split(labels: Tensor, size: int | float, seed: int) -> tuple[Tens
     by_class = shuffled[torch.argsort(labels[shuffled], stable=True)]
     drawn = torch.zeros(total, dtype=torch.bool)
     drawn[by_class[places]] = True
-    return torch.nonzero(~drawn).flatten(), torch.nonzero(drawn).flatten()
+    return drawn
 
 
 def hashed_sample(labels: Tensor, digests: NDArray[np.uint64], size: int | float, seed: int) -> Tensor:
-    """Choose `size` of the images, of each class its share to within one image: those of the lowest numbers."""
+    """Choose `size` of the images, bool `[N]`, of each class its share to within one: those of the lowest numbers."""
     by_number = torch.argsort(uniform(digests, random_key(seed, SALT)), stable=True)
     by_class = by_number[torch.argsort(labels[by_number], stable=True)]
     ordered = labels[by_class]
     quotas = torch.bincount(ordered[_evenly_spaced(size, len(labels))], minlength=int(ordered.max()) + 1)
     rank = torch.arange(len(labels)) - torch.searchsorted(ordered, ordered)
-    return by_class[rank < quotas[ordered]]
+    return torch.zeros(len(labels), dtype=torch.bool).index_fill(0, by_class[rank < quotas[ordered]], True)
 
 
 def _evenly_spaced(size: int | float, total: int) -> Tensor:
@@ -160,13 +156,12 @@ def draw_splits(
             with _too_large(f"{name}_size"):
                 if groups is not None:
                     order = uniform(digests[train.numpy()], key).numpy()
-                    is_drawn = torch.from_numpy(draw_groups(labels[train].numpy(), groups[train.numpy()], order, size))
-                    rest, drawn = torch.nonzero(~is_drawn).flatten(), torch.nonzero(is_drawn).flatten()
+                    drawn = torch.from_numpy(draw_groups(labels[train].numpy(), groups[train.numpy()], order, size))
                 elif rule == "shuffle":
-                    rest, drawn = stratified_split(labels[train], size, key)
+                    drawn = stratified_split(labels[train], size, key)
                 else:
-                    rest, drawn = hashed_split(labels[train], digests[train.numpy()], size, key)
-            splits["train"], splits[name] = train[rest], train[drawn]
+                    drawn = hashed_split(labels[train], digests[train.numpy()], size, key)
+            splits["train"], splits[name] = train[~drawn], train[drawn]
     if limit is not None:
         with _too_large("limit"):
             splits = _limited(splits, labels, digests, limit, random_key(seed, 2), rule, fold)
@@ -228,12 +223,12 @@ def _limited(
     rule: Rule,
     fold: NDArray[np.int64] | None,
 ) -> dict[str, Tensor]:
-    everything = torch.cat(list(splits.values()))
-    split_of = torch.arange(len(splits)).repeat_interleave(torch.tensor([len(part) for part in splits.values()]))
+    everything, sizes = torch.cat(list(splits.values())), list(map(len, splits.values()))
+    split_of = torch.arange(len(splits)).repeat_interleave(torch.tensor(sizes))
     parts = split_of if fold is None else torch.from_numpy(fold)[everything]
     strata = parts * (int(labels.max()) + 1) + labels[everything]
     if rule == "shuffle" and fold is None:
-        _, kept = stratified_split(strata, limit, seed)
+        kept = stratified_split(strata, limit, seed)
     else:
-        kept = hashed_sample(strata, digests[everything.numpy()], limit, seed).sort().values
-    return {name: everything[kept[split_of[kept] == number]] for number, name in enumerate(splits)}
+        kept = hashed_sample(strata, digests[everything.numpy()], limit, seed)
+    return {name: part[some] for (name, part), some in zip(splits.items(), kept.split(sizes), strict=True)}

@@ -176,10 +176,9 @@ class Pack(Dataset[tuple[Tensor, Tensor]]):
         """
         pixels = len(indices) * self.shape[1] * self.shape[2]
         means, stds, highest = [], [], self.pixel_format.highest
-        some = self.sums[indices]
-        # Each half of a sum of squares is summed by itself: together, those of billions of pixels are above 2**63.
-        halves = zip((some >> 32).sum(dim=0).T.tolist(), (some & 0xFFFFFFFF).sum(dim=0).T.tolist(), strict=True)
-        for total, squares in ([(high << 32) + low for high, low in zip(*pair, strict=True)] for pair in halves):
+        # Python's integers add up the parts: together, the squares of billions of pixels are above 2**63.
+        parts = [part.sum(dim=0).numpy().astype(object) for part in self.sums[indices].split(256)]
+        for total, squares in np.sum(parts, axis=0).T.tolist():
             means.append(total / pixels / highest)
             stds.append((pixels * squares - total**2) ** 0.5 / pixels / highest)
         return means, stds
