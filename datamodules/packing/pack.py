@@ -227,7 +227,9 @@ def write_pack(
     if not total:
         raise UserError(f"The data set for {folder.name} has no images; correct where it is read from.")
     some = next(iter(splits_read.values())).images
-    pixel_format = format_of(some)
+    pixel_format = PixelFormat(16, stored_bits=16) if str(some.dtype).endswith("uint16") else EIGHT_BITS
+    if isinstance(some, ImageFiles):
+        pixel_format = some.pixel_format
     with whole_folder(folder) as part:
         if packed:
             check_space(part, sum(math.prod(rows.images.shape) for rows in splits_read.values()) * some.dtype.itemsize)
@@ -314,13 +316,6 @@ def _chunks(images: Images) -> Iterator[tuple[NDArray[np.int64], Levels, dict[in
     for some, (chunk, errors) in zip(ranges, loader, strict=True):
         readable = np.setdiff1d(np.arange(len(some)), list(errors))
         yield some.start + readable, chunk.numpy()[readable], {some[row]: reason for row, reason in errors.items()}
-
-
-def format_of(images: Images) -> PixelFormat:
-    """The format of files, or of those that would be like the images of an array."""
-    if isinstance(images, ImageFiles):
-        return images.pixel_format
-    return PixelFormat(16, stored_bits=16) if str(images.dtype).endswith("uint16") else EIGHT_BITS
 
 
 def _fingerprint(

@@ -13,7 +13,7 @@ from core.user_error import UserError
 from datamodules.batching.split import SPLITS
 from datamodules.decoding.image_files import ImageFiles, settled
 from datamodules.packing.columns import checked_column
-from datamodules.packing.pack import Rows, format_of
+from datamodules.packing.pack import Rows
 
 
 def check_declaration(data: Any) -> None:
@@ -98,17 +98,20 @@ def checked(
 
 def _in_one_format(name: str, source: dict[str, Rows]) -> dict[str, Rows]:
     """The same images, their files all read as the first of them decides."""
-    files = next((rows.images for rows in source.values() if isinstance(rows.images, ImageFiles)), None)
-    pixel_format = None if files is None else settled(files)
-    parts = {
-        split: rows._replace(images=replace(rows.images, pixel_format=pixel_format))
-        if isinstance(rows.images, ImageFiles) and pixel_format
-        else rows
-        for split, rows in source.items()
+    files = [rows.images for rows in source.values() if isinstance(rows.images, ImageFiles)]
+    dtypes = {str(rows.images.dtype).removeprefix("torch.") for rows in source.values()}
+    if len(files) not in (0, len(source)) or (not files and len(dtypes) > 1):
+        raise UserError(
+            f"{name}.read returns other kinds of images for one split than for another; give all as files, or all as "
+            "uint8, or all as uint16."
+        )
+    if not files:
+        return source
+    pixel_format = settled(files[0])
+    return {
+        split: rows._replace(images=replace(images, pixel_format=pixel_format))
+        for (split, rows), images in zip(source.items(), files, strict=True)
     }
-    if len({format_of(rows.images).bit_depth for rows in parts.values()}) > 1:
-        raise UserError(f"{name}.read returns images of 8 bits for one split and of 16 for another; give all as uint8.")
-    return parts
 
 
 def _kind(value: Any) -> str:

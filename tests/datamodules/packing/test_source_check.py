@@ -109,6 +109,22 @@ def test_what_a_data_set_declares(declared: dict[str, Any], words: str) -> None:
     assert str(error.value).startswith(f"Scans.{words}")
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        IMAGES.astype(np.uint16),
+        torch.from_numpy(IMAGES.astype(np.uint16)),
+        listed(Path(), {"val": [("a.png", 0)]}, (1, 8, 8))["val"][0],
+    ],
+)
+def test_splits_have_one_kind_of_images(other: Any) -> None:
+    labels = np.zeros(len(other), np.int64)
+    told = sentence({"train": (IMAGES, LABELS), "val": (other, labels)})
+    assert told.startswith("Scans.read returns other kinds of images for one split than for another; give all as files")
+    alike = {"train": (IMAGES, LABELS), "val": (torch.from_numpy(IMAGES), LABELS)}
+    assert [*checked("Scans", alike, NAMES, (1, 8, 8))] == ["train", "val"]
+
+
 def test_is_asked_before_anything_is_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Digits, "read", lambda self: {"train": (IMAGES / 255, LABELS)})
     with pytest.raises(UserError, match=r"Digits\.read: the train images are float64"):
