@@ -140,10 +140,11 @@ def draw_splits(
     splits = {name: indices[labels[indices] >= 0] for name, indices in splits.items()}
     if groups is not None:
         places = torch.cat(list(splits.values())).numpy()
-        parts, names, groups = np.repeat(list(splits), list(map(len, splits.values()))), groups, numbered(groups)
-        for one, other in apart(groups[places], parts)[:, :1].T:
+        split, names, groups = np.repeat(list(splits), list(map(len, splits.values()))), groups, numbered(groups)
+        if (crossing := apart(groups[places], split)).size:
+            one, other = crossing[:, 0]
             raise UserError(
-                f"The group {escape_name(names[places[one]])} has images in {parts[other]} and {parts[one]}; put all "
+                f"The group {escape_name(names[places[one]])} has images in {split[other]} and {split[one]}; put all "
                 "of them into one, or leave out the group column."
             )
     drawn_sizes = {"test": test_size, "val": val_size}
@@ -163,8 +164,17 @@ def draw_splits(
                     drawn = hashed_split(labels[train], digests[train.numpy()], size, key)
             splits["train"], splits[name] = train[~drawn], train[drawn]
     if limit is not None:
+        everything, sizes, key = torch.cat(list(splits.values())), list(map(len, splits.values())), random_key(seed, 2)
+        parts = torch.arange(len(splits)).repeat_interleave(torch.tensor(sizes))
+        if fold is not None:
+            parts = torch.from_numpy(fold)[everything]
+        strata = parts * (int(labels.max()) + 1) + labels[everything]
         with _too_large("limit"):
-            splits = _limited(splits, labels, digests, limit, random_key(seed, 2), rule, fold)
+            if rule == "shuffle" and fold is None:
+                kept = stratified_split(strata, limit, key)
+            else:
+                kept = hashed_sample(strata, digests[everything.numpy()], limit, key)
+        splits = {name: part[some] for (name, part), some in zip(splits.items(), kept.split(sizes), strict=True)}
     if tests_on_validation:
         splits["test"] = splits["val"]
     for name in SPLITS:
@@ -212,23 +222,3 @@ def _too_large(argument: str) -> Iterator[None]:
         yield
     except ValueError as error:
         raise UserError(f"data.{argument}: {error}; give a smaller one.") from error
-
-
-def _limited(
-    splits: dict[str, Tensor],
-    labels: Tensor,
-    digests: NDArray[np.uint64],
-    limit: int | float,
-    seed: int,
-    rule: Rule,
-    fold: NDArray[np.int64] | None,
-) -> dict[str, Tensor]:
-    everything, sizes = torch.cat(list(splits.values())), list(map(len, splits.values()))
-    split_of = torch.arange(len(splits)).repeat_interleave(torch.tensor(sizes))
-    parts = split_of if fold is None else torch.from_numpy(fold)[everything]
-    strata = parts * (int(labels.max()) + 1) + labels[everything]
-    if rule == "shuffle" and fold is None:
-        kept = stratified_split(strata, limit, seed)
-    else:
-        kept = hashed_sample(strata, digests[everything.numpy()], limit, seed)
-    return {name: part[some] for (name, part), some in zip(splits.items(), kept.split(sizes), strict=True)}

@@ -280,6 +280,10 @@ def write_pack(
             np.save(part / f"{name}.npy", array)
         if all_columns:
             write_columns(part, all_columns)
+        digest = blake2b(repr((splits, list(class_names))).encode(errors="surrogateescape"), digest_size=16)
+        digest.update(arrays["labels"].astype("<i8").tobytes())
+        digest.update(arrays["digests"].astype("<u8").tobytes())
+        digest.update(column_bytes(all_columns))
         facts = {
             "version": FORMAT_VERSION,
             "packed": packed,
@@ -293,7 +297,7 @@ def write_pack(
             "skipped": skipped,
             "left_out": left_out,
             "class_names": list(class_names),
-            "fingerprint": _fingerprint(arrays["labels"], arrays["digests"], all_columns, (splits, list(class_names))),
+            "fingerprint": FINGERPRINT + digest.hexdigest(),
         }
         write_facts(part, facts, LARGE)
 
@@ -316,16 +320,3 @@ def _chunks(images: Images) -> Iterator[tuple[NDArray[np.int64], Levels, dict[in
     for some, (chunk, errors) in zip(ranges, loader, strict=True):
         readable = np.setdiff1d(np.arange(len(some)), list(errors))
         yield some.start + readable, chunk.numpy()[readable], {some[row]: reason for row, reason in errors.items()}
-
-
-def _fingerprint(
-    labels: NDArray[np.integer[Any]],
-    digests: NDArray[np.uint64],
-    columns: Mapping[str, NDArray[Any]],
-    facts: tuple[Any, ...],
-) -> str:
-    digest = blake2b(repr(facts).encode(errors="surrogateescape"), digest_size=16)
-    digest.update(labels.astype("<i8").tobytes())
-    digest.update(digests.astype("<u8").tobytes())
-    digest.update(column_bytes(columns))
-    return FINGERPRINT + digest.hexdigest()
