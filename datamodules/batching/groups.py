@@ -52,11 +52,8 @@ def draw_groups(
 ) -> NDArray[np.bool_]:
     """Draw whole groups with about `size` images, a number or a fraction, of each stratum its share; bool `[N]`.
 
-    Of each stratum a group always remains. If that leaves nothing, the smallest group that can be spared is drawn. It
-    is a ValueError if all images are asked for.
+    Of each stratum a group always remains. If that leaves nothing, the smallest group that can be spared is drawn.
     """
-    if size >= len(strata):
-        raise ValueError(f"size={size} asks for {size} of {len(strata)} images")
     share = size / len(strata) if isinstance(size, int) else size
     drawn: NDArray[np.bool_] = divide(strata, groups, order, (1 - share, share)) == 1
     _, numbers, sizes = np.unique(groups, return_inverse=True, return_counts=True)

@@ -1,7 +1,6 @@
 """Which images are trained on, and which are not."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -49,8 +48,6 @@ def hashed_split(labels: Tensor, digests: NDArray[np.uint64], size: int | float,
     """
     total = len(labels)
     if isinstance(size, int):
-        if not 0 <= size < total:
-            raise ValueError(f"size={size} asks for {size} of {total} images")
         size = float(f"{size / total:.2g}")
     numbers = uniform(digests, random_key(seed, SALT))
     highest = torch.zeros(int(labels.max()) + 1 if total else 0, dtype=numbers.dtype)
@@ -94,8 +91,6 @@ def hashed_sample(labels: Tensor, digests: NDArray[np.uint64], size: int | float
 def _evenly_spaced(size: int | float, total: int) -> Tensor:
     """`size` places among `total`, at equal distances."""
     count = round(size * total) if isinstance(size, float) else size
-    if not 0 <= count <= total:
-        raise ValueError(f"size={size} asks for {count} of {total} images")
     return (2 * torch.arange(count) + 1) * total // max(2 * count, 1)
 
 
@@ -154,14 +149,15 @@ def draw_splits(
     for name, size in drawn_sizes.items():
         if name not in splits:
             train, key = splits["train"], random_key(seed, ("test", "val").index(name))
-            with _too_large(f"{name}_size"):
-                if groups is not None:
-                    order = uniform(digests[train.numpy()], key).numpy()
-                    drawn = torch.from_numpy(draw_groups(labels[train].numpy(), groups[train.numpy()], order, size))
-                elif rule == "shuffle":
-                    drawn = stratified_split(labels[train], size, key)
-                else:
-                    drawn = hashed_split(labels[train], digests[train.numpy()], size, key)
+            if size >= max(1, len(train)):
+                raise UserError(f"data.{name}_size asks for {size} of {len(train)} images; give a smaller one.")
+            if groups is not None:
+                order = uniform(digests[train.numpy()], key).numpy()
+                drawn = torch.from_numpy(draw_groups(labels[train].numpy(), groups[train.numpy()], order, size))
+            elif rule == "shuffle":
+                drawn = stratified_split(labels[train], size, key)
+            else:
+                drawn = hashed_split(labels[train], digests[train.numpy()], size, key)
             splits["train"], splits[name] = train[~drawn], train[drawn]
     if limit is not None:
         everything, sizes, key = torch.cat(list(splits.values())), list(map(len, splits.values())), random_key(seed, 2)
@@ -169,11 +165,12 @@ def draw_splits(
         if fold is not None:
             parts = torch.from_numpy(fold)[everything]
         strata = parts * (int(labels.max()) + 1) + labels[everything]
-        with _too_large("limit"):
-            if rule == "shuffle" and fold is None:
-                kept = stratified_split(strata, limit, key)
-            else:
-                kept = hashed_sample(strata, digests[everything.numpy()], limit, key)
+        if limit > len(everything):
+            raise UserError(f"data.limit asks for {limit} of {len(everything)} images; give a smaller one.")
+        if rule == "shuffle" and fold is None:
+            kept = stratified_split(strata, limit, key)
+        else:
+            kept = hashed_sample(strata, digests[everything.numpy()], limit, key)
         splits = {name: part[some] for (name, part), some in zip(splits.items(), kept.split(sizes), strict=True)}
     if tests_on_validation:
         splits["test"] = splits["val"]
@@ -214,11 +211,3 @@ def check_folds(folds: int, labels: NDArray[Any], groups: NDArray[np.int64] | No
             f"data.folds is {folds}, but the class {class_names[int(counts.argmin())]} has only {counts.min()} "
             f"{'images' if groups is None else 'groups'}; give fewer folds, or leave it out of --data.classes."
         )
-
-
-@contextmanager
-def _too_large(argument: str) -> Iterator[None]:
-    try:
-        yield
-    except ValueError as error:
-        raise UserError(f"data.{argument}: {error}; give a smaller one.") from error

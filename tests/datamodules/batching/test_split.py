@@ -6,7 +6,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from core.user_error import UserError
 from datamodules.batching.split import (
+    Rule,
     class_counts,
     draw_splits,
     hashed_sample,
@@ -49,15 +51,16 @@ def test_follows_the_seed_alone(labels: Tensor, digests: NDArray[np.uint64]) -> 
         assert first == again != other
 
 
-@pytest.mark.parametrize("size", [-1, 202, 1.5])
-def test_refuses_more_than_there_is(labels: Tensor, digests: NDArray[np.uint64], size: int | float) -> None:
-    with pytest.raises(ValueError, match="of 201 images"):
-        stratified_split(labels, size, seed=0)
-    with pytest.raises(ValueError, match="of 201 images"):
-        hashed_sample(labels, digests, size, seed=0)
-    if isinstance(size, int):
-        with pytest.raises(ValueError, match="of 201 images"):
-            hashed_split(labels, digests, size, seed=0)
+@pytest.mark.parametrize("rule", ["hash", "shuffle"])
+@pytest.mark.parametrize("grouped", [False, True])
+def test_refuses_more_than_there_is(labels: Tensor, digests: NDArray[np.uint64], rule: Rule, grouped: bool) -> None:
+    groups = np.arange(201).astype(str) if grouped else None
+    sizes: dict[str, Any] = {"val_size": 0.1, "test_size": 0.2, "rule": rule, "groups": groups}
+    for argument, size in (("test_size", 201), ("val_size", 200), ("limit", 202)):
+        with pytest.raises(UserError, match=rf"^data.{argument} asks for {size} of \d+ images; give a smaller one.$"):
+            draw_splits({"train": torch.arange(201)}, labels, digests, **(sizes | {argument: size}))
+    drawn = draw_splits({"train": torch.arange(201)}, labels, digests, **(sizes | {"limit": 201}))
+    assert sum(map(len, drawn.values())) == 201
 
 
 def mixed(number: int) -> float:

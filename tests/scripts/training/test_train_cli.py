@@ -277,7 +277,7 @@ MISTAKES = {
         "In model.optimizer or model.scheduler, correct this: Invalid learning rate",
     ),
     "missing argument": (["--model.scheduler=torch.optim.lr_scheduler.StepLR"], "step_size"),
-    "more validation than images": (["--data.val_size=5000"], "data.val_size: size=5000 asks for 5000 of 1438 images"),
+    "more validation than images": (["--data.val_size=5000"], "data.val_size asks for 5000 of 1438 images"),
     "accumulation of nothing": (
         ["--trainer.accumulate_grad_batches=0"],
         "trainer.accumulate_grad_batches is 0; give a whole number of at least 1.",
