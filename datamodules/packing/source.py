@@ -252,11 +252,10 @@ class ImageSource(ABC):
     def check_complete(self, pack: Pack) -> None:
         """Refuse a pack that lacks files because they give no image."""
         if pack.skipped:
-            shown = ", ".join(f"{self.source_folder / name} ({reason})" for name, reason in pack.skipped[:3])
-            more = f" and {len(pack.skipped) - 3} more" if len(pack.skipped) > 3 else ""
+            shown = some_of([f"{self.source_folder / name} ({reason})" for name, reason in pack.skipped], 3)
             raise UserError(
-                f"{len(pack.skipped)} of {len(pack.skipped) + len(pack)} files give no image: {shown}{more}; replace "
-                "or remove them, or leave them out with --data.on_corrupt skip."
+                f"{len(pack.skipped)} of {len(pack.skipped) + len(pack)} files give no image: {shown}; replace or "
+                "remove them, or leave them out with --data.on_corrupt skip."
             )
 
 
