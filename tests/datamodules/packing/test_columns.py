@@ -82,9 +82,9 @@ def test_a_changed_byte_is_noticed(tmp_path: Path) -> None:
         ({"fold": LABELS.astype(str)}, "fold column of the train split is <U21; give numbers"),
         (
             {"fold": np.where(LABELS == 3, 4, LABELS)},
-            "the fold column has no image in fold 3; number at",
+            "the fold column has no image in fold 3; give at least",
         ),
-        ({"fold": LABELS * 0}, "has no image in fold 1; number at least two"),
+        ({"fold": LABELS * 0}, "has no image in fold 1; give at least two folds"),
         ({"weight": LABELS}, "has values that are no positive numbers"),
         ({"weight": LABELS + np.inf}, "has values that are no positive numbers"),
     ],
