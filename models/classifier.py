@@ -286,8 +286,8 @@ class Classifier(LightningModule):
         logits, labels = self.extra_metrics.gather(self.device)
         if chooses and len(labels):
             self.thresholds = best_thresholds(logits.double().sigmoid(), labels)
-        for name, value in self.extra_metrics.figures(logits, labels).items():
-            self.log(f"{stage}/{name}", value)
+        for name, number in self.extra_metrics.figures(logits, labels).items():
+            self.log(f"{stage}/{name}", number)
         for name, classes in self.extra_metrics.undefined(labels).items():
             figure, names = f"{stage}/{name}", self.class_names or range(self.num_classes)
             lacking = f"no image of {stage}, or every one, is of {some_of([str(names[label]) for label in classes])}"

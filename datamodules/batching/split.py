@@ -171,7 +171,7 @@ def draw_splits(
             kept = stratified_split(strata, limit, key)
         else:
             kept = hashed_sample(strata, digests[everything.numpy()], limit, key)
-        splits = {name: part[some] for (name, part), some in zip(splits.items(), kept.split(sizes), strict=True)}
+        splits = {name: part[some] for (name, part), some in zip(splits.items(), torch.split(kept, sizes), strict=True)}
     if tests_on_validation:
         splits["test"] = splits["val"]
     for name in SPLITS:

@@ -177,7 +177,7 @@ class Pack(Dataset[tuple[Tensor, Tensor]]):
         pixels = len(indices) * self.shape[1] * self.shape[2]
         means, stds, highest = [], [], self.pixel_format.highest
         # Python's integers add up the parts: together, the squares of billions of pixels are above 2**63.
-        parts = [part.sum(dim=0).numpy().astype(object) for part in self.sums[indices].split(256)]
+        parts = [part.sum(dim=0).numpy().astype(object) for part in torch.split(self.sums[indices], 256)]
         for total, squares in np.sum(parts, axis=0).T.tolist():
             means.append(total / pixels / highest)
             stds.append((pixels * squares - total**2) ** 0.5 / pixels / highest)

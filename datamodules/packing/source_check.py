@@ -91,7 +91,7 @@ def checked(
     folds = [fold for rows in checked_source.values() for fold in rows.columns.get("fold", ())]
     if folds and len(gaps := np.setdiff1d(np.arange(max(2, max(folds) + 1)), folds)):
         raise UserError(
-            f"{name}: the fold column has no image in fold {gaps[0]}; give at least two folds, numbered from 0 without gaps."
+            f"{name}: the fold column has no image in fold {gaps[0]}; give at least two, numbered from 0 without gaps."
         )
     return _in_one_format(name, checked_source)
 

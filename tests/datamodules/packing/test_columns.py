@@ -84,7 +84,7 @@ def test_a_changed_byte_is_noticed(tmp_path: Path) -> None:
             {"fold": np.where(LABELS == 3, 4, LABELS)},
             "the fold column has no image in fold 3; give at least",
         ),
-        ({"fold": LABELS * 0}, "has no image in fold 1; give at least two folds"),
+        ({"fold": LABELS * 0}, "has no image in fold 1; give at least two"),
         ({"weight": LABELS}, "has values that are no positive numbers"),
         ({"weight": LABELS + np.inf}, "has values that are no positive numbers"),
     ],
