@@ -22,7 +22,7 @@ def dicom_numbers(path: str | Path, value_range: tuple[float, float] | None) -> 
     a window in rescaled units (Hounsfield units in CT), they are given as they are. MONOCHROME1 is inverted.
     """
     pydicom = optional_package("pydicom", "dicom", "a DICOM file")
-    processing = optional_package("pydicom.pixels", "dicom", "a DICOM file")
+    processing = pydicom.pixels
     dataset = pydicom.dcmread(path)
     if not any(name in dataset for name in PIXELS):
         raise ValueError("it is a DICOM file without pixels")

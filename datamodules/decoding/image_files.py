@@ -116,23 +116,19 @@ class TryDecode(Dataset[tuple[Levels, dict[int, str]]]):
 def settled(images: ImageFiles) -> PixelFormat:
     """The format of images whose first file decides what was left open; a UserError says why it cannot be read.
 
-    It prints what such a file holds if that is more than 8 bits as shown.
+    If it is no image, another of some spread over all decides. Printed is what it holds if more than 8 bits as shown.
     """
     pixels, channels = images.pixel_format, images.image_shape[0]
     is_shown = pixels.is_shown(channels)
     if pixels.bit_depth is not None and is_shown:
         return pixels
-    for index in range(len(images)):
-        try:
-            numbers = pixels.numbers(path := images.path(index), channels)
-        except UnreadableImageError:
-            continue
+    for path, numbers in _some_numbers(images):
         bits = bits_in(numbers)
         if bits > 16 and pixels.value_range is None:
-            ends = _ends(images)
+            ends = [float(end(each)) for _, each in _some_numbers(images) for end in (np.nanmin, np.nanmax)]
             raise UserError(
                 f"{path} holds numbers of type {numbers.dtype}, whose scale is unknown: those of it and others lie "
-                f"between {ends[0]:.6g} and {ends[1]:.6g}; give those that stand for black and white, as in "
+                f"between {min(ends):.6g} and {max(ends):.6g}; give those that stand for black and white, as in "
                 "--data.value_range '[0, 1]'."
             )
         fixed = replace(
@@ -153,17 +149,14 @@ def settled(images: ImageFiles) -> PixelFormat:
             count = f"{len(numbers)} channel{'s' if len(numbers) > 1 else ''}"
             print(f"{path} has {count} of {size} pixels, {numbers.dtype}, read as {fixed.dtype}")
         return fixed
-    return replace(pixels, bit_depth=pixels.bit_depth or 8)
+    return replace(pixels, bit_depth=pixels.bit_depth or 8, stored_bits=None if pixels.bit_depth else 8)
 
 
-def _ends(images: ImageFiles, most: int = 100) -> tuple[float, float]:
-    """The lowest and the highest value of some of the images that can be read."""
-    ends: list[float] = []
-    for index in range(0, len(images), max(1, len(images) // most)):
+def _some_numbers(images: ImageFiles, most: int = 100) -> Iterator[tuple[Path, NDArray[Any]]]:
+    """Path and numbers of the first image and some of the others, if they can be read."""
+    for index in range(0, len(images), max(1, -(-len(images) // most))):
         with suppress(UnreadableImageError):
-            numbers = images.pixel_format.numbers(images.path(index), images.image_shape[0])
-            ends += [float(np.nanmin(numbers)), float(np.nanmax(numbers))]
-    return min(ends), max(ends)
+            yield (path := images.path(index)), images.pixel_format.numbers(path, images.image_shape[0])
 
 
 def is_junk(name: str) -> bool:

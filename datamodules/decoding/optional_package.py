@@ -11,7 +11,6 @@ def optional_package(name: str, extra: str, what: str) -> Any:
     try:
         return import_module(name)
     except ImportError as error:
-        package = name.partition(".")[0]
         raise UserError(
-            f"To read {what} takes {package}, which is not installed; run pip install -e '.[{extra}]'."
+            f"To read {what} takes {name}, which is not installed; run pip install -e '.[{extra}]'."
         ) from error

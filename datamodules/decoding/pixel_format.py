@@ -53,8 +53,8 @@ class PixelFormat:
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> "PixelFormat":
         """The format that `facts` described; without any, 8 bits as shown."""
-        known: dict[str, Any] = {name: facts[name] for name in asdict(cls()) if name in facts}
-        return cls(**known | {name: tuple(value) for name, value in known.items() if isinstance(value, list)})
+        known = {name: facts[name] for name in asdict(cls()) if name in facts}
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in known.items()})
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -130,19 +130,13 @@ class PixelFormat:
             raise OtherPixelsError(f"it has {channels} channels, where others have {self.stored_channels}")
 
     def _scaled(self, numbers: NDArray[Any]) -> Levels:
-        if self.value_range is not None:
-            low, high = self.value_range
-            if numbers.dtype.kind == "f" and np.isnan(numbers).any():
-                raise OtherPixelsError("it has values that are no numbers (NaN); replace them in the file")
-            shares = (numbers.astype(np.float64) - low) / (high - low)
-            return np.asarray(np.rint(shares.clip(0, 1) * self.highest), self.dtype)
-        bits = bits_in(numbers)
-        if numbers.dtype.kind != "u":
-            numbers = numbers * np.uint8(255) if bits == 8 else (numbers.astype(np.int32) + 2**15).astype(np.uint16)
-        if bits == 16 and not self.is_deep:
-            return ((numbers.astype(np.int64) * 510 + 65535) // (2 * 65535)).astype(np.uint8)
-        levels: Levels = numbers.astype(self.dtype)
-        return levels * np.uint16(257) if bits == 8 and self.is_deep else levels
+        if self.value_range is None and numbers.dtype.itemsize == self.dtype.itemsize:
+            return np.asarray(numbers, self.dtype)
+        low, high = self.value_range or (0, np.iinfo(numbers.dtype).max)
+        shares = (numbers.astype(np.float64) - low) / (high - low)
+        if np.isnan(shares).any():
+            raise OtherPixelsError("it has values that are no numbers (NaN); replace them in the file")
+        return np.asarray(np.rint(shares.clip(0, 1) * self.highest), self.dtype)
 
     def fitted(self, levels: Levels, size: tuple[int, int], resize: Resize = "crop") -> Levels:
         """Resize each channel of levels `[C, H, W]` to a height and a width, bilinearly with antialiasing."""
@@ -156,4 +150,4 @@ EIGHT_BITS, AS_THE_FIRST = PixelFormat(8), PixelFormat(None)
 
 def bits_in(numbers: NDArray[Any]) -> int:
     """The bits of each channel of numbers: 8 or 16, or 32 for all types that only a range of values gives a scale."""
-    return {"b1": 8, "u1": 8, "u2": 16, "i2": 16}.get(numbers.dtype.str[1:], 32)
+    return {"u1": 8, "u2": 16}.get(numbers.dtype.str[1:], 32)

@@ -110,16 +110,17 @@ def channels_first(array: NDArray[Any], counts: Collection[int]) -> NDArray[Any]
 
 def _deep_colours(path: str | Path, image: Image.Image, is_shown: bool) -> NDArray[Any]:
     """The 16 bits of a PNG in colour or with transparency, which Pillow cuts to 8."""
-    if image.format != "PNG":
-        raise ValueError("it has 16 bits in colour, which Pillow cuts to 8; save it as PNG or TIFF")
-    from torchvision.io import decode_image, read_file
+    if image.format != "PNG" or "transparency" in image.info:  # a colour, which torchvision passes over
+        raise ValueError(
+            "it has 16 bits in colour, which Pillow cuts to 8; save it as PNG or TIFF, without one transparent colour"
+        )
+    from torchvision.io import ImageReadMode, decode_image, read_file
 
-    numbers: NDArray[np.uint16] = decode_image(read_file(str(path)), apply_exif_orientation=True).numpy()
-    if is_shown and len(numbers) in (2, 4):
-        opaque = numbers[-1:] / 65535
-        numbers = np.rint(numbers[:-1] * opaque + 65535 * (1 - opaque)).astype(np.uint16)
-    if is_shown and (transparent := image.info.get("transparency")) is not None:
-        numbers = np.where((transparent == numbers.T).all(axis=2).T, np.uint16(65535), numbers)
+    mode = ImageReadMode.RGB_ALPHA if is_shown else ImageReadMode.UNCHANGED
+    numbers: NDArray[np.uint16] = decode_image(read_file(str(path)), mode, apply_exif_orientation=True).numpy()
+    if is_shown:
+        opaque = numbers[3:] / 65535
+        numbers = np.rint(numbers[:3] * opaque + 65535 * (1 - opaque)).astype(np.uint16)
     return numbers
 
 

@@ -86,13 +86,14 @@ def test_values_are_spread_over_the_range_and_held_at_its_ends(tmp_path: Path) -
         ranged.read(tmp_path / "a.npy", 1, (1, 2))
 
 
-def test_signed_numbers_and_bits_keep_their_order(tmp_path: Path) -> None:
+def test_signed_numbers_need_a_range_and_bytes_have_any_order(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.array([[-32768, 0, 32767]], np.int16))
-    assert DEEP.read(tmp_path / "a.npy", 1, (1, 3)).ravel().tolist() == [0, 32768, 65535]
+    signed = PixelFormat(16, value_range=(-32768, 32767))
+    assert signed.read(tmp_path / "a.npy", 1, (1, 3)).ravel().tolist() == [0, 32768, 65535]
+    with pytest.raises(UnreadableImageError, match="its numbers are int16, whose scale only"):
+        DEEP.read(tmp_path / "a.npy", 1, (1, 3))
     np.save(tmp_path / "a.npy", np.array([[1, 256]], ">u2"))
     assert DEEP.read(tmp_path / "a.npy", 1, (1, 2)).ravel().tolist() == [1, 256]
-    np.save(tmp_path / "a.npy", np.array([[False, True]]))
-    assert EIGHT_BITS.read(tmp_path / "a.npy", 1, (1, 2)).ravel().tolist() == [0, 255]
     np.save(tmp_path / "a.npy", np.ones((2, 2), np.complex64))
     with pytest.raises(UnreadableImageError, match="complex64; save them as uint8"):
         EIGHT_BITS.read(tmp_path / "a.npy", 1, (2, 2))
@@ -116,6 +117,22 @@ def test_the_first_file_that_can_be_read_settles_what_was_left_open(
     assert capsys.readouterr().out == ""
 
 
+def test_a_bounded_number_of_files_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at = []
+
+    def refuse(pixels: PixelFormat, path: Path, channels: int) -> None:
+        looked_at.append(path.name)
+        raise UnreadableImageError("broken")
+
+    monkeypatch.setattr(PixelFormat, "numbers", refuse)
+    for count in (0, 1, 150, 1234):
+        images = listed(tmp_path, {"train": [(f"{number}.png", 0) for number in range(count)]}, (3, 8, 8))["train"][0]
+        looked_at.clear()
+        assert settled(images) == PixelFormat(8, stored_bits=8), "files of 16 bits are then refused, not cut"
+        assert looked_at[:1] == ["0.png"][:count]
+        assert min(count, 75) <= len(looked_at) <= 100
+
+
 def test_floats_without_a_range_are_refused_with_their_ends(tmp_path: Path) -> None:
     images = save(tmp_path, a=np.full((8, 8), 0.25, np.float32), b=np.full((8, 8), -1.5, np.float32))
     with pytest.raises(
@@ -137,5 +154,6 @@ def test_colours_of_sixteen_bits_lie_on_white(tmp_path: Path) -> None:
     assert found[:2] == [[0, 40000, 65535], [65535] * 3]
     assert found[2] == pytest.approx([1000 * 0.5 + 65535 * 0.5] * 3, abs=1)
     (tmp_path / "b.png").write_bytes(png(colours[..., :3], transparent=(1, 2, 3)))
-    assert DEEP.read(tmp_path / "b.png", 3, (1, 3))[:, 0].T.tolist() == [[0, 40000, 65535], [65535] * 3, [1000] * 3]
+    with pytest.raises(UnreadableImageError, match="without one transparent colour"):
+        DEEP.read(tmp_path / "b.png", 3, (1, 3))
     assert np.array_equal(PixelFormat(16).read(tmp_path / "a.png", 4, (1, 3)), colours.transpose(2, 0, 1))

@@ -64,6 +64,12 @@ def test_what_is_stored_is_given_as_it_is(tmp_path: Path) -> None:
         assert np.array_equal(stored_numbers(tmp_path / "deep.png", channels, is_shown=False), PLANES[:channels])
 
 
+def test_grey_with_transparency_lies_on_white(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png(np.array([[[1000, 65535], [1000, 0], [1000, 32768]]], np.uint16)))
+    found = stored_numbers(tmp_path / "a.png", 1, is_shown=True)[:, 0].T
+    assert np.abs(found.astype(int) - [[1000] * 3, [65535] * 3, [33267] * 3]).max() <= 1
+
+
 def test_sixteen_bits_in_colour_that_pillow_would_cut_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.ppm").write_bytes(b"P6 6 8 65535\n" + PLANES[:3].transpose(1, 2, 0).astype(">u2").tobytes())
     with pytest.raises(UnreadableImageError, match="Pillow cuts to 8; save it as PNG or TIFF"):
