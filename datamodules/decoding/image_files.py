@@ -81,16 +81,12 @@ class ImageFiles:
         return images
 
 
-class NotLikeOthers(str):
-    """Why an image of another kind than the others is not read."""
-
-
 @dataclass
 class TryDecode(Dataset[tuple[Levels, dict[int, str]]]):
     """Decodes the images that can be decoded, and says why others cannot.
 
-    If the result is kept (`for_good`), a reason that may pass, a `TemporaryError`, is a UserError. An image that
-    is not like the others has a `NotLikeOthers` as its reason.
+    If the result is kept (`for_good`), a reason that may pass, a `TemporaryError`, is a UserError, and so is an image
+    that is not like the first, an `OtherPixelsError`.
     """
 
     images: ImageFiles
@@ -109,7 +105,12 @@ class TryDecode(Dataset[tuple[Levels, dict[int, str]]]):
                         f"{self.images.path(index)} cannot be read: {error}, which may be no fault of the file's; make "
                         "it readable and start again, or take it out of the data set."
                     ) from error
-                errors[row] = (NotLikeOthers if isinstance(error, OtherPixelsError) else str)(error)
+                if self.for_good and isinstance(error, OtherPixelsError):
+                    raise UserError(
+                        f"{self.images.path(index)} is not like the first image: {error}; take it out or, if only bits "
+                        "differ, bring all to as many with --data.bit_depth 8 or 16."
+                    ) from error
+                errors[row] = str(error)
         return chunk, errors
 
 

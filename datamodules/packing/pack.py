@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from core.names import escape_name, some_of
+from core.names import escape_name
 from core.user_error import UserError
 from core.whole_folder import check_space, note_use, whole_folder
 from datamodules.decoding.image_file import UnreadableImageError
-from datamodules.decoding.image_files import ImageFiles, NotLikeOthers, TryDecode
+from datamodules.decoding.image_files import ImageFiles, TryDecode
 from datamodules.decoding.pixel_format import EIGHT_BITS, Levels, PixelFormat
 from datamodules.loading.cores import available_cores
 from datamodules.loading.loader import ON_FEWER_CORES, TimedLoader
@@ -258,12 +258,6 @@ def write_pack(
                         columns[name].append(values[rows])
                     end += len(rows)
                 splits[split] = (start, end)
-        if others := [each for each in skipped if isinstance(each[1], NotLikeOthers)]:
-            raise UserError(
-                f"{len(others):,} of {total:,} files, such as {some_of([name for name, _ in others])}, are not like "
-                f"the first: {others[0][1]}; take them out or, if only their bits differ, bring all to as many with "
-                "--data.bit_depth 8 or 16."
-            )
         if not end:
             (name, reason), *_ = skipped
             raise UserError(
