@@ -19,7 +19,8 @@ from core.names import some_of
 from core.near_names import near_names
 from core.user_error import UserError
 from datamodules.batching.split import SPLITS
-from datamodules.decoding.image_files import files_in, fingerprint_files, images_among
+from datamodules.decoding.image_file import holds_numbers, is_image
+from datamodules.decoding.image_files import files_in, fingerprint_files
 from datamodules.decoding.split_folders import split_named
 from datamodules.decoding.table import codes, read_table, rows_of
 from datamodules.image_file_module import ImageFileModule
@@ -167,7 +168,7 @@ class ImageTable(ImageFileModule):
     @cached_property
     def _labels(self) -> tuple[list[str], NDArray[np.integer[Any]]]:
         """Names, `K`, and labels: int64 `[N]`, or uint8 `[N, K]` of 0 and 1."""
-        columns, is_named = self._columns["label"], self._class_file is not None
+        columns = self._columns["label"]
         if len(columns) > 1:
             marks = np.stack([self._marks(name) for name in columns], axis=1)
             one = "mark one class in every row, or give --data.multi_label true"
@@ -179,19 +180,19 @@ class ImageTable(ImageFileModule):
             column, rows = pc.utf8_trim_whitespace(pc.list_flatten(parts)), np.asarray(pc.list_parent_indices(parts))
             column, rows = column.filter(is_some := pc.not_equal(column, "")), rows[np.asarray(is_some)]
         else:
-            several = "if these are several labels, give --data.multi_label true; if not, name them in data.class_names"
-            is_joined = np.asarray(pc.match_substring(self._text("label"), ";"))
-            self._check(columns[0], is_joined & (not is_named), several)
+            several = "if these are several labels, give --data.multi_label true; if not, call the class otherwise"
+            self._check(columns[0], pc.match_substring(self._text("label"), ";"), several)
         numbers, texts = codes(column)
-        are_numbers = all(re.fullmatch(r"-?\d+", text) for text in texts)
-        if is_named:
-            names, remedy = self._names_in_file(), f"{self._class_file} names no such class: add it"
+        if self._class_file is not None:
+            names = self._names_in_file()
+            remedy = f"{self._class_file} has names for 0 to {len(names) - 1}: add others"
+            label_of = {str(label): label for label in range(len(names))}
         else:
+            are_numbers = all(re.fullmatch(r"-?\d+", text) for text in texts)
             of_training = np.unique(numbers[np.isin(rows, self._split_rows["train"])])
             names = sorted((texts[place] for place in of_training), key=int if are_numbers else str)
             remedy = "training has no such label: add some"
-        by_number = is_named and are_numbers and not {*texts} <= {*names}
-        label_of = {str(label) if by_number else name: label for label, name in enumerate(names)}
+            label_of = {name: label for label, name in enumerate(names)}
         labels = np.array([label_of.get(text, -1) for text in texts], np.int64)[numbers]
         self._check(columns[0], np.isin(np.arange(len(self._table)), rows[labels < 0]), f"{remedy}, or remove the row")
         if not self.is_multi_label:
@@ -241,25 +242,23 @@ class ImageTable(ImageFileModule):
     def _found(self) -> pa.Array:
         """The file of each row, whose ending the table may lack."""
         (column,), files, paths = self._columns["path"], self._files(), self._paths
-        exact = pa.array(files, pa.string()).take(pc.index_in(paths, pa.array(files, pa.string())))
-        found, several = _by_stem(paths, files)
-        if np.any(several := several & np.asarray(pc.is_null(exact))):
-            top = f"{self.source_folder}/"
-            found, several = _by_stem(
-                paths, [file.removeprefix(top) for file in images_among([top + file for file in files])]
-            )
-            several &= np.asarray(pc.is_null(exact))
-        self._check(column, several, f"several images in {self.source_folder} are called so; write the ending as well")
-        found = pc.coalesce(exact, found)
+        found = pa.array(files, pa.string()).take(pc.index_in(paths, pa.array(files, pa.string())))
+        if found.null_count:
+            places = ((file, f"{self.source_folder}/{file}") for file in files)
+            images = pa.array([file for file, place in places if is_image(place) or holds_numbers(place)], pa.string())
+            stems = pc.replace_substring_regex(images, r"\.[^./]*$", "")
+            first, last = (pc.index_in(paths, each) for each in (stems, stems[::-1]))
+            several = pc.and_(pc.is_null(found), pc.not_equal(pc.add(first, last), len(images) - 1))
+            remedy = f"several images in {self.source_folder} are called so; write the ending as well"
+            self._check(column, pc.fill_null(several, False), remedy)
+            found = pc.coalesce(found, images.take(first))
         remedy = f"{self.source_folder} has no such file; correct the paths, or give another --data.folder"
         self._check(column, pc.is_null(found), remedy)
         if len(pc.unique(found)) < len(found):
             numbers, _ = codes(found)
             counts = np.bincount(numbers)
-            is_it = numbers == counts.argmax()
-            labels = self._labels[1][is_it]
-            differ = " under different labels" * bool((labels != labels[0]).any())
-            self._check(column, is_it, f"{(counts > 1).sum():,} images have several rows{differ}; keep one of each")
+            several = f"{(counts > 1).sum():,} images have several rows; keep one of each"
+            self._check(column, numbers == counts.argmax(), several)
         return found
 
     @cached_property
@@ -292,11 +291,3 @@ class ImageTable(ImageFileModule):
             split: Rows(files[split][0], self._labels[1][rows], {name: each[rows] for name, each in columns.items()})
             for split, rows in self._split_rows.items()
         }
-
-
-def _by_stem(paths: pa.Array, files: Sequence[str]) -> tuple[pa.Array, NDArray[np.bool_]]:
-    """The first of the files that is called like each path but for its ending, and whether there are several."""
-    stems = pc.replace_substring_regex(pa.array(files, pa.string()), r"\.[^./]*$", "")
-    first, last = (pc.index_in(paths, each) for each in (stems, stems[::-1]))
-    several = pc.not_equal(pc.add(first, last), len(files) - 1)
-    return pa.array(files, pa.string()).take(first), np.asarray(pc.fill_null(several, False))
