@@ -16,11 +16,13 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
+from core.durable_file import replace_file
 from core.names import some_of
 from core.user_error import UserError
 from datamodules.loading.loader import WorkerError
 from scripts.command.boundary import CHECKPOINT, CommandParser
 from scripts.command.expansion import expand, to_path
+from scripts.command.output_file import check_output
 from scripts.command.process import training_process
 from scripts.command.whole_number import whole_number
 from scripts.inference.file_predictions import FilePredictions
@@ -64,14 +66,13 @@ def submit(options: argparse.Namespace, classifier: ImageClassifier, paths: Sequ
 
     if options.output.suffix.lower() != ".csv":
         raise UserError(f"--output is {options.output}, but a submission is a CSV file; give a name that ends in .csv.")
-    if options.output.exists() and not options.overwrite:
-        raise UserError(f"{options.output} is there already; replace it (--overwrite) or choose another file.")
+    check_output(options.output, options.overwrite)
     submission = Submission(options.submission, paths, classifier.class_names, options.probabilities)
     if classifier.trained.is_multi_label and len(submission.header) <= len(classifier.class_names):
         raise UserError(f"{options.submission} has one column for several labels; give a sample with one for each.")
     table = PredictionTable(classifier.class_names, probabilities=True)
     FilePredictions(classifier, submission.paths, table, options.batch_size, options.num_workers).write(submission)
-    submission.write(options.output)
+    replace_file(options.output, submission.text)
     print(f"submission   {options.output}: {some_of(submission.cells)} of {len(submission.paths):,} images")
     return 0
 

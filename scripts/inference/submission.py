@@ -4,9 +4,9 @@ import csv
 import os
 from collections import defaultdict
 from collections.abc import Sequence
+from io import StringIO
 from pathlib import Path
 
-from core.durable_file import replacing
 from core.names import some_of
 from core.user_error import UserError
 from datamodules.decoding.table import codes, read_table, rows_of
@@ -47,7 +47,6 @@ class Submission:
                 "the images and a column of classes, or for probabilities a column that is called like each class."
             )
         self._rows: list[list[str]] = []
-        self._errors: list[str] = []
 
     def _paths(self, sample: Path, images: Sequence[str]) -> list[str]:
         named = defaultdict[str, set[str]](set)
@@ -68,24 +67,19 @@ class Submission:
         """Take rows, which have the probability of each class, in the order of `paths`."""
         for row in rows:
             if row["error"]:
-                self._errors.append(f"{row['path']} ({row['error']})")
-                continue
+                raise UserError(
+                    f"{row['path']}, which the sample names, cannot be predicted ({row['error']}), so that nothing was "
+                    "written; replace it. Without --submission all such images are listed."
+                )
             if self.cells == ["number"]:
                 row["number"] = str(self.classes.index(str(row["prediction"])))
             cells = [row[name] for name in self.cells]
-            self._rows.append([cell if isinstance(cell, str) else f"{cell:.9g}" for cell in cells])
+            cells = [cell if isinstance(cell, str) else f"{cell:.9g}" for cell in cells]
+            self._rows.append([self.ids[len(self._rows)], *cells])
 
-    def write(self, path: Path) -> None:
-        """Write the submission, if all images have been predicted."""
-        if self._errors:
-            raise UserError(
-                f"{len(self._errors):,} of {len(self.ids):,} images of the sample cannot be predicted, such as "
-                f"{self._errors[0]}; replace them, and predict again: nothing was written."
-            )
-        try:
-            with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
-                writer = csv.writer(file, lineterminator="\n")
-                writer.writerow(self.header)
-                writer.writerows([name, *cells] for name, cells in zip(self.ids, self._rows, strict=True))
-        except OSError as error:
-            raise UserError(f"{path} cannot be written: {error.strerror}; choose another with --output.") from error
+    @property
+    def text(self) -> str:
+        """The submission, of all images."""
+        table = StringIO(newline="")
+        csv.writer(table, lineterminator="\n").writerows([self.header, *self._rows])
+        return table.getvalue()

@@ -127,7 +127,10 @@ def test_an_evaluation_carries_the_other_columns_along(
             ["id,label", "300,0.5"],
             "has the columns id, label, but the classes are nought, one, two; expected the images",
         ),
-        (["id,label", "broken,one"], "1 of 1 images of the sample cannot be predicted, such as "),
+        (
+            ["id,label", "broken,one"],
+            "broken.png, which the sample names, cannot be predicted (image file is truncated",
+        ),
         (["id,label"], "has no rows; give one for each image"),
         ([], "cannot be read: No such file or directory; give the competition's sample"),
     ],
@@ -161,7 +164,7 @@ def test_other_options_are_refused_or_do_what_they_say(
     assert "leave out --top" in predict(*given, "--output", tmp_path / "s.csv", "--top", "2")[2]
     assert "ends in .csv" in predict(*given, "--output", tmp_path / "s.parquet")[2]
     (tmp_path / "s.csv").write_text("mine")
-    assert "is there already; replace it (--overwrite)" in predict(*given, "--output", tmp_path / "s.csv")[2]
+    assert "is there already; replace it with --overwrite" in predict(*given, "--output", tmp_path / "s.csv")[2]
     assert (tmp_path / "s.csv").read_text() == "mine"
     assert predict(*given, "--output", tmp_path / "s.csv", "--overwrite")[0] == 0
     assert len(rows_of(tmp_path / "s.csv")) == 61
