@@ -219,9 +219,8 @@ class ImageTable(ImageFileModule):
     def _paths(self) -> pa.Array:
         """The paths as the table has them, but relative to the folder."""
         paths = pc.replace_substring(self._text("path"), "\\", "/")
-        tops = {str(self.source_folder.absolute()), str(self.source_folder.resolve())}
-        for start in ("[.]", *map(re.escape, tops)):
-            paths = pc.replace_substring_regex(paths, f"^{start}/+", "")
+        start = f"^([.]|{re.escape(str(self.source_folder.absolute()))})/+"
+        paths = pc.replace_substring_regex(paths, start, "")
         is_outside = pc.match_substring_regex(paths, r"^/|(^|/)\.\.(/|$)")
         self._check(self._columns["path"][0], is_outside, "give in --data.folder a folder that all images are in")
         return paths

@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 
 from datamodules.decoding.optional_package import optional_package
 
-PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
-
 
 def dicom_numbers(path: str | Path, value_range: tuple[float, float] | None) -> NDArray[Any]:
     """Read the one frame of a file, `[C, H, W]`; a ValueError says why there is none.
@@ -22,10 +20,7 @@ def dicom_numbers(path: str | Path, value_range: tuple[float, float] | None) -> 
     a window in rescaled units (Hounsfield units in CT), they are given as they are. MONOCHROME1 is inverted.
     """
     pydicom = optional_package("pydicom", "dicom", "a DICOM file")
-    processing = pydicom.pixels
-    dataset = pydicom.dcmread(path)
-    if not any(name in dataset for name in PIXELS):
-        raise ValueError("it is a DICOM file without pixels")
+    processing, dataset = pydicom.pixels, pydicom.dcmread(path)
     if (frames := int(dataset.get("NumberOfFrames") or 1)) > 1:
         raise ValueError(f"it is a DICOM file of {frames} frames; save each as a file of its own")
     numbers: NDArray[Any] = dataset.pixel_array
@@ -34,17 +29,15 @@ def dicom_numbers(path: str | Path, value_range: tuple[float, float] | None) -> 
         numbers = processing.apply_color_lut(numbers, dataset)
     if numbers.ndim == 3:
         return np.moveaxis(numbers, 2, 0)
-    has_window = "WindowWidth" in dataset or "VOILUTSequence" in dataset
-    is_scaled = value_range is None and (has_window or (numbers.dtype.kind in "iu" and dataset.BitsStored <= 16))
     numbers = processing.apply_modality_lut(numbers, dataset)
-    low, high = value_range or (0, 0)
-    if is_scaled:
+    has_window = "WindowWidth" in dataset or "VOILUTSequence" in dataset
+    if value_range is None and (has_window or dataset.get("BitsStored", 32) <= 16):
         (low, high), shown = _ends(dataset, processing), processing.apply_voi_lut(numbers, dataset)
-        dtype = np.uint8 if dataset.BitsStored <= 8 else np.uint16
-        numbers = np.rint((shown - low) / (high - low) * np.iinfo(dtype).max).astype(dtype)
-        low, high = 0, np.iinfo(dtype).max
+        value_range = (0, 255 if dataset.BitsStored <= 8 else 65535)
+        shares = (shown - low) / (high - low)
+        numbers = np.rint(shares * value_range[1]).astype(np.uint8 if dataset.BitsStored <= 8 else np.uint16)
     if photometric == "MONOCHROME1":
-        numbers = low + high - numbers
+        numbers = sum(value_range or (0, 0)) - numbers
     return numbers[None]
 
 

@@ -15,13 +15,11 @@ from pyarrow.parquet import ParquetFile
 
 from core.user_error import UserError
 
-TEXT, PARQUET = (".csv", ".tsv", ".txt"), (".parquet", ".pq")
+PARQUET = (".parquet", ".pq")
 
 
 def read_table(path: Path) -> pa.Table:
     """Read a table of at least one row: text without spaces around it, empty where there is nothing."""
-    if path.suffix.lower() not in (*TEXT, *PARQUET):
-        raise UserError(f"{path} ends in none of {', '.join((*TEXT, *PARQUET))}; save the table as one of these.")
     try:
         with path.open("rb") as file:
             table = ParquetFile(file).read() if path.suffix.lower() in PARQUET else _read_text(file)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from core.names import some_of
 from core.user_error import UserError
-from datamodules.decoding.table import codes, read_table, rows_of
+from datamodules.decoding.table import read_table, rows_of
 from scripts.inference.prediction_table import Row
 
 
@@ -31,7 +31,7 @@ class Submission:
             raise UserError(f"{sample} cannot be read: {error.strerror}; give the competition's sample.") from error
         self.header, self.ids, self.classes = table.column_names, table[0].to_pylist(), classes
         self.paths = self._paths(sample, images)  # of the image of each row
-        columns, shown = self.header[1:], set(codes(table[-1].combine_chunks())[1])
+        columns, shown = self.header[1:], set(table[-1].unique().to_pylist())
         is_class, is_number = (shown <= {*names} for names in (classes, map(str, range(len(classes)))))
         probability |= not (is_class or is_number) and all(text.replace(".", "", 1).isdigit() for text in shown)
         if sorted(columns) == sorted(classes):

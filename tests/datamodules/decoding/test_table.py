@@ -37,7 +37,11 @@ def test_columns_of_parquet_are_text_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("t.xlsx", b"PK", "t.xlsx ends in none of .csv, .tsv, .txt, .parquet, .pq; save the table as one of these"),
+        (
+            "t.xlsx",
+            b"PK\x03\x04\x14\0\x06\0\x08\xa4\0\0!\0",
+            "t.xlsx cannot be read as a table (it is not UTF-8); save",
+        ),
         ("t.csv", b"", "t.csv has no rows; give one for each image"),
         ("t.csv", b"id,label\n", "t.csv has no rows; give one for each image"),
         ("t.csv", "id,stra\xdfe\na,b\n".encode("latin-1"), "(it is not UTF-8); save it in UTF-8, with a comma, a"),
