@@ -53,8 +53,8 @@ class PixelFormat:
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> "PixelFormat":
         """The format that `facts` described; without any, 8 bits as shown."""
-        known = {name: facts[name] for name in asdict(cls()) if name in facts}
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in known.items()})
+        known: dict[str, Any] = {name: tuple(each) if isinstance(each, list) else each for name, each in facts.items()}
+        return cls(**{name: known[name] for name in asdict(cls()) if name in known})
 
     @property
     def facts(self) -> dict[str, Any]:

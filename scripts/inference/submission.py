@@ -73,9 +73,9 @@ class Submission:
                 )
             if self.cells == ["number"]:
                 row["number"] = str(self.classes.index(str(row["prediction"])))
-            cells = [row[name] for name in self.cells]
-            cells = [cell if isinstance(cell, str) else f"{cell:.9g}" for cell in cells]
-            self._rows.append([self.ids[len(self._rows)], *cells])
+            cells = (row[name] for name in self.cells)
+            texts = [cell if isinstance(cell, str) else f"{cell:.9g}" for cell in cells]
+            self._rows.append([self.ids[len(self._rows)], *texts])
 
     @property
     def text(self) -> str:
