@@ -24,7 +24,6 @@ from torch import Tensor
 
 from core.durable_file import replacing
 from datamodules.batching.normalization import Normalize
-from datamodules.decoding.image_file import open_image, pixels_of
 from datamodules.decoding.pixel_format import PixelFormat
 from scripts.command.boundary import CHECKPOINT, CommandParser, mistakes_in_one_sentence
 from scripts.command.expansion import to_path
@@ -114,10 +113,7 @@ def pixels_by_facts(picture: Path | Tensor, facts: Mapping[str, str]) -> Tensor:
         return picture
     known = {name: json.loads(value) for name, value in facts.items()}
     channels, size, pixels = known["channels"], tuple(known["image_size"]), PixelFormat.of(known)
-    if not pixels.is_plain(channels):
-        return torch.from_numpy(pixels.read(picture, channels, size, known["resize"]).copy())
-    with open_image(picture) as image:  # as the program of docs/checkpoints.md does
-        return torch.from_numpy(pixels_of(image, channels, size, known["resize"]).copy())
+    return torch.from_numpy(pixels.read(picture, channels, size, known["resize"]).copy())
 
 
 def photographs(number: int, channels: int, size: tuple[int, int]) -> Tensor:

@@ -28,7 +28,8 @@ from callbacks.run.run_folder import check_links
 from callbacks.tensorboard.preview import class_table
 from core.names import escape_name
 from core.user_error import UserError
-from datamodules.decoding.image_file import UnreadableImageError, read_image
+from datamodules.decoding.image_file import UnreadableImageError
+from datamodules.decoding.pixel_format import EIGHT_BITS
 from datamodules.image_folder import ImageFolder
 from models.classifier import Classifier
 from scripts.command.data_flags import build_data
@@ -273,7 +274,7 @@ def test_no_file_is_handed_to_another_program(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(EpsImagePlugin.EpsImageFile, "_open", refuse)
     (tmp_path / "a.jpg").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n")
     with pytest.raises(UnreadableImageError, match="it is no image"):
-        read_image(tmp_path / "a.jpg", 3, (8, 8))
+        EIGHT_BITS.read(tmp_path / "a.jpg", 3, (8, 8))
     for folder in ("core", "models", "datamodules", "callbacks", "scripts"):
         for source in (ROOT / folder).rglob("*.py"):
             for call in re.findall(r"Image\.open\(.*", source.read_text()):

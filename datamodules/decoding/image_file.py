@@ -90,33 +90,6 @@ def open_image(path: str | Path) -> Iterator[Image.Image]:
             yield image
 
 
-def read_image(path: str | Path, channels: int, size: tuple[int, int], resize: Resize = "crop") -> NDArray[np.uint8]:
-    """Decode a file at its full size as viewers show it, and resize it, as `pixels_of` defines.
-
-    Args:
-        path: The file.
-        channels: 1 for grey, 3 for red, green and blue.
-        size: Height and width to resize to, bilinear with antialiasing.
-        resize: `crop` or `squash`.
-
-    Returns:
-        uint8 `[C, H, W]`.
-
-    Raises:
-        UnreadableImageError: If the file is no image or is truncated, or it is unknown what its numbers mean.
-    """
-    with open_image(path) as image:
-        return pixels_of(image, channels, size, resize)
-
-
-def image_pixels(
-    image: Image.Image, channels: int, size: tuple[int, int], resize: Resize = "crop"
-) -> NDArray[np.uint8]:
-    """The same pixels that `read_image` gives, of an image that is open in Pillow or was made in memory."""
-    with unreadable_if_it_fails():
-        return pixels_of(image, channels, size, resize)
-
-
 @contextmanager
 def unreadable_if_it_fails(path: str | Path = "") -> Iterator[None]:
     """Turn what fails inside the block into an UnreadableImageError, or a TemporaryError if it may pass."""

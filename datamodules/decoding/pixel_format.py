@@ -88,7 +88,20 @@ class PixelFormat:
         return self.is_shown(channels) and not self.is_deep and self.value_range is None
 
     def read(self, path: str | Path, channels: int, size: tuple[int, int], resize: Resize = "crop") -> Levels:
-        """Decode a file at its full size and resize it, `[C, H, W]`; an UnreadableImageError says why not."""
+        """Decode a file at its full size and resize it, bilinearly with antialiasing.
+
+        Args:
+            path: The file.
+            channels: 1 for grey, 3 for red, green and blue, as viewers show them; other numbers as they are stored.
+            size: Height and width to resize to.
+            resize: `crop` or `squash`.
+
+        Returns:
+            uint8 or uint16 `[C, H, W]`.
+
+        Raises:
+            UnreadableImageError: If the file is no image or is truncated, or it is unknown what its numbers mean.
+        """
         if self.is_plain(channels) and not holds_numbers(path):
             with open_image(path) as image:
                 self._check(bits_of(image), None)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from core.names import escape_name, label_name
 from core.user_error import UserError
-from datamodules.decoding.image_file import UnreadableImageError, image_pixels
+from datamodules.decoding.image_file import UnreadableImageError, pixels_of, unreadable_if_it_fails
 from datamodules.decoding.image_files import ImageFiles, TryDecode
 from datamodules.decoding.stored_numbers import image_numbers
 from datamodules.loading.cores import available_cores
@@ -151,7 +151,8 @@ class ImageClassifier:
                 f"A {type(image).__name__}, {kind}, is no image: give a path, an image of Pillow, a uint8 array [H, W] "
                 "or [H, W, C], a uint8 tensor [B, C, H, W], or a list of these."
             )
-        return torch.from_numpy(image_pixels(image, channels, (height, width), resize).copy())
+        with unreadable_if_it_fails():
+            return torch.from_numpy(pixels_of(image, channels, (height, width), resize).copy())
 
     def logits_of_files(
         self, paths: Sequence[str], *, batch_size: int | None = None, num_workers: int | None = None

@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from datamodules.decoding.image_file import TemporaryError, UnreadableImageError, image_pixels, is_image, read_image
+from datamodules.decoding.image_file import TemporaryError, UnreadableImageError, is_image, pixels_of
+from datamodules.decoding.pixel_format import EIGHT_BITS
 from tests.odd_images import BITS, COMPRESSION, EXTRA, FORMAT, PALETTE, PHOTOMETRIC, PLANES, SAMPLES, png, tiff
 
+read_image = EIGHT_BITS.read
 PHOTO: NDArray[np.uint8] = load_sample_image("china.jpg")
 HEIGHT, WIDTH = PHOTO.shape[:2]
 
@@ -99,7 +101,7 @@ def test_a_jpeg_of_any_size_gives_the_pixels_of_the_decoded_photograph(
     with Image.open(tmp_path / "a.jpg") as image:
         decoded = Image.fromarray(np.asarray(image))
     found = read_image(tmp_path / "a.jpg", channels, size)
-    assert np.array_equal(found, image_pixels(decoded, channels, size))
+    assert np.array_equal(found, pixels_of(decoded, channels, size))
     grey = decoded.convert("L" if channels == 1 else "RGB")
     plain = np.asarray(grey.resize(size[::-1], Image.Resampling.BILINEAR)).reshape(*size, channels)
     assert np.array_equal(read_image(tmp_path / "a.jpg", channels, size, "squash"), plain.transpose(2, 0, 1))
@@ -287,12 +289,12 @@ def test_an_opened_image_gives_what_its_file_gives_and_keeps_its_size(tmp_path: 
         Image.fromarray(PHOTO).save(tmp_path / name)
         expected = read_image(tmp_path / name, 3, (32, 32))
         with Image.open(tmp_path / name) as opened:
-            assert np.array_equal(image_pixels(opened, 3, (32, 32)), expected)
+            assert np.array_equal(pixels_of(opened, 3, (32, 32)), expected)
             assert opened.size == (WIDTH, HEIGHT)
             assert np.asarray(opened).shape == PHOTO.shape
-    assert np.array_equal(image_pixels(Image.fromarray(PHOTO), 3, (32, 32)), expected)
-    with pytest.raises(UnreadableImageError, match="32 bits"):
-        image_pixels(Image.fromarray(np.zeros((8, 8), np.float32)), 1, (8, 8))
+    assert np.array_equal(pixels_of(Image.fromarray(PHOTO), 3, (32, 32)), expected)
+    with pytest.raises(ValueError, match="32 bits"):
+        pixels_of(Image.fromarray(np.zeros((8, 8), np.float32)), 1, (8, 8))
 
 
 def test_does_not_wait_at_a_pipe(tmp_path: Path) -> None:
