@@ -10,7 +10,7 @@ from sklearn.datasets import load_sample_image
 from torch import nn
 
 from datamodules.batching.normalization import NORMALIZATIONS, Normalize
-from datamodules.decoding.image_file import image_pixels
+from datamodules.decoding.image_file import pixels_of
 from models.efficientnet_lite import EfficientNetLite, SameConv2d
 from tests.datamodules.test_image_folder import PHOTOS, write_source
 
@@ -27,7 +27,7 @@ def test_the_packaged_weights_know_a_palace(variant: Literal[0, 1, 2], side: int
     network = EfficientNetLite(1000, weights="DEFAULT", variant=variant).eval()
     given = torch.load(getattr(package, f"EfficientnetLite{variant}ModelFile").get_model_file_path(), weights_only=True)
     network.head.load_state_dict({f"1.{name}": given[f"_fc.{name}"] for name in ("weight", "bias")})
-    photograph = image_pixels(Image.fromarray(load_sample_image("china.jpg")), 3, (side, side))
+    photograph = pixels_of(Image.fromarray(load_sample_image("china.jpg")), 3, (side, side))
     normalize = Normalize(NORMALIZATIONS["imagenet"].mean, NORMALIZATIONS["imagenet"].std)
     palace = 698  # in ImageNet; the Summer Palace looks like a bell cote, 442, too
     assert palace in network(normalize(torch.from_numpy(photograph.copy())[None])).topk(2).indices
