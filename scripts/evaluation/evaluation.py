@@ -4,7 +4,7 @@ Shapes: `N` images, `K` classes.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
@@ -21,7 +21,7 @@ from scripts.evaluation.fold_runs import FoldRun
 from scripts.inference.predictions import Predictions
 from scripts.inference.trained_network import TrainedNetwork
 from scripts.uncertainty.calibration import BINS, Reliability, fit_temperature, reliability
-from scripts.uncertainty.intervals import CONFIDENCE, Interval, class_figures, class_intervals, wilson
+from scripts.uncertainty.intervals import CONFIDENCE, Interval, class_figures, wilson
 from scripts.uncertainty.mean import Mean, mean_of_runs
 
 LONGEST = 80  # letters of what the source says besides of an image, under its picture
@@ -101,14 +101,18 @@ class Evaluation:
         return len(self.tested.class_names) <= MOST_CLASSES
 
     @cached_property
-    def class_figures(self) -> NDArray[np.float64]:
-        """Precision, recall and F1, `[3, K]`."""
-        return class_figures(self.confusion)
-
-    @cached_property
-    def class_intervals(self) -> NDArray[np.float64]:
-        """Low and high ends of their intervals, `[2, 3, K]`."""
-        return class_intervals(self.confusion)
+    def classes(self) -> dict[str, dict[str, Any]]:
+        """Of each class its numbers, and precision, recall and F1 with their intervals; None where there is none."""
+        numbers = self.class_numbers
+        figures = class_figures(np.diag(self.confusion), numbers["predicted"], numbers["images"])
+        return {
+            name: {
+                **{kind: _known(values[label]) for kind, values in numbers.items()},
+                **{kind: _known(figures[0, n, label]) for n, kind in enumerate(FIGURES)},
+                **{f"{kind}_interval": [*map(_known, figures[1:, n, label])] for n, kind in enumerate(FIGURES)},
+            }
+            for label, name in enumerate(self.tested.class_names)
+        }
 
     @cached_property
     def temperature(self) -> float | None:
@@ -159,10 +163,9 @@ class Evaluation:
         highest: NDArray[np.float64] = self.tested.probabilities.max(axis=1)
         return highest
 
-    @property
-    def looked_for(self) -> NDArray[np.int64]:
-        """The class for which each image is searched, `[N]`."""
-        return self.tested.classes
+    def looked_for(self, row: int) -> int:
+        """The class for which an image is searched."""
+        return int(self.tested.classes[row])
 
     @cached_property
     def certain_mistakes(self) -> list[int]:
@@ -218,17 +221,7 @@ class Evaluation:
             "loss": self.calibration["as it is"].loss,
             "metrics": {name: _known(value) for name, value in self.metrics.items()},
             "class_names": names,
-            "classes": {
-                name: {
-                    **{kind: _known(values[label]) for kind, values in self.class_numbers.items()},
-                    **{kind: _known(self.class_figures[n, label]) for n, kind in enumerate(FIGURES)},
-                    **{
-                        f"{kind}_interval": [_known(end) for end in self.class_intervals[:, n, label]]
-                        for n, kind in enumerate(FIGURES)
-                    },
-                }
-                for label, name in enumerate(names)
-            },
+            "classes": self.classes,
             "confusion": self.confusion.tolist() if self.is_shown_by_class else None,
             "confused_pairs": [
                 {"label": names[label], "prediction": names[predicted], "images": count}
@@ -240,14 +233,7 @@ class Evaluation:
                 "fitted_on_the_same_images": self.fitted_on_the_same,
                 "bins": BINS,
                 **{
-                    name.replace(" ", "_").replace("-", "_"): {
-                        "ece": each.ece,
-                        "loss": each.loss,
-                        "low": each.low,
-                        "images": each.images,
-                        "probability": each.probability,
-                        "accuracy": each.accuracy,
-                    }
+                    name.replace(" ", "_").replace("-", "_"): {"ece": each.ece, **asdict(each)}
                     for name, each in self.calibration.items()
                 },
             },

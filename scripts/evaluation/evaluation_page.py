@@ -4,7 +4,7 @@ Shapes: `N` images, `K` classes.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,7 @@ def page_values(evaluation: Evaluation, most_images: int) -> dict[str, Any]:
     """The values that `evaluation.html` shows."""
     trained, tested, pictures = evaluation.trained, evaluation.tested, EvaluationPictures(evaluation)
     names, network, data = tested.class_names, type(trained.network).__name__, type(evaluation.data).__name__
-    by_class, calibration = evaluation.is_shown_by_class, evaluation.calibration["as it is"]
+    calibration, images = evaluation.calibration["as it is"], evaluation.class_numbers["images"]
     run, top5, mean = run_of(trained.path), evaluation.top5_accuracy, evaluation.over_folds
     curves = read_curves(run / "metrics.csv") if run and not mean else {}
     return {
@@ -59,37 +59,29 @@ def page_values(evaluation: Evaluation, most_images: int) -> dict[str, Any]:
         "fold_note": mean and f"Accuracy of one network: {mean.shown()}. {caption([mean])}",
         "charts": [line_chart(splits, "epoch", figure) for figure, splits in curves.items()],
         "shades": ", ".join(f"{share:.1%}" for share in SHADES),
-        "matrix": confusion_matrix(evaluation.confusion, names, evaluation.class_numbers["images"])
-        if by_class
-        else None,
+        "matrix": confusion_matrix(evaluation.confusion, names, images) if evaluation.is_shown_by_class else None,
         "pairs": [
             (
-                *(names[label], names[predicted], count, int(evaluation.class_numbers["images"][label])),
-                pictures.plain(evaluation.examples(label, predicted)[:PICTURES_OF_A_PAIR]),
+                *(names[label], names[predicted], count, int(images[label])),
+                pictures.shown(evaluation.examples(label, predicted)[:PICTURES_OF_A_PAIR]),
             )
             for label, predicted, count in evaluation.pairs[:PAIRS]
         ],
         "layer": pictures.layer,
-        "mistakes": pictures.with_grad_cam(evaluation.certain_mistakes[:most_images]),
-        "hits": pictures.plain(evaluation.uncertain_hits[:most_images]),
+        "mistakes": pictures.shown(evaluation.certain_mistakes[:most_images], grad_cam=True),
+        "hits": pictures.shown(evaluation.uncertain_hits[:most_images]),
         "diagrams": [(*each, reliability_diagram(each[1], each[0])) for each in evaluation.calibration.items()],
-        "classes": list(
-            class_rows(names, evaluation.class_numbers, evaluation.class_figures, evaluation.class_intervals)
-        )
-        if by_class
-        else None,
         "most_classes": MOST_CLASSES,
     }
 
 
 def confusion_matrix(
-    confusion: NDArray[np.int64], class_names: Sequence[str], totals: NDArray[np.int64] | None = None
+    confusion: NDArray[np.int64], class_names: Sequence[str], totals: NDArray[np.int64]
 ) -> dict[str, Any]:
     """The picture of a confusion matrix and, for a script, what to say of the cell under the pointer."""
     picture = confusion_picture(confusion, class_names, totals)
     cells = [[int(row), int(column), int(confusion[row, column])] for row, column in np.argwhere(confusion)]
-    counts = {"names": list(map(escape_name, class_names)), "cells": cells}
-    counts["totals"] = (confusion.sum(axis=1) if totals is None else totals).tolist()
+    counts = {"names": list(map(escape_name, class_names)), "cells": cells, "totals": totals.tolist()}
     return {
         "picture": embedded(picture.quantize(), side=2 * max(picture.size)),
         "is_small": len(class_names) <= MOST_NUMBERED,
@@ -109,16 +101,3 @@ def reliability_diagram(bins: Reliability, title: str) -> Markup:
         axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="probability of the class predicted", ylabel="share that is right")
 
     return svg(f"calibration {title}", 3.6, draw)
-
-
-def class_rows(
-    class_names: Sequence[str],
-    numbers: Mapping[str, NDArray[Any]],
-    measured: NDArray[np.float64],
-    intervals: NDArray[np.float64],
-) -> Iterator[dict[str, Any]]:
-    """Numbers `[K]` by name, and precision, recall and F1, `[3, K]`, with the ends of their intervals, `[2, 3, K]`."""
-    ends = np.concatenate([measured[None], intervals])
-    for label, name in enumerate(class_names):
-        own = {of: values[label].item() for of, values in numbers.items()}
-        yield {"name": name, "numbers": own, "figures": ends[:, :, label].T.tolist()}

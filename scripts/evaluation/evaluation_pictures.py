@@ -13,7 +13,6 @@ from torch import Tensor
 from callbacks.tensorboard.image_grid import as_rgb, picture
 from scripts.evaluation.evaluation import Evaluation
 from scripts.inference.layers import grad_cam, last_maps
-from scripts.inference.trained_network import TrainedNetwork
 from scripts.report.page import embedded
 
 SMALLEST_SIDE = 96  # pixels that an image with a map over it has at least
@@ -33,46 +32,29 @@ class EvaluationPictures:
 
     def __init__(self, evaluation: Evaluation) -> None:
         self._evaluation = evaluation
-        self._trained = evaluation.trained
-        has_images = len(evaluation.tested) > 0
-        self.layer = (
-            last_maps(self._trained.network, self._trained.normalize(self._images([0]))) if has_images else None
-        )
+        trained = evaluation.trained
+        self.layer = last_maps(trained.network, trained.normalize(self._image(0)))
         """The layer that Grad-CAM looks into, if the network has one."""
 
-    def _images(self, rows: Sequence[int]) -> Tensor:
-        """uint8 `[B, C, H, W]`."""
+    def _image(self, row: int) -> Tensor:
+        """uint8 or uint16 `[1, C, H, W]`."""
         pack = self._evaluation.data.pack
         assert pack is not None, "setup comes before"
-        return pack[torch.from_numpy(self._evaluation.tested.places[list(rows)])][0]
+        return pack[torch.from_numpy(self._evaluation.tested.places[[row]])][0]
 
-    def plain(self, rows: Sequence[int]) -> list[ShownImage]:
-        """The images with their captions."""
-        if not rows:
-            return []
-        return [
-            ShownImage(embedded(picture(image)), self._evaluation.caption(row))
-            for row, image in zip(rows, as_rgb(self._images(rows)), strict=True)
-        ]
+    def shown(self, rows: Sequence[int], *, grad_cam: bool = False) -> list[ShownImage]:
+        """The images with their captions, each beside the evidence for the class looked for if that is asked for."""
+        return [self._shown(row, self.layer if grad_cam else None) for row in rows]
 
-    def with_grad_cam(self, rows: Sequence[int]) -> list[ShownImage]:
-        """The images, each beside the evidence for the class looked for, with their captions."""
-        if self.layer is None or not rows:
-            return self.plain(rows)
-        by_network: dict[TrainedNetwork, list[int]] = {}
-        for row in rows:
-            by_network.setdefault(self._evaluation.network_of(row), []).append(row)
-        shown: dict[int, ShownImage] = {}
-        for trained, own in by_network.items():
-            for some in torch.split(torch.tensor(own, dtype=torch.int64), max(1, self._evaluation.data.batch_size)):
-                images = self._images(some.tolist())
-                classes = torch.from_numpy(self._evaluation.looked_for[some.numpy()]).to(trained.device)
-                maps = grad_cam(trained.network, self.layer, trained.normalize(images), classes).cpu()
-                for row, image, seen in zip(some.tolist(), as_rgb(images), maps, strict=True):
-                    plain = picture(image)
-                    overlay = embedded(laid_over(plain, seen))
-                    shown[row] = ShownImage(embedded(plain), self._evaluation.caption(row), overlay)
-        return [shown[row] for row in rows]
+    def _shown(self, row: int, layer: str | None) -> ShownImage:
+        image, seen = self._image(row), None
+        plain = picture(as_rgb(image)[0])
+        if layer is not None:
+            trained = self._evaluation.network_of(row)
+            classes = torch.tensor([self._evaluation.looked_for(row)], device=trained.device)
+            (evidence,) = grad_cam(trained.network, layer, trained.normalize(image), classes).cpu()
+            seen = embedded(laid_over(plain, evidence))
+        return ShownImage(embedded(plain), self._evaluation.caption(row), seen)
 
 
 def laid_over(image: Image.Image, seen: Tensor) -> Image.Image:

@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score, f1_score, multilabel_confusion_matrix
+from sklearn.metrics import average_precision_score, f1_score
 from typing_extensions import override
 
 from core.names import label_name
 from scripts.evaluation.evaluation import Evaluation
-from scripts.uncertainty.intervals import class_figures, class_intervals
 
 
 class MultiLabelEvaluation(Evaluation):
@@ -47,16 +46,6 @@ class MultiLabelEvaluation(Evaluation):
         return numbers | {"threshold": self.trained.thresholds, "average_precision": precision}
 
     @cached_property
-    def class_figures(self) -> NDArray[np.float64]:
-        """Precision, recall and F1, `[3, K]`."""
-        return class_figures(multilabel_confusion_matrix(self.tested.labels, self.predicted))[..., 1].T
-
-    @cached_property
-    def class_intervals(self) -> NDArray[np.float64]:
-        """Low and high ends of their intervals, `[2, 3, K]`."""
-        return class_intervals(multilabel_confusion_matrix(self.tested.labels, self.predicted))[..., 1]
-
-    @cached_property
     def summary(self) -> dict[str, float]:
         """The figures over all labels; one that no image has, and that is predicted for none, does not count."""
         labels, predicted = self.tested.labels, self.predicted
@@ -85,11 +74,9 @@ class MultiLabelEvaluation(Evaluation):
     def examples(self, label: int, predicted: int) -> list[int]:
         return self._in_order(self.wrong_by[:, label] > 0, -self.wrong_by[:, label])
 
-    @property
-    def looked_for(self) -> NDArray[np.int64]:
-        """The label of each image that is most wrong, `[N]`."""
-        labels: NDArray[np.int64] = self.wrong_by.argmax(axis=1)
-        return labels
+    @override
+    def looked_for(self, row: int) -> int:
+        return int(self.wrong_by[row].argmax())
 
     @cached_property
     def certain_mistakes(self) -> list[int]:

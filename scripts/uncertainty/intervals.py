@@ -56,47 +56,31 @@ def _wilson(right: NDArray[np.int64], total: NDArray[np.int64], confidence: floa
     return ends
 
 
-def class_figures(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Precision, recall and F1 of each class.
-
-    Args:
-        confusion: Images by true class and predicted class, int64 `[..., K, K]`.
-
-    Returns:
-        float64 `[..., 3, K]`. Precision is NaN for a class that was never predicted, recall for a class without
-        images, F1 for a class where both hold.
-
-    Example:
-        >>> class_figures(np.array([[3, 1], [0, 4]])).round(3)
-        array([[1.   , 0.8  ],
-               [0.75 , 1.   ],
-               [0.857, 0.889]])
-    """
-    right = np.diagonal(confusion, axis1=-2, axis2=-1)
-    predicted, there = confusion.sum(axis=-2), confusion.sum(axis=-1)
-    with np.errstate(invalid="ignore"):  # 0 / 0 is NaN
-        return np.stack([right / predicted, right / there, 2 * right / (predicted + there)], axis=-2)
-
-
-def class_intervals(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Wilson's intervals of precision, recall and F1 of each class.
+def class_figures(
+    right: NDArray[np.int64], predicted: NDArray[np.int64], there: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Precision, recall and F1 of each class, each with the ends of Wilson's interval.
 
     Precision is a share of the images predicted as the class, recall a share of the images of the class. F1 is
     2J / (1 + J), where J is the share of both among the images that are either.
 
     Args:
-        confusion: Images by true class and predicted class, int64 `[..., K, K]`.
+        right: Images of each class that are predicted as it, int64 `[K]`.
+        predicted: All images that are predicted as it.
+        there: All images of it.
 
     Returns:
-        Low and high ends, float64 `[2, 3, ..., K]`; NaN where the figure is NaN.
+        The figure, then its low and high end, float64 `[3, 3, K]`. Precision is NaN for a class that was never
+        predicted, recall for a class without images, F1 for a class where both hold.
 
     Example:
-        >>> class_intervals(np.array([[90, 10], [20, 80]]))[:, 1].round(2)  # recall: low, then high ends
-        array([[0.83, 0.71],
+        >>> class_figures(np.array([90, 80]), np.array([110, 90]), np.array([100, 100]))[:, 1].round(2)  # recall
+        array([[0.9 , 0.8 ],
+               [0.83, 0.71],
                [0.94, 0.87]])
     """
-    right = np.diagonal(confusion, axis1=-2, axis2=-1)
-    predicted, there = confusion.sum(axis=-2), confusion.sum(axis=-1)
-    ends = _wilson(np.stack([right] * 3), np.stack([predicted, there, predicted + there - right]), CONFIDENCE)
-    ends[:, 2] = 2 * ends[:, 2] / (1 + ends[:, 2])
-    return ends
+    of = np.stack([predicted, there, predicted + there - right])
+    with np.errstate(invalid="ignore"):  # 0 / 0 is NaN
+        figures = np.stack([right / of, *_wilson(np.broadcast_to(right, of.shape), of, CONFIDENCE)])
+    figures[:, 2] = 2 * figures[:, 2] / (1 + figures[:, 2])
+    return figures

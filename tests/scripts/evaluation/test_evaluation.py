@@ -53,6 +53,6 @@ def test_confused_pairs_come_with_their_examples(evaluation: Evaluation) -> None
 @pytest.mark.slow
 def test_each_figure_is_computed_once(evaluation: Evaluation) -> None:
     assert evaluation.calibration is evaluation.calibration
-    assert evaluation.class_intervals is evaluation.class_intervals
+    assert evaluation.classes is evaluation.classes
     assert not evaluation.fitted_on_the_same
     assert evaluation.as_json()["right"] == evaluation.right

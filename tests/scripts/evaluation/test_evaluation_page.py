@@ -8,10 +8,11 @@ import pytest
 from markupsafe import Markup
 
 from callbacks.tensorboard.confusion_matrix import confusion_picture
-from scripts.evaluation.evaluation_page import class_rows, confusion_matrix, reliability_diagram
+from scripts.evaluation.evaluation import Evaluation
+from scripts.evaluation.evaluation_page import confusion_matrix, reliability_diagram
 from scripts.evaluation.evaluation_pictures import ShownImage
+from scripts.inference.predictions import Predictions
 from scripts.uncertainty.calibration import reliability
-from scripts.uncertainty.intervals import class_figures, class_intervals
 from tests.scripts.report.test_page import filled
 
 CELLS = [(0, 0), (0, 1), (1, 0), (1, 1)]
@@ -26,7 +27,7 @@ def drawn(macro: str, values: Any) -> str:
 def test_the_matrix_is_a_picture_and_holds_every_count(classes: int) -> None:
     confusion = np.random.default_rng(0).integers(0, 3, (classes, classes)) + 40 * np.eye(classes, dtype=np.int64)
     names = [f"class {number}" for number in range(classes)]
-    text = drawn("confusion_matrix", confusion_matrix(confusion, names))
+    text = drawn("confusion_matrix", confusion_matrix(confusion, names, confusion.sum(axis=1)))
     (told,) = re.findall(r'data-counts="([^"]*)"', text)
     data = json.loads(html.unescape(told))
     assert data["names"] == names
@@ -42,7 +43,7 @@ def test_the_matrix_is_a_picture_and_holds_every_count(classes: int) -> None:
 
 def test_cells_are_drawn_where_the_counts_are() -> None:
     confusion = np.array([[5, 0], [1, 3]])
-    text = drawn("confusion_matrix", confusion_matrix(confusion, ["<script>", "n" * 300]))
+    text = drawn("confusion_matrix", confusion_matrix(confusion, ["<script>", "n" * 300], np.array([5, 4])))
     assert "<script>" not in text
     counts = json.loads(html.unescape(re.findall(r'data-counts="([^"]*)"', text)[0]))
     pixels = np.asarray(confusion_picture(confusion, ["<script>", "n" * 300]))
@@ -59,10 +60,11 @@ def test_every_bin_is_a_bar() -> None:
 
 
 def test_classes_without_figures_say_so() -> None:
-    confusion = np.array([[3, 1, 0], [0, 4, 0], [0, 0, 0]])
-    numbers = {"images": confusion.sum(axis=1), "predicted": confusion.sum(axis=0)}
-    rows = class_rows(["a", "b", "<c>"], numbers, class_figures(confusion), class_intervals(confusion))
-    text = drawn("class_table", list(rows))
+    labels, taken = np.array([0, 0, 0, 0, 1, 1, 1, 1]), [0, 0, 0, 1, 1, 1, 1, 1]
+    tested = Predictions(["a", "b", "<c>"], list("abcdefgh"), np.arange(8), labels, np.eye(3, dtype=np.float32)[taken])
+    nothing: Any = None
+    evaluation = Evaluation(nothing, nothing, "test", tested, tested)
+    text = filled("evaluation/parts.html", "class_table", evaluation.classes, evaluation.class_numbers)
     assert text.count("<tr>") == 4
     assert text.count("none") == 3
     assert "0.750" in text
