@@ -12,22 +12,21 @@ on it, with several seeds by the mean of their probabilities.
 """
 
 from core.user_error import UserError  # isort: skip - first, for a Ctrl-C during the other imports
+import csv
 import json
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from callbacks.run.run_folder import CONFIG
-from core.durable_file import replace_file
-from core.names import distinct_names, escape_name
+from core.durable_file import replace_file, replacing
+from core.names import distinct_names, escape_name, label_name
 from scripts.command.boundary import TRUST, CommandParser, mistakes_in_one_sentence
 from scripts.command.expansion import to_path
 from scripts.command.whole_number import whole_number
-from scripts.inference.prediction_output import PredictionFile
-from scripts.inference.prediction_table import Column, PredictionTable
+from scripts.inference.prediction_table import PredictionTable, texts_of
 from scripts.inference.predictions import Predictions, predict_split
 from scripts.inference.run_checkpoint import checkpoint_of
 from scripts.inference.trained_network import TrainedNetwork
@@ -103,21 +102,20 @@ def evaluate(
 
 def write_predictions(path: Path, predictions: Predictions, thresholds: NDArray[np.float64]) -> None:
     """Write a row for each image, with the probability of each class or of the most probable ones."""
-    by_class = len(predictions.class_names) <= MOST_COLUMNS
-    top = 0 if by_class else TOP
-    table = PredictionTable(predictions.class_names, True, top, by_class, thresholds=thresholds)
-    labels, carried = predictions.labels.tolist(), [*predictions.carried]
-    own = distinct_names([*(column.name for column in table.columns), *carried])[len(table.columns) :]
-    with closing(PredictionFile(path, [*table.columns, *map(Column, own)], {}, overwrite=True)) as output:
-        for start in range(0, len(labels), ROWS_AT_A_TIME):
+    names, own = distinct_names(predictions.class_names), predictions.carried.values()
+    by_class = len(names) <= MOST_COLUMNS
+    table = PredictionTable(names, top=0 if by_class else TOP, probabilities=by_class, thresholds=thresholds)
+    first, *others = [column.name for column in table.columns]
+    with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(distinct_names([first, "label", *others, *predictions.carried]))
+        for start in range(0, len(predictions), ROWS_AT_A_TIME):
             some = slice(start, start + ROWS_AT_A_TIME)
-            logits, probabilities = predictions.logits[some], predictions.probabilities[some]
-            rows = table.rows(predictions.names[some], logits, probabilities, labels=labels[some])
-            for name, column in zip(own, carried, strict=True):
-                for row, value in zip(rows, predictions.carried[column][some], strict=True):
-                    row[name] = escape_name(value)
-            output.append(rows)
-        output.finish()
+            rows = table.rows(predictions.names[some], predictions.logits[some], predictions.probabilities[some])
+            labels = predictions.labels[some].tolist()
+            for row, label, *values in zip(rows, labels, *(each[some] for each in own), strict=True):
+                name, *cells = texts_of(row, table.columns)
+                writer.writerow([name, label_name(label, names), *cells, *map(escape_name, values)])
 
 
 def main(args: Sequence[str] | None = None) -> None:

@@ -43,12 +43,11 @@ def mark_best(comparison: Comparison, predictions: Mapping[str, Predictions]) ->
                 worse = difference.p < LEVEL and (difference.value < 0) == (mode == "max")
                 standing.setdefault(figure, {best.name: True})[group.name] = not worse
     named = " and, without several seeds, ".join(test for test in TESTS.values() if test in tests)
-    bold = (
-        f"Bold: the best, and what is not significantly worse at the {LEVEL:.0%} level by {named} (Bonferroni). What "
-    )
-    bold += "cannot be tested is not bold."
-    untested = "Nothing is bold, since nothing can be tested." if len(comparison.groups) > 1 else ""
-    return replace(comparison, standing=standing, bold=bold if tests else untested)
+    bold = "Nothing is bold, since nothing can be tested." if len(comparison.groups) > 1 else ""
+    if tests:
+        bold = f"Bold: the best, and what is not significantly worse at the {LEVEL:.0%} level by {named} (Bonferroni)."
+        bold += " What cannot be tested is not bold."
+    return replace(comparison, standing=standing, bold=bold)
 
 
 def _verdict(figure: str, best: Group, group: Group, predictions: Mapping[str, Predictions]) -> Verdict | None:

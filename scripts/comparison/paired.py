@@ -59,13 +59,6 @@ class Verdict:
         return f"{self.begins}{subject} and {reference} cannot be told apart: {subject} is {better} by {size}."
 
 
-def predict_test(run: Run, flags: Sequence[str]) -> Predictions:
-    """Let a run's network predict its test images, or those that flags about data ask for."""
-    assert run.checkpoint is not None, "the caller has seen to it"
-    trained = TrainedNetwork(run.checkpoint, content=run.content)
-    return predict_split(trained, trained.data(flags), "test")
-
-
 def on_the_same_images(one: Group, other: Group, first: Predictions, second: Predictions) -> Verdict:
     """Compare two networks image by image."""
     check_same_classes(first.class_names, second.class_names, one.name, other.name)
@@ -130,18 +123,20 @@ def sentences(verdicts: Sequence[Verdict]) -> list[str]:
 
 
 def predict_groups(groups: Sequence[Group], flags: Sequence[str]) -> tuple[dict[str, Predictions], list[str]]:
-    """Let a network of each group predict, and say which cannot; one not tested before gets its `test/accuracy`.
+    """Let a network of each group predict its test images, or those that flags about data ask for; say which cannot.
 
-    No network stands for a cross-validation, whose folds are compared.
+    A run that was not tested before gets its `test/accuracy`. No network stands for a cross-validation, whose folds are
+    compared.
     """
     predictions: dict[str, Predictions] = {}
     notes: list[str] = []
     for group in [group for group in groups if not group.folds] if len(groups) > 1 else ():
         run = tested_run(group)
         try:
-            if run is None:
+            if run is None or run.checkpoint is None:
                 raise UserError("it has no checkpoint of a run that has ended.")
-            predictions[group.name] = of_run = predict_test(run, flags)
+            trained = TrainedNetwork(run.checkpoint, content=run.content)
+            predictions[group.name] = of_run = predict_split(trained, trained.data(flags), "test")
             run.figures.setdefault(ACCURACY, of_run.accuracy)
         except UserError as error:
             notes.append(f"{group.name} is not tested on the same images as the others: {error}")

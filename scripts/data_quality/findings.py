@@ -33,9 +33,13 @@ class Finding:
     key: str  # in JSON
     value: Any  # everything found, in plain types
     lines: Sequence[str]  # the same as text
-    count: int
     pairs: Sequence[Pair] = ()  # if the findings are pairs
     is_problem: bool = True  # True if a data set with one of them is not clean
+
+    @property
+    def count(self) -> int:
+        """How much was found."""
+        return 1 if isinstance(self.value, str) else len(self.value)
 
     @property
     def examples(self) -> list[str]:
@@ -133,16 +137,14 @@ class Audit:
         problem = self.splits_problem
         sizes = [f"{width}x{height}" for width, height in self._prints.sizes[self._readable].tolist()]
         return [
-            Finding("unreadable files", "unreadable", unreadable, reasons, len(unreadable)),
-            Finding(
-                "stray files", "stray_files", list(map(escape_name, self._stray)), self._stray_lines, len(self._stray)
-            ),
+            Finding("unreadable files", "unreadable", unreadable, reasons),
+            Finding("stray files", "stray_files", list(map(escape_name, self._stray)), self._stray_lines),
             self._of_pairs("leakage between splits", "leakage", leaks),
             *self._of_groups(exact + near),
             self._of_pairs("one image under two labels", "label_conflicts", conflicts),
             self._of_pairs("exact duplicates", "exact_duplicates", exact),
             self._of_pairs("near duplicates", "near_duplicates", near),
-            *([Finding("splits that cannot be drawn", "splits_problem", problem, [problem], 1)] if problem else []),
+            *([Finding("splits that cannot be drawn", "splits_problem", problem, [problem])] if problem else []),
             _of_counts("sizes", Counter(sizes)),
             _of_counts("modes", Counter(self._prints.modes[self._readable])),
         ]
@@ -159,7 +161,7 @@ class Audit:
         groups = self.listing.columns["group"]
         across = [pair for pair in pairs if groups[pair.first] != groups[pair.second]]
         return [
-            Finding("groups in several splits", "groups_across_splits", several, lines, len(several)),
+            Finding("groups in several splits", "groups_across_splits", several, lines),
             self._of_pairs("one image in two groups", "group_conflicts", across),
         ]
 
@@ -182,7 +184,7 @@ class Audit:
             facts = {"exact": pair.exact, "hash_distance": pair.hash_distance, "likeness": likeness}
             value.append({"images": images, **facts})
             lines.append(" = ".join(f"{image['name']} ({image['split']}, {image['class']})" for image in images))
-        return Finding(title, key, value, lines, len(pairs), pairs)
+        return Finding(title, key, value, lines, pairs)
 
     @property
     def is_clean(self) -> bool:
@@ -206,4 +208,4 @@ class Audit:
 
 def _of_counts(name: str, counts: Counter[str]) -> Finding:
     lines = [f"{kind}: {number:,}" for kind, number in counts.most_common()]
-    return Finding(name, name, counts, lines, len(counts), is_problem=False)
+    return Finding(name, name, counts, lines, is_problem=False)

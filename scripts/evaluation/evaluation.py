@@ -71,8 +71,9 @@ class Evaluation:
     @cached_property
     def leakage(self) -> dict[str, dict[str, Any]]:
         """How many leaked and clean images there are, and are right, with that share; empty if none is leaked."""
-        leaked = np.zeros(len(self.tested), np.bool_) if self.leaked is None else self.leaked
-        parts = {"leaked": self.tested.is_right[leaked], "clean": self.tested.is_right[~leaked]} if leaked.any() else {}
+        if self.leaked is None or not self.leaked.any():
+            return {}
+        parts = {"leaked": self.tested.is_right[self.leaked], "clean": self.tested.is_right[~self.leaked]}
         counts = {name: (len(right), int(right.sum())) for name, right in parts.items() if len(right)}
         return {
             name: {"images": images, "right": right, "share_right": right / images, "interval": wilson(right, images)}

@@ -197,15 +197,13 @@ def finished_rows(path: Path, columns: Sequence[Column]) -> list[Row]:
                 raise ValueError("it has other columns")
             rows: list[Row] = file.read(BASE).to_pylist()
             return rows
+    found = []
     with path.open(newline="", encoding="utf-8") as file:
-        rows_in_file = csv.DictReader(file) if path.suffix.lower() == ".csv" else map(json.loads, file)
-        return [{name: row[name] for name in BASE} for row in rows_in_file if _has_columns(row, names)]
-
-
-def _has_columns(row: object, names: Sequence[str]) -> bool:
-    if not isinstance(row, dict) or list(row) != names:
-        raise ValueError("it has other columns")
-    return True
+        for row in csv.DictReader(file) if path.suffix.lower() == ".csv" else map(json.loads, file):
+            if not isinstance(row, dict) or list(row) != names:
+                raise ValueError("it has other columns")
+            found.append({name: row[name] for name in BASE})
+    return found
 
 
 class Terminal:

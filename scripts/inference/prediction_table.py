@@ -6,7 +6,7 @@ Shapes: `N` images, `K` classes.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,6 @@ class PredictionTable:
     """Makes rows of a network's logits."""
 
     class_names: Sequence[str]
-    labelled: bool = False  # whether rows have the label of the image
     top: int = 0  # how many of the most probable classes have columns, with their probabilities
     probabilities: bool = False  # whether each class has a column with its probability
     logits: bool = False  # whether each class has a column with its logit
@@ -40,8 +39,7 @@ class PredictionTable:
     def columns(self) -> list[Column]:
         """The columns in their order, the same in every format."""
         names = distinct_names(self.class_names)
-        columns = [Column("path"), *([Column("label")] if self.labelled else []), Column("prediction")]
-        columns += [Column("probability", "probability"), Column("error")]
+        columns = [Column("path"), Column("prediction"), Column("probability", "probability"), Column("error")]
         for number in range(1, self.top + 1):
             columns += [Column(f"class {number}"), Column(f"probability {number}", "probability")]
         if self.probabilities:
@@ -56,7 +54,6 @@ class PredictionTable:
         logits: NDArray[np.float32],
         probabilities: NDArray[np.float64],
         errors: Mapping[int, str] | None = None,
-        labels: Sequence[Any] = (),
     ) -> list[Row]:
         """Make a row for each image, from logits and probabilities `[N, K]` and reasons of rows without an image."""
         names = distinct_names(self.class_names)
@@ -78,8 +75,8 @@ class PredictionTable:
             if error is not None:
                 values = [None] * len(values)
                 values[2] = escape_name(error)
-            known = [escape_name(path), *([label_name(labels[number], names)] if self.labelled else [])]
-            rows.append({column.name: value for column, value in zip(self.columns, known + values, strict=True)})
+            cells = zip(self.columns, [escape_name(path), *values], strict=True)
+            rows.append({column.name: value for column, value in cells})
         return rows
 
 

@@ -29,9 +29,8 @@ class Predictions:
     places: NDArray[np.int64]  # the images' places in the pack, `[N]`
     labels: NDArray[np.int64]  # `[N]`; of several labels per image uint8 `[N, K]`, 0 and 1
     logits: NDArray[np.float32]  # `[N, K]`
-    carried: dict[str, list[str]] = field(
-        default_factory=dict
-    )  # what the source says besides, `N` texts in each column
+    # What the source says besides, `N` texts in each column
+    carried: dict[str, list[str]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -65,9 +64,8 @@ class Predictions:
     @cached_property
     def is_right(self) -> NDArray[np.bool_]:
         """Whether the class predicted is the label, or all labels are right, bool `[N]`."""
-        equal = self.classes == self.labels
-        is_right: NDArray[np.bool_] = np.logical_and.reduce(equal, axis=1) if self.is_multi_label else equal
-        return is_right
+        equal: NDArray[np.bool_] = self.classes == self.labels
+        return equal.all(axis=1) if self.is_multi_label else equal
 
     @cached_property
     def accuracy(self) -> float:

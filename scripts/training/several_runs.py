@@ -12,22 +12,21 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from callbacks.run.migration import migrate_config
 from callbacks.run.restarts import read_origin
 from callbacks.run.run_folder import CONFIG, is_tested, order_of_start, read_results, wait_until_left
 from core.names import escape_name
-from core.plain_data import parse_yaml
 from core.stopping import Stopped, heeded
 from core.user_error import UserError
 from datamodules.loading.loader import way_of_death
 from scripts.command.boundary import CommandParser
-from scripts.command.configuration import ELSEWHERE, Config
+from scripts.command.configuration import ELSEWHERE, Config, read_config
 from scripts.command.data_flags import data_of_config
 from scripts.command.process import PARENT
 from scripts.command.whole_number import whole_number
@@ -148,12 +147,12 @@ def _train(plan: Plan, seed: int, child: "_Child") -> PlannedRun:
 
 def find_run(plan: Plan, seed: int) -> Path | None:
     """Find the run of a seed with the same configuration and data: a finished one, else the newest."""
-    wanted = {key: value for key, value in plan.config.items() if key not in ELSEWHERE}
     candidates = []
     for file in sorted(plan.experiment.glob(f"*/{CONFIG}")):
-        text = file.read_text(errors="replace")
-        if f"seed_everything: {seed}\n" in text and _comparable(text) == wanted:
-            candidates.append(file.parent)
+        if f"seed_everything: {seed}\n" in file.read_text(errors="replace"):
+            with suppress(UserError):  # of a file that is damaged
+                config = {"test": True} | read_config(file) | {key: plan.config[key] for key in ELSEWHERE}
+                candidates += [file.parent] if config == plan.config else []
     if not candidates:
         return None
     data = data_of_config(plan.config)
@@ -163,16 +162,6 @@ def find_run(plan: Plan, seed: int) -> Path | None:
     runs = [run for run, origin in origins.items() if origin and origin["data_fingerprint"] == fingerprint]
     finished = [run for run in runs if is_tested(read_results(run))]
     return max(finished or runs, key=order_of_start, default=None)
-
-
-def _comparable(text: str) -> Config | None:
-    try:
-        config = parse_yaml(text)
-    except ValueError:
-        return None
-    if not isinstance(config, dict):
-        return None
-    return {key: value for key, value in ({"test": True} | migrate_config(config)).items() if key not in ELSEWHERE}
 
 
 def print_summary(runs: Sequence[PlannedRun], folds: int | None = None) -> None:

@@ -37,7 +37,7 @@ def mean_over_seeds(values: Sequence[float]) -> Mean:
         >>> mean_over_seeds([0.97, 0.98, 0.99]).shown(), mean_over_seeds([0.98]).shown(100)
         ('0.9800 ± 0.0248', '98.00')
     """
-    return _mean(values, float(sem(values)) if varies(values) else None, "seed")
+    return mean_of_runs([(None, value) for value in values], None)
 
 
 def mean_of_runs(values: Sequence[tuple[int | None, float]], folds: int | None) -> Mean:
@@ -49,22 +49,20 @@ def mean_of_runs(values: Sequence[tuple[int | None, float]], folds: int | None) 
         >>> mean_of_runs([(0, 0.96), (1, 0.97), (2, 0.98), (3, 0.97), (4, 0.97)], 5).shown()
         '0.9700 ± 0.0132'
     """
-    of_folds = list(by_fold(values).values())
-    if not of_folds:
-        return mean_over_seeds([value for _, value in values])
-    return _mean(of_folds, error_over_folds(of_folds, folds or len(of_folds)) if varies(of_folds) else None, "fold")
+    of_folds = [*by_fold(values).values()]
+    each = of_folds or [value for _, value in values]
+    value, count = float(np.mean(each)), len(each)
+    interval: Interval | None = None
+    if varies(each):
+        error = error_over_folds(each, folds or count) if of_folds else sem(each)
+        interval = Interval(*map(float, t.interval(CONFIDENCE, count - 1, value, error)))
+    return Mean(value, interval, count, "fold" if of_folds else "seed")
 
 
 def by_fold(values: Sequence[tuple[int | None, float]]) -> dict[int, float]:
     """The figure of each fold: its mean over the seeds, which share the fold's images."""
     folds = {fold for fold, _ in values if fold is not None}
     return {fold: float(np.mean([value for other, value in values if other == fold])) for fold in sorted(folds)}
-
-
-def _mean(values: Sequence[float], error: float | None, over: str) -> Mean:
-    value, count = float(np.mean(values)), len(values)
-    half = None if error is None else error * float(t.ppf((1 + CONFIDENCE) / 2, count - 1))
-    return Mean(value, None if half is None else Interval(value - half, value + half), count, over)
 
 
 def caption(means: Sequence[Mean]) -> str:

@@ -172,6 +172,6 @@ def difference_over_folds(first: Sequence[float], second: Sequence[float], folds
     if not varies(each.tolist()):
         return Difference(value, Interval(math.nan, math.nan), math.nan)
     error = error_over_folds(each.tolist(), folds)
-    half = error * float(t.ppf(1 - LEVEL / tests / 2, degrees))
+    low, high = t.interval(1 - LEVEL / tests, degrees, value, error)
     p = 2 * float(t.sf(abs(value) / error, degrees))
-    return Difference(value, Interval(value - half, value + half), min(1.0, tests * p))
+    return Difference(value, Interval(float(low), float(high)), min(1.0, tests * p))

@@ -12,7 +12,6 @@ from scripts.comparison.paired import (
     on_the_same_images,
     over_runs,
     predict_groups,
-    predict_test,
     sentences,
 )
 from scripts.comparison.runs import Run as ReadRun
@@ -53,11 +52,12 @@ def predictions(predicted: str, classes: str = "ab") -> Predictions:
 @pytest.mark.slow
 def test_predictions_are_those_of_the_test(train: Callable[..., Run]) -> None:
     run = train(*SHORT)
-    found = predict_test(read_run(run.folder), [])
+    pair = [Group(name, [read_run(run.folder)]) for name in "ab"]
+    found = predict_groups(pair, [])[0]["b"]
     assert found.class_names == list("0123456789")
     assert len(found.names) == len(set(found.names)) == 359
     assert float((found.classes == found.labels).mean()) == pytest.approx(run.results["metrics"]["test/accuracy"])
-    assert len(predict_test(read_run(run.folder), ["--data.limit", "0.5"])) < 200
+    assert len(predict_groups(pair, ["--data.limit", "0.5"])[0]["b"]) < 200
 
 
 def test_the_better_network_is_told_from_the_worse() -> None:

@@ -37,9 +37,9 @@ def page(folder: Path, pairs: int, size: int) -> str:
     ]
     value: list[Any] = [{"images": images}] * pairs
     findings = [
-        Finding("unreadable files", "unreadable", [], [], 0),
-        Finding("leakage", "leakage", [], [], 0),
-        Finding("near duplicates", "near_duplicates", value, ["alike"] * pairs, pairs, [Pair(0, 1, 2, 0.97)] * pairs),
+        Finding("unreadable files", "unreadable", [], []),
+        Finding("leakage", "leakage", [], []),
+        Finding("near duplicates", "near_duplicates", value, ["alike"] * pairs, [Pair(0, 1, 2, 0.97)] * pairs),
     ]
     write_audit_page(folder / "page.html", cast(Audit, Found(Listing(size), findings)))
     return (folder / "page.html").read_text()

@@ -24,8 +24,8 @@ def test_one_list_of_findings_is_for_every_output(monkeypatch: pytest.MonkeyPatc
 
 def test_examples_are_few_and_the_others_are_counted() -> None:
     lines = [f"file {number}" for number in range(2003)]
-    assert Finding("", "", lines, lines, 2003).examples == ["file 0", "file 1", "file 2", "and 2,000 more"]
-    assert Finding("", "", lines[:3], lines[:3], 3).examples == lines[:3]
+    assert Finding("", "", lines, lines).examples == ["file 0", "file 1", "file 2", "and 2,000 more"]
+    assert Finding("", "", lines[:3], lines[:3]).examples == lines[:3]
 
 
 @pytest.fixture

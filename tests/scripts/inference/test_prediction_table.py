@@ -9,21 +9,21 @@ LOGITS = np.array([[0.1, 3.0, -1.0], [2.0, 0.0, 0.0], [np.nan, 0.0, 0.0], [np.na
 
 
 def test_columns_and_rows_of_all_kinds() -> None:
-    table = PredictionTable(NAMES, labelled=True, top=2, probabilities=True, logits=True)
+    table = PredictionTable(NAMES, top=2, probabilities=True, logits=True)
     paths = ["a.jpg", "caf\udce9.jpg", "c.jpg", "d.jpg"]
     with np.errstate(invalid="ignore"):
         probabilities = probabilities_of(LOGITS)
-    rows = table.rows(paths, LOGITS, probabilities, {3: "it is no image\n"}, labels=[0, 0, 1, 2])
+    rows = table.rows(paths, LOGITS, probabilities, {3: "it is no image\n"})
     assert [list(row) for row in rows] == [[column.name for column in table.columns]] * 4
     first = rows[0]
-    assert [first[name] for name in ("path", "label", "prediction", "error")] == ["a.jpg", "cat", "dog", None]
+    assert [first[name] for name in ("path", "prediction", "error")] == ["a.jpg", "dog", None]
     assert first["probability"] == first["probability 1"] == first["probability of dog"] == probabilities[0, 1]
     assert (first["class 1"], first["class 2"]) == ("dog", "cat")
     assert (first["logit of cat"], first["logit of caf\\xe9"]) == (0.1, -1.0)
-    assert (rows[1]["path"], rows[1]["label"], rows[1]["prediction"]) == ("caf\\xe9.jpg", "cat", "cat")
+    assert (rows[1]["path"], rows[1]["prediction"]) == ("caf\\xe9.jpg", "cat")
     assert [rows[place]["error"] for place in (2, 3)] == [NO_FINITE_LOGITS, "it is no image\\n"]
-    assert {rows[3][name] for name in rows[3].keys() - {"path", "label", "error"}} == {None}
-    assert texts_of(first, table.columns)[:5] == ["a.jpg", "cat", "dog", f"{probabilities[0, 1]:.6f}", ""]
+    assert {rows[3][name] for name in rows[3].keys() - {"path", "error"}} == {None}
+    assert texts_of(first, table.columns)[:4] == ["a.jpg", "dog", f"{probabilities[0, 1]:.6f}", ""]
 
 
 @pytest.mark.parametrize("classes", [2, 200])
