@@ -17,9 +17,11 @@ CROP = 0.875  # the share of each side that a crop keeps, as 224 of 256 pixels (
 
 
 def average_logits(
-    network: Callable[[Tensor], Tensor], images: Tensor, kind: Views, multi_label: bool = False
+    network: Callable[[Tensor], Tensor], images: Tensor, kind: Views | None, multi_label: bool = False
 ) -> Tensor:
-    """The `mean_logits` of the views, float32 `[B, K]`."""
+    """The `mean_logits` of the views, float32 `[B, K]`; without views the logits of the images."""
+    if kind is None:
+        return network(images)
     return mean_logits([network(view).float() for view in views(images, kind)], multi_label)
 
 

@@ -45,7 +45,8 @@ class Evaluation:
     @cached_property
     def confusion(self) -> NDArray[np.int64]:
         """Images by label and class predicted, int64 `[K, K]`."""
-        return self.tested.confusion
+        count = len(self.tested.class_names)
+        return np.bincount(self.tested.labels * count + self.tested.classes, minlength=count**2).reshape(count, count)
 
     @cached_property
     def class_numbers(self) -> dict[str, NDArray[Any]]:

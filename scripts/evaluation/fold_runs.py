@@ -92,7 +92,7 @@ def predict_folds(
 
 def _together(parts: Sequence[Predictions], folds: int) -> Predictions:
     # The parts are by seed, and of each seed by fold.
-    first, is_multi_label = parts[:folds], parts[0].labels.ndim == 2
+    first = parts[:folds]
     of_seeds = ([torch.from_numpy(part.logits) for part in parts[fold::folds]] for fold in range(folds))
     carried = {name: [text for part in first for text in part.carried[name]] for name in first[0].carried}
     carried["fold"] = [str(fold) for fold, part in enumerate(first) for _ in range(len(part))]
@@ -101,6 +101,6 @@ def _together(parts: Sequence[Predictions], folds: int) -> Predictions:
         names=[name for part in first for name in part.names],
         places=np.concatenate([part.places for part in first]),
         labels=np.concatenate([part.labels for part in first]),
-        logits=torch.cat([mean_logits(logits, is_multi_label) for logits in of_seeds]).numpy(),
+        logits=torch.cat([mean_logits(logits) for logits in of_seeds]).numpy(),
         carried=carried,
     )

@@ -59,13 +59,7 @@ class ExportedModel(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits."""
-        normalised = self.normalize(images)
-        logits: Tensor = (
-            average_logits(self.network, normalised, self.views, self.multi_label)
-            if self.views
-            else self.network(normalised)
-        )
-        return logits.float()
+        return average_logits(self.network, self.normalize(images), self.views, self.multi_label).float()
 
 
 def facts_of(trained: TrainedNetwork) -> dict[str, str]:

@@ -72,12 +72,6 @@ class Predictions:
         """Share of images that are right; of several labels per image, share of labels."""
         return float((self.classes == self.labels).mean())
 
-    @cached_property
-    def confusion(self) -> NDArray[np.int64]:
-        """Images by label and class predicted, int64 `[K, K]`."""
-        count = len(self.class_names)
-        return np.bincount(self.labels * count + self.classes, minlength=count**2).reshape(count, count)
-
 
 def probabilities_of(logits: NDArray[np.float32], multi_label: bool = False) -> NDArray[np.float64]:
     """Softmax, of several labels per image sigmoid, of logits float32 `[N, K]`, in double precision."""

@@ -170,13 +170,12 @@ class TrainedNetwork:
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images, float `[B, C, H, W]`, to logits `[B, K]`, with the test-time augmentation of the run."""
-
-        def forward_view(view: Tensor) -> Tensor:
-            logits: Tensor = self.network(self.to_memory_format(view))
-            return logits
-
-        views = self.test_time_augmentation
-        return average_logits(forward_view, images, views, self.is_multi_label) if views else forward_view(images)
+        return average_logits(
+            lambda view: self.network(self.to_memory_format(view)),
+            images,
+            self.test_time_augmentation,
+            self.is_multi_label,
+        )
 
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:

@@ -54,5 +54,8 @@ def test_confused_pairs_come_with_their_examples(evaluation: Evaluation) -> None
 def test_each_figure_is_computed_once(evaluation: Evaluation) -> None:
     assert evaluation.calibration is evaluation.calibration
     assert evaluation.classes is evaluation.classes
+    expected = np.zeros((10, 10), np.int64)
+    np.add.at(expected, (evaluation.tested.labels, evaluation.tested.classes), 1)
+    assert (evaluation.confusion == expected).all()
     assert not evaluation.fitted_on_the_same
     assert evaluation.as_json()["right"] == evaluation.right
