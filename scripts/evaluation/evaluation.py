@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from callbacks.tensorboard.confusion_matrix import MOST_CLASSES
 from core.names import escape_name
@@ -142,6 +143,11 @@ class Evaluation:
         """The mean accuracy of a network of a cross-validation."""
         values = [(fold, accuracy) for fold, _, accuracy, _ in self.fold_rows]
         return mean_of_runs(values, None) if values else None
+
+    def image(self, row: int) -> Tensor:
+        """The image of a row, uint8 or uint16 `[1, C, H, W]`."""
+        assert self.data.pack is not None, "setup comes before"
+        return self.data.pack[torch.from_numpy(self.tested.places[[row]])][0]
 
     def network_of(self, row: int) -> TrainedNetwork:
         """The network that predicted an image; with several seeds, that of the first."""

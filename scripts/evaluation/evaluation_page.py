@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from callbacks.tensorboard.confusion_matrix import MOST_CLASSES, MOST_NUMBERED, SHADES, confusion_picture
 from core.names import escape_name
 from scripts.evaluation.evaluation import FOLD, Evaluation
-from scripts.evaluation.evaluation_pictures import EvaluationPictures
+from scripts.evaluation.evaluation_pictures import grad_cam_layer, shown_image
 from scripts.inference.run_checkpoint import run_of
 from scripts.report.chart import CURVES, INK, line_chart, svg
 from scripts.report.page import embedded
@@ -32,7 +32,7 @@ PICTURES_OF_A_PAIR = 5  # images that are shown of each
 
 def page_values(evaluation: Evaluation, most_images: int) -> dict[str, Any]:
     """The values that `evaluation.html` shows."""
-    trained, tested, pictures = evaluation.trained, evaluation.tested, EvaluationPictures(evaluation)
+    trained, tested, layer = evaluation.trained, evaluation.tested, grad_cam_layer(evaluation)
     names, network, data = tested.class_names, type(trained.network).__name__, type(evaluation.data).__name__
     calibration, images = evaluation.calibration["as it is"], evaluation.class_numbers["images"]
     run, top5, mean = run_of(trained.path), evaluation.top5_accuracy, evaluation.over_folds
@@ -63,13 +63,13 @@ def page_values(evaluation: Evaluation, most_images: int) -> dict[str, Any]:
         "pairs": [
             (
                 *(names[label], names[predicted], count, int(images[label])),
-                pictures.shown(evaluation.examples(label, predicted)[:PICTURES_OF_A_PAIR]),
+                [shown_image(evaluation, row) for row in evaluation.examples(label, predicted)[:PICTURES_OF_A_PAIR]],
             )
             for label, predicted, count in evaluation.pairs[:PAIRS]
         ],
-        "layer": pictures.layer,
-        "mistakes": pictures.shown(evaluation.certain_mistakes[:most_images], grad_cam=True),
-        "hits": pictures.shown(evaluation.uncertain_hits[:most_images]),
+        "layer": layer,
+        "mistakes": [shown_image(evaluation, row, layer) for row in evaluation.certain_mistakes[:most_images]],
+        "hits": [shown_image(evaluation, row) for row in evaluation.uncertain_hits[:most_images]],
         "diagrams": [(*each, reliability_diagram(each[1], each[0])) for each in evaluation.calibration.items()],
         "most_classes": MOST_CLASSES,
     }

@@ -27,34 +27,22 @@ class ShownImage:
     seen: Markup | None = None  # where in it the network looked
 
 
-class EvaluationPictures:
-    """Makes pictures of images of the split."""
+def grad_cam_layer(evaluation: Evaluation) -> str | None:
+    """The layer that Grad-CAM looks into, if the network has one."""
+    trained = evaluation.trained
+    return last_maps(trained.network, trained.normalize(evaluation.image(0)))
 
-    def __init__(self, evaluation: Evaluation) -> None:
-        self._evaluation = evaluation
-        trained = evaluation.trained
-        self.layer = last_maps(trained.network, trained.normalize(self._image(0)))
-        """The layer that Grad-CAM looks into, if the network has one."""
 
-    def _image(self, row: int) -> Tensor:
-        """uint8 or uint16 `[1, C, H, W]`."""
-        pack = self._evaluation.data.pack
-        assert pack is not None, "setup comes before"
-        return pack[torch.from_numpy(self._evaluation.tested.places[[row]])][0]
-
-    def shown(self, rows: Sequence[int], *, grad_cam: bool = False) -> list[ShownImage]:
-        """The images with their captions, each beside the evidence for the class looked for if that is asked for."""
-        return [self._shown(row, self.layer if grad_cam else None) for row in rows]
-
-    def _shown(self, row: int, layer: str | None) -> ShownImage:
-        image, seen = self._image(row), None
-        plain = picture(as_rgb(image)[0])
-        if layer is not None:
-            trained = self._evaluation.network_of(row)
-            classes = torch.tensor([self._evaluation.looked_for(row)], device=trained.device)
-            (evidence,) = grad_cam(trained.network, layer, trained.normalize(image), classes).cpu()
-            seen = embedded(laid_over(plain, evidence))
-        return ShownImage(embedded(plain), self._evaluation.caption(row), seen)
+def shown_image(evaluation: Evaluation, row: int, layer: str | None = None) -> ShownImage:
+    """An image with its caption and, if a layer is given, beside it the evidence for the class that is looked for."""
+    image, seen = evaluation.image(row), None
+    plain = picture(as_rgb(image)[0])
+    if layer is not None:
+        trained = evaluation.network_of(row)
+        classes = torch.tensor([evaluation.looked_for(row)], device=trained.device)
+        (evidence,) = grad_cam(trained.network, layer, trained.normalize(image), classes).cpu()
+        seen = embedded(laid_over(plain, evidence))
+    return ShownImage(embedded(plain), evaluation.caption(row), seen)
 
 
 def laid_over(image: Image.Image, seen: Tensor) -> Image.Image:

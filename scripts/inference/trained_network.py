@@ -54,6 +54,8 @@ class TrainedNetwork:
         self, path: str | Path, device: torch.device | None = None, content: CheckpointContent | None = None
     ) -> None:
         self.path = find_checkpoint(Path(path))
+        self.folder = folder_of(self.path)
+        """The folder for results: that of the run, or else that of the checkpoint."""
         self.device = device or torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
         self.checkpoint = content or read_checkpoint(self.path)
         self.class_names: list[str] = distinct_names(self.checkpoint["class_names"])
@@ -72,28 +74,16 @@ class TrainedNetwork:
                 f"{self.path} does not say what its classes are called and what images it takes: it was trained "
                 "without a data module; give one that scripts/train.py has written."
             )
+        height, width = self.preprocessing["image_size"]
+        self.shape: tuple[int, int, int] = (self.preprocessing["channels"], height, width)
+        """(C, H, W) of the images that the network takes."""
+        self.resize: Resize = self.preprocessing.get("resize", "crop")
+        """How an image of another shape is fitted."""
         self.test_time_augmentation: Views | None = arguments.get("test_time_augmentation")
         self._memory_format = torch.channels_last if arguments.get("channels_last") else torch.preserve_format
         self.pixel_format = PixelFormat.of(self.preprocessing)
         mean, std = self.preprocessing["mean"], self.preprocessing["std"]
         self.normalizer = Normalize(mean, std, self.pixel_format.highest).to(self.device)
-
-    @property
-    def folder(self) -> Path:
-        """The folder for results: that of the run, or else that of the checkpoint."""
-        return folder_of(self.path)
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of the images that the network takes."""
-        height, width = self.preprocessing["image_size"]
-        return self.preprocessing["channels"], height, width
-
-    @property
-    def resize(self) -> Resize:
-        """How an image of another shape is fitted."""
-        resize: Resize = self.preprocessing.get("resize", "crop")
-        return resize
 
     def read(self, path: str | Path) -> Tensor:
         """Read a file as the network takes it, uint8 or uint16 `[C, H, W]`; an UnreadableImageError says why not."""

@@ -169,7 +169,8 @@ def print_summary(runs: Sequence[PlannedRun], folds: int | None = None) -> None:
     from scripts.report.table import Table, show
     from scripts.uncertainty.mean import caption, mean_of_runs
 
-    metrics = [_test_metrics(run) for run in runs]
+    of_runs = [(run, (run.results or {}).get("metrics", {})) for run in runs]
+    metrics = [{name: each[name] for name in each if name.startswith("test/")} for _, each in of_runs]
     names = sorted(set().union(*metrics))
     heading = ["seed"] if runs[0].fold is None else ["seed", "fold"]
     rows = []
@@ -178,10 +179,7 @@ def print_summary(runs: Sequence[PlannedRun], folds: int | None = None) -> None:
         # Without the settings in its name, which all have.
         name = re.sub(r"_[a-z]\w*=.*", "", run.folder.name) if run.folder and not run.problem else "failed"
         rows.append([*(str(getattr(run, key)) for key in heading), *cells, name])
-    of_runs = [(run.fold, of_run) for run, of_run in zip(runs, metrics, strict=True)]
-    means = [
-        mean_of_runs([(fold, of_run[name]) for fold, of_run in of_runs if name in of_run], folds) for name in names
-    ]
+    means = [mean_of_runs([(run.fold, each[name]) for run, each in of_runs if name in each], folds) for name in names]
     rows += [["mean", *[""] * (len(heading) - 1), *(mean.shown() for mean in means), ""]] if means else []
     show(Table([*heading, *names, "run"], rows, frozenset({len(runs)}), caption(means)))
     if folder := next((run.folder for run in runs if run.folder), None):
@@ -192,11 +190,6 @@ def print_summary(runs: Sequence[PlannedRun], folds: int | None = None) -> None:
     codes = {run.name: _code_of(run.folder) for run in runs if run.folder}
     if len(set(codes.values())) > 1:
         print("these runs are not of the same code: " + "; ".join(f"{run}, {code}" for run, code in codes.items()))
-
-
-def _test_metrics(run: PlannedRun) -> dict[str, float]:
-    metrics = (run.results or {}).get("metrics", {})
-    return {name: value for name, value in metrics.items() if name.startswith("test/")}
 
 
 def _code_of(run: Path) -> str:

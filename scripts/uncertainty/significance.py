@@ -101,12 +101,7 @@ def difference_on_the_same_images(first: NDArray[np.bool_], second: NDArray[np.b
         first: Which images the first classifier predicts correctly, bool `[N]`.
         second: Likewise for the second, on the same images.
         tests: How many comparisons are made together, as in `Difference`.
-
-    Raises:
-        ValueError: If there is no image, or not as many in both.
     """
-    if len(first) != len(second) or not len(first):
-        raise ValueError(f"answers to the same images are wanted, not to {len(first)} and {len(second)}")
     images = len(first)
     lost, won = int((first & ~second).sum()), int((second & ~first).sum())
     interval = paired_interval(lost, won, images, 1 - LEVEL / tests)
@@ -126,12 +121,7 @@ def difference_over_runs(first: Sequence[float], second: Sequence[float], tests:
 
     Returns:
         The difference; interval and p-value are NaN if all figures of one are the same, since their spread is unknown.
-
-    Raises:
-        ValueError: If there are fewer.
     """
-    if min(len(first), len(second)) < 2:
-        raise ValueError(f"two or more runs of each are wanted, not {len(first)} and {len(second)}")
     value = float(np.mean(second) - np.mean(first))
     if not (varies(first) and varies(second)):
         return Difference(value, Interval(math.nan, math.nan), math.nan)

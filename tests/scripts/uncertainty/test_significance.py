@@ -117,10 +117,6 @@ def test_answers_that_are_the_same_and_one_image() -> None:
     value, (low, high), p = difference_on_the_same_images(wrong, right)
     assert (value, p) == (1, 1)
     assert low < 0 < high == 1
-    with pytest.raises(ValueError, match="not to 1 and 50"):
-        difference_on_the_same_images(right, first)
-    with pytest.raises(ValueError, match="not to 0 and 0"):
-        difference_on_the_same_images(right[:0], wrong[:0])
 
 
 def test_difference_over_runs_is_the_published_one() -> None:
@@ -143,11 +139,6 @@ def test_nothing_is_concluded_of_runs_that_give_the_same(second: list[float]) ->
     value, interval, p = difference_over_runs([0.5, 0.5], second)
     assert value == pytest.approx(np.mean(second) - 0.5)
     assert np.isnan([*interval, p]).all()
-
-
-def test_a_single_run_has_no_difference_over_runs() -> None:
-    with pytest.raises(ValueError, match="not 1 and 2"):
-        difference_over_runs([1], [1, 2])
 
 
 @pytest.mark.parametrize("folds", [2, 5, 10])
