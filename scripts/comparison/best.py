@@ -6,15 +6,15 @@ from dataclasses import replace
 
 from core.user_error import UserError
 from scripts.comparison.comparison import Comparison, Group, differing_files, differing_settings
-from scripts.comparison.paired import ACCURACY, CORRECTED, EXACT_MATCH, WELCH, Verdict, on_the_same_images, over_runs
+from scripts.comparison.paired import ACCURACY, EXACT_MATCH, Verdict, on_the_same_images, over_runs
 from scripts.comparison.runs import COSTS
 from scripts.inference.predictions import Predictions
 from scripts.uncertainty.significance import LEVEL
 
-# The tests by the beginnings of their sentences, in the order in which they are told.
-TESTS = {
-    "Over folds, ": f"the {CORRECTED} over folds",
-    "Over seeds, ": f"{WELCH} over seeds",
+# The tests in the order in which they are told.
+NAMES = {
+    "folds": "the corrected resampled t-test over folds",
+    "seeds": "Welch's t-test over seeds",
     "": "McNemar's test on the same images",
 }
 
@@ -38,11 +38,11 @@ def mark_best(comparison: Comparison, predictions: Mapping[str, Predictions]) ->
         best = (min if mode == "min" else max)(groups, key=lambda group: means[group.name])
         for group in groups:
             if group is not best and (verdict := _verdict(figure, best, group, predictions)):
-                tests.add(TESTS[verdict.begins])
+                tests.add(verdict.over)
                 difference = verdict.difference(len(groups) - 1)
                 worse = difference.p < LEVEL and (difference.value < 0) == (mode == "max")
                 standing.setdefault(figure, {best.name: True})[group.name] = not worse
-    named = " and, without several seeds, ".join(test for test in TESTS.values() if test in tests)
+    named = " and, without several seeds, ".join(test for over, test in NAMES.items() if over in tests)
     bold = "Nothing is bold, since nothing can be tested." if len(comparison.groups) > 1 else ""
     if tests:
         bold = f"Bold: the best, and what is not significantly worse at the {LEVEL:.0%} level by {named} (Bonferroni)."

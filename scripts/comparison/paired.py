@@ -18,11 +18,13 @@ from scripts.uncertainty.significance import (
     difference_on_the_same_images,
     difference_over_folds,
     difference_over_runs,
-    varies,
 )
 
 ACCURACY, EXACT_MATCH = "test/accuracy", "test/exact_match"
-WELCH, CORRECTED = "Welch's t-test", "corrected resampled t-test"
+
+# The tests by what they are over, or of images.
+TESTS = {"folds": "corrected resampled t-test", "seeds": "Welch's t-test", "": "McNemar"}
+UNKNOWN = {"folds": "the difference is the same in every fold", "seeds": "one of them gave the same with every seed"}
 
 
 @dataclass(frozen=True)
@@ -32,31 +34,32 @@ class Verdict:
     subject: str
     reference: str
     difference: Callable[[int], Difference]  # in accuracy, for a number of comparisons that are made together
-    test: str  # its name, {p} for its p-value, and how many images or runs it is of
+    of: str  # how many images or runs
     same: str = ""  # how the predictions agree, if both are right on the same images
-    begins: str = ""  # the beginning of the sentence
-    unknown: str = "one of them gave the same with every seed"  # why nothing can be concluded, if so
+    over: str = ""  # "seeds" or "folds", if not the same images
 
     def sentence(self, tests: int) -> str:
         """Say which is better, by how much, and whether that is significant."""
         subject, reference = self.subject, self.reference
         if self.same:
-            return f"{subject} and {reference} cannot be told apart: {self.same} ({self.test})."
+            return f"{subject} and {reference} cannot be told apart: {self.same} ({self.of})."
         value, interval, p = self.difference(tests)
+        begins = f"Over {self.over}, " if self.over else ""
         points, better = 100 * abs(value), "better" if value >= 0 else "worse"
         if math.isnan(p):
             return (
-                f"{self.begins}nothing can be concluded about {subject} and {reference}: {subject} is {better} by "
-                f"{points:.2f} points, but {self.unknown}, so that its spread is not known ({self.test})."
+                f"{begins}nothing can be concluded about {subject} and {reference}: {subject} is {better} by "
+                f"{points:.2f} points, but {UNKNOWN[self.over]}, so that its spread is not known ({self.of})."
             )
         low, high = sorted(100 * (end if value >= 0 else -end) for end in interval)
         shown = f"p {'< 0.001' if p < 0.001 else f'= {p:.3f}' if p < 0.1 else f'= {p:.2f}'}"
         shown += f" adjusted for {tests} comparisons" if tests > 1 else ""
         kind = "simultaneous interval" if tests > 1 else "interval"
-        size = f"{points:.2f} points, {CONFIDENCE:.0%} {kind} {low:.2f} to {high:.2f} ({self.test.format(p=shown)})"
+        size = f"{points:.2f} points, {CONFIDENCE:.0%} {kind} {low:.2f} to {high:.2f} "
+        size += f"({TESTS[self.over]} {shown}, {self.of})"
         if p < LEVEL:
-            return f"{self.begins}{subject} is {better} than {reference} by {size}."
-        return f"{self.begins}{subject} and {reference} cannot be told apart: {subject} is {better} by {size}."
+            return f"{begins}{subject} is {better} than {reference} by {size}."
+        return f"{begins}{subject} and {reference} cannot be told apart: {subject} is {better} by {size}."
 
 
 def on_the_same_images(one: Group, other: Group, first: Predictions, second: Predictions) -> Verdict:
@@ -78,32 +81,20 @@ def on_the_same_images(one: Group, other: Group, first: Predictions, second: Pre
     elif (first.is_right == second.is_right).all():
         same = "both are right on the same images"
     compared = partial(difference_on_the_same_images, first.is_right, second.is_right)
-    return Verdict(_network(other), _network(one), compared, images if same else f"McNemar {{p}}, {images}", same)
+    return Verdict(_network(other), _network(one), compared, images, same)
 
 
 def over_runs(one: Group, other: Group, figure: str = ACCURACY) -> Verdict | None:
     """Compare two groups by a figure of their runs, or of the folds that both have, if there are two or more."""
-    if one.folds and other.folds:
-        return _over_folds(one, other, figure)
     first, second = one.values(figure), other.values(figure)
-    if min(len(first), len(second)) < 2:
-        return None
-    runs = f"{len(second)} and {len(first)} runs"
-    test = f"{WELCH} {{p}}, {runs}" if varies(first) and varies(second) else runs
-    return Verdict(other.name, one.name, partial(difference_over_runs, first, second), test, begins="Over seeds, ")
-
-
-def _over_folds(one: Group, other: Group, figure: str) -> Verdict | None:
-    first, second = one.of_folds(figure), other.of_folds(figure)
-    common = sorted(first.keys() & second.keys())
-    if len(common) < 2:
-        return None
-    pair = [first[fold] for fold in common], [second[fold] for fold in common]
-    test, unknown = f"{len(common)} folds", "the difference is the same in every fold"
-    if varies([after - before for before, after in zip(*pair, strict=True)]):
-        test = f"{CORRECTED} {{p}}, {test}"
-    difference = partial(difference_over_folds, *pair, one.folds)
-    return Verdict(other.name, one.name, difference, test, begins="Over folds, ", unknown=unknown)
+    difference, of, over = partial(difference_over_runs, first, second), f"{len(second)} and {len(first)} runs", "seeds"
+    if one.folds and other.folds:
+        figures = one.of_folds(figure), other.of_folds(figure)
+        common = sorted(figures[0].keys() & figures[1].keys())
+        first, second = ([of_fold[fold] for fold in common] for of_fold in figures)
+        difference = partial(difference_over_folds, first, second, one.folds)
+        of, over = f"{len(common)} folds", "folds"
+    return Verdict(other.name, one.name, difference, of, over=over) if min(len(first), len(second)) > 1 else None
 
 
 def _network(group: Group) -> str:

@@ -11,7 +11,6 @@ JSON.
 import copy
 import io
 import json
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -141,9 +140,7 @@ def write_torch_export(model: ExportedModel, images: Tensor, path: Path, facts: 
     memory = io.BytesIO()  # torch's writer ends the process when the disk is full
     with silent():
         torch.export.save(program, memory, extra_files={FACTS: json.dumps(values)})
-    memory.seek(0)
-    with path.open("wb") as file:
-        shutil.copyfileobj(memory, file)
+    path.write_bytes(memory.getbuffer())
 
 
 def open_torch_export(path: Path, _: ExportedModel) -> Predict:

@@ -158,8 +158,7 @@ def find_run(plan: Plan, seed: int) -> Path | None:
     data = data_of_config(plan.config)
     data.prepare_data()
     fingerprint = escape_name(data.data_fingerprint)
-    origins = {run: read_origin(run) for run in candidates}
-    runs = [run for run, origin in origins.items() if origin and origin["data_fingerprint"] == fingerprint]
+    runs = [run for run in candidates if (read_origin(run) or {}).get("data_fingerprint") == fingerprint]
     finished = [run for run in runs if is_tested(read_results(run))]
     return max(finished or runs, key=order_of_start, default=None)
 
