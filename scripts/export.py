@@ -23,7 +23,6 @@ import torch
 from torch import Tensor
 
 from core.durable_file import replacing
-from datamodules.batching.normalization import Normalize
 from datamodules.decoding.pixel_format import PixelFormat
 from scripts.command.boundary import CHECKPOINT, CommandParser, mistakes_in_one_sentence
 from scripts.command.expansion import to_path
@@ -51,10 +50,8 @@ def export(checkpoint: Path, name: str, output: Path | None, overwrite: bool) ->
     check_output(output, overwrite)
     trained = TrainedNetwork(checkpoint)
     exact = trained.in_float32(torch.device("cpu"))
-    mean, std = trained.preprocessing["mean"], trained.preprocessing["std"]
-    normalize = Normalize(mean, std, trained.pixel_format.highest)
     several, facts = trained.is_multi_label, facts_of(trained)
-    model = ExportedModel(exact.network, normalize, trained.test_time_augmentation, several)
+    model = ExportedModel(exact.network, exact.normalizer, trained.test_time_augmentation, several)
     pictures, whose = images_to_compare(trained, sum(BATCH_SIZES))
     images = torch.stack([pixels_by_facts(picture, facts) for picture in pictures])
     classifier = ImageClassifier(trained)

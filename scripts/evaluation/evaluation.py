@@ -28,7 +28,6 @@ from scripts.uncertainty.mean import Mean, mean_of_runs
 LONGEST = 80  # letters of what the source says besides of an image, under its picture
 
 FIGURES = ("precision", "recall", "f1")  # of each class
-FOLD = ("fold", "seed", "accuracy", "run")  # what is said of each of several networks
 
 
 @dataclass(frozen=True)
@@ -133,16 +132,10 @@ class Evaluation:
         """How the data differ from those of training."""
         return self.trained.changes_of(self.data)
 
-    @property
-    def fold_rows(self) -> list[tuple[int, int, float, str]]:
-        """The fold, the seed, the accuracy and the folder of each network of a cross-validation."""
-        return [(run.fold, run.seed, run.tested.accuracy, str(run.trained.folder)) for run in self.folds]
-
     @cached_property
     def over_folds(self) -> Mean | None:
         """The mean accuracy of a network of a cross-validation."""
-        values = [(fold, accuracy) for fold, _, accuracy, _ in self.fold_rows]
-        return mean_of_runs(values, None) if values else None
+        return mean_of_runs([(run.fold, run.tested.accuracy) for run in self.folds], None) if self.folds else None
 
     def image(self, row: int) -> Tensor:
         """The image of a row, uint8 or uint16 `[1, C, H, W]`."""
@@ -213,7 +206,10 @@ class Evaluation:
         names = self.tested.class_names
         return {
             "checkpoint": None if self.folds else str(self.trained.path),
-            "folds": [dict(zip(FOLD, row, strict=True)) for row in self.fold_rows],
+            "folds": [
+                {"fold": run.fold, "seed": run.seed, "accuracy": run.tested.accuracy, "run": str(run.trained.folder)}
+                for run in self.folds
+            ],
             "mean_over_folds": self.over_folds and [self.over_folds.value, self.over_folds.interval],
             "data": type(self.data).__name__,
             "data_fingerprint": self.data.data_fingerprint,

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from callbacks.tensorboard.confusion_matrix import MOST_CLASSES, MOST_NUMBERED, SHADES, confusion_picture
 from core.names import escape_name
-from scripts.evaluation.evaluation import FOLD, Evaluation
+from scripts.evaluation.evaluation import Evaluation
 from scripts.evaluation.evaluation_pictures import grad_cam_layer, shown_image
 from scripts.inference.run_checkpoint import run_of
 from scripts.report.chart import CURVES, INK, line_chart, svg
@@ -43,7 +43,7 @@ def page_values(evaluation: Evaluation, most_images: int) -> dict[str, Any]:
         "images": len(tested),
         "confidence": CONFIDENCE,
         "facts": [
-            ("runs", f"{len(evaluation.fold_rows)}, each tested on its fold")
+            ("runs", f"{len(evaluation.folds)}, each tested on its fold")
             if mean
             else ("checkpoint", str(trained.path)),
             ("network", f"{network}, {trained.num_parameters:,} parameters"),
@@ -54,8 +54,10 @@ def page_values(evaluation: Evaluation, most_images: int) -> dict[str, Any]:
             ("calibration error (ECE)", f"{calibration.ece:.4f}"),
             *((name, f"{value:.4f}") for name, value in evaluation.metrics.items()),
         ],
-        "folds": [(f"{fold}", f"{seed}", f"{accuracy:.4f}", run) for fold, seed, accuracy, run in evaluation.fold_rows],
-        "fold_heading": FOLD,
+        "folds": [
+            (f"{each.fold}", f"{each.seed}", f"{each.tested.accuracy:.4f}", str(each.trained.folder))
+            for each in evaluation.folds
+        ],
         "fold_note": mean and f"Accuracy of one network: {mean.shown()}. {caption([mean])}",
         "charts": [line_chart(splits, "epoch", figure) for figure, splits in curves.items()],
         "shades": ", ".join(f"{share:.1%}" for share in SHADES),
