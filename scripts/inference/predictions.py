@@ -64,8 +64,9 @@ class Predictions:
     @cached_property
     def is_right(self) -> NDArray[np.bool_]:
         """Whether the class predicted is the label, or all labels are right, bool `[N]`."""
-        equal: NDArray[np.bool_] = self.classes == self.labels
-        return equal.all(axis=1) if self.is_multi_label else equal
+        equal = self.classes == self.labels
+        is_right: NDArray[np.bool_] = np.logical_and.reduce(equal, axis=1) if self.is_multi_label else equal
+        return is_right
 
     @cached_property
     def accuracy(self) -> float:

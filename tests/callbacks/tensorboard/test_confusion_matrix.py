@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sklearn.metrics
 import torch
 from numpy.typing import NDArray
 from PIL import Image
@@ -30,7 +31,8 @@ def test_a_run_has_that_of_its_test_and_of_its_best_validation(train: Callable[.
     for split in ("val", "test"):
         ((step, pixels),) = drawn(run.folder, split)
         assert step == 3 * 26
-        expected = predict_split(trained, data, split).confusion
+        found = predict_split(trained, data, split)
+        expected = sklearn.metrics.confusion_matrix(found.labels, found.classes)
         assert np.array_equal(pixels, np.asarray(confusion_picture(expected, list("0123456789")))), split
 
 
@@ -88,7 +90,8 @@ def test_over_two_processes_every_image_is_counted_once(train_in_two_processes: 
     data = trained.data()
     found = predict_split(trained, data, "test")
     ((_, pixels),) = drawn(run.folder, "test")
-    assert np.array_equal(pixels, np.asarray(confusion_picture(found.confusion, list("0123456789"))))
+    expected = sklearn.metrics.confusion_matrix(found.labels, found.classes)
+    assert np.array_equal(pixels, np.asarray(confusion_picture(expected, list("0123456789"))))
     wrong = min(32, int((found.classes != found.labels).sum()))
     (event,) = events(run.folder).Images("worst_mistakes/test")
     grid = Image.open(io.BytesIO(event.encoded_image_string))

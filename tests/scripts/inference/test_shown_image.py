@@ -66,7 +66,7 @@ def test_images_that_are_not_there_or_cannot_be_read_are_refused(train: Callable
     ):
         with pytest.raises(UserError, match=expected):
             shown_image(name, trained)
-    trained.preprocessing["channels"] = 5
+    trained.shape = (5, *trained.shape[1:])
     Image.new("L", (8, 8)).save(tmp_path / "grey.png")
     with pytest.raises(UserError, match="it has 1 channels, where 5 are read; give an image file"):
         shown_image(str(tmp_path / "grey.png"), trained)

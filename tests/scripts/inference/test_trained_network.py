@@ -110,7 +110,7 @@ def test_data_of_other_classes_or_another_shape_are_refused(train: Callable[...,
         trained.data(["--data.classes", "null"])
     with pytest.raises(UserError, match="their order differs, from 3 and 8 on"):
         trained.data(["--data.classes", "[8,3,5]"])
-    trained.preprocessing["image_size"] = [9, 9]
+    trained.shape = (1, 9, 9)
     with pytest.raises(UserError, match=r"gives images of 1x8x8, .* was trained on 1x9x9"):
         trained.data()
 
