@@ -73,8 +73,7 @@ def test_names_break_no_table_and_no_terminal(
     (folder / NAMES[1] / f"broken{NAMES[1]}.png").write_bytes(b"no image")
     data = ("--data=datamodules.image_folder.ImageFolder", f"--data.folder={folder}", "--data.image_size=8")
     run = train(*data, "--data.on_corrupt=skip", "--trainer.max_epochs=1", "--data.root", str(tmp_path))
-    with pytest.raises(SystemExit, match="0"):
-        pytest.importorskip("scripts.evaluate").main([str(run.folder)])
+    pytest.importorskip("scripts.evaluate").main([str(run.folder)])
     assert_harmless(capsys.readouterr().out)
     assert_harmless((run.folder / "skipped_files.txt").read_text().replace("\t", " "))
     assert len((run.folder / "skipped_files.txt").read_text().splitlines()) == 1
