@@ -64,7 +64,9 @@ def test_reads_this_and_older_formats(tmp_path: Path, more: dict[str, Any]) -> N
 def test_a_run_writes_the_parts_of_the_schema(train: Callable[..., Run]) -> None:
     written = train("--trainer.max_epochs=1").checkpoint
     assert written["format_version"] == FORMAT_VERSION
-    assert CheckpointContent.__annotations__.keys() - written.keys() == {"counts", "averaged", "raw_state_dict"}
+    assert CheckpointContent.__annotations__.keys() - written.keys() == {
+        *("counts", "averaged", "raw_state_dict", "thresholds"),
+    }
 
 
 def test_the_package_has_the_version_that_checkpoints_carry() -> None:
