@@ -15,6 +15,7 @@ from core.user_error import UserError  # isort: skip - first, for a Ctrl-C durin
 import csv
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -55,8 +56,6 @@ def evaluate(
     if found and split:
         raise UserError(f"--split is {split}, but folds are evaluated on the images of all; leave --split out.")
     trained = TrainedNetwork(next(iter(found.values()), path))
-    if found and trained.is_multi_label:
-        raise UserError("Folds with several labels per image have thresholds of their own; give the runs one by one.")
     folder = output or (trained.folder.parent if found else trained.folder) / "evaluation"
     data, folds = trained.data(flags), list[FoldRun]()
     try:
@@ -77,7 +76,7 @@ def evaluate(
 
             kind, page = MultiLabelEvaluation, "multi_label"
         evaluation = kind(trained, data, split or "out-of-fold", tested, validated, leaked, folds)
-        write_predictions(folder / "predictions.csv", tested, trained.thresholds)
+        write_predictions(folder / "predictions.csv", tested, evaluation.thresholds)
         replace_file(folder / "evaluation.json", json.dumps(evaluation.as_json(), indent=1) + "\n")
         write_page(folder / "evaluation.html", f"evaluation/{page}.html", **page_values(evaluation, images))
     except OSError as error:
@@ -101,16 +100,20 @@ def evaluate(
 
 
 def write_predictions(path: Path, predictions: Predictions, thresholds: NDArray[np.float64]) -> None:
-    """Write a row for each image, with the probability of each class or of the most probable ones."""
+    """Write a row for each image, with the probability of each class or of the most probable ones.
+
+    Thresholds are float64 `[N, K]`, empty if an image has one label.
+    """
     names, own = distinct_names(predictions.class_names), predictions.carried.values()
     by_class = len(names) <= MOST_COLUMNS
-    table = PredictionTable(names, top=0 if by_class else TOP, probabilities=by_class, thresholds=thresholds)
+    table = PredictionTable(names, top=0 if by_class else TOP, probabilities=by_class)
     first, *others = [column.name for column in table.columns]
     with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(distinct_names([first, "label", *others, *predictions.carried]))
         for start in range(0, len(predictions), ROWS_AT_A_TIME):
             some = slice(start, start + ROWS_AT_A_TIME)
+            table = replace(table, thresholds=thresholds[some])
             rows = table.rows(predictions.names[some], predictions.logits[some], predictions.probabilities[some])
             labels = predictions.labels[some].tolist()
             for row, label, *values in zip(rows, labels, *(each[some] for each in own), strict=True):

@@ -239,3 +239,27 @@ def test_goes_with_the_rest(
     figures = json.loads((trained.folder / "evaluation/evaluation.json").read_text())
     assert figures["exact_match"] == pytest.approx(trained.results["metrics"]["test/exact_match"])
     assert figures["mean_average_precision"] > 0.4
+
+
+@pytest.mark.slow
+def test_each_fold_is_judged_at_the_thresholds_of_its_network(
+    train: Callable[..., Run], script: Callable[..., Callable[..., Done]], tmp_path: Path
+) -> None:
+    trust("tests")
+    flags = (*DATA, "--trainer.max_epochs=2", "--data.folds=2", "--experiment=cross")
+    runs = [train(*flags, f"--data.fold={fold}") for fold in range(2)]
+    status, _, error = script(evaluate)(runs[0].folder.parent, "--output", tmp_path)
+    assert (status, error) == (0, "")
+    figures = json.loads((tmp_path / "evaluation.json").read_text())
+    thresholds = np.array([TrainedNetwork(run.best).thresholds for run in runs])
+    assert (thresholds[0] != thresholds[1]).any()
+    with (tmp_path / "predictions.csv").open(newline="") as opened:
+        rows = list(csv.DictReader(opened))
+    of_rows = thresholds[[int(row["fold"]) for row in rows]]
+    shares = np.array([[float(row[f"probability of {name}"]) for name in PROPERTIES] for row in rows])
+    assert [row["prediction"].split(";") for row in rows] == [
+        [name for name, is_above in zip(PROPERTIES, above, strict=True) if is_above] or [""]
+        for above in shares > of_rows
+    ]
+    shown = [figures["classes"][name]["threshold"] for name in PROPERTIES]
+    assert shown == pytest.approx(of_rows.mean(axis=0).tolist())

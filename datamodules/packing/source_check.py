@@ -109,7 +109,7 @@ def _in_one_format(name: str, source: dict[str, Rows]) -> dict[str, Rows]:
         return source
     pixel_format = settled(files[0])
     return {
-        split: rows._replace(images=replace(images, pixel_format=pixel_format))
+        split: Rows(replace(images, pixel_format=pixel_format), rows.labels, rows.columns)
         for (split, rows), images in zip(source.items(), files, strict=True)
     }
 

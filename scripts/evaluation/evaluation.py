@@ -59,6 +59,11 @@ class Evaluation:
         low, high = self.interval
         return f"accuracy     {self.tested.accuracy:.4f} ({CONFIDENCE:.0%} interval {low:.4f} to {high:.4f})"
 
+    @property
+    def thresholds(self) -> NDArray[np.float64]:
+        """Of several labels per image, above which each is predicted, `[N, K]`; else empty."""
+        return np.empty(0)
+
     @cached_property
     def right(self) -> int:
         """Images that are right."""

@@ -21,9 +21,19 @@ class MultiLabelEvaluation(Evaluation):
     top5_accuracy = None
 
     @cached_property
+    def thresholds(self) -> NDArray[np.float64]:
+        """The threshold of each label for each image, `[N, K]`: of folds, the mean over the fold's networks."""
+        if not self.folds:
+            return np.broadcast_to(self.trained.thresholds, self.tested.probabilities.shape)
+        folds = np.array([run.fold for run in self.folds])
+        of_runs = np.stack([run.trained.thresholds for run in self.folds])
+        of_folds = np.stack([of_runs[folds == fold].mean(axis=0) for fold in np.unique(folds)])
+        return of_folds[np.array(self.tested.carried["fold"], np.int64)]
+
+    @cached_property
     def predicted(self) -> NDArray[np.bool_]:
         """Whether each label is predicted, bool `[N, K]`."""
-        return self.tested.probabilities > self.trained.thresholds
+        return self.tested.probabilities > self.thresholds
 
     @cached_property
     def wrong_by(self) -> NDArray[np.float64]:
@@ -43,7 +53,8 @@ class MultiLabelEvaluation(Evaluation):
         precision = np.full(labels.shape[1], np.nan)
         precision[there] = average_precision_score(labels[:, there], probabilities[:, there], average=None)
         numbers = {"images": labels.sum(axis=0, dtype=np.int64), "predicted": self.predicted.sum(axis=0)}
-        return numbers | {"threshold": self.trained.thresholds, "average_precision": precision}
+        threshold = self.thresholds.mean(axis=0) if self.folds else self.trained.thresholds
+        return numbers | {"threshold": threshold, "average_precision": precision}
 
     @cached_property
     def summary(self) -> dict[str, float]:

@@ -33,7 +33,8 @@ class PredictionTable:
     top: int = 0  # how many of the most probable classes have columns, with their probabilities
     probabilities: bool = False  # whether each class has a column with its probability
     logits: bool = False  # whether each class has a column with its logit
-    thresholds: Sequence[float] | NDArray[np.float64] = ()  # of several labels: above which each is predicted
+    # Of several labels per image, above which each is predicted, `[K]` or of each row `[N, K]`; else empty
+    thresholds: Sequence[float] | NDArray[np.float64] = ()
 
     @cached_property
     def columns(self) -> list[Column]:
@@ -62,11 +63,12 @@ class PredictionTable:
         errors = dict.fromkeys(not_finite, NO_FINITE_LOGITS) | dict(errors or {})
         # The shortest text that stands for each float32; the nearest double would have twice as many digits.
         exact = logits.astype(str) if self.logits else logits[:, :0]
+        thresholds = np.broadcast_to(self.thresholds, probabilities.shape) if len(self.thresholds) else ()
         rows: list[Row] = []
         for number, (path, label) in enumerate(zip(paths, logits.argmax(axis=1), strict=True)):
             shares = probabilities[number]
             error = errors.get(number)
-            predicted = shares > self.thresholds if len(self.thresholds) else label
+            predicted = shares > thresholds[number] if len(thresholds) else label
             values: list[str | float | None] = [label_name(predicted, names), float(shares[label]), None]
             for place in order[number]:
                 values += [names[place], float(shares[place])]
