@@ -152,9 +152,8 @@ def train_in_two_processes(tmp_path: Path, data_root: Path) -> Callable[..., Run
         command = [sys.executable, str(ROOT / "scripts" / "train.py"), "fit", "--trainer.strategy=ddp", *flags]
         command += ["--trainer.accelerator=cpu", "--trainer.devices=2"]
         command += ["--runs", str(tmp_path / "two"), "--data.root", str(data_root)]
-        done = subprocess.run(
-            command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False
-        )
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}  # for data sets of the tests
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         (made,) = tmp_path.glob("two/**/config.yaml")
         return Run(made.parent)
