@@ -45,6 +45,12 @@ class Plan:
     flags: tuple[str, ...]  # of `scripts/train.py fit`
     fold: int | None = None  # the test split, of several folds
 
+    def of_fold(self, fold: int) -> "Plan":
+        """The same of another fold; the last flag is that of the fold."""
+        data = self.config["data"]
+        config = self.config | {"data": data | {"init_args": data["init_args"] | {"fold": fold}}}
+        return replace(self, config=config, flags=(*self.flags[:-1], f"--data.fold={fold}"), fold=fold)
+
 
 @dataclass(frozen=True)
 class PlannedRun:
@@ -83,7 +89,8 @@ def train_several_and_tell(args: Sequence[str], plan: Callable[[Sequence[str]], 
         )
     folds = [] if options.folds is None else [f"--data.folds={options.folds}"]
     chosen = range(options.folds or 0) if options.fold is None else [options.fold]
-    plans = [replace(plan([*flags, *folds, f"--data.fold={fold}"]), fold=fold) for fold in chosen] or [plan(flags)]
+    planned = plan([*flags, *folds, *(f"--data.fold={fold}" for fold in chosen[:1])])
+    plans = [planned.of_fold(fold) for fold in chosen] or [planned]
     if plans[0].config["ckpt_path"]:
         raise UserError(
             f"{asked} begins several runs, but the configuration has a ckpt_path, which is of one; leave it out."
