@@ -26,7 +26,7 @@ train: setup ## train a small network on handwritten digits, or with ARGS="--con
 	@$(BIN)/python scripts/train.py fit $(ARGS)
 
 test: lint ## lint, types and the quick tests
-	@echo "The quick tests take about 3 minutes on 2 cores; make test-all runs all, in about 16."
+	@echo "The quick tests take about 4 minutes on 2 cores; make test-all runs all, in about 18."
 	@$(BIN)/python -m pytest -m "not slow" $(ARGS)
 
 test-all: lint ## lint, types and all tests

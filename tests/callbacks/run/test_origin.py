@@ -42,7 +42,7 @@ def test_of_sources_as_committed_the_commit_is_enough(project: Path) -> None:
 
 def test_another_users_checkout_gives_its_commit(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commit = git(project, "rev-parse", "HEAD").strip()
-    (project / "models" / "net.py").write_text("width = 2\n")
+    (project / "models" / "net.py").write_text("width = 20\n")
     monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
     with pytest.raises(subprocess.CalledProcessError):
         git(project, "rev-parse", "HEAD")
@@ -52,7 +52,7 @@ def test_another_users_checkout_gives_its_commit(project: Path, monkeypatch: pyt
 
 def test_the_patch_makes_the_sources_that_ran(project: Path, tmp_path: Path) -> None:
     git(project.parent, "clone", "-q", str(project), "clone")
-    (project / "models" / "net.py").write_text("width = 2\n")
+    (project / "models" / "net.py").write_text("width = 20\n")
     (project / "models" / "new net.py").write_text("width = 3")
     (project / "configs" / "new").mkdir(parents=True)
     (project / "configs" / "new" / "new.yaml").write_text("model: {}\n")
