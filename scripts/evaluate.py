@@ -45,7 +45,7 @@ def evaluate(
     """Predict, and write page, figures and table."""
     from scripts.evaluation.evaluation import Evaluation
     from scripts.evaluation.evaluation_page import page_values
-    from scripts.evaluation.fold_runs import FoldRun, find_folds, predict_folds
+    from scripts.evaluation.fold_runs import FoldRun, find_folds, open_folds, predict_folds
     from scripts.evaluation.leakage import leaked_images
     from scripts.report.page import write_page
     from scripts.uncertainty.mean import caption
@@ -55,13 +55,15 @@ def evaluate(
     found = {} if is_one else find_folds(paths)
     if found and split:
         raise UserError(f"--split is {split}, but folds are evaluated on the images of all; leave --split out.")
-    trained = TrainedNetwork(next(iter(found.values()), path))
+    opened = open_folds(found, flags) if found else []
+    trained = opened[0][0] if opened else TrainedNetwork(path)
+    data = opened[0][1] if opened else trained.data(flags)
     folder = output or (trained.folder.parent if found else trained.folder) / "evaluation"
-    data, folds = trained.data(flags), list[FoldRun]()
+    folds = list[FoldRun]()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if found:
-            folds, tested, validated = predict_folds(found, flags)
+            folds, tested, validated = predict_folds(found, opened)
             first = [run for run in folds if run.seed == folds[0].seed]
             seen = [leaked_images(run.trained, run.data, run.tested.places, audit) for run in first]
             leaked: NDArray[np.bool_] | None = np.concatenate(seen)

@@ -68,22 +68,30 @@ def find_folds(paths: Sequence[Path]) -> dict[tuple[int, int], Path]:
     return dict(sorted(found.items()))
 
 
-def predict_folds(
+def open_folds(
     found: dict[tuple[int, int], Path], flags: Sequence[str] = ()
+) -> list[tuple[TrainedNetwork, "ImageDataModule"]]:
+    """The network of each run, and the data of the run or, by flags of `scripts/train.py`, others."""
+    trained = [TrainedNetwork(folder) for folder in found.values()]
+    opened = [(network, network.data(flags)) for network in trained]
+    folds = len({fold for _, fold in found})
+    places = torch.cat([data.splits["test"] for _, data in opened[:folds]])
+    if len(torch.unique(places)) < len(places) or not torch.isin(opened[0][1].splits["train"], places).all():
+        raise UserError("With these flags not every image is in one fold; leave those out that concern splits.")
+    return opened
+
+
+def predict_folds(
+    found: dict[tuple[int, int], Path], opened: Sequence[tuple[TrainedNetwork, "ImageDataModule"]]
 ) -> tuple[list[FoldRun], Predictions, Predictions]:
-    """Let each network predict its fold of the data of its run or, by flags of `scripts/train.py`, of others.
+    """Let each network predict its fold.
 
     The predictions are of each image once, fold by fold, and of the validation images of each fold. With several seeds
     they are of the mean of the probabilities.
     """
     folds = len({fold for _, fold in found})
-    trained = [TrainedNetwork(folder) for folder in found.values()]
-    data = [network.data(flags) for network in trained]
-    places = torch.cat([of_fold.splits["test"] for of_fold in data[:folds]])
-    if len(torch.unique(places)) < len(places) or not torch.isin(data[0].splits["train"], places).all():
-        raise UserError("With these flags not every image is in one fold; leave those out that concern splits.")
     runs = []
-    for (seed, fold), network, of_fold in zip(found, trained, data, strict=True):
+    for (seed, fold), (network, of_fold) in zip(found, opened, strict=True):
         passing = TrainedNetwork(network.path, content=network.checkpoint)  # one at a time is on the device
         tested, validated = (predict_split(passing, of_fold, split) for split in ("test", "val"))
         runs.append(FoldRun(seed, fold, network, of_fold, tested, validated))

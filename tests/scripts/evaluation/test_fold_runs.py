@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 
 from core.user_error import UserError
 from datamodules.packing.pack import FINGERPRINT
-from scripts.evaluation.fold_runs import find_folds, predict_folds
+from scripts.evaluation.fold_runs import find_folds, open_folds, predict_folds
 from scripts.train import main
 
 
@@ -48,7 +48,7 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_image_that_can_be_read_is_predicted_once_by_networks_not_trained_on_it(experiment: Path) -> None:
     found = find_folds([experiment])
     assert list(found) == [(0, 0), (0, 1), (1, 0), (1, 1)]
-    runs, whole, validated = predict_folds(found)
+    runs, whole, validated = predict_folds(found, open_folds(found))
     files = sorted((experiment.parents[1] / "images").glob("*/*.png"))
     names = [str(file.relative_to(experiment.parents[1] / "images")) for file in files if file.stem != "broken"]
     assert sorted(whole.names) == names
@@ -70,7 +70,7 @@ def test_every_image_that_can_be_read_is_predicted_once_by_networks_not_trained_
 def test_flags_by_which_images_are_in_no_fold_are_refused(experiment: Path) -> None:
     found = {key: run for key, run in find_folds([experiment]).items() if key[0] == 0}
     with pytest.raises(UserError, match="not every image is in one fold; leave those out"):
-        predict_folds(found, ["--data.fold=1"])
+        open_folds(found, ["--data.fold=1"])
 
 
 def write_fold(folder: Path, fold: int | None = 0, seed: int = 0, **written: Any) -> Path:
