@@ -58,7 +58,7 @@ class ExtraMetrics:
         self._kept.append((logits.detach().float(), labels.long()))
 
     def gather(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """The logits and labels that all processes have kept, of which some may have none."""
+        """The logits and labels that all processes have kept; a process may have none."""
         none = torch.empty(0, self.num_classes, device=device)
         kept = [*self._kept, (none, none.long() if self.multi_label else none[:, 0].long())]
         logits, labels = map(torch.cat, zip(*kept, strict=True))
@@ -78,7 +78,7 @@ class ExtraMetrics:
         return figures
 
     def undefined(self, labels: Tensor) -> dict[str, list[int]]:
-        """The metrics that lack images, and of which classes: torchmetrics counts the area under no curve as 0."""
+        """The classes that lack images, by metric: torchmetrics counts the area under no curve as 0."""
         counts = labels.sum(dim=0) if self.multi_label else torch.bincount(labels, minlength=self.num_classes)
         lacking = torch.nonzero((counts == 0) | (counts == len(labels))).flatten().tolist()
         # A mean that gives no weight to absent classes needs two others.

@@ -87,5 +87,5 @@ def label(flags: Sequence[str]) -> str:
             (name if name in FOLD else "".join(n[:1] for n in name.split("_")) if "_" in name else name[:3], value[:20])
             for name, value in settings
         ]
-    # A file's name has at most 255 bytes, of which the time takes some.
+    # A file's name has at most 255 bytes, and the time stands before this.
     return "".join(map("_{0[0]}={0[1]}".format, settings)).encode()[:200].decode(errors="ignore")

@@ -220,7 +220,7 @@ def test_nothing_is_asked_for_by_default() -> None:
 
 
 class Unbalanced(Digits):
-    """The digits, the even ones of which are 14 times as many as the odd ones."""
+    """Digits with 14 times as many even ones as odd ones."""
 
     def read(self) -> Any:
         images, labels, *_ = super().read()["train"]
