@@ -3,16 +3,16 @@
 Shapes: an image of `C` channels, `H` rows and `W` columns.
 """
 
-from pathlib import Path
+from io import BytesIO
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from datamodules.decoding.optional_package import optional_package
+from datamodules.decoding.stored_numbers import optional_package
 
 
-def dicom_numbers(path: str | Path, value_range: tuple[float, float] | None) -> NDArray[Any]:
+def dicom_numbers(content: bytes, value_range: tuple[float, float] | None) -> NDArray[Any]:
     """Read the one frame of a file, `[C, H, W]`; a ValueError says why there is none.
 
     Grey pixels are rescaled (slope and intercept, or the modality table). Then the file's window or table (VOI), or
@@ -20,7 +20,7 @@ def dicom_numbers(path: str | Path, value_range: tuple[float, float] | None) -> 
     a window in rescaled units (Hounsfield units in CT), they are given as they are. MONOCHROME1 is inverted.
     """
     pydicom = optional_package("pydicom", "dicom", "a DICOM file")
-    processing, dataset = pydicom.pixels, pydicom.dcmread(path)
+    processing, dataset = pydicom.pixels, pydicom.dcmread(BytesIO(content))
     if (frames := int(dataset.get("NumberOfFrames") or 1)) > 1:
         raise ValueError(f"it is a DICOM file of {frames} frames; save each as a file of its own")
     numbers: NDArray[Any] = dataset.pixel_array

@@ -8,7 +8,8 @@ import os
 import stat
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from io import BytesIO
 from pathlib import Path
 from typing import Literal
 
@@ -31,11 +32,6 @@ FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP
 
 NUMPY, DICOM = b"\x93NUMPY", b"DICM"  # the first bytes of an array of NumPy, and bytes 128 to 131 of a DICOM file
 
-TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the first bytes of a TIFF
-
-# Bytes 8 to 11, after `ftyp`, of files of HEIC and AVIF.
-HEIF_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"avif", b"avis"))
-
 # Errors of the system that another try does not mend; every other error may pass.
 OWN_FAULTS = frozenset((errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.EINVAL))
 
@@ -46,9 +42,13 @@ Resize = Literal["crop", "squash"]
 class UnreadableImageError(ValueError):
     """A file that gives no image; the message is the reason."""
 
+    remedy = ""  # what to do, unless the file can be left out for good
+
 
 class TemporaryError(UnreadableImageError):
     """A file that could not be read this time: for want of permission, memory or open files, or a disk failed."""
+
+    remedy = "make it readable and start again, as this may be no fault of the file"
 
 
 def is_image(path: str) -> bool:
@@ -64,44 +64,48 @@ def is_image(path: str) -> bool:
         with warnings.catch_warnings(action="ignore"), Image.open(path, formats=FORMATS):
             return True
     except UnidentifiedImageError:
-        return _is_heif(first_bytes(path))
+        return False
     except Exception as error:  # Pillow's parsers let through whatever they stumble over
         return _may_pass(error)
 
 
 def holds_numbers(path: str | Path) -> bool:
     """Whether a file without the ending of an image is an array of NumPy or a DICOM file, by its first bytes."""
-    if os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES:  # noqa: PTH122
+    if os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES or not os.path.isfile(path):  # noqa: PTH113, PTH122
         return False
-    try:
-        start = first_bytes(path) if stat.S_ISREG(os.stat(path).st_mode) else b""  # noqa: PTH116
-    except OSError:  # which reading it says
-        return False
-    return start.startswith(NUMPY) or start[128:] == DICOM
+    with suppress(OSError), open(path, "rb") as file:  # noqa: PTH123 - reading it says why it cannot be read
+        start = file.read(132)
+        return start.startswith(NUMPY) or start[128:] == DICOM
+    return False
 
 
 @contextmanager
 def open_image(path: str | Path) -> Iterator[Image.Image]:
     """Open a file, to be decoded inside the block."""
-    with unreadable_if_it_fails(path):
-        if stat.S_ISFIFO(os.stat(path).st_mode):  # noqa: PTH116 - opening it would wait for a writer for ever
-            raise UnreadableImageError("it is no file but a pipe")
-        with Image.open(path, formats=FORMATS) as image:
-            yield image
+    with unreadable_if_it_fails(path) as content, Image.open(BytesIO(content), formats=FORMATS) as image:
+        yield image
 
 
 @contextmanager
-def unreadable_if_it_fails(path: str | Path = "") -> Iterator[None]:
-    """Turn what fails inside the block into an UnreadableImageError, or a TemporaryError if it may pass."""
+def unreadable_if_it_fails(path: str | Path | None = None) -> Iterator[bytes]:
+    """Give a file's content, and turn what fails inside the block into an UnreadableImageError.
+
+    It is a TemporaryError if it may pass. The content is read at once, as decoders in C do not say that reading failed.
+    """
+    content = b""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # large but readable, or with EXIF entries of no concern here
-            yield
+            if path is not None:
+                if stat.S_ISFIFO(os.stat(path).st_mode):  # noqa: PTH116 - reading it would wait for a writer for ever
+                    raise UnreadableImageError("it is no file but a pipe")
+                content = Path(path).read_bytes()
+            yield content
     except (UnreadableImageError, UserError):
         raise
     except Exception as error:  # Pillow's parsers and decoders let through whatever they stumble over
-        kind = TemporaryError if _may_pass(error) or (path and not _can_be_read(path)) else UnreadableImageError
-        raise kind(_reason(error, path)) from error
+        kind = TemporaryError if _may_pass(error) else UnreadableImageError
+        raise kind(_reason(error, content)) from error
 
 
 def _may_pass(error: Exception) -> bool:
@@ -111,41 +115,28 @@ def _may_pass(error: Exception) -> bool:
     return isinstance(error, MemoryError) or "out of memory" in str(error).lower()
 
 
-def _can_be_read(path: str | Path) -> bool:
-    """Whether all bytes of a file can be read; decoders in C do not say so."""
-    try:
-        with open(path, "rb") as file:  # noqa: PTH123
-            while file.read(2**20):
-                pass
-    except OSError as error:
-        return not _may_pass(error)
-    return True
-
-
-def first_bytes(path: str | Path) -> bytes:
-    """The bytes that tell what a file is."""
-    with open(path, "rb") as file:  # noqa: PTH123
-        return file.read(132)
-
-
-def _is_heif(start: bytes) -> bool:
-    return start[4:8] == b"ftyp" and start[8:12] in HEIF_BRANDS
-
-
-def _reason(error: Exception, path: str | Path) -> str:
+def _reason(error: Exception, content: bytes) -> str:
     """The error as a sentence, without the path, which the caller knows."""
     if isinstance(error, FileNotFoundError):
         return "the file is not there"
     if isinstance(error, UnidentifiedImageError):
-        start = first_bytes(path)
-        if _is_heif(start):
-            return "it is HEIC or AVIF, which the installed Pillow cannot decode; convert it to JPEG or PNG"
-        if start[:4] in TIFF:
-            return "it is a TIFF of a kind that Pillow does not read; save it as PNG"
-        return "it is no image" if start else "the file is empty"
+        if content[4:8] == b"ftyp" or content[:2] in (b"II", b"MM"):
+            return "it is HEIC, AVIF or TIFF of a kind that Pillow does not read; save it as JPEG or PNG"
+        return "it is no image" if content else "the file is empty"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def bits_of(image: Image.Image) -> int:
+    """The bits of each channel of a file that is open in Pillow, which cuts some to 8: 8, 16 or 32."""
+    bits = max(getattr(image, "tag_v2", {}).get(258, (0,)))
+    if image.mode == "F" or bits > 16:
+        return 32
+    tiles = getattr(image, "tile", None)
+    layout = tiles[0].args if tiles else ()
+    deep = image.format == "PPM" and isinstance(layout, tuple) and layout[-1] > 255
+    return 16 if image.mode.startswith("I") or bits > 8 or deep or ";16" in str(layout) else 8
 
 
 # The functions below say which pixels an image has: in training, evaluation and prediction, and in the program of

@@ -6,22 +6,22 @@ Shapes: `N` images of `C` channels, `H` rows and `W` columns.
 import hashlib
 import os
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from stat import S_ISDIR
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from core.user_error import UserError
-from datamodules.decoding.image_file import Resize, TemporaryError, UnreadableImageError, holds_numbers, is_image
+from datamodules.decoding.image_file import Resize, UnreadableImageError, holds_numbers, is_image
 from datamodules.decoding.pixel_format import AS_THE_FIRST, EIGHT_BITS, Levels, OtherPixelsError, PixelFormat, bits_in
+from datamodules.decoding.remembered_times import MEMORY
 
 # Path relative to the source's folder, and label, of each image of each split.
 Listing = Mapping[str, Sequence[tuple[str, int]]]
@@ -33,6 +33,8 @@ JUNK = frozenset(
         *("$RECYCLE.BIN", "@eaDir", "@Recycle", "#recycle"),
     )
 )
+
+SETTLED_BY = 100  # images of which the first that can be read decides what the format leaves open
 
 
 @dataclass(eq=False)
@@ -71,13 +73,16 @@ class ImageFiles:
         return self.pixel_format.read(self.path(index), self.image_shape[0], self.image_shape[1:], self.resize)
 
     def __getitem__(self, indices: NDArray[np.int64]) -> Levels:
-        """Decode some images to `[B, C, H, W]`."""
+        """Decode some images to `[B, C, H, W]`; a UserError names one that could be read when they were listed."""
         images = np.empty((len(indices), *self.image_shape), self.dtype)
         for row, index in enumerate(indices):
             try:
                 images[row] = self.read(index)
             except UnreadableImageError as error:
-                raise UnreadableImageError(f"{self.path(index)}: {error}") from error
+                raise UserError(
+                    f"{self.path(index)}: {error}, though it could be read before; restore the file and go on from the "
+                    "last checkpoint."
+                ) from error
         return images
 
 
@@ -85,8 +90,7 @@ class ImageFiles:
 class TryDecode(Dataset[tuple[Levels, dict[int, str]]]):
     """Decodes the images that can be decoded, and says why others cannot.
 
-    If the result is kept (`for_good`), a reason that may pass, a `TemporaryError`, is a UserError, and so is an image
-    that is not like the first, an `OtherPixelsError`.
+    If the result is kept (`for_good`), an error that has a remedy is a UserError.
     """
 
     images: ImageFiles
@@ -100,15 +104,9 @@ class TryDecode(Dataset[tuple[Levels, dict[int, str]]]):
             try:
                 chunk[row] = self.images.read(index)
             except UnreadableImageError as error:
-                if self.for_good and isinstance(error, TemporaryError):
+                if self.for_good and error.remedy:
                     raise UserError(
-                        f"{self.images.path(index)} cannot be read: {error}, which may be no fault of the file's; make "
-                        "it readable and start again, or take it out of the data set."
-                    ) from error
-                if self.for_good and isinstance(error, OtherPixelsError):
-                    raise UserError(
-                        f"{self.images.path(index)} is not like the first image: {error}; take it out or, if only bits "
-                        "differ, bring all to as many with --data.bit_depth 8 or 16."
+                        f"{self.images.path(index)} cannot be used: {error}; take it out, or {error.remedy}."
                     ) from error
                 errors[row] = str(error)
         return chunk, errors
@@ -123,39 +121,39 @@ def settled(images: ImageFiles) -> PixelFormat:
     is_shown = pixels.is_shown(channels)
     if pixels.bit_depth is not None and is_shown:
         return pixels
-    for path, numbers in _some_numbers(images):
-        bits = bits_in(numbers)
-        if bits > 16 and pixels.value_range is None:
-            ends = [float(end(each)) for _, each in _some_numbers(images) for end in (np.nanmin, np.nanmax)]
-            raise UserError(
-                f"{path} holds numbers of type {numbers.dtype}, whose scale is unknown: those of it and others lie "
-                f"between {min(ends):.6g} and {max(ends):.6g}; give those that stand for black and white, as in "
-                "--data.value_range '[0, 1]'."
-            )
-        fixed = replace(
-            pixels,
-            bit_depth=pixels.bit_depth or (8 if bits == 8 else 16),
-            stored_bits=bits if pixels.bit_depth is None and pixels.value_range is None else None,
-            stored_channels=None if pixels.planes is None else len(numbers),
+    path, numbers = next(_some_numbers(images), (Path(), None))
+    if numbers is None:
+        return replace(pixels, bit_depth=pixels.bit_depth or 8, stored_bits=None if pixels.bit_depth else 8)
+    bits = bits_in(numbers)
+    if bits > 16 and pixels.value_range is None:
+        ends = [end for _, each in _some_numbers(images) for end in (np.nanmin(each), np.nanmax(each))]
+        raise UserError(
+            f"{path} holds numbers of type {numbers.dtype}, whose scale is unknown: those of it and others lie between "
+            f"{min(ends):.6g} and {max(ends):.6g}; give those that stand for black and white, as in --data.value_range "
+            "'[0, 1]'."
         )
-        try:
-            fixed.levels(numbers[:, :1, :1], channels)
-        except OtherPixelsError as error:
-            raise UserError(
-                f"{path} cannot be read as asked: {error}; give --data.channels as many as that, or a list of some, "
-                "numbered from 1, such as '[3, 2, 1]'."
-            ) from error
-        if fixed.facts or not is_shown:
-            size = f"{numbers.shape[2]}x{numbers.shape[1]}"
-            count = f"{len(numbers)} channel{'s' if len(numbers) > 1 else ''}"
-            print(f"{path} has {count} of {size} pixels, {numbers.dtype}, read as {fixed.dtype}")
-        return fixed
-    return replace(pixels, bit_depth=pixels.bit_depth or 8, stored_bits=None if pixels.bit_depth else 8)
+    fixed = replace(
+        pixels,
+        bit_depth=pixels.bit_depth or (8 if bits == 8 else 16),
+        stored_bits=bits if pixels.bit_depth is None and pixels.value_range is None else None,
+        stored_channels=None if pixels.planes is None else len(numbers),
+    )
+    try:
+        fixed.levels(numbers[:, :1, :1], channels)
+    except OtherPixelsError as error:
+        raise UserError(
+            f"{path} cannot be read as asked: {error}; give --data.channels as many as that, or a list of some, "
+            "numbered from 1, such as '[3, 2, 1]'."
+        ) from error
+    if fixed.facts or not is_shown:
+        count, height, width = numbers.shape
+        print(f"{path} has {width}x{height} pixels of {count} channels, {numbers.dtype}, read as {fixed.dtype}")
+    return fixed
 
 
-def _some_numbers(images: ImageFiles, most: int = 100) -> Iterator[tuple[Path, NDArray[Any]]]:
+def _some_numbers(images: ImageFiles) -> Iterator[tuple[Path, NDArray[Any]]]:
     """Path and numbers of the first image and some of the others, if they can be read."""
-    for index in range(0, len(images), max(1, -(-len(images) // most))):
+    for index in range(0, len(images), max(1, -(-len(images) // SETTLED_BY))):
         with suppress(UnreadableImageError):
             yield (path := images.path(index)), images.pixel_format.numbers(path, images.image_shape[0])
 
@@ -165,40 +163,10 @@ def is_junk(name: str) -> bool:
     return name.startswith(".") or name in JUNK
 
 
-def files_under(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """Every file below a folder, junk left out, in no particular order; links are followed."""
-    folders = [os.fspath(folder)]
-    while folders:
-        with os.scandir(folders.pop()) as entries:
-            for entry in entries:
-                if is_junk(entry.name):
-                    continue
-                if entry.is_dir():
-                    folders.append(entry.path)
-                else:
-                    yield entry
-
-
-def images_under(folder: Path, start: Path) -> list[str]:
-    """The images below `folder`, as paths relative to `start`, sorted."""
-    skip = len(os.path.join(start, ""))  # noqa: PTH118 - a string to measure
-    return sorted(path[skip:] for path in images_among([entry.path for entry in files_under(folder)]))
-
-
-def images_among(paths: Sequence[str]) -> list[str]:
-    """Those of some files that are images; where none is, those that hold the numbers of one: arrays and DICOM."""
-    return list(filter(is_image, paths)) or list(filter(holds_numbers, paths))
-
-
 def files_in(folder: Path) -> Iterator[os.DirEntry[str]]:
     """Every file that lies in a folder itself, junk left out, in no particular order."""
     with os.scandir(folder) as entries:
         yield from (entry for entry in entries if not is_junk(entry.name) and not entry.is_dir())
-
-
-def images_in(folder: Path) -> list[str]:
-    """The names of the images that lie in a folder itself, sorted."""
-    return sorted(map(os.path.basename, images_among([entry.path for entry in files_in(folder)])))
 
 
 def folders_in(folder: Path) -> list[str]:
@@ -207,52 +175,27 @@ def folders_in(folder: Path) -> list[str]:
         return sorted(entry.name for entry in entries if entry.is_dir() and not is_junk(entry.name))
 
 
-class Seen(NamedTuple):
-    """What was seen of all files below a folder."""
-
-    fingerprint: str  # a digest of path, size and both times of change of each file
-    folders: dict[str, list[int]]  # the times of each folder by its path, as `times_of` gives them
-    files: int
-    newest: str  # the path of the file that changed last
+def files_under(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """Every file below a folder, junk left out, in no particular order; links are followed."""
+    yield from files_in(folder)
+    for name in folders_in(folder):
+        yield from files_under(folder / name)
 
 
-def times_of(facts: os.stat_result) -> list[int]:
-    """Times of modification and of change."""
-    return [facts.st_mtime_ns, facts.st_ctime_ns]
+def images_in(folder: Path) -> list[str]:
+    """The names of the images that lie in a folder itself, sorted."""
+    return _images_among(files_in(folder), folder)
 
 
-def look_through(folder: Path, only: tuple[str, ...] | None = None) -> Seen:
-    """Look at every file below a folder; or at those that lie in `only` these folders in it, such as `a/b/`."""
-    digest, times, files, newest = hashlib.sha256(), {}, 0, (0, "")
-    folders = [""] if only is None else sorted(only)
-    while folders:
-        within = folders.pop()
-        # Relative to an open folder, a hundred thousand files take half the time that they take by their paths.
-        opened = os.open(folder / within, os.O_RDONLY)
-        try:
-            times[within] = times_of(os.fstat(opened))  # before its files, so that a file added meanwhile is noticed
-            names = sorted(name for name in os.listdir(opened) if not is_junk(name))  # noqa: PTH208
-            numbers, changed = array("q"), []
-            for name in names:
-                facts = _facts(name, opened)
-                if S_ISDIR(facts.st_mode):
-                    folders += [f"{within}{name}/"] if only is None else []
-                else:
-                    numbers.extend((facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns))
-                    changed.append((facts.st_ctime_ns, f"{within}{name}"))
-        finally:
-            os.close(opened)
-        names = names if only is None else [name for _, name in changed]
-        digest.update(os.fsencode("\0".join((within, *names, ""))) + numbers.tobytes())
-        files += len(changed)
-        newest = max([newest, *changed])
-    return Seen(digest.hexdigest(), times, files, newest[1])
+def images_under(folder: Path, start: Path) -> list[str]:
+    """The images below `folder`, as paths relative to `start`, sorted."""
+    return _images_among(files_under(folder), start)
 
 
-# How `fingerprint_files` finds the fingerprint of a folder.
-LOOK: ContextVar[Callable[[Path, tuple[str, ...] | None], str]] = ContextVar(
-    "LOOK", default=lambda folder, only: look_through(folder, only).fingerprint
-)
+def _images_among(files: Iterator[os.DirEntry[str]], start: Path) -> list[str]:
+    """Those of some files that are images; where none is, those that hold the numbers of one: arrays and DICOM."""
+    paths, skip = [entry.path for entry in files], len(os.path.join(start, ""))  # noqa: PTH118 - a string to measure
+    return sorted(path[skip:] for path in list(filter(is_image, paths)) or filter(holds_numbers, paths))
 
 
 def fingerprint_files(folder: Path, only: tuple[str, ...] | None = None) -> str:
@@ -265,7 +208,44 @@ def fingerprint_files(folder: Path, only: tuple[str, ...] | None = None) -> str:
     if folder.is_file():
         facts = folder.stat()
         return hashlib.sha256(b"%d %d %d" % (facts.st_size, *times_of(facts))).hexdigest()
-    return LOOK.get()(folder, only)
+    memory = MEMORY.get()
+    return memory.fingerprint(folder, only) if memory else look_through(folder, only)[0]
+
+
+def times_of(facts: os.stat_result) -> list[int]:
+    """Times of modification and of change."""
+    return [facts.st_mtime_ns, facts.st_ctime_ns]
+
+
+def look_through(folder: Path, only: tuple[str, ...] | None = None) -> tuple[str, dict[str, list[int]], int]:
+    """Look at every file below a folder; or at those that lie in `only` these folders in it, such as `a/b/`.
+
+    Returns:
+        A digest of path, size and times of each file; the times of each folder by its path; the number of files.
+    """
+    digest, times, files = hashlib.sha256(), {}, 0
+    folders = [""] if only is None else sorted(only)
+    while folders:
+        within = folders.pop()
+        # Relative to an open folder, a hundred thousand files take half the time that they take by their paths.
+        opened = os.open(folder / within, os.O_RDONLY)
+        try:
+            times[within] = times_of(os.fstat(opened))  # before its files, so that a file added meanwhile is noticed
+            names, numbers = [within], array("q")
+            for name in sorted(name for name in os.listdir(opened) if not is_junk(name)):  # noqa: PTH208
+                facts = _facts(name, opened)
+                is_folder = S_ISDIR(facts.st_mode)
+                if is_folder and only is None:
+                    folders.append(f"{within}{name}/")
+                if not is_folder or only is None:
+                    names.append(f"{within}{name}" if only else name)
+                if not is_folder:
+                    numbers.extend((facts.st_size, *times_of(facts)))
+                    files += 1
+        finally:
+            os.close(opened)
+        digest.update(os.fsencode("\0".join((*names, ""))) + numbers.tobytes())
+    return digest.hexdigest(), times, files
 
 
 def _facts(name: str, folder: int) -> os.stat_result:
@@ -288,12 +268,9 @@ def listed(
             raise UserError(
                 f"The images in {folder} are said to include {name}, which is elsewhere; correct the list of files."
             )
-    return {
-        split: (
-            ImageFiles(
-                folder, np.array([os.fsencode(name) for name, _ in rows], np.bytes_), shape, resize, pixel_format
-            ),
-            np.array([label for _, label in rows], np.int64),
-        )
-        for split, rows in images.items()
-    }
+    source = {}
+    for split, rows in images.items():
+        names = np.array([os.fsencode(name) for name, _ in rows], np.bytes_)
+        labels = np.array([label for _, label in rows], np.int64)
+        source[split] = ImageFiles(folder, names, shape, resize, pixel_format), labels
+    return source

@@ -15,18 +15,20 @@ from PIL import Image
 from datamodules.decoding.image_file import (
     Resize,
     UnreadableImageError,
+    bits_of,
     holds_numbers,
     open_image,
     pixels_of,
     resized,
 )
-from datamodules.decoding.stored_numbers import bits_of, stored_numbers
 
 Levels = NDArray[np.unsignedinteger[Any]]  # uint8 or uint16
 
 
 class OtherPixelsError(UnreadableImageError):
     """An image of other channels, bits or values than those that are read; the message is the reason."""
+
+    remedy = "bring all to as many bits with --data.bit_depth 8 or 16, if only these differ"
 
 
 @dataclass(frozen=True)
@@ -104,14 +106,15 @@ class PixelFormat:
         """
         if self.is_plain(channels) and not holds_numbers(path):
             with open_image(path) as image:
-                self._check(bits_of(image), None)
+                self._check(bits_of(image))
                 return pixels_of(image, channels, size, resize)
         return self.fitted(self.levels(self.numbers(path, channels), channels), size, resize)
 
     def numbers(self, path: str | Path, channels: int) -> NDArray[Any]:
         """The numbers of a file as they are stored or shown, `[C, H, W]` of any type."""
-        is_shown = self.is_shown(channels)
-        return stored_numbers(path, channels, is_shown=is_shown, value_range=self.value_range)
+        from datamodules.decoding.stored_numbers import stored_numbers
+
+        return stored_numbers(path, channels, is_shown=self.is_shown(channels), value_range=self.value_range)
 
     def levels(self, numbers: NDArray[Any], channels: int) -> Levels:
         """Turn numbers `[C, H, W]` of any type into so many channels of levels; an OtherPixelsError says why not."""
@@ -120,11 +123,13 @@ class PixelFormat:
             raise OtherPixelsError(f"its numbers are {numbers.dtype}; save them as uint8, uint16 or float32")
         if bits > 16 and self.value_range is None:
             raise OtherPixelsError(f"its numbers are {numbers.dtype}, whose scale only a --data.value_range tells")
-        self._check(bits, found)
+        self._check(bits)
+        if found != (self.stored_channels or found):
+            raise OtherPixelsError(f"it has {found} channels, where others have {self.stored_channels}")
         if self.planes is not None:
             if max(self.planes) > found:
                 raise OtherPixelsError(f"it has {found} channels, where number {max(self.planes)} is read")
-            numbers = numbers[[number - 1 for number in self.planes]]
+            numbers = numbers[np.array(self.planes) - 1]
         elif found != channels and not (self.is_shown(channels) and found in (1, 3)):
             raise OtherPixelsError(f"it has {found} channels, where {channels} are read")
         levels = self._scaled(numbers)
@@ -135,12 +140,10 @@ class PixelFormat:
         grey = np.tensordot((19595, 38470, 7471), levels.astype(np.int64), 1)  # ITU-R 601, as Pillow rounds it
         return np.asarray((grey + 2**15) >> 16, self.dtype)[None]
 
-    def _check(self, bits: int, channels: int | None) -> None:
+    def _check(self, bits: int) -> None:
         expected = self.stored_bits or (8 if self.bit_depth is None else bits)
         if bits != expected:
             raise OtherPixelsError(f"it has {bits} bits a channel, where {expected} are read")
-        if channels is not None and channels != (self.stored_channels or channels):
-            raise OtherPixelsError(f"it has {channels} channels, where others have {self.stored_channels}")
 
     def _scaled(self, numbers: NDArray[Any]) -> Levels:
         if self.value_range is None and numbers.dtype.itemsize == self.dtype.itemsize:

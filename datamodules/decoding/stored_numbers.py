@@ -5,6 +5,9 @@ Shapes: an image of `C` channels, `H` rows and `W` columns.
 
 import logging
 from collections.abc import Collection
+from contextlib import suppress
+from importlib import import_module
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from datamodules.decoding.dicom import dicom_numbers
-from datamodules.decoding.image_file import (
-    DICOM,
-    FORMATS,
-    NUMPY,
-    TIFF,
-    as_shown,
-    first_bytes,
-    unreadable_if_it_fails,
-)
-from datamodules.decoding.optional_package import optional_package
+from core.user_error import UserError
+from datamodules.decoding.image_file import DICOM, FORMATS, NUMPY, as_shown, bits_of, unreadable_if_it_fails
+
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the first bytes of a TIFF
 
 
 def stored_numbers(
@@ -34,28 +30,27 @@ def stored_numbers(
     the lowest level black. Else they are all channels, or pages, as they are stored. `value_range` is a window for
     DICOM files in place of their own.
     """
-    with unreadable_if_it_fails(path):
-        start = first_bytes(path)
-        if start.startswith(NUMPY):
-            array = np.load(path, mmap_mode="r", allow_pickle=False)  # objects could run code
-            return channels_first(np.asarray(array), (1, 3) if is_shown else (channels,))
-        if start[128:] == DICOM:
-            return dicom_numbers(path, value_range)
-        is_tiff = start[:4] in TIFF
-        if is_tiff and not is_shown:
-            return _tiff_numbers(path)
-        try:
-            with Image.open(path, formats=FORMATS) as image:
-                bits, is_colour = bits_of(image), len(image.getbands()) > 1
-                if is_tiff and (bits > 16 or (bits > 8 and is_colour)):
-                    return _tiff_numbers(path)
-                if bits > 8 and is_colour:
-                    return _deep_colours(path, image, is_shown)
-                return image_numbers(image, is_shown=is_shown)
-        except UnidentifiedImageError:
-            if is_tiff:
-                return _tiff_numbers(path)
-            raise
+    with unreadable_if_it_fails(path) as content:
+        if content.startswith(NUMPY):
+            array = np.load(BytesIO(content), allow_pickle=False)  # objects could run code
+            return channels_first(array, (1, 3) if is_shown else (channels,))
+        if content[128:132] == DICOM:
+            from datamodules.decoding.dicom import dicom_numbers
+
+            return dicom_numbers(content, value_range)
+        if content[:4] in TIFF and not (is_shown and _is_for_pillow(content)):
+            return _tiff_numbers(content)
+        with Image.open(BytesIO(content), formats=FORMATS) as image:
+            if bits_of(image) > 8 and len(image.getbands()) > 1:
+                return _deep_colours(content, image, is_shown)
+            return image_numbers(image, is_shown=is_shown)
+
+
+def _is_for_pillow(content: bytes) -> bool:
+    """Whether Pillow reads a TIFF, and all bits of it."""
+    with suppress(UnidentifiedImageError), Image.open(BytesIO(content), formats=FORMATS) as image:
+        return bits_of(image) == 8 or (bits_of(image) == 16 and len(image.getbands()) == 1)
+    return False
 
 
 def image_numbers(image: Image.Image, *, is_shown: bool) -> NDArray[Any]:
@@ -72,17 +67,6 @@ def image_numbers(image: Image.Image, *, is_shown: bool) -> NDArray[Any]:
         if image.mode in ("1", "P", "PA"):
             image = image.convert("L" if image.mode == "1" else "RGBA" if image.has_transparency_data else "RGB")
     return np.moveaxis(np.atleast_3d(np.asarray(image)), 2, 0)
-
-
-def bits_of(image: Image.Image) -> int:
-    """The bits of each channel of a file that is open in Pillow, which cuts some to 8: 8, 16 or 32."""
-    bits = max(getattr(image, "tag_v2", {}).get(258, (0,)))
-    if image.mode == "F" or bits > 16:
-        return 32
-    tiles = getattr(image, "tile", None)
-    layout = tiles[0].args if tiles else ()
-    deep = image.format == "PPM" and isinstance(layout, tuple) and layout[-1] > 255
-    return 16 if image.mode.startswith("I") or bits > 8 or deep or ";16" in str(layout) else 8
 
 
 def channels_first(array: NDArray[Any], counts: Collection[int]) -> NDArray[Any]:
@@ -108,27 +92,29 @@ def channels_first(array: NDArray[Any], counts: Collection[int]) -> NDArray[Any]
     )
 
 
-def _deep_colours(path: str | Path, image: Image.Image, is_shown: bool) -> NDArray[Any]:
+def _deep_colours(content: bytes, image: Image.Image, is_shown: bool) -> NDArray[Any]:
     """The 16 bits of a PNG in colour or with transparency, which Pillow cuts to 8."""
     if image.format != "PNG" or "transparency" in image.info:  # a colour, which torchvision passes over
         raise ValueError(
             "it has 16 bits in colour, which Pillow cuts to 8; save it as PNG or TIFF, without one transparent colour"
         )
-    from torchvision.io import ImageReadMode, decode_image, read_file
+    import torch
+    from torchvision.io import ImageReadMode, decode_image
 
     mode = ImageReadMode.RGB_ALPHA if is_shown else ImageReadMode.UNCHANGED
-    numbers: NDArray[np.uint16] = decode_image(read_file(str(path)), mode, apply_exif_orientation=True).numpy()
+    data = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+    numbers: NDArray[np.uint16] = decode_image(data, mode, apply_exif_orientation=True).numpy()
     if is_shown:
         opaque = numbers[3:] / 65535
         numbers = np.rint(numbers[:3] * opaque + 65535 * (1 - opaque)).astype(np.uint16)
     return numbers
 
 
-def _tiff_numbers(path: str | Path) -> NDArray[Any]:
+def _tiff_numbers(content: bytes) -> NDArray[Any]:
     """The channels or pages of a TIFF as they are stored."""
     tifffile = optional_package("tifffile", "tiff", "the channels of a TIFF")
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # remarks on tags that decide no pixel
-    with tifffile.TiffFile(path) as file:
+    with tifffile.TiffFile(BytesIO(content)) as file:
         series, page = file.series[0], file.series[0].keyframe
         if page.imagewidth * page.imagelength > 2 * (Image.MAX_IMAGE_PIXELS or np.inf):
             raise ValueError(f"it has {page.imagewidth * page.imagelength:,} pixels, more than are read")
@@ -139,3 +125,13 @@ def _tiff_numbers(path: str | Path) -> NDArray[Any]:
     if numbers.ndim != 2 + len(others) or len(others) > 1:
         raise ValueError(f"it is a TIFF of shape {list(numbers.shape)} ({series.axes}); save one with channels alone")
     return np.moveaxis(numbers, others[0], 0) if others else numbers[None]
+
+
+def optional_package(name: str, extra: str, what: str) -> Any:
+    """Import a package of an extra of `pyproject.toml`; a UserError says which if it is not there."""
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise UserError(
+            f"To read {what} takes {name}, which is not installed; run pip install -e '.[{extra}]'."
+        ) from error

@@ -23,7 +23,6 @@ from torch.utils.data import Dataset
 from core.names import escape_name
 from core.user_error import UserError
 from core.whole_folder import check_space, note_use, whole_folder
-from datamodules.decoding.image_file import UnreadableImageError
 from datamodules.decoding.image_files import ImageFiles, TryDecode
 from datamodules.decoding.pixel_format import EIGHT_BITS, Levels, PixelFormat
 from datamodules.loading.cores import available_cores
@@ -139,12 +138,7 @@ class Pack(Dataset[tuple[Tensor, Tensor]]):
             assert self.images is not None, "a pack without images is opened with their files"
             images = gathered(self.images, indices)
         else:
-            try:
-                images = torch.from_numpy(self.files[indices.numpy()])
-            except UnreadableImageError as error:
-                raise UserError(
-                    f"{error}, though it could be read before; restore the file and go on from the last checkpoint."
-                ) from error
+            images = torch.from_numpy(self.files[indices.numpy()])
         changed = self._first_reads.changed(indices.numpy(), images.numpy())
         if changed is not None:
             raise UserError(

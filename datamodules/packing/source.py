@@ -28,9 +28,9 @@ from core.near_names import near_names
 from core.user_error import UserError
 from datamodules.decoding.image_file import Resize
 from datamodules.decoding.image_files import ImageFiles
+from datamodules.decoding.remembered_times import RememberedTimes
 from datamodules.packing.left_out import files_besides, summary
 from datamodules.packing.pack import Pack, Rows, Source, write_pack
-from datamodules.packing.remembered_times import RememberedTimes
 from datamodules.packing.source_check import check_declaration, checked
 
 T = TypeVar("T")

@@ -447,18 +447,18 @@ def test_every_picture_is_read_or_told_of(tmp_path: Path, capsys: pytest.Capture
 def test_what_could_not_be_read_once_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scan_folders(tmp_path)
     monkeypatch.setattr(pack, "available_cores", lambda: 0)  # read in this process, where reading can be made to fail
-    opened = Image.open
+    read = Path.read_bytes
 
-    def fail(path: Path, *args: Any, **options: Any) -> Image.Image:
+    def fail(path: Path) -> bytes:
         if path.name == "7.png":
             raise PermissionError(13, "Permission denied")
-        return opened(path, *args, **options)
+        return read(path)
 
-    monkeypatch.setattr(Image, "open", fail)
+    monkeypatch.setattr(Path, "read_bytes", fail)
     for on_corrupt in ("error", "skip"):
-        with pytest.raises(UserError, match=r"7\.png cannot be read: Permission denied, which may be no"):
+        with pytest.raises(UserError, match=r"7\.png cannot be used: Permission denied; take it out, or make"):
             prepared(tmp_path, on_corrupt=on_corrupt)
-    monkeypatch.setattr(Image, "open", opened)
+    monkeypatch.setattr(Path, "read_bytes", read)
     data = prepared(tmp_path, on_corrupt="skip")
     assert data.pack is not None
     assert len(data.pack) == 60

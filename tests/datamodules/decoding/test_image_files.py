@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from datamodules.decoding.image_file import UnreadableImageError
+from core.user_error import UserError
 from datamodules.decoding.image_files import (
     ImageFiles,
     TryDecode,
@@ -49,7 +49,7 @@ def test_decodes_what_is_asked_for(folder: Path) -> None:
 def test_names_the_file_that_gives_no_image(folder: Path) -> None:
     (folder / "train" / "0" / "0.png").write_bytes(b"")
     images = ImageFiles(folder, np.array([b"train/0/2.png", b"train/0/0.png"]), (1, 8, 8))
-    with pytest.raises(UnreadableImageError, match=r"train/0/0\.png: the file is empty"):
+    with pytest.raises(UserError, match=r"train/0/0\.png: the file is empty, though"):
         images[np.array([0, 1])]
 
 

@@ -1,4 +1,5 @@
 import pickle
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -6,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from core.user_error import UserError
 from datamodules.decoding.image_file import UnreadableImageError
 from datamodules.decoding.stored_numbers import channels_first, stored_numbers
 from tests.odd_images import png
@@ -40,7 +42,7 @@ def test_objects_in_an_array_are_not_unpickled(tmp_path: Path) -> None:
 def test_an_array_that_is_cut_off_is_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", PLANES)
     (tmp_path / "a.npy").write_bytes((tmp_path / "a.npy").read_bytes()[:-10])
-    with pytest.raises(UnreadableImageError, match="size"):
+    with pytest.raises(UnreadableImageError, match="array data"):
         stored_numbers(tmp_path / "a.npy", 5, is_shown=False)
 
 
@@ -104,3 +106,15 @@ def test_a_tiff_of_more_than_channels_is_refused(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "b.tif", PLANES[0], extratags=[(274, 3, 1, 6, False)])
     with pytest.raises(UnreadableImageError, match="stored turned; save it upright"):
         stored_numbers(tmp_path / "b.tif", 2, is_shown=False)
+
+
+def test_names_the_extra_that_a_file_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tifffile", None)
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    page = Image.fromarray(np.zeros((8, 6), np.uint16))
+    page.save(tmp_path / "a.tif", save_all=True, append_images=[page])
+    with pytest.raises(UserError, match=r"tifffile, which is not installed; run pip install -e '\.\[tiff\]'"):
+        stored_numbers(tmp_path / "a.tif", 2, is_shown=False)
+    (tmp_path / "a.dcm").write_bytes(b"\0" * 128 + b"DICM")
+    with pytest.raises(UserError, match=r"pydicom, which is not installed; run pip install -e '\.\[dicom\]'"):
+        stored_numbers(tmp_path / "a.dcm", 1, is_shown=True)
