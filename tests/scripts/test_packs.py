@@ -30,6 +30,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         write_pack(packs / name, {"train": (images, digits.target[first : first + 100])}, list("0123456789"))
         os.utime(packs / name, (age, age))
     prints = [Pack(packs / name).fingerprint for name in CONTENT]
+    (packs / "digits-0123456789ab" / "columns.parquet").touch()
     for age, name in enumerate(CONTENT):
         os.utime(packs / name, (age * 1e8, age * 1e8))
     for name, data in (("features-0123456789ab", prints[0]), ("features-ba9876543210", prints[2])):
@@ -53,11 +54,11 @@ def test_lists_size_last_use_and_who_needs_it(place: Path, script: Callable[...,
     assert (status, error) == (0, "")
     rows = {line.split()[0]: " ".join(line.split()) for line in said.replace("│", " ").splitlines() if "MB" in line}
     assert "100 images of 1x8x8 0.0 MB" in rows["digits-ba9876543210"]
-    assert re.search(r" 1973-03-0[234] \d\d:46 2 runs$", rows["digits-ba9876543210"])
-    assert rows["digits-0123456789ab"].endswith("no run"), "the same images were used later from another pack"
-    assert rows["digits-aaaaaaaaaaaa"].endswith("no run")
-    assert rows["features-0123456789ab"].endswith("2 runs")
-    assert rows["features-ba9876543210"].endswith("no run")
+    assert re.search(r" 1973-03-0[234] \d\d:46 2$", rows["digits-ba9876543210"])
+    assert rows["digits-0123456789ab"].endswith(" 0"), "the same images were used later from another pack"
+    assert rows["digits-aaaaaaaaaaaa"].endswith(" 0")
+    assert rows["features-0123456789ab"].endswith(" 2")
+    assert rows["features-ba9876543210"].endswith(" 0")
     assert "unfinished" in rows[".digits-bbbbbbbbbbbb.part"]
     assert "damaged" in rows["digits-cccccccccccc"]
     assert "needed by no run in runs" in said
@@ -86,9 +87,9 @@ def test_removes_what_is_named(place: Path, script: Callable[..., Callable[..., 
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["--remove", "digits-012345678"], "There is no pack or feature cache digits-012345678; choose from "),
-        (["--remove", "../../runs"], "There is no pack or feature cache ../../runs; choose from "),
-        (["--remove", "photographs"], "There is no pack or feature cache photographs; choose from "),
+        (["--remove", "digits-012345678"], "There is no pack or feature cache digits-012345678; give one of "),
+        (["--remove", "../../runs"], "There is no pack or feature cache ../../runs; give one of "),
+        (["--remove", "photographs"], "There is no pack or feature cache photographs; give one of "),
         (["nowhere"], "There is no folder nowhere; give the one that packs lie in, such as data/packs."),
         (["--remove-unneeded", "--runs", "nowhere"], "There is no folder nowhere, so that nothing says what runs need"),
     ],
