@@ -2,25 +2,38 @@
 
     python scripts/reproduce.py [--only mnist/convnet ...] [--seeds 3] [any flag of scripts/train.py]
 
-A run with the same files and flags is not trained again. If an experiment fails, the others go on, and the table says
-what was wrong. Every measured figure comes from a run. The rest of the table, rows and a note, stays as it is.
+A run with the same files and flags is not trained again. If an experiment fails, its row says why, and the others go
+on. Every measured figure comes from a run. Other rows, and the text around the table, stay as they are.
 """
 
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from statistics import mean
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from core.stopping import Stopped
 from core.user_error import UserError
 from scripts.command.boundary import CommandParser
 from scripts.command.expansion import to_path
 from scripts.command.output_file import check_output
 from scripts.command.process import training_process
 from scripts.command.whole_number import whole_number
+
+if TYPE_CHECKING:
+    from scripts.training.several_runs import PlannedRun
+
+HEADING = """# Results
+
+Written by `scripts/reproduce.py`; every measured figure is accuracy that a run gave, `test` with the best
+epoch's weights, `train` and `val` in the last. What the sources call validation is `test` here: the same
+images, on which no epoch was chosen (but for Tiny ImageNet, whose test labels are not public: there both are
+the same). Of several seeds: mean ± half of its 95% t-interval.
+
+| experiment | published | measured | parameters | epochs | time | hardware | command |
+|---|---|---|---:|---:|---:|---|---|
+"""
 
 
 class Experiment(NamedTuple):
@@ -51,124 +64,84 @@ EXPERIMENTS = (
 )
 
 
-class Outcome(NamedTuple):
-    """The outcome of an experiment."""
-
-    flags: Sequence[str] = ()
-    runs: Sequence[dict[str, Any]] = ()  # as in results.json
-    problem: str | None = None  # why there are none, or why one is missing
-
-
-def train_experiment(name: str, seeds: int, runs: Path, flags: Sequence[str]) -> Outcome:
-    """Train and test an experiment with seeds 0, 1, ..., unless that was done."""
+def train(name: str, seeds: int, runs: Path, flags: Sequence[str]) -> "tuple[Sequence[PlannedRun], str]":
+    """Train and test an experiment with seeds 0, 1, ...; return the runs, and why one is missing."""
     from scripts.command.configuration import CONFIGS
     from scripts.training.several_runs import train_several
     from scripts.training.several_runs_plan import plan_runs
 
-    config = CONFIGS / f"{name}.yaml"
-    own = ("--config", str(config), "--experiment", name, "--runs", str(runs))
+    own = ["--config", str(CONFIGS / f"{name}.yaml"), "--experiment", name, "--runs", str(runs)]
     try:
-        if not config.exists():
-            raise UserError(f"there is no configs/{name}.yaml; restore it.")
         done = train_several([plan_runs([*own, *flags])], range(seeds))
     except UserError as error:
         print(f"error: {name}: {error}", file=sys.stderr)
-        return Outcome(flags, problem=str(error))
-    problem = next((run.problem for run in done if run.problem), None)
-    return Outcome(flags, [run.results for run in done if run.results], problem)
+        return [], str(error)
+    return done, next((run.problem for run in done if run.problem), "")
 
 
-def row(experiment: Experiment, outcome: Outcome) -> str:
+def row(experiment: Experiment, runs: "Sequence[PlannedRun]", problem: str, flags: Sequence[str]) -> str:
     """The experiment's line of the table."""
     from scripts.uncertainty.mean import mean_over_seeds
 
-    runs = outcome.runs
-    flags = "".join(f" {shlex.quote(flag)}" for flag in outcome.flags)
-    command = f"`python scripts/train.py fit --config configs/{experiment.name}.yaml{flags}`"
-    problem = (outcome.problem or "").replace("|", "\\|")
-    if not runs:
-        return f"| {experiment.name} | {experiment.published} | not run: {problem} | | | | | {command} |"
-    measured = [results["metrics"]["test/accuracy"] for results in runs]
-    figures = f"test {mean_over_seeds(measured).shown()}"
-    if experiment.classes not in (None, runs[0].get("classes")):
-        figures += f" (of {runs[0].get('classes')} classes, published of {experiment.classes}: not compared)"
+    problem = problem.replace("|", "\\|")
+    command = shlex.join(["python", "scripts/train.py", "fit", "--config", f"configs/{experiment.name}.yaml", *flags])
+    done = [run.results for run in runs if run.results]
+    if not done:
+        return f"| {experiment.name} | {experiment.published} | not run: {problem} | | | | | `{command}` |"
+    measured = {
+        name: [results["metrics"][f"{name}/accuracy"] for results in done if f"{name}/accuracy" in results["metrics"]]
+        for name in ("test", "train", "val")
+    }
+    figures = f"test {mean_over_seeds(measured['test']).shown()}"
+    if experiment.classes not in (None, classes := done[0].get("classes")):
+        figures += f" (of {classes} classes, published of {experiment.classes}: not compared)"
     elif experiment.at_least is not None:
         # Figures are kept in float32, in which 0.9845 is a little less.
-        figures += " (reached)" if round(mean(measured), 6) >= experiment.at_least else " (**below**)"
-    for name in ("train/accuracy", "val/accuracy"):
-        if all(name in results["metrics"] for results in runs):
-            figures += f", {name.partition('/')[0]} {mean(results['metrics'][name] for results in runs):.4f}"
-    figures += f"; {len(runs)} seeds" if len(runs) > 1 else ""
+        figures += " (reached)" if round(mean(measured["test"]), 6) >= experiment.at_least else " (**below**)"
+    figures += "".join(f", {name} {mean(measured[name]):.4f}" for name in ("train", "val") if measured[name])
+    figures += f"; {len(done)} seeds" if len(done) > 1 else ""
     figures += f"; another seed failed: {problem}" if problem else ""
-    hardware = ", ".join(sorted({f"{results['hardware']}, {results['precision']}" for results in runs}))
-    seconds = timedelta(seconds=round(mean(results["seconds"] for results in runs)))
+    hardware = ", ".join(sorted({f"{results['hardware']}, {results['precision']}" for results in done}))
+    seconds = timedelta(seconds=round(mean(results["seconds"] for results in done)))
     return (
-        f"| {experiment.name} | {experiment.published} | {figures} | {runs[0]['parameters']:,} "
-        f"| {mean(results['epochs'] for results in runs):g} | {seconds} | {hardware} | {command} |"
+        f"| {experiment.name} | {experiment.published} | {figures} | {done[0]['parameters']:,} "
+        f"| {mean(results['epochs'] for results in done):g} | {seconds} | {hardware} | `{command}` |"
     )
 
 
-def write_results(path: Path, outcomes: Mapping[str, Outcome], note: str = "") -> None:
-    """Write the table; rows of other experiments, and the note unless another is given, stay as they are."""
+def write_row(path: Path, line: str) -> None:
+    """Write a line into the table, in place of the experiment's line before or below the others."""
     from core.durable_file import replace_file
-    from scripts.uncertainty.mean import INTERVAL
 
-    before = path.read_text() if path.exists() else ""
-    rows = {line.split("|")[1].strip(): line for line in before.splitlines() if line.startswith("| ")}
-    rows.pop("experiment", None)  # the heading
-    note = note or before.rpartition("\n|")[2].partition("\n")[2].strip()
-    for each in EXPERIMENTS:
-        if each.name in outcomes or each.name not in rows:
-            rows[each.name] = row(each, outcomes.get(each.name, Outcome(problem="not asked for yet")))
-    lines = [
-        "# Results",
-        "",
-        "Written by `scripts/reproduce.py`; every measured figure is accuracy that a run gave, `test` with the best",
-        "epoch's weights, `train` and `val` in the last. What the sources call validation is `test` here: the same",
-        "images, on which no epoch was chosen (but for Tiny ImageNet, whose test labels are not public: there both are",
-        f"the same). Of several seeds: mean ± half of its {INTERVAL}.",
-        "",
-        "| experiment | published | measured | parameters | epochs | time | hardware | command |",
-        "|---|---|---|---:|---:|---:|---|---|",
-        *(rows.pop(each.name) for each in EXPERIMENTS),
-        *rows.values(),
-        *(["", note] if note else []),
-    ]
+    text = path.read_text() if path.exists() else ""
+    lines = (text if "\n|---" in text else f"{text}{HEADING}").splitlines()
+    beginning = line[: line.index(" |") + 2]
+    table = [number for number, other in enumerate(lines) if other.startswith("|")]
+    place = next((number for number in table if lines[number].startswith(beginning)), table[-1] + 1)
+    lines[place : place + (place in table)] = [line]
     replace_file(path, "\n".join(lines) + "\n")
-
-
-def reproduce(names: Sequence[str], seeds: int, runs: Path, output: Path, flags: Sequence[str], note: str) -> bool:
-    """Run experiments and write the table of all after each of them; False if one failed."""
-    outcomes: dict[str, Outcome] = {}
-    for name in dict.fromkeys(names):
-        outcomes[name] = train_experiment(name, seeds, runs, flags)
-        write_results(output, outcomes, note)
-    return not any(outcome.problem for outcome in outcomes.values())
 
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run what was chosen and write the table; exit status 1 if a run failed."""
-    names = [experiment.name for experiment in EXPERIMENTS]
+    experiments = {experiment.name: experiment for experiment in EXPERIMENTS}
     parser = CommandParser(prog="scripts/reproduce.py", description=__doc__)
-    parser.add_argument("--only", nargs="+", metavar="EXPERIMENT", help="by default all")
+    parser.add_argument("--only", nargs="+", metavar="EXPERIMENT", default=[*experiments], help="by default all")
     parser.add_argument("--seeds", type=whole_number, default=1, help="runs of each, with seeds 0, 1, ...")
     parser.add_argument("--runs", type=to_path, default=Path("runs"), help="the folder of all runs")
     parser.add_argument("--output", type=to_path, default=Path("RESULTS.md"), help="the table")
-    parser.add_argument("--note", default="", help="a line below the table, such as where the data came from")
     with training_process():
         options, flags = parser.parse_known_args(args)
-        if unknown := [name for name in options.only or () if name not in names]:
-            raise UserError(f"There is no experiment {unknown[0]}; choose from {', '.join(names)}.")
+        if unknown := [name for name in options.only if name not in experiments]:
+            raise UserError(f"There is no experiment {unknown[0]}; choose from {', '.join(experiments)}.")
         check_output(options.output, overwrite=True)
-        try:
-            complete = reproduce(
-                options.only or names, options.seeds, options.runs, options.output, flags, options.note
-            )
-        except Stopped as stop:
-            print(f"stopped by {stop.signal.name}; finished runs are kept; the same command goes on with the rest")
-            raise
+        failed = False
+        for name in dict.fromkeys(options.only):
+            runs, problem = train(name, options.seeds, options.runs, flags)
+            write_row(options.output, row(experiments[name], runs, problem, flags))
+            failed = failed or bool(problem)
     print(options.output)
-    sys.exit(not complete)
+    sys.exit(failed)
 
 
 if __name__ == "__main__":

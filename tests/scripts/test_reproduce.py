@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from scripts import reproduce
-from scripts.reproduce import EXPERIMENTS, Experiment, Outcome, main, row
+from scripts.reproduce import EXPERIMENTS, Experiment, main, row
+from scripts.training.several_runs import PlannedRun
 from scripts.uncertainty.mean import mean_over_seeds
 from tests.discovery import ROOT
 
@@ -53,7 +54,7 @@ def test_writes_what_runs_gave_and_does_none_twice(run: Any, tmp_path: Path, cap
     assert cells[3] == f"{done[0]['parameters']:,}"
     assert done[0]["hardware"] in cells[6]
     assert "--config configs/digits/mlp.yaml --trainer.max_epochs=2" in cells[7]
-    assert "not asked for yet" in rows["mnist/convnet"][2]
+    assert list(rows) == ["digits/mlp"]
 
     capfd.readouterr()
     assert run("--only", "digits/mlp", "--seeds", "2") == rows
@@ -65,7 +66,7 @@ def test_writes_what_runs_gave_and_does_none_twice(run: Any, tmp_path: Path, cap
 def test_goes_on_after_a_failure_and_says_why_once(run: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     rows = run("--only", "mnist/convnet", "digits/none", "digits/mlp", status=1)
     assert "not run: MNIST cannot be read from" in rows["mnist/convnet"][2]
-    assert rows["digits/none"][2] == "not run: there is no configs/digits/none.yaml; restore it."
+    assert "not run: The configuration file " in rows["digits/none"][2]
     errors = [line for line in capfd.readouterr().err.splitlines() if "error: " in line]
     assert [line.split(": ")[1] for line in errors] == ["mnist/convnet", "digits/none"]
     assert rows["digits/mlp"][2].startswith(f"test {figures(tmp_path)[0]['metrics']['test/accuracy']:.4f} (reached)")
@@ -103,7 +104,8 @@ def test_a_figure_that_is_just_reached_is_reached() -> None:
     assert metrics["test/accuracy"] < 0.9845
     facts = {"parameters": 1, "epochs": 1, "seconds": 1, "hardware": "", "precision": ""}
     experiment = Experiment("digits/mlp", "", at_least=0.9845)
-    assert "test 0.9845 (reached)" in row(experiment, Outcome(runs=[{"metrics": metrics, **facts}]))
+    run = PlannedRun(0, None, {"metrics": metrics, **facts})
+    assert "test 0.9845 (reached)" in row(experiment, [run], "", [])
 
 
 @pytest.mark.slow
@@ -139,11 +141,6 @@ def test_each_experiment_is_named_after_its_file() -> None:
     assert (ROOT / "configs" / "mnist" / "convnet.yaml").exists()
 
 
-def test_a_note_stands_below_the_table(run: Any, tmp_path: Path) -> None:
-    run("--only", "digits/none", "--note", "The digits are scans.", status=1)
-    assert (tmp_path / "RESULTS.md").read_text().endswith("|\n\nThe digits are scans.\n")
-
-
 @pytest.mark.slow
 def test_on_fewer_classes_nothing_is_reached(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     experiment = Experiment("digits/mlp", "test 0.1", at_least=0.1, classes=100)
@@ -153,16 +150,15 @@ def test_on_fewer_classes_nothing_is_reached(run: Any, monkeypatch: pytest.Monke
 
 @pytest.mark.slow
 def test_what_the_table_holds_besides_stays_as_it_is(run: Any, tmp_path: Path) -> None:
-    run("--only", "digits/none", "--note", "A note.", status=1)
+    run("--only", "mnist/convnet", "digits/none", status=1)
     table = tmp_path / "RESULTS.md"
     kept = "| mnist/convnet | test 0.989 | test 0.9899 (reached) | 1 | 1 | 0:00:01 | elsewhere | `by hand` |"
     lines = [kept if line.startswith("| mnist/convnet") else line for line in table.read_text().splitlines()]
-    last = next(number for number, line in enumerate(lines) if line.startswith("| digits/none"))
-    lines.insert(last + 1, "| one's own | of no | known shape")
-    table.write_text("\n".join(lines) + "\n")
+    table.write_text("\n".join([*lines, "| one's own | of no | known shape", "", "A note."]) + "\n")
     rows = run("--only", "digits/mlp")
     written = table.read_text()
     assert rows["digits/mlp"][2].startswith("test ")
     assert kept in written.splitlines()
-    assert "| one's own | of no | known shape\n\nA note.\n" in written
-    assert "not run: there is no configs/digits/none.yaml" in rows["digits/none"][2]
+    assert "| one's own | of no | known shape\n| digits/mlp |" in written
+    assert written.endswith("|\n\nA note.\n")
+    assert "not run: The configuration file " in rows["digits/none"][2]
