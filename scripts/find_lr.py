@@ -4,8 +4,8 @@
 
 Trains the network for a few steps, each with a higher learning rate than the one before, and draws the loss against it;
 epochs are repeated if the data are fewer than the steps need. Suggested is the rate at which the smoothed loss falls
-fastest. The picture and the curves are also in TensorBoard, beside the experiment's runs. Nothing else is kept: a later
-training is what it would have been.
+fastest. The picture is in TensorBoard, too, beside the experiment's runs. Nothing else is kept: a later training is
+what it would have been.
 """
 
 from collections.abc import Sequence
@@ -19,50 +19,33 @@ from scripts.command.picture_file import picture_file, save_picture
 from scripts.command.process import training_process
 
 if TYPE_CHECKING:
-    from callbacks.diagnostics.range_test import RangeTest, Suggestion
+    from callbacks.diagnostics.range_test import RangeTest
 
 
-def draw(test: "RangeTest", suggestion: "Suggestion") -> Image.Image:
+def draw(test: "RangeTest", steepest: float, minimum_tenth: float) -> Image.Image:
     """Draw the loss against the learning rate."""
-    from callbacks.diagnostics.range_test import CEILING, UNSETTLED, smooth
+    from callbacks.diagnostics.range_test import smooth
     from scripts.report.figure import new_figure, picture_of
 
     figure = new_figure()
     axes = figure.subplots()
     smoothed = smooth(test.losses)
-    axes.plot(test.lrs, test.losses, ".", color="tab:blue", alpha=0.3, label="loss of a step")
     axes.plot(test.lrs[: len(smoothed)], smoothed, color="tab:blue", label="smoothed")
-    for rate, style, rule in (
-        (suggestion.steepest, "-", "steepest descent"),
-        (suggestion.minimum_tenth, ":", "a tenth of the minimum's"),
-    ):
-        axes.axvline(rate, color="tab:red", linestyle=style, linewidth=1.2, label=f"{rate:.2g}, {rule}")
-    # Losses that diverge leave the picture: shown whole, they would make a line of all the others.
-    bottom, top = min(smoothed + test.losses), CEILING * sum(test.losses[:UNSETTLED]) / len(test.losses[:UNSETTLED])
-    axes.set_ylim(bottom - 0.1 * (top - bottom), top)
+    axes.set_ylim(axes.get_ylim())  # a loss that diverges leaves the picture
+    axes.plot(test.lrs[: len(test.losses)], test.losses, ".", color="tab:blue", alpha=0.3, label="loss of a step")
+    axes.axvline(steepest, color="tab:red", label=f"{steepest:.2g}, steepest descent")
+    axes.axvline(minimum_tenth, color="tab:red", linestyle=":", label=f"{minimum_tenth:.2g}, a tenth of the minimum's")
     axes.set(xscale="log", xlabel="learning rate", ylabel="training loss", title="Learning-rate range test")
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=2)
     return picture_of(figure)
 
 
-def write_events(folder: Path, test: "RangeTest", picture: Image.Image) -> None:
-    """Write curves and picture for TensorBoard."""
+def find_lr(flags: Sequence[str], min_lr: float, max_lr: float, steps: int, output: Path) -> None:
+    """Run the test, draw it and print its suggestion."""
     import numpy as np
     from torch.utils.tensorboard import SummaryWriter
 
-    from callbacks.diagnostics.range_test import smooth
-
-    curves = {"lr": test.lrs, "loss": test.losses, "smoothed_loss": smooth(test.losses)}
-    with SummaryWriter(str(folder)) as writer:
-        for name, values in curves.items():
-            for step, value in enumerate(values):
-                writer.add_scalar(f"range_test/{name}", value, step)
-        writer.add_image("range_test", np.asarray(picture), dataformats="HWC")
-
-
-def find_lr(flags: Sequence[str], min_lr: float, max_lr: float, steps: int, output: Path) -> None:
-    """Run the test, draw it and print its suggestion."""
     from callbacks.diagnostics.range_test import RangeTest, suggest
     from callbacks.run.run_folder import make_run_folder
     from datamodules.loading.progress import progress
@@ -71,19 +54,20 @@ def find_lr(flags: Sequence[str], min_lr: float, max_lr: float, steps: int, outp
     with progress("range test", steps) as advance:
         test = RangeTest(min_lr, max_lr, steps, advance)
         trial = DryRun(flags, test, {"max_epochs": -1, "max_steps": steps, "max_time": None}, scheduled=False)
-    suggestion = suggest(test.lrs, test.losses)
+    steepest, minimum_tenth = suggest(test.lrs, test.losses)
     if not trial.trainer.is_global_zero:
         return
-    picture = draw(test, suggestion)
+    picture = draw(test, steepest, minimum_tenth)
     save_picture(picture, output)
     folder = make_run_folder(trial.runs / trial.experiment / "range-test")
-    write_events(folder, test, picture)
+    with SummaryWriter(str(folder)) as writer:
+        writer.add_image("range_test", np.asarray(picture), dataformats="HWC")
     print(
-        f"suggestion  {suggestion.steepest:.2g} (steepest descent of the smoothed loss); "
-        f"a tenth of the minimum's: {suggestion.minimum_tenth:.2g}"
+        f"suggestion  {steepest:.2g} (steepest descent of the smoothed loss); a tenth of the minimum's: "
+        f"{minimum_tenth:.2g}"
     )
     print(f"picture     {output}")
-    print(f"curves      {folder}")
+    print(f"TensorBoard {folder}")
 
 
 def main(args: Sequence[str] | None = None) -> None:

@@ -22,7 +22,7 @@ LRS = [float(lr) for lr in np.geomspace(1e-6, 1, 100)]
 def run(test: RangeTest, model: LightningModule, data: Digits, folder: Path, **arguments: Any) -> Trainer:
     settings: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     settings |= {"enable_checkpointing": False, "limit_val_batches": 0, "max_epochs": -1}
-    trainer = Trainer(default_root_dir=folder, callbacks=[test], max_steps=len(test.range), **{**settings, **arguments})
+    trainer = Trainer(default_root_dir=folder, callbacks=[test], max_steps=len(test.lrs), **{**settings, **arguments})
     trainer.fit(model, data)
     return trainer
 
@@ -52,9 +52,7 @@ def test_every_step_has_the_next_rate_and_groups_keep_their_proportions(digits: 
     seen = np.array(model.seen)
     assert seen[:, 1] == pytest.approx(np.geomspace(1e-5, 1e-2, 50))
     assert seen[:, 0] == pytest.approx(seen[:, 1] / 10)
-    assert test.lrs == test.range
     assert len(test.losses) == 50
-    assert not test.diverged
 
 
 @pytest.mark.filterwarnings("ignore:Found .* module.s. in eval mode")  # what is frozen, as it should be
@@ -97,10 +95,9 @@ def test_stops_where_the_loss_diverges(digits: Digits, tmp_path: Path) -> None:
 
     test = RangeTest(1e-3, 1e6, 200, count)
     run(test, Classifier(MLP(64, 10), 10, sgd), digits, tmp_path)
-    assert test.diverged
     assert UNSETTLED < len(test.losses) == steps < 200
     assert not test.losses[-1] < DIVERGED * min(test.losses)
-    assert test.lrs[-1] > suggest(test.lrs, test.losses).steepest
+    assert test.lrs[len(test.losses) - 1] > suggest(test.lrs, test.losses)[0]
 
 
 @pytest.mark.parametrize(
@@ -135,24 +132,22 @@ def test_suggests_where_a_known_curve_is_steepest() -> None:
     logs = np.log10(LRS)
     # Falls as a logistic function around 1e-3, lowest near 1e-2, and rises behind.
     curve = 2.3 - 2 / (1 + np.exp(-6 * (logs + 3))) + 3 * np.clip(logs + 2, 0, None)
-    suggestion = suggest(LRS, (curve + rng.normal(0, 0.03, 100)).tolist())
-    assert suggestion.steepest == pytest.approx(1e-3, rel=0.35)
-    assert suggestion.minimum_tenth == pytest.approx(7e-4, rel=0.5)
+    steepest, minimum_tenth = suggest(LRS, (curve + rng.normal(0, 0.03, 100)).tolist())
+    assert steepest == pytest.approx(1e-3, rel=0.35)
+    assert minimum_tenth == pytest.approx(7e-4, rel=0.5)
 
 
 @pytest.mark.parametrize(
-    ("losses", "words"),
+    "losses",
     [
-        ([2.3, 40.0, math.inf], "diverges at once: from 2.3 to inf in 3 steps from a learning rate of 1e-06 on"),
-        ([2.3 + 0.05 * step for step in range(40)], "diverges at once"),
-        (
-            [2.3 + 0.05 * math.sin(step) for step in range(100)],
-            "falls at no learning rate from 1e-06 to 1 by more than the 0.0",
-        ),
-        ([math.nan], "The loss of the first step is nan, before anything was learnt"),
-        ([], "The loss of the first step is missing"),
+        [2.3, 40.0, math.inf],
+        [2.3 + 0.05 * step for step in range(40)],
+        [2.3 + 0.05 * math.sin(step) for step in range(100)],
+        [math.nan],
+        [],
     ],
+    ids=["diverges at once", "rises", "stays", "is no number", "is missing"],
 )
-def test_says_why_it_suggests_nothing(losses: list[float], words: str) -> None:
-    with pytest.raises(UserError, match=words):
+def test_says_why_it_suggests_nothing(losses: list[float]) -> None:
+    with pytest.raises(UserError, match=rf"falls at no learning rate .* in {len(losses)} steps, it goes from "):
         suggest(LRS, losses)
