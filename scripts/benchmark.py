@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from callbacks.diagnostics.step_benchmark import StepBenchmark
     from scripts.training.train_cli import TrainCLI
 
-Row = dict[str, Any]
+STEPS = ["training step", "batch", "bare\nms", "program\nms", "ratio", "added\nms", "images/s", "waiting\nfor data"]
+CALLBACKS = ["callback", "seconds", "of training", "calls"]
 
 
 def train_timed(flags: Sequence[str], steps: int, seconds: float, folder: str) -> "tuple[TrainCLI, StepBenchmark]":
@@ -44,87 +45,52 @@ def train_timed(flags: Sequence[str], steps: int, seconds: float, folder: str) -
     return TrainCLI(["fit", *flags, *own], callbacks=[clock]), clock
 
 
-def described(cli: "TrainCLI", clock: "StepBenchmark") -> Row:
-    """The medians of a training that was timed."""
+def step_cells(cli: "TrainCLI", clock: "StepBenchmark") -> list[str]:
+    """The medians of a training that was timed, below `STEPS`."""
     pairs = list(zip(clock.limit_ms, clock.program_ms, strict=True))
-    return {
-        "experiment": cli.experiment,
-        "device": f"{cli.trainer.strategy.root_device}, {cli.trainer.precision}",
-        "batch": cli.datamodule.batch_size,
-        "limit_ms": median(clock.limit_ms),
-        "program_ms": median(clock.program_ms),
-        "ratio": median(bare / whole for bare, whole in pairs),
-        "added_ms": median(whole - bare for bare, whole in pairs),
-        "waiting": median(clock.waiting),
-    }
+    batch, program = cli.datamodule.batch_size, median(clock.program_ms)
+    ratio, added = median(bare / whole for bare, whole in pairs), median(whole - bare for bare, whole in pairs)
+    return [
+        f"{cli.experiment}\n{cli.trainer.strategy.root_device}, {cli.trainer.precision}",
+        str(batch),
+        *(f"{value:,.2f}" for value in (median(clock.limit_ms), program, ratio, added)),
+        f"{1000 * batch / program:,.0f}",
+        f"{median(clock.waiting):.1%}",
+    ]
 
 
-def measure(flags: Sequence[str], steps: int, seconds: float) -> Row:
-    """Measure the steps of one configuration in this process."""
-    with tempfile.TemporaryDirectory() as folder:
-        return described(*train_timed(flags, steps, seconds, folder))
-
-
-def measure_callbacks(flags: Sequence[str]) -> Row:
+def callback_rows(flags: Sequence[str], folder: str) -> list[list[str]]:
     """Train and test one configuration in this process, with a clock around each hook of each callback."""
-    from lightning.pytorch.profilers import SimpleProfiler
-
     from scripts.training.train_cli import TrainCLI
 
-    with tempfile.TemporaryDirectory() as folder:
-        clock = f"--trainer.profiler={SimpleProfiler.__module__}.{SimpleProfiler.__qualname__}"
-        report = (f"--trainer.profiler.dirpath={folder}", "--trainer.profiler.filename=hooks")
-        cli = TrainCLI(["fit", *flags, "--runs", folder, clock, *report])
-        profiler: Any = cli.trainer.profiler  # type: ignore[attr-defined]  # declared nowhere
-        spent: dict[str, list[float]] = {}
-        for action, durations in profiler.recorded_durations.items():
-            if callback := re.match(r"\[Callback\](\w+)", action):
-                spent.setdefault(callback[1], []).extend(durations)
-    results = cli.record.results
-    rows = [
-        [name, f"{sum(durations):.3f}", f"{sum(durations) / results['seconds']:.2%}", f"{len(durations):,}"]
-        for name, durations in sorted(spent.items(), key=lambda item: -sum(item[1]))
-    ]
-    what = f"{cli.experiment}\n{results['seconds']:,.1f} s of training, {results['epochs']} epochs"
-    return {"heading": [what, "seconds", "of training", "calls"], "rows": rows}
+    own = ["--runs", folder, "--trainer.profiler=lightning.pytorch.profilers.SimpleProfiler"]
+    own += [f"--trainer.profiler.dirpath={folder}", "--trainer.profiler.filename=hooks"]
+    cli = TrainCLI(["fit", *flags, *own])
+    profiler: Any = cli.trainer.profiler  # type: ignore[attr-defined]  # declared nowhere
+    training = cli.record.results["seconds"]
+    spent: dict[str, list[float]] = {f"{cli.experiment}, {cli.record.results['epochs']} epochs": [training]}
+    for action, durations in profiler.recorded_durations.items():
+        if callback := re.match(r"\[Callback\](\w+)", action):
+            spent.setdefault(callback[1], []).extend(durations)
+    ordered = sorted(spent.items(), key=lambda item: -sum(item[1]))
+    return [[name, f"{sum(each):.3f}", f"{sum(each) / training:.2%}", f"{len(each):,}"] for name, each in ordered]
 
 
-def run_alone(command: Sequence[str]) -> Row:
-    """Run a command with `--into FILE` in a process of its own, print nothing of it, and give the row in the file."""
-    from datamodules.loading.loader import way_of_death
-
+def run_alone(command: Sequence[str]) -> Any:
+    """Run a command with `--into FILE` in a process of its own, print nothing of it, and return what the file holds."""
     with tempfile.NamedTemporaryFile() as file:
         # The bar is drawn as on a terminal: it is part of what a user's run costs.
         environment = os.environ | {"TTY_COMPATIBLE": "1", "TTY_INTERACTIVE": "1"}
         arguments = [sys.executable, *command, "--into", file.name]
-        done = subprocess.run(arguments, stdout=subprocess.DEVNULL, env=environment, check=False)
-        if done.returncode < 0:
-            sys.exit(
-                f"error: The process that measures {way_of_death(done.returncode)}; use a smaller --data.batch_size."
-            )
-        if done.returncode:
-            sys.exit(done.returncode)
-        row: Row = json.loads(Path(file.name).read_text())
-        return row
+        status = subprocess.run(arguments, stdout=subprocess.DEVNULL, env=environment, check=False).returncode
+        if status:
+            sys.exit(status if status > 0 else f"error: Signal {-status} ended the process that measures; try again.")
+        return json.loads(Path(file.name).read_text())
 
 
 def configurations(files: Sequence[str] | None) -> list[list[str]]:
     """The flags of each configuration: those that are named, or the default one and an MLP on the digits."""
     return [["--config", file] for file in files] if files else [[], ["--config", "configs/digits/mlp.yaml"]]
-
-
-STEPS = "training step", "batch", "bare\nms", "program\nms", "ratio", "added\nms", "images/s", "waiting\nfor data"
-
-
-def step_cells(row: Row) -> list[str]:
-    """The cells of a configuration, below `STEPS`."""
-    return [
-        f"{row['experiment']}\n{row['device']}",
-        str(row["batch"]),
-        *(f"{row[name]:,.2f}" for name in ("limit_ms", "program_ms", "ratio", "added_ms")),
-        f"{1000 * row['batch'] / row['program_ms']:,.0f}",
-        f"{row['waiting']:.1%}",
-    ]
 
 
 def main(args: list[str] | None = None) -> None:
@@ -139,16 +105,19 @@ def main(args: list[str] | None = None) -> None:
         options, flags = parser.parse_known_args(args)
         if options.into:
             flags = [*(f"--config={file}" for file in options.config or ()), *flags]
-            row = measure_callbacks(flags) if options.callbacks else measure(flags, options.steps, options.seconds)
-            options.into.write_text(json.dumps(row))
-        else:
-            own = [f"--seconds={options.seconds}", f"--steps={options.steps}", *(["--callbacks"] * options.callbacks)]
-            rows = [run_alone([__file__, *own, *config, *flags]) for config in configurations(options.config)]
-            if options.callbacks:
-                for row in rows:
-                    show(Table(**row))
-            else:
-                show(Table([*STEPS], [step_cells(row) for row in rows], frozenset(range(1, len(rows)))))
+            with tempfile.TemporaryDirectory() as folder:
+                if options.callbacks:
+                    rows = callback_rows(flags, folder)
+                else:
+                    rows = [step_cells(*train_timed(flags, options.steps, options.seconds, folder))]
+            options.into.write_text(json.dumps(rows))
+            return
+        own = [f"--seconds={options.seconds}", f"--steps={options.steps}", *(["--callbacks"] * options.callbacks)]
+        rows, breaks = [], set[int]()
+        for config in configurations(options.config):
+            breaks.add(len(rows))
+            rows += run_alone([__file__, *own, *config, *flags])
+        show(Table(CALLBACKS if options.callbacks else STEPS, rows, frozenset(breaks - {0})))
 
 
 if __name__ == "__main__":

@@ -27,28 +27,22 @@ def draw(schedule: "ScheduleRehearsal") -> Image.Image:
 
     from scripts.report.figure import new_figure, picture_of
 
-    figure = new_figure()
+    figure, per_epoch = new_figure(), schedule.steps_per_epoch
     axes = figure.subplots()
-    curves = list(dict.fromkeys(zip(*schedule.lrs, strict=True)))
-    for number, curve in enumerate(curves, 1):
-        label = "learning rate" if len(curves) == 1 else f"learning rate {number}"
-        axes.step(range(len(curve)), curve, where="post", label=label)
+    for number, curve in enumerate(dict.fromkeys(zip(*schedule.lrs, strict=True)), 1):
+        axes.step(range(len(curve)), curve, where="post", label=f"learning rate {number}")
     axes.set(xlabel="optimizer step", ylabel="learning rate", ylim=(0, None), title="Learning-rate schedule")
     axes.margins(x=0.02)
     axes.grid(alpha=0.3)
-    per_epoch = schedule.steps_per_epoch
     epochs = axes.secondary_xaxis(
         "top", functions=(lambda step: np.asarray(step) / per_epoch, lambda epoch: np.asarray(epoch) * per_epoch)
     )
     epochs.set_xlabel("epoch")
-    lines = axes.get_lines()
     if len(set(schedule.momenta)) > 1:
         other = axes.twinx()
         other.step(range(len(schedule.momenta)), schedule.momenta, ":", where="post", color="grey", label="momentum")
         other.set_ylabel("momentum, or Adam's first beta")
-        lines = [*lines, *other.get_lines()]
-    if len(lines) > 1:
-        figure.legend(handles=lines, loc="outside lower center", ncols=4)
+    figure.legend(loc="outside lower center", ncols=4)
     return picture_of(figure)
 
 

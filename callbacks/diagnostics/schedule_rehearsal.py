@@ -6,7 +6,6 @@ from itertools import count
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
-from torch.optim import Optimizer
 from typing_extensions import override
 
 from core.user_error import UserError
@@ -42,13 +41,9 @@ class ScheduleRehearsal(Callback):
             warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step\\(\\)`")  # nothing is optimized
             for step in count(1):
                 self.lrs.append([float(group["lr"]) for group in optimizer.param_groups])
-                self.momenta.append(_momentum(optimizer))
+                group = optimizer.param_groups[0]
+                self.momenta.append(float(group["betas"][0] if "betas" in group else group.get("momentum", 0.0)))
                 if step >= steps:
                     return
                 if config.interval == "step" or step % self.steps_per_epoch == 0:
                     config.scheduler.step()  # type: ignore[call-arg]  # a plateau's alone takes a figure
-
-
-def _momentum(optimizer: Optimizer) -> float:
-    group = optimizer.param_groups[0]
-    return float(group["betas"][0] if "betas" in group else group.get("momentum", 0.0))

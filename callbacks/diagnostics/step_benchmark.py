@@ -31,7 +31,6 @@ class StepBenchmark(Callback):
         self.limit_ms: list[float] = []
         self.program_ms: list[float] = []
         self.waiting: list[float] = []
-        self._is_warm = False
         self._started = time.perf_counter()
         self._marks: list[tuple[float, float]] = []
 
@@ -46,16 +45,15 @@ class StepBenchmark(Callback):
     ) -> None:
         if batch_idx in (0, trainer.num_training_batches - 1):
             _synchronize(pl_module.device)
-            waited = float(getattr(trainer.train_dataloader, "seconds_waited", 0.0))
-            self._marks.append((time.perf_counter(), waited))
+            self._marks.append((time.perf_counter(), getattr(trainer.train_dataloader, "seconds_waited", 0.0)))
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         (first, waited_before), (last, waited) = self._marks
         self.program_ms.append(1000 * (last - first) / (int(trainer.num_training_batches) - 1))
         self.waiting.append((waited - waited_before) / (last - first))
-        if not self._is_warm:
-            self.limit_ms, self.program_ms, self.waiting, self._is_warm = [], [], [], True
+        if trainer.current_epoch == 0:
+            self.limit_ms, self.program_ms, self.waiting = [], [], []
         if len(self.limit_ms) >= FEWEST_EPOCHS and time.perf_counter() - self._started > self.seconds:
             trainer.should_stop = True
 

@@ -35,7 +35,7 @@ from datamodules.decoding.image_file import FORMATS
 from datamodules.decoding.image_files import ImageFiles
 from datamodules.loading.cores import available_cores
 from datamodules.packing.pack import Images
-from scripts.benchmark import STEPS, Row, configurations, described, run_alone, step_cells, train_timed
+from scripts.benchmark import STEPS, configurations, run_alone, step_cells, train_timed
 from scripts.command.process import training_process
 from scripts.report.table import Table, show
 
@@ -52,6 +52,8 @@ COUNTERPARTS = {
     "ColorJitter": ("brightness", "contrast", "saturation", "hue"),
     "RandomGrayscale": ("p",),
 }
+
+Row = dict[str, Any]
 
 DATA = (
     *("data", "images", "packing\nimages/s", "Pillow, one core\nimages/s", "times\nfaster"),
@@ -195,7 +197,7 @@ def measure(flags: Sequence[str], steps: int, seconds: float) -> Row:
     with tempfile.TemporaryDirectory() as folder:
         cli, clock = train_timed(flags, steps, seconds, folder)
         data, model, trainer = cli.datamodule, cli.model, cli.trainer
-        row = described(cli, clock)
+        row = {"steps": step_cells(cli, clock), "program_ms": median(clock.program_ms), "experiment": cli.experiment}
         augmentation = counterparts(cli.config.data.get("init_args.augmentation") or [], data.image_shape[1:])
         row["standard_ms"] = min(
             median(
@@ -267,7 +269,7 @@ def _own_memory() -> int:
 def print_rows(rows: Sequence[Row]) -> None:
     standard = [f"{row['standard_ms']:,.2f}" for row in rows]
     faster = [f"{row['standard_ms'] / row['program_ms']:.2f}" for row in rows]
-    steps = [[*step_cells(row), *more] for row, *more in zip(rows, standard, faster, strict=True)]
+    steps = [[*row["steps"], *more] for row, *more in zip(rows, standard, faster, strict=True)]
     show(Table([*STEPS, "standard\nms", "times\nfaster"], steps))
     show(Table([*DATA], [data_cells(row) for row in rows]))
 
