@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-
-import numpy as np
+from typing import Any
 
 from callbacks.run.run_folder import order_of_start
 from core.names import escape_name
@@ -17,13 +16,15 @@ from core.user_error import UserError
 from datamodules.packing.pack import FINGERPRINT
 from models.training.monitor import Mode, direction
 from scripts.comparison.runs import COSTS, Run
-from scripts.comparison.runs import FIGURES as NAMES
-from scripts.report.differences import ABSENT, names_by_difference
 from scripts.report.table import Bold, Table
-from scripts.uncertainty.mean import INTERVAL, RULES, Mean, by_fold, caption, mean_of_runs
+from scripts.uncertainty.mean import INTERVAL, RULES, Mean, caption, mean_of_runs
 
-# The figures that are compared, in the order in which they are shown.
-FIGURES = tuple(f"{split}/{name}" for split in ("test", "val", "train") for name in NAMES)
+# The figures that are compared if nothing else is asked for, in the order in which they are shown.
+FIGURES = [
+    f"{split}/{name}"
+    for split in ("test", "val", "train")
+    for name in ("accuracy", "top5_accuracy", "exact_match", "loss")
+]
 
 # The settings that decide which images are tested on.
 DATA = (
@@ -33,9 +34,10 @@ DATA = (
 
 MODULE = re.compile(r"(?:^|(?<=[\[(= ]))(?:[a-z_]\w*\.)+(?=[A-Z]\w*(?:[(,)\]]|$))")  # a class's module, before its name
 
+ABSENT = "-"  # stands for an unknown value
 LONGEST_NAME = 30  # letters of a group's name; if one were longer, all are numbered
 MOST_COLUMNS = 8  # groups of a table in which each has a column
-OFF = "null", "false", "[]", "{}", "0", "0.0"  # a default that another class lacks is not shown if it is one of these
+OFF = {"null", "false", "[]", "{}", "0", "0.0"}  # an argument of one class alone is not shown if it is one of these
 
 
 @dataclass(frozen=True)
@@ -45,20 +47,15 @@ class Group:
     name: str
     runs: list[Run]
 
-    @cached_property
+    @property
     def settings(self) -> Mapping[str, str]:
-        """The settings of its runs, with defaults that older runs may lack."""
-        return {key: value for run in self.runs for key, value in run.settings.items()}
+        """The settings of its runs."""
+        return self.runs[0].settings
 
     @cached_property
     def counted(self) -> list[Run]:
         """The runs whose figures count: the tested ones, or all if none was tested."""
         return [run for run in self.runs if not run.state] or self.runs
-
-    @property
-    def tested(self) -> int:
-        """How many of its runs were tested."""
-        return sum(not run.state for run in self.runs)
 
     @cached_property
     def folds(self) -> int:
@@ -68,20 +65,15 @@ class Group:
         return int(number) if there and number.isdecimal() else there
 
     def measured(self, name: str) -> list[tuple[int | None, float]]:
-        """A figure, or a cost, of each run that has it, with the run's fold."""
-        numbers = [(run.fold, run.figures | run.costs) for run in self.counted]
-        return [(fold, of_run[name]) for fold, of_run in numbers if name in of_run]
+        """A figure of each run that has it, with the run's fold."""
+        return [(run.fold, run.figures[name]) for run in self.counted if name in run.figures]
 
     def values(self, name: str) -> list[float]:
         """The same without folds."""
         return [value for _, value in self.measured(name)]
 
-    def of_folds(self, name: str) -> dict[int, float]:
-        """The figure of each fold: its mean over seeds, which share the fold's images."""
-        return by_fold(self.measured(name))
-
     def mean(self, name: str) -> Mean | None:
-        """The mean of a figure or a cost over the folds, or without folds over the runs, that have it."""
+        """The mean of a figure over the folds, or without folds over the runs, that have it."""
         measured = self.measured(name)
         return mean_of_runs(measured, self.folds) if measured else None
 
@@ -93,18 +85,6 @@ class Group:
             return direction(figure, mode if is_monitor else None, figure)
         return None
 
-    def curve(self, figure: str, split: str) -> list[tuple[float, ...]]:
-        """A curve's epoch, mean and, where runs differ, lowest and highest value, over the runs that got as far."""
-        values: dict[float, list[float]] = {}
-        for run in self.counted:
-            for epoch, value in run.curves.get(figure, {}).get(split, ()):
-                values.setdefault(epoch, []).append(value)
-        varied = any(min(here) < max(here) for here in values.values())
-        return [
-            (epoch, float(np.mean(here)), *((min(here), max(here)) if varied else ()))
-            for epoch, here in sorted(values.items())
-        ]
-
 
 @dataclass(frozen=True)
 class Comparison:
@@ -112,28 +92,10 @@ class Comparison:
 
     groups: list[Group]
     notes: list[str]  # sentences about runs that do not count or are hard to compare
-    told: frozenset[str] = frozenset()  # the settings that the groups' names tell; none if these are numbers
-    asked: tuple[str, ...] = ()  # the figures and costs of the table, if not the usual
+    asked: tuple[str, ...] = ()  # the figures of the table, if not the usual
     percent: bool = False  # True if shares are written in percent
-    standing: Mapping[str, Mapping[str, bool]] = field(default_factory=dict)  # of figures and groups, as in `best`
+    standing: Mapping[str, Mapping[str, bool]] = field(default_factory=dict)  # bold or not, by figure and group
     bold: str = ""  # what bold stands for
-
-    @cached_property
-    def differing(self) -> list[str]:
-        """The settings that are not the same in all groups, and defaults that a group lacks, unless they are off."""
-        differing = []
-        for key in dict.fromkeys(key for group in self.groups for key in group.settings):
-            values = {group.settings.get(key) for group in self.groups}
-            if _differs(key, self.groups) or (len(values) > 1 and values - {None, *OFF}):
-                differing.append(key)
-        return differing
-
-    def setting(self, key: str) -> list[str]:
-        """A setting's value in each group; classes without their modules, unless these are the difference."""
-        values = [group.settings.get(key) for group in self.groups]
-        short = [value if value is None else MODULE.sub("", value) for value in values]
-        shown = short if len(set(short)) == len(set(values)) else values
-        return [ABSENT if value is None else escape_name(value) for value in shown]
 
     @cached_property
     def figures(self) -> list[str]:
@@ -148,9 +110,9 @@ class Comparison:
 
     def _row(self, figure: str) -> list[str]:
         name, scale = self.unit(figure)
-        cells = {group.name: _shown(figure, group.mean(figure), scale) for group in self.groups}
         bold = self.standing.get(figure, {})
-        return [name, *(Bold(cell) if bold.get(group) else cell for group, cell in cells.items())]
+        cells = [(group.name, _shown(figure, group.mean(figure), scale)) for group in self.groups]
+        return [name, *(Bold(cell) if bold.get(group) else cell for group, cell in cells)]
 
     @cached_property
     def table(self) -> Table:
@@ -158,68 +120,76 @@ class Comparison:
 
         Figures that were asked for are columns by themselves, with the settings if the groups are only numbered.
         """
-        turned = bool(self.asked) or len(self.groups) > MOST_COLUMNS
-        hidden = self.differing if self.asked and self.told else self.told if turned else ()
-        settings = [[key, *self.setting(key)] for key in self.differing if key not in hidden]
-        figures = [self._row(name) for name in self.figures]
-        runs, costs = [["runs", *map(_number_of_runs, self.groups)]], [self._row(name) for name in COSTS]
-        parts = [settings, figures] if self.asked else [runs, settings, figures, costs]
+        are_numbered = self.groups[0].name.startswith("#")
+        settings = [[key, *shown_setting(self.groups, key)] for key in differing(self.groups)]
+        figures, costs = ([self._row(name) for name in names] for names in (self.figures, COSTS))
+        runs = [["runs", *map(_number_of_runs, self.groups)]]
+        parts = [settings if are_numbered else [], figures] if self.asked else [runs, settings, figures, costs]
         breaks = {sum(map(len, parts[:place])) for place in range(1, len(parts))}
         means = [group.mean(name) for name in self.figures if name not in COSTS for group in self.groups]
         said = f"{caption([mean for mean in means if mean])} {self.bold}".strip()
-        rows = [row for part in parts for row in part]
-        table = Table(["", *(group.name for group in self.groups)], rows, frozenset(breaks), said)
-        return table.turned() if turned else table
+        heading = ["", *(group.name for group in self.groups)]
+        table = Table(heading, [row for part in parts for row in part], frozenset(breaks), said)
+        return table.turned() if self.asked or len(self.groups) > MOST_COLUMNS else table
 
-    def records(self) -> list[dict[str, str]]:
+    def records(self) -> list[dict[str, Any]]:
         """A mapping for each group, with numbers in full: the mean of each figure and the ends of its interval."""
         records = []
         for group in self.groups:
-            record = {
+            over = "fold" if group.folds else "seed"
+            record: dict[str, Any] = {
                 "group": group.name,
                 "experiment": escape_name(group.runs[0].experiment),
-                "runs": str(len(group.runs)),
-                "tested": str(group.tested),
+                "runs": len(group.runs),
+                "tested": sum(not run.state for run in group.runs),
                 "seeds": " ".join(str(run.seed) for run in group.runs),
                 "folds": " ".join(str(run.fold) for run in group.runs if run.fold is not None),
-                **{key: escape_name(group.settings.get(key, "")) for key in self.differing},
+                **{key: escape_name(group.settings.get(key, "")) for key in differing(self.groups)},
+                "interval": f"{INTERVAL} of the mean over {over}s{RULES[over]}",
             }
-            over = "fold" if group.folds else "seed"
-            record["interval"] = f"{INTERVAL} of the mean over {over}s{RULES[over]}"
-            for figure in [name for name in self.figures if name not in COSTS]:
+            for figure in dict.fromkeys([*self.figures, *COSTS]):
                 mean, (name, scale) = group.mean(figure), self.unit(figure)
-                low, high = mean.interval if mean and mean.interval else ("", "")
-                record[name] = str(scale * mean.value) if mean else ""
-                record |= {
-                    f"{name}_{end}": str(value and scale * value) for end, value in (("low", low), ("high", high))
-                }
-                record[f"{name}_bold"] = str(self.standing.get(figure, {}).get(group.name, ""))
-            costs = {name: group.mean(name) for name in COSTS}
-            records.append(record | {name: f"{cost.value:.10g}" if cost else "" for name, cost in costs.items()})
+                record[name] = scale * mean.value if mean else None
+                if figure not in COSTS:
+                    low, high = mean.interval if mean and mean.interval else (None, None)
+                    record[f"{name}_low"], record[f"{name}_high"] = low and scale * low, high and scale * high
+                    record[f"{name}_bold"] = self.standing.get(figure, {}).get(group.name)
+            records.append(record)
         return records
 
     def as_csv(self) -> str:
         """The records as a CSV file."""
-        records = self.records()
-        text = io.StringIO(newline="")
+        records, text = self.records(), io.StringIO(newline="")
         writer = csv.DictWriter(text, list(records[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(records)
         return text.getvalue()
 
 
-def _differs(key: str, groups: Sequence[Group]) -> bool:
-    """True if a setting is not the same in all groups; a missing setting is the same as its default."""
-    values = {group.settings.get(key) for group in groups}
-    return len(values - {None}) > 1 or (None in values and any(key in group.runs[0].chosen for group in groups))
+def differing(groups: Sequence[Group]) -> list[str]:
+    """The settings that are not the same in all groups, without those that are off and that another class lacks."""
+    values = {key: {group.settings.get(key) for group in groups} for group in groups for key in group.settings}
+    shown = []
+    for key, of in values.items():
+        is_of_one_class = None in of and len(values.get(key.rpartition(".")[0], ())) > 1
+        if len(of) > 1 and not (is_of_one_class and of <= {None, *OFF}):
+            shown.append(key)
+    return shown
+
+
+def shown_setting(groups: Sequence[Group], key: str) -> list[str]:
+    """A setting's value in each group; classes without their modules, unless these are the difference."""
+    values = [group.settings.get(key, ABSENT) for group in groups]
+    short = [MODULE.sub("", value) for value in values]
+    return list(map(escape_name, short if len(set(short)) == len(set(values)) else values))
 
 
 def _number_of_runs(group: Group) -> str:
-    number = str(len(group.runs)) if group.tested in (0, len(group.runs)) else f"{group.tested} of {len(group.runs)}"
-    seeds, folds = (list(dict.fromkeys(str(getattr(run, key)) for run in group.runs)) for key in ("seed", "fold"))
-    told = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)}"
-    told += f"; fold{'s' if len(folds) > 1 else ''} {', '.join(folds)}" if group.folds else ""
-    return f"{number} ({told})"
+    numbers = {"seed": [run.seed for run in group.runs], "fold": [run.fold for run in group.runs if group.folds]}
+    told = [f"{name}s {', '.join(map(str, dict.fromkeys(each)))}" for name, each in numbers.items() if each]
+    tested = sum(not run.state for run in group.runs)
+    number = f"{tested} of {len(group.runs)}" if 0 < tested < len(group.runs) else str(len(group.runs))
+    return f"{number} ({'; '.join(told)})"
 
 
 def _shown(name: str, mean: Mean | None, scale: int) -> str:
@@ -232,16 +202,15 @@ def _shown(name: str, mean: Mean | None, scale: int) -> str:
 
 def compare_runs(runs: Sequence[Run], asked: Sequence[str] = (), percent: bool = False) -> Comparison:
     """Group runs that differ in their seed and fold alone; of each seed, in each fold, the newest run counts."""
-    known = sorted({name for run in runs for name in (*run.figures, *run.costs)})
+    known = sorted({name for run in runs for name in run.figures})
     for name in asked:
         if name not in known:
             raise UserError(f"No run has the figure {escape_name(name)}; {near_names(name, known)}")
     together: dict[frozenset[tuple[str, str]], list[Run]] = {}
     for run in runs:
-        together.setdefault(frozenset(run.chosen.items()), []).append(run)
-    named, told = _named(list(together.values()))
+        together.setdefault(frozenset(run.settings.items()), []).append(run)
     groups, notes = [], []
-    for name, members in zip(named, together.values(), strict=True):
+    for name, members in zip(_names(list(together.values())), together.values(), strict=True):
         newest: dict[object, Run] = {}
         for run in members:
             key = run.path if run.seed is None else (run.seed, run.fold)
@@ -260,28 +229,42 @@ def compare_runs(runs: Sequence[Run], asked: Sequence[str] = (), percent: bool =
     hardware = {run.hardware for group in groups for run in group.counted if run.hardware}
     if len(hardware) > 1:
         notes.append(f"Times are not comparable: the hardware of the runs differs ({'; '.join(sorted(hardware))}).")
-    return Comparison(groups, notes, told, tuple(dict.fromkeys(asked)), percent)
+    return Comparison(groups, notes, tuple(dict.fromkeys(asked)), percent)
 
 
-def _named(groups: Sequence[list[Run]]) -> tuple[list[str], frozenset[str]]:
-    """Names for groups of runs and the settings that these tell; numbers, which tell none, if names would be long."""
-    unnamed = Comparison([Group("", members) for members in groups], [])
-    experiments = [escape_name(members[0].experiment) for members in groups]
+def _names(members: Sequence[list[Run]]) -> list[str]:
+    """Name groups by what tells them apart; number them if a name would be long."""
+    groups = [Group("", runs) for runs in members]
+    experiments = [escape_name(group.runs[0].experiment) for group in groups]
     if len(groups) == 1:
-        return experiments, frozenset()
-    names, told = names_by_difference({"": experiments} | {key: unnamed.setting(key) for key in unnamed.differing})
-    if len(set(names)) == len(names) == len(groups) and max(map(len, names)) <= LONGEST_NAME:
-        return names, frozenset(told)
-    some = [f" {name}" for name in experiments] if len(set(experiments)) > 1 else [""] * len(groups)
-    return [f"#{number}{name}" for number, name in enumerate(some, start=1)], frozenset()
+        return experiments
+    names = names_by_difference({"": experiments} | {key: shown_setting(groups, key) for key in differing(groups)})
+    if len({*names}) == len(groups) and max(map(len, names)) <= LONGEST_NAME:
+        return names
+    return [f"#{number} {experiment}" for number, experiment in enumerate(experiments, start=1)]
+
+
+def names_by_difference(settings: Mapping[str, Sequence[str]]) -> list[str]:
+    """Name groups by the first settings that tell them apart; the setting "" stands for its value alone."""
+    telling: dict[str, Sequence[str]] = {}
+    told = 1
+    for key, values in settings.items():
+        if (more := len({*zip(*telling.values(), values, strict=True)})) > told:
+            telling[key], told = values, more
+    ends = [key.rpartition(".")[2] for key in telling]
+    keys = ends if len({*ends}) == len(ends) else list(telling)
+    return [" ".join(map(_told, keys, values)) for values in zip(*telling.values(), strict=True)]
+
+
+def _told(key: str, value: str) -> str:
+    is_class = value.isidentifier() and value[0].isupper()
+    return value if is_class or not key else f"{key}={value}"
 
 
 def _newer(one: Run, other: Run) -> Run:
-    def age(run: Run) -> tuple[bool, int, int]:
-        number, time = order_of_start(run.path) if run.path.is_dir() else (0, run.path.stat().st_mtime_ns)
-        return not run.state, number if one.path.parent == other.path.parent else 0, time
-
-    return max(one, other, key=age)
+    # Starts are numbered within an experiment.
+    first = 0 if one.path.parent == other.path.parent else 1
+    return max(one, other, key=lambda run: (not run.state, order_of_start(run.path)[first:]))
 
 
 def differing_settings(one: Group, other: Group, figure: str = "test/accuracy") -> str:
@@ -290,7 +273,7 @@ def differing_settings(one: Group, other: Group, figure: str = "test/accuracy") 
     differences = [
         f"{key} is " + " and ".join(f"{group.settings.get(key, ABSENT)} in {group.name}" for group in (one, other))
         for key in keys
-        if _differs(key, (one, other))
+        if one.settings.get(key) != other.settings.get(key)
     ]
     if not differences:
         return ""

@@ -2,16 +2,17 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from core.names import some_of
 from core.user_error import UserError
-from scripts.comparison.comparison import Group, differing_files, differing_settings
-from scripts.comparison.runs import Run
+from scripts.comparison.comparison import Comparison, Group, differing_files, differing_settings
+from scripts.comparison.runs import COSTS, Run
 from scripts.inference.predictions import Predictions, predict_split
 from scripts.inference.trained_network import TrainedNetwork, check_same_classes
 from scripts.uncertainty.intervals import CONFIDENCE
+from scripts.uncertainty.mean import by_fold
 from scripts.uncertainty.significance import (
     LEVEL,
     Difference,
@@ -22,10 +23,6 @@ from scripts.uncertainty.significance import (
 
 ACCURACY, EXACT_MATCH = "test/accuracy", "test/exact_match"
 
-# The tests by what they are over, or of images.
-TESTS = {"folds": "corrected resampled t-test", "seeds": "Welch's t-test", "": "McNemar"}
-UNKNOWN = {"folds": "the difference is the same in every fold", "seeds": "one of them gave the same with every seed"}
-
 
 @dataclass(frozen=True)
 class Verdict:
@@ -33,37 +30,36 @@ class Verdict:
 
     subject: str
     reference: str
-    difference: Callable[[int], Difference]  # in accuracy, for a number of comparisons that are made together
+    test: str
+    over: str  # "seeds", "folds" or "the same images"
     of: str  # how many images or runs
-    same: str = ""  # how the predictions agree, if both are right on the same images
-    over: str = ""  # "seeds" or "folds", if not the same images
+    difference: Callable[[int], Difference]  # in a figure, for a number of comparisons that are made together
 
     def sentence(self, tests: int) -> str:
         """Say which is better, by how much, and whether that is significant."""
         subject, reference = self.subject, self.reference
-        if self.same:
-            return f"{subject} and {reference} cannot be told apart: {self.same} ({self.of})."
         value, interval, p = self.difference(tests)
-        begins = f"Over {self.over}, " if self.over else ""
-        points, better = 100 * abs(value), "better" if value >= 0 else "worse"
+        begins = "" if self.over == "the same images" else f"Over {self.over}, "
+        points, better = f"{100 * abs(value):.2f} points", "better" if value >= 0 else "worse"
         if math.isnan(p):
             return (
-                f"{begins}nothing can be concluded about {subject} and {reference}: {subject} is {better} by "
-                f"{points:.2f} points, but {UNKNOWN[self.over]}, so that its spread is not known ({self.of})."
+                f"{begins}nothing can be concluded about {subject} and {reference}: {subject} is {better} by {points}, "
+                f"but figures that do not differ over {self.over} do not say how large their spread is ({self.of})."
             )
         low, high = sorted(100 * (end if value >= 0 else -end) for end in interval)
+        size = f"{points}, {CONFIDENCE:.0%} {'simultaneous ' if tests > 1 else ''}interval {low:.2f} to {high:.2f}"
         shown = f"p {'< 0.001' if p < 0.001 else f'= {p:.3f}' if p < 0.1 else f'= {p:.2f}'}"
         shown += f" adjusted for {tests} comparisons" if tests > 1 else ""
-        kind = "simultaneous interval" if tests > 1 else "interval"
-        size = f"{points:.2f} points, {CONFIDENCE:.0%} {kind} {low:.2f} to {high:.2f} "
-        size += f"({TESTS[self.over]} {shown}, {self.of})"
         if p < LEVEL:
-            return f"{begins}{subject} is {better} than {reference} by {size}."
-        return f"{begins}{subject} and {reference} cannot be told apart: {subject} is {better} by {size}."
+            better = f"{better} than {reference}"
+        else:
+            begins += f"{subject} and {reference} cannot be told apart: "
+        return f"{begins}{subject} is {better} by {size} ({self.test} {shown}, {self.of})."
 
 
-def on_the_same_images(one: Group, other: Group, first: Predictions, second: Predictions) -> Verdict:
+def on_the_same_images(one: Group, other: Group, predictions: Mapping[str, Predictions]) -> Verdict:
     """Compare two networks image by image."""
+    first, second = predictions[one.name], predictions[other.name]
     check_same_classes(first.class_names, second.class_names, one.name, other.name)
     if first.is_multi_label != second.is_multi_label:
         raise UserError("One has several labels per image, the other one; give runs that have the same.")
@@ -73,28 +69,24 @@ def on_the_same_images(one: Group, other: Group, first: Predictions, second: Pre
             f"{one.name} was tested on {len(first):,} images, {other.name} on {len(second):,}, and {common:,} have "
             "the same names; give runs with the same test split, or flags about data."
         )
-    images = f"{len(first):,} test image{'s' if len(first) > 1 else ''}"
-    images += ", right if all labels are" if first.is_multi_label else ""
-    same = ""
-    if (first.classes == second.classes).all():
-        same = "both predict the same class for every image"
-    elif (first.is_right == second.is_right).all():
-        same = "both are right on the same images"
-    compared = partial(difference_on_the_same_images, first.is_right, second.is_right)
-    return Verdict(_network(other), _network(one), compared, images, same)
+    images = f"{len(first):,} test images{', right if all labels are' if first.is_multi_label else ''}"
+    difference = partial(difference_on_the_same_images, first.is_right, second.is_right)
+    return Verdict(_network(other), _network(one), "McNemar's test", "the same images", images, difference)
 
 
 def over_runs(one: Group, other: Group, figure: str = ACCURACY) -> Verdict | None:
     """Compare two groups by a figure of their runs, or of the folds that both have, if there are two or more."""
-    first, second = one.values(figure), other.values(figure)
-    difference, of, over = partial(difference_over_runs, first, second), f"{len(second)} and {len(first)} runs", "seeds"
     if one.folds and other.folds:
-        figures = one.of_folds(figure), other.of_folds(figure)
+        figures = by_fold(one.measured(figure)), by_fold(other.measured(figure))
         common = sorted(figures[0].keys() & figures[1].keys())
         first, second = ([of_fold[fold] for fold in common] for of_fold in figures)
+        test, over, of = "corrected resampled t-test", "folds", f"{len(common)} folds"
         difference = partial(difference_over_folds, first, second, one.folds)
-        of, over = f"{len(common)} folds", "folds"
-    return Verdict(other.name, one.name, difference, of, over=over) if min(len(first), len(second)) > 1 else None
+    else:
+        first, second = one.values(figure), other.values(figure)
+        test, over, of = "Welch's t-test", "seeds", f"{len(second)} and {len(first)} runs"
+        difference = partial(difference_over_runs, first, second)
+    return Verdict(other.name, one.name, test, over, of, difference) if min(len(first), len(second)) > 1 else None
 
 
 def _network(group: Group) -> str:
@@ -104,13 +96,7 @@ def _network(group: Group) -> str:
 
 def tested_run(group: Group) -> Run | None:
     """The run that stands for its group: the one of the lowest seed that has ended and has a checkpoint."""
-    runs = (run for run in group.counted if run.checkpoint and not run.state.startswith("unfinished"))
-    return next(runs, None)
-
-
-def sentences(verdicts: Sequence[Verdict]) -> list[str]:
-    """The sentences of comparisons that are made together."""
-    return [verdict.sentence(len(verdicts)) for verdict in verdicts]
+    return next((run for run in group.counted if run.checkpoint and run.state != "unfinished"), None)
 
 
 def predict_groups(groups: Sequence[Group], flags: Sequence[str]) -> tuple[dict[str, Predictions], list[str]]:
@@ -142,19 +128,17 @@ def compare_groups(groups: Sequence[Group], predictions: Mapping[str, Prediction
     reference, *others = groups
     for group in others:
         changed = [differing_files(reference, group)]
-        if reference.name in predictions and group.name in predictions:
-            pair = predictions[reference.name], predictions[group.name]
+        if {reference.name, group.name} <= predictions.keys():
             try:
-                paired.append(on_the_same_images(reference, group, *pair))
+                paired.append(on_the_same_images(reference, group, predictions))
             except UserError as error:
                 notes.append(f"{group.name} is not compared with {reference.name}: {error}")
                 continue
         else:
             changed.append(differing_settings(reference, group))
-        notes += filter(None, changed)
         if any(changed):
-            continue
-        if verdict := over_runs(reference, group):
+            notes += filter(None, changed)
+        elif verdict := over_runs(reference, group):
             repeated.append(verdict)
         elif reference.folds:
             notes.append(
@@ -172,4 +156,52 @@ def compare_groups(groups: Sequence[Group], predictions: Mapping[str, Prediction
             f"P-values and intervals of each kind of test hold for all its comparisons together (Bonferroni): where "
             f"there is no difference, one is found with a probability of at most {LEVEL:.0%}."
         )
-    return sentences(paired) + sentences(repeated), notes
+    return [verdict.sentence(len(kind)) for kind in (paired, repeated) for verdict in kind], notes
+
+
+def mark_best(comparison: Comparison, predictions: Mapping[str, Predictions]) -> Comparison:
+    """Find the best group of each figure, but those of training, and the groups that are not significantly worse.
+
+    Figures of several seeds or folds are compared over these, as their means are what the table shows; for want of
+    them, networks on the same test images. P-values are adjusted for the number of comparisons with the best, so that
+    the truly best group is bold with a probability of at least 95 % (J. Hsu, "Constrained simultaneous confidence
+    intervals for multiple comparisons with the best", 1984).
+    """
+    standing: dict[str, dict[str, bool]] = {}
+    tests: set[str] = set()
+    for figure in comparison.figures:
+        means = {group.name: mean.value for group in comparison.groups if (mean := group.mean(figure))}
+        groups = [group for group in comparison.groups if math.isfinite(means.get(group.name, math.nan))]
+        mode = comparison.groups[0].direction(figure)
+        if figure in COSTS or figure.startswith("train/") or not mode or not groups:
+            continue
+        best = (min if mode == "min" else max)(groups, key=lambda group: means[group.name])
+        for group in groups:
+            if group is not best and (verdict := _verdict(figure, best, group, predictions)):
+                tests.add(f"{verdict.test} over {verdict.over}")
+                difference = verdict.difference(len(groups) - 1)
+                worse = difference.p < LEVEL and (difference.value < 0) == (mode == "max")
+                standing.setdefault(figure, {best.name: True})[group.name] = not worse
+    bold = (
+        f"Bold: the best, and what is not significantly worse at the {LEVEL:.0%} level (Bonferroni) by "
+        f"{', '.join(sorted(tests))}. What cannot be tested is not bold."
+    )
+    return replace(comparison, standing=standing, bold=bold if tests else "")
+
+
+def _verdict(figure: str, best: Group, group: Group, predictions: Mapping[str, Predictions]) -> Verdict | None:
+    on_images = None
+    if figure.startswith("test/") and {best.name, group.name} <= predictions.keys():
+        try:
+            on_images = on_the_same_images(best, group, predictions)
+        except UserError:
+            return None
+    if by_fold(best.measured(figure)).keys() != by_fold(group.measured(figure)).keys():
+        return None
+    if differing_files(best, group) or (not on_images and differing_settings(best, group, figure)):
+        return None
+    over_seeds = over_runs(best, group, figure)
+    if over_seeds and not math.isnan(over_seeds.difference(1).p):
+        return over_seeds
+    several = on_images and predictions[best.name].is_multi_label
+    return on_images if figure == (EXACT_MATCH if several else ACCURACY) else None

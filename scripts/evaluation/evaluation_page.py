@@ -59,7 +59,11 @@ def page_values(evaluation: Evaluation, most_images: int) -> dict[str, Any]:
             for each in evaluation.folds
         ],
         "fold_note": mean and f"Accuracy of one network: {mean.shown()}. {caption([mean])}",
-        "charts": [line_chart(splits, "epoch", figure) for figure, splits in curves.items()],
+        "charts": [
+            line_chart(of, "epoch", figure)
+            for figure in ("loss", "accuracy")
+            if (of := {name: points for name, points in curves.items() if name.endswith(figure)})
+        ],
         "shades": ", ".join(f"{share:.1%}" for share in SHADES),
         "matrix": confusion_matrix(evaluation.confusion, names, images) if evaluation.is_shown_by_class else None,
         "pairs": [

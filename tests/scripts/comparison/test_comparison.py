@@ -9,10 +9,18 @@ import pytest
 from rich.console import Console
 
 from core.user_error import UserError
-from scripts.comparison.comparison import Comparison, compare_runs, differing_files, differing_settings
+from scripts.comparison.comparison import (
+    Comparison,
+    compare_runs,
+    differing,
+    differing_files,
+    differing_settings,
+    names_by_difference,
+    shown_setting,
+)
 from scripts.comparison.runs import Run, read_run
 from scripts.report.table import show
-from scripts.uncertainty.mean import mean_of_runs, mean_over_seeds
+from scripts.uncertainty.mean import by_fold, mean_of_runs, mean_over_seeds
 from tests.scripts.comparison.test_runs import write_run
 
 
@@ -41,7 +49,7 @@ def test_repeats_are_one_group_with_mean_and_interval(tmp_path: Path) -> None:
     assert mean == mean_over_seeds([0.9, 0.92, 0.97])
     assert (first.name, second.name) == ("lr=1", "lr=2")
     shown = cells(comparison)
-    assert shown["runs"] == ["3 (seeds 0, 1, 2)", "1 (seed 0)"]
+    assert shown["runs"] == ["3 (seeds 0, 1, 2)", "1 (seeds 0)"]
     assert shown["lr"] == ["1", "2"]
     assert shown["test/accuracy"] == ["0.9300 ± 0.0896", "0.5000"]
     assert comparison.table.caption == (
@@ -55,7 +63,7 @@ def test_repeats_are_one_group_with_mean_and_interval(tmp_path: Path) -> None:
 def test_figures_that_are_all_the_same_have_no_interval(tmp_path: Path) -> None:
     comparison = compare_runs(runs(tmp_path, 0.9, 0.9))
     assert cells(comparison)["test/accuracy"] == ["0.9000"]
-    assert comparison.records()[0]["test/accuracy_low"] == ""
+    assert comparison.records()[0]["test/accuracy_low"] is None
 
 
 def test_only_settings_that_differ_are_shown_and_classes_by_their_names(tmp_path: Path) -> None:
@@ -66,7 +74,12 @@ def test_only_settings_that_differ_are_shown_and_classes_by_their_names(tmp_path
     }
     other: dict[str, Any] = {"model": network("models.mlp.MLP", hidden_sizes=[64]), "same": 1, "w": 0.0}
     comparison = compare_runs([*runs(tmp_path, 0.9, **one), *runs(tmp_path, 0.8, name="y", **other)])
-    assert comparison.differing == ["model.network", "model.network.kernel_size", "w", "model.network.hidden_sizes"]
+    assert differing(comparison.groups) == [
+        "model.network",
+        "model.network.kernel_size",
+        "w",
+        "model.network.hidden_sizes",
+    ]
     shown = cells(comparison)
     assert shown["model.network"] == ["ConvNet", "MLP"]
     assert shown["model.network.kernel_size"] == ["3", "-"]
@@ -84,46 +97,24 @@ def test_values_that_are_off_in_different_ways_are_different_experiments(tmp_pat
         ]
     )
     assert [len(group.runs) for group in comparison.groups] == [2] * 6
-    assert comparison.differing == ["late", "model.network.padding"]
-    assert comparison.setting("late") == ["null", "false", "0", "0.0", "[]", "{}"]
+    assert differing(comparison.groups) == ["model.network.padding", "late"]
+    assert shown_setting(comparison.groups, "late") == ["-", "false", "0", "0.0", "[]", "{}"]
 
 
 @pytest.mark.parametrize(
-    ("config", "is_default"),
+    ("config", "is_the_same"),
     [
-        ({"model": {"layer_decay": 1.0, "freeze": [], "unfreeze": None}}, True),
-        ({"model": {"layer_decay": 0.5}}, False),
-        ({"model": {"freeze": None}}, False),
-        ({"trainer": {"check_val_every_n_epoch": 1, "detect_anomaly": False}}, True),
-        ({"trainer": {"detect_anomaly": None}}, False),
         ({"ema": None}, True),
         ({"ema": False}, False),
-        ({"data": {"class_path": "datamodules.digits.Digits", "init_args": {"limit": None, "augmentation": []}}}, True),
+        ({"model": {"freeze": None}}, False),
         ({"data": {"class_path": "datamodules.digits.Digits", "init_args": {"limit": 0}}}, False),
-        ({"model": {"optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"betas": [0.9, 0.999]}}}}, True),
-        ({"model": {"network": {"class_path": "models.mlp.MLP", "init_args": {"activation": "torch.nn.ReLU"}}}}, True),
-        ({"model": {"network": {"class_path": "models.mlp.MLP", "init_args": {"activation": "other.ReLU"}}}}, False),
-        ({"model": {"network": {"class_path": "elsewhere.Net", "init_args": {"dropout": 0.0}}}}, False),
     ],
 )
-def test_what_an_older_run_lacks_is_its_default(tmp_path: Path, config: dict[str, Any], is_default: bool) -> None:
-    def without(tree: dict[str, Any]) -> dict[str, Any]:
-        inner = {key: without(value) if isinstance(value, dict) else value for key, value in tree.items()}
-        return {key: value for key, value in inner.items() if key == "class_path" or (value and value != tree[key])}
-
-    older, newer = runs(tmp_path, 0.9, **without(config)), runs(tmp_path, 0.8, name="y", **config)
-    groups = compare_runs([*older, replace(newer[0], seed=1)]).groups
-    assert len(groups) == (1 if is_default else 2)
-
-
-def test_a_default_that_an_older_run_lacks_gives_no_other_test_images(tmp_path: Path) -> None:
-    data = [
-        {"class_path": "datamodules.digits.Digits", "init_args": arguments}
-        for arguments in ({}, {"test_size": 0.2, "classes": None})
-    ]
-    pair = [*runs(tmp_path, 0.9, data=data[0]), *runs(tmp_path, 0.8, name="y", lr=2, data=data[1])]
-    first, second = compare_runs(pair).groups
-    assert differing_settings(first, second) == ""
+def test_only_a_section_that_is_null_is_the_same_as_one_that_a_run_lacks(
+    tmp_path: Path, config: dict[str, Any], is_the_same: bool
+) -> None:
+    older, newer = runs(tmp_path, 0.9), runs(tmp_path, 0.8, name="y", **config)
+    assert len(compare_runs([*older, replace(newer[0], seed=1)]).groups) == (1 if is_the_same else 2)
 
 
 @pytest.mark.parametrize(
@@ -139,12 +130,32 @@ def test_a_default_that_an_older_run_lacks_gives_no_other_test_images(tmp_path: 
 )
 def test_classes_are_shown_by_their_names(tmp_path: Path, value: str, shown: str) -> None:
     two = [*runs(tmp_path, 0.9, key=value), *runs(tmp_path, 0.8, name="y", key="other")]
-    assert compare_runs(two).setting("key") == [shown, "other"]
+    assert shown_setting(compare_runs(two).groups, "key") == [shown, "other"]
 
 
 def test_classes_of_the_same_name_are_told_in_full(tmp_path: Path) -> None:
     two = runs(tmp_path, 0.9, net={"class_path": "a.Net"}), runs(tmp_path, 0.8, name="y", net={"class_path": "b.Net"})
-    assert compare_runs([run for group in two for run in group]).setting("net") == ["a.Net", "b.Net"]
+    assert shown_setting(compare_runs([run for group in two for run in group]).groups, "net") == ["a.Net", "b.Net"]
+
+
+def test_names_are_of_the_first_settings_that_tell_groups_apart() -> None:
+    settings = {
+        "": ["x", "x", "y"],
+        "data": ["d.D", "d.D", "d.D"],
+        "optimizer.lr": ["0.1", "1", "0.1"],
+        "optimizer.decay": ["0", "1", "2"],
+    }
+    assert names_by_difference(settings) == ["x lr=0.1", "x lr=1", "y lr=0.1"]
+
+
+def test_a_class_stands_for_itself_and_other_values_do_not() -> None:
+    names = names_by_difference({"model.network": ["MLP", "true", "a.MLP", "-", ""]})
+    assert names == ["MLP", "network=true", "network=a.MLP", "network=-", "network="]
+
+
+def test_keys_with_the_same_end_are_told_in_full() -> None:
+    names = names_by_difference({"a.lr": ["1", "2", "1"], "b.lr": ["1", "1", "2"]})
+    assert names == ["a.lr=1 b.lr=1", "a.lr=2 b.lr=1", "a.lr=1 b.lr=2"]
 
 
 def test_a_seed_counts_once_and_the_newest_that_was_tested(tmp_path: Path) -> None:
@@ -162,16 +173,16 @@ def test_runs_that_have_not_ended_are_listed_and_do_not_count(tmp_path: Path) ->
     assert first.values("test/accuracy") == [0.9, 0.7]
     assert second.mean("test/accuracy") is None
     shown = cells(comparison)
-    assert shown["runs"] == ["2 of 3 (seeds 0, 1, 2)", "1 (seed 0)"]
+    assert shown["runs"] == ["2 of 3 (seeds 0, 1, 2)", "1 (seeds 0)"]
     assert shown["test/accuracy"][1] == shown["epochs"][1] == "-"
-    assert sum("is unfinished after epoch 1." in note for note in comparison.notes) == 2
+    assert sum("is unfinished." in note for note in comparison.notes) == 2
 
 
 def test_more_groups_than_facts_are_rows(tmp_path: Path) -> None:
     many = [run for number in range(30) for run in runs(tmp_path, 0.9, name=f"x{number}", lr=number)]
     table = compare_runs(many).table
     assert len(table.rows) == 30
-    assert table.heading[1:3] == ["runs", "test/accuracy"]
+    assert table.heading[1:4] == ["runs", "lr", "test/accuracy"]
     assert [row[0] for row in table.rows] == [f"lr={number}" for number in range(30)]
     assert all(len(row) == len(table.heading) for row in table.rows)
 
@@ -221,7 +232,7 @@ def test_a_figure_that_no_run_has_is_told_with_the_nearest(tmp_path: Path) -> No
 
 def test_groups_are_numbered_if_what_tells_them_apart_is_long(tmp_path: Path) -> None:
     long = [run for n in range(2) for run in runs(tmp_path, 0.9, name=f"{n}", lr="0" * 40 + str(n))]
-    assert [group.name for group in compare_runs(long).groups] == ["#1", "#2"]
+    assert [group.name for group in compare_runs(long).groups] == ["#1 digits/mlp", "#2 digits/mlp"]
     table = compare_runs(long, ["test/accuracy"]).table
     assert table.heading == ["", "lr", "test/accuracy"], "numbers alone would say nothing"
     long = [replace(run, experiment=f"e{number}" * 20) for number, run in enumerate(long)]
@@ -251,14 +262,6 @@ def test_twenty_groups_are_read_on_a_terminal(tmp_path: Path, width: int) -> Non
     lines = console.file.getvalue().splitlines()
     assert len(lines) <= 20 + 4 + 2, "one table, whose cells take one line each"
     assert sum("│ lr=0.001 ConvNet " in line and line.count("±") == 2 for line in lines) == 1
-
-
-def test_curves_are_means_with_their_range(tmp_path: Path) -> None:
-    two = runs(tmp_path, 0.9, 0.8)
-    two[1].curves["loss"]["val"] = [(0, 3.5)]
-    (group,) = compare_runs(two).groups
-    assert group.curve("loss", "val") == [(0, 3.0, 2.5, 3.5), (1, 1.5, 1.5, 1.5)]
-    assert group.curve("accuracy", "train") == []
 
 
 def test_csv_has_every_figure_in_full(tmp_path: Path) -> None:
@@ -347,11 +350,11 @@ def test_runs_that_differ_in_their_fold_are_one_group(tmp_path: Path) -> None:
     folded, single = comparison.groups
     assert [(run.fold, run.seed) for run in folded.runs] == [(0, 0), (0, 1), (1, 0)]
     assert (folded.folds, single.folds) == (3, 0)
-    assert folded.of_folds("test/accuracy") == pytest.approx({0: 0.75, 1: 0.9})
+    assert by_fold(folded.measured("test/accuracy")) == pytest.approx({0: 0.75, 1: 0.9})
     assert folded.mean("test/accuracy") == mean_of_runs([(0, 0.75), (1, 0.9)], 3)
     assert comparison.notes == [f"Of 3 folds, {folded.name} lacks 2: its means are over the others."]
     shown = cells(comparison)
-    assert shown["runs"] == ["3 (seeds 0, 1; folds 0, 1)", "1 (seed 0)"]
+    assert shown["runs"] == ["3 (seeds 0, 1; folds 0, 1)", "1 (seeds 0)"]
     assert (shown["data.folds"], shown["data.fold"]) == (["3", "null"], ["each", "null"])
     assert "Mean over 2 folds ± half of its 95% t-interval, corrected for" in comparison.table.caption
     record, _ = comparison.records()

@@ -38,16 +38,16 @@ def test_has_findings_table_curves_and_runs(tmp_path: Path) -> None:
     assert "url(" not in text
 
 
-def test_ranges_are_drawn_where_runs_differ(tmp_path: Path) -> None:
+def test_curves_are_means_with_the_range_of_the_runs_that_got_as_far(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     two = runs(tmp_path, 0.9, 0.8)
-    chart = curves_over_each_other(compare_runs(two).groups, "loss", "val")
-    assert chart
-    assert "fill-opacity" not in chart
-    two[1].curves["loss"]["val"] = [(0, 3.0), (1, 1.0)]
-    chart = curves_over_each_other(compare_runs(two).groups, "loss", "val")
-    assert chart
-    assert "fill-opacity" in chart
-    assert curves_over_each_other(compare_runs(two).groups, "accuracy", "train") is None
+    two[1].curves["val/loss"] = [(0, 3.5)]
+    groups = compare_runs(two).groups
+    assert "fill-opacity" in str(curves_over_each_other(groups, "val/loss"))
+    monkeypatch.setattr("scripts.comparison.comparison_page.line_chart", lambda curves, *_: curves)
+    assert curves_over_each_other(groups, "val/loss") == {"digits/mlp": [(0, 3.0, 2.5, 3.5), (1, 1.5, 1.5, 1.5)]}
+    assert curves_over_each_other(groups, "train/accuracy") is None
 
 
 def test_without_curves_there_is_no_chart(tmp_path: Path) -> None:
