@@ -5,9 +5,6 @@ from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Any, Literal
 
-from lightning.pytorch import Trainer
-from lightning.pytorch.utilities import rank_zero_only
-
 from core.user_error import UserError
 
 Mode = Literal["min", "max"]
@@ -52,10 +49,10 @@ def is_of_validation(monitor: str) -> bool:
     return monitor.startswith("val/")
 
 
-def monitors(trainer: Trainer) -> set[str | None]:
+def monitors(trainer: Any) -> set[str | None]:
     """The metrics that callbacks and schedules of a run decide by."""
     schedules = [config.scheduler for config in trainer.lr_scheduler_configs]
-    return {getattr(each, "monitor", None) for each in (*trainer.callbacks, *schedules)}  # type: ignore[attr-defined]
+    return {getattr(each, "monitor", None) for each in (*trainer.callbacks, *schedules)}
 
 
 def check_logged(metrics: Mapping[str, Any], monitor: str, key: str) -> None:
@@ -68,13 +65,9 @@ def check_logged(metrics: Mapping[str, Any], monitor: str, key: str) -> None:
         )
 
 
-def basis(trainer: Trainer, monitor: str, mode: str) -> Basis:
+def basis(trainer: Any, monitor: str, mode: str) -> Basis:
     """The basis of a run's scores; it is saved with the best of them."""
-    averages = [
-        type(callback).__name__
-        for callback in trainer.callbacks  # type: ignore[attr-defined]  # the Trainer declares none
-        if getattr(callback, "is_evaluated", False)
-    ]
+    averages = [type(each).__name__ for each in trainer.callbacks if getattr(each, "is_evaluated", False)]
     data = getattr(trainer, "datamodule", None)
     split = "train" if getattr(trainer, "overfit_batches", 0) else monitor.partition("/")[0]
     images = getattr(data, "splits", {}).get(split)
@@ -98,5 +91,7 @@ def still_holds(before: Basis, now: Basis, what: str) -> bool:
         if name in before and before[name] != now[name]
     ]
     if changes:
+        from lightning.pytorch.utilities import rank_zero_only
+
         rank_zero_only(print)(f"{what} begins anew: {'; '.join(changes)}")
     return not changes
