@@ -4,12 +4,13 @@ import csv
 import os
 import sys
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from operator import methodcaller
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import LightningModule, Trainer
@@ -20,6 +21,7 @@ from callbacks.run.outside_steps import OutsideSteps
 from core.durable_file import replace_file, replacing
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from torch.utils.tensorboard import SummaryWriter
 
 TABLE, EVENTS = "metrics.csv", "events.out.tfevents.*"
@@ -44,8 +46,7 @@ def cut_curves(folder: Path, lengths: Mapping[str, int]) -> set[tuple[str, str]]
         elif file.stat().st_size > lengths[file.name]:
             with file.open("rb") as opened:  # a copy, for another folder may hold the same file by a link
                 replace_file(file, opened.read(lengths[file.name]))
-    table = folder / TABLE
-    count = lengths.get(TABLE, 0)
+    table, count = folder / TABLE, lengths.get(TABLE, 0)
     cut = {(name, row["step"]) for row in islice(_rows(table), count, None) for name, value in row.items() if value}
     if names := {name for row in islice(_rows(table), count) for name, value in row.items() if value}:
         _write(table, sorted(names), islice(_rows(table), count))
@@ -71,7 +72,7 @@ class FileLogger(Logger):
     log_dir = save_dir
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """Write nothing: `callbacks.tensorboard.hyperparameters.Hyperparameters` does."""
+        """Write nothing, because `callbacks.tensorboard.hyperparameters.Hyperparameters` does."""
 
     @abstractmethod
     def lengths(self) -> dict[str, int]:
@@ -93,10 +94,7 @@ class CSVLogger(FileLogger):
         self._table = self.folder / TABLE
         self._waiting: list[dict[str, Any]] = []
         self._is_failing = False
-        self._names: list[str] = []
-        if self._table.is_file():
-            with self._table.open(newline="") as file:
-                self._names = next(csv.reader(file), [])
+        self._names = list(next(_rows(self._table), {}))
         self._count = sum(1 for _ in _rows(self._table))  # of rows; counted on, since a long run has millions
 
     @rank_zero_only
@@ -127,7 +125,7 @@ class CSVLogger(FileLogger):
         names = sorted({*self._names, *(name for row in self._waiting for name in row)})
         if names != self._names or not self._table.is_file():
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._count = _write(self._table, names, _rows(self._table))
+            _write(self._table, names, _rows(self._table))
             self._names = names
         size = self._table.stat().st_size
         try:
@@ -167,6 +165,12 @@ class TensorBoardLogger(FileLogger):
         for name, value in metrics.items():
             self.write(methodcaller("add_scalar", name, value, step))
 
+    @rank_zero_only
+    def log_image(self, key: str, images: "Sequence[Image]", step: int | None = None) -> None:
+        """Add pictures."""
+        for image in images:
+            self.write(methodcaller("add_image", key, np.asarray(image), step, dataformats="HWC"))
+
     def write(self, write: "Callable[[SummaryWriter], Any]") -> None:
         """Let TensorBoard's writer write."""
         try:
@@ -200,12 +204,9 @@ def _rows(table: Path) -> Iterator[dict[str, str]]:
             yield from csv.DictReader(file)
 
 
-def _write(table: Path, names: list[str], rows: Iterable[Mapping[str, str]]) -> int:
-    """Replace the file whole or not at all, and count its rows."""
-    count = 0
+def _write(table: Path, names: list[str], rows: Iterable[Mapping[str, str]]) -> None:
+    """Replace the file whole or not at all."""
     with replacing(table) as part, part.open("w", newline="") as file:
         writer = csv.DictWriter(file, names, extrasaction="ignore")
         writer.writeheader()
-        for count, row in enumerate(rows, 1):  # noqa: B007  # the last is how many there are
-            writer.writerow(row)
-    return count
+        writer.writerows(rows)

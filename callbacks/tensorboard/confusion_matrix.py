@@ -59,43 +59,30 @@ class ConfusionMatrix(OutsideSteps):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the best matrix, if later validations are of the same images."""
-        if not still_holds(state_dict.get("basis", {}), self._basis, "the choice of the best confusion matrix"):
-            return
-        rows, columns, numbers = state_dict["cells"].unbind(dim=1)
-        if state_dict["classes"] <= MOST_CLASSES:
-            self._best = torch.zeros(state_dict["classes"], state_dict["classes"], dtype=torch.long)
-            self._best[rows, columns] = numbers
-
-    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Count anew."""
-        self._answers = []
+        if still_holds(state_dict.get("basis", {}), self._basis, "the choice of the best confusion matrix"):
+            *places, numbers = state_dict["cells"].unbind(dim=1)
+            self._best = torch.zeros([state_dict["classes"]] * 2, dtype=torch.long).index_put(tuple(places), numbers)
 
     def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *place: int
     ) -> None:
         """Note label and prediction of each image."""
         if isinstance(outputs, Tensor) and batch[1].ndim == 1:
             self._answers.append(torch.stack([batch[1], outputs.argmax(dim=1)]))
 
+    on_test_batch_end = on_validation_batch_end
+
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the best matrix."""
-        if trainer.state.fn != "fit" or trainer.sanity_checking:
-            return
         confusion = self._confusion(trainer)
-        if confusion is not None and (self._best is None or confusion.trace() > self._best.trace()):
+        if trainer.state.fn != "fit" or trainer.sanity_checking or confusion is None:
+            return
+        if self._best is None or confusion.trace() > self._best.trace():
             self._best = confusion
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the best validation."""
         self._draw(trainer, "val", self._best)
-
-    on_test_epoch_start, on_test_batch_end = on_validation_epoch_start, on_validation_batch_end
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the test."""
@@ -104,10 +91,11 @@ class ConfusionMatrix(OutsideSteps):
     def _confusion(self, trainer: Trainer) -> Tensor | None:
         """Images of all processes by label and prediction, int64 `[K, K]`, on the CPU; None if they are not drawn."""
         classifier = cast(Classifier, trainer.lightning_module)
-        count = classifier.num_classes
+        count, answers = classifier.num_classes, self._answers or [torch.empty(2, 0, dtype=torch.long)]
+        self._answers = []
         if count > MOST_CLASSES or classifier.multi_label:
             return None
-        labels, taken = torch.cat(self._answers, dim=1).cpu() if self._answers else torch.empty(2, 0, dtype=torch.long)
+        labels, taken = torch.cat(answers, dim=1).cpu()
         cells = torch.bincount(labels * count + taken, minlength=count * count)
         whole: Tensor = trainer.strategy.reduce(cells.to(trainer.strategy.root_device), reduce_op="sum")
         return whole.cpu().view(count, count)
@@ -133,42 +121,41 @@ def confusion_picture(
     Where images have several labels, `totals`, int64 `[K]`, are the images of each row. The picture's `info` has the
     pixels before the first row and column, and those of a cell's side.
     """
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import Image, ImageColor, ImageDraw, ImageFont
 
     from callbacks.tensorboard.image_grid import shortened
 
     count, numbered = len(class_names), len(class_names) <= MOST_NUMBERED
-    font = ImageFont.load_default(NUMBERED_FONT if numbered else FONT)
-    widest = int(font.getlength(f"{confusion.max():,}"))
-    cell = max(NUMBERED_CELL, widest + 6) if numbered else max(1, min(CELL, LONGEST_SIDE // count))
+    letters, least = (NUMBERED_FONT, NUMBERED_CELL) if numbered else (FONT, 1)
+    font = ImageFont.load_default(letters)
+    widest = int(font.getlength(f"{confusion.max():,}")) + 6 if numbered else min(CELL, LONGEST_SIDE // count)
+    cell = max(least, widest)
     named = cell >= CELL
     names = [shortened(escape_name(name), WIDEST_NAME, font) if named else "" for name in class_names]
-    margin, line = int(max(map(font.getlength, names))) + 12, int(1.5 * (NUMBERED_FONT if numbered else FONT))
-    left = top = margin + line
-    side = count * cell
+    margin, line = int(max(map(font.getlength, names))) + 12, int(1.5 * letters)
+    before, side = margin + line, count * cell
 
     levels = shade_levels(confusion, totals)
-    palette = np.array([[255, 255, 255], *([int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in COLOURS)], np.uint8)
+    palette = np.array([ImageColor.getrgb(colour) for colour in ("white", *COLOURS)], np.uint8)
     squares = palette[levels].repeat(cell, axis=0).repeat(cell, axis=1)
     if named:
         squares[cell - 1 :: cell] = squares[:, cell - 1 :: cell] = 235  # lines, to follow a row by
-    right = f"{int(np.trace(confusion)):,} of {int(confusion.sum()):,} right; "
-    is_whole = totals is None or (totals == confusion.sum(axis=1)).all()
-    title = f"{right if is_whole else ''}rows: label, columns: prediction"
-    size = max(left + side, int(font.getlength(title))) + 8, top + side + 8
-    canvas = Image.new("RGB", size, "white")
-    canvas.info |= {"before": left, "cell": cell}
-    canvas.paste(Image.fromarray(squares), (left, top))
+    title = "rows: label, columns: prediction"
+    if totals is None or (totals == confusion.sum(axis=1)).all():
+        title = f"{int(np.trace(confusion)):,} of {int(confusion.sum()):,} right; {title}"
+    canvas = Image.new("RGB", (max(before + side, int(font.getlength(title))) + 8, before + side + 8), "white")
+    canvas.info |= {"before": before, "cell": cell}
+    canvas.paste(Image.fromarray(squares), (before, before))
     draw = ImageDraw.Draw(canvas)
-    draw.rectangle((left - 1, top - 1, left + side, top + side), outline="#888888")
+    draw.rectangle((before - 1, before - 1, before + side, before + side), outline="#888888")
     draw.text((4, 2), title, "black", font)
     for number, name in enumerate(names if named else ()):
-        draw.text((left - 6, top + (number + 0.5) * cell), name, "black", font, anchor="rm")
+        draw.text((before - 6, before + (number + 0.5) * cell), name, "black", font, anchor="rm")
         upright = Image.new("RGB", (margin - 2, cell), "white")
         ImageDraw.Draw(upright).text((6, cell / 2), name, "black", font, anchor="lm")
-        canvas.paste(upright.rotate(90, expand=True), (left + number * cell, line))
+        canvas.paste(upright.rotate(90, expand=True), (before + number * cell, line))
     for row, column in np.argwhere(confusion) if numbered else ():
-        place = left + (column + 0.5) * cell, top + (row + 0.5) * cell
+        place = before + (column + 0.5) * cell, before + (row + 0.5) * cell
         ink = "white" if levels[row, column] > len(SHADES) // 2 else "black"
         draw.text(place, f"{confusion[row, column]:,}", ink, font, anchor="mm")
     return canvas

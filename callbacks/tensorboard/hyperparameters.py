@@ -1,16 +1,15 @@
 """The settings of runs, beside what came of them."""
 
-import inspect
+import json
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, get_args
 
-import lightning.pytorch.loggers
 from lightning.pytorch import LightningModule, Trainer
 
-from callbacks.curves import SETTINGS, CSVLogger, TensorBoardLogger
+from callbacks.curves import SETTINGS, TensorBoardLogger
 from callbacks.run.outside_steps import OutsideSteps
 from callbacks.run.run_record import RunRecord
 from callbacks.tensorboard.board import write_to_tensorboard
@@ -18,8 +17,6 @@ from core.durable_file import replacing
 from models.classifier import Classifier
 from models.serialization.class_path import find_class
 from models.serialization.constructor import is_default, parameter
-
-Value = str | bool | int | float
 
 # Arguments of the Trainer that decide what is learnt.
 TRAINER = (
@@ -33,10 +30,9 @@ CALLBACKS = ("weight_average", "early_stopping", "feature_cache")  # callbacks t
 class Hyperparameters(OutsideSteps):
     """Fills TensorBoard's HParams tab, by which runs are sorted by settings and figures.
 
-    The settings are the part of the configuration that decides what is learnt, under the names of the flags: seed,
-    precision and batch size; network, optimizer, schedule, loss and averaging with all their numbers; and every
-    argument of these, of data, Trainer and early stopping that is not its default, but no paths. The figures are the
-    last of each curve, and `best/<figure>`, by which checkpoints are chosen, after training.
+    The settings are the part of the configuration that decides what is learnt, under the names of the flags: every
+    class, every number, and every other argument that is not its default, but no paths. The figures are the last of
+    each curve, and `best/<figure>`, by which checkpoints are chosen, after training.
 
     A resumed run has the settings that it goes on with. Loggers of other kinds are given the whole configuration.
     """
@@ -48,11 +44,10 @@ class Hyperparameters(OutsideSteps):
         if stage != "fit" or record is None or not trainer.is_global_zero:
             return
         for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger | lightning.pytorch.loggers.TensorBoardLogger):
+            logger.log_hyperparams(record.config)
+            if isinstance(logger, TensorBoardLogger):
                 settings = hyperparameters(record.config, str(trainer.precision), trainer.world_size)
-                _write_start(Path(str(logger.log_dir)) / SETTINGS, settings)
-            elif not isinstance(logger, CSVLogger):
-                logger.log_hyperparams(record.config)
+                _write_start(logger.folder / SETTINGS, settings)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the best figure."""
@@ -67,62 +62,46 @@ class Hyperparameters(OutsideSteps):
         write_to_tensorboard(trainer, _write_end)
 
 
-def hyperparameters(config: Mapping[str, Any], precision: str, processes: int) -> dict[str, Value]:
+def hyperparameters(config: Mapping[str, Any], precision: str, processes: int) -> dict[str, str | float]:
     """The settings of a run that decide what is learnt, by the rule of `Hyperparameters`."""
-    found: dict[str, Value] = {"seed_everything": config["seed_everything"]}
-    found |= _settings("data", config["data"], numbers=False)
-    found |= _settings("data.batch_size", config["data"].get("init_args", {}).get("batch_size"))
-    for name, value in config["model"].items():
-        argument = inspect.signature(Classifier).parameters[name]
-        found |= _settings(f"model.{name}", value, argument.default, numbers=isinstance(value, Mapping))
-    trainer = inspect.signature(Trainer).parameters
-    for name in TRAINER:
-        found |= _settings(f"trainer.{name}", config["trainer"].get(name), trainer[name].default, numbers=False)
-    found |= {"trainer.precision": precision} | ({"processes": processes} if processes > 1 else {})
-    for name in CALLBACKS:
-        found |= _settings(name, config.get(name), numbers=name == "weight_average")
+    trainer = {name: config["trainer"].get(name) for name in TRAINER}
+    found = {"seed_everything": config["seed_everything"], "processes": processes, "trainer.precision": precision}
+    found |= _of_arguments("model", Classifier, config["model"]) | _of_arguments("trainer", Trainer, trainer)
+    for name in ("data", *CALLBACKS):
+        found |= _of_value(name, config.get(name))
     return found
 
 
-def _settings(key: str, value: Any, default: Any = None, *, numbers: bool = True) -> dict[str, Value]:
-    """The settings of an argument: none if it is its default, unless it is a class or, where asked for, a number."""
+def _of_value(key: str, value: Any, default: Any = None) -> dict[str, str | float]:
     if isinstance(value, Mapping) and (class_ := find_class(value.get("class_path"))):
-        return {key: class_.__name__, **_arguments(key, class_, value.get("init_args") or {}, numbers)}
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if is_default(value, default) and not (numbers and is_number):
-        return {}
-    if isinstance(value, list | tuple) and value:
-        return {key: ", ".join(map(_text, value))}
-    return {key: value if is_number else _text(value)}
+        return {key: class_.__name__, **_of_arguments(key, class_, value.get("init_args") or {})}
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return {key: value}
+    return {} if is_default(value, default) else {key: _text(value)}
 
 
-def _arguments(key: str, class_: type, arguments: Mapping[str, Any], numbers: bool) -> dict[str, Value]:
-    found: dict[str, Value] = {}
+def _of_arguments(key: str, class_: type, arguments: Mapping[str, Any]) -> dict[str, str | float]:
+    found: dict[str, str | float] = {}
     for name, value in arguments.items():
         argument = parameter(class_, name)
-        annotation = argument.annotation if argument else Any
-        if Path not in (annotation, *get_args(annotation)):
-            default = argument.default if argument else None
-            found |= _settings(f"{key}.{name}", value, default, numbers=numbers)
+        if argument is None or Path not in (argument.annotation, *get_args(argument.annotation)):
+            found |= _of_value(f"{key}.{name}".lstrip("."), value, argument.default if argument else None)
     return found
 
 
 def _text(value: Any) -> str:
     """A value in a cell of the table, such as `RandomAffine(degrees=10.0)`."""
     if isinstance(value, Mapping) and (class_ := find_class(value.get("class_path"))):
-        found = _arguments("", class_, value.get("init_args") or {}, numbers=False)
-        changed = [f"{name[1:]}={setting}" for name, setting in found.items()]
-        return f"{class_.__name__}({', '.join(changed)})" if changed else class_.__name__
+        arguments = _of_arguments("", class_, value.get("init_args") or {})
+        return f"{class_.__name__}({', '.join(f'{name}={setting}' for name, setting in arguments.items())})"
     if isinstance(value, Mapping):
         return ", ".join(f"{name}: {_text(part)}" for name, part in value.items())
     if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_text, value))}]"
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return str(value)
+        return ", ".join(map(_text, value)) or "[]"
+    return value if isinstance(value, str) else json.dumps(value)
 
 
-def _write_start(file: Path, settings: dict[str, Value]) -> None:
+def _write_start(file: Path, settings: dict[str, str | float]) -> None:
     """Write an events file with settings whole or, without space, not at all."""
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.summary.writer.record_writer import RecordWriter

@@ -3,13 +3,16 @@
 Shapes: `B` images with `C` channels, `H` rows and `W` columns.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from core.names import escape_name
+from datamodules.batching.normalization import unnormalised
+from datamodules.decoding.pixel_format import PixelFormat
 
 TILE = 96  # least pixels of a tile's longer side, which has fewer than twice as many
 GAP = 8  # pixels between tiles and around them
@@ -45,6 +48,14 @@ def image_grid(images: Tensor, captions: Sequence[str], columns: int = 8) -> Ima
             text = shortened(escape_name(line), cell_width - GAP, font)
             draw.text((left, top + tile_height + line_number * LINE_HEIGHT), text, "black", font)
     return grid
+
+
+def unnormalised_images(images: Tensor, preprocessing: Mapping[str, Any]) -> Tensor:
+    """Images `[B, C, H, W]` as they were before the normalisation that `preprocessing` tells of, if any."""
+    mean, std = preprocessing.get("mean"), preprocessing.get("std")
+    if not mean or not std:
+        return images.clamp(0, 1)
+    return unnormalised(images, mean, std, PixelFormat.of(preprocessing).highest)
 
 
 def as_rgb(images: Tensor) -> Tensor:

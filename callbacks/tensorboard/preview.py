@@ -11,14 +11,10 @@ from torch import Tensor
 from callbacks.tensorboard.board import write_picture, write_to_tensorboard
 from core.names import in_markdown
 from datamodules.base import ImageDataModule
-from datamodules.batching.normalization import unnormalised
 from datamodules.batching.transform import Batch
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-LONGEST_TABLE = 50  # classes up to which all are listed
-ENDS = 10  # classes listed of the largest and of the smallest where there are more
 
 
 class Preview(Callback):
@@ -58,41 +54,26 @@ def batch_picture(batch: Batch, data: ImageDataModule, max_images: int) -> "Imag
     The batch is normalised images, float `[B, C, H, W]`, and labels, int64 `[B]` or, of mixed images, probabilities
     `[B, K]`.
     """
-    from callbacks.tensorboard.image_grid import image_grid
+    from callbacks.tensorboard.image_grid import image_grid, unnormalised_images
 
     images, labels = (part[:max_images].detach().cpu() for part in batch)
-    assert data.mean is not None, "setup comes before"
-    assert data.std is not None, "setup comes before"
-    assert data.pack is not None, "setup comes before"
-    levels = unnormalised(images, data.mean, data.std, data.pack.pixel_format.highest)
-    return image_grid(levels, captions(labels, data.class_names, data.is_multi_label))
+    return image_grid(unnormalised_images(images, data.preprocessing), captions(labels, data.class_names))
 
 
-def captions(labels: Tensor, class_names: Sequence[str], multi_label: bool = False) -> list[str]:
-    """Name the class of each image, or the two largest parts of a mixed one, on two lines; of several labels, each."""
+def captions(labels: Tensor, class_names: Sequence[str]) -> list[str]:
+    """Name the class of each image or, of a mixed one and of several labels, each class with its share."""
     if labels.ndim == 1:
         return [class_names[label] for label in labels.tolist()]
-    if multi_label:
-        named = (
-            [f"{name} {share:.2f}" for name, share in zip(class_names, row, strict=True) if share >= 0.005]
-            for row in labels.tolist()
-        )
-        return ["\n".join(row) or "no label" for row in named]
     texts = []
-    for row in labels:
-        weights, classes = row.topk(2)
-        (first, second), (weight, rest) = ([class_names[label] for label in classes.tolist()], weights.tolist())
-        texts.append(f"{first} {weight:.2f}\n+ {second} {rest:.2f}" if rest >= 0.005 else first)
+    for row in labels.tolist():
+        shares = zip(class_names, row, strict=True)
+        texts.append("\n".join(f"{name} {share:.2f}" for name, share in shares if share >= 0.005) or "no label")
     return texts
 
 
 def class_table(class_names: Sequence[str], counts: Sequence[int], epoch_counts: Sequence[int]) -> str:
-    """List the images of each class, in Markdown; of many classes, the largest and the smallest."""
-    labels = list(range(len(class_names)))
+    """List the images of each class, in Markdown."""
     lines = ["| class | training images | images an epoch |", "|---|---:|---:|"]
-    if len(labels) > LONGEST_TABLE:
-        labels.sort(key=lambda label: -counts[label])
-        labels = labels[:ENDS] + labels[-ENDS:]
-        lines[:0] = [f"The {ENDS} largest and the {ENDS} smallest of {len(class_names)} classes.", ""]
-    lines += [f"| {in_markdown(class_names[at])} | {counts[at]:,} | {epoch_counts[at]:,} |" for at in labels]
+    for name, count, epoch_count in zip(class_names, counts, epoch_counts, strict=True):
+        lines.append(f"| {in_markdown(name)} | {count:,} | {epoch_count:,} |")
     return "\n".join(lines)

@@ -12,13 +12,11 @@ from torch import Tensor
 
 from callbacks.run.outside_steps import OutsideSteps
 from callbacks.tensorboard.board import write_picture
-from datamodules.batching.normalization import unnormalised
-from datamodules.decoding.pixel_format import PixelFormat
 from models.classifier import Classifier
 
 # Images float `[n, C, H, W]`; prediction and label int64 `[n, 2]`; their probabilities float32 `[n, 2]`, the first -1
 # where the prediction is right.
-Mistakes = tuple[Tensor, Tensor, Tensor]
+Mistakes = tuple[Tensor, ...]
 
 
 class WorstMistakes(OutsideSteps):
@@ -39,10 +37,6 @@ class WorstMistakes(OutsideSteps):
             raise ValueError(f"worst_mistakes.max_images is {max_images}; give a whole number of at least 1")
         self.max_images = max_images
         self._worst: Mistakes | None = None
-
-    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin anew."""
-        self._worst = None
 
     def on_test_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *place: int
@@ -66,16 +60,14 @@ class WorstMistakes(OutsideSteps):
         if trainer.world_size > 1:
             parts = [part.flatten(0, 1) for part in parts]
         images, classes, probabilities = (part.cpu() for part in worst(parts, self.max_images))
-        if not (wrong := probabilities[:, 0] >= 0).any():
+        wrong, classifier = probabilities[:, 0] >= 0, cast(Classifier, pl_module)
+        if not wrong.any():
             return
-        classifier = cast(Classifier, pl_module)
-        mean, std = (classifier.preprocessing.get(name) for name in ("mean", "std"))
-        highest = PixelFormat.of(classifier.preprocessing).highest
-        shown = unnormalised(images[wrong], mean, std, highest) if mean and std else images[wrong].clamp(0, 1)
+
+        from callbacks.tensorboard.image_grid import image_grid, unnormalised_images
+
+        shown = unnormalised_images(images[wrong], classifier.preprocessing)
         texts = captions(classes[wrong], probabilities[wrong], classifier.class_names)
-
-        from callbacks.tensorboard.image_grid import image_grid
-
         write_picture(trainer, "worst_mistakes/test", lambda: image_grid(shown, texts))
 
 
@@ -91,14 +83,12 @@ def mistakes(images: Tensor, labels: Tensor, logits: Tensor) -> Mistakes:
 def worst(parts: Sequence[Tensor], most: int) -> Mistakes:
     """The rows whose wrong class is the most probable, the first of equals first."""
     order = parts[2][:, 0].argsort(descending=True, stable=True)[:most]
-    images, classes, probabilities = (part[order] for part in parts)
-    return images, classes, probabilities
+    return tuple(part[order] for part in parts)
 
 
 def captions(classes: Tensor, probabilities: Tensor, class_names: Sequence[str]) -> list[str]:
     """Name prediction and label of each image, with their probabilities."""
-    rows = zip(classes.tolist(), probabilities.tolist(), strict=True)
     return [
         f"{class_names[predicted]}, {certain:.0%}\nis {class_names[label]}, {own:.0%}"
-        for (predicted, label), (certain, own) in rows
+        for (predicted, label), (certain, own) in zip(classes.tolist(), probabilities.tolist(), strict=True)
     ]

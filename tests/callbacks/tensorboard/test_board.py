@@ -2,7 +2,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
-import lightning.pytorch.loggers
 import pytest
 from lightning.pytorch import Trainer
 from PIL import Image
@@ -15,6 +14,7 @@ from tests.callbacks.tensorboard.test_preview import events
 
 def trainer_with(*loggers: Any, **facts: Any) -> Trainer:
     usual = {"is_global_zero": True, "ckpt_path": None, "global_step": 7, "checkpoint_callback": None}
+    usual |= {"default_root_dir": "run"}
     return cast(Trainer, SimpleNamespace(loggers=loggers, **usual | facts))
 
 
@@ -38,7 +38,7 @@ def test_writes_to_each_logger_of_tensorboard_in_the_first_process(tmp_path: Pat
     def write(writer: SummaryWriter) -> None:
         written.append(str(writer.log_dir))
 
-    ours, other = TensorBoardLogger(tmp_path / "a"), lightning.pytorch.loggers.TensorBoardLogger(tmp_path / "b")
+    ours, other = TensorBoardLogger(tmp_path / "a"), TensorBoardLogger(tmp_path / "b")
     trainer = trainer_with(ours, other, CSVLogger(tmp_path / "c"))
     write_to_tensorboard(trainer, write)
     assert written == [ours.log_dir, other.log_dir]
@@ -54,10 +54,11 @@ def test_what_belongs_to_the_start_is_not_written_again_where_a_run_is_resumed_i
 
     logger = TensorBoardLogger(tmp_path / "run")
     own, others = tmp_path / "run/checkpoints/last.ckpt", tmp_path / "other/checkpoints/last.ckpt"
-    write_to_tensorboard(trainer_with(logger, ckpt_path=str(own)), write, at_start=True)
+    run = {"default_root_dir": str(tmp_path / "run")}
+    write_to_tensorboard(trainer_with(logger, ckpt_path=str(own), **run), write, at_start=True)
     assert not written
-    write_to_tensorboard(trainer_with(logger, ckpt_path=str(others)), write, at_start=True)
-    write_to_tensorboard(trainer_with(logger, ckpt_path=str(own)), write)
+    write_to_tensorboard(trainer_with(logger, ckpt_path=str(others), **run), write, at_start=True)
+    write_to_tensorboard(trainer_with(logger, ckpt_path=str(own), **run), write)
     assert len(written) == 2
 
 
