@@ -1,7 +1,6 @@
 """No step, checkpoint or best model with numbers that are not finite."""
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -29,8 +28,7 @@ MOST_SAVED = 3  # steps of a run whose batches are saved
 class FiniteGuard(Callback):
     """Keeps NaN and infinity out of the weights, in every optimizer step.
 
-    Where the loss or the norm of the gradient is not finite, in any process, no process takes the step: parameters and
-    optimizer stay as they are, batch norm's statistics and the epoch's figures go back to before it, and its batches
+    Where the loss or the norm of the gradient is not finite, in any process, no process takes the step, and its batches
     are saved as `nonfinite_step_<step>.pt` in the Trainer's `default_root_dir`, by default the run's folder (each of
     several processes saves its own), for `torch.load(path, weights_only=True)`. Weights that are not finite
     themselves, because an update was too large, end training before they are evaluated or written.
@@ -38,10 +36,10 @@ class FiniteGuard(Callback):
     The gradient's norm over all weights, before it is clipped, is logged as `train/gradient_norm` in the steps in which
     the learning rate is logged, unless each process has only a part of the weights.
 
-    `skip` and `rollback` count such steps as `train/nonfinite_steps`. `rollback` also helps where weights have run
-    away: the weights, their average and the optimizer go back to the last checkpoint, while data and schedule go on, so
-    that the same batches do not follow again (as in the training of PaLM, Chowdhery et al., 2022). Before the first
-    checkpoint the step is only skipped.
+    `skip` and `rollback` put batch norm's statistics and the epoch's figures back to before such a step, and count it
+    in `train/nonfinite_steps`. `rollback` also helps where weights have run away: the weights, their average and the
+    optimizer go back to the last checkpoint, while data and schedule go on, so that the same batches do not follow
+    again (as in the training of PaLM, Chowdhery et al., 2022). Before the first checkpoint the step is only skipped.
 
     Nothing waits for a GPU: an optimizer with `fused` skips the step by itself, and the outcome is read while the next
     batch is computed. Other optimizers, and `rollback`, wait in each step. With `16-mixed`, the gradient scaler skips
@@ -63,7 +61,7 @@ class FiniteGuard(Callback):
         self._losses: list[Tensor] = []
         self._batches: list[Any] = []
         self._unread: _Step | None = None
-        self._before_step: _Copies | None = None
+        self._before_step: _Copies | None = None  # unless the first such step ends training
         self._trainer: Trainer
 
     def state_dict(self) -> dict[str, Any]:
@@ -77,28 +75,24 @@ class FiniteGuard(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the parameters, and how the optimizer skips a step."""
-        if self.on_nan == "rollback" and not has_all_weights(trainer):
+        whole, precision = has_all_weights(trainer), trainer.precision_plugin
+        if self.on_nan == "rollback" and not (whole and isinstance(trainer.checkpoint_callback, Checkpoint)):
             raise UserError(
-                "finite_guard.on_nan is rollback, but each process has only a part of the weights; use skip or stop."
-            )
-        if self.on_nan == "rollback" and not isinstance(trainer.checkpoint_callback, Checkpoint):
-            raise UserError(
-                "finite_guard.on_nan is rollback, but no checkpoint is written to go back to; leave out --checkpoint "
-                "null, or use skip or stop."
+                "finite_guard.on_nan is rollback, but no checkpoint of whole weights is written to go back to; leave "
+                "out --checkpoint null and sharded strategies, or use skip or stop."
             )
         self._trainer = trainer
         self._parameters = dict(pl_module.named_parameters())
         self._losses, self._batches, self._unread, self._before_step = [], [], None, None
-        self._logs_norm = bool(trainer.loggers) and trainer.is_global_zero and has_all_weights(trainer)
-        precision = trainer.precision_plugin
-        self._is_shared = trainer.world_size > 1
+        self._logs_norm = bool(trainer.loggers) and trainer.is_global_zero and whole
         self._has_scaler = isinstance(precision, MixedPrecision) and precision.scaler is not None
         fused = all(group.get("fused") for optimizer in trainer.optimizers for group in optimizer.param_groups)
         self._reads_later = fused and not self._has_scaler and self.on_nan != "rollback"
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Note the batch, and the buffers and figures that it may change."""
-        if batch_idx == 0 or self._before_step is None:  # the figures of another epoch are other tensors
+        # The figures of another epoch are other tensors.
+        if self.on_nan != "stop" and (batch_idx == 0 or self._before_step is None):
             figures = cast(dict[str, Tensor], cast(Classifier, pl_module).train_metrics.metric_state)
             self._before_step = _Copies([*pl_module.buffers(), *figures.values()])
         self._batches.append(batch)
@@ -109,55 +103,34 @@ class FiniteGuard(Callback):
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Take no step whose loss or gradient is not finite."""
-        assert self._before_step is not None, "a batch comes before"
         self._read()
         # What follows is done in every step, and is a noticeable part of a small network's.
-        gradients = [gradient for value in self._parameters.values() if (gradient := value.grad) is not None]
+        gradients = {name: each.grad for name, each in self._parameters.items() if each.grad is not None}
         loss = self._losses[0] if len(self._losses) == 1 else torch.stack(self._losses).sum()
         # No public function gives the norm of each gradient in one launch; `get_total_norm` gives that of all.
-        norms = torch.stack(torch._foreach_norm(gradients)) if gradients else loss.new_zeros(0)
+        norms = torch.stack(torch._foreach_norm([*gradients.values()])) if gradients else loss.new_zeros(0)
         if self._logs_norm and is_logged_step(trainer):
             for logger in trainer.loggers:
                 logger.log_metrics({"train/gradient_norm": float(norms.norm())}, step=trainer.global_step)
-        if self._reads_later:
-            bad = self._in_any_process((loss + norms.sum()).isfinite().logical_not().float())
-            optimizer.found_inf = bad  # type: ignore[attr-defined]  # a fused optimizer looks there
+        total = loss if self._has_scaler else loss + norms.sum()
+        bad = total.isfinite().logical_not().float()
+        if trainer.world_size > 1:
+            torch.distributed.all_reduce(bad, torch.distributed.ReduceOp.MAX)
+        if self._before_step is not None:
             self._before_step.restore_if(bad)
-            self._unread = self._step(optimizer, norms, loss)
-            self._unread.begin_to_read(bad)
-        elif self._is_bad(loss, norms):
-            self._before_step.restore()
-            self._skip(self._step(optimizer, norms, loss))
+        rate = max(float(group["lr"]) for group in optimizer.param_groups)
+        self._unread = _Step(trainer.global_step, rate, [*gradients], norms, loss, self._batches, bad)
+        self._losses, self._batches = [], []
+        if self._reads_later:
+            optimizer.found_inf = bad  # type: ignore[attr-defined]  # a fused optimizer looks there
+        elif self._read():
             # Without gradients no optimizer changes anything, its own state included.
             for parameter in self._parameters.values():
                 parameter.grad = None
-        else:
-            self._in_a_row = 0
-            self._before_step.update()
-        self._losses, self._batches = [], []
-
-    def _is_bad(self, loss: Tensor, norms: Tensor) -> bool:
-        total = float(loss) + (0.0 if self._has_scaler else sum(norms.tolist()))
-        bad = not math.isfinite(total)
-        return bool(self._in_any_process(torch.tensor(float(bad), device=loss.device))) if self._is_shared else bad
-
-    def _in_any_process(self, bad: Tensor) -> Tensor:
-        if self._is_shared:
-            torch.distributed.all_reduce(bad, torch.distributed.ReduceOp.MAX)
-        return bad
-
-    def _step(self, optimizer: Optimizer, norms: Tensor, loss: Tensor) -> "_Step":
-        rate = max(float(group["lr"]) for group in optimizer.param_groups)
-        names = [name for name, value in self._parameters.items() if value.grad is not None]
-        return _Step(self._trainer.global_step, rate, names, norms, loss, self._batches)
-
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *batch: Any) -> None:
-        """Read the outcome of the epoch's last step before its figures are computed."""
-        if trainer.is_last_batch:
-            self._read()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log how many steps were skipped so far."""
+        """Read the outcome of the epoch's last step, and log how many steps were skipped so far."""
+        self._read()
         if self.on_nan != "stop":
             pl_module.log("train/nonfinite_steps", float(self.nonfinite_steps))
 
@@ -165,36 +138,43 @@ class FiniteGuard(Callback):
         """Validate no weights that are not finite."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self._read()
-            self._check(pl_module, (pl_module.state_dict(keep_vars=False),))
+            self._check(pl_module, pl_module.state_dict())
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Write no weights that are not finite, trained or averaged."""
         if trainer.state.fn == "fit":
-            self._check(pl_module, (checkpoint["state_dict"], checkpoint.get("raw_state_dict", {})))
+            self._check(pl_module, checkpoint["state_dict"])
+            self._check(pl_module, checkpoint.get("raw_state_dict", {}))
 
-    def _read(self) -> None:
-        """Read the outcome of the step before, which a fused optimizer has skipped or taken by itself."""
+    def _read(self) -> bool:
+        """Read the outcome of the last step, and see to one that was not taken."""
         step, self._unread = self._unread, None
-        if step is not None and step.read():
+        if step is None:
+            return False
+        is_bad = step.was_bad()
+        self._in_a_row = self._in_a_row + 1 if is_bad else 0
+        if is_bad:
             self._skip(step)
-        elif step is not None:
-            self._in_a_row = 0
+        return is_bad
 
     def _skip(self, step: "_Step") -> None:
         self.nonfinite_steps += 1
-        self._in_a_row += 1
-        what = step.description()
+        what = f"the loss is {float(step.loss):.4g} at learning rate {step.rate:.4g}, "
+        if step.names:
+            largest = int(step.norms.nan_to_num(nan=torch.inf).argmax())
+            what += f"the largest gradient {float(step.norms[largest]):.4g} ({step.names[largest]})"
+        else:
+            what += "without gradients"
         if self.nonfinite_steps <= MOST_SAVED:
             try:
                 what += f"; its batch is in {step.save(self._trainer)}"
             except OSError as error:
                 what += f"; its batch could not be saved ({error.strerror})"
         if self.on_nan == "stop" or self._in_a_row == MOST_IN_A_ROW:
-            row = f" of {MOST_IN_A_ROW} in a row without a finite loss" if self.on_nan != "stop" else ""
             raise FloatingPointError(
-                f"Training stopped in step {step.number}{row}, before it reached the weights: {what}; look at its "
-                "images and labels, lower --model.optimizer.lr or set --trainer.gradient_clip_val 1.0"
-                f"{', or go on with --finite_guard.on_nan skip or rollback' if not row else ''}."
+                f"Training stopped in step {step.number}, before it reached the weights: {what}; such steps in a row: "
+                f"{self._in_a_row}; look at its images and labels, lower --model.optimizer.lr, set "
+                "--trainer.gradient_clip_val 1.0 or go on with --finite_guard.on_nan skip or rollback."
             )
         back = self._go_back() if self.on_nan == "rollback" else ""
         if self._trainer.is_global_zero:
@@ -202,36 +182,33 @@ class FiniteGuard(Callback):
 
     def _go_back(self) -> str:
         """Make weights, average and optimizer those of the last checkpoint; return a phrase that names its step."""
-        trainer, classifier = self._trainer, cast(Classifier, self._trainer.lightning_module)
+        trainer, classifier = self._trainer, self._trainer.lightning_module
         path = cast(Checkpoint, trainer.checkpoint_callback).last_on_disk(trainer)
         if path is None:
             return ""
         checkpoint = cast(dict[str, Any], read_checkpoint(path))
-        weights = checkpoint["state_dict"] | checkpoint.get("raw_state_dict", {})
-        own = {name.removeprefix("network."): value for name, value in weights.items() if name.startswith("network.")}
-        classifier.network.load_state_dict(own)
+        classifier.load_state_dict(checkpoint["state_dict"] | checkpoint.get("raw_state_dict", {}))
         for callback in trainer.callbacks:  # type: ignore[attr-defined]  # the Trainer declares none
             if isinstance(callback, WeightAverage):
                 callback.restore(classifier, checkpoint)
         for optimizer, saved in zip(trainer.optimizers, checkpoint["optimizer_states"], strict=True):
-            groups = optimizer.state_dict()["param_groups"]  # with the schedule's rate
-            optimizer.load_state_dict({"state": saved["state"], "param_groups": groups})
-        if self._before_step is not None:
-            self._before_step.update()
+            # The rate stays that of the schedule.
+            optimizer.load_state_dict(optimizer.state_dict() | {"state": saved["state"]})
+        self._before_step = None  # the next batch notes the buffers of the checkpoint
         return f", back to step {checkpoint['global_step']}"
 
-    def _check(self, pl_module: LightningModule, states: Iterable[dict[str, Tensor]]) -> None:
+    def _check(self, pl_module: LightningModule, state: dict[str, Tensor]) -> None:
         names = {*self._parameters, *(name for name, _ in pl_module.named_buffers())}
-        weights = [(name, value) for state in states for name, value in state.items() if name in names]
+        weights = {name: value for name, value in state.items() if name in names}
         # A finite sum has only finite terms, and needs a tenth of the time that looking at each takes.
-        if not weights or bool(torch.stack([value.sum().isfinite() for _, value in weights]).all()):
+        if not weights or bool(torch.stack([value.sum().isfinite() for value in weights.values()]).all()):
             return
-        first = next((name for name, value in weights if not bool(value.isfinite().all())), None)
-        if first is not None:
-            raise FloatingPointError(
-                f"Training stopped after step {self._trainer.global_step - 1}, and its weights are not kept: {first} "
-                "is not finite, because an update was too large; lower --model.optimizer.lr."
-            )
+        for name, value in weights.items():
+            if not value.isfinite().all():
+                raise FloatingPointError(
+                    f"Training stopped after step {self._trainer.global_step - 1}, and its weights are not kept: "
+                    f"{name} is not finite, because an update was too large; lower --model.optimizer.lr."
+                )
 
 
 @dataclass
@@ -240,34 +217,22 @@ class _Step:
 
     number: int
     rate: float
-    names: Sequence[str]
+    names: list[str]
     norms: Tensor
     loss: Tensor
     batches: list[Any]
-    bad: Tensor | None = None  # 1 if the optimizer has skipped it, else 0
-    event: torch.Event | None = None
+    bad: Tensor  # 1 if it is not to be taken, else 0
 
-    def begin_to_read(self, bad: Tensor) -> None:
-        """Copy the outcome from the GPU as soon as it is there, without waiting for it."""
-        self.bad = bad
-        if bad.is_cuda:
-            self.bad = bad.to("cpu", non_blocking=True)
-            self.event = torch.Event("cuda")
-            self.event.record()
+    def __post_init__(self) -> None:
+        if self.bad.is_cuda:  # copied as soon as it is there, without waiting for it
+            self.bad, self._event = self.bad.to("cpu", non_blocking=True), torch.Event("cuda")
+            self._event.record()
 
-    def read(self) -> bool:
-        """True if the step was skipped."""
-        if self.event is not None:
-            self.event.synchronize()
+    def was_bad(self) -> bool:
+        """True if the step was not taken."""
+        if hasattr(self, "_event"):
+            self._event.synchronize()
         return bool(self.bad)
-
-    def description(self) -> str:
-        """The loss, the largest gradient and the learning rate."""
-        gradient = ", without gradients"
-        if self.names:
-            largest = int(self.norms.nan_to_num(nan=torch.inf).argmax())
-            gradient = f" and the largest gradient {float(self.norms[largest]):.4g} ({self.names[largest]})"
-        return f"the loss is {float(self.loss):.4g}{gradient}, at learning rate {self.rate:.4g}"
 
     def save(self, trainer: Trainer) -> Path:
         """Write the batches and the facts of the step."""
@@ -275,9 +240,9 @@ class _Step:
         path = Path(trainer.default_root_dir) / f"nonfinite_step_{self.number}{rank}.pt"
         path.parent.mkdir(parents=True, exist_ok=True)
         facts = {"step": self.number, "learning_rate": self.rate, "loss": self.loss.cpu(), "batches": self.batches}
-        norms = dict(zip(self.names, self.norms.tolist(), strict=True))
+        facts["gradient_norms"] = dict(zip(self.names, self.norms.tolist(), strict=True))
         with replacing(path) as part, part.open("wb") as file:
-            torch.save(facts | {"gradient_norms": norms}, file)
+            torch.save(facts, file)
         return path
 
 
@@ -290,16 +255,8 @@ class _Copies:
             groups.setdefault(tensor.dtype, []).append(tensor.detach().view(-1))
         self._groups = [(group, [len(tensor) for tensor in group], torch.cat(group)) for group in groups.values()]
 
-    def update(self) -> None:
-        for tensors, _, copy in self._groups:
-            torch.cat(tensors, out=copy)
-
-    def restore(self) -> None:
-        for tensors, sizes, copy in self._groups:
-            torch.split_with_sizes_copy(copy, sizes, out=tensors)
-
     def restore_if(self, bad: Tensor) -> None:
         """Restore if `bad` is 1, else update; decided on the device of the tensors."""
-        for tensors, _, copy in self._groups:
+        for tensors, sizes, copy in self._groups:
             torch.where(bad > 0, copy, torch.cat(tensors), out=copy)
-        self.restore()
+            torch.split_with_sizes_copy(copy, sizes, out=tensors)

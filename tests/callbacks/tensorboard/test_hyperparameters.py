@@ -99,7 +99,7 @@ def test_a_configuration_has_settings_of_classes_numbers_and_changes(train: Call
     assert found["model.unfreeze"] == "5: backbone"
     assert found["model.class_weights"] == "balanced"
     assert found["early_stopping.patience"] == 10
-    assert not {"data.normalization", "data.split_rule", "model.layer_decay", "early_stopping.monitor"} & found.keys()
+    assert not {"data.normalization", "data.split_rule", "early_stopping.monitor"} & found.keys()
     config["model"]["network"]["init_args"] |= {"padding": False, "pooled_stages": [], "batch_norm": None}
     off = {"model.network.padding": "false", "model.network.pooled_stages": "[]", "model.network.batch_norm": "null"}
     assert hyperparameters(config, "bf16-mixed", 2) == found | off
