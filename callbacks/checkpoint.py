@@ -4,6 +4,7 @@ import math
 import sys
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,7 +41,7 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
     a signal ends the process, when the loading of batches fails, and every `every_minutes`. A file is replaced whole,
     by one that has reached the disk; if it cannot be written, training goes on and the earlier file stays. Training
     waits for `torch.save` alone. A new best is the last too, one file with two names; the last before it is then kept
-    as `previous.ckpt`, in case that one file is damaged.
+    as `previous.ckpt`.
 
     A run whose checkpoints cannot be kept ends before it has cost anything: before the first step the folder is tried
     with a file of their size, and the first one is read back. A run that starts from another's checkpoint takes over
@@ -88,9 +89,9 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
         self._source_of_best: Path | None = None
         self._best_on_disk: tuple[str, float | None, int | None] = ("", None, None)
         self._written = 0.0
-        self._is_training = self._is_read_back = self._is_unsettled = False
-        self._publishing: Future[None] | None = None  # in the first process, until it is settled
-        self._failure = ""
+        self._is_training = self._is_read_back = False
+        self._publishing: Future[None] | None = None  # the last write, until it is settled
+        self._failure = ""  # of the last write that is settled
 
     @property
     def state_key(self) -> str:
@@ -123,17 +124,18 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
             return
         self._source, self.last_model_path = Path(trainer.ckpt_path), str(self._file(LAST))
         state = checkpoint["callbacks"].get(self.state_key, {})
-        self._score = state.get("score") if state.get("basis") == self._basis else None
-        if (score := state.get("best_model_score")) is None:
-            return
-        if not still_holds(_basis_of(checkpoint, state), self._basis, "the choice of the best checkpoint"):
+        score, before = state.get("best_model_score"), state.get("basis", {})
+        self._score = state.get("score") if before == self._basis else None
+        if score is None or not still_holds(before, self._basis, "the choice of the best checkpoint"):
             return
         for file in (self._source.with_name(BEST), Path(state["best_model_path"])):
-            if _best_of(file, self.state_key) == (score, state.get("basis")):
-                self._source_of_best = file
-                self.best_model_path, self.best_model_score = str(self._file(BEST)), score
-                self.best_epoch = state.get("best_epoch")  # which older checkpoints lack
-                return
+            with suppress(UserError, KeyError):  # it is lost, damaged or of another program
+                best = read_checkpoint(file)["callbacks"][self.state_key]
+                if (best["best_model_score"], best["basis"]) == (score, before):
+                    self._source_of_best = file
+                    self.best_model_path, self.best_model_score = str(self._file(BEST)), score
+                    self.best_epoch = state.get("best_epoch")  # which older checkpoints lack
+                    return
         if trainer.is_global_zero:
             print(f"{self._source.with_name(BEST)} is lost or damaged; the best is looked for from here on")
 
@@ -178,9 +180,7 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
         if trainer.fast_dev_run:  # type: ignore[attr-defined]  # the Trainer declares it nowhere
             return
         score, self._score = self._score, None
-        if score is not None:
-            self._settle(trainer)  # or the best may be one that was not kept
-        is_best = score is not None and self._is_better(score)
+        is_best = score is not None and self._is_better(trainer, score)
         if is_best:
             self.best_model_path, self.best_model_score = str(self._file(BEST)), score
             self.best_epoch = trainer.current_epoch - stands_between_epochs(trainer)
@@ -188,11 +188,16 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
         if due or highest_in_any_process(trainer, time.monotonic() - self._written > 60 * self.every_minutes):
             self._write(trainer, is_best=is_best)
 
+    def _is_better(self, trainer: Trainer, score: float) -> bool:
+        self._settle(trainer)  # or the best may be one that was not kept
+        best = self.best_model_score
+        return not math.isnan(score) and (best is None or (score > best if self.mode == "max" else score < best))
+
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Write the last checkpoint, if training stands where it can go on."""
-        alone = trainer.world_size == 1  # others would have to write with us, but only a signal reaches all
+        # Alone, or when a signal has reached all: other processes have to write with us.
         in_order = isinstance(exception, Stopped | WorkerError) and exception.in_order
-        in_order = in_order or (isinstance(exception, WorkerError) and alone)
+        in_order = in_order or (isinstance(exception, WorkerError) and trainer.world_size == 1)
         if not self._is_training or not in_order or not stands_between_steps(trainer):
             return
         if not trainer.validating:
@@ -212,10 +217,6 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
                 f"Training is over, but {self._file(LAST)} could not be written ({self._failure}) and is of an earlier "
                 "time; free space and go on from there with --resume."
             )
-
-    def _is_better(self, score: float) -> bool:
-        best = self.best_model_score
-        return not math.isnan(score) and (best is None or (score > best if self.mode == "max" else score < best))
 
     def _take_over(self, trainer: Trainer) -> None:
         """Keep the checkpoint that a new run starts from as its own last, and the best beside it."""
@@ -239,22 +240,21 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
     def _write(self, trainer: Trainer, *, is_best: bool = False) -> None:
         """Write a checkpoint and begin to publish it; `_settle` waits for the end of that."""
         self._settle(trainer)
-        started, failure = time.monotonic(), ""
-        path, part = self._file(BEST if is_best else LAST), part_of(self._file(LAST))
+        started, part, written = time.monotonic(), part_of(self._file(LAST)), Future[None]()
         try:
             trainer.save_checkpoint(part)
+            written.set_result(None)
         except OSError as error:
-            failure = error.strerror or str(error)
+            written.set_exception(error)
             trainer.strategy.barrier("Trainer.save_checkpoint")  # where the other processes wait
-        if self._has_worked(trainer, path, failure):
-            if trainer.is_global_zero:
-                if not self._is_read_back:
-                    _check_readable(part, path)
-                thread = ThreadPoolExecutor(1)
-                self._publishing = thread.submit(self._publish, part, is_best)
-                thread.shutdown(wait=False)
-            self._is_read_back = self._is_unsettled = True
-        self._written = time.monotonic()
+        if trainer.is_global_zero and written.exception() is None:
+            if not self._is_read_back:
+                _check_readable(part, self._file(BEST if is_best else LAST))
+                self._is_read_back = True
+            thread = ThreadPoolExecutor(1)
+            written = thread.submit(self._publish, part, is_best)
+            thread.shutdown(wait=False)
+        self._publishing, self._written = written, time.monotonic()
         self.seconds_waited += self._written - started
 
     def _publish(self, part: Path, is_best: bool) -> None:
@@ -272,32 +272,26 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
             part.unlink(missing_ok=True)
 
     def _settle(self, trainer: Trainer) -> None:
-        """Wait until the checkpoint has reached the disk, or has failed to."""
-        if not self._is_unsettled:
+        """Wait until the checkpoint has reached the disk; if that fails in any process, the best before it stays."""
+        if self._publishing is None:
             return
-        started, failure, path = time.monotonic(), "", self._file(LAST)
-        try:
-            if self._publishing:
-                self._publishing.result()
-        except OSError as error:
-            failure = error.strerror or str(error)
-        self._is_unsettled, self._publishing = False, None
-        if self._has_worked(trainer, path, failure):
-            self._best_on_disk = self.best_model_path, self.best_model_score, self.best_epoch
-            self.last_model_path = str(path)
-            for logger in trainer.loggers if trainer.is_global_zero else []:
-                logger.after_save_checkpoint(self)  # type: ignore[arg-type]  # they read what this has, too
-        self.seconds_waited += time.monotonic() - started
-
-    def _has_worked(self, trainer: Trainer, path: Path, failure: str) -> bool:
-        """True if no process has failed; else say so, and keep the best that is on the disk."""
+        started, error = time.monotonic(), self._publishing.exception()
+        self._publishing = None
+        if error is not None and not isinstance(error, OSError):
+            raise error
+        failure, path = (error.strerror or str(error)) if error else "", str(self._file(LAST))
         if trainer.is_global_zero and failure and failure != self._failure:
             print(f"warning: {path} could not be written ({failure}); training goes on", file=sys.stderr)
         failed = bool(highest_in_any_process(trainer, bool(failure)))
         self._failure = failure or ("another process could not write it" if failed else "")
         if failed:
             self.best_model_path, self.best_model_score, self.best_epoch = self._best_on_disk
-        return not failed
+        else:
+            self._best_on_disk = self.best_model_path, self.best_model_score, self.best_epoch
+            self.last_model_path = path
+            for logger in trainer.loggers if trainer.is_global_zero else []:
+                logger.after_save_checkpoint(self)  # type: ignore[arg-type]  # they read what this has, too
+        self.seconds_waited += time.monotonic() - started
 
     def _file(self, name: str) -> Path:
         assert self.dirpath is not None, "setup comes before"
@@ -315,35 +309,12 @@ def _check_readable(part: Path, path: Path) -> None:
         ) from error
 
 
-def _basis_of(checkpoint: dict[str, Any], state: dict[str, Any]) -> Basis:
-    """What the best was measured on; of an early checkpoint, as far as its configuration says."""
-    config = checkpoint.get("config", {})
-    if "basis" in state or not config.get("checkpoint"):
-        known: Basis = state.get("basis", {})
-        return known
-    arguments, average = config["checkpoint"].get("init_args", {}), config.get("weight_average") or {}
-    return {
-        "metric": arguments.get("monitor"),
-        "mode": arguments.get("mode"),
-        "weight_average": average.get("class_path", "").rpartition(".")[2] or None,
-    }
-
-
-def _best_of(path: Path, key: str) -> tuple[float, Basis | None] | None:
-    """The score of the best checkpoint in a file and what it was measured on; None if the file cannot be used."""
-    try:
-        state = read_checkpoint(path)["callbacks"][key]
-    except (UserError, KeyError):
-        return None
-    return state["best_model_score"], state.get("basis")
-
-
 def check_checkpoint_fits(folder: Path, size: int) -> None:
     """Check that a folder takes a file of a size, by writing one."""
     trial = folder / ".trial"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _take_space(trial, size)
+        trial.write_bytes(bytes(size))
     except OSError as error:
         raise UserError(
             f"The run's folder {folder} cannot take a checkpoint of {size / 1e6:,.1f} MB: {error.strerror}; free space "
@@ -351,10 +322,3 @@ def check_checkpoint_fits(folder: Path, size: int) -> None:
         ) from error
     finally:
         trial.unlink(missing_ok=True)
-
-
-def _take_space(path: Path, size: int) -> None:
-    block = bytes(2**20)
-    with path.open("wb") as file:
-        for start in range(0, size, len(block)):
-            file.write(block[: size - start])

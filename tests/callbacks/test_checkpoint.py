@@ -10,7 +10,6 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from callbacks.checkpoint import _basis_of
 from core.durable_file import publish
 from datamodules.digits import Digits
 from models.classifier import Classifier
@@ -125,11 +124,11 @@ def full(*_: object, **__: object) -> None:
 
 
 def test_a_folder_that_takes_no_checkpoint_is_refused_before_the_first_step(
-    refused: Callable[..., str], data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    refused: Callable[..., str], data_root: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("callbacks.checkpoint._take_space", full)
-    error = refused("fit", "--data.root", data_root, "--runs", tmp_path / "runs")
-    assert "cannot take a checkpoint of 0.6 MB: No space left on device; free space there or choose another" in error
+    with disk_of(300_000):
+        error = refused("fit", "--data.root", data_root, "--runs", tmp_path / "runs")
+    assert "cannot take a checkpoint of 0.6 MB: File too large; free space there or choose another" in error
     assert not list(tmp_path.glob("runs/*/*"))
 
 
@@ -145,7 +144,7 @@ def test_the_folder_is_tried_with_the_size_that_the_checkpoint_has(
     train: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...]
 ) -> None:
     sizes: list[int] = []
-    monkeypatch.setattr("callbacks.checkpoint._take_space", lambda path, size: sizes.append(size))
+    monkeypatch.setattr("callbacks.checkpoint.check_checkpoint_fits", lambda folder, size: sizes.append(size))
     run = train(*SHORT, "--trainer.max_epochs=1", *flags)
     assert sizes == [pytest.approx(run.last.stat().st_size, rel=0.1)]
 
@@ -335,14 +334,3 @@ def test_what_is_restored_is_dropped_where_another_metric_decides(
     over = resume(Run(untouched), "--checkpoint.monitor=val/accuracy")
     assert over.results["best"] is None
     assert over.results["checkpoint"] == "checkpoints/last.ckpt"
-
-
-def test_an_early_state_is_known_by_the_configuration_beside_it() -> None:
-    config = {"checkpoint": {"init_args": {"monitor": "val/loss", "mode": "min"}}, "weight_average": None}
-    early = {"best_model_score": 0.5, "best_model_path": ""}
-    known = {"metric": "val/loss", "mode": "min", "weight_average": None}
-    assert _basis_of({"config": config}, early) == known
-    average = {"weight_average": {"class_path": "callbacks.ema.EMA"}}
-    assert _basis_of({"config": config | average}, early) == known | {"weight_average": "EMA"}
-    assert _basis_of({}, early) == {}
-    assert _basis_of({"config": config}, early | {"basis": {"metric": "val/f1"}}) == {"metric": "val/f1"}
