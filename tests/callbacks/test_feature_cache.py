@@ -239,7 +239,7 @@ def test_computes_anew_for_another_argument_or_code_of_the_backbone(
     monkeypatch.setattr(Scaled, "hidden", 4.0)  # which nothing but the features shows
     assert torch.equal(features(1.0), 4 * first)
     said = capsys.readouterr().out
-    assert "the network gives others for train images than " in said
+    assert "the network gives others for train images than were kept" in said
     assert "computing them again" in said
     assert len(caches(tmp_path)) == 2
 
