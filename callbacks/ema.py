@@ -4,7 +4,6 @@ from functools import lru_cache
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from callbacks.weight_average import WeightAverage
@@ -42,10 +41,6 @@ class EMA(WeightAverage):
         step = updates + 1
         return min(self.decay, (1 + step) / (10 + step))
 
-    def mix_in(self, average: list[Tensor], weights: list[Tensor]) -> None:
-        """Apply the formula."""
-        _update_by(self.decay_after(self.updates))(average, weights, self.updates)
-
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin with the weights before the first step."""
         super().on_fit_start(trainer, pl_module)
@@ -60,4 +55,4 @@ class EMA(WeightAverage):
         """Update the average if this batch has ended an optimizer step."""
         if trainer.global_step > self._step:
             self._step = trainer.global_step
-            self._update()
+            self._update(_update_by(self.decay_after(self.updates)))

@@ -44,25 +44,20 @@ class SWA(WeightAverage):
         self.start = start
         self._first_epoch = 0
 
-    def mix_in(self, average: list[Tensor], weights: list[Tensor]) -> None:
-        """Average over one more epoch."""
-        get_swa_multi_avg_fn()(average, weights, self.updates)
-
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the first epoch to average."""
         super().setup(trainer, pl_module, stage)
         if stage != "fit":
             return
-        epochs = trainer.max_epochs
-        bounded = epochs is not None and epochs > 0
-        if isinstance(self.start, float) and not bounded:
+        epochs = math.inf if trainer.max_epochs in (None, -1) else float(trainer.max_epochs or 0)
+        if isinstance(self.start, float) and epochs == math.inf:
             raise UserError(
                 f"weight_average.start is {self.start}, a fraction of trainer.max_epochs, which is not given; give it, "
                 "or start as a number of epochs."
             )
-        self._first_epoch = int(self.start * (epochs or 0)) if isinstance(self.start, float) else self.start
-        if bounded and self._first_epoch >= (epochs or 0):
-            raise UserError(f"weight_average.start is {self.start}, but training has {epochs} epochs; give fewer.")
+        self._first_epoch = int(self.start * epochs) if isinstance(self.start, float) else self.start
+        if self._first_epoch >= epochs:
+            raise UserError(f"weight_average.start is {self.start}, but training has {epochs:g} epochs; give fewer.")
         if any(isinstance(other, lightning.pytorch.callbacks.EarlyStopping) for other in trainer.callbacks):  # type: ignore[attr-defined]
             raise UserError(
                 f"Early stopping may end training before epoch {self._first_epoch}, where averaging begins; leave it "
@@ -102,15 +97,14 @@ class SWA(WeightAverage):
         """Average the weights at the end of the epoch, before they are validated."""
         if batch_idx + 1 < trainer.num_training_batches or trainer.current_epoch < self._first_epoch:
             return
-        self._update()
+        self._update(get_swa_multi_avg_fn())
         validate_after_this_step(trainer)  # the last average would have no validation otherwise
-        layers = trained_batch_norms(pl_module)
-        if layers:
+        if layers := trained_batch_norms(pl_module):
             self._put_in()
             with isolate_rng(), trainer.precision_plugin.forward_context():
                 compute_statistics(pl_module, layers, _training_images(trainer, pl_module))
             _share_statistics(trainer, layers)
-            self._keep(statistic for layer in layers for statistic in layer.buffers())
+            self._begin()  # the same weights, with their own statistics
             self._take_out()
         if self.updates == 1:
             for callback in trainer.checkpoint_callbacks:

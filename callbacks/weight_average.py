@@ -1,7 +1,6 @@
 """An average of the weights over the steps of training, evaluated in their place."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,7 +9,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
 
-class WeightAverage(Callback, ABC):
+class WeightAverage(Callback):
     """Keeps an average beside the weights that are trained, and puts it in their place for validation.
 
     A checkpoint's `state_dict` is the average, because that is what was validated: `Classifier.load_from_checkpoint`,
@@ -30,13 +29,8 @@ class WeightAverage(Callback, ABC):
     def __init__(self) -> None:
         self.updates = 0  # of the average so far
         self._trained: dict[str, Tensor] = {}
-        self._floating: list[str] = []  # names of the trained tensors that are averaged
         self._average: dict[str, Tensor] | None = None
         self._raw: dict[str, Tensor] | None = None  # the trained values, while the average is in their place
-
-    @abstractmethod
-    def mix_in(self, average: list[Tensor], weights: list[Tensor]) -> None:
-        """Update the average in place by the weights, after `updates` earlier updates."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Begin without an average."""
@@ -78,6 +72,7 @@ class WeightAverage(Callback, ABC):
         """Find the weights, now that they are on their device."""
         self._trained = _named_tensors(pl_module)
         self._floating = [name for name, value in self._trained.items() if value.is_floating_point()]
+        self._others = self._trained.keys() - {*self._floating}
         if self._average is not None:
             self._average = {name: value.to(self._trained[name].device) for name, value in self._average.items()}
 
@@ -96,25 +91,20 @@ class WeightAverage(Callback, ABC):
         self._put_in()
 
     def _begin(self) -> None:
+        """Make the values that the network has now the average."""
         self._average = {name: value.clone() for name, value in self._trained.items()}
 
     @torch.no_grad()
-    def _update(self) -> None:
+    def _update(self, mix_in: Callable[[list[Tensor], list[Tensor], int], None]) -> None:
+        """Update the average in place by one of `torch.optim.swa_utils`' functions of average, weights and updates."""
         if self._average is None:
             self._begin()
         assert self._average is not None
         average, trained = self._average, self._trained
-        self.mix_in([average[name] for name in self._floating], [trained[name] for name in self._floating])
-        for name in trained.keys() - {*self._floating}:
+        mix_in([average[name] for name in self._floating], [trained[name] for name in self._floating], self.updates)
+        for name in self._others:
             average[name].copy_(trained[name])
         self.updates += 1
-
-    def _keep(self, tensors: Iterable[Tensor]) -> None:
-        """Make the values of some of the network's tensors part of the average."""
-        kept = {id(tensor) for tensor in tensors}
-        for name, value in self._trained.items():
-            if id(value) in kept and self._average is not None:
-                self._average[name].copy_(value)
 
     def _put_in(self) -> None:
         if self._average is not None and self._raw is None:
