@@ -70,7 +70,9 @@ class ConfusionMatrix(OutsideSteps):
         if isinstance(outputs, Tensor) and batch[1].ndim == 1:
             self._answers.append(torch.stack([batch[1], outputs.argmax(dim=1)]))
 
-    on_test_batch_end = on_validation_batch_end
+    def on_test_batch_end(self, *arguments: Any) -> None:
+        """Note label and prediction of each image."""
+        self.on_validation_batch_end(*arguments)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the best matrix."""

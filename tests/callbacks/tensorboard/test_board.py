@@ -13,8 +13,8 @@ from tests.callbacks.tensorboard.test_preview import events
 
 
 def trainer_with(*loggers: Any, **facts: Any) -> Trainer:
-    usual = {"is_global_zero": True, "ckpt_path": None, "global_step": 7, "checkpoint_callback": None}
-    usual |= {"default_root_dir": "run"}
+    usual: dict[str, Any] = {"is_global_zero": True, "ckpt_path": None, "global_step": 7}
+    usual |= {"checkpoint_callback": None, "default_root_dir": "run"}
     return cast(Trainer, SimpleNamespace(loggers=loggers, **usual | facts))
 
 
