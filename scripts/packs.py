@@ -21,7 +21,7 @@ from callbacks.run.restarts import read_origin, read_restarts
 from callbacks.run.run_folder import CONFIG
 from core.names import escape_name, some_of
 from datamodules.packing import features, pack
-from datamodules.packing.facts import FACTS, read_facts
+from datamodules.packing.checked_arrays import FACTS
 from scripts.command.boundary import CommandParser, mistakes_in_one_sentence
 from scripts.command.expansion import to_path
 from scripts.report.table import Table, show
@@ -53,7 +53,7 @@ def find_stored(folder: Path) -> list[Stored]:
             continue
         is_pack = not path.name.startswith(features.PREFIX)
         try:
-            facts = read_facts(path)
+            facts = read_json(path / FACTS)
             what, images = escape_name(pack.content(facts)) if is_pack else "features", str(facts["fingerprint"])
             if facts["version"] != (pack if is_pack else features).FORMAT_VERSION:
                 what, images = "of another version", ""

@@ -1,9 +1,9 @@
 """A start looks at the folders of a large source; each of its files is looked at beside training."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from contextvars import ContextVar
+from collections.abc import Callable
+from contextlib import suppress
+from contextvars import ContextVar, copy_context
 from hashlib import sha256
 from json import dumps
 from pathlib import Path
@@ -31,14 +31,11 @@ class RememberedTimes:
         self._thread: Thread | None = None
         self._changed: Path | None = None
 
-    @contextmanager
-    def used(self) -> Iterator[None]:
-        """Let `fingerprint_files` give what is remembered."""
-        before = MEMORY.set(self)
-        try:
-            yield
-        finally:
-            MEMORY.reset(before)
+    def recalling(self, look: Callable[[], str]) -> str:
+        """Call a function within which `fingerprint_files` gives what is remembered."""
+        context = copy_context()
+        context.run(MEMORY.set, self)
+        return context.run(look)
 
     def fingerprint(self, folder: Path, only: tuple[str, ...] | None) -> str:
         """The fingerprint of a folder as it is remembered, or else by looking at its files."""

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 FILE = "columns.parquet"
@@ -34,24 +36,15 @@ def checked_column(name: str, values: NDArray[Any], images: int) -> NDArray[Any]
     return values if is_text else values.astype(np.float64 if is_float else np.int64)
 
 
-def column_bytes(columns: Mapping[str, NDArray[Any]]) -> bytes:
-    """Those columns that decide what is trained on, as bytes that change with them."""
+def write_columns(folder: Path, columns: Mapping[str, NDArray[Any]]) -> bytes:
+    """Write columns into a folder; give those that decide what is trained on as bytes that change with them."""
+    pq.write_table(pa.table(dict(columns)), folder / FILE)
     parts = ["\0".join((name, *map(str, columns[name].tolist()))) for name in RESERVED if name in columns]
     return "\0".join(parts).encode(errors="surrogateescape")
 
 
-def write_columns(folder: Path, columns: Mapping[str, NDArray[Any]]) -> None:
-    """Write columns into a folder."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    pq.write_table(pa.table(dict(columns)), folder / FILE)
-
-
 def read_columns(folder: Path) -> dict[str, NDArray[Any]]:
     """Read the columns in a folder."""
-    import pyarrow.parquet as pq
-
     with pq.ParquetFile(folder / FILE) as file:
         table = file.read()
     return {name: table[name].to_numpy().copy() for name in table.column_names}  # writable, as torch wants it

@@ -14,8 +14,14 @@ from torch.utils.data import Dataset
 
 from core.user_error import UserError
 from core.whole_folder import check_space, note_use, whole_folder
-from datamodules.packing.checked_array import ArrayWriter, FirstReads, checksums, map_array
-from datamodules.packing.facts import read_checked_facts, write_facts
+from datamodules.packing.checked_arrays import (
+    ArrayWriter,
+    FirstReads,
+    checksums,
+    map_array,
+    read_checked_facts,
+    write_facts,
+)
 
 # Raised whenever the files below change their meaning; features of another version are computed again.
 FORMAT_VERSION = 4

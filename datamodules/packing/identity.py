@@ -2,18 +2,20 @@
 
 from collections.abc import Iterable
 from hashlib import blake2b
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from datamodules.decoding.image_files import ImageFiles
-from datamodules.decoding.pixel_format import Levels
+if TYPE_CHECKING:
+    from datamodules.decoding.image_files import ImageFiles
+    from datamodules.decoding.pixel_format import Levels
 
 # Copies of one image that count as one; more are split by these, so that a source of few images has splits, too.
 TOGETHER = 8
 
 
-def content_digests(images: Levels) -> NDArray[np.uint64]:
+def content_digests(images: "Levels") -> NDArray[np.uint64]:
     """A digest of the pixels of each of some images `[N, C, H, W]`, uint64 `[N]`."""
     return _digests(image.data for image in np.ascontiguousarray(images).reshape(len(images), -1))
 
@@ -37,7 +39,9 @@ def by_copies(digests: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return told_apart
 
 
-def identities(parts: Iterable[Levels | ImageFiles]) -> NDArray[np.uint64]:
+def identities(parts: "Iterable[Levels | ImageFiles]") -> NDArray[np.uint64]:
     """What the split of each image of a source is drawn by: its path where it is a file, else its pixels."""
-    digests = [path_digests(each.names) if isinstance(each, ImageFiles) else content_digests(each) for each in parts]
+    digests = [
+        path_digests(each.names) if hasattr(each, "names") else content_digests(np.asarray(each)) for each in parts
+    ]
     return by_copies(np.concatenate(digests))

@@ -12,7 +12,7 @@ from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -23,15 +23,22 @@ from torch.utils.data import Dataset
 from core.names import escape_name
 from core.user_error import UserError
 from core.whole_folder import check_space, note_use, whole_folder
-from datamodules.decoding.image_files import ImageFiles, TryDecode
-from datamodules.decoding.pixel_format import EIGHT_BITS, Levels, PixelFormat
 from datamodules.loading.cores import available_cores
 from datamodules.loading.loader import ON_FEWER_CORES, TimedLoader
 from datamodules.loading.progress import progress
-from datamodules.packing.checked_array import ArrayWriter, FirstReads, checksums, map_array
-from datamodules.packing.columns import column_bytes, read_columns, write_columns
-from datamodules.packing.facts import read_checked_facts, write_facts
+from datamodules.packing.checked_arrays import (
+    ArrayWriter,
+    FirstReads,
+    checksums,
+    map_array,
+    read_checked_facts,
+    write_facts,
+)
 from datamodules.packing.identity import by_copies, content_digests, path_digests
+
+if TYPE_CHECKING:
+    from datamodules.decoding.image_files import ImageFiles
+    from datamodules.decoding.pixel_format import Levels, PixelFormat
 
 FORMAT_VERSION = 6  # raised whenever the files below change their meaning; packs of another version are made again
 
@@ -43,7 +50,7 @@ CHUNK_BYTES = 2**22  # bytes of images that are decoded, copied or summed at a t
 FINGERPRINT = "content "
 
 # Images as an array uint8 or uint16 `[N, C, H, W]`, or as files that are decoded to one.
-Images = Levels | ImageFiles
+Images: TypeAlias = "Levels | ImageFiles"
 
 
 class Rows(NamedTuple):
@@ -87,6 +94,9 @@ class Pack(Dataset[tuple[Tensor, Tensor]]):
             names = ["labels", "sums", "digests", "checksums"]
             names += ["images"] * facts["packed"] + ["names"] * facts["files"]
             arrays = {name: map_array(folder / f"{name}.npy") for name in names}
+            self._first_reads = FirstReads(arrays["checksums"])
+            if facts["packed"] and self._first_reads.are_some_changed(arrays["images"]):
+                raise ValueError("its images are not those that were written")
         except Exception as error:  # of a damaged file, whatever its bytes happen to mean
             raise ValueError(f"{folder} is no whole pack: {error}") from error
         self.images: Tensor | None = torch.from_numpy(arrays["images"]) if facts["packed"] else None
@@ -99,21 +109,29 @@ class Pack(Dataset[tuple[Tensor, Tensor]]):
         # A digest of the images, their paths and labels, the same wherever and however they are packed.
         self.fingerprint: str = facts["fingerprint"]
         self.shape: tuple[int, int, int] = tuple(facts["shape"])
-        self.pixel_format = PixelFormat.of(facts["pixel_format"])  # what files become a level of the pack by
+        self.pixel_facts: dict[str, Any] = facts["pixel_format"]  # `PixelFormat.facts` of the images
+        self.highest = 65535 if self.pixel_facts.get("bit_depth") == 16 else 255  # the highest level
         self.splits: dict[str, range] = {name: range(*ends) for name, ends in facts["splits"].items()}
         # Path and reason of each file that could not be read and is not in the pack.
         self.skipped: list[tuple[str, str]] = [(name, reason) for name, reason in facts["skipped"]]
         self.left_out: str = facts["left_out"]  # how many other files of the source are no image of it, and why
         self.has_columns: bool = facts["columns"]
-        self.files: ImageFiles | None = None
-        if files is not None:
-            if self.names is None:
-                raise ValueError(f"{folder} was not read from image files")
-            self.files = ImageFiles(files, self.names, self.shape, facts["resize"], self.pixel_format)
-        self._first_reads = FirstReads(arrays["checksums"])
-        if self.images is not None and self._first_reads.are_some_changed(arrays["images"]):
-            raise ValueError(f"{folder} is no whole pack: its images are not those that were written")
+        self.files = None if files is None else self._files_in(files, facts["resize"])
         note_use(folder)
+
+    def _files_in(self, folder: Path, resize: Any) -> "ImageFiles":
+        from datamodules.decoding.image_files import ImageFiles
+
+        if self.names is None:
+            raise ValueError(f"{self.folder} was not read from image files")
+        return ImageFiles(folder, self.names, self.shape, resize, self.pixel_format)
+
+    @cached_property
+    def pixel_format(self) -> "PixelFormat":
+        """How the numbers in files become levels of the pack."""
+        from datamodules.decoding.pixel_format import PixelFormat
+
+        return PixelFormat.of(self.pixel_facts)
 
     def __len__(self) -> int:
         return len(self._source_labels)
@@ -121,7 +139,11 @@ class Pack(Dataset[tuple[Tensor, Tensor]]):
     @cached_property
     def columns(self) -> dict[str, NDArray[Any]]:
         """What the source says of each image besides its label, `[N]` each: text (as objects), int64 or float64."""
-        return read_columns(self.folder) if self.has_columns else {}
+        if not self.has_columns:
+            return {}
+        from datamodules.packing.columns import read_columns
+
+        return read_columns(self.folder)
 
     @property
     def labels(self) -> Tensor:
@@ -141,17 +163,13 @@ class Pack(Dataset[tuple[Tensor, Tensor]]):
             images = torch.from_numpy(self.files[indices.numpy()])
         changed = self._first_reads.changed(indices.numpy(), images.numpy())
         if changed is not None:
+            where = self.folder if self.files is None else self.files.folder
             raise UserError(
-                f"{escape_name(self._change_of(int(indices[changed])))}; read the data set anew with --data.repack "
-                "true. A run goes on with --resume."
+                f"{escape_name(str(where))} holds other pixels of {escape_name(self.name(int(indices[changed])))} than "
+                "when the data set was read: a file has changed, or the disk has damaged it; read the data set anew "
+                "with --data.repack true. A run goes on with --resume."
             )
         return images, labels
-
-    def _change_of(self, place: int) -> str:
-        if self.files is not None:
-            return f"{self.files.path(place)} gives other pixels than when the data set was read: it has changed since"
-        name = self.name(place)
-        return f"{self.folder} holds other pixels of {name} than were written: its disk has damaged them"
 
     def __reduce__(self) -> tuple[type["Pack"], tuple[Path, Path | None, Tensor | None]]:
         """Travel to a worker process as a path; the mapping is opened again there."""
@@ -169,12 +187,12 @@ class Pack(Dataset[tuple[Tensor, Tensor]]):
         They are exact but for the last rounding.
         """
         pixels = len(indices) * self.shape[1] * self.shape[2]
-        means, stds, highest = [], [], self.pixel_format.highest
+        means, stds = [], []
         # Python's integers add up the parts: together, the squares of billions of pixels are above 2**63.
         parts = [part.sum(dim=0).numpy().astype(object) for part in torch.split(self.sums[indices], 256)]
         for total, squares in np.sum(parts, axis=0).T.tolist():
-            means.append(total / pixels / highest)
-            stds.append((pixels * squares - total**2) ** 0.5 / pixels / highest)
+            means.append(total / pixels / self.highest)
+            stds.append((pixels * squares - total**2) ** 0.5 / pixels / self.highest)
         return means, stds
 
 
@@ -198,7 +216,7 @@ def content(facts: Mapping[str, Any]) -> str:
     return f"{images:,} images of {shape}" + (f" from {facts['source']}" if facts.get("source") else "")
 
 
-def image_sums(images: Levels) -> NDArray[np.int64]:
+def image_sums(images: "Levels") -> NDArray[np.int64]:
     """Sum and sum of squares of each channel of images `[N, C, H, W]`, int64 `[N, 2, C]`, exactly."""
     sums = np.empty((len(images), 2, images.shape[1]), np.int64)
     for row, image in enumerate(images.reshape(*images.shape[:2], -1)):  # an image at a time stays in the cache
@@ -221,24 +239,23 @@ def write_pack(
     if not total:
         raise UserError(f"The data set for {folder.name} has no images; correct where it is read from.")
     some = next(iter(splits_read.values())).images
-    pixel_format = PixelFormat(16, stored_bits=16) if str(some.dtype).endswith("uint16") else EIGHT_BITS
-    if isinstance(some, ImageFiles):
-        pixel_format = some.pixel_format
+    files = files_of(some)
+    deep_facts = {"bit_depth": 16, "stored_bits": 16} if str(some.dtype).endswith("uint16") else {}
+    parts: dict[str, list[NDArray[Any]]] = defaultdict(list)
+    columns: dict[str, list[NDArray[Any]]] = defaultdict(list)
+    skipped: list[tuple[str, str]] = []
+    splits, end = {}, 0
     with whole_folder(folder) as part:
         if packed:
             check_space(part, sum(math.prod(rows.images.shape) for rows in splits_read.values()) * some.dtype.itemsize)
         writer = ArrayWriter(part / "images.npy", total) if packed else nullcontext()
         with writer as pixels, progress(f"Reading {len(class_names)} classes", total) as advance:
-            parts: dict[str, list[NDArray[Any]]] = defaultdict(list)
-            columns: dict[str, list[NDArray[Any]]] = defaultdict(list)
-            skipped: list[tuple[str, str]] = []
-            splits, end = {}, 0
             for split, (images, labels, split_columns) in splits_read.items():
                 start = end
                 for rows, chunk, errors in _chunks(images):
-                    if isinstance(images, ImageFiles):
-                        parts["names"].append(images.names[rows])
-                        skipped += [(os.fsdecode(images.names[row]), reason) for row, reason in errors.items()]
+                    if names := files_of(images):
+                        parts["names"].append(names.names[rows])
+                        skipped += [(os.fsdecode(names.names[row]), reason) for row, reason in errors.items()]
                     advance(len(rows) + len(errors))
                     if not len(rows):
                         continue
@@ -258,29 +275,28 @@ def write_pack(
                 f"None of the {total} files gives an image: {name} does not ({reason}), nor do the others; replace "
                 "them, or name another folder."
             )
-        arrays, all_columns = (
-            {name: np.concatenate(values) for name, values in each.items()} for each in (parts, columns)
-        )
+        arrays = {name: np.concatenate(values) for name, values in parts.items()}
         contents = arrays.pop("contents")
-        known_by = path_digests(arrays["names"]) if "names" in arrays else contents
+        known_by = path_digests(arrays["names"]) if files else contents
         arrays["digests"] = np.stack([by_copies(known_by), contents], axis=1)
         for name, array in arrays.items():
             np.save(part / f"{name}.npy", array)
-        if all_columns:
-            write_columns(part, all_columns)
         digest = blake2b(repr((splits, list(class_names))).encode(errors="surrogateescape"), digest_size=16)
         digest.update(arrays["labels"].astype("<i8").tobytes())
         digest.update(arrays["digests"].astype("<u8").tobytes())
-        digest.update(column_bytes(all_columns))
+        if columns:
+            from datamodules.packing.columns import write_columns
+
+            digest.update(write_columns(part, {name: np.concatenate(values) for name, values in columns.items()}))
         facts = {
             "version": FORMAT_VERSION,
             "packed": packed,
-            "files": "names" in arrays,
-            "columns": bool(all_columns),
+            "files": files is not None,
+            "columns": bool(columns),
             "shape": tuple(some.shape[1:]),
-            "pixel_format": pixel_format.facts,
-            "resize": some.resize if isinstance(some, ImageFiles) else None,
-            "source": escape_name(str(some.folder)) if isinstance(some, ImageFiles) else "",
+            "pixel_format": files.pixel_format.facts if files else deep_facts,
+            "resize": files.resize if files else None,
+            "source": escape_name(str(files.folder)) if files else "",
             "splits": splits,
             "skipped": skipped,
             "left_out": left_out,
@@ -290,16 +306,24 @@ def write_pack(
         write_facts(part, facts, LARGE)
 
 
-def _chunks(images: Images) -> Iterator[tuple[NDArray[np.int64], Levels, dict[int, str]]]:
+def files_of(images: Images) -> "ImageFiles | None":
+    """The files of images that come as files, or None; they are told without loading what decodes them."""
+    return cast("ImageFiles", images) if hasattr(images, "names") else None
+
+
+def _chunks(images: Images) -> Iterator[tuple[NDArray[np.int64], "Levels", dict[int, str]]]:
     """Some images at a time, in order: the places of those that can be read, their pixels, and why others cannot."""
     size = max(1, CHUNK_BYTES // (math.prod(images.shape[1:]) * images.dtype.itemsize))
     ranges = [range(start, min(start + size, len(images))) for start in range(0, len(images), size)]
-    if not isinstance(images, ImageFiles):
+    files = files_of(images)
+    if files is None:
         for some in ranges:
-            yield np.arange(some.start, some.stop), np.asarray(images[some.start : some.stop]), {}
+            yield np.arange(some.start, some.stop), np.asarray(images[some.start : some.stop]), {}  # type: ignore[index]
         return
+    from datamodules.decoding.image_files import TryDecode
+
     loader = TimedLoader(
-        TryDecode(images, for_good=True),
+        TryDecode(files, for_good=True),
         batch_size=None,
         sampler=ranges,
         num_workers=min(available_cores(), len(ranges)),

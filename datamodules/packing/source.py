@@ -3,17 +3,15 @@
 Shapes: `N` images of `C` channels, `H` rows and `W` columns.
 """
 
-import errno
 import glob
 import hashlib
 import inspect
 import os
 import re
 import shutil
-import tarfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -26,12 +24,8 @@ from core.any_path import AnyPath
 from core.names import distinct_names, escape_name, some_of
 from core.near_names import near_names
 from core.user_error import UserError
-from datamodules.decoding.image_file import Resize
-from datamodules.decoding.image_files import ImageFiles
 from datamodules.decoding.remembered_times import RememberedTimes
-from datamodules.packing.left_out import files_besides, summary
-from datamodules.packing.pack import Pack, Rows, Source, write_pack
-from datamodules.packing.source_check import check_declaration, checked
+from datamodules.packing.pack import Pack, Rows, Source, files_of, write_pack
 
 T = TypeVar("T")
 
@@ -47,7 +41,7 @@ class ImageSource(ABC):
 
     class_names: Sequence[str]  # a label is a place in this list; an instance has them as `distinct_names` writes them
     image_shape: tuple[int, int, int]  # (C, H, W)
-    resize: Resize = "crop"  # how an image of another shape is fitted
+    resize: Literal["crop", "squash"] = "crop"  # how an image of another shape is fitted
     origin = ""  # download URL, shown when files are missing
     whereabouts = "say with --data.root in which folder it is"  # what to do with files that lie elsewhere
     is_multi_label = False  # whether an image may have several labels or none: labels uint8 `[N, K]` of 0 and 1
@@ -73,7 +67,7 @@ class ImageSource(ABC):
         self.storage = storage
         self.repack = repack
         self.remembered_times = RememberedTimes(self.packs)
-        check_declaration(self)
+        self._check_declaration()
         # All classes of the source; `class_names` may be a selection of them.
         self.class_names = self.source_class_names = distinct_names(self.class_names)
         # The label of each class of the source, int64, -1 for one that is not used; None if all are used.
@@ -81,27 +75,37 @@ class ImageSource(ABC):
         if classes is not None:
             self._select(classes)
         if len(self.class_names) < 2:
-            if classes is not None:
-                raise UserError(f"data.classes names only {some_of(self.class_names) or 'none'}; name at least two.")
             raise UserError(
-                f"{type(self).__name__} has only the class {self.class_names[0]} in {self.source_folder}; a classifier "
-                f"needs at least two: add images of another, or {self.whereabouts}."
+                f"{type(self).__name__} has only the class {some_of(self.class_names)} of {self.source_folder}; a "
+                f"classifier needs at least two: name more in --data.classes, add images of another, or "
+                f"{self.whereabouts}."
             )
 
+    def _check_declaration(self) -> None:
+        names, shape, what = getattr(self, "class_names", ()), getattr(self, "image_shape", ()), type(self).__name__
+        is_text = isinstance(names, Sequence) and all(isinstance(name, str) and name for name in names)
+        # Names that are read from a file, when they are asked for, may be there twice; they are made different.
+        is_written = isinstance(inspect.getattr_static(self, "class_names", None), Sequence)
+        if isinstance(names, str) or not is_text or (is_written and len(set(names)) < len(names)):
+            raise UserError(
+                f'{what}.class_names is {repr(names)[:200]}; give each class a text of its own, such as ("cat", "dog").'
+            )
+        is_whole = isinstance(shape, Sequence) and all(type(size) is int and size > 0 for size in shape)
+        if not is_whole or len(shape) != 3:
+            raise UserError(f"{what}.image_shape is {shape!r}; give channels, height and width, such as (3, 32, 32).")
+
     def _select(self, given: Sequence[str | int]) -> None:
-        names = self.source_class_names
-        classes = [escape_name(str(name)) for name in given]
-        for name, value in zip(classes, given, strict=True):
-            if name not in names:
-                quotes = "" if isinstance(value, str) else " YAML reads 12:30 as 750: put such a name in quotes."
-                raise UserError(
-                    f"data.classes names {name}, which {type(self).__name__} does not have; "
-                    f"{near_names(name, names, otherwise=f'give some of {some_of(names)}.')}{quotes}"
-                )
+        names, classes = self.source_class_names, [escape_name(str(name)) for name in given]
+        if unknown := sorted(set(classes) - set(names)):
+            is_text = isinstance(given[classes.index(unknown[0])], str)
+            quotes = "" if is_text else " YAML reads 12:30 as 750: put such a name in quotes."
+            raise UserError(
+                f"data.classes names {unknown[0]}, which {type(self).__name__} does not have; "
+                f"{near_names(unknown[0], names, otherwise=f'give some of {some_of(names)}.')}{quotes}"
+            )
         if len(set(classes)) < len(classes):
             raise UserError(f"data.classes names a class twice: {', '.join(classes)}; name each once.")
-        label_of = {name: label for label, name in enumerate(classes)}
-        self.label_map = torch.tensor([label_of.get(name, -1) for name in names])
+        self.label_map = torch.tensor([classes.index(name) if name in classes else -1 for name in names])
         self.class_names = classes
 
     @abstractmethod
@@ -133,15 +137,19 @@ class ImageSource(ABC):
 
     def known_names(self, source: Source) -> set[str]:
         """The paths of images and of other files that belong to the source; none if it does not come as image files."""
-        files = [rows[0] for rows in source.values() if isinstance(rows[0], ImageFiles)]
-        known = {os.fsdecode(name) for images in files for name in images.names}
+        files = [files_of(rows[0]) for rows in source.values()]
+        known = {os.fsdecode(name) for images in files if images for name in images.names}
         if known:
             known.update(*(glob.iglob(pattern, root_dir=self.source_folder) for pattern in self.known_files))  # noqa: PTH207
         return known
 
     def files_left_out(self, known: Collection[str]) -> list[str]:
         """The files below the source's folder, hidden ones too, that are not known, sorted; none if none is known."""
-        return sorted(files_besides(known, self.source_folder, {self.packs.resolve()})) if known else []
+        if not known:
+            return []
+        from datamodules.packing.left_out import files_besides
+
+        return sorted(files_besides(known, self.source_folder, {self.packs.resolve()}))
 
     def from_source(self, read: Callable[[], T]) -> T:
         """Give what `read` reads from the source; download the source first if it is missing and may be downloaded."""
@@ -162,20 +170,21 @@ class ImageSource(ABC):
             ) from error
 
     def _download(self, read: Callable[[], T]) -> T:
+        import tarfile
+
         self.root.mkdir(parents=True, exist_ok=True)
         with FileLock(self.root / f".{type(self).__name__.lower()}.lock"):
-            try:
+            with suppress(FileNotFoundError):
                 return read()  # another process has fetched it
-            except FileNotFoundError as missing:
-                # torchvision 0.26 names no filter, and Python has none by default before 3.14.
-                tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)
-                try:
-                    self.fetch()
-                except (OSError, RuntimeError, tarfile.TarError) as error:
-                    raise UserError(
-                        f"{type(self).__name__} could not be downloaded ({' '.join(str(error).split())}); get it from "
-                        f"{self.origin} with another machine and put it where it is looked for: {missing.filename}."
-                    ) from error
+            # torchvision 0.26 names no filter, and Python has none by default before 3.14.
+            tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)
+            try:
+                self.fetch()
+            except (OSError, RuntimeError, tarfile.TarError) as error:
+                raise UserError(
+                    f"{type(self).__name__} could not be downloaded ({' '.join(str(error).split())}); get it from "
+                    f"{self.origin} with another machine and put it in {self.source_folder}."
+                ) from error
             return read()
 
     @cached_property
@@ -185,8 +194,8 @@ class ImageSource(ABC):
         Another place of the source, other files there by the data set's `fingerprint`, another text of the modules that
         the data set's classes are in, and other arguments of its own give another folder.
         """
-        with self.remembered_times.used() if self.is_training else nullcontext():
-            fingerprint = self.from_source(self.fingerprint)
+        remembered = self.remembered_times.recalling if self.is_training else lambda look: look()
+        fingerprint = self.from_source(lambda: remembered(self.fingerprint))
         identity = (
             str(self.source_folder.resolve()),
             fingerprint,
@@ -207,23 +216,27 @@ class ImageSource(ABC):
             folder.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(folder.with_suffix(".lock")):
                 if self.repack or self.open_pack(say_why_not=True) is None:
-                    names = self.source_class_names
-                    read = self.from_source(self.read)
-                    source = checked(type(self).__name__, read, names, self.image_shape, self.is_multi_label)
-                    others = self.from_source(lambda: self.files_left_out(self.known_names(source)))
-                    is_packed, left_out = self._is_to_be_packed(source), summary(others, self.source_folder)
-                    write_pack(folder, source, names, packed=is_packed, left_out=left_out)
+                    self._pack_anew(folder)
                     self.repack = False
         except OSError as error:
-            is_full = error.errno == errno.ENOSPC
-            smaller = ", or of image files keep no pixels with --data.storage files" if is_full else ""
             raise UserError(
                 f"The data set cannot be packed in {folder.parent}: {error.strerror or error}; choose another folder "
-                f"with --data.packs{smaller}."
+                "with --data.packs, or keep no pixels of image files with --data.storage files."
             ) from error
 
+    def _pack_anew(self, folder: Path) -> None:
+        from datamodules.packing.source_check import checked
+
+        names, read, left_out = self.source_class_names, self.from_source(self.read), ""
+        source = checked(type(self).__name__, read, names, self.image_shape, self.is_multi_label)
+        if others := self.from_source(lambda: self.files_left_out(self.known_names(source))):
+            from datamodules.packing.left_out import summary
+
+            left_out = summary(others, self.source_folder)
+        write_pack(folder, source, names, packed=self._is_to_be_packed(source), left_out=left_out)
+
     def _is_to_be_packed(self, source: Mapping[str, Rows]) -> bool:
-        lazy = all(isinstance(rows.images, ImageFiles) for rows in source.values())
+        lazy = files_of(source["train"].images) is not None
         if self.storage == "files" and not lazy:
             raise UserError(
                 f"data.storage is files, but {type(self).__name__} does not come as image files; use packed."

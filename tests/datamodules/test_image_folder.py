@@ -195,7 +195,7 @@ def test_refuses_an_empty_class_folder(tmp_path: Path) -> None:
 
 def test_refuses_one_class_only(tmp_path: Path) -> None:
     write_scans(tmp_path / "images", lambda row, label: f"train/all/{row}.png")
-    with pytest.raises(UserError, match="only the class all in"):
+    with pytest.raises(UserError, match="only the class all of"):
         prepared(tmp_path)
 
 
@@ -218,7 +218,7 @@ PHOTOS = ("--config", str(CONFIGS / "photos.yaml"), "--model.network.weights=nul
     ("classes", "text", "words"),
     [
         ([], "", "has no class folders; expected images in folders such as"),
-        (["cat"], "", "has only the class cat in "),
+        (["cat"], "", "has only the class cat of "),
         (["cat", "dog"], "no image", "None of the 8 files gives an image: cat/0.jpg does not (it is no image)"),
     ],
 )
@@ -286,7 +286,7 @@ def test_a_file_that_changes_behind_a_running_training_is_refused_where_it_is_re
     (folder / "class 0" / "3.bmp").write_bytes((folder / "class 1" / "1.bmp").read_bytes())
     others = torch.tensor([row for row in range(60) if row != place])
     assert len(data.pack[others][0]) == 59
-    with pytest.raises(UserError, match=r"class 0/3\.bmp gives other pixels .* --data\.repack true"):
+    with pytest.raises(UserError, match=r"class 0/3\.bmp than when the data set was read: .* --data.repack true"):
         data.pack[torch.tensor([0, place])]
 
 

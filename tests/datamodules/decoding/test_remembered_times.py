@@ -22,8 +22,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def start(tmp_path: Path, folder: Path) -> tuple[str, RememberedTimes]:
     times = RememberedTimes(tmp_path / "packs")
-    with times.used():
-        return fingerprint_files(folder), times
+    return times.recalling(lambda: fingerprint_files(folder)), times
 
 
 def test_a_later_start_looks_at_no_file(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

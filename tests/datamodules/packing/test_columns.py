@@ -73,13 +73,13 @@ def test_a_changed_byte_is_noticed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("columns", "words"),
     [
-        ([1, 2], "Scans.read returns a list as the train columns; give {'group': groups}"),
-        ({"age": [1, 2]}, "Scans: the age column of the train split has shape [2], but there are 40 images"),
+        ([1, 2], "Scans.read: the train split has a list as columns; give {'group': groups}"),
+        ({"age": [1, 2]}, "Scans.read: the train split: the column age has shape [2], but there are 40 images"),
         ({"age": LABELS.astype(complex)}, "is complex128; give numbers or text"),
-        ({"group": ["a", ""] * 20}, "group column of the train split is empty for image 1; give every image a group"),
+        ({"group": ["a", ""] * 20}, "the column group is empty for image 1; give every image a group"),
         ({"fold": LABELS + 0.5}, "has values that are not 0, 1, 2 and so on"),
         ({"fold": LABELS - 1}, "has values that are not 0, 1, 2 and so on"),
-        ({"fold": LABELS.astype(str)}, "fold column of the train split is <U21; give numbers"),
+        ({"fold": LABELS.astype(str)}, "the column fold is <U21; give numbers"),
         (
             {"fold": np.where(LABELS == 3, 4, LABELS)},
             "the fold column has no image in fold 3; give at least",

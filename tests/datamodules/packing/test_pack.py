@@ -16,7 +16,7 @@ from core.user_error import UserError
 from datamodules.decoding.image_files import listed
 from datamodules.decoding.pixel_format import PixelFormat
 from datamodules.packing import pack
-from datamodules.packing.facts import HEADER_BYTES
+from datamodules.packing.checked_arrays import HEADER_BYTES
 from datamodules.packing.pack import Pack, Source, write_pack
 from tests.discovery import ROOT
 
@@ -216,7 +216,7 @@ def test_levels_of_sixteen_bits_are_kept_and_summed_exactly(tmp_path: Path) -> N
 def test_sums_of_billions_of_pixels_are_exact() -> None:
     white = np.full((1, 1, 2048, 2048), 65535, np.uint16)
     assert pack.image_sums(white)[0, :, 0].tolist() == [65535 * 2048**2, 65535**2 * 2048**2]
-    many = Mock(spec=Pack, shape=(1, 2048, 2048), pixel_format=PixelFormat(16))
+    many = Mock(spec=Pack, shape=(1, 2048, 2048), highest=65535)
     many.sums = torch.from_numpy(pack.image_sums(white)).expand(1000, -1, -1)  # squares of 1.8e19, above 2**63
     assert Pack.mean_and_std(many, torch.arange(1000)) == ([1.0], [0.0])
 

@@ -29,7 +29,7 @@ def test_reads_the_source_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_remedy_for_a_place_that_cannot_be_written_works(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"choose another folder with --data\.packs\.$"):
+    with pytest.raises(UserError, match=r"choose another folder with --data\.packs, or"):
         Digits(root=tmp_path / "file").prepare_data()
     data = Digits(root=tmp_path / "file", packs=tmp_path / "packs")
     data.prepare_data()

@@ -27,11 +27,11 @@ def sentence(source: Any, names: Any = NAMES, shape: Any = (1, 8, 8)) -> str:
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        (None, "Scans.read returns nothing; return {'train': (images, labels)}"),
-        ([IMAGES, LABELS], "Scans.read returns a list; return"),
-        ({}, "returns no 'train' split"),
-        ({"val": (IMAGES, LABELS)}, "returns no 'train' split"),
-        ({"train": (IMAGES, LABELS), "Test": (IMAGES, LABELS)}, "returns a split 'Test'"),
+        (None, "Scans.read: it returns nothing; return {'train': (images, labels)}"),
+        ([IMAGES, LABELS], "Scans.read: it returns a list; return"),
+        ({}, "returns the splits []"),
+        ({"val": (IMAGES, LABELS)}, "returns the splits ['val']; return {'train'"),
+        ({"train": (IMAGES, LABELS), "Test": (IMAGES, LABELS)}, "returns the splits ['train', 'Test']"),
         ({"train": IMAGES}, "returns a ndarray for the train split"),
     ],
 )
@@ -43,15 +43,15 @@ def test_splits(source: Any, words: str) -> None:
     ("images", "words"),
     [
         (None, "are nothing; give an array"),
-        (IMAGES.tolist(), "are a list; give an array uint8 [N, 1, 8, 8], or files"),
-        (IMAGES / 255, "are float64; scale them to 0 to 255, or to 65535 for uint16, and give"),
-        (IMAGES.astype(np.float32), "are float32; scale"),
-        (IMAGES.astype(np.int16) * 128, "are int16; scale them to 0 to 255, or to 65535 for uint16, and give uint8"),
-        (IMAGES > 100, "are bool; multiply by 255"),
-        (torch.from_numpy(IMAGES).float(), "are float32; scale"),
-        (IMAGES.astype(str), "are no numbers; have files listed"),
-        (IMAGES[:, 0], "of shape [40, 8, 8], but image_shape says [N, 1, 8, 8]; add the axis of channels"),
-        (IMAGES.transpose(0, 2, 3, 1), "of shape [40, 8, 8, 1], but image_shape says [N, 1, 8, 8]; put the channels"),
+        (IMAGES.tolist(), "are a list; give an array uint8 [N, 1, 8, 8] of 0 to 255"),
+        (IMAGES / 255, "are float64; give an array uint8 [N, 1, 8, 8] of 0 to 255, as by"),
+        (IMAGES.astype(np.float32), "are float32; give an array uint8"),
+        (IMAGES.astype(np.int16) * 128, "are int16; give an array uint8"),
+        (IMAGES > 100, "are bool; give an array uint8"),
+        (torch.from_numpy(IMAGES).float(), "are float32; give an array uint8"),
+        (IMAGES.astype(str), "or files by datamodules.decoding.image_files.listed"),
+        (IMAGES[:, 0], "of shape [40, 8, 8], but image_shape says [N, 1, 8, 8]; make one fit the other"),
+        (IMAGES.transpose(0, 2, 3, 1), "of shape [40, 8, 8, 1], but image_shape says [N, 1, 8, 8]; make one"),
         (IMAGES.repeat(3, axis=1), "of shape [40, 3, 8, 8], but image_shape says [N, 1, 8, 8]; make one"),
         (listed(Path(), {"train": [("a.png", 0)]}, (3, 8, 8))["train"][0], "of shape [1, 3, 8, 8], but"),
     ],
@@ -59,23 +59,23 @@ def test_splits(source: Any, words: str) -> None:
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_images(images: Any, words: str, split: str) -> None:
     told = sentence({"train": (IMAGES, LABELS)} | {split: (images, LABELS)})
-    assert told.startswith(f"Scans.read: the {split} images ")
+    assert told.startswith(f"Scans.read: the {split} images are ")
     assert words in told
 
 
 @pytest.mark.parametrize(
     ("labels", "words"),
     [
-        (LABELS[1:], "are 39, but there are 40 images"),
-        (np.eye(10)[LABELS], "of shape [40, 10], one column for each class; give .argmax(axis=1)"),
-        (LABELS[:, None], "of shape [40, 1]; give one number for each image"),
-        (LABELS.astype(str), "are no numbers; give each class's place"),
-        ([NAMES[label] for label in LABELS], "are no numbers"),
-        (np.where(LABELS[2] == LABELS, np.nan, LABELS), "have NaN for image 2"),
-        (LABELS.astype(np.float32), "are float32; give whole numbers"),
-        (LABELS > 4, "are bool; give whole numbers"),
-        (LABELS + 1, "Label 10 of image 9 in the train split is outside the 10 classes, 0 to 9"),
-        (LABELS - 1, "Label -1 of image 0 in the train split is outside"),
+        (LABELS[1:], "are int64 of shape [39]; give for each of 40 images a whole number"),
+        (np.eye(10)[LABELS], "are float64 of shape [40, 10]; give for each of 40 images a whole number"),
+        (LABELS[:, None], "of shape [40, 1]; give for each of 40 images a whole number"),
+        (LABELS.astype(str), "the place of its class in class_names, as by"),
+        ([NAMES[label] for label in LABELS], "class_names.index(name)"),
+        (np.where(LABELS[2] == LABELS, np.nan, LABELS), "are float64 of shape [40]; give"),
+        (LABELS.astype(np.float32), "are float32 of shape [40]; give"),
+        (LABELS > 4, "are bool of shape [40]; give"),
+        (LABELS + 1, "the train labels have 10 for image 9, outside the 10 classes, 0 to 9; correct"),
+        (LABELS - 1, "the train labels have -1 for image 0, outside"),
     ],
 )
 def test_labels(labels: Any, words: str) -> None:
@@ -92,10 +92,10 @@ def test_any_whole_numbers_are_labels(labels: Any) -> None:
 @pytest.mark.parametrize(
     ("declared", "words"),
     [
-        ({"class_names": ("a", "b", "a")}, "class_names has a twice"),
-        ({"class_names": ("a", 3)}, "class_names has 3, which is no text"),
-        ({"class_names": ("a", "")}, "class_names has '', which is no text"),
-        ({"class_names": "cat"}, "class_names is 'cat'; give one text for each class"),
+        ({"class_names": ("a", "b", "a")}, "class_names is ('a', 'b', 'a'); give each class a text of its own"),
+        ({"class_names": ("a", 3)}, "class_names is ('a', 3); give each class"),
+        ({"class_names": ("a", "")}, "class_names is ('a', ''); give each class"),
+        ({"class_names": "cat"}, "class_names is 'cat'; give each class a text"),
         ({"class_names": None}, "class_names is None"),
         ({"image_shape": (8, 8)}, "image_shape is (8, 8); give channels, height and width"),
         ({"image_shape": (0, 8, 8)}, "image_shape is (0, 8, 8)"),
@@ -120,7 +120,7 @@ def test_what_a_data_set_declares(declared: dict[str, Any], words: str) -> None:
 def test_splits_have_one_kind_of_images(other: Any) -> None:
     labels = np.zeros(len(other), np.int64)
     told = sentence({"train": (IMAGES, LABELS), "val": (other, labels)})
-    assert told.startswith("Scans.read returns other kinds of images for one split than for another; give all as files")
+    assert "for different splits; give all as files, uint8 or uint16" in told
     alike = {"train": (IMAGES, LABELS), "val": (torch.from_numpy(IMAGES), LABELS)}
     assert [*checked("Scans", alike, NAMES, (1, 8, 8))] == ["train", "val"]
 

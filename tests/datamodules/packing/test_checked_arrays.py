@@ -2,9 +2,18 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import pytest
 from sklearn.datasets import load_digits
 
-from datamodules.packing.checked_array import ArrayWriter, FirstReads, checksums, map_array
+from datamodules.packing.checked_arrays import (
+    FACTS,
+    ArrayWriter,
+    FirstReads,
+    checksums,
+    map_array,
+    read_checked_facts,
+    write_facts,
+)
 
 
 def test_each_row_is_compared_once_and_by_all_of_its_bytes() -> None:
@@ -31,3 +40,22 @@ def test_a_file_has_the_rows_that_were_appended(tmp_path: Path) -> None:
     assert mapped.dtype == rows.dtype
     assert not FirstReads(checksums(rows)).are_some_changed(mapped)
     assert FirstReads(checksums(rows + 1)).are_some_changed(mapped)
+
+
+def test_facts_are_of_one_version_and_of_arrays_as_they_were_written(tmp_path: Path) -> None:
+    for name in ("small", "large"):
+        np.save(tmp_path / f"{name}.npy", np.arange(100))
+    write_facts(tmp_path, {"version": 3, "names": ["cat", "caf\udce9"]}, ["large"])
+    assert read_checked_facts(tmp_path, 3, ["large"])["names"] == ["cat", "caf\udce9"]
+    with pytest.raises(ValueError, match="written by version 3, this is 4"):
+        read_checked_facts(tmp_path, 4, ["large"])
+    np.save(tmp_path / "large.npy", np.arange(100)[::-1])  # whose rows have checksums of their own
+    read_checked_facts(tmp_path, 3, ["large"])
+    for change in (
+        lambda: np.save(tmp_path / "small.npy", np.arange(100)[::-1]),
+        lambda: (tmp_path / FACTS).write_text((tmp_path / FACTS).read_text().replace("cat", "dog")),
+    ):
+        write_facts(tmp_path, {"version": 3, "names": ["cat"]}, ["large"])
+        change()
+        with pytest.raises(ValueError, match="not what was written"):
+            read_checked_facts(tmp_path, 3, ["large"])

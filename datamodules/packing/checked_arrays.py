@@ -1,9 +1,13 @@
-"""Arrays in files: written row by row, mapped into memory, and compared with checksums where they are first read.
+"""Arrays in a folder that hold what was written: small ones by a digest, rows of large ones where they are first read.
 
 So a damaged row is never computed with, and every training step after the first epoch pays nothing for that.
 """
 
+import json
 import zlib
+from collections.abc import Collection, Mapping
+from hashlib import blake2b
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -11,7 +15,36 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from core.plain_data import read_json
+
+FACTS = "facts.json"  # says what is in the folder of a pack or of features
+
+HEADER_BYTES = 128  # what precedes the values in a file of NumPy, unless the shape takes more than a line
+
 CHECKED_ROWS = 32  # rows that are read when an array is opened: a disk that lost power may keep a file's length alone
+
+
+def write_facts(folder: Path, facts: Mapping[str, Any], large: Collection[str]) -> None:
+    """Write the facts and a digest of the folder; of `large` arrays, whose rows have checksums, only of the header."""
+    (folder / FACTS).write_text(json.dumps({**facts, "digest": _digest(folder, facts, large)}, indent=2))
+
+
+def read_checked_facts(folder: Path, version: int, large: Collection[str]) -> dict[str, Any]:
+    """Read the facts of a folder of this version that holds what was written; a ValueError says why it does not."""
+    facts: dict[str, Any] = read_json(folder / FACTS)
+    if facts["version"] != version:
+        raise ValueError(f"it was written by version {facts['version']}, this is {version}")
+    if facts.pop("digest") != _digest(folder, facts, large):
+        raise ValueError("its content is not what was written")
+    return facts
+
+
+def _digest(folder: Path, facts: Mapping[str, Any], large: Collection[str]) -> str:
+    digest = blake2b(json.dumps(facts).encode(), digest_size=16)
+    for path in sorted(chain(folder.glob("*.npy"), folder.glob("*.parquet"))):
+        with path.open("rb") as file:
+            digest.update(file.read(HEADER_BYTES if path.stem in large else -1))
+    return digest.hexdigest()
 
 
 def map_array(file: Path) -> NDArray[Any]:
@@ -55,30 +88,25 @@ class ArrayWriter:
     """Writes a file of up to `most` rows. It is not mapped: a mapped file that outgrows the disk ends the process."""
 
     def __init__(self, path: Path, most: int) -> None:
-        self._file = path.open("wb")
-        self._most = most
-        self._rows = 0
-        self._row: NDArray[Any] | None = None
+        self._file, self._most, self._written = path.open("wb"), most, 0
 
     def append(self, rows: NDArray[Any]) -> None:
         """Write rows behind those that were written."""
-        if self._row is None:
-            self._row = np.empty((0, *rows.shape[1:]), rows.dtype)
+        if not self._written:
+            self._row = rows[0]
             self._write_header(self._most)
         self._file.write(np.ascontiguousarray(rows).data)
-        self._rows += len(rows)
+        self._written += len(rows)
 
     def _write_header(self, rows: int) -> None:
-        if self._row is not None:
-            shape = (rows, *self._row.shape[1:])
-            header = {"descr": self._row.dtype.str, "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(self._file, header)
+        header = {"descr": self._row.dtype.str, "fortran_order": False, "shape": (rows, *self._row.shape)}
+        np.lib.format.write_array_header_1_0(self._file, header)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         with self._file:
-            if kind is None:
+            if kind is None and self._written:
                 self._file.seek(0)
-                self._write_header(self._rows)  # NumPy leaves room in a header for another number of rows
+                self._write_header(self._written)  # NumPy leaves room in a header for another number of rows
