@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 from callbacks.run.restarts import read_origin, read_restarts
 from callbacks.run.run_folder import CONFIG
 from core.names import escape_name, some_of
+from core.plain_data import read_json
 from datamodules.packing import features, pack
 from datamodules.packing.checked_arrays import FACTS
 from scripts.command.boundary import CommandParser, mistakes_in_one_sentence

@@ -424,7 +424,7 @@ def test_damaged_pixels_end_a_run_before_they_are_trained_on_and_cost_none(
 def test_a_file_written_in_place_ends_a_run_before_it_leaves_anything_and_the_next_is_right(
     train: Callable[..., Run], refused: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("datamodules.packing.remembered_times.MANY_FILES", 60)
+    monkeypatch.setattr("datamodules.decoding.remembered_times.MANY_FILES", 60)
     folder = write_scans(tmp_path / "images", lambda row, label: f"class {label}/{row}.bmp")
     shape = ("--data=datamodules.image_folder.ImageFolder", "--data.image_size=8", "--data.channels=1")
     flags = (*shape, "--data.root", str(tmp_path), "--trainer.max_epochs=1")
