@@ -17,7 +17,6 @@ from callbacks.run.safe_points import (
     stands_between_epochs,
     stands_between_steps,
 )
-from callbacks.weight_average import WeightAverage
 from core.command_error import CommandError
 from core.durable_file import copy_whole, link_whole, part_of, publish
 from core.stopping import Stopped
@@ -145,7 +144,7 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
         if trainer.is_global_zero:
             weights = sum(getattr(value, "nbytes", 0) for value in pl_module.state_dict().values())
             trained = sum(parameter.nbytes for parameter in pl_module.parameters() if parameter.requires_grad)
-            averages = sum(isinstance(each, WeightAverage) for each in trainer.callbacks)  # type: ignore[attr-defined]
+            averages = sum(hasattr(each, "is_evaluated") for each in trainer.callbacks)  # type: ignore[attr-defined]
             # Most optimizers keep two numbers for each that they train.
             check_checkpoint_fits(self._file(LAST).parent, weights * (1 + averages) + 2 * trained)
 

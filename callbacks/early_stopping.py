@@ -1,6 +1,5 @@
 """Stopping when nothing gets better."""
 
-from ast import literal_eval
 from typing import Any, Literal
 
 import lightning.pytorch.callbacks
@@ -50,13 +49,6 @@ class EarlyStopping(lightning.pytorch.callbacks.EarlyStopping):
     def state_dict(self) -> dict[str, Any]:
         """Lightning's state, and what the metric was measured on."""
         return super().state_dict() | {"basis": self._basis}
-
-    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Say so if the resumed run monitored another metric: Lightning keeps its state under another key."""
-        keys = [key for key in checkpoint["callbacks"] if key.startswith(f"{type(self).__qualname__}{{")]
-        if trainer.state.fn == "fit" and keys and self.state_key not in keys:
-            before = literal_eval(keys[0].removeprefix(type(self).__qualname__))
-            still_holds({"metric": before["monitor"], "mode": before["mode"]}, self._basis, "early stopping")
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the count without improvement, but not the patience, which a resumed run may change."""

@@ -15,7 +15,6 @@ from torch.optim import Optimizer
 from callbacks.checkpoint import Checkpoint
 from callbacks.run.logged_steps import is_logged_step
 from callbacks.run.sharding import has_all_weights
-from callbacks.weight_average import WeightAverage
 from core.durable_file import replacing
 from core.user_error import UserError
 from models.classifier import Classifier
@@ -31,7 +30,7 @@ class FiniteGuard(Callback):
     Where the loss or the norm of the gradient is not finite, in any process, no process takes the step, and its batches
     are saved as `nonfinite_step_<step>.pt` in the Trainer's `default_root_dir`, by default the run's folder (each of
     several processes saves its own), for `torch.load(path, weights_only=True)`. Weights that are not finite
-    themselves, because an update was too large, end training before they are evaluated or written.
+    themselves, because an update was too large, end training before they are written or called best.
 
     The gradient's norm over all weights, before it is clipped, is logged as `train/gradient_norm` in the steps in which
     the learning rate is logged, unless each process has only a part of the weights.
@@ -134,12 +133,6 @@ class FiniteGuard(Callback):
         if self.on_nan != "stop":
             pl_module.log("train/nonfinite_steps", float(self.nonfinite_steps))
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Validate no weights that are not finite."""
-        if trainer.state.fn == "fit" and not trainer.sanity_checking:
-            self._read()
-            self._check(pl_module, pl_module.state_dict())
-
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Write no weights that are not finite, trained or averaged."""
         if trainer.state.fn == "fit":
@@ -189,7 +182,7 @@ class FiniteGuard(Callback):
         checkpoint = cast(dict[str, Any], read_checkpoint(path))
         classifier.load_state_dict(checkpoint["state_dict"] | checkpoint.get("raw_state_dict", {}))
         for callback in trainer.callbacks:  # type: ignore[attr-defined]  # the Trainer declares none
-            if isinstance(callback, WeightAverage):
+            if hasattr(callback, "is_evaluated"):  # a weight average
                 callback.restore(classifier, checkpoint)
         for optimizer, saved in zip(trainer.optimizers, checkpoint["optimizer_states"], strict=True):
             # The rate stays that of the schedule.

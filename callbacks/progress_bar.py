@@ -12,9 +12,6 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from rich import get_console
 from rich.progress import BarColumn, ProgressColumn
 
-TEXTS = 76  # columns of a terminal that the texts around the bar and one figure take
-FIGURE = 20  # columns that each further figure takes
-
 
 class ProgressBar(RichProgressBar):
     """A bar with rate and time left on a terminal; elsewhere, a line for each epoch.
@@ -53,21 +50,19 @@ class ProgressBar(RichProgressBar):
         return self._debugger
 
     def configure_columns(self, trainer: Trainer) -> list[ProgressColumn]:
-        """Lightning's columns, with a bar that leaves room for the texts, so that no line is wrapped."""
+        """Lightning's columns, with a short bar that leaves room for the figures."""
         columns: list[ProgressColumn] = super().configure_columns(trainer)
-        room = get_console().width - TEXTS - FIGURE * (_figures_that_fit() - 1)
         for column in columns:
             if isinstance(column, BarColumn):
-                column.bar_width = min(40, max(4, room))
+                column.bar_width = 10
         return columns
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """As many figures as fit beside the bar, without the logger's version."""
+        """The figures without the logger's version, and the time left."""
         metrics = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)
-        if left := self._time_left(trainer):
-            metrics["left"] = left
-        return dict(list(metrics.items())[: _figures_that_fit()])
+        left = self._time_left(trainer)
+        return metrics | ({"left": left} if left else {})
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note when training began."""
@@ -128,7 +123,3 @@ class ProgressBar(RichProgressBar):
         if left := self._time_left(trainer):
             line.append(f"at most {left} left")
         print("  ".join(line), flush=True)
-
-
-def _figures_that_fit() -> int:
-    return max(1, 1 + (get_console().width - TEXTS - 8) // FIGURE)

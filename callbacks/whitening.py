@@ -44,16 +44,15 @@ class Whitening(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Set the kernels, unless they come from a checkpoint."""
         network, data = cast(Classifier, pl_module).network, getattr(trainer, "datamodule", None)
-        layer = dict(network.named_modules()).get(self.layer)
-        if not isinstance(layer, nn.Conv2d) or layer.groups != 1:
+        if not isinstance(data, ImageDataModule):
             raise UserError(
-                f"{type(network).__name__} has no convolution {self.layer} to whiten by; give the name of one with "
-                "whitening.layer, or leave the callback out."
+                "Whitening needs the images of one of the project's data modules; use one, or leave it out."
             )
-        if isinstance(data, ImageDataModule) and layer.in_channels != (channels := data.image_shape[0]):
+        layer, channels = dict(network.named_modules()).get(self.layer), data.image_shape[0]
+        if not isinstance(layer, nn.Conv2d) or layer.groups != 1 or layer.in_channels != channels:
             raise UserError(
-                f"{self.layer} takes {layer.in_channels} channels and the images have {channels}; give the name of the "
-                "first convolution with whitening.layer."
+                f"{type(network).__name__} has no convolution {self.layer} of the images' channels, {channels}, to "
+                "whiten by; give the name of its first convolution with whitening.layer, or leave the callback out."
             )
         patch = layer.weight[0].numel()
         if layer.out_channels > 2 * patch or layer.out_channels % 2:
@@ -63,10 +62,7 @@ class Whitening(Callback):
             )
         if trainer.ckpt_path is not None:
             return
-        if not isinstance(data, ImageDataModule) or data.pack is None:
-            raise UserError(
-                "Whitening needs the images of one of the project's data modules; use one, or leave it out."
-            )
+        assert data.pack is not None, "setup comes before"
         images = data.pack[data.splits["train"][: self.images]][0].to(pl_module.device)
         images, _ = data.transform((images, torch.zeros(len(images), device=images.device)), training=False)
         height, width = layer.kernel_size

@@ -68,7 +68,10 @@ def test_draws_no_random_numbers(digits: Digits, tmp_path: Path) -> None:
 
 def test_refuses_a_network_without_the_layer(refused: Callable[..., str], data_root: Path, tmp_path: Path) -> None:
     answer = refused("fit", WHITENING, "--data.root", data_root, "--runs", tmp_path)
-    assert "ConvNet has no convolution whitening to whiten by; give the name of one with whitening.layer" in answer
+    assert (
+        "ConvNet has no convolution whitening of the images' channels, 1, to whiten by; give the name of its first"
+        in answer
+    )
 
 
 def test_refuses_a_layer_that_does_not_take_the_images(
@@ -76,7 +79,10 @@ def test_refuses_a_layer_that_does_not_take_the_images(
 ) -> None:
     inner = WHITENING.replace("images: 300", "layer: stages.0")
     answer = refused("fit", *NETWORK, inner, "--data.root", data_root, "--runs", tmp_path)
-    assert "stages.0 takes 8 channels and the images have 1; give the name of the first convolution with" in answer
+    assert (
+        "AirbenchNet has no convolution stages.0 of the images' channels, 1, to whiten by; give the name of its"
+        in answer
+    )
 
 
 def test_refuses_a_layer_with_more_outputs_than_directions(
