@@ -27,7 +27,7 @@ from core.names import distinct_names, escape_name, label_name
 from scripts.command.boundary import TRUST, CommandParser, mistakes_in_one_sentence
 from scripts.command.expansion import to_path
 from scripts.command.whole_number import whole_number
-from scripts.inference.prediction_table import PredictionTable, texts_of
+from scripts.inference.prediction_table import PredictionTable
 from scripts.inference.predictions import Predictions, predict_split
 from scripts.inference.run_checkpoint import checkpoint_of
 from scripts.inference.trained_network import TrainedNetwork
@@ -109,7 +109,7 @@ def write_predictions(path: Path, predictions: Predictions, thresholds: NDArray[
     names, own = distinct_names(predictions.class_names), predictions.carried.values()
     by_class = len(names) <= MOST_COLUMNS
     table = PredictionTable(names, top=0 if by_class else TOP, probabilities=by_class)
-    first, *others = [column.name for column in table.columns]
+    first, *others = table.columns
     with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(distinct_names([first, "label", *others, *predictions.carried]))
@@ -119,7 +119,7 @@ def write_predictions(path: Path, predictions: Predictions, thresholds: NDArray[
             rows = table.rows(predictions.names[some], predictions.logits[some], predictions.probabilities[some])
             labels = predictions.labels[some].tolist()
             for row, label, *values in zip(rows, labels, *(each[some] for each in own), strict=True):
-                name, *cells = texts_of(row, table.columns)
+                name, *cells = row.values()
                 writer.writerow([name, label_name(label, names), *cells, *map(escape_name, values)])
 
 

@@ -14,65 +14,77 @@ command.
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from functools import partial
+from hashlib import blake2b
+from itertools import chain
 
 from core.durable_file import replace_file
-from core.names import some_of
+from core.names import escape_name, some_of
 from core.user_error import UserError
 from datamodules.loading.loader import WorkerError
+from models.serialization.checksums import content_digest
 from scripts.command.boundary import CHECKPOINT, CommandParser
 from scripts.command.expansion import expand, to_path
 from scripts.command.output_file import check_output
 from scripts.command.process import training_process
 from scripts.command.whole_number import whole_number
-from scripts.inference.file_predictions import FilePredictions
-from scripts.inference.image_classifier import ImageClassifier, load_classifier
+from scripts.inference.file_predictions import predict_files
 from scripts.inference.input_images import input_images
-from scripts.inference.prediction_output import Terminal
+from scripts.inference.prediction_output import print_rows, write_predictions
 from scripts.inference.prediction_table import PredictionTable
+from scripts.inference.trained_network import TrainedNetwork
 
 
 def predict(options: argparse.Namespace) -> int:
     """Predict the images; the number of those that have an error."""
-    if options.resume and not options.output:
+    output = options.output
+    if options.resume and not output:
         raise UserError("--resume goes on with a file; say with --output which.")
-    if options.submission and (options.top or options.logits or options.resume or not options.output):
+    if options.submission and (options.top or options.logits or options.resume or not output):
         raise UserError("--submission says what is written; give --output, and leave out --top, --logits and --resume.")
     paths = input_images(options.paths, options.list)
-    classifier = load_classifier(options.checkpoint)
-    names = classifier.class_names
+    trained = TrainedNetwork(options.checkpoint)
+    names = trained.class_names
     if options.top > len(names):
-        raise UserError(
-            f"--top is {options.top}, but {classifier.trained.path} knows {len(names)} classes; give at most that."
-        )
+        raise UserError(f"--top is {options.top}, but {trained.path} knows {len(names)} classes; give at most that.")
     if options.submission:
-        return submit(options, classifier, paths)
+        return submit(options, trained, paths)
     columns = {"top": options.top, "probabilities": options.probabilities, "logits": options.logits}
-    table = PredictionTable(names, **columns, thresholds=classifier.trained.thresholds)
-    predictions = FilePredictions(classifier, paths, table, options.batch_size, options.num_workers)
-    if not options.output:
-        failed = predictions.write(Terminal(table.columns, paths, names))
+    table = PredictionTable(names, **columns, thresholds=trained.thresholds)
+    rows = partial(predict_files, trained, paths, table, options.batch_size, options.num_workers)
+    if not output:
+        with closing(rows()) as batches:
+            failed = print_rows(batches, table.columns, paths, names)
     else:
-        failed = predictions.write_file(options.output, resume=options.resume, overwrite=options.overwrite)
-        print(f"predictions  {options.output}")
+        identity = {
+            "checkpoint": content_digest(trained.path),
+            "images": blake2b("\0".join(map(escape_name, paths)).encode(), digest_size=16).hexdigest(),
+            "batch_size": options.batch_size or trained.batch_size,
+            "columns": table.columns,
+        }
+        there = {"resume": options.resume, "overwrite": options.overwrite}
+        failed = write_predictions(output, table.columns, identity, rows, **there)
+        print(f"predictions  {output}")
     if failed:
         print(f"warning: {failed:,} of {len(paths):,} images have an error in place of a prediction", file=sys.stderr)
     return failed
 
 
-def submit(options: argparse.Namespace, classifier: ImageClassifier, paths: Sequence[str]) -> int:
+def submit(options: argparse.Namespace, trained: TrainedNetwork, paths: Sequence[str]) -> int:
     """Predict the images of a competition's sample, and write them in its form."""
     from scripts.inference.submission import Submission
 
     if options.output.suffix.lower() != ".csv":
         raise UserError(f"--output is {options.output}, but a submission is a CSV file; give a name that ends in .csv.")
     check_output(options.output, options.overwrite)
-    submission = Submission(options.submission, paths, classifier.class_names, options.probabilities)
-    if classifier.trained.is_multi_label and len(submission.header) <= len(classifier.class_names):
+    submission = Submission(options.submission, paths, trained.class_names, options.probabilities)
+    if trained.is_multi_label and len(submission.header) <= len(trained.class_names):
         raise UserError(f"{options.submission} has one column for several labels; give a sample with one for each.")
-    table = PredictionTable(classifier.class_names, probabilities=True)
-    FilePredictions(classifier, submission.paths, table, options.batch_size, options.num_workers).write(submission)
-    replace_file(options.output, submission.text)
+    table = PredictionTable(trained.class_names, probabilities=True)
+    batches = predict_files(trained, submission.paths, table, options.batch_size, options.num_workers)
+    with closing(batches):
+        replace_file(options.output, submission.text(chain.from_iterable(batches)))
     print(f"submission   {options.output}: {some_of(submission.cells)} of {len(submission.paths):,} images")
     return 0
 
@@ -103,8 +115,6 @@ def main(args: Sequence[str] | None = None) -> None:
             failed = predict(command_line().parse_args(args))
         except WorkerError as error:
             raise WorkerError(str(error).replace("--data.", "--")) from error
-        except BrokenPipeError:  # the reader of the table wants no more
-            failed = 0
     sys.exit(1 if failed else 0)
 
 

@@ -4,7 +4,7 @@ Shapes: a batch of `B` images with `C` channels, `H` rows and `W` columns; `K` c
 """
 
 import os
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -19,17 +19,10 @@ from torch import Tensor
 from core.names import escape_name, label_name
 from core.user_error import UserError
 from datamodules.decoding.image_file import UnreadableImageError, pixels_of, unreadable_if_it_fails
-from datamodules.decoding.image_files import ImageFiles, TryDecode
 from datamodules.decoding.stored_numbers import image_numbers
-from datamodules.loading.cores import available_cores
-from datamodules.loading.loader import TimedLoader
-from datamodules.packing.pack import gathered
 from scripts.command.silence import silence_libraries
 from scripts.inference.predictions import probabilities_of
 from scripts.inference.trained_network import TrainedNetwork
-
-# Images that a worker process decodes at a time, at least: handing over fewer costs more than it gains.
-FEWEST_DECODED = 4
 
 # A file, an image of Pillow, an array `[H, W]` or `[H, W, C]`, or a tensor `[C, H, W]`; uint8, or as the run's files.
 Picture = str | Path | Image.Image | NDArray[Any] | Tensor
@@ -67,7 +60,7 @@ def load_classifier(checkpoint: str | Path) -> "ImageClassifier":
         UserError: If it cannot be read, or does not say what images it takes.
     """
     silence_libraries()
-    return ImageClassifier(TrainedNetwork(checkpoint))
+    return ImageClassifier(checkpoint)
 
 
 class ImageClassifier:
@@ -75,19 +68,12 @@ class ImageClassifier:
 
     The precision is that of the run, so the same images in the same batches have the probabilities that
     `scripts/evaluate.py` gives them.
-
-    Args:
-        trained: The network.
     """
 
-    def __init__(self, trained: TrainedNetwork) -> None:
-        self.trained = trained
-        self.class_names = trained.class_names
+    def __init__(self, checkpoint: str | Path) -> None:
+        self.trained = TrainedNetwork(checkpoint)
+        self.class_names = self.trained.class_names
         """`K` names, in the order of the labels."""
-        self.shape = trained.shape
-        """(C, H, W) of the images that the network takes."""
-        self.batch_size = trained.batch_size
-        """Images per batch in the run."""
 
     def __call__(self, images: Picture | Sequence[Picture]) -> Prediction | list[Prediction]:
         """Predict the classes of images.
@@ -104,93 +90,47 @@ class ImageClassifier:
             UserError: If something else than an image was given.
         """
         if isinstance(images, list | tuple) or (isinstance(images, np.ndarray | Tensor) and images.ndim == 4):
-            several = cast(Sequence[Picture], images)
-            batches = (several[start : start + self.batch_size] for start in range(0, len(several), self.batch_size))
+            several, size = cast(Sequence[Picture], images), self.trained.batch_size
+            batches = (several[start : start + size] for start in range(0, len(several), size))
             return [prediction for batch in batches for prediction in self._predictions(batch)]
         return self._predictions([cast(Picture, images)])[0]
 
     def _predictions(self, images: Sequence[Picture]) -> list[Prediction]:
         logits = self.trained.logits(torch.stack([self.pixels(image) for image in images])).numpy()
-        thresholds = self.trained.thresholds
-        return [
-            Prediction(
-                label_name(shares > thresholds if len(thresholds) else row.argmax(), self.class_names),
-                float(shares[row.argmax()]),
-                dict(zip(self.class_names, shares.tolist(), strict=True)),
-                row,
-            )
-            for row, shares in zip(logits, probabilities_of(logits, self.trained.is_multi_label), strict=True)
-        ]
+        thresholds, predictions = self.trained.thresholds, []
+        for row, shares in zip(logits, probabilities_of(logits, self.trained.is_multi_label), strict=True):
+            label, by_class = row.argmax(), dict(zip(self.class_names, shares.tolist(), strict=True))
+            name = label_name(shares > thresholds if len(thresholds) else label, self.class_names)
+            predictions.append(Prediction(name, float(shares[label]), by_class, row))
+        return predictions
 
     def pixels(self, image: Picture) -> Tensor:
         """Bring an image to the size, channels and bits that the network takes, uint8 or uint16 `[C, H, W]`."""
-        channels, height, width = self.shape
-        pixels, resize = self.trained.pixel_format, self.trained.resize
-        is_plain = pixels.is_plain(channels)
         if isinstance(image, str | os.PathLike):
             try:
                 return self.trained.read(image)
             except UnreadableImageError as error:
                 raise UnreadableImageError(f"{escape_name(str(image))}: {error}") from error
-        if isinstance(image, Tensor) and image.ndim == 3:
-            image = image.permute(1, 2, 0).cpu().numpy()
-        if isinstance(image, Image.Image) and not is_plain:
-            image = np.moveaxis(image_numbers(image, is_shown=pixels.is_shown(channels)), 0, 2)
-        if isinstance(image, np.ndarray) and image.ndim in (2, 3) and image.size:
-            levels = np.atleast_3d(image)
-            if levels.shape == (height, width, channels) and levels.dtype == pixels.dtype:
-                return torch.from_numpy(levels.transpose(2, 0, 1).copy())
-            if not is_plain:
-                found = pixels.levels(levels.transpose(2, 0, 1), channels)
-                return torch.from_numpy(pixels.fitted(found, (height, width), resize))
-            if levels.shape[2] in (1, 2, 3, 4) and levels.dtype == np.uint8:
-                image = Image.fromarray(levels[..., 0] if levels.shape[2] == 1 else levels)
-        if not isinstance(image, Image.Image):
-            kind = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray | Tensor) else repr(image)[:60]
-            raise UserError(
-                f"A {type(image).__name__}, {kind}, is no image: give a path, an image of Pillow, a uint8 array [H, W] "
-                "or [H, W, C], a uint8 tensor [B, C, H, W], or a list of these."
-            )
+        channels, height, width = self.trained.shape
+        pixels, resize = self.trained.pixel_format, self.trained.resize
         with unreadable_if_it_fails():
-            return torch.from_numpy(pixels_of(image, channels, (height, width), resize).copy())
-
-    def logits_of_files(
-        self, paths: Sequence[str], *, batch_size: int | None = None, num_workers: int | None = None
-    ) -> Generator[tuple[NDArray[np.float32], dict[int, str]]]:
-        """Predict files, which other processes decode meanwhile.
-
-        Returns:
-            For each batch, logits float32 `[B, K]`, and the reason for each row that has no image; its logits are not a
-            number.
-        """
-        batch_size = batch_size or self.batch_size
-        names = np.array([os.fsencode(path) for path in paths], np.bytes_)
-        files = ImageFiles(Path(), names, self.shape, self.trained.resize, self.trained.pixel_format)
-        workers = available_cores() if num_workers is None else num_workers
-        # Each batch is decoded by all workers, so that the first is there soonest and a small one is shared too.
-        share = max(FEWEST_DECODED, -(-min(batch_size, len(paths)) // max(1, workers)))
-        batches = [range(start, min(start + batch_size, len(paths))) for start in range(0, len(paths), batch_size)]
-        chunks = [batch[start : start + share] for batch in batches for start in range(0, len(batch), share)]
-        loader = iter(
-            TimedLoader(
-                TryDecode(files),
-                batch_size=None,
-                sampler=chunks,
-                num_workers=0 if len(chunks) == 1 else min(workers, len(chunks)),
-                pin_memory=self.trained.device.type == "cuda",
-            )
+            if isinstance(image, Image.Image):
+                if pixels.is_plain(channels):
+                    return torch.from_numpy(pixels_of(image, channels, (height, width), resize).copy())
+                image = np.moveaxis(image_numbers(image, is_shown=pixels.is_shown(channels)), 0, 2)
+            if isinstance(image, Tensor) and image.ndim == 3:
+                image = image.permute(1, 2, 0).cpu().numpy()
+            if isinstance(image, np.ndarray) and image.ndim in (2, 3) and image.size:
+                levels = np.atleast_3d(image)
+                if levels.shape == (height, width, channels) and levels.dtype == pixels.dtype:
+                    return torch.from_numpy(levels.transpose(2, 0, 1).copy())
+                if not pixels.is_plain(channels):
+                    levels = pixels.levels(levels.transpose(2, 0, 1), channels)
+                    return torch.from_numpy(pixels.fitted(levels, (height, width), resize))
+                if levels.shape[2] <= 4 and levels.dtype == np.uint8:
+                    return self.pixels(Image.fromarray(levels.squeeze(2) if levels.shape[2] == 1 else levels))
+        kind = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray | Tensor) else repr(image)[:60]
+        raise UserError(
+            f"A {type(image).__name__}, {kind}, is no image: give a path, an image of Pillow, a uint8 array [H, W] "
+            "or [H, W, C], a uint8 tensor [B, C, H, W], or a list of these."
         )
-        with self.trained.autocast_context():
-            for batch in batches:
-                parts: list[Tensor] = []
-                errors: dict[int, str] = {}
-                for start in range(0, len(batch), share):
-                    images, reasons = next(loader)
-                    parts.append(images)
-                    errors |= {start + row: reason for row, reason in reasons.items()}
-                logits = np.full((len(batch), len(self.class_names)), np.nan, np.float32)
-                if rows := [row for row in range(len(batch)) if row not in errors]:
-                    images = torch.cat(parts) if len(parts) > 1 else parts[0]
-                    some = gathered(images, torch.tensor(rows)) if errors else images
-                    logits[rows] = self.trained.logits(some).numpy()
-                yield logits, errors

@@ -2,240 +2,149 @@
 
 import csv
 import fcntl
+import io
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from io import FileIO
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from rich.cells import cell_len
-
-from core.command_error import CommandError
 from core.durable_file import replacing
 from core.names import escape_name
 from core.user_error import UserError
-from scripts.command.standard_streams import check_standard_output, output_failure
-from scripts.inference.prediction_table import Column, Row, texts_of
+from scripts.command.output_file import check_output
+from scripts.command.standard_streams import output_failure
+from scripts.inference.prediction_table import Row
 
 ENDINGS = (".csv", ".jsonl", ".ndjson", ".parquet")
 
-BASE = ["path", "probability", "error"]  # the columns that tell one prediction from another
-
 ROW_GROUP_CELLS = 2**20  # cells of a Parquet file that are in memory at a time
 
-Identity = dict[str, Any]  # plain data that decide the rows of a prediction
 
+def write_predictions(
+    path: Path,
+    columns: Sequence[str],
+    identity: Mapping[str, Any],
+    predict: Callable[[int], Generator[list[Row]]],
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> int:
+    """Write the rows of all batches; the number of those that have an error in place of a prediction.
 
-class OutputError(CommandError):
-    """The output can no longer be written."""
+    The file appears when all rows are there. Until then they are in a file beside it: a line of JSON for each batch,
+    after a line with the identity of the prediction. A kill or a full disk may tear the last line, whose batch is
+    predicted again. One process at a time writes a file.
 
-
-class PredictionFile:
-    """Takes rows, batch by batch, and writes the file when all of them are there.
-
-    Until then they are JSON Lines in a file beside it, whose first line is the identity of the prediction; at each
-    moment all its lines are whole but for the last, which a kill may have torn. One process at a time writes it.
+    Args:
+        path: The file.
+        columns: The names of the columns.
+        identity: Plain data that decide the rows.
+        predict: Gives the rows of each batch after so many first ones.
+        resume: Whether to go on with a prediction of this identity that was stopped.
+        overwrite: Whether to replace what is there.
     """
-
-    def __init__(
-        self,
-        path: Path,
-        columns: Sequence[Column],
-        identity: Identity,
-        *,
-        resume: bool = False,
-        overwrite: bool = False,
-    ) -> None:
-        if path.suffix.lower() not in ENDINGS:
-            raise UserError(f"--output is {path}, whose ending is none of {', '.join(ENDINGS)}; choose one of these.")
-        self.path = path
-        self.columns = columns
-        self.part = part_of(path)
-        for file in (path, self.part):
-            if file.exists() and not (resume or overwrite):
+    if path.suffix.lower() not in ENDINGS:
+        raise UserError(f"--output is {path}, whose ending is none of {', '.join(ENDINGS)}; choose one of these.")
+    check_output(path, overwrite)
+    part = path.with_name(f"{path.name}.part")
+    if part.exists() and not (resume or overwrite):
+        raise UserError(
+            f"{part} is there already; go on with it (--resume), replace it (--overwrite) or choose another file."
+        )
+    with part.open("ab+", buffering=0) as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # worker processes do not inherit it, unlike flock's
+        except BlockingIOError as error:
+            raise UserError(f"Another process is writing {path}; wait for its end, or stop it.") from error
+        except OSError:  # of a file system without locks
+            pass
+        header, begun, size = f"{json.dumps(identity)}\n".encode(), 0, 0
+        file.seek(0)
+        for number, line in enumerate(io.BytesIO(file.readall() if resume else b"")):
+            if number == 0 and not header.startswith(line):
                 raise UserError(
-                    f"{file} is there already; go on with it (--resume), replace it (--overwrite) or choose another "
-                    "file."
+                    f"{path} cannot be gone on with: {part} is of another checkpoint, other images or options; give "
+                    "those that it was begun with, or replace it with --overwrite."
                 )
-        if path.is_dir():
-            raise UserError(f"{path} cannot be written: Is a directory; choose another file with --output.")
-        self._file = _open_alone(self.part, path)
-        self._size = 0  # bytes of whole lines
-        header = json.dumps(identity).encode() + b"\n"
-        try:
-            self.kept, self.failed = self._read(header) if resume else (0, 0)
-            """The rows of a prediction that was stopped, and how many of them have an error."""
-            if not self._size:
-                self._write(header)
-        except BaseException:
-            self.close()
-            raise
-
-    def _read(self, header: bytes) -> tuple[int, int]:
-        kept = failed = 0
-        for number, line in enumerate(self._file):
-            if number == 0 and line != header and not header.startswith(line):
-                raise refusal(self.path)
-            if not line.endswith(b"\n"):
-                break
-            if number:
-                try:
-                    failed += json.loads(line)["error"] is not None
-                except (ValueError, KeyError, TypeError):
-                    raise refusal(self.path) from None
-                kept += 1
-            self._size += len(line)
-        return kept, failed
-
-    def append(self, rows: Sequence[Row]) -> None:
-        """Add rows."""
-        lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows)
-        self._write("".join(f"{line}\n" for line in lines).encode())
-
-    def _write(self, lines: bytes) -> None:
-        rest = memoryview(lines)
-        self._cut_off()
-        try:
-            while rest:
-                rest = rest[self._file.write(rest) :]
-        except OSError as error:
-            self._cut_off()
-            raise OutputError(
-                f"{self.part} could not be written ({error.strerror or error}); the rows in it are whole: free space "
-                "and go on with --resume."
-            ) from error
-        self._size += len(lines)
-
-    def _cut_off(self) -> None:
-        """Leave nothing behind the last whole line."""
-        with suppress(OSError):  # a device has no end to cut off
-            self._file.truncate(self._size)
-            self._file.seek(self._size)
-
-    def finish(self) -> None:
-        """Make the file of the rows."""
-        self._cut_off()
-        try:
-            with replacing(self.path) as target, self.part.open(encoding="utf-8") as lines:
-                next(lines)  # the identity
-                _convert(map(json.loads, lines), self.columns, self.path.suffix.lower(), target)
-        except OSError as error:
-            raise OutputError(
-                f"{self.path} could not be written ({error.strerror or error}); all rows are in {self.part}: free "
-                "space and go on with --resume."
-            ) from error
-        self.part.unlink()
-
-    def close(self) -> None:
-        """Let others write the file."""
-        self._file.close()
+            if line.endswith(b"\n"):
+                begun, size = number, size + len(line)
+        file.truncate(size)
+        if not size:
+            _write(file, header)
+        with closing(predict(begun)) as batches:
+            for rows in batches:
+                _write(file, f"{json.dumps(rows, ensure_ascii=False, allow_nan=False)}\n".encode())
+    failed = _convert(part, columns, path)
+    part.unlink()
+    return failed
 
 
-def part_of(path: Path) -> Path:
-    """The file of the rows of a prediction that is not finished."""
-    return path.with_name(f"{path.name}.part")
-
-
-def refusal(path: Path) -> UserError:
-    """The error if a file holds another prediction."""
-    return UserError(
-        f"{path} cannot be gone on with: its rows are not what this command would have written; give the checkpoint, "
-        "images and options that it was begun with, or replace it with --overwrite."
-    )
-
-
-def _open_alone(part: Path, path: Path) -> BinaryIO:
-    """Open a file for this process alone, where the file system can."""
+def _write(file: FileIO, line: bytes) -> None:
+    rest = memoryview(line)
     try:
-        file = part.open("r+b" if part.exists() else "xb+", buffering=0)
+        while rest:
+            rest = rest[file.write(rest) :]
     except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}; choose another file with --output.") from error
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # worker processes do not inherit it, unlike flock's
-    except (BlockingIOError, PermissionError):
-        file.close()
-        raise UserError(f"Another process is writing {path}; wait for its end, or stop it.") from None
-    except OSError:
-        pass
-    return file
+        raise OSError(error.errno, error.strerror, file.name) from error
 
 
-def _convert(rows: Iterator[Row], columns: Sequence[Column], ending: str, target: Path) -> None:
-    if ending == ".parquet":
-        _write_parquet(rows, columns, target)
-        return
-    with target.open("w", newline="", encoding="utf-8") as file:
-        if ending == ".csv":
-            writer = csv.writer(file)
-            writer.writerow([column.name for column in columns])
-            writer.writerows(texts_of(row, columns) for row in rows)
-        else:
-            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+def _convert(part: Path, columns: Sequence[str], path: Path) -> int:
+    failed, ending = 0, path.suffix.lower()
+
+    def rows() -> Iterator[Row]:
+        nonlocal failed
+        for line in lines:
+            for row in json.loads(line):
+                failed += row["error"] is not None
+                yield row
+
+    with part.open(encoding="utf-8") as lines, replacing(path) as target:
+        next(lines)  # the identity
+        if ending == ".parquet":
+            _write_parquet(rows(), columns, target)
+            return failed
+        with target.open("w", newline="", encoding="utf-8") as file:
+            if ending == ".csv":
+                writer = csv.DictWriter(file, columns)
+                writer.writeheader()
+                writer.writerows(rows())
+            else:
+                file.writelines(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows())
+    return failed
 
 
-def _write_parquet(rows: Iterator[Row], columns: Sequence[Column], target: Path) -> None:
+def _write_parquet(rows: Iterator[Row], columns: Sequence[str], target: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    types = {"text": pa.string(), "probability": pa.float64(), "logit": pa.float32()}
-    schema = pa.schema([(column.name, types[column.kind]) for column in columns])
-    rows_at_a_time = max(1, ROW_GROUP_CELLS // len(columns))
+    is_text = {name: name in ("path", "prediction", "error") or name.startswith("class ") for name in columns}
+    schema = pa.schema([(name, pa.string() if is_text[name] else pa.float64()) for name in columns])
     with pq.ParquetWriter(target, schema) as writer:
-        while some := list(islice(rows, rows_at_a_time)):
+        while some := list(islice(rows, max(1, ROW_GROUP_CELLS // len(columns)))):
             writer.write_table(pa.Table.from_pylist(some, schema))
 
 
-def finished_rows(path: Path, columns: Sequence[Column]) -> list[Row]:
-    """The cells in `BASE` of each row that `PredictionFile` has written; ValueError if the file has other columns."""
-    names = [column.name for column in columns]
-    if path.suffix.lower() == ".parquet":
-        import pyarrow.parquet as pq
+def print_rows(
+    batches: Iterable[Sequence[Row]], columns: Sequence[str], paths: Sequence[str], class_names: Sequence[str]
+) -> int:
+    """Print aligned columns as the rows come; the number of those that have an error in place of a prediction."""
+    columns = [name for name in columns if name != "error"]
+    widest = max(len("0.000000"), *(len(escape_name(name)) for name in class_names))
+    widths = [max(len(escape_name(path)) for path in paths), *(max(len(name), widest) for name in columns[1:])]
 
-        with pq.ParquetFile(path) as file:
-            if file.schema_arrow.names != names:
-                raise ValueError("it has other columns")
-            rows: list[Row] = file.read(BASE).to_pylist()
-            return rows
-    found = []
-    with path.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file) if path.suffix.lower() == ".csv" else map(json.loads, file):
-            if not isinstance(row, dict) or list(row) != names:
-                raise ValueError("it has other columns")
-            found.append({name: row[name] for name in BASE})
-    return found
+    def print_line(cells: Iterable[object]) -> None:
+        texts = (f"{cell:.6f}" if isinstance(cell, float) else str(cell) for cell in cells)
+        print("  ".join(f"{text:<{width}}" for text, width in zip(texts, widths, strict=False)).rstrip())
 
-
-class Terminal:
-    """Prints aligned columns, as wide as all the paths that will come and all names of classes need."""
-
-    def __init__(self, columns: Sequence[Column], paths: Sequence[str], class_names: Sequence[str]) -> None:
-        self._columns = [column for column in columns if column.name != "error"]
-        longest = max(cell_len(escape_name(name)) for name in class_names)
-        self._widths = [
-            max(cell_len(column.name), longest if column.kind == "text" else len("0.000000"))
-            for column in self._columns
-        ]
-        self._widths[0] = max(cell_len(escape_name(path)) for path in paths)
-        self._print([self._line([column.name for column in self._columns])])
-
-    def append(self, rows: Sequence[Row]) -> None:
-        """Print rows; one without a prediction has its error in place of it."""
-        self._print(
-            [
-                self._line(
-                    [str(row["path"]), f"error: {row['error']}"] if row["error"] else texts_of(row, self._columns)
-                )
-                for row in rows
-            ]
-        )
-
-    def _line(self, cells: Sequence[str]) -> str:
-        padded = (cell + " " * (width - cell_len(cell)) for cell, width in zip(cells, self._widths, strict=False))
-        return "  ".join(padded).rstrip()
-
-    def _print(self, lines: Sequence[str]) -> None:
-        print(*lines, sep="\n")
-        check_standard_output()
-        if output_failure():
-            raise BrokenPipeError  # the reader has read enough
+    print_line(columns)
+    failed = 0
+    for rows in batches:
+        for row in rows:
+            failed += row["error"] is not None
+            print_line([row["path"], f"error: {row['error']}"] if row["error"] else [row[name] for name in columns])
+        if output_failure():  # such as a reader that has read enough
+            break
+    return failed

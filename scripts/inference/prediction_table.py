@@ -3,10 +3,9 @@
 Shapes: `N` images, `K` classes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,16 +17,9 @@ NO_FINITE_LOGITS = "the network gives numbers that are not finite"
 Row = dict[str, str | float | None]  # a value for each column; None where there is no prediction, or no error
 
 
-class Column(NamedTuple):
-    """A column; probabilities have six decimal places in text."""
-
-    name: str
-    kind: Literal["text", "probability", "logit"] = "text"
-
-
 @dataclass(frozen=True)
 class PredictionTable:
-    """Makes rows of a network's logits."""
+    """Makes rows of a network's logits; numbers are the shortest that stand for each float32."""
 
     class_names: Sequence[str]
     top: int = 0  # how many of the most probable classes have columns, with their probabilities
@@ -37,17 +29,13 @@ class PredictionTable:
     thresholds: Sequence[float] | NDArray[np.float64] = ()
 
     @cached_property
-    def columns(self) -> list[Column]:
+    def columns(self) -> list[str]:
         """The columns in their order, the same in every format."""
-        names = distinct_names(self.class_names)
-        columns = [Column("path"), Column("prediction"), Column("probability", "probability"), Column("error")]
+        columns, names = ["path", "prediction", "probability", "error"], distinct_names(self.class_names)
         for number in range(1, self.top + 1):
-            columns += [Column(f"class {number}"), Column(f"probability {number}", "probability")]
-        if self.probabilities:
-            columns += [Column(f"probability of {name}", "probability") for name in names]
-        if self.logits:
-            columns += [Column(f"logit of {name}", "logit") for name in names]
-        return columns
+            columns += [f"class {number}", f"probability {number}"]
+        columns += [f"probability of {name}" for name in names if self.probabilities]
+        return columns + [f"logit of {name}" for name in names if self.logits]
 
     def rows(
         self,
@@ -57,34 +45,28 @@ class PredictionTable:
         errors: Mapping[int, str] | None = None,
     ) -> list[Row]:
         """Make a row for each image, from logits and probabilities `[N, K]` and reasons of rows without an image."""
-        names = distinct_names(self.class_names)
-        order = np.argsort(-probabilities, axis=1, kind="stable")[:, : self.top]
-        not_finite = np.flatnonzero(~np.isfinite(logits).all(axis=1)).tolist()
-        errors = dict.fromkeys(not_finite, NO_FINITE_LOGITS) | dict(errors or {})
-        # The shortest text that stands for each float32; the nearest double would have twice as many digits.
-        exact = logits.astype(str) if self.logits else logits[:, :0]
-        thresholds = np.broadcast_to(self.thresholds, probabilities.shape) if len(self.thresholds) else ()
-        rows: list[Row] = []
-        for number, (path, label) in enumerate(zip(paths, logits.argmax(axis=1), strict=True)):
-            shares = probabilities[number]
-            error = errors.get(number)
-            predicted = shares > thresholds[number] if len(thresholds) else label
-            values: list[str | float | None] = [label_name(predicted, names), float(shares[label]), None]
-            for place in order[number]:
-                values += [names[place], float(shares[place])]
-            values += shares.tolist() if self.probabilities else []
-            values += map(float, exact[number])
-            if error is not None:
-                values = [None] * len(values)
-                values[2] = escape_name(error)
-            cells = zip(self.columns, [escape_name(path), *values], strict=True)
-            rows.append({column.name: value for column, value in cells})
+        names, rows = distinct_names(self.class_names), list[Row]()
+        thresholds = np.broadcast_to(self.thresholds, probabilities.shape) if len(self.thresholds) else None
+        for number, (path, own, shares) in enumerate(zip(paths, logits, probabilities, strict=True)):
+            row = dict.fromkeys(self.columns) | {"path": escape_name(path)}
+            if error := (errors or {}).get(number) or ("" if np.isfinite(own).all() else NO_FINITE_LOGITS):
+                rows.append(row | {"error": escape_name(error)})
+                continue
+            label = own.argmax()
+            predicted = label if thresholds is None else shares > thresholds[number]
+            values: list[str | float | None] = [
+                row["path"],
+                label_name(predicted, names),
+                *_short(shares[[label]]),
+                None,
+            ]
+            for place in np.argsort(-shares, kind="stable")[: self.top]:
+                values += [names[place], *_short(shares[[place]])]
+            values += _short(shares) if self.probabilities else []
+            values += _short(own) if self.logits else []
+            rows.append(dict(zip(self.columns, values, strict=True)))
         return rows
 
 
-def texts_of(row: Row, columns: Sequence[Column]) -> list[str]:
-    """The cells of a row as text."""
-    return [
-        "" if (value := row[name]) is None else f"{value:.6f}" if kind == "probability" else str(value)
-        for name, kind in columns
-    ]
+def _short(numbers: NDArray[np.floating]) -> Iterable[float]:
+    return map(float, numbers.astype(np.float32).astype(str))

@@ -71,9 +71,9 @@ def test_lists_come_from_files_and_standard_input(
     [
         ([], [], "No images are given"),
         (["none.png"], [], "There is no none.png"),
-        (["none/*.png"], [], "No image matches none/"),
-        (["*.dat"], [], "No image matches"),
-        (["empty"], [], "The folder empty has no images"),
+        (["none/*.png"], [], "none/.* has no images"),
+        (["*.dat"], [], "has no images"),
+        (["empty"], [], "empty has no images"),
         ([], ["none.txt"], "The list none.txt cannot be read: No such file"),
         ([], ["empty"], "The list empty cannot be read: Is a directory"),
         ([], ["blank.txt"], "blank.txt names no image"),
@@ -85,11 +85,6 @@ def test_what_leads_nowhere_is_refused(photos: Path, paths: list[str], lists: li
         input_images(paths, lists)
 
 
-def test_says_what_is_left_out_of_folders_and_globs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_says_what_is_left_out_of_folders(capsys: pytest.CaptureFixture[str]) -> None:
     input_images(["b"])
-    input_images(["*"])
-    input_images(["b/*.png", "a.png"])
-    assert capsys.readouterr().err.splitlines() == [
-        "left out of b: 1 hidden (.hidden.png), 1 no image (notes.txt)",
-        "left out of .: 1 hidden (b/.hidden.png), 2 no image (b/notes.txt, ...)",
-    ]
+    assert capsys.readouterr().err == "left out of b: 1 hidden (.hidden.png), 1 no image (notes.txt)\n"
