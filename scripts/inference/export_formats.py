@@ -64,9 +64,8 @@ class ExportedModel(nn.Module):
 def facts_of(trained: TrainedNetwork) -> dict[str, str]:
     """The facts that a program needs to use the model, and the origin of the model."""
     channels, height, width = trained.shape
-    checkpoint = trained.checkpoint
-    is_plain = trained.pixel_format.is_plain(channels)
-    read_as = "read as docs/checkpoints.md shows" if is_plain else "as datamodules.decoding.pixel_format reads them"
+    checkpoint, pixels = trained.checkpoint, trained.pixel_format
+    shown = "docs/checkpoints.md shows" if pixels.is_plain(channels) else "datamodules.decoding.pixel_format does"
     facts = {
         "class_names": [escape_name(name) for name in trained.class_names],
         "channels": channels,
@@ -74,8 +73,8 @@ def facts_of(trained: TrainedNetwork) -> dict[str, str]:
         "resize": trained.resize,
         "mean": trained.preprocessing["mean"],
         "std": trained.preprocessing["std"],
-        **trained.pixel_format.facts,
-        "input": f"images: {trained.pixel_format.dtype} [B, C, H, W], {read_as}; normalised inside",
+        **pixels.facts,
+        "input": f"images: {pixels.dtype} [B, C, H, W], read as {shown}; normalised inside",
         "output": "logits: float32 [B, K]; softmax over K gives probabilities",
         "test_time_augmentation": trained.test_time_augmentation,
         "network": checkpoint["hyper_parameters"]["network"],
@@ -91,25 +90,20 @@ def facts_of(trained: TrainedNetwork) -> dict[str, str]:
 
 def write_onnx(model: ExportedModel, images: Tensor, path: Path, facts: Mapping[str, str]) -> None:
     """Write an ONNX file with the input `images` and the output `logits`; the facts are its `metadata_props`."""
-    if (size := sum(getattr(value, "nbytes", 0) for value in model.state_dict().values())) > LARGEST_ONNX:
+    if sum(getattr(value, "nbytes", 0) for value in model.state_dict().values()) > LARGEST_ONNX:
         raise ExportError(
-            f"{_name(model)} has {size / 1e9:,.1f} GB of weights, and one ONNX file holds {LARGEST_ONNX / 1e9:,.1f}; "
-            "export it with --format torch_export."
+            f"{type(model.network).__name__} has more than {LARGEST_ONNX / 1e9:,.1f} GB of weights, too many for one "
+            "ONNX file; export it with --format torch_export."
         )
     program = _traced(model, images)
+    names = {"input_names": ["images"], "output_names": ["logits"], "dynamic_shapes": {"images": {0: "B"}}}
     try:
         with silent():
-            exported = torch.onnx.export(
-                program,
-                dynamo=True,
-                verbose=False,
-                input_names=["images"],
-                output_names=["logits"],
-                dynamic_shapes={"images": {0: "B"}},
-            )
+            exported = torch.onnx.export(program, dynamo=True, verbose=False, **names)
     except Exception as error:
         raise ExportError(
-            f"{_name(model)} cannot be exported to ONNX: {reason_of(error)}; --format torch_export may take it."
+            f"{type(model.network).__name__} cannot be exported to ONNX: {reason_of(error)}; --format torch_export may "
+            "take it."
         ) from error
     assert exported is not None, "the exporter through torch.export gives a program"
     exported.model.metadata_props.update(facts)
@@ -125,12 +119,7 @@ def open_onnx(path: Path, _: ExportedModel) -> Predict:
     options.log_severity_level = 4  # faults are raised too
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-
-    def predict(images: Tensor) -> Tensor:
-        (logits,) = session.run(["logits"], {"images": images.numpy()})
-        return torch.from_numpy(logits)
-
-    return predict
+    return lambda images: torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
 
 
 def write_torch_export(model: ExportedModel, images: Tensor, path: Path, facts: Mapping[str, str]) -> None:
@@ -161,14 +150,11 @@ def write_safetensors(model: ExportedModel, images: Tensor, path: Path, facts: M
 
 
 def open_safetensors(path: Path, model: ExportedModel) -> Predict:
-    """Load the weights into a copy of the model whose weights are 0."""
+    """Load the weights into a copy of the model."""
     from safetensors.torch import load_file
 
     again = copy.deepcopy(model)
-    state = again.network.state_dict()
-    extra = {name: value for name, value in state.items() if not isinstance(value, Tensor)}
-    for name in state.keys() - extra.keys():
-        state[name].zero_()
+    extra = {name: value for name, value in again.network.state_dict().items() if not isinstance(value, Tensor)}
     again.network.load_state_dict(load_file(path) | extra)
     return again
 
@@ -205,13 +191,9 @@ def _traced(model: ExportedModel, images: Tensor) -> torch.export.ExportedProgra
             return torch.export.export(model, (images,), dynamic_shapes={"images": {0: batch}})
     except Exception as error:
         raise ExportError(
-            f"{_name(model)} cannot be exported: {reason_of(error)}; its forward must be operations on tensors that "
-            "depend neither on their values nor on how many images there are."
+            f"{type(model.network).__name__} cannot be exported: {reason_of(error)}; its forward must be operations on "
+            "tensors that depend neither on their values nor on how many images there are."
         ) from error
-
-
-def _name(model: ExportedModel) -> str:
-    return type(model.network).__name__
 
 
 def reason_of(error: BaseException) -> str:

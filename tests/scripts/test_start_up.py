@@ -45,6 +45,7 @@ def test_an_image_file_needs_no_lightning(train: Callable[..., Run], tmp_path: P
     run, image = train("--trainer.max_epochs=1", "--trainer.limit_train_batches=4"), tmp_path / "image.png"
     Image.fromarray((load_digits().images[0] * 15).astype(np.uint8)).save(image)
     start("predict", str(run.folder), str(image), "--output", str(tmp_path / "out.csv"))
+    start("export", str(run.folder), "--format", "safetensors", "--output", str(tmp_path / "out.safetensors"))
     if find_spec("scripts.visualize"):
         for command in (["activations"], ["gradcam"], ["saliency"], ["activations", "--layer", "stages.0"]):
             output = ["--output", str(tmp_path / "out.png")]

@@ -223,7 +223,7 @@ def test_what_is_too_large_for_one_onnx_file_is_refused(
     digits: Digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("scripts.inference.export_formats.LARGEST_ONNX", 1000)
-    with pytest.raises(ExportError, match=r"0\.0 GB of weights, .* export it with --format torch_export"):
+    with pytest.raises(ExportError, match=r"more than 0\.0 GB of weights, .* export it with --format torch_export"):
         exported(classifier_of(MLP(64, 10), digits), "onnx", scans(digits), tmp_path)
 
 
