@@ -96,10 +96,16 @@ def write_onnx(model: ExportedModel, images: Tensor, path: Path, facts: Mapping[
             "ONNX file; export it with --format torch_export."
         )
     program = _traced(model, images)
-    names = {"input_names": ["images"], "output_names": ["logits"], "dynamic_shapes": {"images": {0: "B"}}}
     try:
         with silent():
-            exported = torch.onnx.export(program, dynamo=True, verbose=False, **names)
+            exported = torch.onnx.export(
+                program,
+                dynamo=True,
+                verbose=False,
+                input_names=["images"],
+                output_names=["logits"],
+                dynamic_shapes={"images": {0: "B"}},
+            )
     except Exception as error:
         raise ExportError(
             f"{type(model.network).__name__} cannot be exported to ONNX: {reason_of(error)}; --format torch_export may "
