@@ -24,15 +24,9 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     """
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise UserError(f"{path} is damaged: {error}; fetch it again.") from error
-    if data[:3] != b"\0\0\x08" or len(data) < 4 + 4 * data[3]:
-        raise UserError(f"{path} is no IDX file of unsigned bytes; fetch it again.")
-    start = 4 + 4 * data[3]
-    shape = tuple(int(size) for size in np.frombuffer(data[4:start], ">u4"))
-    values = np.frombuffer(data, np.uint8, offset=start)
-    if len(values) != np.prod(shape):
-        raise UserError(
-            f"{path} is damaged: it holds {len(values):,} bytes, but declares {np.prod(shape):,}; fetch it again."
-        )
-    return values.reshape(shape)
+        if data[:3] != b"\0\0\x08":
+            raise ValueError("its type is another")
+        start = 4 + 4 * data[3]
+        return np.frombuffer(data, np.uint8, offset=start).reshape(np.frombuffer(data[4:start], ">u4"))
+    except (EOFError, gzip.BadGzipFile, zlib.error, ValueError, IndexError) as error:
+        raise UserError(f"{path} is no whole IDX file of unsigned bytes ({error}); fetch it again.") from error

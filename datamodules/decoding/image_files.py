@@ -74,15 +74,12 @@ class ImageFiles:
 
     def __getitem__(self, indices: NDArray[np.int64]) -> Levels:
         """Decode some images to `[B, C, H, W]`; a UserError names one that could be read when they were listed."""
-        images = np.empty((len(indices), *self.image_shape), self.dtype)
-        for row, index in enumerate(indices):
-            try:
-                images[row] = self.read(index)
-            except UnreadableImageError as error:
-                raise UserError(
-                    f"{self.path(index)}: {error}, though it could be read before; restore the file and go on from the "
-                    "last checkpoint."
-                ) from error
+        images, errors = TryDecode(self)[indices]
+        for row, reason in errors.items():
+            raise UserError(
+                f"{self.path(indices[row])}: {reason}, though it could be read before; restore the file and go on from "
+                "the last checkpoint."
+            )
         return images
 
 
@@ -96,7 +93,7 @@ class TryDecode(Dataset[tuple[Levels, dict[int, str]]]):
     images: ImageFiles
     for_good: bool = False
 
-    def __getitem__(self, indices: range) -> tuple[Levels, dict[int, str]]:
+    def __getitem__(self, indices: range | NDArray[np.int64]) -> tuple[Levels, dict[int, str]]:
         """Decode some images to `[B, C, H, W]`, zeros where there is no image, with the reason for such a row."""
         chunk = np.zeros((len(indices), *self.images.image_shape), self.images.dtype)
         errors = {}

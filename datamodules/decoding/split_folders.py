@@ -45,27 +45,24 @@ def split_named(name: str) -> tuple[str, str] | None:
 
 def check_splits(folders: Mapping[str, Path]) -> None:
     """Check the folders that `data.splits` names, relative to the folder of images."""
-    if "train" not in folders:
-        raise UserError("data.splits has no folder for train; give one, as in '{train: .}'.")
-    for (one, path), (other, inner) in permutations(folders.items(), 2):
-        if path == inner or path in inner.parents:
-            raise UserError(
-                f"data.splits: the folder of {other} lies in that of {one}, so that images would be in both; give "
-                "folders beside each other."
-            )
-    for path in folders.values():
-        if path.is_absolute() or ".." in path.parts:
-            raise UserError(f"data.splits names {path}; give a folder within --data.folder.")
+    pairs = permutations(folders.values(), 2)
+    is_wrong = "train" not in folders or any(one == other or one in other.parents for one, other in pairs)
+    if is_wrong or any(path.is_absolute() or ".." in path.parts for path in folders.values()):
+        given = ", ".join(f"{split}: {path}" for split, path in folders.items())
+        raise UserError(
+            f"data.splits is '{{{given}}}'; give train a folder, and each split one of its own within --data.folder, "
+            "none in another."
+        )
 
 
 def find_splits(top: Path, given: Mapping[str, Path] | None) -> dict[str, Path]:
     """The folder of each split of the images in a folder, by the names given or, if none is, by its own names."""
     if given is None:
-        folders = _named_splits(_unwrapped(top, split_named), top)
+        folders = _named_splits(_unwrapped(top, split_named))
     else:
         folders = {split: top / path for split, path in given.items()}
     found = {"train": _unwrapped(folders["train"])}
-    classes = classes_in(found["train"]) if folders.keys() - {"train"} else []
+    classes = classes_in(found["train"]) if len(folders) > 1 else []
     for split in ("val", "test"):
         if split in folders:
             folder = _unwrapped(folders[split], classes.__contains__)
@@ -102,28 +99,26 @@ def _unwrapped(folder: Path, is_one: Callable[[str], object] = lambda name: Fals
     return inner if inner == folder or (names and is_one(names[0])) or len(classes_in(inner)) > 1 else folder
 
 
-def _named_splits(folder: Path, top: Path) -> dict[str, Path]:
+def _named_splits(folder: Path) -> dict[str, Path]:
     """The folders in one that are named after splits; itself, for training, if there are none."""
     names = folders_in(folder)
-    by_rest: dict[str, dict[str, list[str]]] = {}
+    by_rest: dict[str, list[tuple[str, str]]] = {}
     for name in names:
         if named := split_named(name):
-            by_rest.setdefault(named[1], {}).setdefault(named[0], []).append(name)
+            by_rest.setdefault(named[1], []).append((named[0], name))
     # A single folder with another word in its name may be a class, such as bullet trains.
-    several = (splits for splits in by_rest.values() if "train" in splits and len(splits) > 1)
-    splits = by_rest.get("") or next(several, None)
-    if splits is None:
+    several = (some for some in by_rest.values() if "train" in dict(some) and len(dict(some)) > 1)
+    splits = by_rest.get("") or next(several, [])
+    if not splits:
         return {"train": folder}
-    within = [name for some in splits.values() for name in some]
+    within = [name for _, name in splits]
     # Beside two splits, folders without class folders are not meant to be trained on.
-    others = [name for name in names if name not in within and (len(splits) == 1 or folders_in(folder / name))]
+    others = [name for name in names if name not in within and (len(dict(splits)) == 1 or folders_in(folder / name))]
     others = [name for name in others if any(is_image(entry.path) for entry in files_under(folder / name))]
-    if "train" in splits and not others and len(within) == len(splits):
-        return {split: folder / name for split, (name,) in splits.items()}
-    asked = {"train": ["FOLDER"]} | {split: some for split, some in splits.items() if split != "unlabelled"}
-    asked_for = ", ".join(f"{split}: {folder.relative_to(top) / some[0]}" for split, some in asked.items())
+    if "train" in dict(splits) and not others and len(dict(splits)) == len(splits):
+        return {split: folder / name for split, name in splits}
     raise UserError(
         f"{folder} has folders named after splits ({some_of(within)}){f' beside {some_of(others)}' if others else ''}: "
-        f"it is not clear which are splits and which are classes; say it with --data.splits '{{{asked_for}}}', or "
-        f"'{{train: {folder.relative_to(top)}}}' if all are classes, or rename them."
+        "it is not clear which are splits and which are classes; name the folder of each split, relative to "
+        "--data.folder, as in --data.splits '{train: FOLDER, test: FOLDER}', or '{train: .}' if all are classes."
     )

@@ -42,7 +42,10 @@ def stored_numbers(
             return _tiff_numbers(content)
         with Image.open(BytesIO(content), formats=FORMATS) as image:
             if bits_of(image) > 8 and len(image.getbands()) > 1:
-                return _deep_colours(content, image, is_shown)
+                raise ValueError(
+                    "it has 16 bits in colour, which Pillow cuts to 8; save it as TIFF, or read all in 8 bits with "
+                    "--data.bit_depth 8"
+                )
             return image_numbers(image, is_shown=is_shown)
 
 
@@ -90,24 +93,6 @@ def channels_first(array: NDArray[Any], counts: Collection[int]) -> NDArray[Any]
         f"it is an array of shape {list(array.shape)}, which does not tell its channels; save it as [C, H, W], with "
         "fewer channels than rows and columns"
     )
-
-
-def _deep_colours(content: bytes, image: Image.Image, is_shown: bool) -> NDArray[Any]:
-    """The 16 bits of a PNG in colour or with transparency, which Pillow cuts to 8."""
-    if image.format != "PNG" or "transparency" in image.info:  # a colour, which torchvision passes over
-        raise ValueError(
-            "it has 16 bits in colour, which Pillow cuts to 8; save it as PNG or TIFF, without one transparent colour"
-        )
-    import torch
-    from torchvision.io import ImageReadMode, decode_image
-
-    mode = ImageReadMode.RGB_ALPHA if is_shown else ImageReadMode.UNCHANGED
-    data = torch.frombuffer(bytearray(content), dtype=torch.uint8)
-    numbers: NDArray[np.uint16] = decode_image(data, mode, apply_exif_orientation=True).numpy()
-    if is_shown:
-        opaque = numbers[3:] / 65535
-        numbers = np.rint(numbers[:3] * opaque + 65535 * (1 - opaque)).astype(np.uint16)
-    return numbers
 
 
 def _tiff_numbers(content: bytes) -> NDArray[Any]:

@@ -174,17 +174,18 @@ class ImageSource(ABC):
 
         self.root.mkdir(parents=True, exist_ok=True)
         with FileLock(self.root / f".{type(self).__name__.lower()}.lock"):
-            with suppress(FileNotFoundError):
-                return read()  # another process has fetched it
-            # torchvision 0.26 names no filter, and Python has none by default before 3.14.
-            tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)
             try:
-                self.fetch()
-            except (OSError, RuntimeError, tarfile.TarError) as error:
-                raise UserError(
-                    f"{type(self).__name__} could not be downloaded ({' '.join(str(error).split())}); get it from "
-                    f"{self.origin} with another machine and put it in {self.source_folder}."
-                ) from error
+                return read()  # another process has fetched it
+            except FileNotFoundError as missing:
+                # torchvision 0.26 names no filter, and Python has none by default before 3.14.
+                tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)
+                try:
+                    self.fetch()
+                except (OSError, RuntimeError, tarfile.TarError) as error:
+                    raise UserError(
+                        f"{type(self).__name__} could not be downloaded ({' '.join(str(error).split())}); get it from "
+                        f"{self.origin} with another machine and put it where it is looked for: {missing.filename}."
+                    ) from error
             return read()
 
     @cached_property

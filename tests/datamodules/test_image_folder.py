@@ -405,10 +405,10 @@ def test_says_which_folders_are_splits_where_names_do_not(tmp_path: Path) -> Non
     assert two.read().keys() == {"train"}
     assert one.pack_folder != two.pack_folder
     wrong: list[tuple[Any, str]] = [
-        ({"val": "two"}, "has no folder for train"),
-        ({"train": "one", "val": "one"}, "the folder of val lies in that of train"),
-        ({"train": ".", "test": "two"}, "the folder of test lies in that of train"),
-        ({"train": "../others/one"}, r"data\.splits names \.\./others/one; give a folder within"),
+        ({"val": "two"}, "data.splits is '{val: two}'; give train a folder"),
+        ({"train": "one", "val": "one"}, "each split one of its own within --data.folder, none in another"),
+        ({"train": ".", "test": "two"}, "each split one of its own within"),
+        ({"train": "../others/one"}, "each split one of its own within --data.folder"),
         ({"train": "one", "test": "test"}, r"/test, which data\.splits names, has no class of training, such as a"),
         ({"train": "three"}, "others/three: No such file"),
     ]

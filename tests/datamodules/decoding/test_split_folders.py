@@ -32,16 +32,16 @@ def test_takes_the_splits_that_are_given(images: Path) -> None:
 
 def test_asks_where_it_is_not_clear(images: Path) -> None:
     (images / "archive" / "training_set").rename(images / "archive" / "horse")
-    with pytest.raises(UserError, match=r"named after splits .* say it with --data\.splits"):
+    with pytest.raises(UserError, match=r"named after splits .* as in --data\.splits"):
         find_splits(images / "archive", None)
 
 
 @pytest.mark.parametrize(
     ("splits", "words"),
     [
-        ({"val": "a"}, "has no folder for train"),
-        ({"train": ".", "val": "a"}, "the folder of val lies in that of train"),
-        ({"train": "../a"}, "names ../a; give a folder within"),
+        ({"val": "a"}, "give train a folder"),
+        ({"train": ".", "val": "a"}, "none in another"),
+        ({"train": "../a"}, "within --data.folder"),
     ],
 )
 def test_refuses_splits_that_make_no_sense(splits: dict[str, str], words: str) -> None:
