@@ -17,10 +17,9 @@ from callbacks.run.safe_points import (
     stands_between_epochs,
     stands_between_steps,
 )
-from core.command_error import CommandError
 from core.durable_file import copy_whole, link_whole, part_of, publish
 from core.stopping import Stopped
-from core.user_error import UserError
+from core.user_error import CommandError, UserError
 from datamodules.loading.loader import WorkerError
 from models.serialization.checkpoint import read_checkpoint
 from models.training.monitor import Basis, basis, check_logged, direction, is_of_validation, still_holds

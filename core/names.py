@@ -1,7 +1,8 @@
 """Names of files and classes, from anybody, as text."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from difflib import get_close_matches
 from itertools import compress, count
 from typing import Any
 
@@ -66,3 +67,16 @@ def label_name(label: Any, class_names: Sequence[str]) -> str:
 def some_of(names: Sequence[str], most: int = MOST_NAMED) -> str:
     """The first names in a sentence, with dots for the rest."""
     return ", ".join([*map(escape_name, names[:most]), *(["..."] if len(names) > most else [])])
+
+
+def near_names(name: str, names: Collection[str], otherwise: str = "") -> str:
+    """End a sentence about an unknown name.
+
+    Example:
+        >>> near_names("resnet8", ["resnet18", "vgg16"])
+        'did you mean resnet18?'
+        >>> near_names("?", ["resnet18", "vgg16"])
+        'there is resnet18, vgg16'
+    """
+    near = get_close_matches(name, names, n=3)
+    return f"did you mean {', '.join(near)}?" if near else otherwise or f"there is {', '.join(names)}"

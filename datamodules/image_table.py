@@ -15,8 +15,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from numpy.typing import NDArray
 
 from core.any_path import AnyPath
-from core.names import some_of
-from core.near_names import near_names
+from core.names import near_names, some_of
 from core.user_error import UserError
 from datamodules.batching.split import SPLITS
 from datamodules.decoding.image_file import holds_numbers, is_image

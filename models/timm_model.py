@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from core.near_names import near_names
+from core.names import near_names
 from models.head import BackboneAndHead, head_layers
 from models.serialization.pretrained import load_weights, read_weights
 

@@ -13,7 +13,7 @@ from torch import nn
 from torchvision.models import get_model, get_model_weights, list_models
 from torchvision.models.vision_transformer import interpolate_embeddings
 
-from core.near_names import near_names
+from core.names import near_names
 from models.head import BackboneAndHead, head_layers
 from models.serialization.pretrained import Weights, load_weights, read_weights
 

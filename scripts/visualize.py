@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from callbacks.tensorboard.filters_picture import CONVOLUTIONS, convolutions, filters_picture
 from callbacks.tensorboard.image_grid import as_rgb
-from core.near_names import near_names
+from core.names import near_names
 from scripts.command.boundary import TRUST, CommandParser, mistakes_in_one_sentence
 from scripts.command.expansion import expand, to_path
 from scripts.command.picture_file import picture_file, save_picture, show_picture

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, but not listed in its __all__
 
-from core.command_error import CommandError
+from core.user_error import CommandError
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer

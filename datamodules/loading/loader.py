@@ -16,8 +16,7 @@ from typing import Any, Never
 from torch import Tensor
 from torch.utils.data import DataLoader, default_convert
 
-from core.command_error import CommandError
-from core.user_error import UserError
+from core.user_error import CommandError, UserError
 
 PATIENCE_SECONDS = 300.0  # how long a batch may take before its worker counts as stopped
 

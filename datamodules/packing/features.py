@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from core.durable_file import check_space, note_use, whole_folder
 from core.user_error import UserError
-from core.whole_folder import check_space, note_use, whole_folder
 from datamodules.packing.checked_arrays import (
     ArrayWriter,
     FirstReads,

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from core.durable_file import check_space, note_use, whole_folder
 from core.names import escape_name
 from core.user_error import UserError
-from core.whole_folder import check_space, note_use, whole_folder
 from datamodules.loading.cores import available_cores
 from datamodules.loading.loader import ON_FEWER_CORES, TimedLoader
 from datamodules.loading.progress import progress

@@ -21,8 +21,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from core.any_path import AnyPath
-from core.names import distinct_names, escape_name, some_of
-from core.near_names import near_names
+from core.names import distinct_names, escape_name, near_names, some_of
 from core.user_error import UserError
 from datamodules.decoding.remembered_times import RememberedTimes
 from datamodules.packing.pack import Pack, Rows, Source, files_of, write_pack

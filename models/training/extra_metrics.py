@@ -17,7 +17,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.distributed import gather_all_tensors
 
-from core.near_names import near_names
+from core.names import near_names
 from core.own_classes import own_classes
 from core.user_error import UserError
 from models.serialization.class_path import full_path

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from core.near_names import near_names
+from core.names import near_names
 from core.user_error import UserError
 from models.training.batch_norm import BatchNorm
 

@@ -13,10 +13,9 @@ import torch
 
 from callbacks.run.peers import LOST
 from core import leave_at_once
-from core.command_error import CommandError
 from core.durable_file import NO_SPACE
 from core.names import escape_name
-from core.user_error import UserError
+from core.user_error import CommandError, UserError
 from models.serialization.class_path import trust
 from scripts.command.expansion import to_path
 from scripts.command.silence import silence_libraries

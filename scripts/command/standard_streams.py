@@ -6,8 +6,8 @@ import sys
 from io import BufferedWriter, FileIO, TextIOWrapper
 from typing import Any, TextIO
 
-from core.command_error import CommandError
 from core.names import escape
+from core.user_error import CommandError
 
 # Errors of writing when the reader of a pipe has ended, and when a terminal was closed.
 READER_GONE = (errno.EPIPE, errno.EIO)

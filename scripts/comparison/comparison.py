@@ -10,8 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from callbacks.run.run_folder import order_of_start
-from core.names import escape_name
-from core.near_names import near_names
+from core.names import escape_name, near_names
 from core.user_error import UserError
 from datamodules.packing.pack import FINGERPRINT
 from models.training.monitor import Mode, direction

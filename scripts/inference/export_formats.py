@@ -19,9 +19,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from core.command_error import CommandError
 from core.names import escape_name
-from core.user_error import UserError
+from core.user_error import CommandError, UserError
 from datamodules.batching.normalization import Normalize
 from models.training.test_time_augmentation import Views, average_logits
 from scripts.command.silence import silent

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from core.near_names import near_names
+from core.names import near_names
 from core.user_error import UserError
 
 

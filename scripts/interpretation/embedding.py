@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from callbacks.tensorboard.image_grid import as_rgb
+from core.durable_file import whole_folder
 from core.names import escape_name
-from core.whole_folder import whole_folder
 from datamodules.loading.progress import progress
 from scripts.inference.layers import layer_outputs
 from scripts.inference.trained_network import TrainedNetwork

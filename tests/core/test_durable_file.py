@@ -1,10 +1,11 @@
+import errno
 import os
 from pathlib import Path
 
 import pytest
 import torch
 
-from core.durable_file import copy_whole, link_whole, remove_leftovers, replacing
+from core.durable_file import check_space, copy_whole, link_whole, remove_leftovers, replacing, whole_folder
 from tests.scripts.test_export import disk_of
 
 
@@ -107,3 +108,29 @@ def test_what_killed_writers_have_left_is_removed(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     remove_leftovers(tmp_path)
     assert sorted(file.name for file in tmp_path.iterdir()) == [".lock", "last.ckpt"]
+
+
+def write(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).write_text(name)
+
+
+def test_a_folder_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
+    folder = tmp_path / "in" / "folder"
+    with whole_folder(folder) as part:
+        write(part, "a")
+        assert not folder.exists()
+    with pytest.raises(FileNotFoundError), whole_folder(folder) as part:
+        write(part, "half", "none/b")
+    assert [path.name for path in folder.iterdir()] == ["a"]
+    with whole_folder(folder) as part:
+        write(part, "b")
+    assert [path.name for path in folder.iterdir()] == ["b"]
+    assert list(folder.parent.iterdir()) == [folder]
+
+
+def test_a_disk_without_room_is_told_before(tmp_path: Path) -> None:
+    check_space(tmp_path, 1)
+    with pytest.raises(OSError, match=r"1,152,921,504,606,846,976 bytes are needed and [\d,]+ are free") as error:
+        check_space(tmp_path, 2**60)
+    assert error.value.errno == errno.ENOSPC

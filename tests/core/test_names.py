@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from core.names import distinct_names, escape_name, label_name
+from core.names import distinct_names, escape_name, label_name, near_names
 
 
 def test_several_labels_are_joined() -> None:
@@ -34,3 +34,15 @@ def test_names_of_classes_are_each_different_and_stay_as_they_are() -> None:
     distinct = distinct_names(names)
     assert distinct == ["crane", "crane (2)", "crane (3)", "caf\\xe9", "caf\\xe9 (2)", "\\ud800", "crane (4)"]
     assert distinct_names(distinct) == distinct
+
+
+def test_offers_the_nearest_first_and_few_of_them() -> None:
+    names = [f"resnet{depth}" for depth in (18, 34, 50, 101, 152)]
+    answer = near_names("resnet50x", names)
+    assert answer.startswith("did you mean resnet50, ")
+    assert answer.count("resnet") == 3
+
+
+def test_says_what_there_is_when_none_is_near() -> None:
+    assert near_names("?", ["backbone", "head"]) == "there is backbone, head"
+    assert near_names("?", ["backbone", "head"], otherwise="ask elsewhere") == "ask elsewhere"

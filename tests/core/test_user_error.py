@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from core.user_error import CommandError, UserError
 from tests.discovery import ROOT
 from tests.test_structure import SOURCES
 
@@ -47,3 +48,8 @@ def test_a_message_says_what_to_do_and_ends_like_a_sentence(place: str, message:
     )  # the sentence was made elsewhere
     assert passed_on or TODO.search(message), message
     assert passed_on or message.endswith((".", "?", "}")), message
+
+
+def test_a_command_error_is_no_mistake_of_the_user() -> None:
+    assert not issubclass(CommandError, UserError)
+    assert not issubclass(UserError, CommandError)

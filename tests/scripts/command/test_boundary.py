@@ -6,8 +6,7 @@ from bdb import BdbQuit
 import pytest
 import torch
 
-from core.command_error import CommandError
-from core.user_error import UserError
+from core.user_error import CommandError, UserError
 from scripts.command.boundary import mistakes_in_one_sentence
 
 
