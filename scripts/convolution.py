@@ -21,10 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from scripts.command.boundary import CommandParser, mistakes_in_one_sentence
+from scripts.command.boundary import CommandParser, mistakes_in_one_sentence, whole_number
 from scripts.command.expansion import expand
-from scripts.command.picture_file import picture_file, save_picture
-from scripts.command.whole_number import whole_number
+from scripts.command.output_file import picture_file, save_picture
 
 Numbers = NDArray[np.float64]
 

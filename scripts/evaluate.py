@@ -24,9 +24,8 @@ from numpy.typing import NDArray
 from callbacks.run.run_folder import CONFIG
 from core.durable_file import replace_file, replacing
 from core.names import distinct_names, escape_name, label_name
-from scripts.command.boundary import TRUST, CommandParser, mistakes_in_one_sentence
+from scripts.command.boundary import TRUST, CommandParser, mistakes_in_one_sentence, whole_number
 from scripts.command.expansion import to_path
-from scripts.command.whole_number import whole_number
 from scripts.inference.prediction_table import PredictionTable
 from scripts.inference.predictions import Predictions, predict_split
 from scripts.inference.run_checkpoint import checkpoint_of

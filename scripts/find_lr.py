@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from scripts.command.boundary import CommandParser
-from scripts.command.picture_file import picture_file, save_picture
+from scripts.command.output_file import picture_file, save_picture
 from scripts.command.process import training_process
 
 if TYPE_CHECKING:

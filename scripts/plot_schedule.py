@@ -14,7 +14,7 @@ from PIL import Image
 
 from core.user_error import UserError
 from scripts.command.boundary import CommandParser
-from scripts.command.picture_file import picture_file, save_picture
+from scripts.command.output_file import picture_file, save_picture
 from scripts.command.process import training_process
 
 if TYPE_CHECKING:

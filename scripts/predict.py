@@ -24,11 +24,10 @@ from core.names import escape_name, some_of
 from core.user_error import UserError
 from datamodules.loading.loader import WorkerError
 from models.serialization.checksums import content_digest
-from scripts.command.boundary import CHECKPOINT, CommandParser
+from scripts.command.boundary import CHECKPOINT, CommandParser, whole_number
 from scripts.command.expansion import expand, to_path
 from scripts.command.output_file import check_output
 from scripts.command.process import training_process
-from scripts.command.whole_number import whole_number
 from scripts.inference.file_predictions import predict_files
 from scripts.inference.input_images import input_images
 from scripts.inference.prediction_output import print_rows, write_predictions

@@ -9,9 +9,8 @@ an augmentation may draw other numbers. A run's real first batch is in its Tenso
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from scripts.command.boundary import CommandParser, mistakes_in_one_sentence
-from scripts.command.picture_file import picture_file, save_picture
-from scripts.command.whole_number import whole_number
+from scripts.command.boundary import CommandParser, mistakes_in_one_sentence, whole_number
+from scripts.command.output_file import picture_file, save_picture
 
 if TYPE_CHECKING:
     from datamodules.base import ImageDataModule

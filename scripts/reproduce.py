@@ -15,11 +15,10 @@ from statistics import mean
 from typing import TYPE_CHECKING, NamedTuple
 
 from core.user_error import UserError
-from scripts.command.boundary import CommandParser
+from scripts.command.boundary import CommandParser, whole_number
 from scripts.command.expansion import to_path
 from scripts.command.output_file import check_output
 from scripts.command.process import training_process
-from scripts.command.whole_number import whole_number
 
 if TYPE_CHECKING:
     from scripts.training.several_runs import PlannedRun

@@ -26,10 +26,9 @@ from torch import Tensor, nn
 from callbacks.tensorboard.filters_picture import CONVOLUTIONS, convolutions, filters_picture
 from callbacks.tensorboard.image_grid import as_rgb
 from core.names import near_names
-from scripts.command.boundary import TRUST, CommandParser, mistakes_in_one_sentence
+from scripts.command.boundary import TRUST, CommandParser, mistakes_in_one_sentence, whole_number
 from scripts.command.expansion import expand, to_path
-from scripts.command.picture_file import picture_file, save_picture, show_picture
-from scripts.command.whole_number import whole_number
+from scripts.command.output_file import picture_file, save_picture, show_picture
 from scripts.inference.layers import find_layer, grad_cam, last_maps, layer_outputs
 from scripts.inference.predictions import probabilities_of
 from scripts.inference.shown_image import shown_image

@@ -24,6 +24,8 @@ from scripts.command.standard_streams import check_standard_output, prepare_stan
 # Errors of a run that are no mistake in its configuration.
 FAULTS = (CommandError, FloatingPointError)
 
+MOST = 2**32
+
 
 class CommandParser(argparse.ArgumentParser):
     """Prints a description as it is written, and raises one sentence on a wrong command line."""
@@ -34,6 +36,13 @@ class CommandParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise the sentence."""
         raise UserError(f"{message}; see {self.prog} --help.")
+
+
+def whole_number(text: str, least: int = 1) -> int:
+    """Parse a whole number, for argparse's `type`."""
+    if not text.isdecimal() or not least <= int(text) <= MOST:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least {least}")
+    return int(text)
 
 
 # Arguments of commands that take a checkpoint, for argparse's `parents`: the flag alone, and with one checkpoint.
@@ -55,10 +64,11 @@ def mistakes_in_one_sentence() -> Iterator[None]:
     try:
         yield
         check_standard_output()
-    except (UserError, _lightnings_own_error()) as error:
+    except UserError as error:
         _exit(2, str(error))
-    except FloatingPointError as error:  # all processes of a run stop for it
-        _exit(1, str(error) if _is_first_process() else "")
+    except FloatingPointError as error:  # all processes of a run stop for it, and the first one says why
+        rank_zero = sys.modules.get("lightning.fabric.utilities.rank_zero")
+        _exit(1, str(error) if rank_zero is None or rank_zero.rank_zero_only.rank == 0 else "")
     except CommandError as error:
         _exit(1, str(error))
     except OSError as error:
@@ -66,10 +76,8 @@ def mistakes_in_one_sentence() -> Iterator[None]:
             raise
         _exit(1, f"{error.filename or 'A file'} could not be written: {error.strerror}; free space there.")
     except (RuntimeError, MemoryError) as error:
-        sentence = _out_of_memory(error)
-        if not sentence and re.search("connection (reset|closed|refused)", str(error), re.IGNORECASE):
-            sentence = LOST
-        if not sentence:
+        lost = re.search("connection (reset|closed|refused)", str(error), re.IGNORECASE)
+        if not (sentence := _out_of_memory(error) or (LOST if lost else "")):
             raise
         _exit(1, sentence)
     except BdbQuit:
@@ -82,18 +90,6 @@ def _exit(status: int, sentence: str) -> None:
     if sentence:
         print(f"error: {escape_name(sentence)}", file=sys.stderr)
     sys.exit(status)
-
-
-def _lightnings_own_error() -> type[Exception]:
-    """The class, if the command has imported Lightning, which takes seconds."""
-    module = sys.modules.get("lightning.fabric.utilities.exceptions")
-    found: type[Exception] = getattr(module, "MisconfigurationException", UserError)
-    return found
-
-
-def _is_first_process() -> bool:
-    module = sys.modules.get("lightning.fabric.utilities.rank_zero")
-    return module is None or module.rank_zero_only.rank == 0
 
 
 def _out_of_memory(error: BaseException) -> str:

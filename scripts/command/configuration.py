@@ -116,21 +116,19 @@ def switch_classes(config: Config, flags: Sequence[str]) -> Config:
     for flag, following in zip_longest(flags, flags[1:], fillvalue=""):
         name, _, value = flag.partition("=")
         value = value or following
-        key = name[2:].removesuffix(".class_path")
-        replaced = Config(class_path=value)
-        if key.endswith(".monitor"):
-            key = key.removesuffix(".monitor").removesuffix(".init_args")
-            replaced = {"init_args": {"monitor": value}}
-        elif value.startswith("{") and isinstance(mapping := _value(value), dict):
-            replaced = mapping
+        key = re.sub(r"\.class_path$|(\.init_args)?\.monitor$", "", name[2:])
+        replaced: Any = {"class_path": value}
+        if name.endswith(".monitor"):
+            replaced = {"monitor": value}
+        elif value.startswith("{"):
+            replaced = _value(value)
         elif value == "null" or not re.fullmatch(r"[A-Za-z_][\w.]*", value):
             continue
-        parts = key.split(".")
         node: Any = config
-        for part in parts:
+        for part in key.split("."):
             node = node.get(part) if isinstance(node, dict) else None
-        if name.startswith("--") and isinstance(node, dict) and "class_path" in node:
-            config = merge(config, reduce(lambda inner, part: {part: inner}, reversed(parts), replaced))
+        if name.startswith("--") and isinstance(node, dict) and "class_path" in node and isinstance(replaced, dict):
+            config = merge(config, reduce(lambda inner, part: {part: inner}, reversed(key.split(".")), replaced))
     return config
 
 
@@ -173,33 +171,29 @@ class Parser(LightningArgumentParser):
         from scripts.command.suggestion import suggest_class, suggest_flag
 
         sentence = one_sentence(message)
-        if denied := DENIED.search(sentence):
-            raise UserError(not_known("The configuration", denied[1])) from ex
-        config = parse_yaml(self.args[self.args.index("--config") + 1]) if "--config" in self.args else {}
-        if meant := suggest_class(sentence) or suggest_flag(sentence, self._option_string_actions, config):
-            raise UserError(meant) from ex
+        configs = [*self.args[self.args.index("--config") + 1 :][:1], (CONFIGS / "default.yaml").read_text()]
         key = re.match(r'Parser key "([\w.]+)"', sentence)
-        if key and re.search(r"'class_path' is not|class_path '(lightning.Callback|torch.nn.Module)': O", sentence):
-            raise UserError(
+        is_no_class = r"'class_path' is not|class_path '(lightning.Callback|torch.nn.Module)': O|Not a valid subclass"
+        if denied := DENIED.search(sentence):
+            sentence = not_known("The configuration", denied[1])
+        elif meant := suggest_class(sentence) or suggest_flag(sentence, self, configs):
+            sentence = meant
+        elif key and re.search(is_no_class, sentence):
+            sentence = (
                 f"{key[1]} needs a class, and its arguments under init_args; write {key[1]}: "
                 "{class_path: CLASS, init_args: {NAME: VALUE}}."
-            ) from ex
-        help_ = f"--{key[1]}.help CLASS" if key and re.search(r"Option '|: Parser key", sentence) else "--help"
-        hint = ""
-        if sentence.endswith(("Expected a <class 'str'>.", "Expected a <class 'str'> Expected a <class 'int'>.")):
-            hint = " YAML reads yes, no, 007 and 12:30 as other than text: put them in quotes."
-        raise UserError(f"{sentence}{hint} See: scripts/train.py fit {help_}.") from ex
+            )
+        else:
+            if re.search(r"Expected a <class 'str'>( Expected a <class 'int'>)?\.$", sentence):
+                sentence += " YAML reads yes, no, 007 and 12:30 as other than text: put them in quotes."
+            of_class = f"--{key[1]}.help CLASS" if key and "Option '" in sentence else "--help"
+            sentence += f" See: scripts/train.py fit {of_class}."
+        raise UserError(sentence) from ex
 
 
 def one_sentence(message: str) -> str:
     """Make one sentence of a parser's message, without the alternatives that it lists."""
-    noise = (
-        "Does not validate against",
-        "Subtypes:",
-        "Errors:",
-        "Expected a <class 'NoneType'>",
-        "Given value",
-    )
+    noise = ("Does not validate against", "Subtypes:", "Errors:", "Expected a <class 'NoneType'>", "Given value")
     lines = (line.strip(" -\t") for line in message.splitlines())
     sentence = " ".join(line for line in lines if line.strip(". ") and not line.startswith(noise)).rstrip(". ")
     return sentence if sentence.endswith(("!", "?")) else f"{sentence}."

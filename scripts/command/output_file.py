@@ -1,9 +1,13 @@
-"""The argument --output."""
+"""The file of --output."""
 
 from pathlib import Path
 from tempfile import TemporaryFile
 
+from PIL import Image, ImageShow
+
+from core.durable_file import replacing
 from core.user_error import UserError
+from scripts.command.expansion import to_path
 
 
 def check_output(output: Path, overwrite: bool, flag: str = "--output") -> None:
@@ -19,3 +23,31 @@ def check_output(output: Path, overwrite: bool, flag: str = "--output") -> None:
         raise UserError(
             f"{output} cannot be written: {error.strerror or error}; choose another file with {flag}."
         ) from error
+
+
+def picture_file(name: str) -> Path:
+    """Check that a picture can be written to a file, and return its path; the file is not changed."""
+    path = to_path(name)
+    if path.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise UserError(f"--output is {path}; give a name that ends in .png or .jpg.")
+    if path.parent == Path("runs"):  # which may be the first
+        path.parent.mkdir(exist_ok=True)
+    check_output(path, overwrite=True)
+    return path
+
+
+def save_picture(picture: Image.Image, path: Path) -> None:
+    """Write a picture, whole or not at all."""
+    try:
+        with replacing(path) as part:
+            picture.save(part, Image.registered_extensions()[path.suffix.lower()])
+    except OSError as error:
+        raise UserError(
+            f"The picture cannot be written to {path}: {error.strerror}; choose another file with --output."
+        ) from error
+
+
+def show_picture(picture: Image.Image, path: Path) -> None:
+    """Open a picture in a window."""
+    if not ImageShow.show(picture):
+        raise UserError(f"There is no program to show pictures with; open {path} elsewhere.")

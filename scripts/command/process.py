@@ -45,19 +45,12 @@ def end_with_parent() -> None:
 
 
 def prepare_process() -> None:
-    """Keep freed memory for the next step, and look for GPUs once."""
-    keep_freed_memory()
+    """Look for GPUs once, and keep freed memory for the next step."""
     if torch.version.hip is None and not torch.cuda.is_available():
         # torch's optimizers look for an accelerator at every step: 0.2 ms where there is none, unless this is set.
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
-
-
-def keep_freed_memory() -> None:
-    """Keep freed memory for the next step, where the C library is glibc; elsewhere do nothing.
-
-    By default glibc returns large blocks to the system, which clears each page again: a tenth to a fifth of a
-    convolutional network's step on a CPU.
-    """
+    # By default glibc returns large blocks to the system, which clears each page again: a tenth to a fifth of a
+    # convolutional network's step on a CPU.
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         libc.mallopt(MMAP_THRESHOLD, 2**25)  # the most that it takes
         libc.mallopt(TRIM_THRESHOLD, 2**31 - 1)

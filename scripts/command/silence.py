@@ -38,8 +38,9 @@ def silence_libraries() -> None:
         "`isinstance\\(treespec, LeafSpec\\)` is deprecated",  # Lightning's call of torch
     ):
         warnings.filterwarnings("ignore", f"\\s*{message}")
-    if not isinstance(threading.excepthook, _UnlessItIsTold):
-        threading.excepthook = _UnlessItIsTold(threading.excepthook)
+    if threading.excepthook is not _show_unless_told:
+        _shown_by.append(threading.excepthook)
+        threading.excepthook = _show_unless_told
 
 
 def _is_asked_for(record: logging.LogRecord) -> bool:
@@ -47,15 +48,13 @@ def _is_asked_for(record: logging.LogRecord) -> bool:
     return record.levelno > logging.INFO or Path(record.pathname).parent.name in ("profilers", "callbacks")
 
 
-class _UnlessItIsTold:
-    """Prints the error that ends a thread, but not of TensorBoard's writer: the logger reports a full disk itself."""
+_shown_by: list[Callable[[threading.ExceptHookArgs], Any]] = []
 
-    def __init__(self, show: Callable[[threading.ExceptHookArgs], Any]) -> None:
-        self._show = show
 
-    def __call__(self, args: threading.ExceptHookArgs) -> None:
-        if type(args.thread).__module__ != EVENT_FILE_WRITER:
-            self._show(args)
+def _show_unless_told(args: threading.ExceptHookArgs) -> None:
+    """Print the error that ends a thread, but not of TensorBoard's writer: the logger reports a full disk itself."""
+    if type(args.thread).__module__ != EVENT_FILE_WRITER:
+        _shown_by[-1](args)
 
 
 @contextmanager

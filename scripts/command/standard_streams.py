@@ -13,10 +13,6 @@ from core.user_error import CommandError
 READER_GONE = (errno.EPIPE, errno.EIO)
 
 
-class LostOutputError(CommandError):
-    """Standard output could not be written, and somebody may read it."""
-
-
 class _Stream(FileIO):
     """Drops data that cannot be written, and keeps the error."""
 
@@ -42,29 +38,19 @@ def _prepared(stream: TextIO) -> TextIO:
     raw = getattr(stream.buffer, "raw", stream.buffer)
     if type(raw) is FileIO and raw.fileno() in (1, 2):
         stream.flush()
-        is_buffered = raw is not stream.buffer
-        raw = _Stream(raw.fileno(), "w", closefd=False)
-        stream = TextIOWrapper(
-            BufferedWriter(raw) if is_buffered else raw,
-            stream.encoding,
-            line_buffering=stream.line_buffering,
-            write_through=stream.write_through,
-        )
+        lines = stream.line_buffering or stream.write_through
+        buffer = BufferedWriter(_Stream(raw.fileno(), "w", closefd=False))
+        stream = TextIOWrapper(buffer, stream.encoding, line_buffering=lines)
     stream.reconfigure(errors="escape")
     return stream
 
 
-def output_failure() -> OSError | None:
-    """Return the error of writing standard output, if there was one."""
+def check_standard_output() -> bool:
+    """Return False if the reader of standard output has ended; raise an error if output was lost to anybody else."""
     if sys.stdout:
         sys.stdout.flush()
     buffer = getattr(sys.stdout, "buffer", None)
     failure: OSError | None = getattr(getattr(buffer, "raw", buffer), "failure", None)
-    return failure
-
-
-def check_standard_output() -> None:
-    """Raise `LostOutputError` if output was lost; a reader that has ended wants none."""
-    failure = output_failure()
     if failure and failure.errno not in READER_GONE:
-        raise LostOutputError(f"Standard output could not be written ({failure.strerror}) and is not whole.")
+        raise CommandError(f"Standard output could not be written ({failure.strerror}) and is not whole.")
+    return failure is None

@@ -15,7 +15,7 @@ from core.durable_file import replacing
 from core.names import escape_name
 from core.user_error import UserError
 from scripts.command.output_file import check_output
-from scripts.command.standard_streams import output_failure
+from scripts.command.standard_streams import check_standard_output
 from scripts.inference.prediction_table import Row
 
 ENDINGS = (".csv", ".jsonl", ".ndjson", ".parquet")
@@ -145,6 +145,6 @@ def print_rows(
         for row in rows:
             failed += row["error"] is not None
             print_line([row["path"], f"error: {row['error']}"] if row["error"] else [row[name] for name in columns])
-        if output_failure():  # such as a reader that has read enough
+        if not check_standard_output():  # such as a reader that has read enough
             break
     return failed

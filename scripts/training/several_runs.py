@@ -25,11 +25,10 @@ from core.names import escape_name
 from core.stopping import Stopped, heeded
 from core.user_error import UserError
 from datamodules.loading.loader import way_of_death
-from scripts.command.boundary import CommandParser
+from scripts.command.boundary import CommandParser, whole_number
 from scripts.command.configuration import ELSEWHERE, Config, read_config
 from scripts.command.data_flags import data_of_config
 from scripts.command.process import PARENT
-from scripts.command.whole_number import whole_number
 
 TRAIN = Path(__file__).parents[1] / "train.py"
 

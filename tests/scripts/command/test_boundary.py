@@ -1,13 +1,13 @@
 import io
-import subprocess
 import sys
+from argparse import ArgumentTypeError
 from bdb import BdbQuit
 
 import pytest
 import torch
 
 from core.user_error import CommandError, UserError
-from scripts.command.boundary import mistakes_in_one_sentence
+from scripts.command.boundary import mistakes_in_one_sentence, whole_number
 
 
 @pytest.mark.parametrize(
@@ -53,23 +53,16 @@ def test_an_expected_error_is_a_sentence_and_a_status(
     assert capsys.readouterr().err == f"error: {error}\n".replace("\x1b", "\\x1b")
 
 
-@pytest.mark.slow
-def test_lightnings_own_error_is_a_users_mistake_and_lightning_is_not_imported_for_it() -> None:
-    code = """
-import sys
-from bdb import BdbQuit
-from scripts.command.boundary import mistakes_in_one_sentence
-assert "lightning" not in sys.modules
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-with mistakes_in_one_sentence():
-    raise MisconfigurationException("Choose one.")
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (2, "error: Choose one.\n")
-
-
 def test_a_debugger_that_is_left_ends_the_command_in_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left, mistakes_in_one_sentence():
         raise BdbQuit
     assert left.value.code == 1
     assert capsys.readouterr().err.startswith("error: A debugger was left, and the command with it")
+
+
+def test_is_a_positive_whole_number() -> None:
+    assert whole_number("12") == 12
+    assert whole_number("0", least=0) == 0
+    for text in ("0", "-1", "1.5", "many", "", "99999999999"):
+        with pytest.raises(ArgumentTypeError, match="is no whole number of at least 1"):
+            whole_number(text)

@@ -11,9 +11,9 @@ from tests.discovery import ROOT
 CODE = """
 import resource, sys
 import numpy as np
-from scripts.command.process import keep_freed_memory
+from scripts.command.process import prepare_process
 if sys.argv[1] == "keep":
-    keep_freed_memory()
+    prepare_process()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(10):
     for block in [np.empty(2**22, np.uint8) for _ in range(4)]:

@@ -12,9 +12,10 @@ MEANT = {
     "--model.scheduler=OneCycle": "did you mean torch.optim.lr_scheduler.OneCycleLR?",
     "--weight_average=EMAs": "did you mean callbacks.ema.EMA?",
     "--data=nothing.like.MNIST": "there is no such class; did you mean datamodules.mnist.MNIST?",
-    "--model.finetune=3": "model.finetune is 3; give a class or arguments, which scripts/train.py fit --model.finetune",
-    "--feature_cache=true": "feature_cache is true; give a class or arguments, which scripts/train.py fit --fea",
-    "--model.optimizer=0.1": "model.optimizer is 0.1; give a class or arguments, which scripts/train.py fit --mod",
+    "--model.finetune=3": "model.finetune is 3; give a class or null; scripts/train.py fit --model.finetune.help",
+    "--feature_cache=true": "feature_cache is true; give a class or null; scripts/train.py fit --feature_cache.help",
+    "--model.optimizer=0.1": "model.optimizer is 0.1; give a class or null; scripts/train.py fit --model.optimizer",
+    "--model.network=null": "model.network needs a class, and its arguments under init_args; write model.network",
     "--model.network=Foo": "model.network names Foo, and there is no such class; give its module and its name",
 }
 
