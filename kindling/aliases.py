@@ -20,16 +20,15 @@ def check_name(own: Path) -> None:
     """Raise an ImportError if something else has the name of a package of the clone."""
     elsewhere = [place for place in sys.path if Path(place).resolve() != CLONE]
     for spec in filter(None, (find_spec(own.name), PathFinder.find_spec(own.name, elsewhere))):
-        files = [spec.origin] if spec.origin else []
-        for folder in (
-            () if files else spec.submodule_search_locations or ()
-        ):  # no package: like modules are hidden alone
-            files += [str(Path(folder, file.relative_to(own))) for file in own.rglob("*.py")]
-        for other in (file for file in files if Path(file).exists() and file != str(own / "__init__.py")):
-            raise ImportError(
-                f"{other} and Kindling's package {own.name} have the same name, so that one would hide the other; "
-                "rename it or move it into a package of your own, or use Kindling where sys.path does not lead to it."
-            )
+        files = [Path(spec.origin)] if spec.origin else []
+        for folder in () if files else spec.submodule_search_locations or ():  # no package: it hides like modules alone
+            files += [Path(folder, file.relative_to(own)) for file in own.rglob("*.py")]
+        for other in files:
+            if other.exists() and other != own / "__init__.py":
+                raise ImportError(
+                    f"{other} and Kindling's package {own.name} have the same name, so that one would hide the other; "
+                    "rename it, move it into a package of your own, or use Kindling where sys.path does not lead to it."
+                )
 
 
 class Aliases(Loader):

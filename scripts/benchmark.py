@@ -11,51 +11,137 @@ The second form trains and tests each configuration once, and shows the time tha
 """
 
 import argparse
+import copy
 import json
 import os
 import re
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
 
 from scripts.command.boundary import CommandParser
 from scripts.command.process import training_process
 from scripts.report.table import Table, show
 
 if TYPE_CHECKING:
-    from callbacks.diagnostics.step_benchmark import StepBenchmark
+    from lightning.pytorch import LightningModule, Trainer
+    from lightning.pytorch.callbacks import Callback
+
+    from models.classifier import Classifier
     from scripts.training.train_cli import TrainCLI
 
 STEPS = ["training step", "batch", "bare\nms", "program\nms", "ratio", "added\nms", "images/s", "waiting\nfor data"]
 CALLBACKS = ["callback", "seconds", "of training", "calls"]
 
 
+WARMUP_STEPS = 5  # bare steps before each measurement, in which caches and allocators settle
+FEWEST_EPOCHS = 3  # epochs that are measured at least, for a median
+
+
+class StepBenchmark:
+    """Times the running program against the bare training step, in turn, epoch by epoch.
+
+    The bare step is forward, loss, backward and the optimizer's update on one synthetic batch that is on the device
+    already, with the same network, optimizer, precision and memory format: the limit. The program's step is everything
+    from the end of one training batch to the end of the next: data, augmentation, metrics, logging, callbacks. The
+    first epoch warms up and is not kept. Training stops with the first epoch that ends after `seconds`, when enough
+    epochs were measured.
+    """
+
+    def __init__(self, seconds: float = 20.0) -> None:
+        self.seconds = seconds
+        # Of each epoch: milliseconds of a bare step and of the program's, and the share of waiting for data.
+        self.epochs: list[tuple[float, float, float]] = []
+        self._started, self._bare_ms = time.perf_counter(), 0.0
+        self._marks: list[tuple[float, float]] = []
+
+    def callback(self) -> "Callback":
+        """The callback of the training."""
+        from lightning.pytorch.callbacks import LambdaCallback
+
+        return LambdaCallback(
+            on_train_epoch_start=self._begin, on_train_batch_end=self._mark, on_train_epoch_end=self._end
+        )
+
+    def _begin(self, trainer: "Trainer", classifier: "LightningModule") -> None:
+        self._bare_ms, self._marks = _time_bare_step(trainer, cast("Classifier", classifier)), []
+
+    def _mark(self, trainer: "Trainer", classifier: "LightningModule", _: Any, __: Any, batch_idx: int) -> None:
+        if batch_idx in (0, trainer.num_training_batches - 1):
+            _synchronize(classifier.device)
+            self._marks.append((time.perf_counter(), getattr(trainer.train_dataloader, "seconds_waited", 0.0)))
+
+    def _end(self, trainer: "Trainer", _: "LightningModule") -> None:
+        (first, waited_before), (last, waited) = self._marks
+        if trainer.current_epoch:
+            program_ms = 1000 * (last - first) / (int(trainer.num_training_batches) - 1)
+            self.epochs.append((self._bare_ms, program_ms, (waited - waited_before) / (last - first)))
+        if len(self.epochs) >= FEWEST_EPOCHS and time.perf_counter() - self._started > self.seconds:
+            trainer.should_stop = True
+
+
+def _time_bare_step(trainer: "Trainer", classifier: "Classifier") -> float:
+    data: Any = getattr(trainer, "datamodule")  # noqa: B009 - the Trainer declares none
+    device = classifier.device
+    network = copy.deepcopy(classifier.network)
+    if classifier.hparams["compile"]:
+        network.compile(dynamic=False)
+    optimizer = classifier.make_optimizer(classifier.parameter_groups(network))
+    images = classifier.to_memory_format(torch.randn(data.batch_size, *data.image_shape, device=device))
+    labels = torch.randint(classifier.num_classes, (data.batch_size,), device=device)
+    if classifier.multi_label:
+        labels = torch.eye(classifier.num_classes, device=device)[labels]
+
+    def take(steps: int) -> None:
+        for _ in range(steps):
+            with trainer.precision_plugin.forward_context():
+                loss = classifier.loss(network(images).float(), labels)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        _synchronize(device)
+
+    take(WARMUP_STEPS)
+    steps = int(trainer.num_training_batches)
+    start = time.perf_counter()
+    take(steps)
+    return 1000 * (time.perf_counter() - start) / steps
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
 def train_timed(flags: Sequence[str], steps: int, seconds: float, folder: str) -> "tuple[TrainCLI, StepBenchmark]":
     """Train one configuration in this process, with a clock around its steps."""
-    from callbacks.diagnostics.step_benchmark import StepBenchmark
     from scripts.training.train_cli import TrainCLI
 
     clock = StepBenchmark(seconds)
     own = ["--runs", folder, "--early_stopping=null", "--data.drop_last=true", "--trainer.max_epochs=1000"]
     own += [f"--trainer.limit_train_batches={steps}", "--trainer.limit_val_batches=1"]
-    return TrainCLI(["fit", *flags, *own], callbacks=[clock]), clock
+    return TrainCLI(["fit", *flags, *own], callbacks=[clock.callback()]), clock
 
 
-def step_cells(cli: "TrainCLI", clock: "StepBenchmark") -> list[str]:
+def step_cells(cli: "TrainCLI", clock: StepBenchmark) -> list[str]:
     """The medians of a training that was timed, below `STEPS`."""
-    pairs = list(zip(clock.limit_ms, clock.program_ms, strict=True))
-    batch, program = cli.datamodule.batch_size, median(clock.program_ms)
-    ratio, added = median(bare / whole for bare, whole in pairs), median(whole - bare for bare, whole in pairs)
+    bare, program, waiting = (median(values) for values in zip(*clock.epochs, strict=True))
+    ratio = median(bare_ms / program_ms for bare_ms, program_ms, _ in clock.epochs)
+    added = median(program_ms - bare_ms for bare_ms, program_ms, _ in clock.epochs)
+    batch = cli.datamodule.batch_size
     return [
         f"{cli.experiment}\n{cli.trainer.strategy.root_device}, {cli.trainer.precision}",
         str(batch),
-        *(f"{value:,.2f}" for value in (median(clock.limit_ms), program, ratio, added)),
+        *(f"{value:,.2f}" for value in (bare, program, ratio, added)),
         f"{1000 * batch / program:,.0f}",
-        f"{median(clock.waiting):.1%}",
+        f"{waiting:.1%}",
     ]
 
 

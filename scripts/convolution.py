@@ -96,34 +96,14 @@ def cross_correlate(signal: Numbers, kernel: Numbers, steps: Steps = PLAIN) -> N
     return np.asarray(products.sum(axis=tuple(range(signal.ndim, products.ndim))))
 
 
-def torch_cross_correlate(signal: Numbers, kernel: Numbers, steps: Steps = PLAIN) -> Numbers:
-    """The same by `torch.nn.functional.conv1d` or `conv2d`."""
+def worked_example(signal: Numbers, kernel: Numbers, steps: Steps = PLAIN) -> str:
+    """The products and the sum of each window of a signal or an image, and the results of torch, line by line."""
     import torch
 
     convolve = torch.nn.functional.conv1d if signal.ndim == 1 else torch.nn.functional.conv2d
     image, weight = (torch.as_tensor(np.asarray(part, np.float64))[None, None] for part in (signal, kernel))
-    results: torch.Tensor = convolve(image, weight, **steps._asdict())
-    return results[0, 0].numpy()
-
-
-def worked_example(signal: Numbers, kernel: Numbers, steps: Steps = PLAIN) -> str:
-    r"""The products and the sum of each window of a signal or an image, and the results of torch.
-
-    Example:
-        >>> print(worked_example(np.array([1.0, 2, 3]), np.array([1.0, -1])))
-        signal
-        [1 2 3]
-        kernel
-        [1 -1]
-        each window
-        1*1 + 2*-1 = -1
-        2*1 + 3*-1 = -1
-        torch.nn.functional.conv1d
-        [-1 -1]
-        largest difference
-        0
-    """
-    by_hand, by_torch = (each(signal, kernel, steps) for each in (cross_correlate, torch_cross_correlate))
+    by_hand = cross_correlate(signal, kernel, steps)
+    by_torch = convolve(image, weight, **steps._asdict())[0, 0].numpy()
     sums = []
     for window, result in zip(windows(signal, kernel, steps).reshape(-1, kernel.size), by_hand.flat, strict=True):
         products = (f"{number:g}*{weight:g}" for number, weight in zip(window, kernel.flat, strict=True))
@@ -142,14 +122,16 @@ def numbers(text: str) -> Numbers:
 def by_hand(options: argparse.Namespace) -> None:
     """Cross-correlation of a signal and of an image, number by number, beside torch's."""
     steps = Steps(options.padding, options.stride, options.dilation)
-    pairs = (options.signal, options.kernel), (np.array([[0.0, 0, 9, 9, 9]] * 5), KERNELS["vertical edges"])
-    for signal, kernel in pairs:
+    image = np.array([[0.0, 0, 9, 9, 9]] * 5)
+    examples = []
+    for signal, kernel in ((options.signal, options.kernel), (image, KERNELS["vertical edges"])):
         if not output_size(len(signal), len(kernel), steps):
             raise UserError(
                 f"A kernel of {len(kernel)} reaches further than a signal of {len(signal)} with padding "
                 f"{steps.padding} and dilation {steps.dilation}; give a longer one, more padding or less dilation."
             )
-    print(*(worked_example(*pair, steps) for pair in pairs), sep="\n\n")
+        examples.append(worked_example(signal, kernel, steps))
+    print(*examples, sep="\n\n")
 
 
 def grey_photograph(name: str) -> Numbers:
@@ -175,7 +157,7 @@ def kernels(options: argparse.Namespace) -> Image.Image:
     image, figure = grey_photograph(options.image), new_figure()
     figure.set_size_inches(12, 2 * (1.1 + 3 * image.shape[0] / image.shape[1]))
     for axes, (name, kernel) in zip(figure.subplots(2, 4).flat, {"image": IDENTITY, **KERNELS}.items(), strict=True):
-        result = torch_cross_correlate(image, kernel)  # without padding, whose zeros would be the strongest edge
+        result = cross_correlate(image, kernel)  # without padding, whose zeros would be the strongest edge
         if kernel.sum() > 0.5:
             axes.imshow(result, cmap="gray", vmin=0, vmax=255)
         else:
@@ -202,8 +184,8 @@ def sizes(options: argparse.Namespace) -> Image.Image:
     if not kernel_size <= size <= MOST_CELLS:
         raise UserError(f"--size is {size}; give a size from --kernel_size, {kernel_size}, to {MOST_CELLS}.")
     half, full = (kernel_size - 1) // 2, kernel_size - 1
-    cases = PLAIN, Steps(half), Steps(full), Steps(0, 2), Steps(half, 2), Steps(0, 1, 2), Steps(full, 1, 2)
-    cases = [steps for steps in dict.fromkeys(cases) if output_size(size, kernel_size, steps)]
+    tried = PLAIN, Steps(half), Steps(full), Steps(0, 2), Steps(half, 2), Steps(0, 1, 2), Steps(full, 1, 2)
+    cases = [steps for steps in dict.fromkeys(tried) if output_size(size, kernel_size, steps)]
     zero, grey, orange, blue = range(4)
     colours = ListedColormap(["white", "#e8e8e8", "#e69f00", "#56b4e9"])
     rows, figure = [], new_figure()

@@ -6,9 +6,10 @@ Reads the data, to count the batches of an epoch, and steps the schedule as ofte
 Early stopping may end the run earlier. The momentum is drawn too if the schedule changes it.
 """
 
+import math
+import warnings
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from PIL import Image
 
@@ -18,10 +19,60 @@ from scripts.command.output_file import picture_file, save_picture
 from scripts.command.process import training_process
 
 if TYPE_CHECKING:
-    from callbacks.diagnostics.schedule_rehearsal import ScheduleRehearsal
+    from lightning.pytorch import Trainer
 
 
-def draw(schedule: "ScheduleRehearsal") -> Image.Image:
+class Schedule(NamedTuple):
+    """The learning rate of each group of parameters, and the momentum of the first, in each optimizer step of a run."""
+
+    lrs: list[list[float]]
+    momenta: list[float]  # or Adam's first beta; 0 where there is neither
+    steps_per_epoch: int  # the last epoch may have fewer
+
+
+def rehearse(trainer: "Trainer") -> Schedule:
+    """Step the schedule as often as the run will; call it when training starts, which then ends."""
+    trainer.should_stop = True
+    (config,), (optimizer,) = trainer.lr_scheduler_configs, trainer.optimizers
+    if config.reduce_on_plateau:
+        raise UserError(
+            f"{type(config.scheduler).__name__} lowers the learning rate when {config.monitor} gets no better, "
+            "which nobody knows before the run; see lr in TensorBoard while it trains."
+        )
+    steps = trainer.estimated_stepping_batches
+    if math.isinf(steps):
+        raise UserError(
+            "The run has no end that its schedule could be drawn to; give --trainer.max_epochs or max_steps."
+        )
+    schedule = Schedule([], [], math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step\\(\\)`")  # nothing is optimized
+        for step in range(1, int(steps) + 1):
+            schedule.lrs.append([float(group["lr"]) for group in optimizer.param_groups])
+            group = optimizer.param_groups[0]
+            schedule.momenta.append(float(group["betas"][0] if "betas" in group else group.get("momentum", 0.0)))
+            if step < steps and (config.interval == "step" or step % schedule.steps_per_epoch == 0):
+                config.scheduler.step()  # type: ignore[call-arg]  # a plateau's alone takes a figure
+    return schedule
+
+
+def rehearsal(flags: Sequence[str]) -> "tuple[Schedule, Trainer]":
+    """The schedule of a run, and the Trainer that has started it and trained nothing."""
+    from lightning.pytorch.callbacks import LambdaCallback
+
+    from scripts.training.dry_run import DryRun
+
+    found: list[Schedule] = []
+    callback = LambdaCallback(on_train_start=lambda trainer, _: found.append(rehearse(trainer)))
+    trainer = DryRun(flags, callback, {}, scheduled=True).trainer
+    if not found:
+        raise UserError(
+            "The run has no step to draw; give more --trainer.max_epochs, max_steps or limit_train_batches."
+        )
+    return found[0], trainer
+
+
+def draw(schedule: Schedule) -> Image.Image:
     """Draw the learning rate of each group of parameters over the steps of a run."""
     import numpy as np
 
@@ -46,35 +97,22 @@ def draw(schedule: "ScheduleRehearsal") -> Image.Image:
     return picture_of(figure)
 
 
-def plot_schedule(flags: Sequence[str], output: Path) -> None:
-    """Rehearse the schedule of a run, draw it and say in a sentence what it is."""
-    from callbacks.diagnostics.schedule_rehearsal import ScheduleRehearsal
-    from scripts.training.dry_run import DryRun
-
-    schedule = ScheduleRehearsal()
-    trial = DryRun(flags, schedule, {}, scheduled=True)
-    if not schedule.lrs:
-        raise UserError(
-            "The run has no step to draw; give more --trainer.max_epochs, max_steps or limit_train_batches."
-        )
-    if trial.trainer.is_global_zero:
-        save_picture(draw(schedule), output)
-        largest = [max(lrs) for lrs in schedule.lrs]
-        steps = len(largest)
-        print(
-            f"{steps:,} steps in {steps / schedule.steps_per_epoch:g} epochs, learning rate {largest[0]:.2g} to "
-            f"{max(largest):.2g} in step {largest.index(max(largest)) + 1:,} and {largest[-1]:.2g} in the last"
-        )
-        print(output)
-
-
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line; a user's mistake ends in one sentence and exit status 2."""
     parser = CommandParser(prog="scripts/plot_schedule.py", description=__doc__)
     parser.add_argument("--output", type=picture_file, default="runs/schedule.png", help="runs/schedule.png if absent")
     with training_process():
         options, flags = parser.parse_known_args(args)
-        plot_schedule(flags, options.output)
+        schedule, trainer = rehearsal(flags)
+        if trainer.is_global_zero:
+            save_picture(draw(schedule), options.output)
+            largest = [max(lrs) for lrs in schedule.lrs]
+            print(
+                f"{len(largest):,} steps in {len(largest) / schedule.steps_per_epoch:g} epochs, learning rate "
+                f"{largest[0]:.2g} to {max(largest):.2g} in step {largest.index(max(largest)) + 1:,} and "
+                f"{largest[-1]:.2g} in the last"
+            )
+            print(options.output)
 
 
 if __name__ == "__main__":

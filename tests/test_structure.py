@@ -26,7 +26,6 @@ ROOMS = (
     "datamodules.packing",
     "datamodules",
     "callbacks.run",
-    "callbacks.diagnostics",
     "callbacks",
     "callbacks.tensorboard",
     "scripts.command",

@@ -5,13 +5,14 @@ import logging
 import os
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any
 
 # The module of TensorBoard's writer thread.
 EVENT_FILE_WRITER = "tensorboard.summary.writer.event_file_writer"
+
+_show = threading.excepthook
 
 
 def silence_libraries() -> None:
@@ -38,9 +39,7 @@ def silence_libraries() -> None:
         "`isinstance\\(treespec, LeafSpec\\)` is deprecated",  # Lightning's call of torch
     ):
         warnings.filterwarnings("ignore", f"\\s*{message}")
-    if threading.excepthook is not _show_unless_told:
-        _shown_by.append(threading.excepthook)
-        threading.excepthook = _show_unless_told
+    threading.excepthook = _show_unless_told
 
 
 def _is_asked_for(record: logging.LogRecord) -> bool:
@@ -48,13 +47,10 @@ def _is_asked_for(record: logging.LogRecord) -> bool:
     return record.levelno > logging.INFO or Path(record.pathname).parent.name in ("profilers", "callbacks")
 
 
-_shown_by: list[Callable[[threading.ExceptHookArgs], Any]] = []
-
-
 def _show_unless_told(args: threading.ExceptHookArgs) -> None:
     """Print the error that ends a thread, but not of TensorBoard's writer: the logger reports a full disk itself."""
     if type(args.thread).__module__ != EVENT_FILE_WRITER:
-        _shown_by[-1](args)
+        _show(args)
 
 
 @contextmanager

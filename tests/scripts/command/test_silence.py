@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.profilers import SimpleProfiler
 from lightning_utilities.core.rank_zero import rank_zero_info
 
+from scripts.command import silence
 from scripts.command.silence import EVENT_FILE_WRITER, silence_libraries, silent
 
 
@@ -39,8 +40,8 @@ def test_what_was_asked_for_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_thread_of_tensorboard_that_ends_is_left_to_the_logger(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[object] = []
-    monkeypatch.setattr(threading, "excepthook", told.append)
-    silence_libraries()
+    monkeypatch.setattr(silence, "_show", told.append)
+    monkeypatch.setattr(threading, "excepthook", None)
     silence_libraries()
 
     def end(kind: type[threading.Thread]) -> None:

@@ -1,1 +1,0 @@
-"""Learning-rate range test, schedule plot and step benchmark."""
