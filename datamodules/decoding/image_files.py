@@ -181,18 +181,18 @@ def files_under(folder: Path) -> Iterator[os.DirEntry[str]]:
 
 def images_in(folder: Path) -> list[str]:
     """The names of the images that lie in a folder itself, sorted."""
-    return _images_among(files_in(folder), folder)
+    return sorted(os.path.basename(path) for path in images_among([entry.path for entry in files_in(folder)]))  # noqa: PTH119
 
 
 def images_under(folder: Path, start: Path) -> list[str]:
     """The images below `folder`, as paths relative to `start`, sorted."""
-    return _images_among(files_under(folder), start)
+    skip = len(os.path.join(start, ""))  # noqa: PTH118 - a string to measure
+    return sorted(path[skip:] for path in images_among([entry.path for entry in files_under(folder)]))
 
 
-def _images_among(files: Iterator[os.DirEntry[str]], start: Path) -> list[str]:
+def images_among(paths: Sequence[str]) -> list[str]:
     """Those of some files that are images; where none is, those that hold the numbers of one: arrays and DICOM."""
-    paths, skip = [entry.path for entry in files], len(os.path.join(start, ""))  # noqa: PTH118 - a string to measure
-    return sorted(path[skip:] for path in list(filter(is_image, paths)) or filter(holds_numbers, paths))
+    return list(filter(is_image, paths)) or list(filter(holds_numbers, paths))
 
 
 def fingerprint_files(folder: Path, only: tuple[str, ...] | None = None) -> str:
