@@ -3,41 +3,28 @@
 Shapes: a batch of `B` images with `C` channels, `H` rows and `W` columns; `K` classes.
 """
 
-from abc import ABCMeta
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from inspect import Parameter, signature
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, Self, cast
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from core.any_path import AnyPath
 from core.names import escape_name
 from core.user_error import UserError
-from datamodules.batching.data_changes import KnownImages, data_changes, known_images
-from datamodules.batching.groups import numbered
 from datamodules.batching.module_state import ModuleState
 from datamodules.batching.normalization import Normalization, chosen_normalization
 from datamodules.batching.randomness import EVALUATION, Generator, own_generators, random_key, seed_generators
 from datamodules.batching.resume_point import ResumePoint
-from datamodules.batching.sampler import KeyedBatchSampler, balanced_counts
-from datamodules.batching.split import (
-    SPLITS,
-    Rule,
-    check_folds,
-    checked_size,
-    class_counts,
-    draw_splits,
-    fold_of,
-    rarest_labels,
-)
+from datamodules.batching.sampler import KeyedBatchSampler
+from datamodules.batching.split import SPLITS, Rule, SplitPlan, class_counts
 from datamodules.batching.transform import Batch, BatchTransform
 from datamodules.loading.cores import available_cores
 from datamodules.loading.loader import TimedLoader
@@ -45,34 +32,28 @@ from datamodules.packing.pack import Pack
 from datamodules.packing.pack_on_device import PackOnDevice, fits_on_device
 from datamodules.packing.source import ImageSource
 
-# From this size on, copying a batch takes longer than the fixed cost of a batch, some 0.1 ms.
-LARGE_BATCH_BYTES = 2**22
 
-FEW_IMAGES = 20  # with fewer, a single image changes accuracy by more than 0.05
-
-
-class KeepsArguments(ABCMeta):
+class KeepsArguments(ImageSource):
     """Keeps the arguments that a data set adds to those of every other: they belong to the identity of its pack."""
 
-    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        """Construct the data module."""
-        data = super().__call__(*args, **kwargs)
-        constructor = signature(cls.__init__)  # type: ignore[misc]  # which is that of the class
-        bound = constructor.bind(data, *args, **kwargs)
-        bound.apply_defaults()
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Make the data module, which is then initialised with the same arguments."""
+        data = super().__new__(cls)
+        parameters = signature(cls.__init__).parameters
+        defaults = {name: each.default for name, each in parameters.items() if each.default is not Parameter.empty}
         shared = {*signature(ImageDataModule.__init__).parameters}
-        if cls.__init__ is not ImageDataModule.__init__:  # type: ignore[misc]
-            shared -= {"folds", "fold"} & constructor.parameters.keys()  # of a data set that has folds of its own
-        shared |= {name for name, each in constructor.parameters.items() if each.kind is Parameter.VAR_KEYWORD}
-        given = {**bound.arguments, **kwargs}
-        paths = {name for name, each in constructor.parameters.items() if isinstance(each.default, Path)}
+        if cls.__init__ is not ImageDataModule.__init__:
+            shared -= {"folds", "fold"} & parameters.keys()  # of a data set that has folds of its own
+        given = defaults | dict(zip(parameters, (data, *args), strict=False)) | kwargs
         data.own_arguments = {
-            name: Path(value) if name in paths else value for name, value in given.items() if name not in shared
+            name: Path(value) if isinstance(defaults.get(name), Path) else value
+            for name, value in given.items()
+            if name not in shared
         }
         return data
 
 
-class ImageDataModule(ImageSource, LightningDataModule, metaclass=KeepsArguments):
+class ImageDataModule(KeepsArguments, LightningDataModule):
     """Reads a data set once, packs it, and feeds it as normalised batches in an order that only the seed decides.
 
     A data set says its `class_names` and `image_shape`, and how to `read` it; the rest is done here. Images travel to
@@ -152,13 +133,11 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=KeepsArguments
             raise UserError(f"data.num_workers is {num_workers}; give 0 or a positive number.")
         super().__init__(root, packs, download, storage, classes, repack)
         self.on_corrupt = on_corrupt
-        self.limit = None if limit is None else checked_size("limit", limit)
+        self.split_plan = SplitPlan(
+            *(self.class_names, self.tests_on_validation, val_size, test_size, limit, split_seed, split_rule),
+            *(folds, fold),
+        )
         self.batch_size = batch_size
-        self.val_size = checked_size("val_size", val_size)
-        self.test_size = checked_size("test_size", test_size)
-        self.split_seed = split_seed
-        self.split_rule = split_rule
-        self._folds, self._fold = folds, fold
         self.seed = seed
         self.augmentation = list(augmentation)
         self.mixing = list(mixing)
@@ -171,10 +150,10 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=KeepsArguments
         self.pack: Pack | None = None
         self.splits: dict[str, Tensor] = {}
         self.replaced: dict[str, Dataset[Batch]] = {}  # by split, what its loaders read in place of the pack
-        self._on_device: PackOnDevice | None = None
-        self._is_computed = chosen is None
-        self._transform: BatchTransform | None = None
         self.module_state = ModuleState({"augmentation": self.augmentation, "mixing": self.mixing})
+        self._is_computed = chosen is None
+        self._on_device: PackOnDevice | None = None
+        self._transform: BatchTransform | None = None
         self._generators: list[Generator] | None = None
         self._resume_point = ResumePoint()
 
@@ -198,12 +177,13 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=KeepsArguments
     @property
     def epoch_counts(self) -> list[int]:
         """The images of each class that an epoch of training shows, `K` numbers; known after `setup`."""
-        counts, weights = self.class_counts, self._weights
-        if weights is not None:
-            labels, each = self._pack.labels[self.splits["train"]], weights / weights.mean()
-            shown = each @ labels.double() if self.is_multi_label else torch.bincount(labels, each, self.num_classes)
-            return shown.round().long().tolist()
-        return balanced_counts(sum(counts), len(counts)) if self.balanced else counts
+        if not self.balanced and self._weights is None:
+            return self.class_counts
+        from datamodules.batching.shares import balanced_counts, weighted_counts
+
+        if self._weights is None:
+            return balanced_counts(len(self.splits["train"]), self.num_classes)
+        return weighted_counts(self._pack.labels[self.splits["train"]], self._weights, self.num_classes)
 
     @property
     def _weights(self) -> Tensor | None:
@@ -220,32 +200,16 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=KeepsArguments
 
     @property
     def known_images(self) -> dict[str, Tensor]:
-        """Digests of the images of each split, int32 `[N]`; known after `setup`."""
-        return known_images(self.splits, self._pack.contents)
-
-    def changes_since(self, training: KnownImages | None) -> str:
-        """Say how these data differ from those with the `known_images` of a checkpoint, which old ones lack."""
-        if training:
-            return data_changes(training, self.known_images)
-        drawn = {"val", "test"} - self._pack.splits.keys()
-        if self.split_rule == "hash" or not drawn:
-            return ""
-        return (
-            "the splits depend on how many images there are, and the checkpoint is too old to say which it was trained "
-            f"on: if any has come or gone, {' and '.join(sorted(drawn))} images may have been"
-        )
+        """32 bits of a digest of each image's pixels, int32 `[N]` for each split; known after `setup`."""
+        digests = torch.from_numpy(self._pack.contents.astype(np.uint32).view(np.int32))
+        return {split: digests[places] for split, places in self.splits.items()}
 
     @property
     def remedy_for_waiting(self) -> str:
         """What to change when training waits for batches; known after `setup`."""
-        workers, cores = self._workers(), available_cores()
-        if self._pack.files is not None:
-            if workers < cores:
-                return f"decode with --data.num_workers {cores}"
-            return "decode once for all with --data.storage packed, or make the images smaller"
-        if workers == 0 and self.batch_size * torch.Size(self.image_shape).numel() > LARGE_BATCH_BYTES:
-            return "gather batches beside training with --data.num_workers 2"
-        return "take larger batches with --data.batch_size; what is waited for is a batch's fixed cost"
+        if self._pack.files is None:
+            return "take larger batches with --data.batch_size, or gather them with --data.num_workers 2"
+        return f"decode with --data.num_workers {available_cores()}, or once for all with --data.storage packed"
 
     # From the pack to splits and loaders.
 
@@ -253,19 +217,18 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=KeepsArguments
         """Map the pack, draw the splits, and compute mean and std unless they are given or restored."""
         self._generators = None
         if self.pack is None:
-            self.pack = self.open_pack()
-            if self.pack is None:
+            self.pack = pack = self.open_pack()
+            if pack is None:
                 raise UserError(f"The pack in {self.pack_folder} is not whole; start again.")
             if self.on_corrupt == "error":
-                self.check_complete(self.pack)
-            if self.balanced and (self.is_multi_label or "weight" in self.pack.columns):
-                but = "these have several labels each" if self.is_multi_label else "their weights give each its own"
+                self.check_complete(pack)
+            if self.balanced and (self.is_multi_label or "weight" in pack.columns):
                 raise UserError(
-                    f"data.balanced gives every class the same share of the images, but {but}; leave it out, or weigh "
+                    "data.balanced goes neither with several labels per image nor with weights; leave it out, or weigh "
                     "the loss with --model.class_weights balanced."
                 )
-            splits = {name: torch.arange(ends.start, ends.stop) for name, ends in self.pack.splits.items()}
-            self.splits = self.draw_splits(splits, self.pack.labels, self.pack.identities, self.pack.columns)
+            given = {name: torch.arange(ends.start, ends.stop) for name, ends in pack.splits.items()}
+            self.splits = self.split_plan.draw(given, pack.labels, pack.identities, pack.columns)
             if stage == "fit":
                 self.print_summary()
                 if self.trainer is not None and self.trainer.is_global_zero:
@@ -296,89 +259,22 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=KeepsArguments
         assert self.pack is not None, "setup comes before"
         return self.pack
 
-    def draw_splits(
-        self,
-        splits: dict[str, Tensor],
-        labels: Tensor,
-        identities: NDArray[np.uint64],
-        columns: Mapping[str, NDArray[Any]],
-    ) -> dict[str, Tensor]:
-        """Choose the images of each split by this module's arguments and the source's columns `group` and `fold`."""
-        self._check_classes(labels[splits["train"]], f"in {self.source_folder}; add some")
-        strata = rarest_labels(labels) if self.is_multi_label else labels
-        groups, given, fold = columns.get("group"), columns.get("fold"), None
-        if given is not None or self._folds is not None or self._fold is not None:
-            if "test" in splits or self.tests_on_validation:
-                raise UserError(
-                    f"{type(self).__name__} has a test split of its own, so that no fold can be it; leave out "
-                    "data.fold, data.folds and a fold column."
-                )
-            folds = (self._folds or 0) if given is None else int(given.max()) + 1
-            if folds < 2 or self._folds not in (None, folds) or self._fold not in range(folds):
-                wanted = "how many folds there are, at least two, and which of them, from 0 on, is the test split"
-                if given is not None:
-                    wanted = f"as data.fold one of 0 to {folds - 1}, which the fold column has, and no data.folds"
-                raise UserError(f"data.folds is {self._folds} and data.fold {self._fold}; give {wanted}.")
-            train = splits["train"][strata[splits["train"]] >= 0]
-            places = train.numpy()
-            fold = np.full(len(strata), folds)
-            if given is None:
-                own = None if groups is None else numbered(groups[places])
-                check_folds(folds, labels[train].numpy(), own, self.class_names)
-                fold[places] = fold_of(strata[train].numpy(), identities[places], own, folds, self.split_seed)
-            else:
-                fold[places] = given[places]
-            is_test = torch.from_numpy(fold[places] == self._fold)
-            splits = splits | {"train": train[~is_test], "test": train[is_test]}
-        drawn = draw_splits(
-            splits,
-            strata,
-            identities,
-            val_size=self.val_size,
-            test_size=self.test_size,
-            limit=self.limit,
-            seed=self.split_seed,
-            tests_on_validation=self.tests_on_validation,
-            rule=self.split_rule,
-            groups=groups,
-            fold=fold,
-        )
-        # Under `shuffle`, older runs, which had no columns or folds, have been trained without the class.
-        if self.split_rule == "hash" or columns or self._fold is not None:
-            self._check_classes(labels[drawn["train"]], "left by the splits and data.limit; use more images")
-        return drawn
-
-    def _check_classes(self, labels: Tensor, remedy: str) -> None:
-        counts = class_counts(labels, self.num_classes)
-        if (counts == 0).any():
-            name = self.class_names[int(counts.argmin())]
-            raise UserError(f"The class {name} has no training image {remedy}, or leave it out of --data.classes.")
-
     @rank_zero_only
     def print_summary(self) -> None:
         """Say what is trained on."""
-        pack = self._pack
+        pack, fold = self._pack, self.split_plan.fold
         counts = ", ".join(f"{len(self.splits[name]):,} {name}" for name in SPLITS)
         if self.tests_on_validation:
             counts += " (the same: labels of others are not public)"
-        if self._fold is not None:
-            counts += f" (fold {self._fold})"
+        if fold is not None:
+            counts += f" (fold {fold})"
+        shape = "x".join(map(str, self.image_shape)) + (" in 16 bits" if pack.pixel_format.is_deep else "")
         where = f"packed in {pack.folder}"
         if pack.files is not None:
             where = f"decoded by {self._workers()} workers from {self.source_folder}"
-        line = f"{type(self).__name__}: {counts} images of {'x'.join(map(str, self.image_shape))}"
-        line += f"{' in 16 bits' if pack.pixel_format.is_deep else ''}, {where}"
-        if self.balanced:
-            most, least = max(self.class_counts), min(self.class_counts)
-            line += f"; balanced, {min(self.epoch_counts):,} of each class an epoch instead of {least:,} to {most:,}"
-        if self.is_multi_label:
-            of_each = pack.labels.sum(dim=1)
-            line += f"; {of_each.float().mean():.1f} labels an image, none on {int((of_each == 0).sum()):,}"
         if pack.skipped:
-            line += f"; left out because they give no image: {len(pack.skipped)}"
-        print(line)
-        if few := " and ".join(name for name in ("val", "test") if len(self.splits[name]) < FEW_IMAGES):
-            print(f"note: fewer than {FEW_IMAGES} images of {few} say little; add some, or give larger sizes")
+            where += f"; left out because they give no image: {len(pack.skipped)}"
+        print(f"{type(self).__name__}: {counts} images of {shape}, {where}")
         if pack.left_out:
             print(f"left out of {escape_name(str(self.source_folder))}: {pack.left_out}")
 
@@ -405,15 +301,8 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=KeepsArguments
         )
 
     def _loader(self, split: str, sampler: KeyedBatchSampler) -> TimedLoader:
-        limit = getattr(self.trainer, f"limit_{split}_batches", 1)
-        if isinstance(limit, float) and 0 < limit * len(sampler) < 1:
-            name = "overfit_batches" if self._overfits else f"limit_{split}_batches"
-            raise UserError(
-                f"trainer.{name} is {limit:g}, less than one of {len(sampler)} batches; give a number of batches, such "
-                "as 1, or a larger fraction."
-            )
         workers = 0 if split in self.replaced else self._workers()
-        dataset: Dataset[Batch] = self.replaced[split] if split in self.replaced else self._images(workers)
+        dataset = self.replaced[split] if split in self.replaced else self._images(workers)
         is_on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         return TimedLoader(
             dataset,
@@ -423,6 +312,15 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=KeepsArguments
             persistent_workers=workers > 0,
             pin_memory=is_on_gpu and not isinstance(dataset, PackOnDevice),
         )
+
+    def _images(self, workers: int) -> Dataset[Batch]:
+        """What batches are gathered from: the pack, or its copy on the device."""
+        if workers or self.trainer is None:
+            return self._pack
+        device = self.trainer.strategy.root_device
+        if self._on_device is None and fits_on_device(self._pack, device):
+            self._on_device = PackOnDevice(self._pack, device)
+        return self._on_device or self._pack
 
     def _images(self, workers: int) -> Dataset[Batch]:
         """What batches are gathered from: the pack, or its copy on the device."""
@@ -458,9 +356,7 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=KeepsArguments
         """Batches of the test split, in order."""
         return self._loader("test", self._sampler("test"))
 
-    def predict_dataloader(self) -> TimedLoader:
-        """The test split again: predictions are for images never trained on."""
-        return self.test_dataloader()
+    predict_dataloader = test_dataloader  # predictions are for images never trained on
 
     # From a batch as it was read to what the network sees.
 
@@ -474,10 +370,10 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=KeepsArguments
 
         The generators are seeded for each batch; a training that is under way stays where it is.
         """
-        loader, rank = self.train_dataloader(), self.trainer.global_rank if self.trainer else 0
-        cast(KeyedBatchSampler, loader.sampler).resume(epoch, 0)
+        sampler, rank = self._sampler("train", shuffle=True), self.trainer.global_rank if self.trainer else 0
+        sampler.resume(epoch, 0)
         with self.module_state.kept():
-            for batch_idx, (images, labels) in enumerate(loader):
+            for batch_idx, (images, labels) in enumerate(self._loader("train", sampler)):
                 if len(labels):  # the last of a process may be empty
                     self.seed_by(epoch, batch_idx, rank, device=device)
                     yield self.transform((images.to(device), labels.to(device)), training=True)
@@ -498,8 +394,8 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=KeepsArguments
     def seed_by(self, *place: int, device: torch.device) -> None:
         """Seed all generators by `seed` and a place such as (epoch, batch, rank), also generators inside modules."""
         if self._generators is None:
-            network = self.trainer.lightning_module if self.trainer else None
-            self._generators = own_generators([*([network] if network else []), *self.augmentation, *self.mixing])
+            network = [self.trainer.lightning_module] if self.trainer and self.trainer.lightning_module else []
+            self._generators = own_generators([*network, *self.augmentation, *self.mixing])
         seed_generators(random_key(self.seed, *place), device, self._generators)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
@@ -541,9 +437,8 @@ class ImageDataModule(ImageSource, LightningDataModule, metaclass=KeepsArguments
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore a checkpoint's state; refuse another normalisation."""
         mean, std = state_dict["mean"], state_dict["std"]
-        if self._is_computed != state_dict.get("computed", self._is_computed) or not (
-            self._is_computed or (self.mean, self.std) == (mean, std)
-        ):
+        is_same = self._is_computed or (self.mean, self.std) == (mean, std)
+        if not is_same or self._is_computed != state_dict.get("computed", self._is_computed):
             raise UserError(
                 f"data.normalization is another than the checkpoint's weights were trained with, mean {mean} and std "
                 f"{std}; leave it as it was, or begin a new run from its backbone with --model.network.weights."

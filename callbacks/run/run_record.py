@@ -12,6 +12,7 @@ from typing import Any, cast
 import yaml
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Timer
+from torch import Tensor
 
 from callbacks.run import origin
 from callbacks.run.outside_steps import OutsideSteps
@@ -20,7 +21,6 @@ from core.durable_file import replace_file, replacing
 from core.names import escape_name
 from core.user_error import UserError
 from datamodules.base import ImageDataModule
-from datamodules.batching.data_changes import KnownImages, data_changes, trained_on_both
 from models.classifier import Classifier
 from models.serialization.checkpoint import VERSION, CheckpointContent
 
@@ -100,7 +100,7 @@ class RunRecord(TrainingClock):
         versions = {"kindling": VERSION} | {name: origin.packages()[name] for name in PACKAGES}
         self._code = {"versions": versions, "git_commit": origin.code().name}
         self._data: Any = None
-        self._data_images: KnownImages | None = None
+        self._data_images: dict[str, Tensor] | None = None
         self._images = 0
         self._was_cut_off = False
         self._waited_before = self._checkpoint_seconds_before = 0.0
@@ -176,10 +176,13 @@ class RunRecord(TrainingClock):
             self._run_clock = Stopwatch(progress["run_seconds"])
             self.training_clock = Stopwatch(progress["training_seconds"])
         earlier, now = checkpoint.get("data_images"), self._data_images
-        if earlier and now and (changed := data_changes(earlier, now)):
-            self._data_images = trained_on_both(earlier, now)
-            if trainer.is_global_zero:
-                print(f"note: {changed}")
+        if earlier and now:
+            from datamodules.batching.data_changes import data_changes, trained_on_both
+
+            if changed := data_changes(earlier, now):
+                self._data_images = trained_on_both(earlier, now)
+                if trainer.is_global_zero:
+                    print(f"note: {changed}")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to measure; write what has changed in a resumed run, now that nothing has refused it."""

@@ -6,18 +6,10 @@ is taken for one of them.
 
 from collections.abc import Mapping
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 KnownImages = Mapping[str, Tensor]  # for each split, int32 `[N]`; plain, so that a checkpoint can hold it
-
-
-def known_images(splits: Mapping[str, Tensor], contents: NDArray[np.uint64]) -> dict[str, Tensor]:
-    """The images of each split, from their places in a pack and a digest of the pixels of each image of the pack."""
-    short = torch.from_numpy(contents.astype(np.uint32).view(np.int32))
-    return {split: short[places] for split, places in splits.items()}
 
 
 def trained_on_both(earlier: KnownImages, now: KnownImages) -> dict[str, Tensor]:
@@ -27,8 +19,10 @@ def trained_on_both(earlier: KnownImages, now: KnownImages) -> dict[str, Tensor]
     return {"train": torch.unique(torch.cat([seen, now["train"]])), **apart}
 
 
-def data_changes(then: KnownImages, now: KnownImages) -> str:
-    """Say how data and splits differ from those of training; empty if they are the same."""
+def data_changes(then: KnownImages | None, now: KnownImages) -> str:
+    """Say how data and splits differ from those of training, where these are known; empty if they do not."""
+    if not then:
+        return ""
     before, here = (torch.unique(torch.cat(list(images.values()))) for images in (then, now))
     new, gone = (int((~torch.isin(one, other)).sum()) for one, other in ((here, before), (before, here)))
     # An image that was in two splits during training already does not count here: the audit reports it.

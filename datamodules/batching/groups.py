@@ -3,11 +3,15 @@
 Shapes: `N` images; the number of each one's group, and its stratum, such as its label, are int64 `[N]`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
+
+from core.names import escape_name
+from core.user_error import UserError
 
 
 def numbered(groups: NDArray[Any]) -> NDArray[np.int64]:
@@ -16,11 +20,16 @@ def numbered(groups: NDArray[Any]) -> NDArray[np.int64]:
     return np.fromiter(map(place.__getitem__, groups.tolist()), np.int64, len(groups))
 
 
-def apart(groups: NDArray[np.int64], parts: NDArray[Any]) -> NDArray[np.int64]:
-    """The images that are in another part, `[N]`, than the first image of their group, and that one, int64 `[2, A]`."""
-    _, first, numbers = np.unique(groups, return_index=True, return_inverse=True)
-    others = np.flatnonzero(parts != parts[first][numbers])
-    return np.stack([others, first[numbers[others]]])
+def refuse_crossing(groups: NDArray[Any], splits: Mapping[str, Tensor]) -> None:
+    """Refuse a group that has images in two splits, given as the places of their images."""
+    split_of: dict[str, str] = {}
+    for split, places in splits.items():
+        for group in sorted({*groups[places.numpy()].tolist()}):
+            if split_of.setdefault(group, split) != split:
+                raise UserError(
+                    f"The group {escape_name(group)} has images in {split_of[group]} and {split}; put all of them into "
+                    "one, or leave out the group column."
+                )
 
 
 def divide(

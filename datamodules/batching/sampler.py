@@ -76,38 +76,12 @@ class KeyedBatchSampler(DistributedSampler[Tensor], SequentialSampler):
             yield from (share[number * size : (number + 1) * size] for number in range(len(self)))
             return
         generator = torch.Generator().manual_seed(random_key(self.seed, 0 if self.repeats else self.epoch))
-        indices = self.indices if self.balance is None else self._balanced(self.balance, generator)
-        indices = indices if self.weights is None else self._weighted(self.weights, generator)
+        indices = self.indices
+        if self.balance is not None or self.weights is not None:
+            from datamodules.batching.shares import drawn_by_shares
+
+            indices = indices[drawn_by_shares(self.balance, self.weights, generator)]
         order = indices[torch.randperm(len(indices), generator=generator)][self.images_done :]
         size = self.batch_size * self.world_size
         for number in range(self._batches(len(order))):
             yield order[number * size : (number + 1) * size].tensor_split(self.world_size)[self.rank]
-
-    def _balanced(self, classes: Tensor, generator: torch.Generator) -> Tensor:
-        by_class, drawn = [self.indices[classes == label] for label in torch.unique(classes)], []
-        for members, count in zip(by_class, balanced_counts(len(self.indices), len(by_class)), strict=True):
-            rounds = -(-count // len(members))
-            orders = [torch.randperm(len(members), generator=generator) for _ in range(rounds)]
-            drawn.append(members[torch.cat(orders)[:count]])
-        return torch.cat(drawn)
-
-    def _weighted(self, weights: Tensor, generator: torch.Generator) -> Tensor:
-        # Points at equal distances on a line along which each image, in random order, is as long as its weight
-        # (systematic sampling; Madow and Madow, 1944): an image comes as often as it should, to within one.
-        order = torch.randperm(len(weights), generator=generator)
-        ends = weights[order].cumsum(0)
-        ends = ends / ends[-1] * len(ends) + torch.rand(1, dtype=ends.dtype, generator=generator)
-        return self.indices[
-            order.repeat_interleave(ends.floor().long().diff(prepend=torch.zeros(1, dtype=torch.int64)))
-        ]
-
-
-def balanced_counts(total: int, num_classes: int) -> list[int]:
-    """The images of each class in a balanced epoch of `total` images.
-
-    Example:
-        >>> balanced_counts(11, 3)
-        [4, 4, 3]
-    """
-    share, rest = divmod(total, num_classes)
-    return [share + (label < rest) for label in range(num_classes)]

@@ -89,7 +89,7 @@ class Audit:
             labels = torch.from_numpy(self.listing.labels[self._readable])
             known_by = identities(self.listing.parts.values())[self._readable]
             columns = {name: values[self._readable] for name, values in self.listing.columns.items()}
-            drawn = self.data.draw_splits(dict(whole), labels, known_by, columns)
+            drawn = self.data.split_plan.draw(whole, labels, known_by, columns)
         except UserError as error:
             problem = str(error)
         known = [name for name in SPLITS if name in drawn and not (name == "test" and self.data.tests_on_validation)]

@@ -219,7 +219,9 @@ class TrainedNetwork:
 
     def changes_of(self, data: "ImageDataModule") -> str:
         """How data differ from those that the network was trained on; empty if they do not."""
-        return data.changes_since(self.checkpoint.get("data_images"))
+        from datamodules.batching.data_changes import data_changes
+
+        return data_changes(self.checkpoint.get("data_images"), data.known_images)
 
 
 def check_same_classes(classes: Sequence[str], others: Sequence[str], name: str, other: str) -> None:

@@ -26,7 +26,9 @@ def print_figures(figures: Mapping[str, Any]) -> None:
 
 def print_changes(data: ImageDataModule, checkpoint: str | Path) -> None:
     """Say whether the data are other than those of training."""
-    if changed := data.changes_since(read_checkpoint(checkpoint).get("data_images")):
+    from datamodules.batching.data_changes import data_changes
+
+    if changed := data_changes(read_checkpoint(checkpoint).get("data_images"), data.known_images):
         print(f"note: {changed}")
 
 

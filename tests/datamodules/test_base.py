@@ -7,6 +7,7 @@ import kornia.augmentation as K
 import numpy as np
 import pytest
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
@@ -223,13 +224,10 @@ def test_balanced_sampling_shows_every_class_alike(data_root: Path) -> None:
 
 
 def test_says_what_it_feeds(data_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    data = prepared(data_root, balanced=True)
+    data = prepared(data_root)
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("Digits: 1,294 train, 144 val, 359 test images of 1x8x8, packed in ")
     assert str(data.pack_folder) in line
-    assert (
-        f"balanced, 129 of each class an epoch instead of {min(data.class_counts)} to {max(data.class_counts)}" in line
-    )
 
 
 def test_refuses_a_batch_larger_than_the_training_split(data_root: Path) -> None:
@@ -335,11 +333,16 @@ def test_takes_up_the_state_of_augmentation_or_says_that_it_begins_anew(
 
 
 @pytest.mark.parametrize(
-    ("argument", "batches"), [("overfit_batches", 21), ("limit_train_batches", 21), ("limit_val_batches", 3)]
+    ("argument", "words"),
+    [
+        ("overfit_batches", r"0.01 \* 21 < 1"),
+        ("limit_train_batches", r"0.01 \* 21 < 1"),
+        ("limit_val_batches", r"0.01 \* 3 < 1"),
+    ],
 )
-def test_less_than_a_batch_is_refused(argument: str, batches: int, data_root: Path, tmp_path: Path) -> None:
+def test_less_than_a_batch_is_refused(argument: str, words: str, data_root: Path, tmp_path: Path) -> None:
     trainer = quiet_trainer(tmp_path, max_epochs=1, **{argument: 0.01})
-    with pytest.raises(UserError, match=f"trainer.{argument} is 0.01, less than one of {batches} batches; give a num"):
+    with pytest.raises(MisconfigurationException, match=words):
         trainer.fit(
             Classifier(MLP(64, 10, ()), 10, lambda groups: torch.optim.SGD(groups, lr=0.1)), Digits(root=data_root)
         )

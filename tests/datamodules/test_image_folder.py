@@ -12,12 +12,12 @@ from PIL import Image
 from sklearn.datasets import load_digits, load_sample_images
 
 from core.user_error import UserError
+from datamodules.batching.data_changes import data_changes
 from datamodules.decoding import split_folders
 from datamodules.decoding.image_file import is_image
 from datamodules.decoding.image_files import ImageFiles
 from datamodules.image_folder import ImageFolder
 from datamodules.packing import pack
-from tests.conftest import Run
 from tests.discovery import CONFIGS
 
 SCANS = (load_digits().images * 15).astype(np.uint8)
@@ -235,16 +235,6 @@ def test_a_folder_that_nothing_can_be_learnt_from_is_one_sentence(
     assert not list(tmp_path.glob("runs/*/*"))
 
 
-@pytest.mark.slow
-def test_ten_photographs_are_said_to_be_few(
-    train: Callable[..., Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    write_source(tmp_path, per_class=5)
-    train(*PHOTOS, "--trainer.max_epochs=1", "--data.splits={train: train}", "--data.root", str(tmp_path))
-    said = capsys.readouterr().out
-    assert "note: fewer than 20 images of val and test say little; add some, or give larger sizes" in said
-
-
 @pytest.mark.parametrize("storage", ["packed", "files"])
 def test_files_that_give_no_image_are_named_or_skipped(tmp_path: Path, storage: str) -> None:
     folder = scan_folders(tmp_path)
@@ -301,8 +291,8 @@ def test_folders_of_one_listing_have_packs_of_their_own_and_copies_one_fingerpri
     one, other, copy = (prepared(tmp_path, folder=Path(name)) for name in ("a", "b", "copy"))
     assert len({data.pack_folder for data in (one, other, copy)}) == 3
     assert one.data_fingerprint == copy.data_fingerprint != other.data_fingerprint
-    assert copy.changes_since(one.known_images) == ""
-    assert "60 new, 60 gone" in other.changes_since(one.known_images)
+    assert data_changes(one.known_images, copy.known_images) == ""
+    assert "60 new, 60 gone" in data_changes(one.known_images, other.known_images)
 
 
 def test_packed_and_decoded_by_workers_are_the_same(tmp_path: Path) -> None:
@@ -438,7 +428,6 @@ def test_every_picture_is_read_or_told_of(tmp_path: Path, capsys: pytest.Capture
         assert {name.encode() for name in read} < set(data.pack.names.tolist())
         assert len(data.pack) == 4 * 12 + 3
         assert capsys.readouterr().out.splitlines()[1:] == [
-            "note: fewer than 20 images of val and test say little; add some, or give larger sizes",
             f"left out of {folder}: 1 no image (notes.txt), 13 not in a class (test/0.png, ...), "
             "13 hidden (train/$a/.hidden.png, ...)",
         ]

@@ -7,7 +7,9 @@ import torch
 from numpy.typing import NDArray
 
 from core.user_error import UserError
-from datamodules.batching.split import Rule, check_folds, fold_of
+from datamodules.batching.data_changes import data_changes
+from datamodules.batching.folds import check_folds, fold_of
+from datamodules.batching.split import Rule
 from datamodules.digits import Digits
 from datamodules.packing.pack import Rows, Source
 
@@ -158,15 +160,18 @@ def test_folds_of_the_source_are_kept(data_root: Path) -> None:
         ({"fold": 1}, "data.folds is None and data.fold 1; give"),
         ({"folds": 175, "fold": 1}, "data.folds is 175, but the class 8 has only 174 images; give fewer folds"),
         ({"folds": 96, "fold": 1, "data_set": Writers}, "the class 2 has only 95 groups; give fewer folds"),
-        ({"folds": 5, "fold": 1, "data_set": Writers, "test": True}, "Writers has a test split of its own"),
+        ({"folds": 5, "fold": 1, "data_set": Writers, "test": True}, "The data set has a test split of its own"),
         (
             {"data_set": Writers, "given_folds": 3},
-            "data.fold None; give as data.fold one of 0 to 2, which the fold column",
+            "data.fold None; give how many folds there are .the fold column has 3.",
         ),
-        ({"data_set": Writers, "given_folds": 3, "fold": 3}, "data.fold 3; give as data.fold one of 0 to 2"),
+        (
+            {"data_set": Writers, "given_folds": 3, "fold": 3},
+            "data.fold 3; give how many folds there are .the fold column has 3.",
+        ),
         (
             {"data_set": Writers, "given_folds": 3, "folds": 4, "fold": 1},
-            "data.folds is 4 and data.fold 1; give as data.fold one of 0 to 2, which the fold column has, and no",
+            "data.folds is 4 and data.fold 1; give how many folds there are .the fold column has 3.",
         ),
         (
             {"data_set": Writers, "given_folds": 3, "divided": True, "fold": 1},
@@ -181,18 +186,18 @@ def test_refuses_folds_that_cannot_be(data_root: Path, arguments: dict[str, Any]
 
 def test_data_that_test_on_validation_have_no_folds(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Digits, "tests_on_validation", True)
-    with pytest.raises(UserError, match="Digits has a test split of its own, so that no fold can be it; leave"):
+    with pytest.raises(UserError, match="The data set has a test split of its own, so that no fold can be it; leave"):
         prepared(data_root, folds=5, fold=0)
 
 
 def test_evaluation_on_another_fold_says_how_much_of_it_was_trained_on(data_root: Path) -> None:
     trained, other = (prepared(data_root, folds=5, fold=fold) for fold in (0, 1))
-    assert trained.changes_since(trained.known_images) == ""
+    assert data_changes(trained.known_images, trained.known_images) == ""
     val, test = (
         f"{int(torch.isin(other.splits[name], trained.splits['train']).sum())} of {len(other.splits[name])} {name}"
         for name in ("val", "test")
     )
-    changes = other.changes_since(trained.known_images)
+    changes = data_changes(trained.known_images, other.known_images)
     assert changes.endswith(f"0 new, 0 gone; trained on: {val} and {test} images")
     assert not test.startswith("0")
 

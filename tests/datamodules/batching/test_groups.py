@@ -1,3 +1,4 @@
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -8,8 +9,9 @@ from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold
 
 from core.user_error import UserError
-from datamodules.batching.groups import apart, divide, draw_groups, numbered
-from datamodules.batching.split import draw_splits, fold_of
+from datamodules.batching.folds import fold_of
+from datamodules.batching.groups import divide, draw_groups, numbered
+from datamodules.batching.split import SplitPlan
 
 TABLES = 1000
 
@@ -27,16 +29,22 @@ def random_table(seed: int) -> tuple[NDArray[np.int64], NDArray[Any], NDArray[np
     return labels[order], names[order], random.integers(2**64, size=len(labels), dtype=np.uint64)
 
 
+def are_together(groups: NDArray[Any], parts: Iterable[Any]) -> bool:
+    """Whether each group is in one part."""
+    return len({*zip(groups, parts, strict=True)}) == len({*groups})
+
+
 def test_no_group_crosses_splits_in_a_thousand_tables() -> None:
     drawn = 0
     for seed in range(TABLES):
         labels, groups, digests = random_table(seed)
-        arguments: dict[str, Any] = {"val_size": 0.15, "test_size": 0.2, "seed": seed, "groups": groups}
+        arguments: dict[str, Any] = {"class_names": [*"abcde"][: labels.max() + 1], "val_size": 0.15, "seed": seed}
         if seed % 2:
             arguments |= {"limit": 0.7, "rule": ("hash", "shuffle")[seed // 2 % 2]}
         splits: dict[str, torch.Tensor] = {}
         with suppress(UserError):  # where each group has the last images of a class
-            splits = draw_splits({"train": torch.arange(len(labels))}, torch.from_numpy(labels), digests, **arguments)
+            given = {"train": torch.arange(len(labels))}
+            splits = SplitPlan(**arguments).draw(given, torch.from_numpy(labels), digests, {"group": groups})
         if not splits:
             continue
         drawn += 1
@@ -44,7 +52,7 @@ def test_no_group_crosses_splits_in_a_thousand_tables() -> None:
         places = torch.cat(list(splits.values())).numpy()
         assert len(set(places.tolist())) == len(places)
         assert seed % 2 or len(places) == len(labels)
-        assert not apart(numbered(groups[places]), np.array(names)).size
+        assert are_together(groups[places], names)
         if "limit" not in arguments:
             assert set(labels[splits["train"]].tolist()) == set(labels.tolist()), "each class keeps a group to train on"
     assert drawn > 0.9 * TABLES
@@ -66,7 +74,7 @@ def test_folds_have_each_image_once_whole_groups_and_classes_as_even_as_scikit_l
         folds = 2 + seed % 4
         fold = fold_of(labels, digests, numbered(groups), folds, seed)
         assert set(fold.tolist()) == set(range(folds))
-        assert not apart(numbered(groups), fold).size
+        assert are_together(groups, fold)
         if seed % 10 == 0 and np.bincount(labels).max() >= folds:
             reference = np.empty_like(fold)
             splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
@@ -106,7 +114,7 @@ def test_equal_pure_groups_are_divided_exactly() -> None:
 def test_few_groups_give_each_split_one() -> None:
     groups = np.repeat(np.array(["a", "b", "c"], object), 10)
     labels, digests = torch.arange(30) % 2, np.arange(30, dtype=np.uint64)
-    splits = draw_splits({"train": torch.arange(30)}, labels, digests, val_size=0.1, test_size=0.2, groups=groups)
+    splits = SplitPlan([*"ab"]).draw({"train": torch.arange(30)}, labels, digests, {"group": groups})
     assert {name: len(places) for name, places in splits.items()} == {"train": 10, "test": 10, "val": 10}
 
 
@@ -122,11 +130,11 @@ def test_a_class_of_one_group_stays_in_training() -> None:
 @pytest.mark.parametrize("test", [[5, 6], [4]])
 def test_a_group_in_two_given_splits_is_refused(test: list[int]) -> None:
     groups = np.array(["a", "a", "b", "b", "b\x1b", "a", "c"], object)
-    splits = {"train": torch.arange(4), "test": torch.tensor(test)}
-    arguments: dict[str, Any] = {"val_size": 0.5, "test_size": 0.5, "groups": groups}
+    splits = {"train": torch.arange(4), "test": torch.tensor(test), "val": torch.tensor([6])}
+    plan = SplitPlan([*"ab"], val_size=0.5, test_size=0.5)
     labels, digests = torch.tensor([0, 1, 0, 1, 0, 1, 0]), np.arange(7, dtype=np.uint64)
     if test == [4]:
-        assert draw_splits(splits, labels, digests, **arguments)["test"].tolist() == [4]
+        assert plan.draw(splits, labels, digests, {"group": groups})["test"].tolist() == [4]
         return
     with pytest.raises(UserError, match="The group a has images in train and test; put all of them into one, or leave"):
-        draw_splits(splits, labels, digests, **arguments)
+        plan.draw(splits, labels, digests, {"group": groups})

@@ -7,18 +7,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from core.user_error import UserError
-from datamodules.batching.split import (
-    Rule,
-    class_counts,
-    draw_splits,
-    hashed_sample,
-    hashed_split,
-    rarest_labels,
-    stratified_split,
-    uniform,
-)
-
-SIZES = 0.1, 0.25, 40, 1, 200
+from datamodules.batching.split import Rule, SplitPlan, hashed_split, uniform
+from datamodules.batching.stratified import hashed_sample, stratified_split
 
 
 @pytest.fixture
@@ -29,17 +19,6 @@ def labels() -> Tensor:
 @pytest.fixture
 def digests() -> NDArray[np.uint64]:
     return np.random.default_rng(0).integers(2**64, size=201, dtype=np.uint64)
-
-
-@pytest.mark.parametrize("size", SIZES)
-def test_keeps_each_classs_share_to_within_an_image(
-    labels: Tensor, digests: NDArray[np.uint64], size: int | float
-) -> None:
-    count = round(size * len(labels)) if isinstance(size, float) else size
-    share = torch.bincount(labels) * count / len(labels)
-    for chosen in (stratified_split(labels, size, seed=0), hashed_sample(labels, digests, size, seed=0)):
-        assert chosen.sum() == count
-        assert (torch.bincount(labels[chosen], minlength=5) - share).abs().max() <= 1
 
 
 def test_follows_the_seed_alone(labels: Tensor, digests: NDArray[np.uint64]) -> None:
@@ -54,12 +33,12 @@ def test_follows_the_seed_alone(labels: Tensor, digests: NDArray[np.uint64]) -> 
 @pytest.mark.parametrize("rule", ["hash", "shuffle"])
 @pytest.mark.parametrize("grouped", [False, True])
 def test_refuses_more_than_there_is(labels: Tensor, digests: NDArray[np.uint64], rule: Rule, grouped: bool) -> None:
-    groups = np.arange(201).astype(str) if grouped else None
-    sizes: dict[str, Any] = {"val_size": 0.1, "test_size": 0.2, "rule": rule, "groups": groups}
+    columns = {"group": np.arange(201).astype(str)} if grouped else {}
+    sizes: dict[str, Any] = {"class_names": [*"abcde"], "rule": rule}
     for argument, size in (("test_size", 201), ("val_size", 200), ("limit", 202)):
         with pytest.raises(UserError, match=rf"^data.{argument} asks for {size} of \d+ images; give a smaller one.$"):
-            draw_splits({"train": torch.arange(201)}, labels, digests, **(sizes | {argument: size}))
-    drawn = draw_splits({"train": torch.arange(201)}, labels, digests, **(sizes | {"limit": 201}))
+            SplitPlan(**sizes, **{argument: size}).draw({"train": torch.arange(201)}, labels, digests, columns)
+    drawn = SplitPlan(**sizes, limit=201).draw({"train": torch.arange(201)}, labels, digests, columns)
     assert sum(map(len, drawn.values())) == 201
 
 
@@ -76,8 +55,8 @@ def test_numbers_are_the_same_on_every_machine() -> None:
 
 
 def splits_of(digests: NDArray[np.uint64], labels: Tensor, **arguments: Any) -> dict[int, str]:
-    sizes: dict[str, Any] = {"val_size": 0.1, "test_size": 0.2}
-    splits = draw_splits({"train": torch.arange(len(labels))}, labels, digests, **sizes | arguments)
+    plan = SplitPlan([*"abcdefg"], **arguments)
+    splits = plan.draw({"train": torch.arange(len(labels))}, labels, digests)
     return {int(digests[place]): name for name, places in splits.items() for place in places.tolist()}
 
 
@@ -113,14 +92,8 @@ def test_every_class_keeps_an_image_and_a_split_that_is_asked_for_gets_one() -> 
         assert labels[~drawn].unique().tolist() == list(range(50))  # type: ignore[no-untyped-call]
         assert not set(labels[drawn].tolist()) & set(range(0, 50, 2)), "the only image of a class"
         ten = torch.arange(10) % 2
-        splits = draw_splits({"train": torch.arange(10)}, ten, digests[:10], val_size=0.1, test_size=0.2, seed=seed)
+        splits = SplitPlan([*"ab"], seed=seed).draw({"train": torch.arange(10)}, ten, digests[:10])
         assert all(map(len, splits.values()))
-
-
-def test_several_labels_are_stood_for_by_the_rarest() -> None:
-    labels = torch.tensor([[1, 1, 0], [1, 0, 0], [0, 0, 0], [1, 1, 0], [1, 1, 1]], dtype=torch.uint8)
-    assert rarest_labels(labels).tolist() == [1, 0, 3, 1, 2]
-    assert class_counts(labels, 3).tolist() == [4, 3, 1]
 
 
 def test_copies_stay_together() -> None:

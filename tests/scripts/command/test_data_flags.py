@@ -12,10 +12,16 @@ from tests.discovery import CONFIGS
 
 
 def test_is_the_data_that_a_run_would_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    flags = ["--seed_everything=3", "--data.val_size=0.3", "--data.batch_size=50", "--data.root", str(tmp_path)]
+    flags = [
+        "--seed_everything=3",
+        "--data.val_size=0.3",
+        "--data.batch_size=50",
+        "--data.root",
+        str(tmp_path),
+    ]
     flags += ["--config", str(CONFIGS / "digits" / "mlp.yaml")]
     data = build_data(flags)
-    assert (data.seed, data.val_size, data.batch_size) == (3, 0.3, 50)
+    assert (data.seed, data.split_plan.val_size, data.batch_size) == (3, 0.3, 50)
     data.prepare_data()
     data.setup("fit")
     seen: list[list[int]] = []
