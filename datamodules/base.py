@@ -26,8 +26,7 @@ from datamodules.batching.resume_point import ResumePoint
 from datamodules.batching.sampler import KeyedBatchSampler
 from datamodules.batching.split import SPLITS, Rule, SplitPlan, class_counts
 from datamodules.batching.transform import Batch, BatchTransform
-from datamodules.loading.cores import available_cores
-from datamodules.loading.loader import TimedLoader
+from datamodules.loading.loader import TimedLoader, available_cores
 from datamodules.packing.pack import Pack
 from datamodules.packing.pack_on_device import PackOnDevice, fits_on_device
 from datamodules.packing.source import ImageSource

@@ -21,7 +21,7 @@ import torch
 
 from core.durable_file import replace_file
 from core.names import escape_name
-from datamodules.loading.cores import available_cores
+from datamodules.loading.loader import available_cores
 
 # The files of a run's folder that say where it comes from.
 ORIGIN, CONSTRAINTS, CHANGES = "origin.json", "constraints.txt", "changes.patch"

@@ -49,19 +49,12 @@ class SplitPlan:
         digests: NDArray[np.uint64],
         columns: Mapping[str, NDArray[Any]] = NO_COLUMNS,
     ) -> dict[str, Tensor]:
-        """Choose the places, int64, of the images of `train`, `val` and `test`.
+        """Choose the images of `train`, `val` and `test`, as their places, int64, from the splits of the source.
 
-        Args:
-            given: The places of the images of each split that the source has.
-            labels: int64 `[N]` with -1 for a class that is not used, or uint8 `[N, K]`.
-            digests: What identifies each image, uint64 `[N]`.
-            columns: What else is known of each image, `[N]`. Images of one `group` are never in two splits: whole
-                groups are drawn, of each class as nearly its share as they allow. The `fold` is that of the source.
-
-        Raises:
-            UserError: If a class has no training image, a split has no images, or a group is in two given splits.
+        Labels are int64 `[N]` with -1 for a class that is not used, or uint8 `[N, K]`; `digests`, uint64 `[N]`, tell
+        images apart. Of the `columns`, `[N]` each, `group` and `fold` count. A class without a training image, a split
+        without images, and a group in two of the given splits are a UserError.
         """
-        self._check_classes(labels[given["train"]])
         strata, groups, fold = labels, columns.get("group"), None
         if labels.ndim == 2:
             from datamodules.batching.stratified import rarest_labels
@@ -69,7 +62,7 @@ class SplitPlan:
             strata = rarest_labels(labels)
         splits = {name: places[strata[places] >= 0] for name, places in given.items()}
         if self.folds is not None or self.fold is not None or "fold" in columns:
-            from datamodules.batching.folds import folds_of
+            from datamodules.batching.groups import folds_of
 
             fold = folds_of(self, splits, labels, strata, digests, columns)
             is_test = fold[splits["train"]] == self.fold
@@ -79,15 +72,28 @@ class SplitPlan:
 
             refuse_crossing(groups, splits)
             groups = numbered(groups)
+        sizes = {"test": self.test_size, "val": self.val_size}
         if self.tests_on_validation:
             splits.pop("test", None)
-        for number, (name, size) in enumerate((("test", self.test_size), ("val", self.val_size))):
-            if name not in splits and not (name == "test" and self.tests_on_validation):
-                train, key = splits["train"], random_key(self.seed, number)
-                if size >= len(train):
-                    raise UserError(f"data.{name}_size asks for {size} of {len(train)} images; give a smaller one.")
-                drawn = self._drawn(train, strata, digests, groups, size, key)
-                splits |= {"train": train[~drawn], name: train[drawn]}
+            del sizes["test"]
+        for name, size in sizes.items():
+            if name in splits:
+                continue
+            train, key = splits["train"], random_key(self.seed, ("test", "val").index(name))
+            places, of_train = train.numpy(), strata[train]
+            if size >= len(train):
+                raise UserError(f"data.{name}_size asks for {size} of {len(train)} images; give a smaller one.")
+            if groups is not None:
+                from datamodules.batching.groups import draw_groups
+
+                drawn = draw_groups(of_train.numpy(), groups[places], uniform(digests[places], key).numpy(), size)
+            elif self.rule == "shuffle":
+                from datamodules.batching.stratified import stratified_split
+
+                drawn = stratified_split(of_train, size, key)
+            else:
+                drawn = hashed_split(of_train, digests[places], size, key)
+            splits |= {"train": train[~drawn], name: train[drawn]}
         if self.limit is not None:
             from datamodules.batching.stratified import limited
 
@@ -101,39 +107,14 @@ class SplitPlan:
                     "class keeps one to be trained on); change them, or use more images."
                 )
         # Under `shuffle`, older runs, which had no columns or folds, have been trained without the class.
-        if self.rule == "hash" or columns or self.fold is not None:
-            self._check_classes(labels[splits["train"]], " left by the splits and data.limit")
-        return splits
-
-    def _drawn(
-        self,
-        train: Tensor,
-        strata: Tensor,
-        digests: NDArray[np.uint64],
-        groups: NDArray[np.int64] | None,
-        size: int | float,
-        key: int,
-    ) -> Tensor:
-        """Draw about `size` of the images whose places are given, bool `[N]`."""
-        labels, places = strata[train], train.numpy()
-        if groups is not None:
-            from datamodules.batching.groups import draw_groups
-
-            order = uniform(digests[places], key).numpy()
-            return torch.from_numpy(draw_groups(labels.numpy(), groups[places], order, size))
-        if self.rule == "shuffle":
-            from datamodules.batching.stratified import stratified_split
-
-            return stratified_split(labels, size, key)
-        return hashed_split(labels, digests[places], size, key)
-
-    def _check_classes(self, labels: Tensor, left: str = "") -> None:
-        counts = class_counts(labels, len(self.class_names))
+        is_old = self.rule == "shuffle" and not columns and self.fold is None
+        counts = class_counts(labels[given["train"] if is_old else splits["train"]], len(self.class_names))
         if (counts == 0).any():
-            name = self.class_names[int(counts.argmin())]
             raise UserError(
-                f"The class {name} has no training image{left}; add some, or leave it out of --data.classes."
+                f"The class {self.class_names[int(counts.argmin())]} has no training image left by data.limit and the "
+                "splits; add some, or leave it out of --data.classes."
             )
+        return splits
 
 
 def checked_size(argument: str, size: int | float) -> int | float:

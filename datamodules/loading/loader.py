@@ -19,15 +19,15 @@ from torch.utils.data import DataLoader, default_convert
 from core.user_error import CommandError, UserError
 
 PATIENCE_SECONDS = 300.0  # how long a batch may take before its worker counts as stopped
-
-# What to do where memory has run out: with as many workers as cores, the latter.
-WITH_FEWER_WORKERS = "use fewer with --data.num_workers, or a smaller --data.batch_size"
-ON_FEWER_CORES = "start again on fewer cores, as with taskset -c 0"
-
 NO_SHARED_MEMORY = (
     "The shared memory in /dev/shm, where batches are handed over, is full: use --data.num_workers 0 or a smaller "
     "--data.batch_size, or give the container more with --shm-size."
 )
+
+
+def available_cores() -> int:
+    """The cores that this process may use; on a shared machine these are often fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class WorkerError(CommandError):
@@ -60,24 +60,17 @@ class TimedLoader(DataLoader[Any]):
 
     An error of the user's data is raised as the worker process said it, without the worker's traceback. Signals to the
     whole terminal or job do not reach the workers: the process that trains ends them in order. If a worker dies in a
-    training that asks for `lost_worker`, this process loads the batches up to the end of the step.
-
-    `remedy` says what to do if a worker was killed. While iterating, it is a WorkerError if a worker has died, or gives
-    nothing for `PATIENCE_SECONDS`.
+    training that asks for `lost_worker`, this process loads the batches up to the end of the step; otherwise it is a
+    WorkerError, and also if a worker gives nothing for `PATIENCE_SECONDS`.
     """
 
     seconds_waited = 0.0
     _processes: Sequence[BaseProcess] = ()
 
-    def __init__(self, dataset: Any, *, num_workers: int = 0, remedy: str = WITH_FEWER_WORKERS, **options: Any) -> None:
-        self.remedy = remedy
-        super().__init__(
-            dataset,
-            num_workers=num_workers,
-            worker_init_fn=_leave_process_group,
-            collate_fn=_in_shared_memory if num_workers else None,
-            **options,
-        )
+    def __init__(self, dataset: Any, *, num_workers: int = 0, **options: Any) -> None:
+        collate = _in_shared_memory if num_workers else None
+        options |= {"worker_init_fn": _leave_process_group, "collate_fn": collate}
+        super().__init__(dataset, num_workers=num_workers, **options)
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # what torch's own private class is used for
         places, number = copy(self.sampler), 0
@@ -101,10 +94,9 @@ class TimedLoader(DataLoader[Any]):
             yield batch
 
     def _start(self) -> Iterator[Any]:
-        others, handler = active_children(), signal.getsignal(signal.SIGCHLD)
+        others, handler = {*active_children()}, signal.getsignal(signal.SIGCHLD)
         batches: Iterator[Any] = super().__iter__()
-        if started := [child for child in active_children() if child not in others]:
-            self._processes = started
+        self._processes = [*{*active_children()} - others] or self._processes
         if signal.getsignal(signal.SIGCHLD) != handler:
             signal.signal(signal.SIGCHLD, handler)  # torch's would raise in the middle of a training step
         return batches
@@ -119,27 +111,20 @@ class TimedLoader(DataLoader[Any]):
                 return next(batches)
         except (UserError, WorkerError) as error:
             # Said in a worker, it ends the worker's traceback.
-            sentence = str(error).rstrip().rsplit(f"{type(error).__name__}: ")[-1]
-            raise type(error)(sentence) from None
+            raise type(error)(str(error).rstrip().rsplit(f"{type(error).__name__}: ")[-1]) from None
         except (RuntimeError, OSError, EOFError) as error:
-            if sentence := self._death():
-                raise WorkerError(sentence) from error
+            # Connections to a worker are lost a moment before it has ended.
+            wait([process.sentinel for process in self._processes], 1.0)
+            for process in self._processes:
+                process.join(0.1)
+                if process.exitcode == -signal.SIGBUS:
+                    raise WorkerError(NO_SHARED_MEMORY) from error
+                if process.exitcode:
+                    raise WorkerError(
+                        f"A process that loads batches (pid {process.pid}) {way_of_death(process.exitcode)}: use fewer "
+                        "with --data.num_workers, a smaller --data.batch_size, or fewer cores with taskset -c 0."
+                    ) from error
             raise
-
-    def _death(self) -> str:
-        """How a worker has died and what to do; empty if all live."""
-        # Connections to a worker are lost a moment before it has ended.
-        ended = wait([process.sentinel for process in self._processes], 1.0)
-        for process in self._processes:
-            if process.sentinel in ended:
-                process.join(1.0)
-            if process.exitcode == -signal.SIGBUS:
-                return NO_SHARED_MEMORY
-            if process.exitcode:
-                is_killed = process.exitcode == -signal.SIGKILL
-                remedy = self.remedy if is_killed else "see what it says with --data.num_workers 0"
-                return f"A process that loads batches (pid {process.pid}) {way_of_death(process.exitcode)}: {remedy}."
-        return ""
 
 
 def wake_workers() -> None:

@@ -9,44 +9,33 @@ from functools import partial
 
 from rich import get_console
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.text import Text
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 SECONDS_BETWEEN_LINES = 30.0  # how often a line is written where there is no terminal to draw a bar on
 
 
-class RateColumn(ProgressColumn):
-    """Images per second."""
-
-    def render(self, task: Task) -> Text:
-        """The rate, once it is known."""
-        speed = task.finished_speed or task.speed
-        return Text(f"{speed:,.0f}/s" if speed else "")
-
-
 @contextmanager
 def progress(title: str, total: int, *, aside: bool = False) -> Iterator[Callable[..., None]]:
-    """Show rate and time left: a bar on a terminal, else a line every half minute; call the result as work is done."""
+    """Show what is done and the time left; call the result with the number of images that have been done.
+
+    It is a bar on a terminal, else a line every half minute; `aside`, on standard error.
+    """
     console = Console(stderr=True) if aside else get_console()
     if console.is_terminal:
-        columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), RateColumn(), TimeRemainingColumn())
+        columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         # What is printed meanwhile appears above the bar, if both are on the terminal.
         with Progress(*columns, console=console, redirect_stdout=sys.stdout.isatty()) as bar:
             yield partial(bar.advance, bar.add_task(title, total=total))
         return
-
-    start = time.monotonic()
-    next_line = start + SECONDS_BETWEEN_LINES
+    start = said = time.monotonic()
     done = 0
 
     def advance(number: int = 1) -> None:
-        nonlocal done, next_line
+        nonlocal done, said
         done += number
-        if (now := time.monotonic()) >= next_line:
-            next_line = now + SECONDS_BETWEEN_LINES
-            rate = max(done, 1) / (now - start)
-            left = timedelta(seconds=round((total - done) / rate))
-            line = f"{title}  {done:,}/{total:,}  {rate:,.0f}/s  {left} left"
-            print(line, file=sys.stderr if aside else sys.stdout, flush=True)
+        if (now := time.monotonic()) >= said + SECONDS_BETWEEN_LINES:
+            said = now
+            left = timedelta(seconds=round((total - done) / max(done, 1) * (now - start)))
+            print(f"{title}  {done:,}/{total:,}  {left} left", file=sys.stderr if aside else sys.stdout, flush=True)
 
     yield advance

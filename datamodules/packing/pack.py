@@ -23,8 +23,7 @@ from torch.utils.data import Dataset
 from core.durable_file import check_space, note_use, whole_folder
 from core.names import escape_name
 from core.user_error import UserError
-from datamodules.loading.cores import available_cores
-from datamodules.loading.loader import ON_FEWER_CORES, TimedLoader
+from datamodules.loading.loader import TimedLoader, available_cores
 from datamodules.loading.progress import progress
 from datamodules.packing.checked_arrays import (
     ArrayWriter,
@@ -327,7 +326,6 @@ def _chunks(images: Images) -> Iterator[tuple[NDArray[np.int64], "Levels", dict[
         batch_size=None,
         sampler=ranges,
         num_workers=min(available_cores(), len(ranges)),
-        remedy=ON_FEWER_CORES,
     )
     for some, (chunk, errors) in zip(ranges, loader, strict=True):
         readable = np.setdiff1d(np.arange(len(some)), list(errors))

@@ -16,8 +16,7 @@ from torch.utils.data import Dataset
 
 from core.user_error import UserError
 from datamodules.decoding.image_file import UnreadableImageError
-from datamodules.loading.cores import available_cores
-from datamodules.loading.loader import ON_FEWER_CORES, TimedLoader
+from datamodules.loading.loader import TimedLoader, available_cores
 from datamodules.loading.progress import progress
 from datamodules.packing.pack import Images
 from scripts.data_quality.listing import view
@@ -129,7 +128,6 @@ def fingerprint_all(images: Images) -> Iterator[Fingerprints]:
         batch_size=None,
         sampler=ranges,
         num_workers=min(available_cores(), len(ranges)),
-        remedy=ON_FEWER_CORES,
     )
 
 

@@ -33,7 +33,7 @@ from core.user_error import UserError
 from datamodules.base import ImageDataModule
 from datamodules.decoding.image_file import FORMATS
 from datamodules.decoding.image_files import ImageFiles
-from datamodules.loading.cores import available_cores
+from datamodules.loading.loader import available_cores
 from datamodules.packing.pack import Images
 from scripts.benchmark import STEPS, configurations, run_alone, step_cells, train_timed
 from scripts.command.process import training_process

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from core.user_error import UserError
 from datamodules.batching.data_changes import data_changes
-from datamodules.batching.folds import check_folds, fold_of
+from datamodules.batching.groups import check_folds, fold_of
 from datamodules.batching.split import Rule
 from datamodules.digits import Digits
 from datamodules.packing.pack import Rows, Source

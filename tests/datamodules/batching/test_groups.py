@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold
 
 from core.user_error import UserError
-from datamodules.batching.folds import fold_of
-from datamodules.batching.groups import divide, draw_groups, numbered
+from datamodules.batching.groups import divide, draw_groups, fold_of, numbered
 from datamodules.batching.split import SplitPlan
 
 TABLES = 1000

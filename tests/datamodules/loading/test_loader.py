@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import Dataset
 
 from core.user_error import UserError
-from datamodules.loading.loader import TimedLoader, WorkerError, lost_worker
+from datamodules.loading.loader import TimedLoader, WorkerError, available_cores, lost_worker
 
 
 class Clock:
@@ -182,3 +182,13 @@ def test_what_a_data_set_says_itself_is_not_taken_for_a_worker() -> None:
 
     with pytest.raises(RuntimeError, match="the third row is missing"):
         list(TimedLoader(Broken(), batch_size=None, sampler=[0], num_workers=1))
+
+
+def test_the_cores_are_those_that_the_process_may_use() -> None:
+    before = os.sched_getaffinity(0)
+    assert available_cores() == len(before)
+    try:
+        os.sched_setaffinity(0, {min(before)})
+        assert available_cores() == 1
+    finally:
+        os.sched_setaffinity(0, before)
