@@ -3,6 +3,7 @@
 import glob
 import hashlib
 import re
+from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -33,8 +34,6 @@ GUESSES = {
 }
 
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
-
-MARKS = {"0": 0, "0.0": 0, "false": 0, "False": 0, "1": 1, "1.0": 1, "true": 1, "True": 1}
 
 
 class ImageTable(ImageFileModule):
@@ -108,7 +107,7 @@ class ImageTable(ImageFileModule):
                 if not names:
                     raise UserError(
                         f"{self._file} has no column called {argument} or the like, but {some_of(there)}; name it with "
-                        f"--data.{argument}{'' if there[1:] else ', or put commas between columns'}."
+                        f"--data.{argument}, or put commas between columns."
                     )
             for name in set(names).difference(there):
                 raise UserError(
@@ -167,21 +166,21 @@ class ImageTable(ImageFileModule):
     @cached_property
     def _labels(self) -> tuple[list[str], NDArray[np.integer[Any]]]:
         """Names, `K`, and labels: int64 `[N]`, or uint8 `[N, K]` of 0 and 1."""
-        columns = self._columns["label"]
+        columns, rows = self._columns["label"], np.arange(len(self._table))
         if len(columns) > 1:
             marks = np.stack([self._marks(name) for name in columns], axis=1)
             one = "mark one class in every row, or give --data.multi_label true"
             self._check(columns[0], ~self.is_multi_label & (marks.sum(axis=1) != 1), one)
             return columns, marks if self.is_multi_label else marks.argmax(axis=1)
-        column, rows = self._table[columns[0]].combine_chunks(), np.arange(len(self._table))
         if self.is_multi_label:
-            parts = pc.split_pattern(column, self._separator)
-            column, rows = pc.utf8_trim_whitespace(pc.list_flatten(parts)), np.asarray(pc.list_parent_indices(parts))
-            column, rows = column.filter(is_some := pc.not_equal(column, "")), rows[np.asarray(is_some)]
+            parts = pc.split_pattern(self._table[columns[0]].combine_chunks(), self._separator)
+            names_of, of = pc.utf8_trim_whitespace(pc.list_flatten(parts)), np.asarray(pc.list_parent_indices(parts))
+            is_some = pc.not_equal(names_of, "")
+            (numbers, texts), rows = codes(names_of.filter(is_some)), of[np.asarray(is_some)]
         else:
             several = "if these are several labels, give --data.multi_label true; if not, call the class otherwise"
             self._check(columns[0], pc.match_substring(self._text("label"), ";"), several)
-        numbers, texts = codes(column)
+            numbers, texts = codes(self._text("label"))
         if self._class_file is not None:
             names = self._names_in_file()
             remedy = f"{self._class_file} has names for 0 to {len(names) - 1}: add others"
@@ -201,10 +200,10 @@ class ImageTable(ImageFileModule):
         return names, marks
 
     def _marks(self, name: str) -> NDArray[np.uint8]:
-        numbers, texts = codes(self._table[name].combine_chunks())
-        marks = np.array([MARKS.get(text, 2) for text in texts], np.uint8)[numbers]
-        self._check(name, marks > 1, "write 0 or 1")
-        return marks
+        words = pc.utf8_lower(self._table[name])
+        is_one, is_zero = (pc.is_in(words, pa.array(each)) for each in (["1", "1.0", "true"], ["0", "0.0", "false"]))
+        self._check(name, pc.invert(pc.or_(is_one, is_zero)), "write 0 or 1")
+        return np.asarray(is_one).astype(np.uint8)
 
     def _names_in_file(self) -> list[str]:
         file = self.root / str(self._class_file)
@@ -234,30 +233,28 @@ class ImageTable(ImageFileModule):
     def _files(self) -> list[str]:
         """All files in those folders."""
         there = ((folder, files_in(self.source_folder / folder)) for folder in self._folders)
-        names = (f"{folder}{entry.name}" for folder, entries in there for entry in entries)
-        return [name for name in names if name.isascii() or name.encode(errors="ignore").decode() == name]
+        return [f"{folder}{entry.name}" for folder, entries in there for entry in entries]
 
-    def _found(self) -> pa.Array:
+    def _found(self) -> list[str]:
         """The file of each row, whose ending the table may lack."""
-        (column,), files, paths = self._columns["path"], self._files(), self._paths
-        found = pa.array(files, pa.string()).take(pc.index_in(paths, pa.array(files, pa.string())))
-        if found.null_count:
-            places = ((file, f"{self.source_folder}/{file}") for file in files)
-            images = pa.array([file for file, place in places if is_image(place) or holds_numbers(place)], pa.string())
-            stems = pc.replace_substring_regex(images, r"\.[^./]*$", "")
-            first, last = (pc.index_in(paths, each) for each in (stems, stems[::-1]))
-            several = pc.and_(pc.is_null(found), pc.not_equal(pc.add(first, last), len(images) - 1))
-            remedy = f"several images in {self.source_folder} are called so; write the ending as well"
-            self._check(column, pc.fill_null(several, False), remedy)
-            found = pc.coalesce(found, images.take(first))
-        remedy = f"{self.source_folder} has no such file; correct the paths, or give another --data.folder"
-        self._check(column, pc.is_null(found), remedy)
-        if len(pc.unique(found)) < len(found):
-            numbers, _ = codes(found)
-            counts = np.bincount(numbers)
-            several = f"{(counts > 1).sum():,} images have several rows; keep one of each"
-            self._check(column, numbers == counts.argmax(), several)
-        return found
+        (column,), files, paths = self._columns["path"], self._files(), self._paths.to_pylist()
+        there, folder = {file: [file] for file in files}, self.source_folder
+        if not there.keys() >= {*paths}:
+            stems = defaultdict[str, list[str]](list)
+            for file in files:
+                if is_image(f"{folder}/{file}") or holds_numbers(f"{folder}/{file}"):
+                    stems[re.sub(r"\.[^./]*$", "", file)].append(file)
+            there = stems | there
+        found = [there.get(path, []) for path in paths]
+        several = f"several images in {folder} are called so; write the ending as well"
+        self._check(column, [len(each) > 1 for each in found], several)
+        missing = f"{folder} has no such file; correct the paths, or give another --data.folder"
+        self._check(column, [not each for each in found], missing)
+        files = [file for (file,) in found]
+        twice = [file for file, count in Counter(files).items() if count > 1]
+        remedy = f"{len(twice):,} images have several rows; keep one of each"
+        self._check(column, [file in twice[:1] for file in files], remedy)
+        return files
 
     @cached_property
     def described_by(self) -> dict[str, str]:  # type: ignore[override]  # others have none
@@ -275,17 +272,17 @@ class ImageTable(ImageFileModule):
 
     def read(self) -> Source:
         """The images of every split, in the order of their rows."""
-        paths, columns = np.asarray(self._found()), dict[str, NDArray[Any]]()
+        paths, (_, labels) = np.array(self._found(), object), self._labels
+        columns = {
+            f"{name} (table)" if name in RESERVED else name: np.asarray(self._table[name]) for name in self._others
+        }
         if self._columns["group"]:
             columns["group"] = np.asarray(self._text("group"))
         for argument, name in (("fold_column", "fold"), ("weight", "weight")):
             if self._columns[argument]:
                 columns[name] = self._numbers(argument)
-        columns |= {
-            f"{name} (table)" if name in RESERVED else name: np.asarray(self._table[name]) for name in self._others
-        }
         files = self.listed({split: [(path, 0) for path in paths[rows]] for split, rows in self._split_rows.items()})
         return {
-            split: Rows(files[split][0], self._labels[1][rows], {name: each[rows] for name, each in columns.items()})
+            split: Rows(files[split][0], labels[rows], {name: each[rows] for name, each in columns.items()})
             for split, rows in self._split_rows.items()
         }

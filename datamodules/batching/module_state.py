@@ -26,11 +26,13 @@ class ModuleState:
 
     def changed(self) -> dict[str, Any]:
         """A copy of what has changed, on the CPU."""
-        state = {
-            name: value.detach().to("cpu", copy=True) if isinstance(value, Tensor) else deepcopy(value)
-            for name, value in self._modules.state_dict().items()
-        }
-        return {name: value for name, value in state.items() if not _is_equal(value, self._initial.get(name))}
+        changed: dict[str, Any] = {}
+        for name, value in self._modules.state_dict().items():
+            if not isinstance(value, Tensor):
+                changed[name] = deepcopy(value)
+            elif name not in self._initial or not torch.equal(value.cpu(), self._initial[name].cpu()):
+                changed[name] = value.to("cpu", copy=True)
+        return changed
 
     def of_each_rank(self, world_size: int) -> list[dict[str, Any]]:
         """What has changed in each process of a run; every process must call this."""
@@ -42,11 +44,13 @@ class ModuleState:
     def load(self, changed: Mapping[str, Any]) -> bool:
         """Restore a state that `changed` gave; if it is of other modules, restore nothing and return False."""
         own = self._modules.state_dict()
-        for name, value in changed.items():
-            if name not in own or getattr(own[name], "shape", None) != getattr(value, "shape", None):
-                return False
-        self._modules.load_state_dict({**own, **self._initial, **changed})
-        return True
+        is_same = all(
+            name in own and getattr(own[name], "shape", None) == getattr(value, "shape", None)
+            for name, value in changed.items()
+        )
+        if is_same:
+            self._modules.load_state_dict({**own, **self._initial, **changed})
+        return is_same
 
     @contextmanager
     def kept(self) -> Iterator[None]:
@@ -56,7 +60,3 @@ class ModuleState:
             yield
         finally:
             self.load(before)
-
-
-def _is_equal(value: object, other: object) -> bool:
-    return isinstance(value, Tensor) and isinstance(other, Tensor) and torch.equal(value, other.cpu())

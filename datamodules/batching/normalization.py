@@ -36,16 +36,14 @@ class Normalization:
 
 # Known normalisations by name; each number is that of the set's own training images unless said otherwise.
 NORMALIZATIONS = {
-    # The training images of ILSVRC 2012, as torchvision's pretrained weights expect them.
+    # As torchvision's pretrained weights expect them.
     "imagenet": Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     # To [-1, 1], as Inception (Szegedy et al., 2015) and vision transformers of the original release expect.
     "inception": Normalization((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     # The 400 million pairs of Radford et al., 2021.
     "clip": Normalization((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
-    # The 50,000 training images, each.
     "cifar10": Normalization((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
     "cifar100": Normalization((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
-    # The 60,000 training images.
     "mnist": Normalization((0.1307,), (0.3081,)),
 }
 
@@ -82,7 +80,8 @@ class Normalize(nn.Module):
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], highest: int = 255) -> None:
         super().__init__()
-        shift, spread = _shift_and_spread(mean, std, highest)
+        shift, spread = (torch.tensor(numbers, dtype=torch.float32).view(1, -1, 1, 1) for numbers in (mean, std))
+        spread = spread.clamp(min=1 / highest)  # a channel that is the same everywhere has no spread to divide by
         self.register_buffer("scale", 1 / (highest * spread), persistent=False)
         self.register_buffer("shift", -shift / spread, persistent=False)
 
@@ -98,11 +97,6 @@ def unnormalised(images: Tensor, mean: Sequence[float], std: Sequence[float], hi
 
     It is float32 in [0, 1] or, if the highest level is not that of 8 bits, uint16 levels.
     """
-    shift, spread = (part.to(images.device) for part in _shift_and_spread(mean, std, highest))
-    shares = (images.float() * spread + shift).clamp(0, 1)
-    return shares if highest == 255 else (shares * highest).round().to(torch.uint16)
-
-
-def _shift_and_spread(mean: Sequence[float], std: Sequence[float], highest: int) -> tuple[Tensor, Tensor]:
-    shift, spread = (torch.tensor(numbers, dtype=torch.float32).view(1, -1, 1, 1) for numbers in (mean, std))
-    return shift, spread.clamp(min=1 / highest)  # a channel that is the same everywhere has no spread to divide by
+    normalize = Normalize(mean, std, highest).to(images.device)
+    levels = ((images.float() - normalize.shift) / normalize.scale).clamp(0, highest)
+    return levels / highest if highest == 255 else levels.round().to(torch.uint16)

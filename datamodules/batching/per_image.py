@@ -3,21 +3,14 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING
 
 import torch
+from kornia.augmentation.auto import PolicyAugmentBase
 from torch import Tensor, nn
-
-if TYPE_CHECKING:
-    from kornia.augmentation.auto import PolicyAugmentBase
 
 
 def drawn_per_image(modules: Sequence[nn.Module]) -> list[nn.Module]:
     """Wrap the modules that would draw once for a whole batch: policies of kornia, transforms of torchvision."""
-    if not modules:
-        return []  # and kornia need not be imported
-    from kornia.augmentation.auto import PolicyAugmentBase
-
     wrapped: list[nn.Module] = []
     for one_by_one, some in groupby(modules, is_drawn_for_a_batch):
         if one_by_one:
@@ -40,7 +33,7 @@ class PerImage(nn.Module):
     whose next operation is the same go through it together.
     """
 
-    def __init__(self, policy: "PolicyAugmentBase") -> None:
+    def __init__(self, policy: PolicyAugmentBase) -> None:
         super().__init__()
         self.policy = policy
 
@@ -68,5 +61,5 @@ class OneByOne(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Augment each image; if one changes its size, give that one alone, whose size the caller refuses."""
         augmented = [self.layers(image) for image in torch.split(images, 1)]
-        other = next((each for each in augmented if each.shape[1:] != images.shape[1:]), None)
-        return torch.cat(augmented) if other is None else other
+        other = [each for each in augmented if each.shape[1:] != images.shape[1:]]
+        return torch.cat(other[:1] or augmented)

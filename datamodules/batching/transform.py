@@ -11,7 +11,6 @@ from torch.nn import functional as F
 
 from core.user_error import UserError
 from datamodules.batching.normalization import Normalize
-from datamodules.batching.per_image import drawn_per_image
 
 # Images, uint8, uint16 or float32 `[B, C, H, W]`, and labels, int64 `[B]` or, of mixed images, probabilities `[B, K]`.
 # Several labels per image are uint8 `[B, K]` and, once transformed, float32.
@@ -36,7 +35,11 @@ class BatchTransform:
     ) -> None:
         self.normalize = Normalize(mean, std, highest)
         self.highest = highest
-        self.augmentation = drawn_per_image(augmentation)
+        self.augmentation: Sequence[nn.Module] = ()
+        if augmentation:
+            from datamodules.batching.per_image import drawn_per_image  # which imports kornia
+
+            self.augmentation = drawn_per_image(augmentation)
         self.mixing = mixing
         self.num_classes = num_classes
 
