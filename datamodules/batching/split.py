@@ -111,8 +111,8 @@ class SplitPlan:
         counts = class_counts(labels[given["train"] if is_old else splits["train"]], len(self.class_names))
         if (counts == 0).any():
             raise UserError(
-                f"The class {self.class_names[int(counts.argmin())]} has no training image left by data.limit and the "
-                "splits; add some, or leave it out of --data.classes."
+                f"The class {self.class_names[int(counts.argmin())]} has no training image left by the splits and data.limit; "
+                "add some, or leave it out of --data.classes."
             )
         return splits
 

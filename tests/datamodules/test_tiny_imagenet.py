@@ -111,7 +111,7 @@ def test_names_a_class_that_has_no_training_image(tmp_path: Path, how: str) -> N
     folder = write_source(tmp_path)
     for image in (folder / "train" / "n04067472" / "images").iterdir():
         image.unlink() if how == "removed" else image.write_bytes(b"")
-    with pytest.raises(UserError, match=r"The class reel has no training image; add"):
+    with pytest.raises(UserError, match=r"The class reel has no training image left by the splits and data.limit; add"):
         prepared(tmp_path, on_corrupt="skip")
     assert prepared(tmp_path, on_corrupt="skip", classes=["volleyball", "Egyptian cat"]).class_counts == [12, 12]
 
