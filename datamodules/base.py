@@ -38,10 +38,11 @@ class KeepsArguments(ImageSource):
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Make the data module, which is then initialised with the same arguments."""
         data = super().__new__(cls)
-        parameters = signature(cls.__init__).parameters
+        constructor: Any = cls.__init__
+        parameters = signature(constructor).parameters
         defaults = {name: each.default for name, each in parameters.items() if each.default is not Parameter.empty}
         shared = {*signature(ImageDataModule.__init__).parameters}
-        if cls.__init__ is not ImageDataModule.__init__:
+        if constructor is not ImageDataModule.__init__:
             shared -= {"folds", "fold"} & parameters.keys()  # of a data set that has folds of its own
         given = defaults | dict(zip(parameters, (data, *args), strict=False)) | kwargs
         data.own_arguments = {
@@ -233,7 +234,7 @@ class ImageDataModule(KeepsArguments, LightningDataModule):
                 if self.trainer is not None and self.trainer.is_global_zero:
                     self.remembered_times.look_at_all()
         if self.mean is None or self.std is None:
-            self.mean, self.std = self.pack.mean_and_std(self.splits["train"])
+            self.mean, self.std = self._pack.mean_and_std(self.splits["train"])
         if len(self.mean) != self.image_shape[0]:
             raise UserError(
                 f"The checkpoint normalises {len(self.mean)} channels; the images have {self.image_shape[0]}; use "
@@ -320,14 +321,6 @@ class ImageDataModule(KeepsArguments, LightningDataModule):
         if self._on_device is None and fits_on_device(self._pack, device):
             self._on_device = PackOnDevice(self._pack, device)
         return self._on_device or self._pack
-
-    def _images(self, workers: int) -> Dataset[Batch]:
-        """What batches are gathered from: the pack, or its copy on the device."""
-        if self._on_device is None and workers == 0 and self.trainer:
-            device = self.trainer.strategy.root_device
-            if fits_on_device(self._pack, device):
-                self._on_device = PackOnDevice(self._pack, device)
-        return self._pack if self._on_device is None or workers else self._on_device
 
     def train_dataloader(self) -> TimedLoader:
         """Batches of the training split, shuffled anew in every epoch."""

@@ -11,7 +11,7 @@ def drawn_by_shares(classes: Tensor | None, weights: Tensor | None, generator: t
     """Places of the images of an epoch, int64 `[N]`, drawn by their weights or else so that all classes are alike."""
     if weights is None:
         assert classes is not None, "one of them is given"
-        members = [torch.nonzero(classes == label)[:, 0] for label in torch.unique(classes)]  # type: ignore[no-untyped-call]
+        members = [torch.nonzero(classes == label)[:, 0] for label in torch.unique(classes)]
         counts = balanced_counts(len(classes), len(members))
         return torch.cat([_drawn(each, count, generator) for each, count in zip(members, counts, strict=True)])
     # Points at equal distances on a line along which each image, in random order, is as long as its weight

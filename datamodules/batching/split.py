@@ -110,9 +110,10 @@ class SplitPlan:
         is_old = self.rule == "shuffle" and not columns and self.fold is None
         counts = class_counts(labels[given["train"] if is_old else splits["train"]], len(self.class_names))
         if (counts == 0).any():
+            name = self.class_names[int(counts.argmin())]
             raise UserError(
-                f"The class {self.class_names[int(counts.argmin())]} has no training image left by the splits and data.limit; "
-                "add some, or leave it out of --data.classes."
+                f"The class {name} has no training image left by the splits and data.limit; add some, or leave it out "
+                "of --data.classes."
             )
         return splits
 

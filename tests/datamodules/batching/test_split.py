@@ -37,7 +37,7 @@ def test_refuses_more_than_there_is(labels: Tensor, digests: NDArray[np.uint64],
     sizes: dict[str, Any] = {"class_names": [*"abcde"], "rule": rule}
     for argument, size in (("test_size", 201), ("val_size", 200), ("limit", 202)):
         with pytest.raises(UserError, match=rf"^data.{argument} asks for {size} of \d+ images; give a smaller one.$"):
-            SplitPlan(**sizes, **{argument: size}).draw({"train": torch.arange(201)}, labels, digests, columns)
+            SplitPlan(**sizes | {argument: size}).draw({"train": torch.arange(201)}, labels, digests, columns)
     drawn = SplitPlan(**sizes, limit=201).draw({"train": torch.arange(201)}, labels, digests, columns)
     assert sum(map(len, drawn.values())) == 201
 
