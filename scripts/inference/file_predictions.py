@@ -8,8 +8,7 @@ import numpy as np
 import torch
 
 from datamodules.decoding.image_files import ImageFiles, TryDecode
-from datamodules.loading.cores import available_cores
-from datamodules.loading.loader import TimedLoader
+from datamodules.loading.loader import TimedLoader, available_cores
 from datamodules.loading.progress import progress
 from scripts.inference.prediction_table import PredictionTable, Row
 from scripts.inference.predictions import probabilities_of
