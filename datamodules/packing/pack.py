@@ -25,14 +25,7 @@ from core.names import escape_name
 from core.user_error import UserError
 from datamodules.loading.loader import TimedLoader, available_cores
 from datamodules.loading.progress import progress
-from datamodules.packing.checked_arrays import (
-    ArrayWriter,
-    FirstReads,
-    checksums,
-    map_array,
-    read_checked_facts,
-    write_facts,
-)
+from datamodules.packing import checked_arrays as arrays
 from datamodules.packing.identity import by_copies, content_digests, path_digests
 
 if TYPE_CHECKING:
@@ -74,11 +67,9 @@ class Pack(Dataset[tuple[Tensor, Tensor]]):
 
     A folder holds `images.npy` (`Levels` `[N, C, H, W]`; absent when images are decoded from their files each time),
     `labels.npy` (int64 `[N]` or uint8 `[N, K]`), `sums.npy` (int64 `[N, 2, C]`: sum and sum of squares of each image's
-    pixels, from which mean and standard deviation of any split follow exactly), `digests.npy` (uint64 `[N, 2]`:
-    what identifies each image, and its pixels, see `identity.py`), `checksums.npy` (uint32 `[N]`: the CRC-32 of each
-    image's pixels), `names.npy` (bytes `[N]`: paths relative to the source's folder; absent when the source has
-    no files) and `facts.json` (class names, the range of images of each split, files that could not be read, format
-    version, and a digest of all of this but the pixels). If the source has columns, they are in `columns.parquet`.
+    pixels), `digests.npy` (uint64 `[N, 2]`: what identifies each image, and its pixels), `checksums.npy` (uint32 `[N]`:
+    the CRC-32 of each image's pixels), `names.npy` (bytes `[N]`: paths in the source's folder, if it has files),
+    `columns.parquet` (if it has columns), and `facts.json` (all else, and a digest of all of this but the pixels).
 
     With `files`, the source's folder, images are decoded from their files instead of taken from `images.npy`;
     `label_map`, int64 `[K]`, has the label to give for each label of the source, -1 for one that is not used. It is a
@@ -89,22 +80,23 @@ class Pack(Dataset[tuple[Tensor, Tensor]]):
         self.folder = folder
         self.label_map = label_map
         try:
-            facts = read_checked_facts(folder, FORMAT_VERSION, LARGE)
+            facts = arrays.read_checked_facts(folder, FORMAT_VERSION, LARGE)
             names = ["labels", "sums", "digests", "checksums"]
             names += ["images"] * facts["packed"] + ["names"] * facts["files"]
-            arrays = {name: map_array(folder / f"{name}.npy") for name in names}
-            self._first_reads = FirstReads(arrays["checksums"])
-            if facts["packed"] and self._first_reads.are_some_changed(arrays["images"]):
+            mapped = {name: arrays.map_array(folder / f"{name}.npy") for name in names}
+            self._first_reads = arrays.FirstReads(mapped["checksums"])
+            if facts["packed"] and self._first_reads.are_some_changed(mapped["images"]):
                 raise ValueError("its images are not those that were written")
+            self.files = None if files is None else self._files_in(files, mapped["names"], facts)
         except Exception as error:  # of a damaged file, whatever its bytes happen to mean
             raise ValueError(f"{folder} is no whole pack: {error}") from error
-        self.images: Tensor | None = torch.from_numpy(arrays["images"]) if facts["packed"] else None
-        self._source_labels: Tensor = torch.from_numpy(arrays["labels"])
-        self.sums: Tensor = torch.from_numpy(arrays["sums"])
-        self.names: NDArray[np.bytes_] | None = arrays.get("names")
+        self.images: Tensor | None = torch.from_numpy(mapped["images"]) if facts["packed"] else None
+        self._source_labels: Tensor = torch.from_numpy(mapped["labels"])
+        self.sums: Tensor = torch.from_numpy(mapped["sums"])
+        self.names: NDArray[np.bytes_] | None = mapped.get("names")
         # What an image's split is drawn by: a digest of its path or, without files, of its pixels.
-        self.identities: NDArray[np.uint64] = arrays["digests"][:, 0]
-        self.contents: NDArray[np.uint64] = arrays["digests"][:, 1]  # a digest of each image's pixels
+        self.identities: NDArray[np.uint64] = mapped["digests"][:, 0]
+        self.contents: NDArray[np.uint64] = mapped["digests"][:, 1]  # a digest of each image's pixels
         # A digest of the images, their paths and labels, the same wherever and however they are packed.
         self.fingerprint: str = facts["fingerprint"]
         self.shape: tuple[int, int, int] = tuple(facts["shape"])
@@ -114,16 +106,16 @@ class Pack(Dataset[tuple[Tensor, Tensor]]):
         # Path and reason of each file that could not be read and is not in the pack.
         self.skipped: list[tuple[str, str]] = [(name, reason) for name, reason in facts["skipped"]]
         self.left_out: str = facts["left_out"]  # how many other files of the source are no image of it, and why
-        self.has_columns: bool = facts["columns"]
-        self.files = None if files is None else self._files_in(files, facts["resize"])
+        self._has_columns: bool = facts["columns"]
         note_use(folder)
 
-    def _files_in(self, folder: Path, resize: Any) -> "ImageFiles":
+    @staticmethod
+    def _files_in(folder: Path, names: NDArray[np.bytes_], facts: Mapping[str, Any]) -> "ImageFiles":
         from datamodules.decoding.image_files import ImageFiles
+        from datamodules.decoding.pixel_format import PixelFormat
 
-        if self.names is None:
-            raise ValueError(f"{self.folder} was not read from image files")
-        return ImageFiles(folder, self.names, self.shape, resize, self.pixel_format)
+        pixel_format = PixelFormat.of(facts["pixel_format"])
+        return ImageFiles(folder, names, tuple(facts["shape"]), facts["resize"], pixel_format)
 
     @cached_property
     def pixel_format(self) -> "PixelFormat":
@@ -138,7 +130,7 @@ class Pack(Dataset[tuple[Tensor, Tensor]]):
     @cached_property
     def columns(self) -> dict[str, NDArray[Any]]:
         """What the source says of each image besides its label, `[N]` each: text (as objects), int64 or float64."""
-        if not self.has_columns:
+        if not self._has_columns:
             return {}
         from datamodules.packing.columns import read_columns
 
@@ -239,7 +231,6 @@ def write_pack(
         raise UserError(f"The data set for {folder.name} has no images; correct where it is read from.")
     some = next(iter(splits_read.values())).images
     files = files_of(some)
-    deep_facts = {"bit_depth": 16, "stored_bits": 16} if str(some.dtype).endswith("uint16") else {}
     parts: dict[str, list[NDArray[Any]]] = defaultdict(list)
     columns: dict[str, list[NDArray[Any]]] = defaultdict(list)
     skipped: list[tuple[str, str]] = []
@@ -247,26 +238,26 @@ def write_pack(
     with whole_folder(folder) as part:
         if packed:
             check_space(part, sum(math.prod(rows.images.shape) for rows in splits_read.values()) * some.dtype.itemsize)
-        writer = ArrayWriter(part / "images.npy", total) if packed else nullcontext()
+        writer = arrays.ArrayWriter(part / "images.npy", total) if packed else nullcontext()
         with writer as pixels, progress(f"Reading {len(class_names)} classes", total) as advance:
-            for split, (images, labels, split_columns) in splits_read.items():
+            for split, rows in splits_read.items():
                 start = end
-                for rows, chunk, errors in _chunks(images):
-                    if names := files_of(images):
-                        parts["names"].append(names.names[rows])
-                        skipped += [(os.fsdecode(names.names[row]), reason) for row, reason in errors.items()]
-                    advance(len(rows) + len(errors))
-                    if not len(rows):
+                for places, chunk, errors in _chunks(rows.images):
+                    advance(len(places) + len(errors))
+                    skipped += errors
+                    if not len(places):
                         continue
                     if pixels is not None:
                         pixels.append(chunk)
-                    parts["labels"].append(labels[rows])
+                    if names := files_of(rows.images):
+                        parts["names"].append(names.names[places])
+                    parts["labels"].append(rows.labels[places])
                     parts["sums"].append(image_sums(chunk))
                     parts["contents"].append(content_digests(chunk))
-                    parts["checksums"].append(checksums(chunk))
-                    for name, values in split_columns.items():
-                        columns[name].append(values[rows])
-                    end += len(rows)
+                    parts["checksums"].append(arrays.checksums(chunk))
+                    for name, values in rows.columns.items():
+                        columns[name].append(values[places])
+                    end += len(places)
                 splits[split] = (start, end)
         if not end:
             (name, reason), *_ = skipped
@@ -274,35 +265,35 @@ def write_pack(
                 f"None of the {total} files gives an image: {name} does not ({reason}), nor do the others; replace "
                 "them, or name another folder."
             )
-        arrays = {name: np.concatenate(values) for name, values in parts.items()}
-        contents = arrays.pop("contents")
-        known_by = path_digests(arrays["names"]) if files else contents
-        arrays["digests"] = np.stack([by_copies(known_by), contents], axis=1)
-        for name, array in arrays.items():
+        written = {name: np.concatenate(values) for name, values in parts.items()}
+        contents = written.pop("contents")
+        known_by = path_digests(written["names"]) if files else contents
+        written["digests"] = np.stack([by_copies(known_by), contents], axis=1)
+        for name, array in written.items():
             np.save(part / f"{name}.npy", array)
         digest = blake2b(repr((splits, list(class_names))).encode(errors="surrogateescape"), digest_size=16)
-        digest.update(arrays["labels"].astype("<i8").tobytes())
-        digest.update(arrays["digests"].astype("<u8").tobytes())
+        digest.update(written["labels"].astype("<i8").tobytes())
+        digest.update(written["digests"].astype("<u8").tobytes())
         if columns:
             from datamodules.packing.columns import write_columns
 
             digest.update(write_columns(part, {name: np.concatenate(values) for name, values in columns.items()}))
+        as_array = {"bit_depth": 16, "stored_bits": 16} if str(some.dtype).endswith("uint16") else {}
         facts = {
             "version": FORMAT_VERSION,
             "packed": packed,
             "files": files is not None,
             "columns": bool(columns),
             "shape": tuple(some.shape[1:]),
-            "pixel_format": files.pixel_format.facts if files else deep_facts,
+            "pixel_format": files.pixel_format.facts if files else as_array,
             "resize": files.resize if files else None,
             "source": escape_name(str(files.folder)) if files else "",
             "splits": splits,
             "skipped": skipped,
             "left_out": left_out,
-            "class_names": list(class_names),
             "fingerprint": FINGERPRINT + digest.hexdigest(),
         }
-        write_facts(part, facts, LARGE)
+        arrays.write_facts(part, facts, LARGE)
 
 
 def files_of(images: Images) -> "ImageFiles | None":
@@ -310,23 +301,20 @@ def files_of(images: Images) -> "ImageFiles | None":
     return cast("ImageFiles", images) if hasattr(images, "names") else None
 
 
-def _chunks(images: Images) -> Iterator[tuple[NDArray[np.int64], "Levels", dict[int, str]]]:
-    """Some images at a time, in order: the places of those that can be read, their pixels, and why others cannot."""
+def _chunks(images: Images) -> Iterator[tuple[NDArray[np.int64], "Levels", list[tuple[str, str]]]]:
+    """Some images at a time: the places of those that can be read, their pixels, and names and reasons of others."""
     size = max(1, CHUNK_BYTES // (math.prod(images.shape[1:]) * images.dtype.itemsize))
     ranges = [range(start, min(start + size, len(images))) for start in range(0, len(images), size)]
     files = files_of(images)
     if files is None:
         for some in ranges:
-            yield np.arange(some.start, some.stop), np.asarray(images[some.start : some.stop]), {}  # type: ignore[index]
+            yield np.arange(some.start, some.stop), np.asarray(images[some.start : some.stop]), []  # type: ignore[index]
         return
     from datamodules.decoding.image_files import TryDecode
 
-    loader = TimedLoader(
-        TryDecode(files, for_good=True),
-        batch_size=None,
-        sampler=ranges,
-        num_workers=min(available_cores(), len(ranges)),
-    )
+    workers = min(available_cores(), len(ranges))
+    loader = TimedLoader(TryDecode(files, for_good=True), batch_size=None, sampler=ranges, num_workers=workers)
     for some, (chunk, errors) in zip(ranges, loader, strict=True):
         readable = np.setdiff1d(np.arange(len(some)), list(errors))
-        yield some.start + readable, chunk.numpy()[readable], {some[row]: reason for row, reason in errors.items()}
+        skipped = [(os.fsdecode(files.names[some[row]]), reason) for row, reason in errors.items()]
+        yield some.start + readable, chunk.numpy()[readable], skipped

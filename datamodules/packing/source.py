@@ -75,9 +75,9 @@ class ImageSource(ABC):
             self._select(classes)
         if len(self.class_names) < 2:
             raise UserError(
-                f"{type(self).__name__} has only the class {some_of(self.class_names)} of {self.source_folder}; a "
-                f"classifier needs at least two: name more in --data.classes, add images of another, or "
-                f"{self.whereabouts}."
+                f"{type(self).__name__} has only the class {some_of(self.class_names) or 'none'} of "
+                f"{self.source_folder}; a classifier needs at least two: name more in --data.classes, add images of "
+                f"another, or {self.whereabouts}."
             )
 
     def _check_declaration(self) -> None:

@@ -231,7 +231,7 @@ def test_what_else_lies_about_is_of_no_concern(tmp_path: Path, capsys: pytest.Ca
         ({}, {"label": ["label", "rest"]}, "nought in the column label, in 60 rows (2, 3, 4, ...): write 0 or 1"),
         ({}, {"split": "label"}, "nought in the column label, in 60 rows (2, 3, 4, ...): write train, val or test"),
         ({}, {"weight": "label"}, "nought in the column label, in 60 rows (2, 3, 4, ...): give a number"),
-        ({}, {"weight": "rest"}, "ImageTable: the weight column of the train split has values that are no positive"),
+        ({}, {"weight": "rest"}, "ImageTable.read: the train split: the column weight has values that are no positive"),
         ({}, {"fold_column": "rest"}, "ImageTable: the fold column has no image in fold 2"),
         ({}, {"class_names": "names.txt"}, "(2, 3, 4, ...): names.txt has names for 0 to 1: add"),
         (
