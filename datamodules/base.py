@@ -20,12 +20,10 @@ from core.any_path import AnyPath
 from core.names import escape_name
 from core.user_error import UserError
 from datamodules.batching.module_state import ModuleState
-from datamodules.batching.normalization import Normalization, chosen_normalization
 from datamodules.batching.randomness import EVALUATION, Generator, own_generators, random_key, seed_generators
-from datamodules.batching.resume_point import ResumePoint
-from datamodules.batching.sampler import KeyedBatchSampler
+from datamodules.batching.sampler import KeyedBatchSampler, ResumePoint
 from datamodules.batching.split import SPLITS, Rule, SplitPlan, class_counts
-from datamodules.batching.transform import Batch, BatchTransform
+from datamodules.batching.transform import Batch, BatchTransform, Normalization, chosen_normalization
 from datamodules.loading.loader import TimedLoader, available_cores
 from datamodules.packing.pack import Pack
 from datamodules.packing.pack_on_device import PackOnDevice, fits_on_device
@@ -67,8 +65,7 @@ class ImageDataModule(KeepsArguments, LightningDataModule):
         download: Whether to fetch the data set if it is not there.
         storage: `packed`, as one array that is mapped into memory, or `files`, decoded by workers for each batch; both
             give the same batches. By default packed if that takes at most half of memory and of the free disk.
-        on_corrupt: Whether files that give no image are an `error`, or left out (`skip`) and listed in the run's
-            folder.
+        on_corrupt: Whether files without an image are an `error`, or left out (`skip`) and listed in the run's folder.
         classes: The classes to use, in the order of their labels; by default all.
         repack: Whether to read the source anew although there is a pack of it, for a change that no start can notice.
         limit: How many images to use: a number or a fraction; every split and class keeps its share.
@@ -79,9 +76,8 @@ class ImageDataModule(KeepsArguments, LightningDataModule):
         split_seed: The seed of these draws; apart from `seed`, so that several seeds train on the same images.
         split_rule: `hash`, by which an image's split follows from `split_seed` and its path in the source (where there
             are no files, its pixels) alone, so that sizes are met on average; or `shuffle`, by which they are met
-            exactly and all images are drawn anew when one comes or goes. Runs from before this choice have the latter.
-            If the source says of each image which `group` it is of, whole groups are drawn instead, of each class as
-            nearly its share as groups allow; then a group that comes or goes may move others.
+            exactly and all images are drawn anew when one comes or goes. If the source says of each image which `group`
+            it is of, whole groups are drawn instead; then a group that comes or goes may move others.
         folds: The number of folds of a cross-validation; `fold` is the test split, and validation is drawn from the
             others. They are drawn by `split_seed`, stratified by class, unless the source says which `fold` each image
             is in. A source with a test split of its own is a UserError.
@@ -93,8 +89,7 @@ class ImageDataModule(KeepsArguments, LightningDataModule):
             `datamodules.mixing.MixUp`; one of them is drawn for each batch.
         normalization: `computed` from the training split, the name of a known one such as `imagenet`, `none` for
             scaling to [0, 1] alone, or mean and std.
-        balanced: Whether every class has the same share of each epoch's training images, however many it has; with
-            several labels per image there is no such epoch.
+        balanced: Whether every class has the same share of each epoch's training images, however many it has.
         drop_last: Whether training leaves out a last batch that is not full.
         num_workers: Processes that gather batches; by default none for packed images and one per core for files.
 
@@ -204,13 +199,6 @@ class ImageDataModule(KeepsArguments, LightningDataModule):
         digests = torch.from_numpy(self._pack.contents.astype(np.uint32).view(np.int32))
         return {split: digests[places] for split, places in self.splits.items()}
 
-    @property
-    def remedy_for_waiting(self) -> str:
-        """What to change when training waits for batches; known after `setup`."""
-        if self._pack.files is None:
-            return "take larger batches with --data.batch_size, or gather them with --data.num_workers 2"
-        return f"decode with --data.num_workers {available_cores()}, or once for all with --data.storage packed"
-
     # From the pack to splits and loaders.
 
     def setup(self, stage: str) -> None:
@@ -235,11 +223,6 @@ class ImageDataModule(KeepsArguments, LightningDataModule):
                     self.remembered_times.look_at_all()
         if self.mean is None or self.std is None:
             self.mean, self.std = self._pack.mean_and_std(self.splits["train"])
-        if len(self.mean) != self.image_shape[0]:
-            raise UserError(
-                f"The checkpoint normalises {len(self.mean)} channels; the images have {self.image_shape[0]}; use "
-                "the data that it was trained on."
-            )
 
     def teardown(self, stage: str) -> None:
         """Check that no file was written to since training began."""

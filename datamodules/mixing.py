@@ -8,23 +8,7 @@ from torch import Tensor, nn
 from torch.distributions import Beta
 
 
-class _Pairing(nn.Module):
-    """Draws a weight, from Beta(alpha, alpha), and another image of the batch for each."""
-
-    def __init__(self, alpha: float) -> None:
-        super().__init__()
-        if alpha <= 0:
-            raise ValueError(f"alpha is {alpha}; give a positive number")
-        self.beta = Beta(alpha, alpha, validate_args=False)
-
-    @staticmethod
-    def pair(images: Tensor, labels: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """The other images, and the labels of both, of which an image's own count `weight`, float `[B]`."""
-        other = torch.randperm(len(images)).to(images.device, non_blocking=True)
-        return images[other], torch.lerp(labels[other], labels, weight.view(-1, 1))
-
-
-class MixUp(_Pairing):
+class MixUp(nn.Module):
     """Each image becomes `weight * image + (1 - weight) * another` (Zhang, Cissé, Dauphin and Lopez-Paz, 2018).
 
     The weight is drawn for each image, the other image from the same batch.
@@ -40,29 +24,26 @@ class MixUp(_Pairing):
     """
 
     def __init__(self, alpha: float = 0.2) -> None:
-        super().__init__(alpha)
+        super().__init__()
+        if alpha <= 0:
+            raise ValueError(f"alpha is {alpha}; give a positive number")
+        self.beta = Beta(alpha, alpha, validate_args=False)
 
     def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Mix a batch."""
         weight = self.beta.sample((len(images),)).to(images.device, non_blocking=True)
-        others, labels = self.pair(images, labels, weight)
+        others, labels = _paired(images, labels, weight)
         return torch.lerp(others, images, weight.view(-1, 1, 1, 1)), labels
 
 
-class CutMix(_Pairing):
+class CutMix(MixUp):
     """A box of each image is replaced by that part of another (Yun et al., 2019).
 
     The box is drawn for each image, the other image from the same batch; a label's weight is the share of pixels that
-    is really there, boxes that reach over the edge included.
+    is really there, boxes that reach over the edge included. Shapes and errors are those of `MixUp`.
 
     Args:
         alpha: The distribution, Beta(alpha, alpha), of the share of pixels that stay.
-
-    Shape:
-        Images float `[B, C, H, W]` and class probabilities float `[B, K]` to the same.
-
-    Raises:
-        ValueError: If alpha is not positive.
     """
 
     def __init__(self, alpha: float = 1.0) -> None:
@@ -75,8 +56,14 @@ class CutMix(_Pairing):
         inside = _interval(height, side)[:, :, None] & _interval(width, side)[:, None, :]
         weight = 1 - inside.flatten(1).float().mean(dim=1)
         inside, weight = (part.to(images.device, non_blocking=True) for part in (inside, weight))
-        others, labels = self.pair(images, labels, weight)
+        others, labels = _paired(images, labels, weight)
         return torch.where(inside[:, None], others, images), labels
+
+
+def _paired(images: Tensor, labels: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Another image for each, and the labels of both, of which an image's own count `weight`, float `[B]`."""
+    other = torch.randperm(len(images)).to(images.device, non_blocking=True)
+    return images[other], torch.lerp(labels[other], labels, weight.view(-1, 1))
 
 
 def _interval(length: int, side: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from core.names import escape_name
-from datamodules.batching.normalization import unnormalised
+from datamodules.batching.transform import unnormalised
 from datamodules.decoding.pixel_format import PixelFormat
 
 TILE = 96  # least pixels of a tile's longer side, which has fewer than twice as many

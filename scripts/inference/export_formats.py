@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from core.names import escape_name
 from core.user_error import CommandError, UserError
-from datamodules.batching.normalization import Normalize
+from datamodules.batching.transform import Normalize
 from models.training.test_time_augmentation import Views, average_logits
 from scripts.command.silence import silent
 from scripts.inference.trained_network import TrainedNetwork

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from core.names import distinct_names, some_of
 from core.user_error import UserError
-from datamodules.batching.normalization import Normalize
+from datamodules.batching.transform import Normalize
 from datamodules.decoding.image_file import Resize
 from datamodules.decoding.pixel_format import PixelFormat
 from models.losses import PER_IMAGE

@@ -32,13 +32,16 @@ def print_changes(data: ImageDataModule, checkpoint: str | Path) -> None:
         print(f"note: {changed}")
 
 
-def print_results(results: Mapping[str, Any], remedy_for_waiting: str) -> None:
-    """Print the results of a run, and the remedy if much of its time was waiting for data."""
+def print_results(results: Mapping[str, Any], *, may_wait: bool) -> None:
+    """Print the results of a run, and the remedies if much of its time was waiting for data, unless it may."""
     facts = {name: results[name] for name in ("epochs", "seconds", "images_per_second")}
     print_figures(results["metrics"] | facts)
     share = results["waiting_for_data"]
-    if share > MOST_WAITING and remedy_for_waiting:
-        print(f"{share:.0%} of training was waiting for data: {remedy_for_waiting}")
+    if share > MOST_WAITING and not may_wait:
+        print(
+            f"{share:.0%} of training was waiting for data: give more --data.num_workers, a larger --data.batch_size, "
+            "or for image files --data.storage packed"
+        )
 
 
 def print_end(results: Mapping[str, Any], step: int) -> None:

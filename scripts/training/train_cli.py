@@ -376,8 +376,7 @@ class TrainCLI(LightningCLI):
             raise
         if self.trainer.is_global_zero:
             # With a feature cache a step takes next to no time, so that most of it is waiting.
-            remedy = "" if self.config.feature_cache else self.datamodule.remedy_for_waiting
-            print_results(self.record.results, remedy)
+            print_results(self.record.results, may_wait=bool(self.config.feature_cache))
             print_end(self.record.results, self.place.step if self.place else 0)
             if self._dry_run_folder:
                 print("nothing is kept of this, because trainer.fast_dev_run only tries the configuration out")

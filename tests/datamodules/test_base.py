@@ -13,8 +13,8 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from core.user_error import UserError
-from datamodules.batching.normalization import Normalization
 from datamodules.batching.sampler import KeyedBatchSampler
+from datamodules.batching.transform import Normalization
 from datamodules.digits import Digits
 from datamodules.mixing import MixUp
 from datamodules.packing.pack import Source

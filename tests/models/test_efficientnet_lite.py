@@ -9,7 +9,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 from torch import nn
 
-from datamodules.batching.normalization import NORMALIZATIONS, Normalize
+from datamodules.batching.transform import NORMALIZATIONS, Normalize
 from datamodules.decoding.image_file import pixels_of
 from models.efficientnet_lite import EfficientNetLite, SameConv2d
 from tests.datamodules.test_image_folder import PHOTOS, write_source

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchvision.models import ResNet18_Weights
 
-from datamodules.batching.normalization import NORMALIZATIONS, Normalization, Normalize, unnormalised
+from datamodules.batching.transform import NORMALIZATIONS, Normalization, Normalize, unnormalised
 from datamodules.digits import Digits
 from tests.discovery import ROOT
 

@@ -1,8 +1,7 @@
 import pytest
 import torch
 
-from datamodules.batching.resume_point import ResumePoint
-from datamodules.batching.sampler import KeyedBatchSampler
+from datamodules.batching.sampler import KeyedBatchSampler, ResumePoint
 
 
 def sampler(**arguments: int) -> KeyedBatchSampler:

@@ -12,8 +12,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from core.user_error import UserError
-from datamodules.batching.normalization import Normalize
-from datamodules.batching.transform import BatchTransform
+from datamodules.batching.transform import BatchTransform, Normalize
 from datamodules.digits import Digits
 from models.classifier import Classifier
 from models.convnet import ConvNet
