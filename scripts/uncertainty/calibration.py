@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax
+from scipy.special import log_softmax, softmax
 
 BINS = 15  # equal parts of [0, 1] into which probabilities are sorted, as in the paper
 TEMPERATURES = 0.01, 100.0  # the best temperature is searched between these
@@ -32,17 +32,9 @@ class Reliability:
 
 
 def reliability(logits: NDArray[np.floating], labels: NDArray[np.int64], temperature: float = 1.0) -> Reliability:
-    """Sort predictions into bins by their probability.
+    """Sort predictions into bins by their probability, of logits `[N, K]` that are divided by the temperature.
 
     Source: C. Guo, G. Pleiss, Y. Sun and K. Weinberger, "On Calibration of Modern Neural Networks", 2017.
-
-    Args:
-        logits: `[N, K]`.
-        labels: int64 `[N]`.
-        temperature: Logits are divided by it.
-
-    Raises:
-        ValueError: If there are no images.
 
     Example:
         >>> logits = np.log([[0.9, 0.1], [0.9, 0.1]])
@@ -50,42 +42,27 @@ def reliability(logits: NDArray[np.floating], labels: NDArray[np.int64], tempera
         >>> bins.images, bins.accuracy, round(bins.ece, 3)
         ([2], [0.5], 0.4)
     """
-    if not len(labels):
-        raise ValueError("there are no images to sort into bins")
-    logarithms = log_softmax(np.asarray(logits, np.float64) / temperature, axis=1)
-    probabilities = np.exp(logarithms.max(axis=1))
-    bins = np.clip(np.ceil(probabilities * BINS).astype(int) - 1, 0, BINS - 1)
+    probabilities = softmax(np.asarray(logits, np.float64) / temperature, axis=1)
+    highest = probabilities.max(axis=1)
+    bins = np.clip(np.ceil(highest * BINS).astype(int) - 1, 0, BINS - 1)
     images = np.bincount(bins, minlength=BINS)
     used = np.flatnonzero(images)
-    probability = np.bincount(bins, probabilities, BINS)[used] / images[used]
-    accuracy = np.bincount(bins, logarithms.argmax(axis=1) == labels, BINS)[used] / images[used]
-    return Reliability(
-        *((used / BINS).tolist(), images[used].tolist(), probability.tolist(), accuracy.tolist()),
-        cross_entropy(logits, labels, temperature),
-    )
+    probability = np.bincount(bins, highest, BINS)[used] / images[used]
+    accuracy = np.bincount(bins, probabilities.argmax(axis=1) == labels, BINS)[used] / images[used]
+    parts = (used / BINS, images[used], probability, accuracy)
+    return Reliability(*(part.tolist() for part in parts), cross_entropy(logits, labels, temperature))
 
 
 def cross_entropy(logits: NDArray[np.floating], labels: NDArray[np.int64], temperature: float = 1.0) -> float:
-    """The mean negative logarithm of the label's probability, in nats.
-
-    Args:
-        logits: `[N, K]`.
-        labels: int64 `[N]`.
-        temperature: Logits are divided by it.
-    """
+    """The mean negative logarithm of the label's probability, in nats, of logits divided by the temperature."""
     logarithms = log_softmax(np.asarray(logits, np.float64) / temperature, axis=1)
     return float(-logarithms[np.arange(len(labels)), labels].mean())
 
 
 def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> float | None:
-    """The temperature with the lowest cross-entropy (Guo et al., 2017); it changes no prediction.
+    """The temperature within `TEMPERATURES` with the lowest cross-entropy of images that were not trained on.
 
-    Args:
-        logits: `[N, K]`, of images that were not trained on.
-        labels: int64 `[N]`.
-
-    Returns:
-        A number within `TEMPERATURES`; None if every prediction is correct, since no temperature is best then.
+    It changes no prediction (Guo et al., 2017). None if every prediction is correct, since no temperature is best then.
 
     Example:
         >>> random = np.random.default_rng(0)

@@ -31,7 +31,7 @@ class Mean(NamedTuple):
 
 
 def mean_over_seeds(values: Sequence[float]) -> Mean:
-    """The mean of a figure that each seed gave, its interval by "Student", "The Probable Error of a Mean", 1908.
+    """The mean of a figure that each seed gave, with its interval (Student, "The Probable Error of a Mean", 1908).
 
     Example:
         >>> mean_over_seeds([0.97, 0.98, 0.99]).shown(), mean_over_seeds([0.98]).shown(100)
@@ -43,16 +43,13 @@ def mean_over_seeds(values: Sequence[float]) -> Mean:
 def mean_of_runs(values: Sequence[tuple[int | None, float]], folds: int | None) -> Mean:
     """The mean of a figure of runs, each with its fold: over seeds, or over `folds` folds by `error_over_folds`.
 
-    Of five folds, the interval is 1.5 times as wide as that of as many seeds.
-
     Example:
         >>> mean_of_runs([(0, 0.96), (1, 0.97), (2, 0.98), (3, 0.97), (4, 0.97)], 5).shown()
         '0.9700 ± 0.0132'
     """
     of_folds = [*by_fold(values).values()]
     each = of_folds or [value for _, value in values]
-    value, count = float(np.mean(each)), len(each)
-    interval: Interval | None = None
+    value, count, interval = float(np.mean(each)), len(each), None
     if varies(each):
         error = error_over_folds(each, folds or count) if of_folds else sem(each)
         interval = Interval(*map(float, t.interval(CONFIDENCE, count - 1, value, error)))

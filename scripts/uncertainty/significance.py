@@ -20,16 +20,15 @@ ROUNDING = 1e-6  # equal figures may differ by as much: they were computed in fl
 class Difference(NamedTuple):
     """How much greater the second of two figures is than the first.
 
-    If several comparisons are made together, p-values and intervals are adjusted for their number (Bonferroni; O. J.
-    Dunn, "Multiple Comparisons Among Means", 1961). The p-values control the family-wise error rate: where there is no
-    difference, any of them is below 0.05 in at most 5 % of repetitions. The intervals are simultaneous: all of them
-    contain their true values in at least 95 %. An interval excludes 0 exactly when its p-value is below 0.05; the
-    smaller p-values of S. Holm (1979) have no such intervals (K. Strassburger and F. Bretz, "Compatible simultaneous
-    lower confidence bounds for the Holm procedure and other Bonferroni-based closed tests", 2008).
+    P-values and intervals are adjusted for the number of `tests` that are made together (Bonferroni; O. J. Dunn,
+    "Multiple Comparisons Among Means", 1961): where there is no difference, any p-value is below 0.05 in at most 5 % of
+    repetitions, and all intervals contain their true values in at least 95 %. An interval excludes 0 exactly when its
+    p-value is below 0.05; the smaller p-values of S. Holm (1979) have no such intervals (K. Strassburger and F. Bretz,
+    "Compatible simultaneous lower confidence bounds for the Holm procedure", 2008).
     """
 
     value: float
-    interval: Interval
+    interval: Interval  # NaN, as is p, if figures that are all the same hide their spread
     p: float  # the probability of a difference at least as great if there were none, times the number of comparisons
 
 
@@ -48,9 +47,6 @@ def mcnemar(only_first: int, only_second: int) -> float:
         only_first: Images that only the first classifier predicts correctly.
         only_second: Images that only the second predicts correctly.
 
-    Returns:
-        The two-sided p-value; 1 if they never disagree.
-
     Example:
         >>> round(mcnemar(1, 7), 4)  # Fagerland et al., "The McNemar test for binary matched-pairs data", 2013, table 1
         0.0703
@@ -62,11 +58,11 @@ def mcnemar(only_first: int, only_second: int) -> float:
 def paired_interval(lost: int, won: int, images: int, confidence: float = CONFIDENCE) -> Interval:
     """The interval of how much more accurate the second of two classifiers is on the same images.
 
-    The difference is a product of two independent figures. One is the share of images that only one classifier predicts
-    correctly, with Wilson's interval. The other is how unevenly they are divided, with the exact interval of C. Clopper
-    and E. Pearson (1934). Their variances are recovered from their limits (MOVER; R. Newcombe, "MOVER-R confidence
-    intervals for ratios and products of two independently estimated quantities", 2016). So the interval excludes 0
-    exactly when McNemar's exact p-value is below `1 - confidence`.
+    The difference is a product of two independent figures: the share of images that only one classifier predicts
+    correctly, with Wilson's interval, and how unevenly they are divided, with the exact interval of C. Clopper and E.
+    Pearson (1934). Their variances are recovered from their limits (MOVER; R. Newcombe, "MOVER-R confidence intervals
+    for ratios and products of two independently estimated quantities", 2016). So the interval excludes 0 exactly when
+    McNemar's exact p-value is below `1 - confidence`.
 
     Args:
         lost: Images that only the first predicts correctly.
@@ -95,13 +91,7 @@ def paired_interval(lost: int, won: int, images: int, confidence: float = CONFID
 
 
 def difference_on_the_same_images(first: NDArray[np.bool_], second: NDArray[np.bool_], tests: int = 1) -> Difference:
-    """How much more accurate the second of two classifiers is on such images, by McNemar's exact test.
-
-    Args:
-        first: Which images the first classifier predicts correctly, bool `[N]`.
-        second: Likewise for the second, on the same images.
-        tests: How many comparisons are made together, as in `Difference`.
-    """
+    """How much more accurate the second classifier is, by McNemar's exact test of which images are right, `[N]`."""
     images = len(first)
     lost, won = int((first & ~second).sum()), int((second & ~first).sum())
     interval = paired_interval(lost, won, images, 1 - LEVEL / tests)
@@ -109,25 +99,17 @@ def difference_on_the_same_images(first: NDArray[np.bool_], second: NDArray[np.b
 
 
 def difference_over_runs(first: Sequence[float], second: Sequence[float], tests: int = 1) -> Difference:
-    """How much greater the mean over the second's runs is, by Welch's t-test over seeds.
+    """How much greater the mean over the second's runs is, by Welch's t-test of two or more runs of each.
 
     Source: B. L. Welch, "The generalization of 'Student's' problem when several different population variances are
     involved", 1947.
-
-    Args:
-        first: The figures of the first's runs, two or more.
-        second: Those of the second's.
-        tests: How many comparisons are made together, as in `Difference`.
-
-    Returns:
-        The difference; interval and p-value are NaN if all figures of one are the same, since their spread is unknown.
     """
     value = float(np.mean(second) - np.mean(first))
     if not (varies(first) and varies(second)):
         return Difference(value, Interval(math.nan, math.nan), math.nan)
     test = ttest_ind(second, first, equal_var=False)
-    low, high = test.confidence_interval(1 - LEVEL / tests)
-    return Difference(value, Interval(float(low), float(high)), min(1.0, tests * float(test.pvalue)))
+    interval = Interval(*map(float, test.confidence_interval(1 - LEVEL / tests)))
+    return Difference(value, interval, min(1.0, tests * float(test.pvalue)))
 
 
 def error_over_folds(values: Sequence[float], folds: int) -> float:
@@ -144,24 +126,15 @@ def error_over_folds(values: Sequence[float], folds: int) -> float:
 def difference_over_folds(first: Sequence[float], second: Sequence[float], folds: int, tests: int = 1) -> Difference:
     """How much greater the mean over the second's folds is, by the corrected resampled t-test (`error_over_folds`).
 
-    The usual paired t-test finds differences that are not there up to five times as often as it says. McNemar's test on
-    all images would ask about these networks, not about other training images (T. Dietterich, "Approximate statistical
+    The figures are those of two or more of the same folds of `folds`; with several seeds, means over them. The usual
+    paired t-test finds differences that are not there up to five times as often as it says. McNemar's test on all
+    images would ask about these networks, not about other training images (T. Dietterich, "Approximate statistical
     tests for comparing supervised classification learning algorithms", 1998).
-
-    Args:
-        first: The first's figure of each fold, two or more; with several seeds, the mean over them.
-        second: The second's, of the same folds.
-        folds: How many folds the images are in.
-        tests: How many comparisons are made together, as in `Difference`.
-
-    Returns:
-        The difference; interval and p-value are NaN if it is the same in all folds.
     """
     each = np.subtract(second, first)
     value, degrees = float(each.mean()), len(each) - 1
     if not varies(each.tolist()):
         return Difference(value, Interval(math.nan, math.nan), math.nan)
     error = error_over_folds(each.tolist(), folds)
-    low, high = t.interval(1 - LEVEL / tests, degrees, value, error)
-    p = 2 * float(t.sf(abs(value) / error, degrees))
-    return Difference(value, Interval(float(low), float(high)), min(1.0, tests * p))
+    interval = Interval(*map(float, t.interval(1 - LEVEL / tests, degrees, value, error)))
+    return Difference(value, interval, min(1.0, tests * 2 * float(t.sf(abs(value) / error, degrees))))
