@@ -11,7 +11,6 @@ import sys
 from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING
 
 from core.names import escape_name
@@ -22,39 +21,21 @@ from scripts.command.expansion import to_path
 if TYPE_CHECKING:
     from scripts.data_quality.findings import Audit
 
-MOST_CLASSES = 20  # with more classes, the table has a row for each split instead of each class
-
 
 def print_findings(audit: "Audit") -> None:
-    """Print the findings, and the images of each class."""
+    """Print the findings, and the images of each split."""
     from scripts.report.table import Table, show
 
     print(audit.title)
     findings = [[each.title, f"{each.count:,}", "\n".join(map(escape_name, each.examples))] for each in audit.findings]
     show(Table(["what", "found", "such as"], findings))
-    heading, *rows = class_table(audit.listing.class_names, audit.images_per_class, audit.images)
-    show(Table(heading, rows, frozenset({len(rows) - 1 if rows[-1][0] == "all" else 0})))
+    rows, names = [], audit.listing.class_names
+    for split, numbers in audit.images_per_class.items():
+        ends = [f"{number:,} ({names[numbers.index(number)]})" for number in (min(numbers), max(numbers))]
+        rows.append([split, f"{audit.images[split]:,}", f"{sum(map(bool, numbers)):,}", *ends])
+    show(Table(["split", "images", "classes", "fewest of a class", "most of a class"], rows))
     if audit.data.tests_on_validation:
         print("test is val: labels of others are not public")
-
-
-def class_table(
-    names: Sequence[str], images_per_class: dict[str, list[int]], images: dict[str, int]
-) -> list[list[str]]:
-    """Heading and rows: images of each class by split, or the range over the classes where there are many."""
-    if len(names) <= MOST_CLASSES:
-        rows = [
-            [name, *(f"{number:,}" for number in numbers)]
-            for name, *numbers in zip(names, *images_per_class.values(), strict=True)
-        ]
-        return [["class", *images_per_class], *rows, ["all", *(f"{of:,}" for of in images.values())]]
-    table = [["split", "images", "classes", "fewest", "median", "most", "smallest", "largest"]]
-    for split, numbers in images_per_class.items():
-        fewest, most = min(numbers), max(numbers)
-        figures = (images[split], sum(map(bool, numbers)), fewest, int(median(numbers)), most)
-        ends = [names[numbers.index(end)] if fewest < most else "" for end in (fewest, most)]
-        table.append([split, *(f"{figure:,}" for figure in figures), *ends])
-    return table
 
 
 def audit(flags: Sequence[str], json_file: Path | None, html_file: Path | None, splits_file: Path | None) -> bool:
@@ -72,17 +53,14 @@ def audit(flags: Sequence[str], json_file: Path | None, html_file: Path | None, 
     print_findings(audit)
     if json_file:
         replace_file(json_file, json.dumps(audit.as_json(), indent=2) + "\n")
-        print(json_file)
     if html_file:
         write_audit_page(html_file, audit)
-        print(html_file)
     if splits_file:
         if audit.splits_problem:
             raise UserError(f"{splits_file}: {audit.splits_problem}")
         table = StringIO(newline="")
         csv.writer(table).writerows([("path", "class", "group", "split"), *audit.split_rows()])
         replace_file(splits_file, table.getvalue())
-        print(splits_file)
     return audit.is_clean
 
 

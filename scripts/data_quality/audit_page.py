@@ -5,7 +5,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from scripts.data_quality.findings import Audit, Finding
+from scripts.data_quality.findings import Audit
 from scripts.report.page import embedded, write_page
 
 MOST_PAIRS = 100  # pairs of each kind that are shown
@@ -18,22 +18,15 @@ def write_audit_page(path: Path, audit: Audit) -> None:
     def picture(place: int) -> Markup:
         return embedded(audit.listing.picture(place))
 
-    findings, counts = audit.findings, audit.images_per_class
-    unreadable = next(finding.value for finding in findings if finding.key == "unreadable")
+    counts = audit.images_per_class
     classes = zip(audit.listing.class_names, *counts.values(), strict=True)
     write_page(
         path,
         "data_quality/audit.html",
         title=audit.title,
-        rows=[(finding.title, _summary(finding)) for finding in findings],
-        findings=findings,
+        findings=audit.findings,
         most_pairs=MOST_PAIRS,
         picture=picture,
-        unreadable=[list(image.values()) for image in unreadable],
         splits=list(counts),
         classes=[[name, *(f"{number:,}" for number in numbers)] for name, *numbers in classes],
     )
-
-
-def _summary(finding: Finding) -> str:
-    return f"{finding.count:,}: {'; '.join(finding.examples)}" if finding.examples else f"{finding.count:,}"

@@ -4,9 +4,9 @@ Shapes: `N` images; an image of `C` channels, `H` rows and `W` columns; `P` pair
 """
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from hashlib import blake2b
+from importlib import import_module
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,13 +39,8 @@ LIKENESS = 0.85
 SURE_LIKENESS = 0.99
 
 LOOKALIKES = 4  # an image is alike by nature if the hashes of more other pictures than this are near its own
-
-# Pixels of the smaller side from which images are compared by likeness: of two digits of 8x8 pixels, a few levels
-# apart, nobody can say whether they are one.
-SMALLEST = 16
-
+SMALLEST = 16  # pixels of a side from which images are compared: of two digits of 8x8 nobody can say if they are one
 FLAT = 4.0  # an image is compared if it departs from the means of its areas by as many levels of grey somewhere
-
 CHUNK_IMAGES = 64  # images that a worker takes at a time
 CHUNK_PAIRS = 2**13  # pairs whose details are compared at a time, 64 MiB
 BLOCK_PAIRS = 2**22  # pairs whose hashes are compared at a time, 32 MiB
@@ -76,14 +71,13 @@ class Pair(NamedTuple):
 def perceptual_hash() -> Callable[[Image.Image], Any]:
     """The function of imagehash."""
     try:
-        from imagehash import phash
+        imagehash: Any = import_module("imagehash")
     except ImportError as error:
         raise UserError(
             "scripts/audit.py finds near duplicates with imagehash, which is not installed; run "
             "pip install -e '.[data-quality]'."
         ) from error
-    function: Callable[[Image.Image], Any] = phash
-    return function
+    return imagehash.phash
 
 
 def fingerprint(image: Image.Image) -> tuple[int, NDArray[np.int8]]:
@@ -138,65 +132,57 @@ def concatenate(parts: list[Fingerprints]) -> Fingerprints:
 
 
 def exact_pairs(prints: Fingerprints, places: NDArray[np.int64]) -> tuple[list[Pair], NDArray[np.int64]]:
-    """Pair each copy with the image of the same pixels that stands first in `places`.
+    """Pair each copy with the image of the same pixels that stands first in `places`; also, a place for every picture.
 
-    Returns:
-        The pairs, and a place for every picture, in ascending order.
+    The latter keep the order of `places`.
     """
-    order = places[np.argsort(prints.digests[places], kind="stable")]
-    digests = prints.digests[order]
+    order = np.argsort(prints.digests[places], kind="stable")
+    digests = prints.digests[places[order]]
     new = np.append(True, digests[1:] != digests[:-1])[: len(order)]
-    first_of = order[new][np.cumsum(new) - 1]
-    copies = sorted(zip(first_of[~new].tolist(), order[~new].tolist(), strict=True))
-    return [Pair(*pair, exact=True) for pair in copies], np.sort(order[new])
+    first_of = places[order[new]][np.cumsum(new) - 1]
+    copies = sorted(zip(first_of[~new].tolist(), places[order[~new]].tolist(), strict=True))
+    return [Pair(*pair, exact=True) for pair in copies], places[np.sort(order[new])]
 
 
 def near_pairs(prints: Fingerprints, places: NDArray[np.int64]) -> list[Pair]:
-    """Compare each image with each, and find those that are one picture saved in two ways.
+    """Compare readable images, no two with the same pixels, and find pairs that are one picture saved in two ways.
 
     Perceptual hashes and details of the two must be close. Details must be closer if an image is smaller than the
-    reduced image, or if the hashes of many other pictures are near its own.
-
-    Args:
-        prints: The fingerprints of all images.
-        places: The images to compare: readable ones, in ascending order, no two with the same pixels.
-
-    Returns:
-        The pairs, the most alike first.
+    reduced image, or if the hashes of many other pictures are near its own. In a pair, the image that stands first in
+    `places` is the first; the pairs that are most alike come first.
     """
     sides = prints.sizes.min(axis=1)
     places = places[prints.details[places].any(axis=1) & (sides[places] >= SMALLEST)]
-    hashes, details = prints.hashes[places], prints.details[places]
+    details = prints.details[places]
     norms = np.sqrt(np.einsum("nd,nd->n", details, details, dtype=np.float32))
-    rows = max(1, BLOCK_PAIRS // max(1, len(places)))
-
-    def compare(start: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8], NDArray[np.float32]]:
-        distances = np.bitwise_count(hashes[start : start + rows, None] ^ hashes[start:])
-        close = np.flatnonzero(distances <= HASH_DISTANCE)
-        first, second = np.divmod(close, distances.shape[1])
-        ahead = first < second
-        first, second, bits = first[ahead] + start, second[ahead] + start, distances.ravel()[close[ahead]]
-        likenesses = np.empty(len(first), np.float32)
-        for begin in range(0, len(first), CHUNK_PAIRS):
-            some = slice(begin, begin + CHUNK_PAIRS)
-            left, right = (details[ends[some]].astype(np.float32) for ends in (first, second))
-            likenesses[some] = np.einsum("pd,pd->p", left, right) / (norms[first[some]] * norms[second[some]])
-        return first, second, bits, likenesses
-
     lookalikes = np.zeros(len(places), np.int64)
-    pairs: list[Pair] = []
-    with ThreadPoolExecutor(available_cores()) as threads, progress("Comparing", len(places)) as advance:
-        for start, (first, second, bits, likenesses) in enumerate(threads.map(compare, range(0, len(places), rows))):
-            alike = likenesses >= LIKENESS
-            for ends in (first, second):
-                lookalikes += np.bincount(ends[~alike], minlength=len(places))
-            columns = (column[alike].tolist() for column in (first, second, bits, likenesses))
-            pairs += map(Pair, *columns)
-            advance(min(rows, len(places) - start * rows))
+    alike: list[tuple[int, int, int, float]] = []
+    for first, second, bits in _close_hashes(prints.hashes[places]):
+        left, right = (details[ends].astype(np.float32) for ends in (first, second))
+        likeness = np.einsum("pd,pd->p", left, right) / (norms[first] * norms[second])
+        is_one = likeness >= LIKENESS
+        for ends in (first, second):
+            np.add.at(lookalikes, ends[~is_one], 1)
+        alike += zip(*(column[is_one].tolist() for column in (first, second, bits, likeness)), strict=True)
     stands_out = (lookalikes <= LOOKALIKES) & (sides[places] >= DETAIL)
-    sure = [
-        Pair(int(places[pair.first]), int(places[pair.second]), *pair[2:])
-        for pair in pairs
-        if pair.likeness >= SURE_LIKENESS or (stands_out[pair.first] and stands_out[pair.second])
+    pairs = [
+        Pair(int(places[first]), int(places[second]), bits, likeness)
+        for first, second, bits, likeness in alike
+        if likeness >= SURE_LIKENESS or (stands_out[first] and stands_out[second])
     ]
-    return sorted(sure, key=lambda pair: -pair.likeness)
+    return sorted(pairs, key=lambda pair: -pair.likeness)
+
+
+def _close_hashes(
+    hashes: NDArray[np.uint64],
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8]]]:
+    """Pairs of places whose hashes are close, some at a time, with their distance in bits."""
+    rows = max(1, BLOCK_PAIRS // max(1, len(hashes)))
+    with progress("Comparing", len(hashes)) as advance:
+        for start in range(0, len(hashes), rows):
+            distances = np.bitwise_count(hashes[start : start + rows, None] ^ hashes[start:])
+            first, second = np.divmod(np.flatnonzero(distances <= HASH_DISTANCE), distances.shape[1])
+            ahead = np.flatnonzero(first < second)
+            for some in np.split(ahead, range(CHUNK_PAIRS, len(ahead), CHUNK_PAIRS)):
+                yield first[some] + start, second[some] + start, distances[first[some], second[some]]
+            advance(len(distances))

@@ -17,10 +17,10 @@ from datamodules.base import ImageDataModule
 from datamodules.batching.split import SPLITS, class_counts
 from datamodules.loading.progress import progress
 from datamodules.packing.identity import identities
+from datamodules.packing.left_out import summary
 from datamodules.packing.source_check import checked
 from scripts.data_quality.duplicates import Pair, concatenate, exact_pairs, fingerprint_all, near_pairs, perceptual_hash
 from scripts.data_quality.listing import Listing
-from scripts.data_quality.stray_files import stray_files
 
 EXAMPLES = 3  # findings of each kind that a summary shows
 
@@ -57,16 +57,17 @@ class Audit:
         read, names = data.from_source(data.read), data.source_class_names
         source = checked(type(data).__name__, read, names, data.image_shape, data.is_multi_label)
         self.listing = Listing(data, source)
-        if not len(self.listing):
+        self.title = f"{len(self.listing.names):,} images of {type(data).__name__}"
+        if not self.listing.names:
             raise UserError(
                 f"{type(data).__name__} has no images in {data.source_folder}; correct data.root or data.classes."
             )
         self._groups: dict[str, list[int]] = defaultdict(list)
         for place, group in enumerate(self.listing.columns.get("group", ())):
             self._groups[escape_name(group)].append(place)
-        self._stray, self._stray_lines = data.from_source(lambda: stray_files(data, source))
+        self._stray: list[str] = data.from_source(lambda: data.files_left_out(data.known_names(source)))
         parts = []
-        with progress("Looking at images", len(self.listing)) as advance:
+        with progress("Looking at images", len(self.listing.names)) as advance:
             for images in self.listing.parts.values():
                 for part in fingerprint_all(images):
                     parts.append(part)
@@ -74,16 +75,16 @@ class Audit:
         self._prints = concatenate(parts)
         self._readable = np.flatnonzero(self._prints.errors == "")
         self._splits, self.splits_problem = self._draw_splits()
-        self._split_of = np.full(len(self.listing), len(self._splits))
+        self._split_of = np.full(len(self.listing.names), len(self._splits))  # for an image that is in none
         for number, places in enumerate(self._splits.values()):
             self._split_of[places] = number
 
     def _draw_splits(self) -> tuple[dict[str, NDArray[np.int64]], str | None]:
         """The splits of a training, or those of the source and why a training has none."""
-        ends = [0, *self.listing.ends.tolist()]
+        ends = np.cumsum([0, *map(len, self.listing.parts.values())])
         # As in training, images are left out before splits are drawn from the others.
-        ranges = [np.searchsorted(self._readable, [start, end]) for start, end in pairwise(ends)]
-        drawn = whole = {name: torch.arange(*place) for name, place in zip(self.listing.parts, ranges, strict=True)}
+        ranges = pairwise(np.searchsorted(self._readable, ends).tolist())
+        drawn = whole = {name: torch.arange(*ends) for name, ends in zip(self.listing.parts, ranges, strict=True)}
         problem = None
         try:
             labels = torch.from_numpy(self.listing.labels[self._readable])
@@ -94,11 +95,6 @@ class Audit:
             problem = str(error)
         known = [name for name in SPLITS if name in drawn and not (name == "test" and self.data.tests_on_validation)]
         return {name: self._readable[drawn[name].numpy()] for name in known}, problem
-
-    @property
-    def title(self) -> str:
-        """The size and the name of the data set."""
-        return f"{len(self.listing):,} images of {type(self.data).__name__}"
 
     @property
     def images(self) -> dict[str, int]:
@@ -116,46 +112,45 @@ class Audit:
         split = [*self._splits, "unused"][int(self._split_of[place])]
         class_name = label_name(self.listing.labels[place], self.listing.class_names) or "no label"
         group = {"group": escape_name(self.listing.columns["group"][place])} if self._groups else {}
-        return {"name": self.listing.name(place), "split": split, "class": class_name, **group}
+        return {"name": self.listing.names[place], "split": split, "class": class_name, **group}
 
     @cached_property
     def findings(self) -> list[Finding]:
         """What was found, problems first."""
-        unreadable = [
-            self.image(place) | {"reason": reason} for place, reason in enumerate(self._prints.errors) if reason
-        ]
-        reasons = [f"{image['name']}: {image['reason']}" for image in unreadable]
-        by_split = self._readable[np.argsort(self._split_of[self._readable], kind="stable")]
-        exact, representatives = exact_pairs(self._prints, by_split)
-        near = near_pairs(self._prints, representatives)
-        exact, near = ([self._in_order(pair) for pair in pairs] for pairs in (exact, near))
-        splits, labels, unused = self._split_of, self.listing.labels, len(self._splits)
-        leaks = [
-            pair for pair in exact + near if splits[pair.first] != splits[pair.second] and splits[pair.second] != unused
-        ]
-        conflicts = [pair for pair in exact + near if np.any(labels[pair.first] != labels[pair.second])]
-        problem = self.splits_problem
-        sizes = [f"{width}x{height}" for width, height in self._prints.sizes[self._readable].tolist()]
+        prints, splits, labels, unused = self._prints, self._split_of, self.listing.labels, len(self._splits)
+        errors = [(self.image(place), reason) for place, reason in enumerate(prints.errors) if reason]
+        by_split = self._readable[np.argsort(splits[self._readable], kind="stable")]
+        exact, representatives = exact_pairs(prints, by_split)
+        near = near_pairs(prints, representatives)
+        pairs = exact + near
+        leaks = [pair for pair in pairs if splits[pair.first] != splits[pair.second] != unused]
+        conflicts = [pair for pair in pairs if np.any(labels[pair.first] != labels[pair.second])]
+        reasons = summary(self._stray, self.data.source_folder)
+        stray, problem = list(map(escape_name, self._stray)), self.splits_problem
+        sizes = [f"{width}x{height}" for width, height in prints.sizes[self._readable].tolist()]
         return [
-            Finding("unreadable files", "unreadable", unreadable, reasons),
-            Finding("stray files", "stray_files", list(map(escape_name, self._stray)), self._stray_lines),
+            Finding(
+                "unreadable files",
+                "unreadable",
+                [image | {"reason": reason} for image, reason in errors],
+                [f"{image['name']}: {reason}" for image, reason in errors],
+            ),
+            Finding("stray files", "stray_files", stray, [reasons, *stray] if reasons else stray),
             self._of_pairs("leakage between splits", "leakage", leaks),
-            *self._of_groups(exact + near),
+            *self._of_groups(pairs),
             self._of_pairs("one image under two labels", "label_conflicts", conflicts),
             self._of_pairs("exact duplicates", "exact_duplicates", exact),
             self._of_pairs("near duplicates", "near_duplicates", near),
             *([Finding("splits that cannot be drawn", "splits_problem", problem, [problem])] if problem else []),
             _of_counts("sizes", Counter(sizes)),
-            _of_counts("modes", Counter(self._prints.modes[self._readable])),
+            _of_counts("modes", Counter(prints.modes[self._readable])),
         ]
 
     def _of_groups(self, pairs: Sequence[Pair]) -> list[Finding]:
         """Groups that are in several splits, and pairs that are in two groups."""
         if not self._groups:
             return []
-        images = {
-            name: Counter(self.image(place)["split"] for place in places) for name, places in self._groups.items()
-        }
+        images = {name: Counter(self.image(place)["split"] for place in of) for name, of in self._groups.items()}
         several = {name: dict(of) for name, of in images.items() if len(of.keys() - {"unused"}) > 1}
         lines = [f"{name}: {', '.join(f'{n:,} {split}' for split, n in of.items())}" for name, of in several.items()]
         groups = self.listing.columns["group"]
@@ -170,11 +165,6 @@ class Audit:
         for places in self._splits.values():
             for image in map(self.image, places.tolist()):
                 yield image["name"], image["class"], image.get("group", ""), image["split"]
-
-    def _in_order(self, pair: Pair) -> Pair:
-        if self._split_of[pair.second] < self._split_of[pair.first]:
-            return Pair(pair.second, pair.first, *pair[2:])
-        return pair
 
     def _of_pairs(self, title: str, key: str, pairs: Sequence[Pair]) -> Finding:
         value, lines = [], []
@@ -193,14 +183,15 @@ class Audit:
 
     def as_json(self) -> dict[str, Any]:
         """Everything found, in plain types."""
+        names = self.listing.names
         return {
             "data": type(self.data).__name__,
             "folder": escape_name(str(self.data.source_folder)),
             "clean": self.is_clean,
-            "images": len(self.listing),
+            "images": len(names),
             "splits_problem": None,
             **{finding.key: finding.value for finding in self.findings},
-            "images_of_groups": {name: [*map(self.listing.name, places)] for name, places in self._groups.items()},
+            "images_of_groups": {group: [names[place] for place in of] for group, of in self._groups.items()},
             "class_names": self.listing.class_names,
             "images_per_class": self.images_per_class,
         }

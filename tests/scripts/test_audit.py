@@ -71,7 +71,7 @@ def test_a_clean_folder_is_clean(photos: Path, audited: Callable[..., Audited]) 
     assert min(counts["train"]) > 0
     for kind in ("unreadable", "stray_files", "exact_duplicates", "near_duplicates", "leakage", "label_conflicts"):
         assert found[kind] == []
-    assert "china" in printed
+    assert "(china)" in printed
 
 
 def test_names_files_that_give_no_image_and_draws_splits_from_the_others(
@@ -84,7 +84,7 @@ def test_names_files_that_give_no_image_and_draws_splits_from_the_others(
     page = tmp_path / "page.html"
     status, found, printed = audited("--html", str(page))
     assert status == 1
-    assert "<th>train/flower/1.jpg</th><td>unused</td><td>flower</td><td>it is no image</td>" in page.read_text()
+    assert "<li>train/flower/1.jpg: it is no image</li>" in page.read_text()
     assert re.search(r"<tr><th>china</th>(<td class=.number.>\d</td>){3}</tr>", page.read_text())
     reasons = {image["name"]: image["reason"] for image in found["unreadable"]}
     assert "truncated" in reasons.pop("train/china/1.jpg")
@@ -177,7 +177,7 @@ def test_many_classes_are_summed_up(photos: Path, audited: Callable[..., Audited
     status, found, printed = audited("--data.folder", "many")
     assert status == 0
     assert len(found["class_names"]) == 30
-    assert "median" in printed
+    assert "most of a class" in printed
     assert printed.count("class") < 15
 
 
@@ -222,9 +222,8 @@ def test_writes_the_split_of_every_image_that_is_used(
     photos: Path, audited: Callable[..., Audited], tmp_path: Path
 ) -> None:
     file = tmp_path / "splits.csv"
-    status, found, printed = audited("--splits", str(file), "--data.limit", "0.5")
+    status, found, _ = audited("--splits", str(file), "--data.limit", "0.5")
     assert status == 0
-    assert str(file) in printed
     with file.open(newline="") as text:
         rows = list(csv.DictReader(text))
     assert list(rows[0]) == ["path", "class", "group", "split"]

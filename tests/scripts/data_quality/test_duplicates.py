@@ -75,7 +75,7 @@ def test_copies_are_paired_with_the_first_that_counts(tmp_path: Path) -> None:
     looked = prints(tmp_path, photo(), photo(200, 0), photo(), photo())
     pairs, places = exact_pairs(looked, np.array([3, 0, 1, 2]))
     assert pairs == [Pair(3, 0, exact=True), Pair(3, 2, exact=True)]
-    assert places.tolist() == [1, 3]
+    assert places.tolist() == [3, 1]
     assert exact_pairs(looked, np.arange(0))[0] == []
 
 

@@ -11,7 +11,7 @@ def test_images_of_the_classes_are_named_by_their_place_in_the_source() -> None:
     source = {"train": Rows(images[:4], np.array([0, 1, 2, 1])), "val": Rows(images[4:], np.array([1, 0]))}
     listing = Listing(Digits(classes=["2", "1"]), source)
     assert listing.class_names == ["2", "1"]
-    assert [listing.name(place) for place in range(len(listing))] == ["train[1]", "train[2]", "train[3]", "val[0]"]
+    assert listing.names == ["train[1]", "train[2]", "train[3]", "val[0]"]
     assert listing.labels.tolist() == [1, 0, 1, 1]
     assert [listing.picture(place).getpixel((0, 0)) for place in range(4)] == [(level,) * 3 for level in (1, 2, 3, 4)]
 
