@@ -27,9 +27,8 @@ from core.names import distinct_names, escape_name, label_name
 from scripts.command.boundary import TRUST, CommandParser, mistakes_in_one_sentence, whole_number
 from scripts.command.expansion import to_path
 from scripts.inference.prediction_table import PredictionTable
-from scripts.inference.predictions import Predictions, predict_split
+from scripts.inference.predictions import Predictions
 from scripts.inference.run_checkpoint import checkpoint_of
-from scripts.inference.trained_network import TrainedNetwork
 
 MOST_COLUMNS = 20  # classes up to which the table has the probability of each
 
@@ -44,39 +43,33 @@ def evaluate(
     """Predict, and write page, figures and table."""
     from scripts.evaluation.evaluation import Evaluation
     from scripts.evaluation.evaluation_page import page_values
-    from scripts.evaluation.fold_runs import FoldRun, find_folds, open_folds, predict_folds
+    from scripts.evaluation.fold_runs import find_folds, open_folds, predict_folds
     from scripts.evaluation.leakage import leaked_images
     from scripts.report.page import write_page
     from scripts.uncertainty.mean import caption
 
     path, *others = paths
     is_one = not others and (not path.is_dir() or (path / CONFIG).is_file() or checkpoint_of(path))
-    found = {} if is_one else find_folds(paths)
-    if found and split:
+    found = {(0, 0): path} if is_one else find_folds(paths)
+    if not is_one and split:
         raise UserError(f"--split is {split}, but folds are evaluated on the images of all; leave --split out.")
-    opened = open_folds(found, flags) if found else []
-    trained = opened[0][0] if opened else TrainedNetwork(path)
-    data = opened[0][1] if opened else trained.data(flags)
-    folder = output or (trained.folder.parent if found else trained.folder) / "evaluation"
-    folds = list[FoldRun]()
+    opened, tested_on = open_folds(found, flags), split or "test"
+    trained, data = opened[0]
+    folder = output or (trained.folder if is_one else trained.folder.parent) / "evaluation"
+    folder = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+    kind, page = Evaluation, "evaluation"
+    if trained.is_multi_label:
+        from scripts.evaluation.multi_label import MultiLabelEvaluation
+
+        kind, page = MultiLabelEvaluation, "multi_label"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if found:
-            folds, tested, validated = predict_folds(found, opened)
-            first = [run for run in folds if run.seed == folds[0].seed]
-            seen = [leaked_images(run.trained, run.data, run.tested.places, audit) for run in first]
-            leaked: NDArray[np.bool_] | None = np.concatenate(seen)
-        else:
-            split = split or "test"
-            leaked = leaked_images(trained, data, data.splits[split].numpy(), audit) if split != "train" else None
-            tested = predict_split(trained, data, split)
-            validated = tested if split == "val" else predict_split(trained, data, "val")
-        kind, page = Evaluation, "evaluation"
-        if trained.is_multi_label:
-            from scripts.evaluation.multi_label import MultiLabelEvaluation
-
-            kind, page = MultiLabelEvaluation, "multi_label"
-        evaluation = kind(trained, data, split or "out-of-fold", tested, validated, leaked, folds)
+        of_folds = opened[: len({fold for _, fold in found})]
+        seen = [leaked_images(network, of, of.splits[tested_on].numpy(), audit) for network, of in of_folds]
+        leaked = None if split == "train" else np.concatenate(seen)
+        runs, tested, validated = predict_folds(found, opened, tested_on)
+        name, folds = (tested_on, []) if is_one else ("out-of-fold", runs)
+        evaluation = kind(trained, data, name, tested, validated, leaked, folds)
         write_predictions(folder / "predictions.csv", tested, evaluation.thresholds)
         replace_file(folder / "evaluation.json", json.dumps(evaluation.as_json(), indent=1) + "\n")
         write_page(folder / "evaluation.html", f"evaluation/{page}.html", **page_values(evaluation, images))
@@ -95,9 +88,8 @@ def evaluate(
         print(f"{name:<11}  {value:.4f}")
     if mean := evaluation.over_folds:
         print(f"one network  {mean.shown()}. {caption([mean])}")
-    print(f"page         {folder / 'evaluation.html'}")
-    print(f"figures      {folder / 'evaluation.json'}")
-    print(f"predictions  {folder / 'predictions.csv'}")
+    for name, file in (("page", "evaluation.html"), ("figures", "evaluation.json"), ("predictions", "predictions.csv")):
+        print(f"{name:<11}  {folder / file}")
 
 
 def write_predictions(path: Path, predictions: Predictions, thresholds: NDArray[np.float64]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from sklearn.metrics import top_k_accuracy_score
 
 from callbacks.tensorboard.confusion_matrix import MOST_CLASSES
 from core.names import escape_name
@@ -25,7 +25,7 @@ from scripts.uncertainty.calibration import BINS, Reliability, fit_temperature, 
 from scripts.uncertainty.intervals import CONFIDENCE, Interval, class_figures, wilson
 from scripts.uncertainty.mean import Mean, mean_of_runs
 
-LONGEST = 80  # letters of what the source says besides of an image, under its picture
+LONGEST = 80  # letters of the source's other columns that stand under an image's picture
 
 FIGURES = ("precision", "recall", "f1")  # of each class
 
@@ -64,6 +64,11 @@ class Evaluation:
         """Of several labels per image, above which each is predicted, `[N, K]`; else empty."""
         return np.empty(0)
 
+    @property
+    def summary(self) -> dict[str, float]:
+        """Of several labels per image, the figures over all labels."""
+        return {}
+
     @cached_property
     def right(self) -> int:
         """Images that are right."""
@@ -79,20 +84,21 @@ class Evaluation:
         """How many leaked and clean images there are, and are right, with that share; empty if none is leaked."""
         if self.leaked is None or not self.leaked.any():
             return {}
-        parts = {"leaked": self.tested.is_right[self.leaked], "clean": self.tested.is_right[~self.leaked]}
-        counts = {name: (len(right), int(right.sum())) for name, right in parts.items() if len(right)}
-        return {
-            name: {"images": images, "right": right, "share_right": right / images, "interval": wilson(right, images)}
-            for name, (images, right) in counts.items()
-        }
+        found = {}
+        for name, part in (("leaked", self.leaked), ("clean", ~self.leaked)):
+            images, right = int(part.sum()), int(self.tested.is_right[part].sum())
+            if images:
+                share, interval = right / images, wilson(right, images)
+                found[name] = {"images": images, "right": right, "share_right": share, "interval": interval}
+        return found
 
     @cached_property
     def top5_accuracy(self) -> float | None:
         """Share of images whose label is among the five most probable classes; None for ten classes or fewer."""
-        if len(self.tested.class_names) <= 10:
+        classes = np.arange(len(self.tested.class_names))
+        if len(classes) <= 10:
             return None
-        best = np.argpartition(-self.tested.logits, 5, axis=1)[:, :5]
-        return float((best == self.tested.labels[:, None]).any(axis=1).mean())
+        return float(top_k_accuracy_score(self.tested.labels, self.tested.logits, k=5, labels=classes))
 
     @cached_property
     def metrics(self) -> dict[str, float]:
@@ -112,13 +118,13 @@ class Evaluation:
         """Of each class its numbers, and precision, recall and F1 with their intervals; None where there is none."""
         numbers = self.class_numbers
         figures = class_figures(np.diag(self.confusion), numbers["predicted"], numbers["images"])
+        columns = dict(numbers)
+        for kind, (value, low, high) in zip(FIGURES, figures.swapaxes(0, 1), strict=True):
+            columns |= {kind: value, f"{kind}_interval": np.stack([low, high], axis=1)}
+        known = {kind: np.where(np.isnan(values), None, values).tolist() for kind, values in columns.items()}
+        rows = zip(*known.values(), strict=True)
         return {
-            name: {
-                **{kind: _known(values[label]) for kind, values in numbers.items()},
-                **{kind: _known(figures[0, n, label]) for n, kind in enumerate(FIGURES)},
-                **{f"{kind}_interval": [*map(_known, figures[1:, n, label])] for n, kind in enumerate(FIGURES)},
-            }
-            for label, name in enumerate(self.tested.class_names)
+            name: dict(zip(known, row, strict=True)) for name, row in zip(self.tested.class_names, rows, strict=True)
         }
 
     @cached_property
@@ -141,15 +147,6 @@ class Evaluation:
     def over_folds(self) -> Mean | None:
         """The mean accuracy of a network of a cross-validation."""
         return mean_of_runs([(run.fold, run.tested.accuracy) for run in self.folds], None) if self.folds else None
-
-    def image(self, row: int) -> Tensor:
-        """The image of a row, uint8 or uint16 `[1, C, H, W]`."""
-        assert self.data.pack is not None, "setup comes before"
-        return self.data.pack[torch.from_numpy(self.tested.places[[row]])][0]
-
-    def network_of(self, row: int) -> TrainedNetwork:
-        """The network that predicted an image; with several seeds, that of the first."""
-        return self.folds[int(self.tested.carried["fold"][row])].trained if self.folds else self.trained
 
     @cached_property
     def fitted_on_the_same(self) -> bool:
@@ -196,15 +193,13 @@ class Evaluation:
 
     def caption(self, row: int) -> list[str]:
         """The lines under an image."""
-        names = self.tested.class_names
-        label, predicted = names[self.tested.labels[row]], names[self.tested.classes[row]]
-        share = f"{self.probability[row]:.1%}"
+        names, shares = self.tested.class_names, self.tested.probabilities[row]
+        label, predicted = int(self.tested.labels[row]), int(self.tested.classes[row])
         if label == predicted:
-            return [f"{label}, {share}", self.tested.names[row]]
-        own = f"{self.tested.probabilities[row, self.tested.labels[row]]:.1%}"
+            return [f"{names[label]}, {shares[label]:.1%}", self.tested.names[row]]
         known = ", ".join(f"{name} {each[row]}" for name, each in self.tested.carried.items() if each[row])
-        known = escape_name(known if len(known) <= LONGEST else f"{known[:LONGEST]}…")
-        return [f"{predicted}, {share}", f"is {label}, {own}", self.tested.names[row], *([known] if known else [])]
+        lines = [f"{names[predicted]}, {shares[predicted]:.1%}", f"is {names[label]}, {shares[label]:.1%}"]
+        return [*lines, self.tested.names[row], *([escape_name(known[:LONGEST])] if known else [])]
 
     def as_json(self) -> dict[str, Any]:
         """All figures, in plain types."""
@@ -228,7 +223,7 @@ class Evaluation:
             "confidence": CONFIDENCE,
             "top5_accuracy": self.top5_accuracy,
             "loss": self.calibration["as it is"].loss,
-            "metrics": {name: _known(value) for name, value in self.metrics.items()},
+            "metrics": {name: None if np.isnan(value) else value for name, value in self.metrics.items()},
             "class_names": names,
             "classes": self.classes,
             "confusion": self.confusion.tolist() if self.is_shown_by_class else None,
@@ -247,7 +242,3 @@ class Evaluation:
                 },
             },
         }
-
-
-def _known(value: float | np.generic) -> float | None:
-    return None if np.isnan(value) else np.asarray(value).item()

@@ -57,14 +57,14 @@ def find_folds(paths: Sequence[Path]) -> dict[tuple[int, int], Path]:
                 f"{first} and {run} are not of one cross-validation: {key} is {one} and {other}; give the runs of one."
             )
     folds = settings[first].get("data.init_args.folds") or max(fold for _, fold in found) + 1
-    for seed, fold in ((seed, fold) for seed in {seed for seed, _ in found} for fold in range(folds)):
-        unfinished = found.get((seed, fold))
-        if unfinished is None or not is_tested(read_results(unfinished)):
-            new = f"--config {first / CONFIG} --data.fold {fold} --seed_everything {seed}"
-            raise UserError(
-                f"Fold {fold} of {folds} with seed {seed} is {'not finished' if unfinished else 'missing'}; train it "
-                f"with: scripts/train.py fit {f'--resume {unfinished}' if unfinished else new}"
-            )
+    for seed in {seed for seed, _ in found}:
+        for fold in range(folds):
+            run = found.get((seed, fold), first)
+            if (seed, fold) not in found or not is_tested(read_results(run)):
+                raise UserError(
+                    f"Fold {fold} of {folds} with seed {seed} is missing or not finished; train it with "
+                    f"scripts/train.py fit --config {run / CONFIG} --data.fold {fold} --seed_everything {seed}"
+                )
     return dict(sorted(found.items()))
 
 
@@ -74,31 +74,35 @@ def open_folds(
     """The network of each run, and the data of the run or, by flags of `scripts/train.py`, others."""
     trained = [TrainedNetwork(folder) for folder in found.values()]
     opened = [(network, network.data(flags)) for network in trained]
-    folds = len({fold for _, fold in found})
-    places = torch.cat([data.splits["test"] for _, data in opened[:folds]])
-    if len(torch.unique(places)) < len(places) or not torch.isin(opened[0][1].splits["train"], places).all():
+    places = torch.cat([data.splits["test"] for _, data in opened[: len({fold for _, fold in found})]])
+    is_whole = len(torch.unique(places)) == len(places) and torch.isin(opened[0][1].splits["train"], places).all()
+    if len(found) > 1 and not is_whole:
         raise UserError("With these flags not every image is in one fold; leave those out that concern splits.")
     return opened
 
 
 def predict_folds(
-    found: dict[tuple[int, int], Path], opened: Sequence[tuple[TrainedNetwork, "ImageDataModule"]]
+    found: dict[tuple[int, int], Path], opened: Sequence[tuple[TrainedNetwork, "ImageDataModule"]], split: str = "test"
 ) -> tuple[list[FoldRun], Predictions, Predictions]:
-    """Let each network predict its fold.
+    """Let each network predict its fold, or a single one a split.
 
     The predictions are of each image once, fold by fold, and of the validation images of each fold. With several seeds
     they are of the mean of the probabilities.
     """
     folds = len({fold for _, fold in found})
     runs = []
-    for (seed, fold), (network, of_fold) in zip(found, opened, strict=True):
-        passing = TrainedNetwork(network.path, content=network.checkpoint)  # one at a time is on the device
-        tested, validated = (predict_split(passing, of_fold, split) for split in ("test", "val"))
-        runs.append(FoldRun(seed, fold, network, of_fold, tested, validated))
+    for (seed, fold), (network, data) in zip(found, opened, strict=True):
+        # Of several, one at a time is on the device.
+        passing = network if len(found) == 1 else TrainedNetwork(network.path, content=network.checkpoint)
+        tested = predict_split(passing, data, split)
+        validated = tested if split == "val" else predict_split(passing, data, "val")
+        runs.append(FoldRun(seed, fold, network, data, tested, validated))
     return runs, _together([run.tested for run in runs], folds), _together([run.validated for run in runs], folds)
 
 
 def _together(parts: Sequence[Predictions], folds: int) -> Predictions:
+    if len(parts) == 1:
+        return parts[0]
     # The parts are by seed, and of each seed by fold.
     first = parts[:folds]
     of_seeds = ([torch.from_numpy(part.logits) for part in parts[fold::folds]] for fold in range(folds))

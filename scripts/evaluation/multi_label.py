@@ -25,10 +25,11 @@ class MultiLabelEvaluation(Evaluation):
         """The threshold of each label for each image, `[N, K]`: of folds, the mean over the fold's networks."""
         if not self.folds:
             return np.broadcast_to(self.trained.thresholds, self.tested.probabilities.shape)
-        folds = np.array([run.fold for run in self.folds])
-        of_runs = np.stack([run.trained.thresholds for run in self.folds])
-        of_folds = np.stack([of_runs[folds == fold].mean(axis=0) for fold in np.unique(folds)])
-        return of_folds[np.array(self.tested.carried["fold"], np.int64)]
+        of_folds: dict[int, list[NDArray[np.float64]]] = {}
+        for run in self.folds:
+            of_folds.setdefault(run.fold, []).append(run.trained.thresholds)
+        means = {str(fold): np.mean(each, axis=0) for fold, each in of_folds.items()}
+        return np.stack([means[fold] for fold in self.tested.carried["fold"]])
 
     @cached_property
     def predicted(self) -> NDArray[np.bool_]:
@@ -52,9 +53,12 @@ class MultiLabelEvaluation(Evaluation):
         labels, probabilities, there = self.tested.labels, self.tested.probabilities, self.tested.labels.any(axis=0)
         precision = np.full(labels.shape[1], np.nan)
         precision[there] = average_precision_score(labels[:, there], probabilities[:, there], average=None)
-        numbers = {"images": labels.sum(axis=0, dtype=np.int64), "predicted": self.predicted.sum(axis=0)}
-        threshold = self.thresholds.mean(axis=0) if self.folds else self.trained.thresholds
-        return numbers | {"threshold": threshold, "average_precision": precision}
+        return {
+            "images": labels.sum(axis=0, dtype=np.int64),
+            "predicted": self.predicted.sum(axis=0),
+            "threshold": self.thresholds.mean(axis=0),
+            "average_precision": precision,
+        }
 
     @cached_property
     def summary(self) -> dict[str, float]:
@@ -66,13 +70,14 @@ class MultiLabelEvaluation(Evaluation):
             "macro_f1": f1_score(labels, predicted, average="macro", zero_division=np.nan),
             "micro_f1": f1_score(labels, predicted, average="micro", zero_division=np.nan),
             "exact_match": self.tested.is_right.mean(),
+            "accuracy": self.tested.accuracy,
         }
         return {name: float(value) for name, value in figures.items()}
 
     @property
     def headline(self) -> str:
         """The figures that are printed."""
-        ap, _, macro, micro, exact = self.summary.values()
+        ap, _, macro, micro, exact, _ = self.summary.values()
         return f"mAP          {ap:.4f}\nF1           {macro:.4f} macro, {micro:.4f} micro\nexact match  {exact:.4f}"
 
     @cached_property

@@ -5,12 +5,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from markupsafe import Markup
+from PIL import Image
 
 from callbacks.tensorboard.confusion_matrix import confusion_picture
 from scripts.evaluation.evaluation import Evaluation
-from scripts.evaluation.evaluation_page import confusion_matrix, reliability_diagram
-from scripts.evaluation.evaluation_pictures import ShownImage
+from scripts.evaluation.evaluation_page import SMALLEST_SIDE, confusion_matrix, laid_over, reliability_diagram
 from scripts.inference.predictions import Predictions
 from scripts.uncertainty.calibration import reliability
 from tests.scripts.report.test_page import filled
@@ -74,7 +75,20 @@ def test_classes_without_figures_say_so() -> None:
 
 def test_images_stand_beside_what_was_looked_at() -> None:
     picture = Markup("<img>")
-    one, two = ShownImage(picture, ["<a>", "b"]), ShownImage(picture, ["c"], seen=picture)
+    one = {"picture": picture, "caption": ["<a>", "b"], "seen": None}
+    two = {"picture": picture, "caption": ["c"], "seen": picture}
     assert "&lt;a&gt;<br>b" in drawn("figures", [one])
     assert "double" not in drawn("figures", [one])
     assert 'class="both"' in drawn("figures", [two])
+
+
+@pytest.mark.parametrize("size", [(8, 6), (200, 100)])
+def test_a_map_colours_the_image_where_it_is_high(size: tuple[int, int]) -> None:
+    seen = torch.zeros(size[1], size[0])
+    seen[:, size[0] // 2 :] = 1
+    picture = laid_over(Image.new("RGB", size, "white"), seen)
+    assert max(picture.size) >= min(SMALLEST_SIDE, max(picture.size))
+    assert picture.width * size[1] == picture.height * size[0]
+    pixels = np.asarray(picture).astype(int)
+    assert pixels[:, -1].mean() > pixels[:, 0].mean()
+    assert (pixels[0, 0].max() - pixels[0, 0].min()) < 10, "grey where nothing is seen"

@@ -48,7 +48,12 @@ def test_figures_are_scikit_learns(evaluation: MultiLabelEvaluation) -> None:
         assert each["images"] == truth.sum()
         assert each["predicted"] == predicted[:, label].sum()
     owl = written["classes"]["owl"]
-    assert (owl["images"], owl["average_precision"], owl["recall"], owl["threshold"]) == (0, None, None, 0.99)
+    assert (owl["images"], owl["average_precision"], owl["recall"], owl["threshold"]) == (
+        0,
+        None,
+        None,
+        pytest.approx(0.99),
+    )
     each = [log_loss(labels[:, k], probabilities[:, k], labels=[0, 1]) for k in range(4)]
     assert written["loss"] == pytest.approx(np.mean(each), rel=1e-6)
 
