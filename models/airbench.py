@@ -84,8 +84,7 @@ class AirbenchNet(nn.Module):
         features: Tensor = self.stages(F.gelu(self.whitening(images) + self.shift))
         # torch 2.11 has no translation of adaptive maximum pooling to ONNX.
         pooled = F.max_pool2d(features, features.shape[-2:]).flatten(1)
-        logits: Tensor = self.head(pooled) / 9
-        return logits
+        return self.head(pooled) / 9
 
 
 def _convolution(fan_in: int, fan_out: int) -> nn.Conv2d:

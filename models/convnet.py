@@ -93,5 +93,4 @@ class ConvNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of each class."""
-        logits: Tensor = self.head(self.stages(images))
-        return logits
+        return self.head(self.stages(images))

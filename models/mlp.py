@@ -35,5 +35,4 @@ class MLP(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of each class."""
-        logits: Tensor = self.layers(images)
-        return logits
+        return self.layers(images)

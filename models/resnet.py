@@ -83,4 +83,4 @@ class ResNet(BackboneAndHead):
             elif isinstance(module, BasicBlock):
                 nn.init.zeros_(module.bn2.weight)
         if weights is not None:
-            load_weights(self.backbone, read_weights(weights), type(self).__name__)
+            load_weights(self.backbone, read_weights(weights), weights, type(self).__name__)

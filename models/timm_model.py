@@ -48,9 +48,8 @@ class TimmModel(BackboneAndHead):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        backbone: Any = _build(name, in_channels, image_size, weights)
-        self.backbone = backbone
-        layers = head_layers(backbone.head_hidden_size, head_sizes, num_classes, head_activation, dropout)
+        self.backbone: Any = _build(name, in_channels, image_size, weights)
+        layers = head_layers(self.backbone.head_hidden_size, head_sizes, num_classes, head_activation, dropout)
         self.head: nn.Sequential = nn.Sequential(*([nn.Dropout(dropout)] if dropout else []), *layers)
 
 
@@ -61,29 +60,22 @@ def _build(name: str, in_channels: int, image_size: tuple[int, int], weights: st
         raise ModuleNotFoundError(
             "models.timm_model.TimmModel needs timm, which is not installed; run pip install -e '.[timm]'", name="timm"
         ) from error
-    architecture = name.partition(".")[0]
+    architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
         near = near_names(architecture, timm.list_models(), otherwise="timm.list_models() gives all names")
         raise ValueError(f"timm has no network {name}; {near}")
-    tagged = timm.list_pretrained(f"{architecture}.*")
-    if name != architecture and name not in tagged:
-        raise ValueError(f"timm has no weights {name}; give one of {', '.join([architecture, *tagged])}")
-    tags = [tag.partition(".")[2] for tag in tagged]
-    names = ["DEFAULT", *tags] if tags else []
-    has_a_name = weights in names
-    if weights is not None and not has_a_name and not Path(weights).is_file():
-        raise ValueError(
-            f"The weights {weights} are neither a file nor a name that timm has for {architecture}; give "
-            f"{', '.join(['a file', *names])} or null"
-        )
+    tags = [each.partition(".")[2] for each in timm.list_pretrained(f"{architecture}.*")]
+    if tag not in ("", *tags):
+        raise ValueError(f"timm has no weights {name}; give {architecture} and one of {', '.join(tags)} after a dot")
     if weights in tags:
         name = f"{architecture}.{weights}"
+    names = ["DEFAULT", *tags] if tags else []
     known = timm.get_pretrained_cfg(name)
     arguments: dict[str, Any] = {"in_chans": in_channels}
     if known is not None and known.fixed_input_size:
         arguments["img_size"] = tuple(image_size)
     try:
-        model: nn.Module = timm.create_model(name, num_classes=0, pretrained=has_a_name, **arguments)
+        model: nn.Module = timm.create_model(name, num_classes=0, pretrained=weights in names, **arguments)
     except OSError as error:
         from huggingface_hub.constants import HF_HUB_CACHE
 
@@ -92,7 +84,7 @@ def _build(name: str, in_channels: int, image_size: tuple[int, int], weights: st
             f"The weights of {name} cannot be downloaded; run `hf download {known.hf_hub_id}` where there is a network "
             f"and put the folder that it makes at {folder}, or give its model.safetensors as weights"
         ) from error
-    if weights is not None and not has_a_name:
+    if weights is not None and weights not in names:
         head = timm.create_model(name, **arguments).state_dict().keys() - model.state_dict().keys()
-        load_weights(model, read_weights(weights), name, [*head])
+        load_weights(model, read_weights(weights, names), weights, name, [*head])
     return model

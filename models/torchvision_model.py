@@ -3,19 +3,17 @@
 import re
 from collections import OrderedDict
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 import torch
 import torchvision
-from torch import nn
+from torch import Tensor, nn
 from torchvision.models import get_model, get_model_weights, list_models
 from torchvision.models.vision_transformer import interpolate_embeddings
 
 from core.names import near_names
 from models.head import BackboneAndHead, head_layers
-from models.serialization.pretrained import Weights, load_weights, read_weights
+from models.serialization.pretrained import load_weights, read_weights
 
 # Networks that were trained with auxiliary heads, and the beginnings of the names of their weights.
 WITH_AUXILIARY_HEADS = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
@@ -71,7 +69,6 @@ class TorchvisionModel(BackboneAndHead):
         names = list_models(module=torchvision.models)
         if name not in names:
             raise ValueError(f"torchvision has no classification network {name}; {near_names(name, names)}")
-        loaded = None if weights is None else _read_weights(name, weights)
         model = _build(name, image_size, num_classes)
         if in_channels != 3:
             _draw_first_convolution(model, in_channels)
@@ -81,11 +78,13 @@ class TorchvisionModel(BackboneAndHead):
         if isinstance(layers[attribute], nn.Sequential):
             layers = {f"{attribute}.{part}": layer for part, layer in layers[attribute].named_children()}
         learnt = {key: layer for key, layer in layers.items() if isinstance(layer, nn.Linear | nn.Conv2d)}
-        if loaded is not None:
-            new = layers if loaded.backbone_only else learnt if head_sizes is not None else [*learnt][-1:]
+        if weights is not None:
+            tensors = _read_weights(name, weights, model, image_size)
+            new = [*learnt][-1:] if head_sizes is None else [*learnt]
+            if not any(key.startswith(f"{attribute}.") for key in tensors):  # a backbone alone
+                new = [attribute]
             skip = [f"{key}." for key in new]
-            _adapt(loaded, model, image_size)
-            load_weights(model, loaded, name, (*skip, *WITH_AUXILIARY_HEADS.get(name, ())))
+            load_weights(model, tensors, weights, name, (*skip, *WITH_AUXILIARY_HEADS.get(name, ())))
 
         self.backbone = model
         setattr(model, attribute, nn.Identity())
@@ -120,24 +119,20 @@ def _build(name: str, image_size: tuple[int, int], num_classes: int) -> nn.Modul
     if name.startswith("maxvit"):
         arguments["input_size"] = (height, width)
     if name.startswith("vit"):
-        if height != width:
-            raise ValueError(f"{name} takes square images alone, not {height}x{width}; give another image_size")
         arguments["image_size"] = height
     lowest, narrowest = get_model_weights(name).DEFAULT.meta["min_size"]
-    if not name.startswith(SMALLER_IMAGES) and (height < lowest or width < narrowest):
-        raise ValueError(
-            f"{name} leaves no pixel of {height}x{width} images; give images of at least {lowest}x{narrowest} "
-            "or another network"
-        )
     try:
-        model: nn.Module = get_model(name, **arguments)
+        if name.startswith("vit") and height != width:
+            raise ValueError("they are not square")
+        if not name.startswith(SMALLER_IMAGES) and (height < lowest or width < narrowest):
+            raise ValueError("no pixel of them would be left")
+        return get_model(name, **arguments)
     except (AssertionError, ValueError) as error:
         reason = str(error).splitlines()[0].rstrip(".!")
         raise ValueError(
             f"{name} does not take {height}x{width} images: {reason}; give images of {lowest}x{narrowest} "
             "or another network"
         ) from error
-    return model
 
 
 def _draw_first_convolution(model: nn.Module, in_channels: int) -> None:
@@ -148,35 +143,22 @@ def _draw_first_convolution(model: nn.Module, in_channels: int) -> None:
     first.in_channels, first.weight = in_channels, nn.Parameter(drawn)
 
 
-def _read_weights(name: str, weights: str) -> Weights:
+def _read_weights(name: str, weights: str, model: nn.Module, image_size: tuple[int, int]) -> dict[str, Tensor]:
     known = get_model_weights(name)
-    member = weights.removeprefix(f"{known.__name__}.")
-    if member not in known.__members__:
-        if Path(weights).is_file():
-            return read_weights(weights)
-        raise ValueError(
-            f"The weights {weights} are neither a file nor a name that torchvision has for {name}; give a file, "
-            f"{', '.join(known.__members__)} or null"
-        )
-    url = known[member].url
-    file = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
-    if file.is_file():
-        return read_weights(file)
-    try:
-        tensors = known[member].get_state_dict(progress=True, check_hash=True, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError) as error:
-        reason = getattr(error, "reason", error)
-        place = Path("~", file.relative_to(Path.home())) if file.is_relative_to(Path.home()) else file
-        raise ValueError(
-            f"The weights {weights} of {name} cannot be downloaded ({reason}); fetch {url} by other means and put it "
-            f"at {place}, or give its path as weights"
-        ) from error
-    return Weights(dict(tensors), member)
-
-
-def _adapt(weights: Weights, model: nn.Module, image_size: tuple[int, int]) -> None:
+    member = known.__members__.get(weights.removeprefix(f"{known.__name__}."))
+    if member is None:
+        tensors = read_weights(weights, [*known.__members__])
+    else:
+        try:
+            tensors = dict(member.get_state_dict(check_hash=True, map_location="cpu", weights_only=True))
+        except Exception as error:
+            raise ValueError(
+                f"The weights {weights} of {name} can be neither downloaded nor read ({getattr(error, 'reason', error)}"
+                f"); fetch {member.url} by other means and put it in {torch.hub.get_dir()}/checkpoints, or give its "
+                "path as weights"
+            ) from error
     # The published files of DenseNet are older than the rule that a module's name has no dot.
-    old = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
-    weights.tensors = {old.sub(r"\1\2", key): value for key, value in weights.tensors.items()}
-    if "encoder.pos_embedding" in weights.tensors and hasattr(model, "patch_size"):
-        weights.tensors = interpolate_embeddings(image_size[0], model.patch_size, weights.tensors)
+    tensors = {re.sub(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)", r"\1\2", key): tensors[key] for key in tensors}
+    if "encoder.pos_embedding" in tensors and hasattr(model, "patch_size"):
+        return interpolate_embeddings(image_size[0], model.patch_size, tensors)
+    return tensors

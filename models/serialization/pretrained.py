@@ -1,15 +1,12 @@
 """Weights from a file, for the network that they were trained in or one with another first and last layer."""
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from zipfile import is_zipfile
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from core.names import some_of
@@ -21,41 +18,28 @@ BACKBONE = "network.backbone."  # begins the names of the backbone's weights in 
 WRAPPERS = ("module.", "_orig_mod.", "module.")
 
 
-@dataclass
-class Weights:
-    """Tensors by name, as in a module's state dict."""
+def read_weights(path: str | Path, names: Sequence[str] = ()) -> dict[str, Tensor]:
+    """Read a state dict, or the backbone in a checkpoint of `scripts/train.py`; no code is run.
 
-    tensors: dict[str, Tensor]
-    source: str  # their name in a message
-    backbone_only: bool = False  # whether they lack a head
-
-
-def read_weights(path: str | Path) -> Weights:
-    """Read a state dict, or the backbone in a checkpoint of `scripts/train.py`; no code is run."""
-    mapped = is_zipfile(path)  # so only the backbone of a checkpoint is read
-    read: Callable[..., Any] = partial(torch.load, map_location="cpu", weights_only=True, mmap=mapped)
-    if Path(path).suffix == ".safetensors":
-        read = load_file
+    A message for a file that cannot be read gives the names that weights could have instead.
+    """
     try:
         if damaged := damaged_part(path):
             raise ValueError(f"{damaged} is not what was written")
-        with warnings.catch_warnings(action="ignore"):  # about a file that is refused below
-            content = read(path)
+        content = _read(Path(path))
     except Exception as error:
+        otherwise = f", or one of the names {', '.join(names)}" if names else ""
         raise ValueError(
             f"The weights {path} cannot be read: the file is missing, truncated, damaged or holds code; give a state "
-            "dict that torch.save has written"
+            f"dict that torch.save has written{otherwise}"
         ) from error
     if isinstance(content, dict) and "class_names" in content and "state_dict" in content:
         state = content["state_dict"]
-        tensors = {name.removeprefix(BACKBONE): state[name] for name in state if name.startswith(BACKBONE)}
-        if not tensors:
-            raise ValueError(
-                f"The checkpoint {path} is of a network that has no backbone to take over; give one of a network "
-                "that has"
-            )
-        return Weights(tensors, str(path), backbone_only=True)
-    if not isinstance(content, dict) or not content or not all(map(_is_named_tensor, content.items())):
+        content = {name.removeprefix(BACKBONE): state[name] for name in state if name.startswith(BACKBONE)}
+        if not content:
+            raise ValueError(f"The network in the checkpoint {path} has no backbone; give one of a network that has")
+    named = content.items() if isinstance(content, dict) else ()
+    if not named or not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in named):
         raise ValueError(
             f"The weights {path} are no state dict; give a mapping of names to tensors, such as "
             "torch.save(network.state_dict(), path) writes"
@@ -63,29 +47,44 @@ def read_weights(path: str | Path) -> Weights:
     for wrapper in WRAPPERS:
         if all(name.startswith(wrapper) for name in content):
             content = {name.removeprefix(wrapper): value for name, value in content.items()}
-    return Weights(dict(content), str(path))
+    return dict(content)
 
 
-def _is_named_tensor(item: tuple[object, object]) -> bool:
-    return isinstance(item[0], str) and isinstance(item[1], Tensor)
+def _read(path: Path) -> Any:
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    with warnings.catch_warnings(action="ignore"):  # about a file that is refused
+        # A mapped file is read where it is used: only the backbone of a checkpoint.
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
 
 
-def load_weights(module: nn.Module, weights: Weights, name: str, skip: Sequence[str] = ()) -> None:
-    """Load weights into a module, whose first convolution may have another number of channels."""
-    own = module.state_dict()
-    expected = {key: value for key, value in own.items() if not key.startswith(tuple(skip))}
-    given = {key: value for key, value in weights.tensors.items() if not key.startswith(tuple(skip))}
-    for layer, child in module.named_modules():
-        if isinstance(child, nn.Conv2d):
-            if (kernels := given.get(f"{layer}.weight")) is not None and kernels.dim() == 4:
-                given[f"{layer}.weight"] = adapt_channels(kernels, child.in_channels)
-            break
+def load_weights(
+    module: nn.Module, weights: Mapping[str, Tensor], source: str, name: str, skip: Sequence[str] = ()
+) -> None:
+    """Load weights into a module, whose first convolution may have another number of channels.
+
+    Args:
+        module: The module.
+        weights: The tensors of its state dict.
+        source: What a message calls the weights.
+        name: What a message calls the module.
+        skip: Beginnings of the names that are left as they are.
+    """
+    expected, given = (
+        {key: value for key, value in state.items() if not key.startswith(tuple(skip))}
+        for state in (module.state_dict(), weights)
+    )
+    first = next((layer for layer, child in module.named_modules() if isinstance(child, nn.Conv2d)), "")
+    kernels = given.get(f"{first}.weight")
+    if kernels is not None and kernels.dim() == 4:
+        given[f"{first}.weight"] = adapt_channels(kernels, expected[f"{first}.weight"].shape[1])
     # Files from before PyTorch 0.4.1 do not count batches; nothing depends on the count.
-    counts = {key: own[key] for key in expected if key not in given and key.endswith("num_batches_tracked")}
-    if fault := misfit(expected, {**counts, **given}):
-        raise ValueError(f"The weights {weights.source} do not fit {name}: {fault}; give weights of {name}, or null")
-    own.update(given)
-    module.load_state_dict(own)
+    counts = {key: value for key, value in expected.items() if key.endswith("num_batches_tracked")}
+    if fault := misfit(expected, counts | given):
+        raise ValueError(f"The weights {source} do not fit {name}: {fault}; give weights of {name}, or null")
+    module.load_state_dict(given, strict=False)
 
 
 def misfit(expected: Mapping[str, Any], given: Mapping[str, Any]) -> str:
@@ -109,8 +108,6 @@ def adapt_channels(kernels: Tensor, in_channels: int) -> Tensor:
     repeated in turn and scaled by the old number of channels over the new: `[O, C, h, w]` to `[O, in_channels, h, w]`.
 
     Example:
-        >>> adapt_channels(torch.tensor([1.0, 2.0, 3.0]).view(1, 3, 1, 1), 1).flatten().tolist()
-        [6.0]
         >>> adapt_channels(torch.tensor([1.0, 2.0, 3.0]).view(1, 3, 1, 1), 6).flatten().tolist()
         [0.5, 1.0, 1.5, 0.5, 1.0, 1.5]
     """

@@ -191,8 +191,14 @@ def test_published_weights_are_taken_from_where_they_were_put(
     place = tmp_path / "hub" / "checkpoints" / "shufflenetv2_x0.5-f707e7126e.pth"
     run = ("--data.root", data_root, "--runs", tmp_path / "runs", *SHORT)
     message = refused("fit", *SHUFFLENET, "--model.network.weights=DEFAULT", *run)
-    assert "The weights DEFAULT of shufflenet_v2_x0_5 cannot be downloaded (Name or service not known)" in message
-    assert f"fetch https://download.pytorch.org/models/{place.name} by other means and put it at {place}, or" in message
+    assert (
+        "The weights DEFAULT of shufflenet_v2_x0_5 can be neither downloaded nor read (Name or service not known)"
+        in message
+    )
+    assert (
+        f"fetch https://download.pytorch.org/models/{place.name} by other means and put it in {place.parent}, or"
+        in message
+    )
     assert not list(tmp_path.glob("runs/*/*"))
 
     source = get_model("shufflenet_v2_x0_5")
@@ -239,7 +245,7 @@ def test_a_name_that_is_not_there_is_answered_with_those_near_it(name: str, refu
 
 
 def test_refuses_weights_that_are_not_there_or_do_not_fit(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"DEFALT are neither a file nor a name .* for resnet18; give a file, IMAGE"):
+    with pytest.raises(ValueError, match=r"DEFALT cannot be read: .* or one of the names IMAGENET1K_V1"):
         TorchvisionModel("resnet18", 7, weights="DEFALT")
     torch.save(get_model("resnet18").state_dict(), tmp_path / "a.pth")
     with pytest.raises(ValueError, match=r"a\.pth do not fit resnet34: 80 missing \(layer1\.2\.conv1\.weight, "):
@@ -249,8 +255,8 @@ def test_refuses_weights_that_are_not_there_or_do_not_fit(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("name", "size", "message"),
     [
-        ("vgg11", (8, 8), "vgg11 leaves no pixel of 8x8 images; give images of at least 32x32"),
-        ("vit_b_16", (64, 32), "vit_b_16 takes square images alone, not 64x32"),
+        ("vgg11", (8, 8), "vgg11 does not take 8x8 images: no pixel of them would be left; give images of 32x32"),
+        ("vit_b_16", (64, 32), "vit_b_16 does not take 64x32 images: they are not square; give"),
         ("vit_b_16", (60, 60), "vit_b_16 does not take 60x60 images: Input shape indivisible by patch size; give"),
         ("maxvit_t", (64, 64), "maxvit_t does not take 64x64 images: .*; give images of 224x224"),
     ],

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from datamodules.digits import Digits
-from models.serialization.pretrained import Weights, adapt_channels, load_weights, read_weights
+from models.serialization.pretrained import adapt_channels, load_weights, read_weights
 from tests.conftest import Run
 
 
@@ -35,7 +35,7 @@ def test_one_channel_is_answered_as_the_colour_image_of_equal_channels(digits: D
 def test_loads_what_is_given_and_leaves_what_is_skipped() -> None:
     source, target = network(), network(channels=1)
     last = target[3].weight.clone()  # type: ignore[index]
-    load_weights(target, Weights(source.state_dict(), "file"), "network", skip=["3."])
+    load_weights(target, source.state_dict(), "file", "network", skip=["3."])
     for name, value in source.state_dict().items():
         if not name.startswith(("0.weight", "3.")):
             assert torch.equal(target.state_dict()[name], value)
@@ -45,7 +45,7 @@ def test_loads_what_is_given_and_leaves_what_is_skipped() -> None:
 
 def test_batches_need_not_be_counted() -> None:
     state = {name: value for name, value in network().state_dict().items() if "num_batches" not in name}
-    load_weights(network(), Weights(state, "file"), "network")
+    load_weights(network(), state, "file", "network")
 
 
 def test_what_does_not_fit_is_counted_and_named_and_nothing_is_loaded() -> None:
@@ -60,7 +60,7 @@ def test_what_does_not_fit_is_counted_and_named_and_nothing_is_loaded() -> None:
         "old.0.bias, old.1.weight, ...); 1 of another shape (3.weight [7, 16] for [5, 16]); give weights of resnet, or"
     )
     with pytest.raises(ValueError, match=re.escape(message)):
-        load_weights(target, Weights(state, "a.pth"), "resnet")
+        load_weights(target, state, "a.pth", "resnet")
     assert all(torch.equal(value, before[name]) for name, value in target.state_dict().items())
 
 
@@ -68,9 +68,8 @@ def test_reads_a_state_dict(tmp_path: Path) -> None:
     state = network().state_dict()
     torch.save(state, tmp_path / "a.pth")
     read = read_weights(tmp_path / "a.pth")
-    assert not read.backbone_only
-    assert read.tensors.keys() == state.keys()
-    assert all(torch.equal(value, state[name]) for name, value in read.tensors.items())
+    assert read.keys() == state.keys()
+    assert all(torch.equal(value, state[name]) for name, value in read.items())
 
 
 def test_reads_the_backbone_of_a_checkpoint(train: Callable[..., Run]) -> None:
@@ -79,8 +78,7 @@ def test_reads_the_backbone_of_a_checkpoint(train: Callable[..., Run]) -> None:
         *("--trainer.max_epochs=1", "--trainer.limit_train_batches=1"),
     )
     read = read_weights(run.last)
-    assert read.backbone_only
-    names = {f"network.backbone.{name}" for name in read.tensors}
+    names = {f"network.backbone.{name}" for name in read}
     assert names == {name for name in run.checkpoint["state_dict"] if name.startswith("network.backbone.")}
     assert names
 
@@ -89,10 +87,10 @@ def test_leaves_out_what_wrappers_put_before_the_names(tmp_path: Path) -> None:
     state = network().state_dict()
     for wrapper in ("module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."):
         torch.save({f"{wrapper}{name}": value for name, value in state.items()}, tmp_path / "wrapped.pth")
-        assert read_weights(tmp_path / "wrapped.pth").tensors.keys() == state.keys()
+        assert read_weights(tmp_path / "wrapped.pth").keys() == state.keys()
     partly = {f"module.{name}" if name.startswith("0.") else name: value for name, value in state.items()}
     torch.save(partly, tmp_path / "partly.pth")
-    assert read_weights(tmp_path / "partly.pth").tensors.keys() == partly.keys()
+    assert read_weights(tmp_path / "partly.pth").keys() == partly.keys()
 
 
 def test_refuses_a_file_with_another_bit(tmp_path: Path) -> None:
@@ -118,5 +116,5 @@ def test_refuses_what_holds_no_weights(tmp_path: Path, train: Callable[..., Run]
         with pytest.raises(ValueError, match=rf"{name} cannot be read: the file is missing, truncated"):
             read_weights(tmp_path / name)
     run = train("--model.network=models.mlp.MLP", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1")
-    with pytest.raises(ValueError, match="of a network that has no backbone"):
+    with pytest.raises(ValueError, match="has no backbone; give one of a network that has"):
         read_weights(run.last)
