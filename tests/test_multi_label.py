@@ -16,7 +16,7 @@ from sklearn.metrics import average_precision_score, f1_score
 
 from models.serialization.checkpoint import read_checkpoint
 from models.serialization.class_path import trust
-from models.training.metrics import best_thresholds
+from models.training.extra_metrics import best_thresholds
 from scripts.average import main as average
 from scripts.inference.image_classifier import load_classifier
 from scripts.inference.predictions import predict_split
@@ -167,7 +167,7 @@ def test_data_with_one_label_per_image_are_refused(run: Run, script: Any, tmp_pa
 
 
 def test_thresholds_of_a_strange_file_are_refused(run: Run, script: Any, tmp_path: Path) -> None:
-    for thresholds, words in ((["high"] * 4, "its thresholds are not all numbers"), ([0.5], "does not say what")):
+    for thresholds, words in ((["high"] * 4, "its thresholds are not all float"), ([0.5], "does not say what")):
         torch.save(dict(read_checkpoint(run.best)) | {"thresholds": thresholds}, tmp_path / "strange.ckpt")
         status, _, error = script(predict)(tmp_path / "strange.ckpt", tmp_path)
         assert status == 2

@@ -328,7 +328,7 @@ def test_a_run_with_a_link_out_of_it_does_not_go_on(
 def test_a_checkpoint_of_another_shape_is_refused(tmp_path: Path, part: dict[str, Any]) -> None:
     whole = {"state_dict": {}, "class_names": ["a"], "preprocessing": {}, "hyper_parameters": {}}
     torch.save(whole | part, tmp_path / "a.ckpt")
-    with pytest.raises(UserError, match="is no checkpoint of this program: it"):
+    with pytest.raises(UserError, match=r"is no checkpoint that Kindling .* reads: it"):
         Classifier.load_from_checkpoint(tmp_path / "a.ckpt")
 
 

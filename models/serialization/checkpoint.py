@@ -71,16 +71,13 @@ def read_checkpoint(path: str | Path, *, verify: bool = True) -> CheckpointConte
         checkpoint = _read(path, verify)
     except ValueError as error:
         raise UserError(f"The checkpoint {path} cannot be read: {error}; use another checkpoint of the run.") from error
-    if not CheckpointContent.__required_keys__ <= checkpoint.keys():
-        raise UserError(
-            f"{path} is no checkpoint of this program: it lacks weights, class names or preprocessing; give one that "
-            "scripts/train.py has written."
-        )
-    _check_format(path, checkpoint)
     try:
-        _check_types(checkpoint)
+        _check(checkpoint)
     except ValueError as error:
-        raise UserError(f"{path} is no checkpoint of this program: {error}; leave it out.") from error
+        raise UserError(
+            f"{path} is no checkpoint that Kindling {VERSION} reads: {error}; give another, or use the Kindling that "
+            "has written it."
+        ) from error
     return cast(CheckpointContent, checkpoint)
 
 
@@ -120,19 +117,14 @@ def _read(path: Path, verify: bool = True) -> dict[str, Any]:
     return checkpoint if isinstance(checkpoint, dict) else {}
 
 
-def _check_format(path: Path, checkpoint: Mapping[str, Any]) -> None:
+def _check(checkpoint: Mapping[str, Any]) -> None:
     version = checkpoint.get("format_version", 1)
-    if isinstance(version, int) and version <= FORMAT_VERSION:
-        return
-    versions = checkpoint.get("versions")
-    written_by = versions.get("kindling", "newer") if isinstance(versions, dict) else "newer"
-    raise UserError(
-        f"The checkpoint {path} was written by Kindling {written_by} in format {version}, this is Kindling {VERSION}, "
-        f"which reads formats up to {FORMAT_VERSION}; read it with that or a later one."
-    )
-
-
-def _check_types(checkpoint: Mapping[str, Any]) -> None:
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        versions = checkpoint.get("versions")
+        written_by = versions.get("kindling", "newer") if isinstance(versions, dict) else "newer"
+        raise ValueError(f"it was written by Kindling {written_by} in format {version}")
+    if not CheckpointContent.__required_keys__ <= checkpoint.keys():
+        raise ValueError("it lacks weights, class names or preprocessing")
     types = get_type_hints(CheckpointContent)
     for name in CHECKED:
         kind = get_origin(types[name])
@@ -140,10 +132,9 @@ def _check_types(checkpoint: Mapping[str, Any]) -> None:
             raise ValueError(f"its {name} are no {kind.__name__}")
         if name != "state_dict":
             check_plain(part)
-    if not all(isinstance(name, str) for name in checkpoint["class_names"]):
-        raise ValueError("its class_names are not all text")
-    if not all(isinstance(threshold, float) for threshold in checkpoint.get("thresholds", ())):
-        raise ValueError("its thresholds are not all numbers")
+    for name, kind in (("class_names", str), ("thresholds", float)):
+        if not all(isinstance(value, kind) for value in checkpoint.get(name, ())):
+            raise ValueError(f"its {name} are not all {kind.__name__}")
     for name in ("data", "model", "trainer"):
         if not isinstance(checkpoint.get("config", {}).get(name, {}), dict):
             raise ValueError(f"its config's {name} is no dict")

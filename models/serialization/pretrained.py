@@ -36,13 +36,11 @@ def read_weights(path: str | Path, names: Sequence[str] = ()) -> dict[str, Tenso
     if isinstance(content, dict) and "class_names" in content and "state_dict" in content:
         state = content["state_dict"]
         content = {name.removeprefix(BACKBONE): state[name] for name in state if name.startswith(BACKBONE)}
-        if not content:
-            raise ValueError(f"The network in the checkpoint {path} has no backbone; give one of a network that has")
     named = content.items() if isinstance(content, dict) else ()
     if not named or not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in named):
         raise ValueError(
-            f"The weights {path} are no state dict; give a mapping of names to tensors, such as "
-            "torch.save(network.state_dict(), path) writes"
+            f"The weights {path} are no state dict, and no checkpoint of a network that has a backbone; give a file "
+            "such as torch.save(network.state_dict(), path) writes"
         )
     for wrapper in WRAPPERS:
         if all(name.startswith(wrapper) for name in content):

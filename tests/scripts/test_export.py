@@ -326,7 +326,7 @@ def write_spoilt(checkpoint: Path, folder: Path) -> dict[Path, str]:
         folder / "short.ckpt": "it is truncated or damaged",
         folder / "flipped.ckpt": "it is damaged, ",
         folder / "code.ckpt": "it holds code or an object (print)",
-        folder / "other.ckpt": "is no checkpoint of this program",
+        folder / "other.ckpt": "is no checkpoint that Kindling",
     }
 
 

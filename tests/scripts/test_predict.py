@@ -318,9 +318,12 @@ def test_checkpoints_that_cannot_be_used_are_refused(
     torch.save(saved | newer, tmp_path / "newer.ckpt")
     (tmp_path / "half.ckpt").write_bytes(checkpoint.read_bytes()[: checkpoint.stat().st_size // 2])
     for name, expected in (
-        ("other.ckpt", "is no checkpoint of this program"),
+        ("other.ckpt", "is no checkpoint that Kindling"),
         ("code.ckpt", "it holds code or an object (print)"),
-        ("newer.ckpt", f"was written by Kindling 999.1 in format {FORMAT_VERSION + 1}, this is Kindling {VERSION}"),
+        (
+            "newer.ckpt",
+            f"{VERSION} reads: it was written by Kindling 999.1 in format {FORMAT_VERSION + 1}; give another",
+        ),
         ("half.ckpt", "it is truncated or damaged"),
         ("none.ckpt", "There is no checkpoint"),
         ("", "is no folder of a run"),

@@ -51,7 +51,7 @@ def test_refuses_a_newer_format_and_names_the_version_that_wrote_it(tmp_path: Pa
     torch.save(WHOLE | {"format_version": version, "versions": {"kindling": "999.0"}}, tmp_path / "newer.ckpt")
     with pytest.raises(UserError) as refusal:
         read_checkpoint(tmp_path / "newer.ckpt")
-    assert f"was written by Kindling 999.0 in format {version}, this is Kindling {VERSION}," in str(refusal.value)
+    assert f"Kindling {VERSION} reads: it was written by Kindling 999.0 in format {version}; give" in str(refusal.value)
 
 
 @pytest.mark.parametrize("more", [{}, {"format_version": 1}, {"versions": {"kindling": VERSION}}, {"versions": None}])
@@ -78,7 +78,7 @@ def test_the_package_has_the_version_that_checkpoints_carry() -> None:
 @pytest.mark.parametrize("other", [{"state_dict": {}}, torch.zeros(3)])
 def test_refuses_another_programs_file(tmp_path: Path, other: object) -> None:
     torch.save(other, tmp_path / "other.ckpt")
-    with pytest.raises(UserError, match="no checkpoint of this program"):
+    with pytest.raises(UserError, match="no checkpoint that Kindling"):
         read_checkpoint(tmp_path / "other.ckpt")
 
 

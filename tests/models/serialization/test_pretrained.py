@@ -116,5 +116,5 @@ def test_refuses_what_holds_no_weights(tmp_path: Path, train: Callable[..., Run]
         with pytest.raises(ValueError, match=rf"{name} cannot be read: the file is missing, truncated"):
             read_weights(tmp_path / name)
     run = train("--model.network=models.mlp.MLP", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1")
-    with pytest.raises(ValueError, match="has no backbone; give one of a network that has"):
+    with pytest.raises(ValueError, match="no checkpoint of a network that has a backbone; give"):
         read_weights(run.last)
