@@ -75,7 +75,7 @@ class FeatureCache(Callback):
                 "feature_cache needs one of the project's data modules and its Classifier; train without it."
             )
         check_parts(pl_module.network, "feature_cache")
-        if not pl_module.freezing.is_frozen("backbone", epoch=0):
+        if not (pl_module.freezing and pl_module.freezing.is_frozen("backbone", epoch=0)):
             raise UserError(
                 "feature_cache keeps what a frozen backbone gives; freeze it with --model.freeze '[backbone]' or "
                 "--model.finetune.head_epochs, or leave the cache out with --feature_cache null."

@@ -108,6 +108,13 @@ def fitting_loss(loss: Loss | None, multi_label: bool) -> Loss:
     return loss
 
 
+def check_labels(multi_label: bool, expected: bool, whose: str, other: str) -> None:
+    """Refuse two parts of a run of which one alone has several labels per image."""
+    if multi_label != expected:
+        its, others = PER_IMAGE[multi_label], PER_IMAGE[expected]
+        raise UserError(f"{whose} has {its}, {other} {others}; give both the same, by multi_label.")
+
+
 def check_class_weights(weights: ClassWeights, num_classes: int) -> ClassWeights:
     """Class weights that are numbers, as floats; refuses any but one finite number for each class, not all 0."""
     if weights is None or isinstance(weights, str):

@@ -48,12 +48,12 @@ class TimmModel(BackboneAndHead):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.backbone: Any = _build(name, in_channels, image_size, weights)
-        layers = head_layers(self.backbone.head_hidden_size, head_sizes, num_classes, head_activation, dropout)
+        self.backbone = backbone = _build(name, in_channels, image_size, weights)
+        layers = head_layers(backbone.head_hidden_size, head_sizes, num_classes, head_activation, dropout)
         self.head: nn.Sequential = nn.Sequential(*([nn.Dropout(dropout)] if dropout else []), *layers)
 
 
-def _build(name: str, in_channels: int, image_size: tuple[int, int], weights: str | None) -> nn.Module:
+def _build(name: str, in_channels: int, image_size: tuple[int, int], weights: str | None) -> Any:
     try:
         import timm
     except ModuleNotFoundError as error:
@@ -75,7 +75,7 @@ def _build(name: str, in_channels: int, image_size: tuple[int, int], weights: st
     if known is not None and known.fixed_input_size:
         arguments["img_size"] = tuple(image_size)
     try:
-        model: nn.Module = timm.create_model(name, num_classes=0, pretrained=weights in names, **arguments)
+        model = timm.create_model(name, num_classes=0, pretrained=weights in names, **arguments)
     except OSError as error:
         from huggingface_hub.constants import HF_HUB_CACHE
 

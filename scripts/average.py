@@ -193,7 +193,7 @@ def evaluated(trained: TrainedNetwork, data: "ImageDataModule", splits: Sequence
         figures[f"{split}/accuracy"] = predictions.accuracy
         if split == "val" and trained.is_multi_label:
             shares, labels = map(torch.from_numpy, (predictions.probabilities, predictions.labels))
-            from models.training.metrics import best_thresholds
+            from models.training.extra_metrics import best_thresholds
 
             trained.checkpoint["thresholds"] = best_thresholds(shares, labels)
         figures[f"{split}/loss"] = cross_entropy(*predictions.answers)

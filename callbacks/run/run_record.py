@@ -223,7 +223,7 @@ class RunRecord(TrainingClock):
             "waiting_for_checkpoints": round(self._checkpoint_seconds(trainer), 3),
             "waiting_for_data": round(self._waited(trainer) / training_seconds, 4),
             "classes": classifier.num_classes,
-            "parameters": classifier.num_parameters,
+            "parameters": sum(parameter.numel() for parameter in classifier.network.parameters()),
             "checkpoint": os.path.relpath(next(filter(None, files), self.folder), self.folder),
             "monitor": getattr(checkpoint, "monitor", None),
             "mode": getattr(checkpoint, "mode", None),

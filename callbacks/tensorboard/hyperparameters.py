@@ -15,8 +15,7 @@ from callbacks.run.run_record import RunRecord
 from callbacks.tensorboard.board import write_to_tensorboard
 from core.durable_file import replacing
 from models.classifier import Classifier
-from models.serialization.class_path import find_class
-from models.serialization.constructor import is_default, parameter
+from models.serialization.class_path import find_class, is_default, parameter
 
 # Arguments of the Trainer that decide what is learnt.
 TRAINER = (

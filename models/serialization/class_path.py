@@ -1,17 +1,19 @@
-"""The classes that a configuration may name."""
+"""The classes that a configuration may name, and the arguments of their constructors."""
 
+import inspect
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any
 
-from jsonargparse import Namespace, _typehints, set_parsing_settings
+from jsonargparse import ArgumentParser, Namespace, _typehints, set_parsing_settings
 
 # There is no public way to undo "*", to ask for a verdict, nor to say which class goes by a name.
 from jsonargparse._common import denying_import_path_entry, parsing_settings
+from torch import nn
 
 from core.own_classes import PACKAGES, own_classes
 from core.user_error import UserError
@@ -96,45 +98,76 @@ def _names(node: Any) -> Iterator[str]:
 
 def find_class(path: object) -> type | None:
     """The class that a parsed configuration names; None if it is not imported, so that nothing is built of it."""
-    class_ = _imported(path)
+    class_ = _imported(path) if isinstance(path, str) else None
     return class_ if isinstance(class_, type) else None
 
 
-def _imported(path: object) -> object:
-    module, _, name = path.rpartition(".") if isinstance(path, str) else ("", "", "")
+def _imported(path: str) -> object:
+    module, _, name = path.rpartition(".")
     outer, _, inner = module.rpartition(".")
     owner = sys.modules.get(module) or getattr(sys.modules.get(outer), inner, None)
     return getattr(owner, name, None)
 
 
-def check_classes(config: Any, whose: str) -> None:
+def check_classes(config: Any, whose: str, key: str = "") -> None:
     """See that a configuration names only classes, of packages that it may name.
 
     jsonargparse checks that a class is of the kind that its place expects, but calls any function with the arguments
     beside it: `torch.hub.load` would fetch code and run it.
     """
-    for key, name, is_denied in _faults(config, ""):
-        if is_denied:
-            raise UserError(not_known(f"{whose}, {key},", name))
+    if isinstance(config, Namespace):
+        config = vars(config)
+    function = None
+    if isinstance(config, Mapping):
+        if isinstance(path := config.get("class_path"), str):
+            if NAME.fullmatch(path) and denying_import_path_entry(path):
+                place = f"{whose}, {key},"
+                raise UserError(not_known(place, path))
+            function = None if isinstance(_imported(path), type | None) else path
+        for name, value in config.items():
+            check_classes(value, whose, f"{key}.{name}".lstrip("."))
+    elif isinstance(config, list | tuple):
+        for place, value in enumerate(config):
+            check_classes(value, whose, f"{key}.{place}")
+    elif isinstance(config, FunctionType | BuiltinFunctionType | MethodType | partial):
+        function = f"{getattr(config, '__module__', '')}.{getattr(config, '__qualname__', config)}"
+    if function:
         raise UserError(
-            f"{whose} names {name} as {key}, which is a function; name a class, whose constructor is called."
+            f"{whose} names {function} as {key}, which is a function; name a class, whose constructor is called."
         )
 
 
-def _faults(node: Any, key: str) -> Iterator[tuple[str, str, bool]]:
-    if isinstance(node, Namespace):
-        node = vars(node)
-    if isinstance(node, Mapping):
-        path = node.get("class_path")
-        if isinstance(path, str):
-            if NAME.fullmatch(path) and denying_import_path_entry(path):
-                yield key, path, True
-            elif not isinstance(_imported(path), type | None):
-                yield key, path, False
-        for name, value in node.items():
-            yield from _faults(value, f"{key}.{name}".lstrip("."))
-    elif isinstance(node, list | tuple):
-        for place, value in enumerate(node):
-            yield from _faults(value, f"{key}.{place}")
-    elif isinstance(node, FunctionType | BuiltinFunctionType | MethodType | partial):
-        yield key, f"{getattr(node, '__module__', '')}.{getattr(node, '__qualname__', node)}", False
+def parameter(class_: type, name: str) -> inspect.Parameter | None:
+    """An argument of a constructor, or of a base class's constructor; None if it is not known."""
+    for base in class_.__mro__[:-1]:
+        try:
+            # The signature of the class itself would be that of its metaclass, which may take anything.
+            parameters = inspect.signature(vars(base).get("__init__", object.__init__)).parameters
+        except (TypeError, ValueError):  # a class that is not written in Python
+            continue
+        if name in parameters:
+            return parameters[name]
+    return None
+
+
+def is_default(value: Any, default: Any) -> bool:
+    """Whether a configured value is an argument's default: `null`, `false`, `0` and `[]` are four different values."""
+    if isinstance(default, type):  # a configuration holds its path
+        return find_class(value) is default
+    if isinstance(value, list | tuple) and isinstance(default, list | tuple):
+        return len(value) == len(default) and all(map(is_default, value, default))
+    return type(value) is type(default) and bool(value == default)
+
+
+def keep_rebuildable(arguments: MutableMapping[str, Any], network: nn.Module) -> None:
+    """Of a classifier's arguments, keep those that a checkpoint can hold, and that build its network again."""
+    if isinstance(arguments["loss"], nn.Module):
+        del arguments["loss"]
+    if isinstance(saved := arguments["network"], nn.Module):  # built in Python: saved as weights alone
+        for name in ("network", "optimizer", "scheduler", "finetune"):
+            del arguments[name]
+    elif "init_args" in saved:
+        # The command line offers every network all that the data know; keep the arguments of this one.
+        own = ArgumentParser().add_class_arguments(type(network), fail_untyped=False)
+        saved["init_args"] = {name: value for name, value in saved["init_args"].items() if name in own}
+        saved["init_args"] |= getattr(network, "rebuilt_with", {})

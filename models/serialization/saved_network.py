@@ -1,8 +1,7 @@
-"""The network in a checkpoint, built again as a plain module."""
+"""The network in a checkpoint, or the module that trained it, built again."""
 
 from argparse import ArgumentError
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from jsonargparse import ArgumentParser
 from torch import nn
 
 from core.user_error import UserError
-from models.serialization.checkpoint import CheckpointContent
+from models.serialization.checkpoint import CheckpointContent, read_checkpoint
 from models.serialization.class_path import check_classes, known_classes
 
 NETWORK = "network."  # begins the names of the network's weights in a checkpoint
@@ -20,24 +19,43 @@ NETWORK = "network."  # begins the names of the network's weights in a checkpoin
 def build_network(checkpoint: CheckpointContent, path: Path) -> nn.Module:
     """Build the network with its weights, in their number format, in evaluation mode, on the CPU."""
     arguments = saved_arguments(checkpoint, path)
-    state = {
-        name.removeprefix(NETWORK): value
-        for name, value in checkpoint["state_dict"].items()
-        if name.startswith(NETWORK)
-    }
-    with known_classes(str(path)), _unbuildable(path):
-        parser = ArgumentParser(exit_on_error=False)
-        parser.add_subclass_arguments(nn.Module, "network", fail_untyped=False, required=True)
-        config = parser.parse_object({"network": arguments["network"]})
-        check_classes(config, str(path))
-        network: nn.Module = parser.instantiate_classes(config).network
-        named = next(iter(network.named_parameters()), None)
-        if named and named[0] in state:
-            network.to(state[named[0]].dtype)  # of a run in bf16-true or 64-true
-        if arguments.get("channels_last"):
-            network.to(memory_format=torch.channels_last)
-        network.load_state_dict(state)
+    weights = checkpoint["state_dict"]
+    state = {name.removeprefix(NETWORK): weights[name] for name in weights if name.startswith(NETWORK)}
+    with known_classes(str(path)):
+        try:
+            parser = ArgumentParser(exit_on_error=False)
+            parser.add_subclass_arguments(nn.Module, "network", fail_untyped=False, required=True)
+            config = parser.parse_object({"network": arguments["network"]})
+            check_classes(config, str(path))
+            network: nn.Module = parser.instantiate_classes(config).network
+            if arguments.get("channels_last"):
+                network.to(memory_format=torch.channels_last)
+            _load(network, state)
+        except (ArgumentError, AttributeError, ImportError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise UserError(
+                f"The network in {path} cannot be built again: {' '.join(str(error).split()).rstrip('. ')}; use the "
+                "sources that it was trained with."
+            ) from error
     return network.eval()
+
+
+def load_module(class_: type[Any], path: Path, given: Mapping[str, Any]) -> Any:
+    """Build the LightningModule that has written a checkpoint, on the CPU; arguments given replace the saved ones."""
+    checkpoint = read_checkpoint(path)
+    arguments = saved_arguments(checkpoint, path, given)
+    with known_classes(str(path), own=given):
+        if arguments.pop("_instantiator", None):  # the command line built it
+            from lightning.pytorch.cli import instantiate_module
+
+            parser = ArgumentParser(exit_on_error=False)
+            parser.add_class_arguments(class_, fail_untyped=False)
+            check_classes(parser.parse_object(arguments), str(path))
+            module = instantiate_module(class_, arguments)
+        else:
+            module = class_(**arguments)
+        module.on_load_checkpoint(checkpoint)
+        _load(module, checkpoint["state_dict"])
+    return module
 
 
 def saved_arguments(
@@ -53,12 +71,9 @@ def saved_arguments(
     return arguments
 
 
-@contextmanager
-def _unbuildable(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (ArgumentError, AttributeError, ImportError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise UserError(
-            f"The network in {path} cannot be built again: {' '.join(str(error).split()).rstrip('. ')}; use the "
-            "sources that it was trained with."
-        ) from error
+def _load(module: nn.Module, state: Mapping[str, Any]) -> None:
+    """Load weights in their own number format, that of a run in bf16-true or 64-true."""
+    first = next((name for name, _ in module.named_parameters()), "")
+    if first in state:
+        module.to(state[first].dtype)
+    module.load_state_dict(state)

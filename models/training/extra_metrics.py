@@ -1,4 +1,4 @@
-"""The metrics that a run is judged by besides loss and accuracy.
+"""What a run is judged by besides loss and accuracy of one label per image.
 
 Shapes: `N` images, `K` classes.
 """
@@ -6,6 +6,7 @@ Shapes: `N` images, `K` classes.
 import inspect
 import math
 import warnings
+from collections.abc import Mapping
 from contextlib import suppress
 from copy import deepcopy
 from typing import Any
@@ -14,13 +15,15 @@ import torch
 import torchmetrics.classification
 from jsonargparse._util import import_object  # refuses what a checkpoint may not name
 from torch import Tensor
+from torch.nn import functional as F
 from torchmetrics import Metric
 from torchmetrics.utilities.distributed import gather_all_tensors
 
-from core.names import near_names
+from core.names import near_names, some_of
 from core.own_classes import own_classes
 from core.user_error import UserError
 from models.serialization.class_path import full_path
+from models.training.metrics import ClassificationMetrics
 from models.training.monitor import Mode, direction
 
 # For each name a class, or its `class_path` and `init_args`; null takes one away.
@@ -46,7 +49,7 @@ class ExtraMetrics:
     def __init__(self, asked: Asked | None, num_classes: int, multi_label: bool = False) -> None:
         self.num_classes, self.multi_label = num_classes, multi_label
         self.metrics = {name: self._build(name, given) for name, given in (asked or {}).items() if given is not None}
-        self.told: set[str] = set()  # figures that were said to be undefined
+        self._told: set[str] = set()  # figures that were said to be undefined
         self._kept: list[tuple[Tensor, Tensor]] = []
 
     def reset(self) -> None:
@@ -56,6 +59,29 @@ class ExtraMetrics:
     def update(self, logits: Tensor, labels: Tensor) -> None:
         """Keep a batch: logits float `[B, K]`, labels `[B]` or `[B, K]`."""
         self._kept.append((logits.detach().float(), labels.long()))
+
+    def log(self, classifier: Any, stage: str) -> None:
+        """Log the figures of a split that has ended and, of several labels, choose thresholds on the validation split.
+
+        Raises:
+            UserError: If a figure that a callback or a schedule decides by is not defined.
+        """
+        logits, labels = self.gather(classifier.device)
+        if self.multi_label and stage == "val" and len(labels):
+            classifier.thresholds = best_thresholds(logits.double().sigmoid(), labels)
+        for name, number in self.figures(logits, labels).items():
+            classifier.log(f"{stage}/{name}", number)
+        trainer, names = classifier.trainer, classifier.class_names or range(self.num_classes)
+        for name, classes in self.undefined(labels).items():
+            figure = f"{stage}/{name}"
+            lacking = f"no image of {stage}, or every one, is of {some_of([str(names[label]) for label in classes])}"
+            schedules = [config.scheduler for config in trainer.lr_scheduler_configs]
+            monitors = {getattr(each, "monitor", None) for each in (*trainer.callbacks, *schedules)}
+            if trainer.state.fn == "fit" and figure in monitors:
+                raise UserError(f"The monitor {figure} is not defined: {lacking}; choose another, or give more images.")
+            if trainer.is_global_zero and figure not in self._told:
+                self._told.add(figure)
+                print(f"note: {figure} is not defined, and NaN: {lacking}")
 
     def gather(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """The logits and labels that all processes have kept; a process may have none."""
@@ -154,3 +180,47 @@ def _computed(name: str, metric: Metric, probabilities: Tensor, labels: Tensor) 
     if len(values) > 2 or not all(isinstance(each, Tensor) and each.numel() == 1 for each in values):
         raise ValueError("it does not give one number")
     return dict(zip((name, f"{name}_threshold"), (float(each.float()) for each in values), strict=False))
+
+
+class MultiLabelMetrics(ClassificationMetrics):
+    """Loss, accuracy and exact match of several labels per image, at a probability of 0.5.
+
+    `accuracy` is the share of all labels of all images that are right (1 less the Hamming loss), of a mixed image by
+    its shares; `exact_match` that of images whose labels are all right, of a mixed one those of the larger share.
+    """
+
+    exact_matches: Tensor
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(0)
+        self.add_state("exact_matches", torch.zeros_like(self.correct), dist_reduce_fx="sum", persistent=True)
+
+    def update(self, logits: Tensor, labels: Tensor, loss: Tensor | None = None) -> None:
+        """Count a batch: logits and labels float `[B, K]`; its mean loss is by default the binary cross-entropy."""
+        if loss is None:
+            loss = F.binary_cross_entropy_with_logits(logits.to(self.loss_sum.dtype), labels.to(self.loss_sum.dtype))
+        predicted = logits > 0
+        self.loss_sum.add_(loss, alpha=len(labels))
+        right = torch.where(predicted, labels, 1 - labels)
+        self.correct.add_(right.sum(dtype=self.correct.dtype), alpha=1 / labels.shape[1])
+        self.exact_matches.add_((predicted == (labels > 0.5)).all(dim=1).sum())
+        self.total.add_(len(labels))
+
+    def compute(self) -> Mapping[str, Tensor]:
+        """Each figure by its name; NaN when nothing was counted."""
+        return {**super().compute(), "exact_match": self.exact_matches / self.total}
+
+
+def best_thresholds(probabilities: Tensor, labels: Tensor) -> list[float]:
+    """The probability above which each label is predicted for its F1 to be highest.
+
+    It lies midway between two neighbouring probabilities, and is the highest of those that are equally good; 0.5 for a
+    label that no image has. Both are `[N, K]`, labels 0 or 1.
+    """
+    ranked, order = probabilities.sort(dim=0, descending=True)
+    below = torch.cat([ranked[1:], torch.zeros_like(ranked[:1])])
+    there, counts = labels.sum(dim=0), torch.arange(1, len(labels) + 1, device=labels.device)[:, None]
+    f1 = 2 * labels.gather(0, order).cumsum(dim=0) / (counts + there)
+    best = f1.masked_fill(ranked == below, -1).argmax(dim=0, keepdim=True)  # equal ones are predicted together
+    middle = (ranked.gather(0, best) + below.gather(0, best))[0] / 2
+    return torch.where(there > 0, middle, 0.5).nan_to_num(0.5).tolist()

@@ -2,14 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from core.user_error import UserError
-from models.training.freezing import Freezing
+
+if TYPE_CHECKING:  # imported when something is frozen
+    from models.training.freezing import Freezing
 
 
 @dataclass(frozen=True)
@@ -34,28 +36,30 @@ class FineTuning:
             if value is not None and value <= 0:
                 raise ValueError(f"model.finetune.{name} is {value:g}; give a number above 0, or leave it out")
 
-    def freezing(self, network: nn.Module) -> Freezing:
+    def freezing(self, network: nn.Module) -> "Freezing":
         """What of a network is trained when."""
+        from models.training.freezing import Freezing
+
         check_parts(network, "model.finetune")
-        freezing = Freezing(network, ["backbone"], {self.head_epochs: ["backbone"]})
-        freezing.keeps_statistics = True
-        return freezing
+        return Freezing(network, ["backbone"], {self.head_epochs: ["backbone"]}, keeps_statistics=True)
 
     def schedule(self, make: Callable[..., Any], optimizer: Optimizer, head_steps: int, total_steps: int) -> LambdaLR:
         """The schedule that `make` gives, once in each stage."""
         head_steps = min(head_steps, total_steps)
-        stages = [make(optimizer, total_steps=max(1, steps)) for steps in (head_steps, total_steps - head_steps)]
-        if not isinstance(stages[0], LambdaLR) or not (peak := optimizer.defaults["lr"]):
+        head, whole = (make(optimizer, total_steps=max(1, steps)) for steps in (head_steps, total_steps - head_steps))
+        if not isinstance(head, LambdaLR) or not (peak := optimizer.defaults["lr"]):
             raise ValueError(
                 "model.finetune scales a schedule that is a function of the step; give one such as "
                 "models.schedule.WarmupCosine, and a learning rate above 0"
             )
         factor = self.lr / peak if self.lr else 1 / 30
 
-        def staged(head: Callable[[int], float], whole: Callable[[int], float]) -> Callable[[int], float]:
-            return lambda step: head(step) if step < head_steps else factor * whole(step - head_steps)
+        def rate(step: int) -> float:
+            if step < head_steps:
+                return float(head.lr_lambdas[0](step))
+            return float(factor * whole.lr_lambdas[0](step - head_steps))
 
-        schedule = LambdaLR(optimizer, list(map(staged, *(stage.lr_lambdas for stage in stages))))
+        schedule = LambdaLR(optimizer, rate)
         vars(schedule).update(head_steps=head_steps, total_steps=total_steps)  # a part of its state
         return schedule
 

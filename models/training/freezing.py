@@ -18,48 +18,45 @@ class Freezing:
     """Decides from the epoch alone which parts of a network are trained, so that a resumed run decides the same.
 
     A frozen part has no gradients and is in evaluation mode: its batch norm keeps the statistics that it came with.
-    Names are of submodules, such as `backbone.layer1`; `unfreeze` has those that are trained from an epoch on.
+
+    Args:
+        network: The network.
+        freeze: Names of submodules, such as `backbone.layer1`.
+        unfreeze: Names of those that are trained from an epoch on.
+        keeps_statistics: Whether batch norm that was frozen at first stays in evaluation mode.
     """
 
-    keeps_statistics = False  # whether batch norm that was frozen at first stays in evaluation mode
-
     def __init__(
-        self, network: nn.Module, freeze: Sequence[str] = (), unfreeze: Mapping[int, Sequence[str]] | None = None
+        self,
+        network: nn.Module,
+        freeze: Sequence[str] = (),
+        unfreeze: Mapping[int, Sequence[str]] | None = None,
+        keeps_statistics: bool = False,
     ) -> None:
-        self._network = network
-        self._freeze = tuple(freeze)
-        self._unfreeze = dict(unfreeze or {})
+        self._network, self._freeze, self._unfreeze = network, tuple(freeze), dict(unfreeze or {})
+        self._kept = BatchNorm if keeps_statistics else ()
         self._untrainable = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
         self._frozen: list[nn.Module] = []
         names = [name for name, _ in network.named_modules() if name]
-        for name in [*self._freeze, *(name for parts in self._unfreeze.values() for name in parts)]:
+        for name in (*self._freeze, *(part for parts in self._unfreeze.values() for part in parts)):
             if name not in names:
                 parts = "it has " + ", ".join(part for part, _ in network.named_children())
                 raise ValueError(
                     f"{type(network).__name__} has no part {name} to freeze or unfreeze; "
                     f"{near_names(name, names, otherwise=parts)}"
                 )
-        for epoch, parts_of_epoch in self._unfreeze.items():
-            if epoch < 1:
-                raise ValueError(
-                    f"unfreeze names epoch {epoch}; give 1 or later, or do not freeze {', '.join(parts_of_epoch)}"
-                )
-            for name in parts_of_epoch:
-                if not _is_within(name, self._freeze) and not any(_is_within(part, [name]) for part in self._freeze):
-                    raise ValueError(f"unfreeze names {name}, which is not frozen")
+        if (first := min(self._unfreeze, default=1)) < 1:
+            raise ValueError(f"unfreeze names epoch {first}; give 1 or later, or do not freeze what it names")
+        for name in (part for parts in self._unfreeze.values() for part in parts):
+            if not _is_within(name, self._freeze) and not any(_is_within(part, [name]) for part in self._freeze):
+                raise ValueError(f"unfreeze names {name}, which is not frozen; freeze it, or leave it out")
         if freeze and all(self.is_frozen(name, epoch=0) for name, _ in network.named_parameters()):
-            first = min(self._unfreeze, default=0)
-            before = f" before epoch {first}; freeze less, or unfreeze it at once" if first else ""
-            raise ValueError(f"freeze leaves nothing of {type(network).__name__} to train{before}")
+            raise ValueError(f"freeze leaves nothing of {type(network).__name__} to train at first; freeze less")
 
     def is_frozen(self, name: str, epoch: int) -> bool:
         """Whether the submodule or parameter of this name is frozen in an epoch."""
         thawed = [part for start, parts in self._unfreeze.items() if start <= epoch for part in parts]
         return name in self._untrainable or (_is_within(name, self._freeze) and not _is_within(name, thawed))
-
-    def is_ever_trained(self, name: str) -> bool:
-        """Whether the parameter of this name is trained in some epoch."""
-        return not self.is_frozen(name, self.last_change)
 
     @property
     def last_change(self) -> int:
@@ -78,18 +75,17 @@ class Freezing:
 
     def apply(self, epoch: int) -> None:
         """Freeze the parts that are frozen in an epoch, and thaw all others."""
-        if not self._freeze:
-            return
         for name, parameter in self._network.named_parameters():
             parameter.requires_grad_(not self.is_frozen(name, epoch))
             if not parameter.requires_grad:
                 parameter.grad = None
-        while self._frozen:
-            self._frozen.pop().training = self._network.training
-        kept = BatchNorm if self.keeps_statistics else ()
-        for name, module in self._network.named_modules():
-            if self.is_frozen(name, epoch) or (isinstance(module, kept) and _is_within(name, self._freeze)):
-                self._frozen.append(module)
+        for module in self._frozen:
+            module.training = self._network.training
+        self._frozen = [
+            module
+            for name, module in self._network.named_modules()
+            if self.is_frozen(name, epoch) or (isinstance(module, self._kept) and _is_within(name, self._freeze))
+        ]
         self.keep_in_evaluation()
 
     def keep_in_evaluation(self) -> None:
@@ -106,9 +102,7 @@ class Freezing:
                 "ddp_find_unused_parameters_true."
             )
         if epochs is not None and 0 <= epochs <= last and trainer.is_global_zero:
-            print(
-                f"All is trained from epoch {last} on, which a run of {epochs} epochs, counted from 0, does not reach."
-            )
+            print(f"All is trained from epoch {last} on, which a run of {epochs} epochs does not reach.")
 
 
 def _is_within(name: str, parts: Iterable[str]) -> bool:

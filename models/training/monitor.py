@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from hashlib import blake2b
-from typing import Any, Literal
+from typing import Any, Literal, cast, get_args
 
 from core.user_error import UserError
 
@@ -29,30 +29,23 @@ def direction(monitor: str, mode: str | None, key: str) -> Mode:
         >>> [direction(f"val/{name}", None, "checkpoint") for name in ("loss", "acc5", "MulticlassCalibrationError")]
         ['min', 'max', 'min']
     """
-    if mode is not None and mode not in ("min", "max"):
-        raise UserError(f"{key}.mode is {mode}; give max or min.")
-    words = re.findall(r"[A-Z]?[a-z]+\d*|[A-Z]+\d*(?![a-z])|\d+", monitor)
-    low, high = (
-        bool(re.search(rf"_(?:{terms})\d*_", f"_{'_'.join(words)}_".lower()))
-        for terms in (LOWER_IS_BETTER, HIGHER_IS_BETTER)
-    )
-    if mode is None and low == high:
+    if mode is not None:
+        if mode not in get_args(Mode):
+            raise UserError(f"{key}.mode is {mode}; give max or min.")
+        return cast(Mode, mode)
+    words = "_".join(re.findall(r"[A-Z]?[a-z]+\d*|[A-Z]+\d*(?![a-z])|\d+", monitor)).lower()
+    low, high = (re.search(rf"(^|_)({terms})\d*(_|$)", words) for terms in (LOWER_IS_BETTER, HIGHER_IS_BETTER))
+    if bool(low) == bool(high):
         raise UserError(
             f"{key}.monitor is {monitor}, whose name does not say whether lower or higher is better; give {key}.mode "
             "min or max."
         )
-    return "max" if mode == "max" or (mode is None and high) else "min"
+    return "min" if low else "max"
 
 
 def is_of_validation(monitor: str) -> bool:
     """Whether each validation measures a metric; each epoch of training measures any other."""
     return monitor.startswith("val/")
-
-
-def monitors(trainer: Any) -> set[str | None]:
-    """The metrics that callbacks and schedules of a run decide by."""
-    schedules = [config.scheduler for config in trainer.lr_scheduler_configs]
-    return {getattr(each, "monitor", None) for each in (*trainer.callbacks, *schedules)}
 
 
 def check_logged(metrics: Mapping[str, Any], monitor: str, key: str) -> None:
@@ -83,15 +76,9 @@ def basis(trainer: Any, monitor: str, mode: str) -> Basis:
 
 def still_holds(before: Basis, now: Basis, what: str) -> bool:
     """Whether a restored score compares with later ones; prints why not."""
-    changes = [
-        f"the {name.replace('_', ' ')} is {now[name] or 'none'}, was {before[name] or 'none'}"
-        if name != "images"
-        else "the images are others"
-        for name in now
-        if name in before and before[name] != now[name]
-    ]
-    if changes:
+    changed = [name.replace("_", " ") for name in now if name in before and before[name] != now[name]]
+    if changed:
         from lightning.pytorch.utilities import rank_zero_only
 
-        rank_zero_only(print)(f"{what} begins anew: {'; '.join(changes)}")
-    return not changes
+        rank_zero_only(print)(f"{what} begins anew: {' and '.join(changed)} changed")
+    return not changed

@@ -16,23 +16,18 @@ NORMS = (
 
 
 def parameter_groups(
-    module: nn.Module,
-    *,
-    decay_norms_and_biases: bool = True,
-    layer_decay: float = 1.0,
-    is_trained: Callable[[str], bool] = lambda name: True,
+    module: nn.Module, *, decay_norms_and_biases: bool = True, layer_decay: float = 1.0
 ) -> list[dict[str, Any]]:
-    """The trained parameters as an optimizer takes them, each once and in the order of the module."""
+    """The trained parameters of a module as an optimizer takes them, each once and in the order of the module."""
     if not 0 < layer_decay <= 1:
         raise ValueError(f"layer_decay is {layer_decay}; give a number above 0, up to 1")
-    trained = [parameter for name, parameter in module.named_parameters() if is_trained(name)]
-    if decay_norms_and_biases and layer_decay == 1:
-        return [{"params": trained}]
     depths = _depths(module)
     weights = {parameter for layer in module.modules() for parameter in _weights(layer)}
     last = max(depths.values(), default=0)
     groups: dict[str, dict[str, Any]] = {}
-    for parameter in trained:
+    for parameter in module.parameters():
+        if not parameter.requires_grad:
+            continue
         name, options = [], dict[str, Any]()
         if layer_decay != 1:
             name.append(f"layer_{depths[parameter]}")
@@ -47,22 +42,23 @@ def parameter_groups(
     return list(groups.values())
 
 
-def scale_rates(optimizer: Optimizer, *rates: str) -> None:
-    """Multiply these learning rates of each group by its `lr_scale`, if it has one."""
+def make_scaled(make: Callable[..., LRScheduler], optimizer: Optimizer) -> LRScheduler:
+    """A schedule, all of whose rates for a group of parameters are multiplied by the group's `lr_scale`."""
+    _scale(optimizer, "lr")
+    scheduler = make(optimizer)
+    if isinstance(scheduler, OneCycleLR):  # which gives every group the same rates, as the next does
+        _scale(optimizer, "lr", "initial_lr", "max_lr", "min_lr")
+    elif isinstance(scheduler, CyclicLR):
+        _scale(optimizer, "lr", "initial_lr")
+        for rates in (scheduler.base_lrs, scheduler.max_lrs):
+            rates[:] = [rate * group["lr_scale"] for rate, group in zip(rates, optimizer.param_groups, strict=True)]
+    return scheduler
+
+
+def _scale(optimizer: Optimizer, *rates: str) -> None:
     for group in optimizer.param_groups:
         for rate in rates:
-            group[rate] *= group.get("lr_scale", 1.0)
-
-
-def scale_schedule(scheduler: LRScheduler) -> None:
-    """Scale the rates of a schedule that gives every group the same ones."""
-    if isinstance(scheduler, OneCycleLR):
-        scale_rates(scheduler.optimizer, "lr", "initial_lr", "max_lr", "min_lr")
-    elif isinstance(scheduler, CyclicLR):
-        scale_rates(scheduler.optimizer, "lr", "initial_lr")
-        scales = [group.get("lr_scale", 1.0) for group in scheduler.optimizer.param_groups]
-        for rates in (scheduler.base_lrs, scheduler.max_lrs):
-            rates[:] = [rate * scale for rate, scale in zip(rates, scales, strict=True)]
+            group[rate] *= group["lr_scale"]
 
 
 def _depths(module: nn.Module) -> dict[nn.Parameter, int]:

@@ -33,7 +33,6 @@ from models.classifier import Classifier
 from models.serialization.checkpoint import is_weights_only, read_checkpoint
 from models.serialization.checkpoint_io import DurableCheckpointIO
 from models.serialization.class_path import Scope, check_classes
-from models.training.extra_metrics import modes
 from models.training.precision import choose_precision
 from scripts.command.boundary import FAULTS
 from scripts.command.configuration import CONFIGS, Parser, fill_modes, one_sentence, read_layers
@@ -170,7 +169,12 @@ class TrainCLI(LightningCLI):
             self.config = parser.parse_args(layers)
             # The seed is given because arguments are linked to it.
             given = parser.parse_args(["--seed_everything=0", *layers], defaults=False)
-            fill_modes(self.config, given, modes(self.config.model.metrics))
+            known = {}
+            if self.config.model.metrics:
+                from models.training.extra_metrics import modes
+
+                known = modes(self.config.model.metrics)
+            fill_modes(self.config, given, known)
             check_classes(self.config, "The configuration")
         if not 0 <= (seed := self.config.seed_everything) < 2**32:
             raise UserError(f"seed_everything is {seed}; give a whole number from 0 to {2**32 - 1}.")
@@ -324,9 +328,10 @@ class TrainCLI(LightningCLI):
         let_come_together(trainer)
         if trainer.is_global_zero:
             network, data, names = self.model.network, self.datamodule, self.datamodule.class_names
+            size = sum(parameter.numel() for parameter in network.parameters())
             kind = f"labels by {type(self.model.loss).__name__}" if self.model.multi_label else "classes"
             print(
-                f"{type(network).__name__} with {self.model.num_parameters:,} parameters on {type(data).__name__}, "
+                f"{type(network).__name__} with {size:,} parameters on {type(data).__name__}, "
                 f"{len(names)} {kind} ({some_of(names)}), {trainer.strategy.root_device.type}, {precision} ({reason})"
             )
         return trainer

@@ -5,6 +5,7 @@ import typing
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
 from functools import partial
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ from jsonargparse import ArgumentParser
 from jsonargparse._common import parsing_settings
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
+from torch import nn
 
 from core.user_error import UserError
 from datamodules.base import ImageDataModule
+from datamodules.digits import Digits
 from models.classifier import Classifier
-from models.serialization.class_path import KNOWN, check_classes, known_classes
+from models.serialization.class_path import KNOWN, check_classes, find_class, is_default, known_classes, parameter
 from scripts.command.data_flags import build_data
 from tests import discovery
 from tests.conftest import Run
@@ -188,3 +191,40 @@ def test_no_argument_of_any_class_builds_what_is_planted(tmp_path: Path) -> None
                     parser.instantiate_classes(parser.parse_object({name: spec}, _skip_required=True))
                 assert not (tmp_path / "built").exists(), f"{spec} at {name}"
         assert (tmp_path / "imported").exists() == (scope is nullcontext)
+
+
+def test_values_that_are_off_are_all_different() -> None:
+    values: list[object] = [None, False, 0, 0.0, [], {}, ""]
+    assert all(is_default(value, value) for value in values)
+    assert not [pair for pair in permutations(values, 2) if is_default(*pair)]
+
+
+@pytest.mark.parametrize(
+    ("value", "default", "expected"),
+    [
+        ([1, 2.0], (1, 2.0), True),
+        ([1, False], (1, 0), False),
+        ([1], (1, 2), False),
+        ("torch.nn.ReLU", nn.ReLU, True),
+        ("elsewhere.ReLU", nn.ReLU, False),
+        (None, nn.ReLU, False),
+    ],
+)
+def test_a_configured_value_is_compared_as_the_configuration_writes_it(
+    value: object, default: object, expected: bool
+) -> None:
+    assert is_default(value, default) is expected
+
+
+def test_arguments_are_found_where_they_are_handed_on_to() -> None:
+    found = parameter(Digits, "batch_size")
+    assert found is not None
+    assert found.default == 64
+    assert parameter(Digits, "nonsense") is None
+    assert parameter(int, "nonsense") is None
+
+
+def test_only_what_is_imported_is_found() -> None:
+    assert find_class("torch.nn.ReLU") is nn.ReLU
+    paths: list[object] = ["antigravity.Cache", "torch.nn", "torch.save", "", None, {}]
+    assert not any(map(find_class, paths))

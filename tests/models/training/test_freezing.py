@@ -54,7 +54,7 @@ def test_frozen_parts_are_in_evaluation_mode_and_thawed_ones_in_training() -> No
         (["stages"], {3: ["head"]}, "unfreeze names head, which is not frozen"),
         (["stages"], {0: ["stages"]}, "unfreeze names epoch 0"),
         (["stages", "head"], {}, "leaves nothing of ConvNet to train"),
-        (["stages", "head"], {2: ["stages"], 1: ["head"]}, "leaves nothing of ConvNet to train before epoch 1; freeze"),
+        (["stages", "head"], {2: ["stages"], 1: ["head"]}, "leaves nothing of ConvNet to train at first; freeze"),
     ],
 )
 def test_refuses_what_makes_no_sense(freeze: list[str], unfreeze: dict[int, list[str]], words: str) -> None:
@@ -87,7 +87,7 @@ def test_says_what_the_run_does_not_come_to(
 ) -> None:
     short = ("--trainer.max_epochs=2", "--trainer.limit_train_batches=1")
     train(*short, "--model.freeze=[stages]", f"--model.unfreeze={{{epoch}: [stages]}}")
-    told = f"All is trained from epoch {epoch} on, which a run of 2 epochs, counted from 0, does not reach."
+    told = f"All is trained from epoch {epoch} on, which a run of 2 epochs does not reach."
     assert (told in capsys.readouterr().out) == is_told
 
 

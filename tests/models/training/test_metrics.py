@@ -11,7 +11,8 @@ from sklearn.metrics import (
 from torch.nn import functional as F
 
 from models.losses import BinaryCrossEntropy
-from models.training.metrics import ClassificationMetrics, MultiLabelMetrics, best_thresholds
+from models.training.extra_metrics import MultiLabelMetrics, best_thresholds
+from models.training.metrics import ClassificationMetrics
 
 
 @pytest.mark.parametrize("sizes", [[64, 64, 1], [7, 100, 22], [129]])

@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, PolynomialLR, StepLR
 
 from core.user_error import UserError
 from datamodules.digits import Digits
 from models.classifier import Classifier
 from models.mlp import MLP
+from models.training.optimization import check_schedule
 from scripts.train import main
 from tests.conftest import Run, quiet_trainer
 
@@ -76,7 +78,6 @@ PLATEAU = ["--model.scheduler=lightning.pytorch.cli.ReduceLROnPlateau", "--model
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        ([*ONE_CYCLE, "-1"], "the learning rate is -1; give a number of at least 0."),
         (
             [*ONE_CYCLE, "0.1", "--model.scheduler.epochs=3", "--model.scheduler.steps_per_epoch=5"],
             "the schedule is as long as the run; leave out its epochs and steps_per_epoch.",
@@ -186,8 +187,8 @@ def test_a_resumed_run_is_optimized_as_its_flags_say(
 @pytest.mark.parametrize(
     ("before", "after", "words"),
     [
-        (torch.optim.AdamW, partial(torch.optim.AdamW, amsgrad=True), "the optimizer keeps a max_exp_avg_sq, which"),
-        (torch.optim.RMSprop, partial(torch.optim.RMSprop, centered=True), "the optimizer keeps a grad_avg, which"),
+        (torch.optim.AdamW, partial(torch.optim.AdamW, amsgrad=True), "has kept no max_exp_avg_sq, which"),
+        (torch.optim.RMSprop, partial(torch.optim.RMSprop, centered=True), "has kept no grad_avg, which"),
         (torch.optim.SGD, partial(torch.optim.SGD, momentum=0.9, nesterov=True), ""),
         (partial(torch.optim.AdamW, amsgrad=True), torch.optim.AdamW, ""),
     ],
@@ -245,8 +246,11 @@ def test_layers_have_the_rates_that_the_flags_say(train: Callable[..., Run], res
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        ("--model.freeze=[]", "trained other parameters, or grouped them otherwise; leave model.freeze, unfreeze,"),
-        ("--model.unfreeze={1: [stages]}", "trained other parameters, or grouped them otherwise; leave model.freeze"),
+        ("--model.freeze=[]", "trained other parameters, or grouped them otherwise; leave model.optimizer, freeze,"),
+        (
+            "--model.unfreeze={1: [stages]}",
+            "trained other parameters, or grouped them otherwise; leave model.optimizer",
+        ),
         ("--model.decay_norms_and_biases=false", "trained other parameters, or grouped them otherwise; leave"),
         ("--model.optimizer=torch.optim.SGD --model.optimizer.lr=0.1", "was trained by torch.optim.AdamW; leave"),
         ("--model.network.head_sizes=[5]", "do not fit ConvNet as it is given: 3 of another shape (network.head.1."),
@@ -310,3 +314,26 @@ def test_a_plateau_is_looked_for_whenever_its_metric_is_measured(
     assert state["mode"] == ("max" if monitor == "val/accuracy" else "min")
     assert state["best"] == pytest.approx(run.results["metrics"][monitor])
     assert state["num_bad_epochs"] == 0
+
+
+def optimizer() -> torch.optim.Optimizer:
+    return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))])
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: StepLR(optimizer(), 0), "step_size is 0; give a number of epochs of at least 1"),
+        (lambda: CosineAnnealingLR(optimizer(), -2), "T_max is -2; give a number of epochs of at least 1"),
+        (lambda: PolynomialLR(optimizer(), 5), "over after total_iters 5, but is for a run of 30 epochs; give 30"),
+    ],
+)
+def test_refuses_a_length_that_cannot_be(make: Callable[[], LRScheduler], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        check_schedule(make(), 30)
+
+
+@pytest.mark.parametrize("epochs", [5, -1, None])
+def test_a_schedule_may_be_as_long_as_its_run_or_longer(epochs: int | None) -> None:
+    for schedule in (PolynomialLR(optimizer(), 5), PolynomialLR(optimizer(), 6), CosineAnnealingLR(optimizer(), 3)):
+        check_schedule(schedule, epochs)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from models.classifier import Classifier
 from models.convnet import ConvNet
 from models.training.freezing import Freezing
 from models.training.parameter_groups import parameter_groups
@@ -18,7 +19,7 @@ def names(module: nn.Module, group: dict[str, Any]) -> list[str]:
 
 def test_all_are_alike_unless_asked_otherwise() -> None:
     network = ConvNet(1, (8, 8), 10)
-    (group,) = parameter_groups(network)
+    (group,) = Classifier(network, 10, torch.optim.Adam).parameter_groups(network)
     assert list(group) == ["params"]
     assert names(network, group) == [name for name, _ in network.named_parameters()]
 
@@ -63,13 +64,12 @@ def test_vectors_are_neither_weights_nor_layers_whatever_their_shape() -> None:
 def test_frozen_parameters_are_left_out_and_shared_ones_counted_once() -> None:
     module = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 3))
     module[2].weight = module[1].weight
-    frozen = Freezing(module, ["0"]).is_ever_trained
-    weights, spared = parameter_groups(module, decay_norms_and_biases=False, is_trained=frozen)
+    Freezing(module, ["0"]).apply(0)
+    weights, spared = parameter_groups(module, decay_norms_and_biases=False)
     assert names(module, weights) == ["1.weight"]
     assert names(module, spared) == ["1.bias", "2.bias"]
     module[1].weight.requires_grad_(False)
-    by_itself = Freezing(module, ["0"]).is_ever_trained
-    (spared,) = parameter_groups(module, decay_norms_and_biases=False, is_trained=by_itself)
+    (spared,) = parameter_groups(module, decay_norms_and_biases=False)
     assert names(module, spared) == ["1.bias", "2.bias"]
 
 

@@ -5,42 +5,10 @@ import pytest
 import torch
 from lightning.pytorch.cli import ReduceLROnPlateau
 from torch.optim import lr_scheduler
-from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, PolynomialLR, StepLR
+from torch.optim.lr_scheduler import LRScheduler
 
 from models.schedule import WarmupCosine
-from models.training.schedule import advance, check_schedule, check_total_steps, take_up_plateau
-
-
-def optimizer() -> torch.optim.Optimizer:
-    return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))])
-
-
-@pytest.mark.parametrize(
-    ("make", "words"),
-    [
-        (lambda: StepLR(optimizer(), 0), "step_size is 0; give a number of epochs of at least 1"),
-        (lambda: CosineAnnealingLR(optimizer(), -2), "T_max is -2; give a number of epochs of at least 1"),
-        (lambda: PolynomialLR(optimizer(), 5), "over after total_iters 5, but is for a run of 30 epochs; give 30"),
-    ],
-)
-def test_refuses_a_length_that_cannot_be(make: Callable[[], LRScheduler], words: str) -> None:
-    with pytest.raises(ValueError, match=words):
-        check_schedule(make(), 30)
-
-
-@pytest.mark.parametrize("epochs", [5, -1, None])
-def test_a_schedule_may_be_as_long_as_its_run_or_longer(epochs: int | None) -> None:
-    for schedule in (PolynomialLR(optimizer(), 5), PolynomialLR(optimizer(), 6), CosineAnnealingLR(optimizer(), 3)):
-        check_schedule(schedule, epochs)
-
-
-def test_a_schedule_of_steps_may_be_longer_than_the_run_but_not_shorter() -> None:
-    check_total_steps(630, 630)
-    check_total_steps(631, 630)
-    for steps in (631, float("inf")):
-        with pytest.raises(ValueError, match="over after 630 optimizer steps"):
-            check_total_steps(630, steps)
-
+from models.training.resumption import advance, take_up_plateau
 
 SCHEDULES: dict[str, Callable[[torch.optim.Optimizer], LRScheduler]] = {
     "WarmupCosine": lambda optimizer: WarmupCosine(optimizer, 40),
