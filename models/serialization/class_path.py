@@ -127,8 +127,8 @@ def check_classes(config: Any, whose: str, key: str = "") -> None:
         for name, value in config.items():
             check_classes(value, whose, f"{key}.{name}".lstrip("."))
     elif isinstance(config, list | tuple):
-        for place, value in enumerate(config):
-            check_classes(value, whose, f"{key}.{place}")
+        for number, value in enumerate(config):
+            check_classes(value, whose, f"{key}.{number}")
     elif isinstance(config, FunctionType | BuiltinFunctionType | MethodType | partial):
         function = f"{getattr(config, '__module__', '')}.{getattr(config, '__qualname__', config)}"
     if function:
