@@ -22,7 +22,7 @@ from scripts.command.output_file import picture_file, save_picture
 from scripts.command.process import training_process
 
 if TYPE_CHECKING:
-    from lightning.pytorch import LightningModule, Trainer
+    from lightning.pytorch import Trainer
     from lightning.pytorch.callbacks import Callback
 
 SMOOTHING = 0.8  # by this the weight of a loss falls from step to step: the mean is over some five to each side
@@ -51,7 +51,7 @@ class RangeTest:
         self.lrs = [float(lr) for lr in np.geomspace(min_lr, max_lr, steps)]
         self.losses: list[float] = []  # of each step done; the last may not be finite
         self._advance = advance  # called after each step
-        self._parts: list[float] = []
+        self._parts: list[float] = []  # of the rate, of each group of parameters
         self._loss = 0.0  # of the step that is being done
         self._mean, self._lowest = 0.0, math.inf
 
@@ -59,19 +59,17 @@ class RangeTest:
         """The callback of the training."""
         from lightning.pytorch.callbacks import LambdaCallback
 
-        return LambdaCallback(
-            on_train_start=self._start, on_train_batch_start=self._set_rates, on_train_batch_end=self._note_loss
-        )
-
-    def _start(self, trainer: "Trainer", _: "LightningModule") -> None:
-        rates = [float(group["lr"]) for group in trainer.optimizers[0].param_groups]
-        self._parts = [rate / max(rates) if max(rates) else 1.0 for rate in rates]
+        return LambdaCallback(on_train_batch_start=self._set_rates, on_train_batch_end=self._note_loss)
 
     def _set_rates(self, trainer: "Trainer", *_: Any) -> None:
-        for group, part in zip(trainer.optimizers[0].param_groups, self._parts, strict=True):
+        groups = trainer.optimizers[0].param_groups
+        if not self._parts:
+            largest = max(float(group["lr"]) for group in groups)
+            self._parts = [float(group["lr"]) / largest if largest else 1.0 for group in groups]
+        for group, part in zip(groups, self._parts, strict=True):
             group["lr"] = part * self.lrs[len(self.losses)]
 
-    def _note_loss(self, trainer: "Trainer", _: "LightningModule", outputs: Any, *__: Any) -> None:
+    def _note_loss(self, trainer: "Trainer", _: Any, outputs: Any, *__: Any) -> None:
         self._loss += float(trainer.strategy.reduce(outputs["loss"]))  # its part of the step's
         if trainer.global_step == len(self.losses):
             return

@@ -11,6 +11,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -36,8 +37,8 @@ class Stored(NamedTuple):
     folder: Path
     size: int  # in bytes
     used: float  # the time of its last use, in seconds
-    what: str  # what it holds, or why it cannot be used
-    images: str  # their fingerprint; empty if it cannot be used
+    what: str  # what it holds
+    images: str  # their fingerprint; empty if it is damaged, unfinished or of another version
     is_pack: bool
 
 
@@ -53,15 +54,11 @@ def find_stored(folder: Path) -> list[Stored]:
         if any(file.suffix not in (".npy", ".parquet") and file.name != FACTS for file in files):  # somebody's own
             continue
         is_pack = not path.name.startswith(features.PREFIX)
-        try:
+        what, images = "nothing whole", ""
+        with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
             facts = read_json(path / FACTS)
-            what, images = escape_name(pack.content(facts)) if is_pack else "features", str(facts["fingerprint"])
-            if facts["version"] != (pack if is_pack else features).FORMAT_VERSION:
-                what, images = "of another version", ""
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
-            what, images = "damaged", ""
-        if path.suffix == ".part":
-            what, images = "unfinished", ""
+            if path.suffix != ".part" and facts["version"] == (pack if is_pack else features).FORMAT_VERSION:
+                what, images = escape_name(pack.content(facts)) if is_pack else "features", str(facts["fingerprint"])
         size = sum(file.stat().st_size for file in files)
         stored.append(Stored(path, size, path.stat().st_mtime, what, images, is_pack))
     return sorted(stored, key=lambda each: -each.used)

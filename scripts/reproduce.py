@@ -26,9 +26,7 @@ if TYPE_CHECKING:
 HEADING = """# Results
 
 Written by `scripts/reproduce.py`; every measured figure is accuracy that a run gave, `test` with the best
-epoch's weights, `train` and `val` in the last. What the sources call validation is `test` here: the same
-images, on which no epoch was chosen (but for Tiny ImageNet, whose test labels are not public: there both are
-the same). Of several seeds: mean ± half of its 95% t-interval.
+epoch's weights, `train` and `val` in the last. Of several seeds: mean ± half of its 95% t-interval.
 
 | experiment | published | measured | parameters | epochs | time | hardware | command |
 |---|---|---|---:|---:|---:|---|---|

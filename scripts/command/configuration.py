@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from functools import partial, reduce
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
@@ -31,15 +31,6 @@ ELSEWHERE = ("seed_everything", "experiment", "runs")
 Config = dict[str, Any]
 
 CLASS = {"class_path", "init_args", "dict_kwargs"}  # the keys of a class and its arguments
-
-
-class Layers(NamedTuple):
-    """The merged layers of a configuration."""
-
-    config: Config  # without the flags
-    flags: list[str]  # to be parsed over it
-    files: list[str]  # of --config
-    scope: Scope  # makes the context in which it is parsed and its classes are built
 
 
 def read_config(path: str | Path) -> Config:
@@ -80,8 +71,14 @@ def merge(base: Config, over: Config) -> Config:
     return merged
 
 
-def read_layers(args: Sequence[str], run: Path | None = None, checkpoint: tuple[str, Config] | None = None) -> Layers:
-    """Merge, in this order, the default configuration, that of a checkpoint's file, each --config, and a run's file."""
+def read_layers(
+    args: Sequence[str], run: Path | None = None, checkpoint: tuple[str, Config] | None = None
+) -> tuple[Config, list[str], list[str], Scope]:
+    """Merge, in this order, the default configuration, that of a checkpoint's file, each --config, and a run's file.
+
+    Returned are the configuration, the flags to parse over it, the files of --config, and a maker of the context in
+    which it is parsed and its classes are built.
+    """
     files = CommandParser(prog="scripts/train.py", add_help=False, parents=[TRUST])
     files.add_argument("-c", "--config", type=expand, action="append", default=[])
     files.add_argument("--ckpt_path", type=expand)
@@ -101,7 +98,7 @@ def read_layers(args: Sequence[str], run: Path | None = None, checkpoint: tuple[
     config = switch_classes(reduce(merge, layers), flags)
     if not checkpoint and config.get("ckpt_path"):
         read_checkpoint(expand(config["ckpt_path"]))
-    return Layers(config, flags, given.config, scope)
+    return config, flags, given.config, scope
 
 
 def _value(flag: str) -> Any:

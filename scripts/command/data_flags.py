@@ -14,8 +14,8 @@ from scripts.command.silence import silence_libraries
 
 def build_data(flags: Sequence[str], checkpoint: tuple[str, Config] | None = None) -> ImageDataModule:
     """Build the data module that a training with these flags would use, after a checkpoint's file and configuration."""
-    layers = read_layers(flags, checkpoint=checkpoint)
-    return data_of_config(layers.config, layers.flags, layers.scope)
+    config, flags, _, scope = read_layers(flags, checkpoint=checkpoint)
+    return data_of_config(config, flags, scope)
 
 
 def data_of_config(config: Config, flags: Sequence[str] = (), scope: Scope = nullcontext) -> ImageDataModule:
