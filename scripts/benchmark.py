@@ -4,7 +4,7 @@
     python scripts/benchmark.py --callbacks [--config FILE ...] [any flag of scripts/train.py]
 
 The first form trains each configuration as scripts/train.py does, with all callbacks, loggers and metrics. It times
-each epoch of --steps steps right after as many bare steps (forward, loss, backward, update on a batch that is on the
+each epoch of --steps steps right before as many bare steps (forward, loss, backward, update on a batch that is on the
 device already), so that both see the machine in the same state, and shows how long training waited for data.
 
 The second form trains and tests each configuration once, and shows the time that each callback took.
@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from core.user_error import UserError
 from scripts.command.boundary import CommandParser
 from scripts.command.process import training_process
 from scripts.report.table import Table, show
@@ -59,32 +60,30 @@ class StepBenchmark:
         self.seconds = seconds
         # Of each epoch: milliseconds of a bare step and of the program's, and the share of waiting for data.
         self.epochs: list[tuple[float, float, float]] = []
-        self._started, self._bare_ms = time.perf_counter(), 0.0
-        self._marks: list[tuple[float, float]] = []
+        self._started = time.perf_counter()
+        self._first = 0.0, 0.0  # when an epoch's first batch has ended, and how long it had waited by then
 
     def callback(self) -> "Callback":
         """The callback of the training."""
         from lightning.pytorch.callbacks import LambdaCallback
 
-        return LambdaCallback(
-            on_train_epoch_start=self._begin, on_train_batch_end=self._mark, on_train_epoch_end=self._end
-        )
+        return LambdaCallback(on_train_batch_end=self._time)
 
-    def _begin(self, trainer: "Trainer", classifier: "LightningModule") -> None:
-        self._bare_ms, self._marks = _time_bare_step(trainer, cast("Classifier", classifier)), []
-
-    def _mark(self, trainer: "Trainer", classifier: "LightningModule", _: Any, __: Any, batch_idx: int) -> None:
-        if batch_idx in (0, trainer.num_training_batches - 1):
-            _synchronize(classifier.device)
-            self._marks.append((time.perf_counter(), getattr(trainer.train_dataloader, "seconds_waited", 0.0)))
-
-    def _end(self, trainer: "Trainer", _: "LightningModule") -> None:
-        (first, waited_before), (last, waited) = self._marks
-        if trainer.current_epoch:
-            program_ms = 1000 * (last - first) / (int(trainer.num_training_batches) - 1)
-            self.epochs.append((self._bare_ms, program_ms, (waited - waited_before) / (last - first)))
-        if len(self.epochs) >= FEWEST_EPOCHS and time.perf_counter() - self._started > self.seconds:
-            trainer.should_stop = True
+    def _time(self, trainer: "Trainer", classifier: "LightningModule", _: Any, __: Any, batch_idx: int) -> None:
+        if not (steps := int(trainer.num_training_batches) - 1):
+            raise UserError("An epoch has one step, which cannot be timed; give a smaller --data.batch_size.")
+        if batch_idx not in (0, steps):
+            return
+        _synchronize(classifier.device)
+        now, waited = time.perf_counter(), getattr(trainer.train_dataloader, "seconds_waited", 0.0)
+        if batch_idx == 0:
+            self._first = now, waited
+        elif trainer.current_epoch:
+            seconds, bare_ms = now - self._first[0], _time_bare_step(trainer, cast("Classifier", classifier))
+            self.epochs.append((bare_ms, 1000 * seconds / steps, (waited - self._first[1]) / seconds))
+            trainer.should_stop = (
+                len(self.epochs) >= FEWEST_EPOCHS and time.perf_counter() - self._started > self.seconds
+            )
 
 
 def _time_bare_step(trainer: "Trainer", classifier: "Classifier") -> float:

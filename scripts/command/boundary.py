@@ -24,8 +24,6 @@ from scripts.command.standard_streams import check_standard_output, prepare_stan
 # Errors of a run that are no mistake in its configuration.
 FAULTS = (CommandError, FloatingPointError)
 
-MOST = 2**32
-
 
 class CommandParser(argparse.ArgumentParser):
     """Prints a description as it is written, and raises one sentence on a wrong command line."""
@@ -40,7 +38,7 @@ class CommandParser(argparse.ArgumentParser):
 
 def whole_number(text: str, least: int = 1) -> int:
     """Parse a whole number, for argparse's `type`."""
-    if not text.isdecimal() or not least <= int(text) <= MOST:
+    if not text.isdecimal() or not least <= int(text) <= 2**32:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least {least}")
     return int(text)
 

@@ -37,17 +37,14 @@ def read_config(path: str | Path) -> Config:
     """Read a YAML file."""
     try:
         config = read_yaml(Path(path))
-    except OSError as error:
+        if not isinstance(config, dict | None):
+            raise ValueError(f"it holds a {type(config).__name__}")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise UserError(
-            f"The configuration file {path} cannot be read: {error.strerror}; give a file such as those in configs/."
+            f"The configuration file {path} cannot be read: {reason}; give keys and values such as `trainer: "
+            "{max_epochs: 3}`, or a file in configs/."
         ) from error
-    except ValueError as error:
-        raise UserError(f"The configuration file {path} {str(error).removeprefix('it ')}; correct it.") from error
-    if not isinstance(config, dict | None):
-        raise UserError(
-            f"The configuration file {path} holds a {type(config).__name__}; expected keys and values such as "
-            "`trainer: {max_epochs: 3}`."
-        )
     return migrate_config(config or {})
 
 

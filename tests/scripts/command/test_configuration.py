@@ -114,7 +114,7 @@ def test_other_flags_clear_nothing(flags: list[str]) -> None:
 )
 def test_refuses_what_is_no_configuration(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "bad.yaml").write_text(text)
-    with pytest.raises(UserError, match=rf"bad\.yaml {words}"):
+    with pytest.raises(UserError, match=rf"bad\.yaml cannot be read: it {words}"):
         read_config(tmp_path / "bad.yaml")
 
 
