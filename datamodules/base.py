@@ -26,7 +26,6 @@ from datamodules.batching.split import SPLITS, Rule, SplitPlan, class_counts
 from datamodules.batching.transform import Batch, BatchTransform, Normalization, chosen_normalization
 from datamodules.loading.loader import TimedLoader, available_cores
 from datamodules.packing.pack import Pack
-from datamodules.packing.pack_on_device import PackOnDevice, fits_on_device
 from datamodules.packing.source import ImageSource
 
 
@@ -147,7 +146,7 @@ class ImageDataModule(KeepsArguments, LightningDataModule):
         self.replaced: dict[str, Dataset[Batch]] = {}  # by split, what its loaders read in place of the pack
         self.module_state = ModuleState({"augmentation": self.augmentation, "mixing": self.mixing})
         self._is_computed = chosen is None
-        self._on_device: PackOnDevice | None = None
+        self._on_device: Dataset[Batch] | None = None
         self._transform: BatchTransform | None = None
         self._generators: list[Generator] | None = None
         self._resume_point = ResumePoint()
@@ -162,7 +161,7 @@ class ImageDataModule(KeepsArguments, LightningDataModule):
         """What was done to an image before the network saw it, in plain types; known after `setup`."""
         channels, *size = self.image_shape
         shape = {"channels": channels, "image_size": size, "resize": self.resize}
-        return {**shape, "mean": self.mean, "std": self.std, **(self.pack.pixel_format.facts if self.pack else {})}
+        return {**shape, "mean": self.mean, "std": self.std, **(self.pack.pixel_facts if self.pack else {})}
 
     @property
     def class_counts(self) -> list[int]:
@@ -251,7 +250,7 @@ class ImageDataModule(KeepsArguments, LightningDataModule):
             counts += " (the same: labels of others are not public)"
         if fold is not None:
             counts += f" (fold {fold})"
-        shape = "x".join(map(str, self.image_shape)) + (" in 16 bits" if pack.pixel_format.is_deep else "")
+        shape = "x".join(map(str, self.image_shape)) + (" in 16 bits" if pack.highest > 255 else "")
         where = f"packed in {pack.folder}"
         if pack.files is not None:
             where = f"decoded by {self._workers()} workers from {self.source_folder}"
@@ -293,7 +292,7 @@ class ImageDataModule(KeepsArguments, LightningDataModule):
             sampler=sampler,
             num_workers=workers,
             persistent_workers=workers > 0,
-            pin_memory=is_on_gpu and not isinstance(dataset, PackOnDevice),
+            pin_memory=is_on_gpu and dataset is not self._on_device,
         )
 
     def _images(self, workers: int) -> Dataset[Batch]:
@@ -301,7 +300,9 @@ class ImageDataModule(KeepsArguments, LightningDataModule):
         if workers or self.trainer is None:
             return self._pack
         device = self.trainer.strategy.root_device
-        if self._on_device is None and fits_on_device(self._pack, device):
+        if self._on_device is None and self._pack.fits_on(device):
+            from datamodules.packing.pack_on_device import PackOnDevice
+
             self._on_device = PackOnDevice(self._pack, device)
         return self._on_device or self._pack
 
@@ -395,7 +396,7 @@ class ImageDataModule(KeepsArguments, LightningDataModule):
             return images, labels.float() if self.is_multi_label else labels
         if self._transform is None:
             assert self.mean is not None and self.std is not None, "setup comes before"  # noqa: PT018
-            modules, highest = (self.augmentation, self.mixing), self._pack.pixel_format.highest
+            modules, highest = (self.augmentation, self.mixing), self._pack.highest
             self._transform = BatchTransform(self.mean, self.std, *modules, self.num_classes, highest)
         return self._transform(batch, training=training)
 

@@ -98,7 +98,7 @@ def test_a_pack_on_the_device_and_decoded_files_train_alike(
 ) -> None:
     flags = (*DATA, "--data.root", root, "--data.channels=3", "--trainer.max_epochs=1", EXACT)
     runs = [train(*flags), train(*flags, "--data.storage=files", "--data.num_workers=1")]
-    monkeypatch.setattr("datamodules.base.fits_on_device", lambda pack, device: True)
+    monkeypatch.setattr("datamodules.packing.pack.Pack.fits_on", lambda pack, device: True)
     runs.append(train(*flags))
     for run in runs[1:]:
         assert run.results["metrics"] == runs[0].results["metrics"]

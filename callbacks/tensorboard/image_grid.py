@@ -12,7 +12,6 @@ from torch import Tensor
 
 from core.names import escape_name
 from datamodules.batching.transform import unnormalised
-from datamodules.decoding.pixel_format import PixelFormat
 
 TILE = 96  # least pixels of a tile's longer side, which has fewer than twice as many
 GAP = 8  # pixels between tiles and around them
@@ -55,7 +54,7 @@ def unnormalised_images(images: Tensor, preprocessing: Mapping[str, Any]) -> Ten
     mean, std = preprocessing.get("mean"), preprocessing.get("std")
     if not mean or not std:
         return images.clamp(0, 1)
-    return unnormalised(images, mean, std, PixelFormat.of(preprocessing).highest)
+    return unnormalised(images, mean, std, 65535 if preprocessing.get("bit_depth") == 16 else 255)
 
 
 def as_rgb(images: Tensor) -> Tensor:

@@ -30,11 +30,14 @@ from datamodules.packing.identity import by_copies, content_digests, path_digest
 
 if TYPE_CHECKING:
     from datamodules.decoding.image_files import ImageFiles
-    from datamodules.decoding.pixel_format import Levels, PixelFormat
+    from datamodules.decoding.pixel_format import Levels
 
 FORMAT_VERSION = 6  # raised whenever the files below change their meaning; packs of another version are made again
 
 LARGE = ("images",)  # the arrays whose rows have checksums
+
+MOST_BYTES_ON_DEVICE = 2**31  # of images; more would have to be read before training begins
+SHARE_OF_DEVICE = 8  # of a GPU's free memory, one part in this many
 
 CHUNK_BYTES = 2**22  # bytes of images that are decoded, copied or summed at a time, so that packing needs little memory
 
@@ -117,13 +120,6 @@ class Pack(Dataset[tuple[Tensor, Tensor]]):
         pixel_format = PixelFormat.of(facts["pixel_format"])
         return ImageFiles(folder, names, tuple(facts["shape"]), facts["resize"], pixel_format)
 
-    @cached_property
-    def pixel_format(self) -> "PixelFormat":
-        """How the numbers in files become levels of the pack."""
-        from datamodules.decoding.pixel_format import PixelFormat
-
-        return PixelFormat.of(self.pixel_facts)
-
     def __len__(self) -> int:
         return len(self._source_labels)
 
@@ -161,6 +157,12 @@ class Pack(Dataset[tuple[Tensor, Tensor]]):
                 "with --data.repack true. A run goes on with --resume."
             )
         return images, labels
+
+    def fits_on(self, device: torch.device) -> bool:
+        """Whether the pixels are packed, and `device` is a GPU with ample room for them."""
+        if device.type != "cuda" or self.files is not None or self.images is None:
+            return False
+        return self.images.nbytes <= min(MOST_BYTES_ON_DEVICE, torch.cuda.mem_get_info(device)[0] // SHARE_OF_DEVICE)
 
     def __reduce__(self) -> tuple[type["Pack"], tuple[Path, Path | None, Tensor | None]]:
         """Travel to a worker process as a path; the mapping is opened again there."""

@@ -182,12 +182,12 @@ class TrainedNetwork:
         data.prepare_data()
         data.setup("test")
         assert data.pack is not None, "it is set up"
-        if (found := data.pack.pixel_format.highest) != (highest := self.pixel_format.highest):
+        if (found := data.pack.highest) != (highest := self.pixel_format.highest):
             raise UserError(
                 f"{type(data).__name__} gives levels up to {found}, {self.path} was trained on levels up to {highest}; "
                 "give data of as many bits, as with --data.bit_depth where a data set has it."
             )
-        if (here := data.pack.pixel_format.facts) != (there := self.pixel_format.facts):
+        if (here := data.pack.pixel_facts) != (there := self.pixel_format.facts):
             print(f"note: files are read by {here or 'default'}, those of training by {there or 'default'}")
         if changes := self.changes_of(data):
             print(f"note: {changes}")

@@ -200,7 +200,7 @@ def test_levels_of_sixteen_bits_are_kept_and_summed_exactly(tmp_path: Path) -> N
     images[:20] |= 0xF000
     write_pack(tmp_path / "pack", {"train": (images, np.arange(40) % 10)}, NAMES)
     written = Pack(tmp_path / "pack")
-    assert written.pixel_format == PixelFormat(16, stored_bits=16)
+    assert PixelFormat.of(written.pixel_facts) == PixelFormat(16, stored_bits=16)
     chosen = torch.tensor([39, 3, 3])
     assert torch.equal(written[chosen][0], torch.from_numpy(images[[39, 3, 3]]))
     assert written[chosen][0].dtype == torch.uint16
@@ -233,7 +233,7 @@ def test_files_and_their_pack_give_the_same_levels(tmp_path: Path) -> None:
     write_pack(tmp_path / "pack", rows, NAMES)
     write_pack(tmp_path / "none", rows, NAMES, packed=False)
     packed, decoded = Pack(tmp_path / "pack"), Pack(tmp_path / "none", tmp_path)
-    assert packed.pixel_format == decoded.pixel_format == pixels
+    assert PixelFormat.of(packed.pixel_facts) == PixelFormat.of(decoded.pixel_facts) == pixels
     assert packed.fingerprint == decoded.fingerprint
     indices = torch.tensor([19, 0, 4])
     for found in (packed[indices][0], decoded[indices][0]):

@@ -9,7 +9,7 @@ import torch
 from core.user_error import UserError
 from datamodules.digits import Digits
 from datamodules.packing.pack import Pack, write_pack
-from datamodules.packing.pack_on_device import PackOnDevice, fits_on_device
+from datamodules.packing.pack_on_device import PackOnDevice
 from tests.conftest import Run
 
 CPU = torch.device("cpu")
@@ -28,9 +28,9 @@ def test_gives_levels_of_sixteen_bits(tmp_path: Path, monkeypatch: pytest.Monkey
     pack = Pack(tmp_path / "pack")
     check_batches(pack, torch.arange(100))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (8 * 2 * levels.size, 2**40))
-    assert fits_on_device(pack, torch.device("cuda", 0))
+    assert pack.fits_on(torch.device("cuda", 0))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (8 * 2 * levels.size - 8, 2**40))
-    assert not fits_on_device(pack, torch.device("cuda", 0))
+    assert not pack.fits_on(torch.device("cuda", 0))
 
 
 def check_batches(pack: Pack, some: torch.Tensor) -> None:
@@ -57,12 +57,12 @@ def test_is_for_packed_images_on_a_gpu(data_root: Path, monkeypatch: pytest.Monk
     data = Digits(root=data_root)
     data.setup("fit")
     assert data.pack is not None
-    assert not fits_on_device(data.pack, CPU)
+    assert not data.pack.fits_on(CPU)
     free = {"bytes": 8 * 64 * len(data.pack)}
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free["bytes"], 2**40))
-    assert fits_on_device(data.pack, torch.device("cuda", 0))
+    assert data.pack.fits_on(torch.device("cuda", 0))
     free["bytes"] -= 8
-    assert not fits_on_device(data.pack, torch.device("cuda", 0))
+    assert not data.pack.fits_on(torch.device("cuda", 0))
 
 
 @pytest.mark.slow
@@ -70,8 +70,8 @@ def test_training_from_it_is_the_same_bit_for_bit(train: Callable[..., Run], mon
     flags = ("--trainer.max_epochs=2", "--data.balanced=true", "--data.batch_size=128")
     from_disk = train(*flags)
     made = Mock(wraps=PackOnDevice)
-    monkeypatch.setattr("datamodules.base.fits_on_device", lambda pack, device: True)
-    monkeypatch.setattr("datamodules.base.PackOnDevice", made)
+    monkeypatch.setattr(Pack, "fits_on", lambda pack, device: True)
+    monkeypatch.setattr("datamodules.packing.pack_on_device.PackOnDevice", made)
     copied = train(*flags)
     assert made.call_count == 1, "copied once for all splits"
     for name, value in from_disk.checkpoint["state_dict"].items():
