@@ -12,6 +12,8 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from rich import get_console
 from rich.progress import BarColumn, ProgressColumn
 
+TEXTS, FIGURE = 60, 20  # columns of a terminal that the bar with its texts takes, and each figure beside it
+
 
 class ProgressBar(RichProgressBar):
     """A bar with rate and time left on a terminal; elsewhere, a line for each epoch.
@@ -58,11 +60,12 @@ class ProgressBar(RichProgressBar):
         return columns
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """The figures without the logger's version, and the time left."""
+        """As many figures as fit beside the bar, without the logger's version."""
         metrics = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)
-        left = self._time_left(trainer)
-        return metrics | ({"left": left} if left else {})
+        if left := self._time_left(trainer):
+            metrics["left"] = left
+        return dict(list(metrics.items())[: max(1, (get_console().width - TEXTS) // FIGURE)])
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note when training began."""

@@ -27,8 +27,8 @@ def test_is_silent_for_short_work_and_writes_lines_for_long(
         for _ in range(4):
             now += 10
             advance(100)
-    assert capsys.readouterr().out == "Reading  300/400  0:00:10 left\n"
+    assert capsys.readouterr().out == "Reading  300/400  10/s  0:00:10 left\n"
     with progress("Reading", 400, aside=True) as advance:
         now += 40
         advance(100)
-    assert capsys.readouterr() == ("", "Reading  100/400  0:02:00 left\n")
+    assert capsys.readouterr() == ("", "Reading  100/400  2/s  0:02:00 left\n")
