@@ -90,19 +90,9 @@ class PixelFormat:
         return self.is_shown(channels) and not self.is_deep and self.value_range is None
 
     def read(self, path: str | Path, channels: int, size: tuple[int, int], resize: Resize = "crop") -> Levels:
-        """Decode a file at its full size and resize it, bilinearly with antialiasing.
+        """Decode a file at its full size, and resize it to `size` (height, width), bilinearly with antialiasing.
 
-        Args:
-            path: The file.
-            channels: 1 for grey, 3 for red, green and blue, as viewers show them; other numbers as they are stored.
-            size: Height and width to resize to.
-            resize: `crop` or `squash`.
-
-        Returns:
-            uint8 or uint16 `[C, H, W]`.
-
-        Raises:
-            UnreadableImageError: If the file is no image or is truncated, or it is unknown what its numbers mean.
+        It becomes uint8 or uint16 `[C, H, W]`; an UnreadableImageError says why it gives no image.
         """
         if self.is_plain(channels) and not holds_numbers(path):
             with open_image(path) as image:
@@ -119,19 +109,21 @@ class PixelFormat:
     def levels(self, numbers: NDArray[Any], channels: int) -> Levels:
         """Turn numbers `[C, H, W]` of any type into so many channels of levels; an OtherPixelsError says why not."""
         found, bits = len(numbers), bits_in(numbers)
-        if numbers.dtype.kind not in "buif":
-            raise OtherPixelsError(f"its numbers are {numbers.dtype}; save them as uint8, uint16 or float32")
-        if bits > 16 and self.value_range is None:
-            raise OtherPixelsError(f"its numbers are {numbers.dtype}, whose scale only a --data.value_range tells")
+        if numbers.dtype.kind not in "buif" or (bits > 16 and self.value_range is None):
+            raise OtherPixelsError(
+                f"its numbers are {numbers.dtype}, whose scale only a --data.value_range tells; give one, or save them "
+                "as uint8 or uint16"
+            )
         self._check(bits)
-        if found != (self.stored_channels or found):
-            raise OtherPixelsError(f"it has {found} channels, where others have {self.stored_channels}")
+        fits = found == channels or (self.is_shown(channels) and found in (1, 3))
         if self.planes is not None:
-            if max(self.planes) > found:
-                raise OtherPixelsError(f"it has {found} channels, where number {max(self.planes)} is read")
+            fits = max(self.planes) <= found == (self.stored_channels or found)
+        if not fits:
+            raise OtherPixelsError(
+                f"it has {found} channels, where {self.stored_channels or list(self.planes or ()) or channels} are read"
+            )
+        if self.planes is not None:
             numbers = numbers[np.array(self.planes) - 1]
-        elif found != channels and not (self.is_shown(channels) and found in (1, 3)):
-            raise OtherPixelsError(f"it has {found} channels, where {channels} are read")
         levels = self._scaled(numbers)
         if len(levels) == channels:
             return levels

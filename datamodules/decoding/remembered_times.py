@@ -10,7 +10,6 @@ from pathlib import Path
 from threading import Thread
 
 from core.durable_file import replace_file
-from core.names import escape_name
 from core.plain_data import read_json
 from core.user_error import UserError
 
@@ -21,21 +20,24 @@ class RememberedTimes:
     """Fingerprints of large folders from earlier starts, which hold while no folder within has another time.
 
     A file that is added, removed, renamed or replaced changes the times of its folder. A file that is written in place
-    does not: all files are looked at beside training, and `check_unchanged` reports such a folder. The fingerprints are
+    does not: all files are looked at beside training, and `check_unchanged` reports it. The fingerprints are
     kept in the folder `store`.
     """
 
     def __init__(self, store: Path) -> None:
         self._store = store
-        self._recalled: dict[Path, tuple[Path, tuple[str, ...] | None, str]] = {}
+        self._look: Callable[[], str]
+        self._seen = ""
+        self._recalled: list[Path] = []
         self._thread: Thread | None = None
-        self._changed: Path | None = None
+        self._is_changed = False
 
     def recalling(self, look: Callable[[], str]) -> str:
         """Call a function within which `fingerprint_files` gives what is remembered."""
         context = copy_context()
         context.run(MEMORY.set, self)
-        return context.run(look)
+        self._look, self._seen = look, context.run(look)
+        return self._seen
 
     def fingerprint(self, folder: Path, only: tuple[str, ...] | None) -> str:
         """The fingerprint of a folder as it is remembered, or else by looking at its files."""
@@ -47,7 +49,7 @@ class RememberedTimes:
             facts = read_json(file)
             if all(times_of((folder / within).stat()) == times for within, times in facts["folders"].items()):
                 fingerprint = str(facts["fingerprint"])
-                self._recalled[file] = folder, only, fingerprint
+                self._recalled.append(file)
                 return fingerprint
         fingerprint, folders, files = look_through(folder, only)
         if files >= MANY_FILES:
@@ -57,19 +59,17 @@ class RememberedTimes:
         return fingerprint
 
     def look_at_all(self) -> None:
-        """Begin to look at the files of the folders whose fingerprint was remembered."""
+        """Begin to look at all files, if a fingerprint was remembered."""
         if self._recalled:
-            self._thread = Thread(target=self._look, daemon=True)
+            self._thread = Thread(target=self._compare, daemon=True)
             self._thread.start()
 
-    def _look(self) -> None:
-        from datamodules.decoding.image_files import look_through
-
-        for file, (folder, only, fingerprint) in self._recalled.items():
-            with suppress(OSError):  # such as a folder that is gone
-                if look_through(folder, only)[0] == fingerprint:
-                    continue
-            self._changed = folder
+    def _compare(self) -> None:
+        with suppress(OSError):  # such as a folder that is gone
+            if self._look() == self._seen:
+                return
+        self._is_changed = True
+        for file in self._recalled:
             with suppress(OSError):
                 file.unlink(missing_ok=True)
 
@@ -77,10 +77,10 @@ class RememberedTimes:
         """Wait until all files have been looked at, and refuse to go on if one has changed."""
         if self._thread is not None:
             self._thread.join()
-        if self._changed is not None:
+        if self._is_changed:
             raise UserError(
-                f"A file in {escape_name(str(self._changed))} has been written to since the data set was read, which "
-                "the times of its folder did not show; start again: all files are then looked at before training."
+                "A file of the data set has been written to since it was read, which the times of its folder did not "
+                "show; start again: all files are then looked at before training."
             )
 
 

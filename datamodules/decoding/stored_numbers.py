@@ -35,9 +35,7 @@ def stored_numbers(
             array = np.load(BytesIO(content), allow_pickle=False)  # objects could run code
             return channels_first(array, (1, 3) if is_shown else (channels,))
         if content[128:132] == DICOM:
-            from datamodules.decoding.dicom import dicom_numbers
-
-            return dicom_numbers(content, value_range)
+            return _dicom_numbers(content, value_range)
         if content[:4] in TIFF and not (is_shown and _is_for_pillow(content)):
             return _tiff_numbers(content)
         with Image.open(BytesIO(content), formats=FORMATS) as image:
@@ -93,6 +91,44 @@ def channels_first(array: NDArray[Any], counts: Collection[int]) -> NDArray[Any]
         f"it is an array of shape {list(array.shape)}, which does not tell its channels; save it as [C, H, W], with "
         "fewer channels than rows and columns"
     )
+
+
+def _dicom_numbers(content: bytes, value_range: tuple[float, float] | None) -> NDArray[Any]:
+    """The one frame of a DICOM file (an image of medicine) as a radiologist's viewer shows it.
+
+    Grey pixels are rescaled (slope and intercept, or the modality table). Then the file's window or table (VOI), or
+    else the whole range of its bits, is spread over uint8 or, of more than 8 bits, uint16; with `value_range`, which is
+    a window in rescaled units (Hounsfield units in CT), they are given as they are. MONOCHROME1 is inverted.
+    """
+    pydicom = optional_package("pydicom", "dicom", "a DICOM file")
+    processing, dataset = pydicom.pixels, pydicom.dcmread(BytesIO(content))
+    if (frames := int(dataset.get("NumberOfFrames") or 1)) > 1:
+        raise ValueError(f"it is a DICOM file of {frames} frames; save each as a file of its own")
+    numbers: NDArray[Any] = dataset.pixel_array
+    photometric = dataset.PhotometricInterpretation
+    if photometric == "PALETTE COLOR":
+        numbers = processing.apply_color_lut(numbers, dataset)
+    if numbers.ndim == 3:
+        return np.moveaxis(numbers, 2, 0)
+    numbers = processing.apply_modality_lut(numbers, dataset)
+    has_window = "WindowWidth" in dataset or "VOILUTSequence" in dataset
+    if value_range is None and (has_window or dataset.get("BitsStored", 32) <= 16):
+        (low, high), shown = _ends(dataset, processing), processing.apply_voi_lut(numbers, dataset)
+        value_range = (0, 255 if dataset.BitsStored <= 8 else 65535)
+        shares = (shown - low) / (high - low)
+        numbers = np.rint(shares * value_range[1]).astype(np.uint8 if dataset.BitsStored <= 8 else np.uint16)
+    if photometric == "MONOCHROME1":
+        numbers = sum(value_range or (0, 0)) - numbers
+    return numbers[None]
+
+
+def _ends(dataset: Any, processing: Any) -> tuple[float, float]:
+    """The lowest and the highest number that the window, the table or, without either, the rescaling can give."""
+    if table := dataset.get("VOILUTSequence") or dataset.get("ModalityLUTSequence"):
+        return 0, 2 ** table[0].LUTDescriptor[2] - 1
+    bits, sign = dataset.BitsStored, dataset.PixelRepresentation
+    low, high = processing.apply_modality_lut(np.array([-sign * 2 ** (bits - 1), 2 ** (bits - sign) - 1]), dataset)
+    return low, high
 
 
 def _tiff_numbers(content: bytes) -> NDArray[Any]:

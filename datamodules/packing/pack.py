@@ -6,7 +6,7 @@ Shapes: `N` images of `C` channels, `H` rows and `W` columns.
 import math
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from functools import cached_property
 from hashlib import blake2b
@@ -26,7 +26,6 @@ from core.user_error import UserError
 from datamodules.loading.loader import TimedLoader, available_cores
 from datamodules.loading.progress import progress
 from datamodules.packing import checked_arrays as arrays
-from datamodules.packing.identity import by_copies, content_digests, path_digests
 
 if TYPE_CHECKING:
     from datamodules.decoding.image_files import ImageFiles
@@ -38,6 +37,8 @@ LARGE = ("images",)  # the arrays whose rows have checksums
 
 MOST_BYTES_ON_DEVICE = 2**31  # of images; more would have to be read before training begins
 SHARE_OF_DEVICE = 8  # of a GPU's free memory, one part in this many
+
+TOGETHER = 8  # copies of one image that are in one split; more are not, so that a source of few images has splits, too
 
 CHUNK_BYTES = 2**22  # bytes of images that are decoded, copied or summed at a time, so that packing needs little memory
 
@@ -320,3 +321,35 @@ def _chunks(images: Images) -> Iterator[tuple[NDArray[np.int64], "Levels", list[
         readable = np.setdiff1d(np.arange(len(some)), list(errors))
         skipped = [(os.fsdecode(files.names[some[row]]), reason) for row, reason in errors.items()]
         yield some.start + readable, chunk.numpy()[readable], skipped
+
+
+def content_digests(images: "Levels") -> NDArray[np.uint64]:
+    """A digest of the pixels of each of some images `[N, C, H, W]`, uint64 `[N]`."""
+    return _digests(image.data for image in np.ascontiguousarray(images).reshape(len(images), -1))
+
+
+def path_digests(names: NDArray[np.bytes_]) -> NDArray[np.uint64]:
+    """A digest of each path, uint64 `[N]`."""
+    return _digests(names.tolist())
+
+
+def _digests(items: Iterable[bytes | memoryview]) -> NDArray[np.uint64]:
+    return np.frombuffer(b"".join(blake2b(item, digest_size=8).digest() for item in items), "<u8").astype(np.uint64)
+
+
+def by_copies(digests: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Digests of a source's images, where at most `TOGETHER` copies of one image keep the same digest."""
+    order = np.argsort(digests, kind="stable")
+    ordered = digests[order]
+    before = np.arange(len(digests)) - np.searchsorted(ordered, ordered)
+    told_apart = digests.copy()
+    told_apart[order] += (before // TOGETHER).astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    return told_apart
+
+
+def identities(parts: Iterable[Images]) -> NDArray[np.uint64]:
+    """What the split of each image of a source is drawn by: its path where it is a file, else its pixels."""
+    digests = [
+        path_digests(files.names) if (files := files_of(each)) else content_digests(np.asarray(each)) for each in parts
+    ]
+    return by_copies(np.concatenate(digests))

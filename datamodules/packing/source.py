@@ -96,11 +96,9 @@ class ImageSource(ABC):
     def _select(self, given: Sequence[str | int]) -> None:
         names, classes = self.source_class_names, [escape_name(str(name)) for name in given]
         if unknown := sorted(set(classes) - set(names)):
-            is_text = isinstance(given[classes.index(unknown[0])], str)
-            quotes = "" if is_text else " YAML reads 12:30 as 750: put such a name in quotes."
             raise UserError(
                 f"data.classes names {unknown[0]}, which {type(self).__name__} does not have; "
-                f"{near_names(unknown[0], names, otherwise=f'give some of {some_of(names)}.')}{quotes}"
+                f"{near_names(unknown[0], names, otherwise=f'give some of {some_of(names)}.')}"
             )
         if len(set(classes)) < len(classes):
             raise UserError(f"data.classes names a class twice: {', '.join(classes)}; name each once.")

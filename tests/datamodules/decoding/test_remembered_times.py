@@ -82,7 +82,7 @@ def test_a_file_written_in_place_is_refused_and_the_next_start_finds_it(tmp_path
     assert recalled == first
     times.look_at_all()
     for _ in range(2):
-        with pytest.raises(UserError, match=f"^A file in {folder} has been written to .* start again"):
+        with pytest.raises(UserError, match=r"^A file of the data set has been written to .* start again"):
             times.check_unchanged()
     found, times = start(tmp_path, folder)
     assert found == fingerprint_files(folder) != first

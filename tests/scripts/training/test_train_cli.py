@@ -432,7 +432,7 @@ def test_a_file_written_in_place_ends_a_run_before_it_leaves_anything_and_the_ne
     with (folder / "class 0" / "0.bmp").open("r+b") as file:
         file.write((folder / "class 1" / "1.bmp").read_bytes())
     said = refused("fit", *flags, "--runs", tmp_path / "runs")
-    assert f"{folder}/class 0/0.bmp has been written to since the data set was read" in said
+    assert "A file of the data set has been written to since it was read" in said
     assert list(tmp_path.glob("runs/*/*")) == [first.folder]
     assert train(*flags).checkpoint["data_fingerprint"] != first.checkpoint["data_fingerprint"]
 
