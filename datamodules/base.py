@@ -171,13 +171,13 @@ class ImageDataModule(KeepsArguments, LightningDataModule):
     @property
     def epoch_counts(self) -> list[int]:
         """The images of each class that an epoch of training shows, `K` numbers; known after `setup`."""
-        if not self.balanced and self._weights is None:
-            return self.class_counts
-        from datamodules.batching.shares import balanced_counts, weighted_counts
+        if self.balanced:
+            from datamodules.batching.shares import balanced_counts
 
-        if self._weights is None:
             return balanced_counts(len(self.splits["train"]), self.num_classes)
-        return weighted_counts(self._pack.labels[self.splits["train"]], self._weights, self.num_classes)
+        shares = None if self._weights is None else self._weights / self._weights.mean()
+        counts = class_counts(self._pack.labels[self.splits["train"]], self.num_classes, shares)
+        return counts.round().long().tolist()
 
     @property
     def _weights(self) -> Tensor | None:

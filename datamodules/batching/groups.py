@@ -86,7 +86,10 @@ def folds_of(
     digests: NDArray[np.uint64],
     columns: Mapping[str, NDArray[Any]],
 ) -> Tensor:
-    """The fold of each image, int64 `[N]`: that of the source or drawn; the number of folds if it is in no fold."""
+    """The fold of each image, int64 `[N]`, of the source or drawn; the number of folds for one that is in none.
+
+    More folds than a class has images or groups are a UserError.
+    """
     if "test" in splits or plan.tests_on_validation:
         raise UserError(
             "The data set has a test split of its own, so that no fold can be it; leave out data.fold, data.folds and "
@@ -101,12 +104,20 @@ def folds_of(
             "two, and which of them, from 0 on, is the test split."
         )
     fold = np.full(len(strata), folds)
-    if given is None:
-        own = None if groups is None else numbered(groups[places])
-        check_folds(folds, labels[places].numpy(), own, plan.class_names)
-        fold[places] = fold_of(strata[places].numpy(), digests[places], own, folds, plan.seed)
-    else:
+    if given is not None:
         fold[places] = given[places]
+        return torch.from_numpy(fold)
+    own = None if groups is None else numbered(groups[places])
+    of_train, classes = labels[places].numpy(), len(plan.class_names)
+    images, kinds = np.nonzero(of_train) if labels.ndim == 2 else (np.arange(len(places)), of_train)
+    units = images if own is None else own[images]
+    counts = np.bincount(np.unique(units * classes + kinds) % classes)
+    if counts.min() < folds:
+        raise UserError(
+            f"data.folds is {folds}, but the class {plan.class_names[int(counts.argmin())]} has only {counts.min()} "
+            f"{'images' if own is None else 'groups'}; give fewer folds, or leave it out of --data.classes."
+        )
+    fold[places] = fold_of(strata[places].numpy(), digests[places], own, folds, plan.seed)
     return torch.from_numpy(fold)
 
 
@@ -126,15 +137,3 @@ def fold_of(
     fold = np.empty(len(first), np.int64)
     fold[np.lexsort((order[first], strata[first]))] = np.arange(len(first)) % folds
     return fold[copies]
-
-
-def check_folds(folds: int, labels: NDArray[Any], groups: NDArray[np.int64] | None, class_names: Sequence[str]) -> None:
-    """Refuse more folds than a class has images or groups; labels are int64 `[N]` or uint8 `[N, K]`."""
-    images, kinds = np.nonzero(labels) if labels.ndim == 2 else (np.arange(len(labels)), labels)
-    units = images if groups is None else groups[images]
-    counts = np.bincount(np.unique(units * len(class_names) + kinds) % len(class_names))
-    if counts.min() < folds:
-        raise UserError(
-            f"data.folds is {folds}, but the class {class_names[int(counts.argmin())]} has only {counts.min()} "
-            f"{'images' if groups is None else 'groups'}; give fewer folds, or leave it out of --data.classes."
-        )

@@ -1,6 +1,6 @@
 """Shares of an epoch that classes are given, where they are balanced, or images, where they have weights.
 
-Shapes: `N` images, float64 weights `[N]`; `K` classes, labels int64 `[N]` or uint8 `[N, K]`.
+Shapes: `N` images, with the class, int64 `[N]`, or the weight, float64 `[N]`, of each.
 """
 
 import torch
@@ -38,10 +38,3 @@ def balanced_counts(total: int, num_classes: int) -> list[int]:
     """
     share, rest = divmod(total, num_classes)
     return [share + (label < rest) for label in range(num_classes)]
-
-
-def weighted_counts(labels: Tensor, weights: Tensor, num_classes: int) -> list[int]:
-    """The images of each class, `K` numbers, in an epoch that shows images by their weights."""
-    each = weights / weights.mean()
-    shown = each @ labels.double() if labels.ndim == 2 else torch.bincount(labels, each, num_classes)
-    return shown.round().long().tolist()

@@ -155,6 +155,11 @@ def hashed_split(labels: Tensor, digests: NDArray[np.uint64], size: int | float,
     return drawn
 
 
-def class_counts(labels: Tensor, num_classes: int) -> Tensor:
-    """The images of each class, int64 `[K]`, from labels int64 `[N]`, -1 for none, or uint8 `[N, K]`."""
-    return labels.sum(dim=0) if labels.ndim == 2 else torch.bincount(labels + 1, minlength=num_classes + 1)[1:]
+def class_counts(labels: Tensor, num_classes: int, weights: Tensor | None = None) -> Tensor:
+    """The images of each class, `[K]`, from labels int64 `[N]`, -1 for none, or uint8 `[N, K]`; each may have a weight.
+
+    The counts are int64; with weights, float64 `[N]`, they are float64.
+    """
+    if labels.ndim == 1:
+        return torch.bincount(labels + 1, weights, num_classes + 1)[1:]
+    return labels.sum(dim=0) if weights is None else weights @ labels.double()

@@ -4,11 +4,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
 from core.user_error import UserError
 from datamodules.batching.data_changes import data_changes
-from datamodules.batching.groups import check_folds, fold_of
+from datamodules.batching.groups import fold_of
 from datamodules.batching.split import Rule
 from datamodules.digits import Digits
 from datamodules.packing.pack import Rows, Source
@@ -86,17 +85,6 @@ def test_a_data_set_may_have_folds_of_its_own(data_root: Path) -> None:
     assert (len(first.splits["test"]), len(second.splits["test"])) == (360, 359)
     assert first.pack_folder != second.pack_folder
     assert prepared(data_root, folds=5, fold=3).pack_folder == prepared(data_root).pack_folder
-
-
-@pytest.mark.parametrize("labels", [np.arange(40) % 2, np.stack([np.arange(40) % 2, np.ones(40)], 1).astype(np.uint8)])
-def test_a_class_has_images_or_groups_in_as_many_folds_as_are_asked_for(labels: NDArray[Any]) -> None:
-    check_folds(20, labels, None, ["a", "b"])
-    groups = np.repeat(np.arange(4), 10)
-    check_folds(4, labels, groups, ["a", "b"])
-    with pytest.raises(UserError, match=r"data\.folds is 21, but the class a has only 20 images; give fewer folds"):
-        check_folds(21, labels, None, ["a", "b"])
-    with pytest.raises(UserError, match=r"data\.folds is 5, but the class a has only 4 groups"):
-        check_folds(5, labels, groups, ["a", "b"])
 
 
 def test_copies_share_a_fold() -> None:
