@@ -1,4 +1,4 @@
-"""Any images in folders named after their classes."""
+"""Any images in files, such as those in folders named after their classes."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -8,10 +8,53 @@ from typing import Any, Literal
 from core.any_path import AnyPath
 from core.names import some_of
 from core.user_error import UserError
-from datamodules.decoding.image_files import fingerprint_files, folders_in, images_in, images_under
+from datamodules.base import ImageDataModule
+from datamodules.decoding.image_file import Resize
+from datamodules.decoding.image_files import Listing, fingerprint_files, folders_in, images_in, images_under, listed
+from datamodules.decoding.pixel_format import PixelFormat
 from datamodules.decoding.split_folders import NUMBERED, check_splits, classes_in, find_splits
-from datamodules.image_file_module import ImageFileModule
 from datamodules.packing.pack import Source
+
+
+class ImageFileModule(ImageDataModule):
+    """Images in files of any size, each brought to one.
+
+    Args:
+        image_size: Height and width that images are brought to, in pixels; one number is both.
+        channels: 3 for colour, 1 for grey; any other number for the channels that each file has, or pages of a TIFF; a
+            list of them, numbered from 1, takes these in this order.
+        resize: `crop` resizes the shorter side and cuts out the centre, `squash` resizes both sides.
+        bit_depth: Bits that all images are brought to, 8 or 16; by default those of the first, which all must have.
+        value_range: The values that become the lowest and the highest level, as floating-point numbers need it; in
+            DICOM files a window in place of their own. Values beyond become the nearer of the two.
+        arguments: Those of `ImageDataModule`.
+    """
+
+    def __init__(
+        self,
+        image_size: int | tuple[int, int] = 224,
+        channels: int | list[int] = 3,
+        resize: Resize = "crop",
+        bit_depth: Literal[8, 16] | None = None,
+        value_range: tuple[float, float] | None = None,
+        **arguments: Any,
+    ) -> None:
+        height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+        if min(height, width) < 1:
+            raise UserError(f"data.image_size is {image_size}; give a positive number of pixels.")
+        planes = None if isinstance(channels, int) else tuple(channels)
+        if min([channels] if isinstance(channels, int) else channels, default=0) < 1:
+            raise UserError(f"data.channels is {channels}; give their number, or a list of them, numbered from 1.")
+        if value_range is not None and not value_range[0] < value_range[1]:
+            raise UserError(f"data.value_range is {list(value_range)}; give two numbers, the lower first.")
+        self.pixel_format = PixelFormat(bit_depth, planes, value_range)
+        self.image_shape = (channels if isinstance(channels, int) else len(channels), height, width)
+        self.resize = resize
+        super().__init__(**arguments)
+
+    def listed(self, listing: Listing) -> Source:
+        """Make the source of a listing: path in the source's folder, and label, of each image of each split."""
+        return listed(self.source_folder, listing, self.image_shape, self.resize, self.pixel_format)
 
 
 class ImageFolder(ImageFileModule):
@@ -74,9 +117,9 @@ class ImageFolder(ImageFileModule):
 
     def read(self) -> Source:
         """The images of every split that is there."""
-        return self.listed({split: self._list(split, folder) for split, folder in self._split_folders.items()})
+        return self.listed({split: self._list(folder) for split, folder in self._split_folders.items()})
 
-    def _list(self, split: str, folder: Path) -> list[tuple[str, int]]:
+    def _list(self, folder: Path) -> list[tuple[str, int]]:
         label_of = {name: label for label, name in enumerate(self._class_folders)}
         classes = classes_in(folder)
         if others := sorted(set(classes) - set(label_of)):
@@ -98,9 +141,4 @@ class ImageFolder(ImageFileModule):
             within = folder.relative_to(self.source_folder)
             matches = [match for name in images_in(folder) if (match := NUMBERED.fullmatch(name))]
             rows = [(str(within / match[0]), label_of[match[1]]) for match in matches]
-        if split == "train" and (empty := sorted(set(label_of.values()) - {label for _, label in rows})):
-            raise UserError(
-                f"The class folder {folder / self._class_folders[empty[0]]} has no image; add some or remove the "
-                "folder, or say with --data.folder in which folder the classes are."
-            )
         return rows

@@ -23,7 +23,7 @@ from datamodules.decoding.image_file import holds_numbers, is_image
 from datamodules.decoding.image_files import files_in, fingerprint_files
 from datamodules.decoding.split_folders import split_named
 from datamodules.decoding.table import codes, read_table, rows_of
-from datamodules.image_file_module import ImageFileModule
+from datamodules.image_folder import ImageFileModule
 from datamodules.packing.columns import RESERVED
 from datamodules.packing.pack import Rows, Source
 
