@@ -29,11 +29,9 @@ def compare(options: Namespace, flags: Sequence[str]) -> bool:
     """Compare runs, print the comparison, and write the files; False if a run could not be read."""
     from core.durable_file import replace_file
     from scripts.command.output_file import check_output
-    from scripts.comparison.comparison import compare_runs
-    from scripts.comparison.comparison_page import page_values
+    from scripts.comparison.comparison import compare_runs, write_comparison
     from scripts.comparison.paired import compare_groups, mark_best, predict_groups
     from scripts.comparison.runs import read_all
-    from scripts.report.page import write_page
     from scripts.report.table import latex, markdown, show
 
     files = {kind: path for kind in FILES if (path := getattr(options, kind))}
@@ -50,14 +48,14 @@ def compare(options: Namespace, flags: Sequence[str]) -> bool:
     comparison, notes = mark_best(comparison, predictions), [*comparison.notes, *notes, *more]
     for sentence in (*findings, *notes):
         print(escape_name(sentence))
-    show(comparison.table)
-    notes = [*(f"Left out: {problem}" for problem in problems), *notes]
-    tables = {"latex": latex(comparison.table), "markdown": markdown(comparison.table), "csv": comparison.as_csv()}
+    table = comparison.table
+    show(table)
+    texts = {"latex": latex(table), "markdown": markdown(table), "csv": comparison.as_csv()}
     for kind, path in files.items():
         if kind == "html":
-            write_page(path, "comparison/comparison.html", **page_values(comparison, findings, notes))
+            write_comparison(path, comparison, findings, [*(f"Left out: {problem}" for problem in problems), *notes])
         else:
-            replace_file(path, tables[kind])
+            replace_file(path, texts[kind])
     return not problems
 
 

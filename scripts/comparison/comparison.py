@@ -7,7 +7,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
+
+import numpy as np
+from markupsafe import Markup
 
 from callbacks.run.run_folder import order_of_start
 from core.names import escape_name, near_names
@@ -15,6 +19,7 @@ from core.user_error import UserError
 from datamodules.packing.pack import FINGERPRINT
 from models.training.monitor import Mode, direction
 from scripts.comparison.runs import COSTS, Run
+from scripts.report.run_curves import NAMES
 from scripts.report.table import Bold, Table
 from scripts.uncertainty.mean import INTERVAL, RULES, Mean, caption, mean_of_runs
 
@@ -264,6 +269,29 @@ def _newer(one: Run, other: Run) -> Run:
     # Starts are numbered within an experiment.
     first = 0 if one.path.parent == other.path.parent else 1
     return max(one, other, key=lambda run: (not run.state, order_of_start(run.path)[first:]))
+
+
+def curves_over_each_other(groups: Sequence[Group], name: str) -> Markup | None:
+    """Draw a figure of each group by epoch: the mean and, shaded, the range over its runs that got as far."""
+    from scripts.report.chart import line_chart
+
+    curves: dict[str, list[tuple[float, ...]]] = {}
+    for group in groups:
+        values: dict[float, list[float]] = {}
+        for epoch, value in (point for run in group.counted for point in run.curves.get(name, ())):
+            values.setdefault(epoch, []).append(value)
+        if values:
+            curves[group.name] = [(x, float(np.mean(here)), min(here), max(here)) for x, here in sorted(values.items())]
+    return line_chart(curves, "epoch", name) if curves else None
+
+
+def write_comparison(path: Path, comparison: Comparison, findings: Sequence[str], notes: Sequence[str]) -> None:
+    """Write the page with findings, table and learning curves."""
+    from scripts.report.page import write_page
+
+    charts = [chart for name in NAMES if (chart := curves_over_each_other(comparison.groups, name))]
+    values = {"comparison": comparison, "findings": findings, "notes": notes, "charts": charts}
+    write_page(path, "comparison/comparison.html", title="Comparison of runs", **values)
 
 
 def differing_settings(one: Group, other: Group, figure: str = "test/accuracy") -> str:

@@ -122,29 +122,36 @@ def predict_groups(groups: Sequence[Group], flags: Sequence[str]) -> tuple[dict[
     return predictions, notes
 
 
+def compare_pair(
+    one: Group, other: Group, figure: str, predictions: Mapping[str, Predictions]
+) -> tuple[Verdict | None, Verdict | None, list[str]]:
+    """Compare two groups on the same images and over runs, as far as that can be done; say why not."""
+    on_images, changed = None, [differing_files(one, other)]
+    if figure.startswith("test/") and {one.name, other.name} <= predictions.keys():
+        try:
+            on_images = on_the_same_images(one, other, predictions)
+        except UserError as error:
+            return None, None, [f"{other.name} is not compared with {one.name}: {error}"]
+    else:
+        changed.append(differing_settings(one, other, figure))
+    changed = list(filter(None, changed))
+    return on_images, None if changed else over_runs(one, other, figure), changed
+
+
 def compare_groups(groups: Sequence[Group], predictions: Mapping[str, Predictions]) -> tuple[list[str], list[str]]:
     """Compare each group with the first."""
-    paired, repeated, notes = [], [], []
+    paired, repeated, notes = [], [], list[str]()
     reference, *others = groups
     for group in others:
-        changed = [differing_files(reference, group)]
-        if {reference.name, group.name} <= predictions.keys():
-            try:
-                paired.append(on_the_same_images(reference, group, predictions))
-            except UserError as error:
-                notes.append(f"{group.name} is not compared with {reference.name}: {error}")
-                continue
-        else:
-            changed.append(differing_settings(reference, group))
-        if any(changed):
-            notes += filter(None, changed)
-        elif verdict := over_runs(reference, group):
-            repeated.append(verdict)
-        elif reference.folds:
-            notes.append(
+        on_images, over, why_not = compare_pair(reference, group, ACCURACY, predictions)
+        paired += [on_images] if on_images else []
+        repeated += [over] if over else []
+        if reference.folds and not (over or why_not):
+            why_not.append(
                 f"{group.name} is not compared with {reference.name}: fewer than two folds of both were tested; train "
                 "the others with fit --folds."
             )
+        notes += why_not
     single = [group.name for group in groups if not group.folds and len(group.values(ACCURACY)) == 1]
     if others and single and (len(single) < len(groups) or len(predictions) < len(groups)):
         notes.append(
@@ -190,18 +197,10 @@ def mark_best(comparison: Comparison, predictions: Mapping[str, Predictions]) ->
 
 
 def _verdict(figure: str, best: Group, group: Group, predictions: Mapping[str, Predictions]) -> Verdict | None:
-    on_images = None
-    if figure.startswith("test/") and {best.name, group.name} <= predictions.keys():
-        try:
-            on_images = on_the_same_images(best, group, predictions)
-        except UserError:
-            return None
-    if by_fold(best.measured(figure)).keys() != by_fold(group.measured(figure)).keys():
+    on_images, over, why_not = compare_pair(best, group, figure, predictions)
+    if why_not or by_fold(best.measured(figure)).keys() != by_fold(group.measured(figure)).keys():
         return None
-    if differing_files(best, group) or (not on_images and differing_settings(best, group, figure)):
-        return None
-    over_seeds = over_runs(best, group, figure)
-    if over_seeds and not math.isnan(over_seeds.difference(1).p):
-        return over_seeds
+    if over and not math.isnan(over.difference(1).p):
+        return over
     several = on_images and predictions[best.name].is_multi_label
     return on_images if figure == (EXACT_MATCH if several else ACCURACY) else None
