@@ -43,8 +43,7 @@ def audit(flags: Sequence[str], json_file: Path | None, html_file: Path | None, 
     from core.durable_file import replace_file
     from scripts.command.data_flags import build_data
     from scripts.command.output_file import check_output
-    from scripts.data_quality.audit_page import write_audit_page
-    from scripts.data_quality.findings import Audit
+    from scripts.data_quality.findings import Audit, write_page_of
 
     for path, flag in ((json_file, "--json"), (html_file, "--html"), (splits_file, "--splits")):
         if path:
@@ -54,7 +53,7 @@ def audit(flags: Sequence[str], json_file: Path | None, html_file: Path | None, 
     if json_file:
         replace_file(json_file, json.dumps(audit.as_json(), indent=2) + "\n")
     if html_file:
-        write_audit_page(html_file, audit)
+        write_page_of(audit, html_file)
     if splits_file:
         if audit.splits_problem:
             raise UserError(f"{splits_file}: {audit.splits_problem}")

@@ -152,7 +152,7 @@ def grey_photograph(name: str) -> Numbers:
 
 def kernels(options: argparse.Namespace) -> Image.Image:
     """Kernels that find edges, blur and sharpen, on a photograph; results below 0 are blue."""
-    from scripts.report.figure import new_figure, picture_of
+    from scripts.report.chart import new_figure, picture_of
 
     image, figure = grey_photograph(options.image), new_figure()
     figure.set_size_inches(12, 2 * (1.1 + 3 * image.shape[0] / image.shape[1]))
@@ -177,7 +177,7 @@ def sizes(options: argparse.Namespace) -> Image.Image:
     """
     from matplotlib.colors import ListedColormap
 
-    from scripts.report.figure import new_figure, picture_of
+    from scripts.report.chart import new_figure, picture_of
     from scripts.report.table import Table, show
 
     size, kernel_size = options.size, options.kernel_size

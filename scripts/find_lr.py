@@ -115,7 +115,7 @@ def suggest(lrs: Sequence[float], losses: Sequence[float]) -> tuple[float, float
 
 def draw(test: RangeTest, steepest: float, minimum_tenth: float) -> Image.Image:
     """Draw the loss against the learning rate."""
-    from scripts.report.figure import new_figure, picture_of
+    from scripts.report.chart import new_figure, picture_of
 
     figure = new_figure()
     axes = figure.subplots()

@@ -76,7 +76,7 @@ def draw(schedule: Schedule) -> Image.Image:
     """Draw the learning rate of each group of parameters over the steps of a run."""
     import numpy as np
 
-    from scripts.report.figure import new_figure, picture_of
+    from scripts.report.chart import new_figure, picture_of
 
     figure, per_epoch = new_figure(), schedule.steps_per_epoch
     axes = figure.subplots()

@@ -3,8 +3,9 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -195,6 +196,14 @@ class Audit:
             "class_names": self.listing.class_names,
             "images_per_class": self.images_per_class,
         }
+
+
+def write_page_of(audit: Audit, path: Path) -> None:
+    """Write a page with the findings, and the pictures of pairs side by side."""
+    from scripts.report.page import embedded, write_page
+
+    picture = cache(lambda place: embedded(audit.listing.picture(place)))  # an image may be in several pairs
+    write_page(path, "data_quality/audit.html", title=audit.title, audit=audit, picture=picture)
 
 
 def _of_counts(name: str, counts: Counter[str]) -> Finding:

@@ -70,27 +70,21 @@ class Evaluation:
         return {}
 
     @cached_property
-    def right(self) -> int:
-        """Images that are right."""
-        return int(self.tested.is_right.sum())
-
-    @cached_property
     def interval(self) -> Interval:
         """The confidence interval of the accuracy."""
-        return wilson(self.right, len(self.tested))
+        return wilson(self.tested.is_right.sum(), len(self.tested))
 
     @cached_property
     def leakage(self) -> dict[str, dict[str, Any]]:
         """How many leaked and clean images there are, and are right, with that share; empty if none is leaked."""
         if self.leaked is None or not self.leaked.any():
             return {}
-        found = {}
-        for name, part in (("leaked", self.leaked), ("clean", ~self.leaked)):
-            images, right = int(part.sum()), int(self.tested.is_right[part].sum())
-            if images:
-                share, interval = right / images, wilson(right, images)
-                found[name] = {"images": images, "right": right, "share_right": share, "interval": interval}
-        return found
+        parts = {"leaked": self.tested.is_right[self.leaked], "clean": self.tested.is_right[~self.leaked]}
+        counts = {name: (len(right), int(right.sum())) for name, right in parts.items() if len(right)}
+        return {
+            name: {"images": images, "right": right, "share_right": right / images, "interval": wilson(right, images)}
+            for name, (images, right) in counts.items()
+        }
 
     @cached_property
     def top5_accuracy(self) -> float | None:
@@ -137,11 +131,6 @@ class Evaluation:
         """Reliability as it is, and at that temperature."""
         kinds = {"as it is": 1.0} | ({"temperature-scaled": self.temperature} if self.temperature else {})
         return {name: reliability(*self.tested.answers, temperature) for name, temperature in kinds.items()}
-
-    @cached_property
-    def data_changes(self) -> str:
-        """How the data differ from those of training."""
-        return self.trained.changes_of(self.data)
 
     @cached_property
     def over_folds(self) -> Mean | None:
@@ -213,10 +202,10 @@ class Evaluation:
             "mean_over_folds": self.over_folds and [self.over_folds.value, self.over_folds.interval],
             "data": type(self.data).__name__,
             "data_fingerprint": self.data.data_fingerprint,
-            "data_changes": self.data_changes,
+            "data_changes": self.trained.changes_of(self.data),
             "split": self.split,
             "images": len(self.tested),
-            "right": self.right,
+            "right": int(self.tested.is_right.sum()),
             "accuracy": self.tested.accuracy,
             "accuracy_interval": list(self.interval),
             "leakage": self.leakage,

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from callbacks.tensorboard.confusion_matrix import MOST_CLASSES, MOST_NUMBERED, SHADES, confusion_picture
+from callbacks.tensorboard.confusion_matrix import MOST_NUMBERED, SHADES, confusion_picture
 from callbacks.tensorboard.image_grid import as_rgb, picture
 from core.names import escape_name
 from scripts.evaluation.evaluation import Evaluation
@@ -27,7 +27,6 @@ from scripts.report.chart import CURVES, INK, line_chart, svg
 from scripts.report.page import embedded
 from scripts.report.run_curves import read_curves
 from scripts.uncertainty.calibration import BINS, Reliability
-from scripts.uncertainty.intervals import CONFIDENCE
 from scripts.uncertainty.mean import caption
 
 PAIRS = 10  # most confused pairs of classes that are shown
@@ -42,7 +41,10 @@ def page_values(evaluation: Evaluation, most_images: int) -> dict[str, Any]:
     images, run, top5 = evaluation.class_numbers["images"], run_of(trained.path), evaluation.top5_accuracy
     layer = last_maps(trained.network, trained.normalize(image_of(evaluation, 0)))
     curves = read_curves(run / "metrics.csv") if run and not mean else {}
-    of_figures = [{name: of for name, of in curves.items() if name.endswith(end)} for end in ("loss", "accuracy")]
+    by_figure = {
+        figure: {name: points for name, points in curves.items() if name.endswith(figure)}
+        for figure in ("loss", "accuracy")
+    }
     figures = {
         **{name.replace("_", " ").replace("f1", "F1"): value for name, value in evaluation.summary.items()},
         "loss (cross-entropy)": evaluation.calibration["as it is"].loss,
@@ -54,22 +56,15 @@ def page_values(evaluation: Evaluation, most_images: int) -> dict[str, Any]:
         "title": f"{network} on {data}",
         "evaluation": evaluation,
         "images": len(tested),
-        "confidence": CONFIDENCE,
         "facts": [
             ("checkpoint", f"{len(evaluation.folds)}, each tested on its fold" if mean else str(trained.path)),
             ("network", f"{network}, {trained.num_parameters:,} parameters"),
             ("data", f"{data}, {len(names)} classes"),
-            ("right", f"{evaluation.right:,} of {len(tested):,}"),
+            ("right", f"{tested.is_right.sum():,} of {len(tested):,}"),
             *((name, f"{value:.4f}") for name, value in figures.items()),
         ],
-        "folds": [
-            (f"{each.fold}", f"{each.seed}", f"{each.tested.accuracy:.4f}", str(each.trained.folder))
-            for each in evaluation.folds
-        ],
         "fold_note": mean and f"Accuracy of one network: {mean.shown()}. {caption([mean])}",
-        "charts": [
-            line_chart(of, "epoch", name) for name, of in zip(("loss", "accuracy"), of_figures, strict=True) if of
-        ],
+        "charts": [line_chart(of, "epoch", name) for name, of in by_figure.items() if of],
         "shades": ", ".join(f"{share:.1%}" for share in SHADES),
         "matrix": confusion_matrix(evaluation.confusion, names, images) if evaluation.is_shown_by_class else None,
         "pairs": [
@@ -83,7 +78,6 @@ def page_values(evaluation: Evaluation, most_images: int) -> dict[str, Any]:
         "mistakes": [shown_image(evaluation, row, layer) for row in evaluation.certain_mistakes[:most_images]],
         "hits": [shown_image(evaluation, row) for row in evaluation.uncertain_hits[:most_images]],
         "diagrams": [(*each, reliability_diagram(each[1], each[0])) for each in evaluation.calibration.items()],
-        "most_classes": MOST_CLASSES,
     }
 
 

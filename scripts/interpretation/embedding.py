@@ -18,7 +18,7 @@ from core.names import escape_name
 from datamodules.loading.progress import progress
 from scripts.inference.layers import layer_outputs
 from scripts.inference.trained_network import TrainedNetwork
-from scripts.report.figure import new_figure, picture_of
+from scripts.report.chart import new_figure, picture_of
 
 MOST_LEGENDS = 20  # classes up to which there is a legend; the names of up to `MOST_NAMES` stand in the picture
 

@@ -1,8 +1,8 @@
-"""Charts of a page, as SVG in the page's colours."""
+"""Charts of a page, as SVG in the page's colours, and diagrams as pictures; drawn without a display."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from io import StringIO
+from io import BytesIO, StringIO
 from typing import Any
 
 import matplotlib
@@ -10,10 +10,13 @@ from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from PIL import Image
 
 from core.names import escape_name
 
 Point = tuple[float, float]
+
+SIZE_INCHES, DOTS_PER_INCH = (8, 5), 120  # of a picture
 
 # Each stands for a colour of the page, which has others in the dark: that of its text, and those of curves.
 INK, *CURVES = (f"#01010{number}" for number in range(7))
@@ -60,3 +63,15 @@ def line_chart(curves: Mapping[str, Sequence[tuple[float, ...]]], x_label: str, 
         figure.legend(lines, names, loc="outside lower left", ncols=2 if max(map(len, names)) < 30 else 1)
 
     return svg(f"{y_label} by {x_label}: {', '.join(names)}", 3.6 + 0.12 * len(curves), draw)
+
+
+def new_figure() -> Figure:
+    """An empty figure that no window and no list of open figures holds on to."""
+    return Figure(figsize=SIZE_INCHES, dpi=DOTS_PER_INCH, layout="constrained")
+
+
+def picture_of(figure: Figure) -> Image.Image:
+    """Draw a figure."""
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png")
+    return Image.open(buffer, formats=("PNG",)).convert("RGB")

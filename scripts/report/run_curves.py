@@ -5,11 +5,10 @@ from math import isfinite
 from pathlib import Path
 
 from core.user_error import UserError
-from scripts.report.chart import Point
 
 NAMES = "train/loss", "val/loss", "train/accuracy", "val/accuracy"
 
-Curves = dict[str, list[Point]]  # the points by epoch of those that a run has
+Curves = dict[str, list[tuple[float, float]]]  # the points by epoch of those that a run has
 
 
 def read_curves(file: Path) -> Curves:

@@ -1,7 +1,9 @@
 import re
 from html.parser import HTMLParser
 
-from scripts.report.chart import line_chart
+import numpy as np
+
+from scripts.report.chart import DOTS_PER_INCH, SIZE_INCHES, line_chart, new_figure, picture_of
 
 TWO = [(0, 1.0), (1, 2.0)]
 
@@ -54,3 +56,13 @@ def test_bands_are_drawn_where_there_are_any() -> None:
     banded = line_chart({"a": [(0, 1.0, 0.5, 1.5), (1, 2.0, -3.0, 5.0)]}, "epoch", "loss")
     assert "fill: var(--1); fill-opacity: 0.18" in banded
     assert "fill-opacity" not in line_chart({"a": TWO}, "epoch", "loss")
+
+
+def test_draws_what_is_in_the_figure() -> None:
+    empty, full = new_figure(), new_figure()
+    full.subplots().plot([0, 1], [0, 1], color="red")
+    blank, curve = picture_of(empty), picture_of(full)
+    assert blank.mode == curve.mode == "RGB"
+    assert curve.size == tuple(inches * DOTS_PER_INCH for inches in SIZE_INCHES)
+    assert (np.asarray(blank) == 255).all()
+    assert (np.asarray(curve) == (255, 0, 0)).all(axis=2).any()
