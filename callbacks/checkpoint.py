@@ -17,7 +17,7 @@ from callbacks.run.safe_points import (
     stands_between_epochs,
     stands_between_steps,
 )
-from core.durable_file import copy_whole, link_whole, part_of, publish
+from core.durable_file import link_whole, part_of, publish
 from core.stopping import Stopped
 from core.user_error import CommandError, UserError
 from datamodules.loading.loader import WorkerError
@@ -225,10 +225,10 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
         try:
             best.parent.mkdir(parents=True, exist_ok=True)
             if self._source_of_best is not None and not best.exists():
-                copy_whole(self._source_of_best, best)
+                link_whole(self._source_of_best, best)
             here = source.parent.resolve() == last.parent.resolve()
             if not last.exists() or (here and not source.samefile(last)):
-                copy_whole(source, last)
+                link_whole(source, last)
         except OSError as error:
             raise UserError(
                 f"The run's folder {best.parent} cannot take the checkpoint that training goes on from: "

@@ -60,14 +60,8 @@ def replace_file(target: Path, content: str | bytes) -> None:
         part.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-def copy_whole(source: Path, target: Path) -> None:
-    """Copy a file; the copy appears whole or not at all."""
-    with replacing(target) as part:
-        shutil.copyfile(source, part)
-
-
 def link_whole(source: Path, target: Path) -> None:
-    """Give a file a second name in its folder; where the file system has no hard links, a copy."""
+    """Give a file a second name; where the file system has no hard link for it, a copy."""
     with replacing(target) as part:
         try:
             os.link(source, part)

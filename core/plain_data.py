@@ -1,7 +1,8 @@
 """Plain data in files from anybody: JSON, YAML, and the facts beside the weights in a checkpoint."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,39 +34,40 @@ def _check_extent(depth: int, count: int) -> None:
         raise ValueError(f"it holds more than {MOST:,} values")
 
 
-def read_json(file: Path) -> Any:
-    """Read a JSON file."""
+@contextmanager
+def _named(format_: str) -> Iterator[None]:
+    """Name the format in errors that are raised inside the block."""
     try:
-        data = json.loads(file.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError("it is no JSON") from error
+        yield
+    except (json.JSONDecodeError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"it is not {format_}: {' '.join(str(error).split())}") from error
     except RecursionError as error:
         raise ValueError(f"it is nested more than {DEEPEST} levels deep") from error
+
+
+def read_json(file: Path) -> Any:
+    """Read a JSON file."""
+    with _named("JSON"):
+        data = json.loads(file.read_text())
     check_plain(data)
     return data
 
 
 def read_yaml(file: Path) -> Any:
     """Read a YAML file, as `parse_yaml` reads its text."""
-    try:
+    with _named("YAML"):
         return parse_yaml(file.read_text())
-    except UnicodeDecodeError as error:
-        raise ValueError(f"it is not YAML: {error}") from error
 
 
 def parse_yaml(text: str) -> Any:
     """Read YAML; an alias counts as often as it is used."""
-    try:
+    with _named("YAML"):
         loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
         if node is None:
             return None
         _expanded(node, 0, {})
         data = loader.construct_document(node)
-    except yaml.YAMLError as error:
-        raise ValueError(f"it is not YAML: {' '.join(str(error).split())}") from error
-    except RecursionError as error:
-        raise ValueError(f"it is nested more than {DEEPEST} levels deep") from error
     check_plain(data)
     return data
 

@@ -77,8 +77,7 @@ class ImageFiles:
         images, errors = TryDecode(self)[indices]
         for row, reason in errors.items():
             raise UserError(
-                f"{self.path(indices[row])}: {reason}, though it could be read before; restore the file and go on from "
-                "the last checkpoint."
+                f"{self.path(indices[row])}: {reason}, though it could be read before; restore it and use --resume."
             )
         return images
 
@@ -125,9 +124,8 @@ def settled(images: ImageFiles) -> PixelFormat:
     if bits > 16 and pixels.value_range is None:
         ends = [end for _, each in _some_numbers(images) for end in (np.nanmin(each), np.nanmax(each))]
         raise UserError(
-            f"{path} holds numbers of type {numbers.dtype}, whose scale is unknown: those of it and others lie between "
-            f"{min(ends):.6g} and {max(ends):.6g}; give those that stand for black and white, as in --data.value_range "
-            "'[0, 1]'."
+            f"{path} holds numbers of type {numbers.dtype}; some images have {min(ends):.6g} to {max(ends):.6g}; give "
+            "those that stand for black and white, as in --data.value_range '[0, 1]'."
         )
     fixed = replace(
         pixels,
@@ -139,8 +137,7 @@ def settled(images: ImageFiles) -> PixelFormat:
         fixed.levels(numbers[:, :1, :1], channels)
     except OtherPixelsError as error:
         raise UserError(
-            f"{path} cannot be read as asked: {error}; give --data.channels as many as that, or a list of some, "
-            "numbered from 1, such as '[3, 2, 1]'."
+            f"{path} cannot be read as asked: {error}; give them as --data.channels, or a list as '[3, 2, 1]'."
         ) from error
     if fixed.facts or not is_shown:
         count, height, width = numbers.shape

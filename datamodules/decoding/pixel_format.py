@@ -111,8 +111,7 @@ class PixelFormat:
         found, bits = len(numbers), bits_in(numbers)
         if numbers.dtype.kind not in "buif" or (bits > 16 and self.value_range is None):
             raise OtherPixelsError(
-                f"its numbers are {numbers.dtype}, whose scale only a --data.value_range tells; give one, or save them "
-                "as uint8 or uint16"
+                f"its numbers are {numbers.dtype}, whose scale only --data.value_range tells; give it, or save uint8"
             )
         self._check(bits)
         fits = found == channels or (self.is_shown(channels) and found in (1, 3))

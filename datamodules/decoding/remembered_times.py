@@ -79,8 +79,7 @@ class RememberedTimes:
             self._thread.join()
         if self._is_changed:
             raise UserError(
-                "A file of the data set has been written to since it was read, which the times of its folder did not "
-                "show; start again: all files are then looked at before training."
+                "A file of the data set has been written to since it was read; start again, and it is read anew."
             )
 
 

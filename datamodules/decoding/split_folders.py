@@ -12,14 +12,12 @@ from datamodules.decoding.image_files import files_in, files_under, folders_in
 
 # What public data sets call the folder of each split, as Hugging Face's `datasets` knows it, and that of images
 # without labels.
-SPLIT_WORDS = {
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation", "validate", "dev"),
-    "test": ("test", "testing", "eval", "evaluation"),
-    "unlabelled": ("pred", "predict", "prediction", "unlabeled", "unlabelled"),
+SPLIT_OF = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "validate", "dev"), "val"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
+    **dict.fromkeys(("pred", "predict", "prediction", "unlabeled", "unlabelled"), "unlabelled"),
 }
-
-SPLIT_OF = {word: split for split, words in SPLIT_WORDS.items() for word in words}
 
 OTHER_WORDS = frozenset(("", "image", "img", "split"))  # other words in such names, as in `test_images`
 
@@ -70,8 +68,7 @@ def find_splits(top: Path, given: Mapping[str, Path] | None) -> dict[str, Path]:
                 found[split] = folder
             elif given is not None:
                 raise UserError(
-                    f"{folder}, which data.splits names, has no class of training, such as {some_of(classes)}; name a "
-                    "folder of class folders."
+                    f"{folder}, which data.splits names, has no class of training; name a folder of {some_of(classes)}."
                 )
     return found
 

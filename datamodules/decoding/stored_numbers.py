@@ -41,8 +41,7 @@ def stored_numbers(
         with Image.open(BytesIO(content), formats=FORMATS) as image:
             if bits_of(image) > 8 and len(image.getbands()) > 1:
                 raise ValueError(
-                    "it has 16 bits in colour, which Pillow cuts to 8; save it as TIFF, or read all in 8 bits with "
-                    "--data.bit_depth 8"
+                    "it has 16 bits in colour, which Pillow cuts to 8; save it as TIFF or give --data.bit_depth 8"
                 )
             return image_numbers(image, is_shown=is_shown)
 
@@ -88,8 +87,7 @@ def channels_first(array: NDArray[Any], counts: Collection[int]) -> NDArray[Any]
             if first != last:
                 return array if first else np.moveaxis(array, 2, 0)
     raise ValueError(
-        f"it is an array of shape {list(array.shape)}, which does not tell its channels; save it as [C, H, W], with "
-        "fewer channels than rows and columns"
+        f"it is an array of shape {list(array.shape)}, which does not tell its channels; save it as [C, H, W], C < H, W"
     )
 
 

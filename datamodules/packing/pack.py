@@ -154,8 +154,7 @@ class Pack(Dataset[tuple[Tensor, Tensor]]):
             where = self.folder if self.files is None else self.files.folder
             raise UserError(
                 f"{escape_name(str(where))} holds other pixels of {escape_name(self.name(int(indices[changed])))} than "
-                "when the data set was read: a file has changed, or the disk has damaged it; read the data set anew "
-                "with --data.repack true. A run goes on with --resume."
+                "were read before; read the data set anew with --data.repack true. A run goes on with --resume."
             )
         return images, labels
 
@@ -265,8 +264,7 @@ def write_pack(
         if not end:
             (name, reason), *_ = skipped
             raise UserError(
-                f"None of the {total} files gives an image: {name} does not ({reason}), nor do the others; replace "
-                "them, or name another folder."
+                f"None of the {total} files gives an image: {name} does not ({reason}); name another folder."
             )
         written = {name: np.concatenate(values) for name, values in parts.items()}
         contents = written.pop("contents")

@@ -76,8 +76,7 @@ class ImageSource(ABC):
         if len(self.class_names) < 2:
             raise UserError(
                 f"{type(self).__name__} has only the class {some_of(self.class_names) or 'none'} of "
-                f"{self.source_folder}; a classifier needs at least two: name more in --data.classes, add images of "
-                f"another, or {self.whereabouts}."
+                f"{self.source_folder}; name more in --data.classes, add images of another, or {self.whereabouts}."
             )
 
     def _check_declaration(self) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from core.durable_file import check_space, copy_whole, link_whole, remove_leftovers, replacing, whole_folder
+from core.durable_file import check_space, link_whole, remove_leftovers, replacing, whole_folder
 from tests.scripts.test_export import disk_of
 
 
@@ -54,12 +54,6 @@ def test_reaches_the_disk_before_it_is_renamed_and_so_does_its_name(
     with replacing(tmp_path / "file.txt") as part:
         part.touch()
     assert done == ["file", "renamed", "folder"]
-
-
-def test_a_copy_is_whole(tmp_path: Path) -> None:
-    (tmp_path / "a").write_bytes(b"content")
-    copy_whole(tmp_path / "a", tmp_path / "b")
-    assert (tmp_path / "b").read_bytes() == b"content"
 
 
 def test_what_torch_could_not_write_is_an_error_of_that_file(tmp_path: Path) -> None:

@@ -43,11 +43,11 @@ def test_takes_what_people_write(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("[" * 200_000, "nested more than 64 levels deep|it is no JSON"),
+        ("[" * 200_000, "nested more than 64 levels deep|it is not JSON"),
         ('{"a": ' * 100 + "1" + "}" * 100, "nested more than 64 levels deep"),
         ("1" + "0" * 400, "a number of more than 300 digits"),
-        ("{", "it is no JSON"),
-        ("\udcff", "it is no JSON"),
+        ("{", "it is not JSON"),
+        ("\udcff", "it is not JSON"),
     ],
 )
 def test_refuses_json_that_is_none_or_too_much(tmp_path: Path, text: str, reason: str) -> None:

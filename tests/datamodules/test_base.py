@@ -182,7 +182,7 @@ def test_augments_training_images_alone_each_in_its_own_way(data_root: Path) -> 
         ({"normalization": "imagnet"}, "data.normalization is imagnet; give computed, imagenet"),
         ({"classes": [1, "tow"]}, "data.classes names tow, which Digits does not have"),
         ({"classes": ["1"]}, "has only the class 1 of .* name more in --data.classes"),
-        ({"classes": []}, "a classifier needs at least two: name more in --data.classes"),
+        ({"classes": []}, "has only the class none of .*; name more in --data.classes"),
         ({"classes": ["1", "2", "1"]}, "names a class twice"),
         ({"limit": 0}, "data.limit is 0"),
         ({"limit": 1798}, "data.limit asks for 1798 of 1797 images"),

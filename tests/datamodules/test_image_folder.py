@@ -276,7 +276,7 @@ def test_a_file_that_changes_behind_a_running_training_is_refused_where_it_is_re
     (folder / "class 0" / "3.bmp").write_bytes((folder / "class 1" / "1.bmp").read_bytes())
     others = torch.tensor([row for row in range(60) if row != place])
     assert len(data.pack[others][0]) == 59
-    with pytest.raises(UserError, match=r"class 0/3\.bmp than when the data set was read: .* --data.repack true"):
+    with pytest.raises(UserError, match=r"class 0/3\.bmp than were read before; .* --data.repack true"):
         data.pack[torch.tensor([0, place])]
 
 
@@ -399,7 +399,10 @@ def test_says_which_folders_are_splits_where_names_do_not(tmp_path: Path) -> Non
         ({"train": "one", "val": "one"}, "each split one of its own within --data.folder, none in another"),
         ({"train": ".", "test": "two"}, "each split one of its own within"),
         ({"train": "../others/one"}, "each split one of its own within --data.folder"),
-        ({"train": "one", "test": "test"}, r"/test, which data\.splits names, has no class of training, such as a"),
+        (
+            {"train": "one", "test": "test"},
+            r"/test, which data\.splits names, has no class of training; name",
+        ),
         ({"train": "three"}, "others/three: No such file"),
     ]
     for splits, message in wrong:

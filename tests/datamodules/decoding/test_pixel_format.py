@@ -79,7 +79,7 @@ def test_values_are_spread_over_the_range_and_held_at_its_ends(tmp_path: Path) -
     np.save(tmp_path / "a.npy", np.array([[-2.0, -1.0, 0.0, 1.0, 7.0]], np.float32))
     ranged = PixelFormat(16, value_range=(-1, 1))
     assert ranged.read(tmp_path / "a.npy", 1, (1, 5)).ravel().tolist() == [0, 0, 32768, 65535, 65535]
-    with pytest.raises(UnreadableImageError, match=r"scale only a --data\.value_range tells"):
+    with pytest.raises(UnreadableImageError, match=r"scale only --data\.value_range tells"):
         DEEP.read(tmp_path / "a.npy", 1, (1, 5))
     np.save(tmp_path / "a.npy", np.array([[0, np.nan]], np.float32))
     with pytest.raises(UnreadableImageError, match="no numbers"):
@@ -95,7 +95,7 @@ def test_signed_numbers_need_a_range_and_bytes_have_any_order(tmp_path: Path) ->
     np.save(tmp_path / "a.npy", np.array([[1, 256]], ">u2"))
     assert DEEP.read(tmp_path / "a.npy", 1, (1, 2)).ravel().tolist() == [1, 256]
     np.save(tmp_path / "a.npy", np.ones((2, 2), np.complex64))
-    with pytest.raises(UnreadableImageError, match=r"complex64, whose scale .* save them as uint8"):
+    with pytest.raises(UnreadableImageError, match=r"complex64, whose scale .* save uint8"):
         EIGHT_BITS.read(tmp_path / "a.npy", 1, (2, 2))
 
 
@@ -136,7 +136,7 @@ def test_a_bounded_number_of_files_is_looked_at(tmp_path: Path, monkeypatch: pyt
 def test_floats_without_a_range_are_refused_with_their_ends(tmp_path: Path) -> None:
     images = save(tmp_path, a=np.full((8, 8), 0.25, np.float32), b=np.full((8, 8), -1.5, np.float32))
     with pytest.raises(
-        UserError, match=r"a\.npy holds numbers of type float32, .* lie between -1\.5 and 0\.25; give .*value_range"
+        UserError, match=r"a\.npy holds numbers of type float32; some images have -1\.5 to 0\.25; give .*value_range"
     ):
         settled(images)
 

@@ -26,7 +26,7 @@ def test_finds_splits_by_their_names(images: Path) -> None:
 def test_takes_the_splits_that_are_given(images: Path) -> None:
     given = {"train": Path("archive/training_set"), "test": Path("archive/validSet")}
     assert find_splits(images, given) == {split: images / path for split, path in given.items()}
-    with pytest.raises(UserError, match=r"pred, which data\.splits names, has no class of training, such as cat, dog"):
+    with pytest.raises(UserError, match=r"pred, which data\.splits names, has no class of training; name a folder"):
         find_splits(images, given | {"test": Path("archive/pred")})
 
 

@@ -96,7 +96,7 @@ def test_a_run_that_has_not_ended_says_so(tmp_path: Path) -> None:
         ("config.yaml", b"a: [", "is not YAML"),
         ("config.yaml", b"- a", "holds no keys and values"),
         ("config.yaml", b"\xff\xfe", "is not YAML"),
-        ("results.json", b"{", "it is no JSON"),
+        ("results.json", b"{", "it is not JSON"),
         ("results.json", b"[]", "holds no keys and values"),
         ("results.json", b'{"metrics": 3}', "files hold what no run has written"),
         ("metrics.csv", b"epoch,val/loss\n0,much\n", "is damaged"),
