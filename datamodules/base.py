@@ -128,8 +128,7 @@ class ImageDataModule(KeepsArguments, LightningDataModule):
         super().__init__(root, packs, download, storage, classes, repack)
         self.on_corrupt = on_corrupt
         self.split_plan = SplitPlan(
-            *(self.class_names, self.tests_on_validation, val_size, test_size, limit, split_seed, split_rule),
-            *(folds, fold),
+            self.class_names, self.tests_on_validation, val_size, test_size, limit, split_seed, split_rule, folds, fold
         )
         self.batch_size = batch_size
         self.seed = seed

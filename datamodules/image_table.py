@@ -182,7 +182,9 @@ class ImageTable(ImageFileModule):
             self._check(columns[0], pc.match_substring(self._text("label"), ";"), several)
             numbers, texts = codes(self._text("label"))
         if self._class_file is not None:
-            names = self._names_in_file()
+            file = self.root / self._class_file
+            lines = self.from_source(lambda: file.read_text("utf-8-sig", "surrogateescape")).splitlines()
+            names = [line.strip() for line in lines if line.strip()]
             remedy = f"{self._class_file} has names for 0 to {len(names) - 1}: add others"
             label_of = {str(label): label for label in range(len(names))}
         else:
@@ -204,14 +206,6 @@ class ImageTable(ImageFileModule):
         is_one, is_zero = (pc.is_in(words, pa.array(each)) for each in (["1", "1.0", "true"], ["0", "0.0", "false"]))
         self._check(name, pc.invert(pc.or_(is_one, is_zero)), "write 0 or 1")
         return np.asarray(is_one).astype(np.uint8)
-
-    def _names_in_file(self) -> list[str]:
-        file = self.root / str(self._class_file)
-        try:
-            lines = self.from_source(lambda: file.read_text("utf-8-sig")).splitlines()
-        except UnicodeDecodeError:
-            raise UserError(f"{file} is not UTF-8; save it so, with a class name on each line.") from None
-        return [line.strip() for line in lines if line.strip()]
 
     @cached_property
     def _paths(self) -> pa.Array:

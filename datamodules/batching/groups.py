@@ -40,10 +40,8 @@ def divide(
 ) -> NDArray[np.int64]:
     """The part that each image goes to, int64 `[N]`: whole groups, so that parts have their shares of each stratum.
 
-    Each group, the largest first, goes to the part where it adds least to the chi-squared distance between the parts'
-    images and their shares, of each stratum and of all. Folds come out as even as those of scikit-learn's
-    `StratifiedGroupKFold`, and 100,000 groups take a second or two. Among groups of one size, that with the lowest
-    number in `order`, float64 `[N]`, comes first.
+    Each group, the largest first and then that of the lowest number in `order`, goes to the part where it adds least to
+    the chi-squared distance between the parts' images and their shares, of each stratum and of all.
     """
     _, numbers, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     content = np.split(strata[np.argsort(numbers, kind="stable")], np.cumsum(sizes)[:-1])
@@ -124,11 +122,9 @@ def folds_of(
 def fold_of(
     strata: NDArray[np.int64], digests: NDArray[np.uint64], groups: NDArray[np.int64] | None, folds: int, seed: int
 ) -> NDArray[np.int64]:
-    """The fold that each image is drawn for, int64 `[N]`: folds alike in size and strata.
+    """The fold that each image is drawn for, int64 `[N]`: folds alike in size and strata, whatever the images' order.
 
-    Without groups, the folds' images of each stratum, and all of their images, differ by one at most, and images of
-    equal digests share a fold. With groups, `datamodules.batching.groups.divide` divides them. Another image may change
-    the fold of others; the order of images does not matter.
+    Without groups, they differ by one image of each stratum at most, and images of equal digests share a fold.
     """
     order = uniform(digests, random_key(seed, 3, SALT)).numpy()
     if groups is not None:

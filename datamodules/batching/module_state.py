@@ -10,10 +10,7 @@ from torch import Tensor, nn
 
 
 class ModuleState:
-    """The buffers, parameters and extra state of some modules that have changed since they were constructed.
-
-    The rest is configuration: a resumed run takes it from its flags.
-    """
+    """What has changed in modules since they were constructed; a resumed run takes the rest from its flags."""
 
     def __init__(self, modules: Mapping[str, Sequence[nn.Module]]) -> None:
         self._modules = nn.ModuleDict(

@@ -17,22 +17,17 @@ from datamodules.batching.randomness import random_key
 class KeyedBatchSampler(DistributedSampler[Tensor], SequentialSampler):
     """Yields index tensors whose order is a function of (seed, epoch), from any image of the epoch on.
 
-    With `shuffle`, every process draws the same permutation and takes its share of each global batch, so that
-    `world_size` processes see together what one process with the global batch size sees. Without, image `i` goes to
-    process `i % world_size`, so that an evaluation counts every image exactly once. All processes have as many batches,
-    because they wait for each other in each; the last is empty in some if fewer images than processes are left.
-
-    It is a `DistributedSampler` and a `SequentialSampler` because Lightning replaces any other sampler in several
-    processes, and for `overfit_batches`.
+    With `shuffle`, `world_size` processes see together what one process with the global batch size sees. Without, image
+    `i` goes to process `i % world_size`, so that an evaluation counts every image exactly once. All processes have as
+    many batches; the last is empty in some if fewer images than processes are left. Lightning replaces a sampler that
+    is not a `DistributedSampler` in several processes, and one that is not a `SequentialSampler` for `overfit_batches`.
     """
 
     indices: Tensor  # the images to draw from, int64 `[N]`
     batch_size: int  # images per batch and process
     _: KW_ONLY
     shuffle: bool = False  # whether to permute the images anew in every epoch; if not, the next four have no effect
-    # The class of each of `indices`, int64 `[N]`, to give every class the same share of an epoch: images of a rare
-    # class come several times, of a frequent one some, others in each epoch.
-    balance: Tensor | None = None
+    balance: Tensor | None = None  # the class of each of `indices`, int64 `[N]`, to give all classes the same share
     weights: Tensor | None = None  # of each of `indices`, float64 `[N]`, to give it a share of an epoch in proportion
     drop_last: bool = False  # whether to leave out a last batch that is not full
     repeats: bool = False  # whether every epoch has the batches of the first

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -19,8 +18,6 @@ SPLITS = ("train", "val", "test")
 Rule = Literal["hash", "shuffle"]
 
 SALT = 3475  # chosen so that scikit-learn's digits, at the default sizes and seed, come to exactly these sizes
-
-NO_COLUMNS: Mapping[str, NDArray[Any]] = MappingProxyType({})
 
 
 @dataclass
@@ -47,7 +44,7 @@ class SplitPlan:
         given: Mapping[str, Tensor],
         labels: Tensor,
         digests: NDArray[np.uint64],
-        columns: Mapping[str, NDArray[Any]] = NO_COLUMNS,
+        columns: Mapping[str, NDArray[Any]],
     ) -> dict[str, Tensor]:
         """Choose the images of `train`, `val` and `test`, as their places, int64, from the splits of the source.
 
@@ -136,12 +133,10 @@ def uniform(digests: NDArray[np.uint64], key: int) -> Tensor:
 
 
 def hashed_split(labels: Tensor, digests: NDArray[np.uint64], size: int | float, seed: int) -> Tensor:
-    """Draw each image with probability `size`, by a number that follows from the seed and its digest alone.
+    """Draw each image with probability `size`, by a number that follows from the seed and its digest alone; bool `[N]`.
 
-    So an image stays where it is when others come or go, and equal images stay together. A number of images is made a
-    fraction of two digits, so that a file more or less seldom changes it. Two exceptions keep small data sets usable:
-    the image of the highest number of each class always remains, and if no other falls below `size`, the lowest is
-    drawn. Both matter only where a class or a split would have no image. The result is bool `[N]`.
+    So an image stays where it is when others come or go. A number of images is made a fraction of two digits, which a
+    file more or less seldom changes. Of each class the highest number remains; the lowest of all is drawn if none is.
     """
     total = len(labels)
     if isinstance(size, int):
@@ -156,10 +151,7 @@ def hashed_split(labels: Tensor, digests: NDArray[np.uint64], size: int | float,
 
 
 def class_counts(labels: Tensor, num_classes: int, weights: Tensor | None = None) -> Tensor:
-    """The images of each class, `[K]`, from labels int64 `[N]`, -1 for none, or uint8 `[N, K]`; each may have a weight.
-
-    The counts are int64; with weights, float64 `[N]`, they are float64.
-    """
+    """The images of each class, `[K]`, from labels int64 `[N]`, -1 for none, or uint8 `[N, K]`, by float64 weights."""
     if labels.ndim == 1:
         return torch.bincount(labels + 1, weights, num_classes + 1)[1:]
     return labels.sum(dim=0) if weights is None else weights @ labels.double()

@@ -1,7 +1,4 @@
-"""Draws of some images that keep each class's share.
-
-Shapes: `N` images; `K` classes.
-"""
+"""Draws of some images that keep each class's share."""
 
 from collections.abc import Mapping
 
@@ -20,11 +17,6 @@ def stratified_split(labels: Tensor, size: int | float, seed: int) -> Tensor:
 
     The shuffled images are laid out class after class and drawn at equal distances (systematic sampling;
     Madow and Madow, 1944). Another number of images gives another draw of all of them.
-
-    Example:
-        >>> drawn = stratified_split(torch.tensor([0] * 8 + [1] * 4), 0.25, seed=0)
-        >>> drawn[:8].sum().item(), drawn[8:].sum().item()
-        (2, 1)
     """
     shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(random_key(seed)))
     by_class = shuffled[torch.argsort(labels[shuffled], stable=True)]
@@ -59,11 +51,7 @@ def limited(
     plan: SplitPlan,
     fold: Tensor | None,
 ) -> dict[str, Tensor]:
-    """Leave out all but `limit` of the images, so that every split and class keeps its share.
-
-    With the `fold` of each image, int64 `[N]`, every fold does, so that the same images are left out whichever of the
-    folds is the test split.
-    """
+    """Leave out all but `limit` of the images, so that every class keeps its share in every split or `fold`, `[N]`."""
     everything, sizes = torch.cat([*splits.values()]), [len(places) for places in splits.values()]
     if limit > len(everything):
         raise UserError(f"data.limit asks for {limit} of {len(everything)} images; give a smaller one.")

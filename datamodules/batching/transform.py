@@ -19,14 +19,11 @@ Batch = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Normalization:
-    """`(x - mean) / std` for each channel.
+    """`(x - mean) / std` for each channel; a ValueError if there is not one of each, or a deviation is negative.
 
     Args:
         mean: Mean of each channel on the scale [0, 1].
         std: Standard deviation of each channel, likewise.
-
-    Raises:
-        ValueError: If there is not one of each for every channel, or a deviation is negative.
     """
 
     mean: Sequence[float]

@@ -56,10 +56,9 @@ lost_worker = LostWorker()
 
 
 class TimedLoader(DataLoader[Any]):
-    """A DataLoader that knows how long its user has waited for batches.
+    """A DataLoader that knows how long its user has waited for batches, and says why a worker fails.
 
-    An error of the user's data is raised as the worker process said it, without the worker's traceback. Signals to the
-    whole terminal or job do not reach the workers: the process that trains ends them in order. If a worker dies in a
+    Signals to the whole job do not reach the workers, which the process that trains ends in order. If one dies in a
     training that asks for `lost_worker`, this process loads the batches up to the end of the step; otherwise it is a
     WorkerError, and also if a worker gives nothing for `PATIENCE_SECONDS`.
     """

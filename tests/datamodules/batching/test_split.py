@@ -56,7 +56,7 @@ def test_numbers_are_the_same_on_every_machine() -> None:
 
 def splits_of(digests: NDArray[np.uint64], labels: Tensor, **arguments: Any) -> dict[int, str]:
     plan = SplitPlan([*"abcdefg"], **arguments)
-    splits = plan.draw({"train": torch.arange(len(labels))}, labels, digests)
+    splits = plan.draw({"train": torch.arange(len(labels))}, labels, digests, {})
     return {int(digests[place]): name for name, places in splits.items() for place in places.tolist()}
 
 
@@ -92,7 +92,7 @@ def test_every_class_keeps_an_image_and_a_split_that_is_asked_for_gets_one() -> 
         assert labels[~drawn].unique().tolist() == list(range(50))  # type: ignore[no-untyped-call]
         assert not set(labels[drawn].tolist()) & set(range(0, 50, 2)), "the only image of a class"
         ten = torch.arange(10) % 2
-        splits = SplitPlan([*"ab"], seed=seed).draw({"train": torch.arange(10)}, ten, digests[:10])
+        splits = SplitPlan([*"ab"], seed=seed).draw({"train": torch.arange(10)}, ten, digests[:10], {})
         assert all(map(len, splits.values()))
 
 
