@@ -19,7 +19,7 @@ RUN mkdir data runs && python -m venv .venv
 # What the project needs has a layer of its own, which a change of the sources leaves as it is.
 COPY --chown=1000 pyproject.toml constraints.txt ./
 RUN uv pip install --no-cache --constraint constraints.txt --requirements pyproject.toml \
-    --extra dev --extra export --extra interpretation --extra data-quality --extra photos
+    --extra dev --extra export --extra data-quality --extra photos
 
 COPY --chown=1000 . .
 RUN make setup PIP="uv pip"

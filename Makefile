@@ -19,7 +19,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 4) and "Python 3.11.4 or newer is needed: make PYTHON=python3.11 setup")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "Installing into .venv (several GB, only this once)"
-	@$(PIP) install --constraint constraints.txt --editable '.[dev,export,interpretation,data-quality,photos,dicom,tiff]'
+	@$(PIP) install --constraint constraints.txt --editable '.[dev,export,data-quality,photos,dicom,tiff]'
 	@touch $@
 
 train: setup ## train a small network on handwritten digits, or with ARGS="--config FILE ..." anything else
@@ -38,7 +38,7 @@ test-gpu: setup ## what only a GPU can show
 test-oldest: ## the tests on the oldest versions that pyproject.toml allows; PYTHON=python3.12
 	@$(PYTHON) -m venv --clear $(OLDEST)
 	@sed -nE 's/^ *"([A-Za-z0-9._-]+)(\[.*\])?>=([0-9.]+).*/\1==\3/p' pyproject.toml > $(OLDEST)/constraints.txt
-	@$(OLDEST)/bin/python -m pip install --disable-pip-version-check --constraint $(OLDEST)/constraints.txt --editable '.[dev,timm,wandb,mlflow,export,interpretation,data-quality,photos,dicom,tiff]'
+	@$(OLDEST)/bin/python -m pip install --disable-pip-version-check --constraint $(OLDEST)/constraints.txt --editable '.[dev,timm,wandb,mlflow,export,data-quality,photos,dicom,tiff]'
 	@$(OLDEST)/bin/python -m pytest $(ARGS)
 
 soak: setup ## break off and take up random runs; CASES=200 SEED=1
@@ -69,6 +69,6 @@ docs: setup ## build README.md and docs/ as a site in .site/html; a dead link fa
 	@echo "site  .site/html/index.html"
 
 constraints: setup ## pin the newest versions of everything in constraints.txt
-	@$(BIN)/python -m pip install --quiet --dry-run --ignore-installed --report .venv/report.json '.[dev,docs,timm,wandb,mlflow,export,interpretation,data-quality,photos,dicom,tiff]'
+	@$(BIN)/python -m pip install --quiet --dry-run --ignore-installed --report .venv/report.json '.[dev,docs,timm,wandb,mlflow,export,data-quality,photos,dicom,tiff]'
 	@$(BIN)/python -c 'import json; names = (i["metadata"] for i in json.load(open(".venv/report.json"))["install"]); print(*sorted("{}=={}".format(m["name"].lower(), m["version"]) for m in names if m["name"] != "kindling"), sep="\n")' > .venv/constraints.txt
 	@mv .venv/constraints.txt constraints.txt

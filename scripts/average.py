@@ -13,7 +13,7 @@ accuracy and, in the order of theirs, adds the others by which that of the avera
 
 from core.user_error import UserError  # isort: skip - first, for a Ctrl-C during the other imports
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,17 +22,13 @@ from torch import Tensor
 
 from callbacks.run.restarts import differences, flat
 from core.names import escape_name
-from datamodules.loading.progress import progress
 from models.serialization.checkpoint import write_checkpoint
 from models.serialization.saved_network import NETWORK
-from models.training.batch_norm import compute_statistics, trained_batch_norms
-from models.training.fine_tuning import FineTuning
-from models.training.freezing import Freezing
+from models.training.batch_norm import BatchNorm, compute_statistics
 from scripts.command.boundary import TRUST, CommandParser, mistakes_in_one_sentence
 from scripts.command.expansion import to_path
 from scripts.command.output_file import check_output
 from scripts.inference.predictions import predict_split
-from scripts.inference.run_checkpoint import find_checkpoint
 from scripts.inference.trained_network import TrainedNetwork
 from scripts.report.table import Table, show
 from scripts.uncertainty.calibration import cross_entropy
@@ -47,8 +43,6 @@ KEPT = (
     "thresholds",
 )
 
-SHOWN = 60  # letters of a value in a message
-
 Figures = dict[str, float]  # accuracy and loss of each split, as `val/accuracy`
 
 State = Mapping[str, Tensor]
@@ -58,22 +52,27 @@ def average(
     checkpoints: Sequence[Path], flags: Sequence[str], output: Path, greedy: bool, overwrite: bool
 ) -> dict[str, Figures]:
     """Average checkpoints, print the figures of the average and its parts, and write the average."""
-    files = [find_checkpoint(checkpoint) for checkpoint in checkpoints]
     check_output(output, overwrite)
-    parts = [TrainedNetwork(file) for file in files]
-    first = parts[0]
-    for part in parts[1:]:
+    first, *others = parts = [TrainedNetwork(checkpoint) for checkpoint in checkpoints]
+    for part in others:
         check_same_kind(first, part)
-    size = sum(file.stat().st_size for file in files) / 1e6
-    if len(parts) == 1:
-        if flags:
-            raise UserError(f"One checkpoint is not evaluated, so {flags[0]} has no meaning here; leave it out.")
-        write_checkpoint(weights_only(first.checkpoint), output)
-        print(f"checkpoint  {output} ({output.stat().st_size / 1e6:,.1f} MB instead of {size:,.1f})")
-        return {}
+    if flags and not others:
+        raise UserError(f"One checkpoint is not evaluated, so {flags[0]} has no meaning here; leave it out.")
+    figures, averaged = average_parts(parts, first.data(flags), greedy) if others else ({}, {})
+    write_checkpoint(weights_only(first.checkpoint) | averaged, output)
+    if figures:
+        rows = [[title, *(f"{value:.4f}" for value in values.values())] for title, values in figures.items()]
+        show(Table(["", *figures["1"]], rows, frozenset({len(parts)})))
+    size, before = (sum(file.stat().st_size for file in files) / 1e6 for files in ([output], [p.path for p in parts]))
+    print(f"checkpoint  {output} ({size:,.1f} MB instead of {before:,.1f})")
+    return figures
 
-    data = first.data(flags)
-    figures = {}
+
+def average_parts(
+    parts: Sequence[TrainedNetwork], data: "ImageDataModule", greedy: bool
+) -> tuple[dict[str, Figures], dict[str, Any]]:
+    """The figures of the parts and of their average, and what the average has in place of the first part."""
+    first, figures = parts[0], dict[str, Figures]()
     for number, part in enumerate(parts, 1):
         print(f"{number:<10}  {escape_name(str(part.path))}")
         if number > 1 and (changes := part.changes_of(data)):
@@ -85,26 +84,20 @@ def average(
     chosen = list(range(len(parts)))
     if greedy:
         each = list(figures.values())
-        order = sorted(chosen, key=lambda number: (-each[number]["val/accuracy"], each[number]["val/loss"]))
-        chosen, best = order[:1], each[order[0]]["val/accuracy"]
-        for number in order[1:]:
+        best, *order = sorted(chosen, key=lambda number: (-each[number]["val/accuracy"], each[number]["val/loss"]))
+        chosen, highest = [best], each[best]["val/accuracy"]
+        for number in order:
             load_average(first, [states[place] for place in (*chosen, number)], data)
             accuracy = evaluated(first, data, ("val",))["val/accuracy"]
-            if accuracy >= best:
-                chosen, best = [*chosen, number], accuracy
+            if accuracy >= highest:
+                chosen, highest = [*chosen, number], accuracy
     averaged = load_average(first, [states[number] for number in chosen], data)
-    name = f"average of {', '.join(str(number + 1) for number in sorted(chosen))}"
-    figures[name] = evaluated(first, data)
+    figures[f"average of {', '.join(str(number + 1) for number in sorted(chosen))}"] = evaluated(first, data)
     sources = [
-        {key: parts[number].checkpoint.get(key) for key in ("global_step", "git_commit")}
-        | {"checkpoint": str(files[number])}
-        for number in chosen
+        {"checkpoint": str(part.path), **{key: part.checkpoint.get(key) for key in ("global_step", "git_commit")}}
+        for part in (parts[number] for number in chosen)
     ]
-    write_checkpoint(weights_only(first.checkpoint) | {"state_dict": averaged, "averaged": sources}, output)
-    rows = [[title, *(f"{value:.4f}" for value in values.values())] for title, values in figures.items()]
-    show(Table(["", *figures[name]], rows, frozenset({len(parts)})))
-    print(f"checkpoint  {output} ({output.stat().st_size / 1e6:,.1f} MB, its parts {size:,.1f})")
-    return figures
+    return figures, {"state_dict": averaged, "averaged": sources}
 
 
 def weights_only(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
@@ -118,13 +111,11 @@ def weights_only(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
 
 def check_same_kind(one: TrainedNetwork, other: TrainedNetwork) -> None:
     """See that two checkpoints are of the same network, classes and preprocessing."""
-    changed = differences(_facts(other), _facts(one))
-    if changed:
-        (name, values), *_ = changed.items()
-        there, here = (value if len(value) <= SHOWN else f"{value[:SHOWN]}..." for value in map(str, values))
+    for name, (there, here) in differences(_facts(other), _facts(one)).items():
         raise UserError(
-            f"{one.path} and {other.path} cannot be averaged: {name} is {escape_name(here)} in the one and "
-            f"{escape_name(there)} in the other; give checkpoints of the same network, classes and preprocessing."
+            f"{one.path} and {other.path} cannot be averaged: {name} is {escape_name(f'{here!s:.60}')} in the one and "
+            f"{escape_name(f'{there!s:.60}')} in the other; give checkpoints of the same network, classes and "
+            "preprocessing."
         )
 
 
@@ -153,31 +144,23 @@ def average_states(states: Sequence[State]) -> dict[str, Tensor]:
 def load_average(trained: TrainedNetwork, states: Sequence[State], data: "ImageDataModule") -> dict[str, Tensor]:
     """Give a network the average of weights, with batch norm's statistics from an epoch of training images.
 
-    All averaged weights of the checkpoints are returned, on the CPU.
+    Statistics that are the same in all parts are kept: they were frozen. All averaged weights of the checkpoints are
+    returned, on the CPU.
     """
     averaged = average_states(states)
-    network = trained.network
+    network = trained.network.eval()
     network.load_state_dict(
         {name.removeprefix(NETWORK): value for name, value in averaged.items() if name.startswith(NETWORK)}
     )
-    arguments = trained.checkpoint["hyper_parameters"]
-    freezing = Freezing(network, arguments.get("freeze", ()), arguments.get("unfreeze"))
-    if arguments.get("finetune"):
-        freezing = FineTuning(**arguments["finetune"]).freezing(network)
-    freezing.apply(freezing.last_change)
-    network.train()
-    freezing.keep_in_evaluation()
-    layers = trained_batch_norms(network)
-    if layers and len(states) > 1:
-        with progress("Statistics of batch norm", len(data.splits["train"])) as advance:
-
-            def images() -> Iterator[Tensor]:
-                for batch, _ in data.training_batches(0, trained.device):
-                    yield trained.to_memory_format(batch)
-                    advance(len(batch))
-
-            with trained.autocast_context():
-                compute_statistics(network, layers, images())
+    layers = []
+    for name, layer in network.named_modules():
+        if isinstance(layer, BatchNorm) and layer.track_running_stats:
+            means = [state[f"{NETWORK}{name}.running_mean"] for state in states]
+            layers += [] if all(torch.equal(mean, means[0]) for mean in means) else [layer.train()]
+    if layers:
+        images = (trained.to_memory_format(batch) for batch, _ in data.training_batches(0, trained.device))
+        with trained.autocast_context():
+            compute_statistics(network, layers, images)
     network.eval()
     state = {f"{NETWORK}{name}": value for name, value in network.state_dict().items()}
     return averaged | {name: value.cpu() if isinstance(value, Tensor) else value for name, value in state.items()}

@@ -15,23 +15,24 @@ run's folder; --show opens them as well.
 
 from core.user_error import UserError  # isort: skip - first, for a Ctrl-C during the other imports
 import argparse
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from callbacks.tensorboard.filters_picture import CONVOLUTIONS, convolutions, filters_picture
 from callbacks.tensorboard.image_grid import as_rgb
 from core.names import near_names
+from datamodules.decoding.image_file import UnreadableImageError
 from scripts.command.boundary import TRUST, CommandParser, mistakes_in_one_sentence, whole_number
 from scripts.command.expansion import expand, to_path
 from scripts.command.output_file import picture_file, save_picture, show_picture
 from scripts.inference.layers import find_layer, grad_cam, last_maps, layer_outputs
 from scripts.inference.predictions import probabilities_of
-from scripts.inference.shown_image import shown_image
 from scripts.inference.trained_network import TrainedNetwork
 from scripts.interpretation.attribution import occlusion, saliency
 from scripts.interpretation.layer_pictures import activations_picture, attribution_picture
@@ -41,64 +42,26 @@ MOST_TILES = 64  # maps or filters in a picture unless asked for otherwise
 
 MOST_IMAGES = 2000  # images whose features are laid out unless asked for otherwise; t-SNE takes seconds for them
 
-
-@dataclass(frozen=True)
-class Subject:
-    """The network that is looked into, in float32, and the request."""
-
-    trained: TrainedNetwork
-    options: argparse.Namespace
-    flags: Sequence[str]  # about data
-
-    @property
-    def network(self) -> nn.Module:
-        """The network."""
-        return self.trained.network
-
-    def image(self) -> tuple[Tensor, Tensor]:
-        """The image asked for, uint8 `[1, C, H, W]`, and as the network takes it."""
-        pixels = shown_image(self.options.image, self.trained, self.flags)
-        return pixels, self.trained.normalize(pixels)
-
-    def class_asked_for(self, image: Tensor) -> tuple[Tensor, str]:
-        """The class asked about, int64 `[1]`, by default that predicted, and its name with its probability."""
-        names = self.trained.class_names
-        with torch.no_grad():
-            probabilities = probabilities_of(self.network(image).cpu().numpy(), self.trained.is_multi_label)[0]
-        label = predicted = int(probabilities.argmax())
-        title = f"predicted {names[label]} ({float(probabilities[label]):.1%})"
-        if (asked := self.options.class_name) is not None:
-            if asked not in names:
-                raise UserError(
-                    f"--class is {asked}, which {self.trained.path} does not know; {near_names(asked, names)}"
-                )
-            label = names.index(asked)
-        if label != predicted:
-            title = f"what speaks for {names[label]} ({float(probabilities[label]):.1%}), {title}"
-        return torch.tensor([label], device=image.device), title
+IN_DATA = re.compile(r"(train|val|test)\[(\d+)\]")  # the name of an image without a file, such as `test[17]`
 
 
-def activations(subject: Subject) -> Image.Image | None:
+def activations(trained: TrainedNetwork, options: argparse.Namespace) -> Image.Image | None:
     """The output of a layer for the image; without a layer, a list of the layers."""
-    _, image = subject.image()
-    outputs = layer_outputs(subject.network, image)
-    layer = subject.options.layer
+    layer = options.layer
     if layer is None:
-        modules = dict(subject.network.named_modules())
-        width = max(map(len, outputs))
-        for name, output in outputs.items():
-            shape = "x".join(map(str, output.shape[1:]))
-            print(f"{name:{width}}  {type(modules[name]).__name__:20}  {shape}")
+        architecture(trained, options)
         return None
-    find_layer(subject.network, layer)
+    find_layer(trained.network, layer)
+    image = trained.normalize(read_image(options.image, trained, options.flags))
+    outputs = layer_outputs(trained.network, image)
     if layer not in outputs:
         raise UserError(f"--layer is {layer}, which gives no single tensor; look at a layer within it.")
-    return activations_picture(outputs[layer][0], subject.options.tiles)
+    return activations_picture(outputs[layer][0], options.tiles)
 
 
-def filters(subject: Subject) -> Image.Image:
+def filters(trained: TrainedNetwork, options: argparse.Namespace) -> Image.Image:
     """The filters of a convolution, by default the first."""
-    network, layer = subject.network, subject.options.layer
+    network, layer = trained.network, options.layer
     known = convolutions(network)
     if not known:
         raise UserError(f"{type(network).__name__} has no convolution, so no filters to show; choose another network.")
@@ -107,52 +70,49 @@ def filters(subject: Subject) -> Image.Image:
         raise UserError(
             f"--layer is {layer}, a {type(module).__name__}, which has no filters; {near_names(layer, known)}"
         )
-    return filters_picture(module.weight, subject.options.tiles)
+    return filters_picture(module.weight, options.tiles)
 
 
-def gradcam(subject: Subject) -> Image.Image:
-    """Where a layer, by default the last convolution, saw evidence for a class (Grad-CAM)."""
-    network, (pixels, image) = subject.network, subject.image()
-    layer = subject.options.layer or last_maps(network, image)
-    if layer is None:
-        raise UserError(
-            f"{type(network).__name__} has no convolution that gives maps, which Grad-CAM needs; use saliency or "
-            "occlusion."
-        )
-    label, title = subject.class_asked_for(image)
-    seen = grad_cam(network, layer, image, label)[0]
-    name = f"Grad-CAM at {layer}" if seen.any() else f"Grad-CAM at {layer}: nothing speaks for it"
-    return attribution_picture(as_rgb(pixels)[0], name, seen, title)
+def attribution(trained: TrainedNetwork, options: argparse.Namespace) -> Image.Image:
+    """The parts of the image that speak for a class, by default that predicted."""
+    network, names = trained.network, trained.class_names
+    pixels = read_image(options.image, trained, options.flags)
+    image = trained.normalize(pixels)
+    with torch.no_grad():
+        probabilities = probabilities_of(network(image).cpu().numpy(), trained.is_multi_label)[0]
+    predicted = names[int(probabilities.argmax())]
+    if (asked := options.class_name or predicted) not in names:
+        raise UserError(f"--class is {asked}, which {trained.path} does not know; {near_names(asked, names)}")
+    title = f"{asked} ({float(probabilities[names.index(asked)]):.1%}), predicted {predicted}"
+    label = torch.tensor([names.index(asked)], device=image.device)
+    if options.command == "gradcam":
+        layer = options.layer or last_maps(network, image)
+        if layer is None:
+            raise UserError(
+                f"{type(network).__name__} has no convolution that gives maps, which Grad-CAM needs; use saliency or "
+                "occlusion."
+            )
+        what, seen = f"Grad-CAM at {layer}", grad_cam(network, layer, image, label)
+    elif options.command == "saliency":
+        what, seen = "size of the gradient", saliency(network, image, label)
+    else:
+        what, seen = "probability lost when covered", occlusion(network, image, label, trained.is_multi_label)
+    signed = options.command == "occlusion"
+    return attribution_picture(as_rgb(pixels)[0], what, seen[0], title, signed=signed)
 
 
-def saliency_map(subject: Subject) -> Image.Image:
-    """The pixels that change the logit of a class most."""
-    pixels, image = subject.image()
-    label, title = subject.class_asked_for(image)
-    seen = saliency(subject.network, image, label)[0]
-    return attribution_picture(as_rgb(pixels)[0], "size of the gradient", seen, title)
-
-
-def occlusion_map(subject: Subject) -> Image.Image:
-    """The probability of a class that is lost when a part of the image is covered."""
-    pixels, image = subject.image()
-    label, title = subject.class_asked_for(image)
-    lost = occlusion(subject.network, image, label, subject.trained.is_multi_label)[0]
-    return attribution_picture(as_rgb(pixels)[0], "probability lost when covered", lost, title, signed=True)
-
-
-def embedding(subject: Subject) -> Image.Image:
+def embedding(trained: TrainedNetwork, options: argparse.Namespace) -> Image.Image:
     """The features of a split in a plane, and in TensorBoard's projector."""
     from scripts.interpretation.embedding import embedding_picture, features_of, t_sne, write_projector
 
-    trained, split = subject.trained, subject.options.split
+    split = options.split
     if trained.is_multi_label:
         raise UserError(f"An embedding has a colour for each class, but {trained.path} gives several; take gradcam.")
-    data = trained.data(subject.flags)
+    data = trained.data(options.flags)
     assert data.pack is not None, "it is set up"
     places = data.splits[split]
-    if len(places) > subject.options.images:
-        chosen = torch.randperm(len(places), generator=torch.Generator().manual_seed(0))[: subject.options.images]
+    if len(places) > options.images:
+        chosen = torch.randperm(len(places), generator=torch.Generator().manual_seed(0))[: options.images]
         places = places[chosen.sort().values]
     images, classes = data.pack[places]
     layer, features = features_of(trained, images, data.batch_size)
@@ -162,46 +122,67 @@ def embedding(subject: Subject) -> Image.Image:
         raise UserError(f"The split {split} cannot be laid out: {error}; take another.") from error
     folder = trained.folder / "projector"
     write_projector(folder, features, classes, data.class_names, images)
-    what = "logits" if layer is None else f"input of {layer}"
     print(f"projector   {folder}")
+    what = "logits" if layer is None else f"input of {layer}"
     title = f"t-SNE of {len(places):,} {split} images: {what}, {features.shape[1]} numbers each"
     return embedding_picture(plane, classes.numpy(), data.class_names, title)
 
 
-def architecture(subject: Subject) -> None:
+def architecture(trained: TrainedNetwork, options: argparse.Namespace) -> None:
     """Print the layers with their shapes, parameters and multiply-adds for an image."""
     from scripts.interpretation.architecture import layer_table, layers_of
 
-    show(layer_table(layers_of(subject.network, subject.trained.shape)))
+    show(layer_table(layers_of(trained.network, trained.shape)))
 
 
-COMMANDS: dict[str, Callable[[Subject], Image.Image | None]] = {
+def read_image(name: str, trained: TrainedNetwork, flags: Sequence[str] = ()) -> Tensor:
+    """Read an image as the network takes it, `[1, C, H, W]`: a file, or one of the data as its pack names it."""
+    if not Path(name).exists():
+        if place := IN_DATA.fullmatch(name):
+            pack = trained.data(flags).pack
+            assert pack is not None, "it is set up"
+            places, number = pack.splits.get(place[1], range(0)), int(place[2])
+            if number >= len(places):
+                sizes = ", ".join(f"{len(places):,} in {split}" for split, places in pack.splits.items())
+                raise UserError(
+                    f"--image is {name}, but the source has {sizes}; give a number from 0 to less than that."
+                )
+            return pack[torch.tensor([places[number]])][0]
+        with suppress(UserError):  # there are no such data: the file is what is missing
+            within = trained.unread_data(flags).source_folder / name
+            name = str(within) if within.is_file() else name
+    try:
+        return trained.read(name)[None]
+    except UnreadableImageError as error:
+        raise UserError(
+            f"--image {name} cannot be read: {error}; give an image file, or one of the data such as 'test[17]'."
+        ) from error
+
+
+COMMANDS: dict[str, Callable[[TrainedNetwork, argparse.Namespace], Image.Image | None]] = {
     "activations": activations,
     "filters": filters,
-    "gradcam": gradcam,
-    "saliency": saliency_map,
-    "occlusion": occlusion_map,
+    "gradcam": attribution,
+    "saliency": attribution,
+    "occlusion": attribution,
     "embedding": embedding,
     "architecture": architecture,
 }
 
 
-def visualize(options: argparse.Namespace, flags: Sequence[str]) -> None:
+def visualize(options: argparse.Namespace) -> None:
     """Run the command, and write and show its picture."""
-    if flags and options.command != "embedding" and Path(getattr(options, "image", "")).exists():
-        raise UserError(
-            f"{options.command} knows no {flags[0]}; see scripts/visualize.py CHECKPOINT {options.command} --help."
-        )
+    command, flags = options.command, options.flags
+    if flags and command != "embedding" and Path(getattr(options, "image", "")).exists():
+        raise UserError(f"{command} knows no {flags[0]}; see scripts/visualize.py CHECKPOINT {command} --help.")
     trained, output = TrainedNetwork(options.checkpoint).in_float32(), None
-    if options.command != "architecture":
-        output = picture_file(options.output or str(trained.folder / f"{options.command}.png"))
-    drawn = COMMANDS[options.command](Subject(trained, options, flags))
-    if drawn is None or output is None:
-        return
-    save_picture(drawn, output)
-    print(f"picture     {output}")
-    if options.show:
-        show_picture(drawn, output)
+    if command != "architecture":
+        output = picture_file(options.output or str(trained.folder / f"{command}.png"))
+    if (drawn := COMMANDS[command](trained, options)) and output:
+        save_picture(drawn, output)
+        print(f"picture     {output}")
+        if options.show:
+            show_picture(drawn, output)
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -228,7 +209,8 @@ def main(args: Sequence[str] | None = None) -> None:
             each.add_argument("--output", metavar="FILE", help=f"by default {name}.png in the run's folder")
             each.add_argument("--show", action="store_true", help="open the picture")
     with mistakes_in_one_sentence():
-        visualize(*parser.parse_known_args(args))
+        options, options.flags = parser.parse_known_args(args)
+        visualize(options)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ from datamodules.decoding import image_file
 from scripts.export import main as export
 from scripts.inference.image_classifier import load_classifier
 from scripts.inference.predictions import predict_split, probabilities_of
-from scripts.inference.shown_image import shown_image
 from scripts.inference.trained_network import TrainedNetwork
 from scripts.predict import main as predict
 from tests.conftest import Run
@@ -196,7 +195,7 @@ def test_exported_model_names_the_class_that_the_checkpoint_does(
     trained = TrainedNetwork(run.best)
     named = []
     for file in files:
-        label = int(trained.logits(shown_image(str(file), trained)).argmax())
+        label = int(trained.logits(trained.read(file)[None]).argmax())
         command = [sys.executable, str(script), str(run.folder / "best.onnx"), str(file)]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert (done.returncode, done.stderr) == (0, "")

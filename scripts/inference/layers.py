@@ -4,7 +4,7 @@ Shapes: a batch of `B` images with `C` channels, `H` rows and `W` columns, norma
 layer are `[B, c, h, w]`. Networks are in evaluation mode.
 """
 
-from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -18,15 +18,12 @@ def layer_outputs(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
     """The output of each submodule that gives one tensor, by name, in the order in which they ran last."""
     outputs: dict[str, Tensor] = {}
 
-    def keep(name: str) -> Callable[[nn.Module, tuple[object, ...], object], None]:
-        def hook(module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
-            if isinstance(output, Tensor):
-                outputs.pop(name, None)
-                outputs[name] = output.detach().clone()  # the next layer may work in place
+    def keep(name: str, module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
+        if isinstance(output, Tensor):
+            outputs.pop(name, None)
+            outputs[name] = output.detach().clone()  # the next layer may work in place
 
-        return hook
-
-    handles = [module.register_forward_hook(keep(name)) for name, module in network.named_modules() if name]
+    handles = [module.register_forward_hook(partial(keep, name)) for name, module in network.named_modules() if name]
     try:
         with torch.no_grad():
             network(images)
@@ -65,27 +62,26 @@ def grad_cam(network: nn.Module, layer: str, images: Tensor, classes: Tensor) ->
     Source: R. R. Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks", 2017. The evidence is float32
     `[B, H, W]` in [0, 1], the largest value of each image being 1, unless there is none.
     """
-    module = find_layer(network, layer)
-    output = layer_outputs(network, images[:1]).get(layer)
-    if output is None or output.ndim != 4:
-        shape = "no single tensor" if output is None else "x".join(map(str, output.shape[1:]))
-        raise UserError(
-            f"--layer is {layer}, which gives {shape}, not maps; Grad-CAM needs a convolution or another layer of maps."
-        )
-    outputs: list[Tensor] = []
+    outputs: list[object] = []
 
-    def keep(module: nn.Module, inputs: tuple[object, ...], output: Tensor) -> Tensor:
+    def keep(module: nn.Module, inputs: tuple[object, ...], output: object) -> object:
         outputs.append(output)
-        return output.clone()  # the next layer may work in place
+        return output.clone() if isinstance(output, Tensor) else None  # the next layer may work in place
 
-    handle = module.register_forward_hook(keep)
+    handle = find_layer(network, layer).register_forward_hook(keep)
     try:
         with torch.enable_grad():
             logits = network(images.clone().requires_grad_().clone())
-            (gradient,) = torch.autograd.grad(logits.gather(1, classes[:, None]).sum(), outputs[-1])
+            score = logits.gather(1, classes[:, None]).sum()
     finally:
         handle.remove()
-    maps = (gradient.mean(dim=(2, 3), keepdim=True) * outputs[-1]).sum(dim=1, keepdim=True).relu()
+    output = outputs[-1]
+    if not isinstance(output, Tensor) or output.ndim != 4:
+        raise UserError(
+            f"--layer is {layer}, which gives no maps; give Grad-CAM a convolution or another layer of maps."
+        )
+    (gradient,) = torch.autograd.grad(score, output)
+    maps = (gradient.mean(dim=(2, 3), keepdim=True) * output).sum(dim=1, keepdim=True).relu()
     maps = F.interpolate(maps.detach().float(), images.shape[2:], mode="bilinear", align_corners=False)[:, 0]
     return scaled(maps)
 

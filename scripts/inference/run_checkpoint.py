@@ -39,8 +39,3 @@ def run_of(checkpoint: Path) -> Path | None:
     """The folder of the run that has written a checkpoint, if the checkpoint lies in one."""
     folder = checkpoint.absolute().parent.parent
     return folder if (folder / CONFIG).is_file() else None
-
-
-def folder_of(checkpoint: Path) -> Path:
-    """The folder for results: that of the run, or else that of the checkpoint."""
-    return run_of(checkpoint) or checkpoint.parent

@@ -23,7 +23,7 @@ from models.losses import PER_IMAGE
 from models.serialization.checkpoint import CheckpointContent, read_checkpoint
 from models.serialization.saved_network import build_network, saved_arguments
 from models.training.test_time_augmentation import Views, average_logits
-from scripts.inference.run_checkpoint import find_checkpoint, folder_of
+from scripts.inference.run_checkpoint import find_checkpoint, run_of
 
 if TYPE_CHECKING:  # Lightning takes seconds to import
     from datamodules.base import ImageDataModule
@@ -54,7 +54,7 @@ class TrainedNetwork:
         self, path: str | Path, device: torch.device | None = None, content: CheckpointContent | None = None
     ) -> None:
         self.path = find_checkpoint(Path(path))
-        self.folder = folder_of(self.path)
+        self.folder = run_of(self.path) or self.path.parent
         """The folder for results: that of the run, or else that of the checkpoint."""
         self.device = device or torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
         self.checkpoint = content or read_checkpoint(self.path)
@@ -66,7 +66,7 @@ class TrainedNetwork:
         """The run's resolved configuration; empty if it is not known."""
         arguments = saved_arguments(self.checkpoint, self.path)
         self.is_multi_label: bool = arguments.get("multi_label", False)
-        thresholds = self.checkpoint.get("thresholds", []) or [0.5] * len(self.class_names)
+        thresholds = self.checkpoint.get("thresholds") or [0.5] * len(self.class_names)
         self.thresholds = np.array(thresholds if self.is_multi_label else [], np.float64)
         """Of several labels per image, `[K]`: the probability above which each is predicted."""
         if len(self.class_names) != arguments.get("num_classes") or not self.preprocessing:
@@ -138,21 +138,17 @@ class TrainedNetwork:
     @contextmanager
     def autocast_context(self) -> Iterator[None]:
         """Compute inside the block in the precision that `scripts/train.py test` would choose."""
-        if self.autocast_dtype is not None:
-            with torch.autocast(self.device.type, self.autocast_dtype):
-                yield
-            return
-        before = torch.get_default_dtype()
+        before, dtype = torch.get_default_dtype(), self.autocast_dtype
         torch.set_default_dtype(self.dtype)
         try:
-            yield
+            with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
+                yield
         finally:
             torch.set_default_dtype(before)
 
     def normalize(self, images: Tensor) -> Tensor:
         """Images uint8 or uint16 `[B, C, H, W]` as the network takes them, in its number format and memory format."""
-        normalised: Tensor = self.normalizer(images.to(self.device, non_blocking=True))
-        return self.to_memory_format(normalised)
+        return self.to_memory_format(self.normalizer(images.to(self.device, non_blocking=True)))
 
     def to_memory_format(self, images: Tensor) -> Tensor:
         """Normalised images, float `[B, C, H, W]`, in the number format and memory format of the network."""
@@ -182,11 +178,7 @@ class TrainedNetwork:
         data.prepare_data()
         data.setup("test")
         assert data.pack is not None, "it is set up"
-        if (found := data.pack.highest) != (highest := self.pixel_format.highest):
-            raise UserError(
-                f"{type(data).__name__} gives levels up to {found}, {self.path} was trained on levels up to {highest}; "
-                "give data of as many bits, as with --data.bit_depth where a data set has it."
-            )
+        self._check_like(data, f"levels up to {data.pack.highest}", f"levels up to {self.pixel_format.highest}")
         if (here := data.pack.pixel_facts) != (there := self.pixel_format.facts):
             print(f"note: files are read by {here or 'default'}, those of training by {there or 'default'}")
         if changes := self.changes_of(data):
@@ -205,17 +197,17 @@ class TrainedNetwork:
 
         data = build_data(flags, (str(self.path), self.config))
         check_same_classes(self.class_names, list(data.class_names), str(self.path), type(data).__name__)
-        if data.is_multi_label != self.is_multi_label:
-            its, others = PER_IMAGE[data.is_multi_label], PER_IMAGE[self.is_multi_label]
-            raise UserError(f"{type(data).__name__} has {its}, {self.path} was trained on {others}; give such data.")
-        if tuple(data.image_shape) != self.shape:
-            here, there = ("x".join(map(str, numbers)) for numbers in (data.image_shape, self.shape))
-            raise UserError(
-                f"{type(data).__name__} gives images of {here}, {self.path} was trained on {there}; give data of that "
-                "shape, as with --data.image_size where a data set has it."
-            )
+        self._check_like(data, PER_IMAGE[data.is_multi_label], PER_IMAGE[self.is_multi_label])
+        self._check_like(data, f"images of {list(data.image_shape)}", f"images of {list(self.shape)}")
         data.mean, data.std = list(self.preprocessing["mean"]), list(self.preprocessing["std"])
         return data
+
+    def _check_like(self, data: "ImageDataModule", here: str, there: str) -> None:
+        if here != there:
+            raise UserError(
+                f"{type(data).__name__} has {here}, {self.path} was trained on {there}; give data like those, as with "
+                "--data.image_size, --data.channels or --data.bit_depth."
+            )
 
     def changes_of(self, data: "ImageDataModule") -> str:
         """How data differ from those that the network was trained on; empty if they do not."""
@@ -226,14 +218,8 @@ class TrainedNetwork:
 
 def check_same_classes(classes: Sequence[str], others: Sequence[str], name: str, other: str) -> None:
     """See that two have the same classes in the same order."""
-    if list(classes) == list(others):
-        return
-    sides = ((name, sorted({*classes} - {*others})), (other, sorted({*others} - {*classes})))
-    differences = "; ".join(f"only {side} has {some_of(names, 5)}" for side, names in sides if names)
-    if not differences:
-        pair = next(f"{one} and {two}" for one, two in zip(classes, others, strict=True) if one != two)
-        differences = f"their order differs, from {pair} on"
-    raise UserError(
-        f"The classes of {name} and {other} are not the same: {differences}; choose with --data.classes, or give other "
-        "data."
-    )
+    if list(classes) != list(others):
+        differing = some_of(sorted({*classes} ^ {*others}), 5) or "their order"
+        raise UserError(
+            f"The classes of {name} and {other} differ in {differing}; choose with --data.classes, or give other data."
+        )

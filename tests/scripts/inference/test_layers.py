@@ -84,5 +84,5 @@ def test_grad_cam_of_layers_that_work_in_place(name: str) -> None:
 def test_grad_cam_of_a_layer_without_maps_is_refused() -> None:
     network = MLP(64, 3).eval()
     layer = next(name for name, module in network.named_modules() if isinstance(module, nn.Linear))
-    with pytest.raises(UserError, match="not maps; Grad-CAM needs a convolution"):
+    with pytest.raises(UserError, match="no maps; give Grad-CAM a convolution"):
         grad_cam(network, layer, images(), CLASSES)

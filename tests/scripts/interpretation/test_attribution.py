@@ -1,10 +1,7 @@
-import sys
-
 import pytest
 import torch
 from torch import nn
 
-from core.user_error import UserError
 from scripts.interpretation.attribution import occlusion, saliency
 
 CLASSES = torch.tensor([0, 2])
@@ -40,7 +37,18 @@ def test_layers_that_work_in_place_are_left_as_they_are() -> None:
     assert network[0].inplace
 
 
-def test_without_captum_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "captum.attr", None)
-    with pytest.raises(UserError, match=r"needs captum, .* run pip install -e '\.\[interpretation\]'"):
-        saliency(nn.Flatten(), images(), CLASSES)
+@pytest.mark.parametrize("shape", [(8, 8), (7, 21), (1, 30), (33, 20)])
+def test_every_pixel_is_covered_and_its_mean_loss_is_that_of_a_linear_network(shape: tuple[int, int]) -> None:
+    class Total(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            total = images.sum(dim=(1, 2, 3))
+            return torch.stack([total, torch.zeros_like(total)], dim=1)
+
+    picture = torch.full((1, 1, *shape), 0.01)
+    before = Total()(picture).sigmoid()[0, 0]
+    squares = max(1, shape[0] // 8) * max(1, shape[1] // 8)
+    lost = occlusion(Total(), picture, torch.tensor([0]), multi_label=True)
+    assert lost.shape == (1, *shape)
+    assert lost.min() > 0
+    one = before - torch.tensor(0.01 * (shape[0] * shape[1] - squares)).sigmoid()
+    assert lost[0, shape[0] // 2, shape[1] // 2] == pytest.approx(float(one), rel=1e-3)
