@@ -28,9 +28,8 @@ from scripts.command.boundary import CHECKPOINT, CommandParser, whole_number
 from scripts.command.expansion import expand, to_path
 from scripts.command.output_file import check_output
 from scripts.command.process import training_process
-from scripts.inference.file_predictions import predict_files
+from scripts.inference.file_predictions import predict_files, print_rows, write_predictions
 from scripts.inference.input_images import input_images
-from scripts.inference.prediction_output import print_rows, write_predictions
 from scripts.inference.prediction_table import PredictionTable
 from scripts.inference.trained_network import TrainedNetwork
 

@@ -52,13 +52,14 @@ def page_values(evaluation: Evaluation, most_images: int) -> dict[str, Any]:
         **({} if top5 is None else {"label among the five most probable": top5}),
         **evaluation.metrics,
     }
+    parameters = sum(parameter.numel() for parameter in trained.network.parameters())
     return {
         "title": f"{network} on {data}",
         "evaluation": evaluation,
         "images": len(tested),
         "facts": [
             ("checkpoint", f"{len(evaluation.folds)}, each tested on its fold" if mean else str(trained.path)),
-            ("network", f"{network}, {trained.num_parameters:,} parameters"),
+            ("network", f"{network}, {parameters:,} parameters"),
             ("data", f"{data}, {len(names)} classes"),
             ("right", f"{tested.is_right.sum():,} of {len(tested):,}"),
             *((name, f"{value:.4f}") for name, value in figures.items()),

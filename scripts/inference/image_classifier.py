@@ -50,8 +50,11 @@ class Prediction:
         return f"<table>{''.join(f'<tr><td>{escape(name)}<td>{share:.1%}' for name, share in first)}</table>"
 
 
-def load_classifier(checkpoint: str | Path) -> "ImageClassifier":
-    """Load a trained network, to be called with images.
+class ImageClassifier:
+    """Brings images to the size and channels that a network was trained on, and predicts their classes.
+
+    The precision is that of the run, so the same images in the same batches have the probabilities that
+    `scripts/evaluate.py` gives them.
 
     Args:
         checkpoint: The file, or a run's folder.
@@ -59,18 +62,9 @@ def load_classifier(checkpoint: str | Path) -> "ImageClassifier":
     Raises:
         UserError: If it cannot be read, or does not say what images it takes.
     """
-    silence_libraries()
-    return ImageClassifier(checkpoint)
-
-
-class ImageClassifier:
-    """Brings images to the size and channels that a network was trained on, and predicts their classes.
-
-    The precision is that of the run, so the same images in the same batches have the probabilities that
-    `scripts/evaluate.py` gives them.
-    """
 
     def __init__(self, checkpoint: str | Path) -> None:
+        silence_libraries()
         self.trained = TrainedNetwork(checkpoint)
         self.class_names = self.trained.class_names
         """`K` names, in the order of the labels."""
@@ -134,3 +128,6 @@ class ImageClassifier:
             f"A {type(image).__name__}, {kind}, is no image: give a path, an image of Pillow, a uint8 array [H, W] "
             "or [H, W, C], a uint8 tensor [B, C, H, W], or a list of these."
         )
+
+
+load_classifier = ImageClassifier

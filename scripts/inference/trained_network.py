@@ -102,11 +102,6 @@ class TrainedNetwork:
         return build_network(self.checkpoint, self.path).to(self.device)
 
     @property
-    def num_parameters(self) -> int:
-        """Numbers that the network has learnt or could learn, frozen ones included."""
-        return sum(parameter.numel() for parameter in self.network.parameters())
-
-    @property
     def dtype(self) -> torch.dtype:
         """The number format of the weights."""
         return next((parameter.dtype for parameter in self.network.parameters()), torch.float32)

@@ -14,9 +14,8 @@ from statistics import median
 import torch
 
 from scripts.command.process import training_process
-from scripts.inference.file_predictions import predict_files
+from scripts.inference.file_predictions import predict_files, write_predictions
 from scripts.inference.input_images import input_images
-from scripts.inference.prediction_output import write_predictions
 from scripts.inference.prediction_table import PredictionTable
 from scripts.inference.trained_network import TrainedNetwork
 from scripts.report.table import Table, show

@@ -72,7 +72,7 @@ def part(file: Path) -> Path:
 def predict_until_its_end(predict: Callable[..., Done], *args: object) -> None:
     """Stop when all rows are there, and the file is not."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("scripts.inference.prediction_output._convert", lambda *_: sys.exit(130))
+        patched.setattr("scripts.inference.file_predictions._convert", lambda *_: sys.exit(130))
         assert predict(*args)[0] == 130
 
 
