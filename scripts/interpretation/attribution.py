@@ -39,7 +39,7 @@ def occlusion(network: nn.Module, images: Tensor, classes: Tensor, multi_label: 
     """
 
     def probability(batch: Tensor) -> Tensor:
-        logits = network(batch).float()
+        logits: Tensor = network(batch).float()
         return (logits.sigmoid() if multi_label else logits.softmax(dim=1)).gather(1, classes[:, None])[:, :, None]
 
     height, width = images.shape[2:]

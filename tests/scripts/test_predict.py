@@ -425,4 +425,4 @@ def test_a_folder_has_a_row_for_each_picture_and_a_line_for_the_rest(
     rows = {row["path"]: row["error"] for row in rows_of(tmp_path / "out.csv")}
     assert rows.keys() == {str(folder / name) for name in (*pictures, "i.heic")}
     assert {Path(path).name for path, reason in rows.items() if reason} == {"i.heic"}
-    assert "convert it to JPEG" in rows[str(folder / "i.heic")]
+    assert "save it as JPEG" in rows[str(folder / "i.heic")]
