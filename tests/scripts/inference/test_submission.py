@@ -101,7 +101,7 @@ def test_an_evaluation_carries_the_other_columns_along(
         assert row[age] == str(30 + number)
     page = (tmp_path / "evaluation.html").read_text()
     wrong = next(row for row in rows if row[head.index("label")] != row[head.index("prediction")])
-    assert f"{wrong[path]}<br>group {wrong[group]}, age {wrong[age]}</figcaption>" in page
+    assert f"{wrong[path]}<br>age {wrong[age]}, group {wrong[group]}</figcaption>" in page
 
 
 @pytest.mark.parametrize(
