@@ -118,7 +118,8 @@ class FiniteGuard(Callback):
         if self._before_step is not None:
             self._before_step.restore_if(bad)
         rate = max(float(group["lr"]) for group in optimizer.param_groups)
-        self._unread = _Step(trainer.global_step, rate, [*gradients], norms, loss, self._batches, bad)
+        facts = {"step": trainer.global_step, "learning_rate": rate, "loss": loss, "batches": self._batches}
+        self._unread = _Step(facts, [*gradients], norms, bad)
         self._losses, self._batches = [], []
         if self._reads_later:
             optimizer.found_inf = bad  # type: ignore[attr-defined]  # a fused optimizer looks there
@@ -140,38 +141,32 @@ class FiniteGuard(Callback):
             self._check(pl_module, checkpoint.get("raw_state_dict", {}))
 
     def _read(self) -> bool:
-        """Read the outcome of the last step, and see to one that was not taken."""
+        """Read the outcome of the last step; True if it was not taken."""
         step, self._unread = self._unread, None
-        if step is None:
+        if step is None or not step.is_bad():
+            self._in_a_row = self._in_a_row if step is None else 0
             return False
-        is_bad = step.was_bad()
-        self._in_a_row = self._in_a_row + 1 if is_bad else 0
-        if is_bad:
-            self._skip(step)
-        return is_bad
-
-    def _skip(self, step: "_Step") -> None:
         self.nonfinite_steps += 1
-        what = f"the loss is {float(step.loss):.4g} at learning rate {step.rate:.4g}, "
-        if step.names:
-            largest = int(step.norms.nan_to_num(nan=torch.inf).argmax())
-            what += f"the largest gradient {float(step.norms[largest]):.4g} ({step.names[largest]})"
-        else:
-            what += "without gradients"
+        self._in_a_row += 1
+        what = step.description()
         if self.nonfinite_steps <= MOST_SAVED:
+            rank = f"_rank_{self._trainer.global_rank}" if self._trainer.world_size > 1 else ""
+            path = Path(self._trainer.default_root_dir) / f"nonfinite_step_{step.facts['step']}{rank}.pt"
             try:
-                what += f"; its batch is in {step.save(self._trainer)}"
+                step.save(path)
+                what += f"; its batch is in {path}"
             except OSError as error:
                 what += f"; its batch could not be saved ({error.strerror})"
         if self.on_nan == "stop" or self._in_a_row == MOST_IN_A_ROW:
             raise FloatingPointError(
-                f"Training stopped in step {step.number}, before it reached the weights: {what}; such steps in a row: "
-                f"{self._in_a_row}; look at its images and labels, lower --model.optimizer.lr, set "
+                f"Training stopped in step {step.facts['step']}, before it reached the weights: {what}; such steps in "
+                f"a row: {self._in_a_row}; look at its images and labels, lower --model.optimizer.lr, set "
                 "--trainer.gradient_clip_val 1.0 or go on with --finite_guard.on_nan skip or rollback."
             )
         back = self._go_back() if self.on_nan == "rollback" else ""
         if self._trainer.is_global_zero:
-            print(f"step {step.number} left out{back}: {what}")
+            print(f"step {step.facts['step']} left out{back}: {what}")
+        return True
 
     def _go_back(self) -> str:
         """Make weights, average and optimizer those of the last checkpoint; return a phrase that names its step."""
@@ -191,13 +186,10 @@ class FiniteGuard(Callback):
         return f", back to step {checkpoint['global_step']}"
 
     def _check(self, pl_module: LightningModule, state: dict[str, Tensor]) -> None:
-        names = {*self._parameters, *(name for name, _ in pl_module.named_buffers())}
-        weights = {name: value for name, value in state.items() if name in names}
-        # A finite sum has only finite terms, and needs a tenth of the time that looking at each takes.
-        if not weights or bool(torch.stack([value.sum().isfinite() for value in weights.values()]).all()):
-            return
-        for name, value in weights.items():
-            if not value.isfinite().all():
+        names = {*self._parameters, *(name for name, _ in pl_module.named_buffers())} & state.keys()
+        for name in sorted(names):
+            # A finite sum has only finite terms, and needs a tenth of the time that looking at each takes.
+            if not state[name].sum().isfinite() and not state[name].isfinite().all():
                 raise FloatingPointError(
                     f"Training stopped after step {self._trainer.global_step - 1}, and its weights are not kept: "
                     f"{name} is not finite, because an update was too large; lower --model.optimizer.lr."
@@ -208,12 +200,9 @@ class FiniteGuard(Callback):
 class _Step:
     """An optimizer step before it is taken."""
 
-    number: int
-    rate: float
+    facts: dict[str, Any]
     names: list[str]
     norms: Tensor
-    loss: Tensor
-    batches: list[Any]
     bad: Tensor  # 1 if it is not to be taken, else 0
 
     def __post_init__(self) -> None:
@@ -221,22 +210,23 @@ class _Step:
             self.bad, self._event = self.bad.to("cpu", non_blocking=True), torch.Event("cuda")
             self._event.record()
 
-    def was_bad(self) -> bool:
-        """True if the step was not taken."""
+    def is_bad(self) -> bool:
         if hasattr(self, "_event"):
             self._event.synchronize()
         return bool(self.bad)
 
-    def save(self, trainer: Trainer) -> Path:
-        """Write the batches and the facts of the step."""
-        rank = f"_rank_{trainer.global_rank}" if trainer.world_size > 1 else ""
-        path = Path(trainer.default_root_dir) / f"nonfinite_step_{self.number}{rank}.pt"
+    def description(self) -> str:
+        text = f"the loss is {float(self.facts['loss']):.4g} at learning rate {self.facts['learning_rate']:.4g}"
+        if not self.names:
+            return f"{text}, without gradients"
+        largest = int(self.norms.nan_to_num(nan=torch.inf).argmax())
+        return f"{text}, the largest gradient {float(self.norms[largest]):.4g} ({self.names[largest]})"
+
+    def save(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        facts = {"step": self.number, "learning_rate": self.rate, "loss": self.loss.cpu(), "batches": self.batches}
-        facts["gradient_norms"] = dict(zip(self.names, self.norms.tolist(), strict=True))
+        norms = dict(zip(self.names, self.norms.tolist(), strict=True))
         with replacing(path) as part, part.open("wb") as file:
-            torch.save(facts, file)
-        return path
+            torch.save(self.facts | {"loss": self.facts["loss"].cpu(), "gradient_norms": norms}, file)
 
 
 class _Copies:

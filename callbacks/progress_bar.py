@@ -28,8 +28,7 @@ class ProgressBar(RichProgressBar):
     def __init__(self, refresh_rate: int = 5) -> None:
         self._writes_lines = not get_console().is_terminal
         self._started = self._next_redraw = 0.0
-        self._knows_rate = True  # that of the epochs that are left
-        self._batches = 0  # of this start alone: a resumed run may begin in the middle of an epoch
+        self._batches = 0  # of this epoch and start: a resumed run may begin in the middle of an epoch
         super().__init__(refresh_rate=0 if self._writes_lines else refresh_rate)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -63,14 +62,14 @@ class ProgressBar(RichProgressBar):
         """As many figures as fit beside the bar, without the logger's version."""
         metrics = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)
-        if left := self._time_left(trainer):
+        if left := self._time_left(trainer, trainer.current_epoch):
             metrics["left"] = left
         return dict(list(metrics.items())[: max(1, (get_console().width - TEXTS) // FIGURE)])
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note when training began."""
+        """Begin to measure, perhaps in the middle of an epoch."""
         super().on_train_start(trainer, pl_module)
-        self._started, self._batches = time.perf_counter(), 0
+        self._started = time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: Any, batch_idx: int
@@ -85,12 +84,9 @@ class ProgressBar(RichProgressBar):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the epoch's bar; write the line of the epoch before, whose figures are complete now."""
         super().on_train_epoch_start(trainer, pl_module)
-        self._next_redraw = 0.0  # the first batch moves the bar, so that the last can tell the rate
         self._write_line(trainer)
-        last_change = getattr(getattr(pl_module, "freezing", None), "last_change", 0)
-        if trainer.current_epoch == last_change:  # all is trained from here on, at another rate
-            self._started, self._batches = time.perf_counter(), 0
-        self._knows_rate = trainer.current_epoch >= last_change
+        self._next_redraw = 0.0  # the first batch moves the bar, so that the last can tell the rate
+        self._started, self._batches = time.perf_counter(), 0
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Close the bar; write the line of the last epoch."""
@@ -106,10 +102,12 @@ class ProgressBar(RichProgressBar):
         """Batches per second."""
         return self._batches / max(time.perf_counter() - self._started, 1e-9) if self._batches else None
 
-    def _time_left(self, trainer: Trainer) -> str | None:
-        """The time until the last epoch or step, whichever comes first."""
-        rate, batches = self._rate() if self._knows_rate else None, trainer.num_training_batches
-        limits = []
+    def _time_left(self, trainer: Trainer, epoch: int) -> str | None:
+        """The time until the last epoch or step, whichever comes first, at the rate of this epoch."""
+        rate, batches, limits = self._rate(), trainer.num_training_batches, []
+        freezing = getattr(trainer.lightning_module, "freezing", None)
+        if freezing is not None and epoch < freezing.last_change:
+            return None  # all is trained from there on, at another rate
         if trainer.max_epochs is not None and trainer.max_epochs >= 0:
             limits.append((trainer.max_epochs - trainer.current_epoch) * batches)
         if trainer.max_steps >= 0:
@@ -120,9 +118,10 @@ class ProgressBar(RichProgressBar):
         rate = self._rate()
         if not self._writes_lines or not trainer.is_global_zero or rate is None:
             return
-        line = [self._get_train_description(trainer.current_epoch - 1).lower().rstrip()]
+        epoch = trainer.current_epoch - 1
+        line = [self._get_train_description(epoch).lower().rstrip()]
         line += [f"{name} {float(value):.4f}" for name, value in sorted(trainer.progress_bar_metrics.items())]
         line.append(f"{rate:.1f} batches/s")
-        if left := self._time_left(trainer):
+        if left := self._time_left(trainer, epoch):
             line.append(f"at most {left} left")
         print("  ".join(line), flush=True)

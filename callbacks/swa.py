@@ -50,14 +50,13 @@ class SWA(WeightAverage):
         if stage != "fit":
             return
         epochs = math.inf if trainer.max_epochs in (None, -1) else float(trainer.max_epochs or 0)
-        if isinstance(self.start, float) and epochs == math.inf:
+        first = self.start * epochs if isinstance(self.start, float) else self.start
+        if first >= epochs:
             raise UserError(
-                f"weight_average.start is {self.start}, a fraction of trainer.max_epochs, which is not given; give it, "
-                "or start as a number of epochs."
+                f"weight_average.start is {self.start}, but trainer.max_epochs is {trainer.max_epochs}; give more "
+                "epochs, or start as a number below theirs."
             )
-        self._first_epoch = int(self.start * epochs) if isinstance(self.start, float) else self.start
-        if self._first_epoch >= epochs:
-            raise UserError(f"weight_average.start is {self.start}, but training has {epochs:g} epochs; give fewer.")
+        self._first_epoch = int(first)
         if any(isinstance(other, lightning.pytorch.callbacks.EarlyStopping) for other in trainer.callbacks):  # type: ignore[attr-defined]
             raise UserError(
                 f"Early stopping may end training before epoch {self._first_epoch}, where averaging begins; leave it "
@@ -100,12 +99,11 @@ class SWA(WeightAverage):
         self._update(get_swa_multi_avg_fn())
         validate_after_this_step(trainer)  # the last average would have no validation otherwise
         if layers := trained_batch_norms(pl_module):
-            self._put_in()
+            self._swap(put_in=True)
             with isolate_rng(), trainer.precision_plugin.forward_context():
                 compute_statistics(pl_module, layers, _training_images(trainer, pl_module))
             _share_statistics(trainer, layers)
-            self._begin()  # the same weights, with their own statistics
-            self._take_out()
+            self._swap(put_in=False)
         if self.updates == 1:
             for callback in trainer.checkpoint_callbacks:
                 if isinstance(callback, Checkpoint):

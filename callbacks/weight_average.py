@@ -29,13 +29,13 @@ class WeightAverage(Callback):
     def __init__(self) -> None:
         self.updates = 0  # of the average so far
         self._trained: dict[str, Tensor] = {}
-        self._average: dict[str, Tensor] | None = None
-        self._raw: dict[str, Tensor] | None = None  # the trained values, while the average is in their place
+        self._average: dict[str, Tensor] | None = None  # the trained values, while the average is in their place
+        self._is_in_place = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Begin without an average."""
         if stage == "fit":
-            self.updates, self._average, self._raw = 0, None, None
+            self.updates, self._average, self._is_in_place = 0, None, False
 
     def state_dict(self) -> dict[str, Any]:
         """The number of updates; the average itself is the checkpoint's `state_dict`."""
@@ -44,8 +44,10 @@ class WeightAverage(Callback):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Write the average as the weights, and the trained ones beside it."""
         if trainer.state.fn == "fit" and self._average is not None:
-            checkpoint["raw_state_dict"] = dict(self._raw or self._trained)
-            checkpoint["state_dict"].update(self._average)
+            values = self._trained, self._average
+            average, raw = values if self._is_in_place else reversed(values)
+            checkpoint["raw_state_dict"] = dict(raw)
+            checkpoint["state_dict"].update(average)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Go on from the trained weights, and with the average if it is of this kind."""
@@ -79,19 +81,18 @@ class WeightAverage(Callback):
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Validate the average."""
         if trainer.state.fn == "fit":
-            self._put_in()
+            self._swap(put_in=True)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Train on."""
         if trainer.state.fn == "fit":
-            self._take_out()
+            self._swap(put_in=False)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the average in the network, also of a run that was resumed at its end."""
-        self._put_in()
+        self._swap(put_in=True)
 
     def _begin(self) -> None:
-        """Make the values that the network has now the average."""
         self._average = {name: value.clone() for name, value in self._trained.items()}
 
     @torch.no_grad()
@@ -106,19 +107,13 @@ class WeightAverage(Callback):
             average[name].copy_(trained[name])
         self.updates += 1
 
-    def _put_in(self) -> None:
-        if self._average is not None and self._raw is None:
-            self._raw = {name: value.clone() for name, value in self._trained.items()}
-            self._set(self._average)
-
-    def _take_out(self) -> None:
-        if self._raw is not None:
-            self._set(self._raw)
-            self._raw = None
-
-    def _set(self, values: dict[str, Tensor]) -> None:
-        for name, value in self._trained.items():
-            value.copy_(values[name])
+    def _swap(self, *, put_in: bool) -> None:
+        """Exchange the values in the network and those of the average, unless that is done."""
+        if (values := self._average) is not None and put_in != self._is_in_place:
+            self._begin()
+            for name, value in self._trained.items():
+                value.copy_(values[name])
+            self._is_in_place = put_in
 
 
 def _named_tensors(module: nn.Module) -> dict[str, Tensor]:

@@ -75,14 +75,20 @@ def test_the_best_is_chosen_among_averages(train: Callable[..., Run]) -> None:
     ("flags", "words"),
     [
         (["--early_stopping.patience=3"], "may end training before epoch 22, where averaging begins; leave it out"),
-        (["--early_stopping=null", "--weight_average.start=30"], "start is 30, but training has 30 epochs"),
+        (
+            ["--early_stopping=null", "--weight_average.start=30"],
+            "start is 30, but trainer.max_epochs is 30; give more epochs",
+        ),
         (["--early_stopping=null", "--weight_average.start=1.5"], "start is 1.5; give a number of epochs"),
         (["--early_stopping=null", "--weight_average.start=-1"], "start is -1; give a number of epochs"),
         (
             ["--early_stopping=null", "--weight_average.start=1", "--trainer.max_steps=41"],
             "start is 1, but training ends after 41 steps, which are 1.95 epochs; give fewer.",
         ),
-        (["--early_stopping=null", "--trainer.max_epochs=-1"], "a fraction of trainer.max_epochs, which is not given"),
+        (
+            ["--early_stopping=null", "--trainer.max_epochs=-1"],
+            "start is 0.75, but trainer.max_epochs is -1; give more epochs, or",
+        ),
     ],
 )
 def test_refuses_what_never_averages(
