@@ -36,14 +36,13 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
 
     Both are written at safe points, after everything of a step or an epoch is logged, so that a run goes on from either
     as if it had never stopped: the best before the step that follows its measurement; the last after every epoch, when
-    a signal ends the process, when the loading of batches fails, and every `every_minutes`. A file is replaced whole,
-    by one that has reached the disk; if it cannot be written, training goes on and the earlier file stays. Training
-    waits for `torch.save` alone. A new best is the last too, one file with two names; the last before it is then kept
-    as `previous.ckpt`.
+    a signal ends the process, when the loading of batches fails, and every `every_minutes`. Training waits for
+    `torch.save` alone. A file is replaced whole, by one that has reached the disk; if it cannot be written, training
+    goes on and the earlier file stays. A new best is the last too, one file with two names; the last before it is then
+    kept as `previous.ckpt`.
 
-    A run whose checkpoints cannot be kept ends before it has cost anything: before the first step the folder is tried
-    with a file of their size, and the first one is read back. A run that starts from another's checkpoint takes over
-    that run's best, so that the better of both is tested in the end.
+    Before the first step the folder is tried with a file of a checkpoint's size, and the first checkpoint is read back.
+    A run that starts from another's checkpoint takes over that run's best, so that the better of both is tested.
 
     Lightning's `ModelCheckpoint` writes before an epoch's figures are logged and a plateau schedule is stepped, ends
     the run when the disk is full, and forgets the best when the folder changes.
@@ -194,8 +193,8 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Write the last checkpoint, if training stands where it can go on."""
         # Alone, or when a signal has reached all: other processes have to write with us.
-        in_order = isinstance(exception, Stopped | WorkerError) and exception.in_order
-        in_order = in_order or (isinstance(exception, WorkerError) and trainer.world_size == 1)
+        alone = isinstance(exception, WorkerError) and trainer.world_size == 1
+        in_order = alone or (isinstance(exception, Stopped | WorkerError) and exception.in_order)
         if not self._is_training or not in_order or not stands_between_steps(trainer):
             return
         if not trainer.validating:
@@ -222,18 +221,12 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
         if source is None or not trainer.is_global_zero:
             return
         best, last = self._file(BEST), self._file(LAST)
-        try:
-            best.parent.mkdir(parents=True, exist_ok=True)
-            if self._source_of_best is not None and not best.exists():
-                link_whole(self._source_of_best, best)
-            here = source.parent.resolve() == last.parent.resolve()
-            if not last.exists() or (here and not source.samefile(last)):
-                link_whole(source, last)
-        except OSError as error:
-            raise UserError(
-                f"The run's folder {best.parent} cannot take the checkpoint that training goes on from: "
-                f"{error.strerror}; free space there or choose another place with --runs."
-            ) from error
+        best.parent.mkdir(parents=True, exist_ok=True)
+        if self._source_of_best is not None and not best.exists():
+            link_whole(self._source_of_best, best)
+        here = source.parent.resolve() == last.parent.resolve()
+        if not last.exists() or (here and not source.samefile(last)):
+            link_whole(source, last)
 
     def _write(self, trainer: Trainer, *, is_best: bool = False) -> None:
         """Write a checkpoint and begin to publish it; `_settle` waits for the end of that."""

@@ -31,19 +31,14 @@ class LearningRateMonitor(Callback):
         self.log_momentum = log_momentum
         self.log_weight_decay = log_weight_decay
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the rate of the epoch."""
-        self._log(trainer, "epoch")
-
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Log the rate of the step that this batch begins."""
-        is_first = (batch_idx - first_batch(trainer)) % trainer.accumulate_grad_batches == 0
-        if is_first and is_logged_step(trainer):
-            self._log(trainer, "step")
-
-    def _log(self, trainer: Trainer, interval: str) -> None:
-        configs = trainer.lr_scheduler_configs
-        if interval != (self.logging_interval or (configs[0].interval if configs else interval)):
+        """Log the rate of the step or the epoch that this batch begins."""
+        if (batch_idx - first_batch(trainer)) % trainer.accumulate_grad_batches:
+            return
+        schedules = trainer.lr_scheduler_configs
+        interval = self.logging_interval or (schedules[0].interval if schedules else "step")
+        is_due = batch_idx == 0 if interval == "epoch" else is_logged_step(trainer)
+        if not is_due:
             return
         groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
         figures = {}
