@@ -13,11 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.fabric.utilities.rank_zero import rank_zero_only
-from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
 from torch import Tensor
 
-from callbacks.run.outside_steps import OutsideSteps
 from core.durable_file import replace_file, replacing
 
 if TYPE_CHECKING:
@@ -26,16 +24,6 @@ if TYPE_CHECKING:
 
 TABLE, EVENTS = "metrics.csv", "events.out.tfevents.*"
 SETTINGS = "events.out.tfevents.0.hparams"  # belongs to one start of the run: a resumed run writes it anew
-
-
-class Curves(OutsideSteps):
-    """Notes in every checkpoint, as `curves`, how long the files of curves are; `cut_curves` cuts them to that."""
-
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Write waiting points, and note the rows of `metrics.csv` and the bytes of TensorBoard's files."""
-        if trainer.is_global_zero:
-            loggers = [logger for logger in trainer.loggers if isinstance(logger, FileLogger)]
-            checkpoint["curves"] = {name: length for logger in loggers for name, length in logger.lengths().items()}
 
 
 def cut_curves(folder: Path, lengths: Mapping[str, int]) -> set[tuple[str, str]]:
@@ -76,7 +64,7 @@ class FileLogger(Logger):
 
     @abstractmethod
     def lengths(self) -> dict[str, int]:
-        """Write waiting points, and give the length of each file by its name."""
+        """Write waiting points, and give the length of each file by its name, to which `cut_curves` cuts it."""
 
 
 class CSVLogger(FileLogger):
@@ -107,19 +95,15 @@ class CSVLogger(FileLogger):
     @rank_zero_only
     def save(self) -> None:
         """Write the waiting rows; rows that cannot be written wait for the next time."""
+        if not self._waiting:
+            return
         try:
-            if self._waiting:
-                self._append()
+            self._append()
             self._is_failing = False
         except OSError as error:
             if not self._is_failing:
                 print(f"warning: {self._table} could not be written ({error.strerror})", file=sys.stderr)
             self._is_failing = True
-
-    def lengths(self) -> dict[str, int]:
-        """The rows of the table."""
-        self.save()
-        return {TABLE: self._count}
 
     def _append(self) -> None:
         names = sorted({*self._names, *(name for row in self._waiting for name in row)})
@@ -136,6 +120,11 @@ class CSVLogger(FileLogger):
             raise
         self._count += len(self._waiting)
         self._waiting = []
+
+    def lengths(self) -> dict[str, int]:
+        """The rows of the table."""
+        self.save()
+        return {TABLE: self._count}
 
 
 class TensorBoardLogger(FileLogger):

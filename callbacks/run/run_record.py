@@ -150,6 +150,9 @@ class RunRecord(TrainingClock):
         content["config"] = self.config
         content["data_fingerprint"] = getattr(self._data, "data_fingerprint", None)
         content["data_images"] = self._data_images
+        if trainer.is_global_zero:
+            loggers = [logger for logger in trainer.loggers if hasattr(logger, "lengths")]
+            content["curves"] = {name: length for logger in loggers for name, length in logger.lengths().items()}
         content["progress"] = {
             "images": self._images,
             "metrics": self._metrics | _figures(trainer),

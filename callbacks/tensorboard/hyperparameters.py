@@ -12,7 +12,6 @@ from lightning.pytorch import LightningModule, Trainer
 from callbacks.curves import SETTINGS, TensorBoardLogger
 from callbacks.run.outside_steps import OutsideSteps
 from callbacks.run.run_record import RunRecord
-from callbacks.tensorboard.board import write_to_tensorboard
 from core.durable_file import replacing
 from models.classifier import Classifier
 from models.serialization.class_path import find_class, is_default, parameter
@@ -55,10 +54,6 @@ class Hyperparameters(OutsideSteps):
         if monitor and best is not None:
             for logger in trainer.loggers:
                 logger.log_metrics({f"best/{monitor}": float(best)}, step=trainer.global_step)
-
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say that the run is over."""
-        write_to_tensorboard(trainer, _write_end)
 
 
 def hyperparameters(config: Mapping[str, Any], precision: str, processes: int) -> dict[str, str | float]:
@@ -113,11 +108,3 @@ def _write_start(file: Path, settings: dict[str, str | float]) -> None:
             records = RecordWriter(opened)
             for content in ({"file_version": "brain.Event:2"}, {"summary": start}):
                 records.write(Event(wall_time=time.time(), **content).SerializeToString())
-
-
-def _write_end(writer: Any) -> None:
-    from torch.utils.tensorboard.summary import hparams
-
-    _, _, end = hparams({}, {})  # type: ignore[no-untyped-call]
-    if writer.file_writer is not None:
-        writer.file_writer.add_summary(end)

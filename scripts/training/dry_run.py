@@ -8,7 +8,6 @@ from typing import Any
 
 from lightning.pytorch.callbacks import Callback
 
-from callbacks.curves import Curves
 from callbacks.run.run_record import RunRecord
 from core.user_error import UserError
 from scripts.training.train_cli import CALLBACKS, TrainCLI
@@ -63,5 +62,5 @@ class DryRun(TrainCLI):
     def fit(self) -> None:
         """Train, without record, curves and test."""
         callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]  # the Trainer declares none
-        callbacks[:] = [callback for callback in callbacks if not isinstance(callback, RunRecord | Curves)]
+        callbacks[:] = [callback for callback in callbacks if not isinstance(callback, RunRecord)]
         self.trainer.fit(self.model, self.datamodule)

@@ -19,7 +19,6 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.trainer import Trainer
 
-from callbacks.curves import Curves
 from callbacks.run.interruption import Interruption
 from callbacks.run.peers import let_come_together
 from callbacks.run.run_folder import CHECKPOINTS, CONFIG, current_job
@@ -300,7 +299,7 @@ class TrainCLI(LightningCLI):
         if self.place:
             origin = (self.command, self.place.step, self.other.original)
             self.record = RunRecord(self.place.folder, self.experiment, self.config_text, *origin)
-            callbacks += [self.record, Curves(), *self.more_callbacks]
+            callbacks += [self.record, *self.more_callbacks]
         precision, reason = self._precision(init.trainer)
         # In float32, cuDNN's fastest convolutions give other bits each time.
         torch.backends.cudnn.deterministic = init.trainer.deterministic is not False
