@@ -27,10 +27,6 @@ from models.training.monitor import Basis, basis, check_logged, direction, is_of
 BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
 
 
-class CheckpointError(CommandError):
-    """The end of training could not be written."""
-
-
 class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
     """Keeps `best.ckpt`, by a monitored metric, and `last.ckpt`.
 
@@ -57,7 +53,7 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
         UserError: If an argument is out of its range or the metric's name does not say its direction;
             when training starts, if the folder cannot take a checkpoint; after an epoch, if the metric was not logged
             or the checkpoint cannot be read back.
-        CheckpointError: After training, if its end could not be written.
+        CommandError: After training, if its end could not be written.
     """
 
     save_top_k = 1  # for loggers with `log_model`: one best is kept, and uploaded at the end unless they take `all`
@@ -210,7 +206,7 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
             self._write(trainer)
             self._settle(trainer)
         if self._failure:
-            raise CheckpointError(
+            raise CommandError(
                 f"Training is over, but {self._file(LAST)} could not be written ({self._failure}) and is of an earlier "
                 "time; free space and go on from there with --resume."
             )

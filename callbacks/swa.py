@@ -1,14 +1,14 @@
 """Stochastic weight averaging."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from itertools import islice
 from typing import Any
 
 import lightning.pytorch.callbacks
-import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.swa_utils import get_swa_multi_avg_fn
 
 from callbacks.checkpoint import Checkpoint
@@ -102,20 +102,13 @@ class SWA(WeightAverage):
             self._swap(put_in=True)
             with isolate_rng(), trainer.precision_plugin.forward_context():
                 compute_statistics(pl_module, layers, _training_images(trainer, pl_module))
-            _share_statistics(trainer, layers)
+            for statistic in (each for layer in layers for each in layer.buffers() if each.is_floating_point()):
+                statistic.copy_(trainer.strategy.reduce(statistic.clone(), reduce_op="mean"))  # over processes
             self._swap(put_in=False)
         if self.updates == 1:
             for callback in trainer.checkpoint_callbacks:
                 if isinstance(callback, Checkpoint):
                     callback.forget_best()
-
-
-@torch.no_grad()
-def _share_statistics(trainer: Trainer, layers: Sequence[nn.Module]) -> None:
-    """Average the running means and variances over processes."""
-    for statistic in (buffer for layer in layers for buffer in layer.buffers() if buffer.is_floating_point()):
-        if trainer.world_size > 1:
-            statistic.copy_(trainer.strategy.reduce(statistic.clone(), reduce_op="mean"))
 
 
 def _training_images(trainer: Trainer, pl_module: LightningModule) -> Iterable[Tensor]:
@@ -126,5 +119,4 @@ def _training_images(trainer: Trainer, pl_module: LightningModule) -> Iterable[T
             "data modules can give; train on one of them."
         )
     batches = data.training_batches(trainer.current_epoch, pl_module.device)
-    for _, (images, _) in zip(range(int(trainer.num_training_batches)), batches, strict=False):
-        yield images
+    return (images for images, _ in islice(batches, int(trainer.num_training_batches)))

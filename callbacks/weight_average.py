@@ -118,7 +118,6 @@ class WeightAverage(Callback):
 
 def _named_tensors(module: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers under their names in the state, a shared one under each of its names."""
-    saved = module.state_dict().keys()
     tensors = {name: parameter.data for name, parameter in module.named_parameters(remove_duplicate=False)}
     tensors |= dict(module.named_buffers(remove_duplicate=False))
-    return {name: value for name, value in tensors.items() if name in saved}
+    return {name: tensors[name] for name in module.state_dict() if name in tensors}
