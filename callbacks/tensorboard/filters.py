@@ -8,7 +8,7 @@ from torch import Tensor
 from callbacks.run.outside_steps import OutsideSteps
 from callbacks.run.sharding import has_all_weights
 from callbacks.tensorboard.board import write_picture
-from callbacks.tensorboard.filters_picture import convolutions, filters_picture
+from callbacks.tensorboard.image_grid import convolutions, filters_picture
 from models.classifier import Classifier
 
 

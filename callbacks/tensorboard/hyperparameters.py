@@ -88,8 +88,6 @@ def _text(value: Any) -> str:
     if isinstance(value, Mapping) and (class_ := find_class(value.get("class_path"))):
         arguments = _of_arguments("", class_, value.get("init_args") or {})
         return f"{class_.__name__}({', '.join(f'{name}={setting}' for name, setting in arguments.items())})"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name}: {_text(part)}" for name, part in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(map(_text, value)) or "[]"
     return value if isinstance(value, str) else json.dumps(value)

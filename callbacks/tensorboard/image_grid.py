@@ -1,4 +1,4 @@
-"""Images with captions, as one picture.
+"""Images with captions, and filters, as one picture.
 
 Shapes: `B` images with `C` channels, `H` rows and `W` columns.
 """
@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
+from torch import Tensor, nn
 
 from core.names import escape_name
 from datamodules.batching.transform import unnormalised
@@ -18,8 +18,12 @@ GAP = 8  # pixels between tiles and around them
 FONT_SIZE, LINE_HEIGHT = 12, 15  # pixels of a caption's letters, and from one line to the next
 BACKGROUND = (235, 235, 235)  # shows the edges of white images and of black ones
 
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)  # the layers whose filters can be drawn
+COLUMNS = 8  # tiles in a row
+MOST_INPUTS = 16  # input channels up to which each filter has a row of its own
 
-def image_grid(images: Tensor, captions: Sequence[str], columns: int = 8) -> Image.Image:
+
+def image_grid(images: Tensor, captions: Sequence[str], columns: int = COLUMNS) -> Image.Image:
     """Lay images out in rows, each with its caption below, which may have several lines.
 
     Small images are enlarged by a whole factor, pixel by pixel; large ones are reduced by averaging squares of pixels.
@@ -85,3 +89,35 @@ def shortened(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.Im
         kept -= 1
         short = f"{text[: kept - kept // 2].rstrip()}…{text[len(text) - kept // 2 :].lstrip()}"
     return short
+
+
+def convolutions(network: nn.Module) -> list[str]:
+    """The names of the layers whose filters can be drawn, in the order of their construction."""
+    return [name for name, module in network.named_modules() if isinstance(module, CONVOLUTIONS)]
+
+
+def filters_picture(weight: Tensor, most: int) -> Image.Image:
+    """Draw the filters of a convolution on one scale, symmetric around 0; three input channels as colours."""
+    weight = weight.detach().float().cpu()
+    if weight.ndim == 3:
+        weight = weight[:, :, None]
+    largest = weight.abs().max()
+    inputs = weight.shape[1]
+    if inputs == 3:
+        tiles = (0.5 + weight[:most] / (2 * largest.clamp(min=1e-30))).clamp(0, 1)
+        return image_grid(tiles, list(map(str, range(len(tiles)))), COLUMNS)
+    slices = weight.flatten(0, 1)[:most]
+    numbers = range(len(slices))
+    captions = [str(number) if inputs == 1 else f"{number % inputs} to {number // inputs}" for number in numbers]
+    captions[0] += f"\n{-float(largest):.2g} to {float(largest):.2g}"
+    columns = inputs if 1 < inputs <= MOST_INPUTS else COLUMNS
+    return image_grid(coloured(slices, -largest, largest, "RdBu_r"), captions, columns)
+
+
+def coloured(maps: Tensor, low: Tensor, high: Tensor, colours: str) -> Tensor:
+    """Colour numbers, float `[B, h, w]`, by one of matplotlib's maps from `low` to `high`: uint8 `[B, 3, h, w]`."""
+    from matplotlib import colormaps
+
+    shares = (maps - low) / (high - low).clamp(min=torch.finfo(torch.float32).tiny)
+    levels = colormaps[colours](shares.clamp(0, 1).numpy(), bytes=True)[..., :3]
+    return torch.from_numpy(levels).permute(0, 3, 1, 2)

@@ -4,6 +4,7 @@ import copy
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -27,17 +28,15 @@ class ModelGraph(OutsideSteps):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the graph, unless the run's folder has it."""
-        if not has_all_weights(trainer) or not trainer.is_global_zero:
-            return
-        classifier = cast(Classifier, pl_module)
+        if has_all_weights(trainer):
+            write_to_tensorboard(trainer, partial(_write_graph, cast(Classifier, pl_module)), at_start=True)
 
-        def write(writer: Any) -> None:
-            if (traced := trace(classifier.network, classifier.preprocessing)) is not None:
-                with warnings.catch_warnings(), torch.no_grad():
-                    warnings.simplefilter("ignore")
-                    writer.add_graph(*traced)
 
-        write_to_tensorboard(trainer, write, at_start=True)
+def _write_graph(classifier: Classifier, writer: Any) -> None:
+    if (traced := trace(classifier.network, classifier.preprocessing)) is not None:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            writer.add_graph(*traced)
 
 
 def trace(network: nn.Module, preprocessing: Mapping[str, Any]) -> tuple[nn.Module, Tensor] | None:

@@ -7,8 +7,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from callbacks.tensorboard.filters_picture import COLUMNS, coloured
-from callbacks.tensorboard.image_grid import image_grid, picture
+from callbacks.tensorboard.image_grid import COLUMNS, coloured, image_grid, picture
 from scripts.report.chart import new_figure, picture_of
 
 MOST_BARS = 64  # numbers of a vector up to which each is a bar; more are a line

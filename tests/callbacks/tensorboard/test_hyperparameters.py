@@ -85,7 +85,7 @@ def test_a_configuration_has_settings_of_classes_numbers_and_changes(train: Call
     assert found["processes"] == 2
     assert found["data.on_corrupt"] == "skip"
     assert found["model.freeze"] == "backbone"
-    assert found["model.unfreeze"] == "5: backbone"
+    assert found["model.unfreeze"] == '{"5": ["backbone"]}'
     assert found["model.class_weights"] == "balanced"
     assert found["early_stopping.patience"] == 10
     assert not {"data.normalization", "data.split_rule", "early_stopping.monitor"} & found.keys()
