@@ -9,7 +9,7 @@ from models.training.monitor import Basis, basis, check_logged, direction, is_of
 
 
 class EarlyStopping(lightning.pytorch.callbacks.EarlyStopping):
-    """Stops training when a metric has stopped improving; not before all that is to be unfrozen is trained.
+    """Stops training when a metric has stopped improving, once all that is to be unfrozen is trained.
 
     Args:
         monitor: The metric that decides; `val/` ones are compared after each validation, others after each epoch.

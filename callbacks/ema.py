@@ -15,10 +15,9 @@ class EMA(WeightAverage):
     """Evaluates and stores an exponential moving average of the weights (Polyak and Juditsky, 1992).
 
     After optimizer step `t = 1, 2, ...`, however many batches it was accumulated over,
-    `average = d * average + (1 - d) * weights` with `d = min(decay, (1 + t) / (10 + t))`: the warm-up of TensorFlow's
-    `ExponentialMovingAverage`, by which the random weights at the start are forgotten at once. A step's weights count
-    half after `log(0.5) / log(decay)` further steps: 693 for 0.999, 69 for 0.99. With the warm-up, a decay of 0.999 is
-    reached after 8,990 steps; until then the average spans about the last ninth of the steps.
+    `average = d * average + (1 - d) * weights` with `d = min(decay, (1 + t) / (10 + t))`, the warm-up of TensorFlow's
+    `ExponentialMovingAverage`. A step's weights count half after `log(0.5) / log(decay)` further steps: 693 for 0.999,
+    69 for 0.99. A decay of 0.999 is reached after 8,990 steps; until then the average spans about their last ninth.
 
     `callbacks.weight_average.WeightAverage` says what is validated, tested and stored.
 

@@ -40,11 +40,9 @@ class FeatureCache(Callback):
     a sequence, its first layers can be frozen too (`[backbone, head.0, head.1]`) and are then computed once as well.
     The outputs for the training and validation images lie beside the packs, as `features-...`. Every run finds them
     again that has the same data, weights, preprocessing, code of the backbone and of the augmentation, and arguments
-    that their modules keep. Damaged outputs are computed again. So are outputs that differ from what the backbone gives
-    now: each start computes the first images of each split. Without augmentation training is the same as without the
-    cache, but for the rounding of the outputs, which depends on how many images are computed at once. Tests and
-    checkpoints are of the whole network. It is given images from the epoch on in which something of the backbone is
-    trained.
+    that their modules keep. They are computed again if they are damaged, or if the first images of a split give others
+    now. Without augmentation training is the same as without the cache, but for the rounding of the outputs. Tests and
+    checkpoints are of the whole network, which is given images as soon as any of the backbone is trained.
 
     Args:
         variants: How often each training image is augmented: epoch `e` trains on variant `e % variants`. Without

@@ -36,9 +36,9 @@ class FiniteGuard(Callback):
     the learning rate is logged, unless each process has only a part of the weights.
 
     `skip` and `rollback` put batch norm's statistics and the epoch's figures back to before such a step, and count it
-    in `train/nonfinite_steps`. `rollback` also helps where weights have run away: the weights, their average and the
-    optimizer go back to the last checkpoint, while data and schedule go on, so that the same batches do not follow
-    again (as in the training of PaLM, Chowdhery et al., 2022). Before the first checkpoint the step is only skipped.
+    in `train/nonfinite_steps`. `rollback` also takes the weights, their average and the optimizer back to the last
+    checkpoint, if there is one, while data and schedule go on, so that other batches follow (as in the training of
+    PaLM, Chowdhery et al., 2022).
 
     Nothing waits for a GPU: an optimizer with `fused` skips the step by itself, and the outcome is read while the next
     batch is computed. Other optimizers, and `rollback`, wait in each step. With `16-mixed`, the gradient scaler skips

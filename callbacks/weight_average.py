@@ -12,16 +12,14 @@ from torch import Tensor, nn
 class WeightAverage(Callback):
     """Keeps an average beside the weights that are trained, and puts it in their place for validation.
 
-    A checkpoint's `state_dict` is the average, because that is what was validated: `Classifier.load_from_checkpoint`,
-    test and prediction take it without knowing of this callback. The trained weights lie beside it, in
-    `raw_state_dict`, and a resumed run goes on from them bit for bit; a run that is resumed without the callback goes
-    on from the average. After training the network holds the average.
+    A checkpoint's `state_dict` is the average, because that is what was validated. The trained weights lie beside it,
+    in `raw_state_dict`, and a resumed run goes on from them bit for bit; a run that is resumed without the callback
+    goes on from the average. After training the network holds the average.
 
     Parameters and floating-point buffers are averaged, since the running statistics of batch norm belong to the weights
     that they were measured with; integer buffers are copied.
 
-    Lightning's `WeightAveraging` is not used: a test of the best checkpoint at the end of `fit` loads the raw weights
-    there, an average that begins late is validated before anything was averaged, and tensors are updated one by one.
+    Lightning's `WeightAveraging` tests the raw weights at the end of `fit`, and updates tensors one by one.
     """
 
     is_evaluated = True  # the average is validated and stored: its scores do not compare with those of plain weights
