@@ -41,7 +41,7 @@ class ReceivedSignals:
 
     def reset(self) -> None:
         """Forget them."""
-        self.signal, self.interrupts = 0, 0
+        self.signal, self.interrupts, self.is_deferred = 0, 0, False
 
     def note(self, number: int, frame: FrameType | None) -> None:
         """Note a signal, and exit at once unless a loop will."""
@@ -70,7 +70,6 @@ def heeding_signals() -> Iterator[None]:
         yield
         return
     received.reset()
-    received.is_deferred = False
     before = {number: signal.signal(number, received.note) for number in heeded()}
     try:
         yield

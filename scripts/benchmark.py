@@ -10,6 +10,8 @@ device already), so that both see the machine in the same state, and shows how l
 The second form trains and tests each configuration once, and shows the time that each callback took.
 """
 
+from core.user_error import UserError  # isort: skip - first, for a Ctrl-C during the other imports
+
 import argparse
 import copy
 import json
@@ -26,7 +28,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from core.user_error import UserError
 from scripts.command.boundary import CommandParser
 from scripts.command.process import training_process
 from scripts.report.table import Table, show

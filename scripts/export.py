@@ -85,7 +85,7 @@ def photographs(number: int, trained: TrainedNetwork) -> tuple[list[Path], Tenso
     squares = scenes.unfold(2, side, side).unfold(3, side, (scenes.shape[3] - side) // 3)  # [2, 3, 2, 4, side, side]
     parts = squares.permute(2, 3, 0, 1, 4, 5).flatten(0, 2)[: number - len(files), torch.arange(channels) % 3]
     parts = torch.nn.functional.interpolate(parts, size, mode="bilinear", antialias=True).round().int()
-    return files, (parts * (pixels.highest // 255)).to(torch.uint16 if pixels.is_deep else torch.uint8)
+    return files, (parts * (pixels.highest // 255)).to(torch.uint16 if pixels.highest > 255 else torch.uint8)
 
 
 def pixels_by_facts(file: Path, facts: Mapping[str, str]) -> Tensor:

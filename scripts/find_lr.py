@@ -8,6 +8,8 @@ fastest. The picture is in TensorBoard, too, beside the experiment's runs. Nothi
 what it would have been.
 """
 
+from core.user_error import UserError  # isort: skip - first, for a Ctrl-C during the other imports
+
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from core.user_error import UserError
 from scripts.command.boundary import CommandParser
 from scripts.command.output_file import picture_file, save_picture
 from scripts.command.process import training_process

@@ -62,24 +62,19 @@ class PixelFormat:
     def facts(self) -> dict[str, Any]:
         """What differs from 8 bits as shown, in plain types."""
         facts = {name: value for name, value in asdict(self).items() if value != getattr(EIGHT_BITS, name)}
-        if not self.is_deep:  # a network of 8 bits is also given files of 16
+        if self.bit_depth != 16:  # a network of 8 bits is also given files of 16
             facts.pop("stored_bits", None)
         return {name: list(value) if isinstance(value, tuple) else value for name, value in facts.items()}
 
     @property
-    def is_deep(self) -> bool:
-        """Whether a level has 16 bits."""
-        return self.bit_depth == 16
-
-    @property
     def highest(self) -> int:
         """The highest level, 255 or 65535."""
-        return 65535 if self.is_deep else 255
+        return 65535 if self.bit_depth == 16 else 255
 
     @property
     def dtype(self) -> np.dtype[np.unsignedinteger[Any]]:
         """The type of a level."""
-        return np.dtype(np.uint16 if self.is_deep else np.uint8)
+        return np.dtype(np.uint16 if self.bit_depth == 16 else np.uint8)
 
     def is_shown(self, channels: int) -> bool:
         """Whether images of so many channels are what a viewer shows."""
@@ -87,7 +82,7 @@ class PixelFormat:
 
     def is_plain(self, channels: int) -> bool:
         """Whether they are, in 8 bits."""
-        return self.is_shown(channels) and not self.is_deep and self.value_range is None
+        return self.is_shown(channels) and self.bit_depth != 16 and self.value_range is None
 
     def read(self, path: str | Path, channels: int, size: tuple[int, int], resize: Resize = "crop") -> Levels:
         """Decode a file at its full size, and resize it to `size` (height, width), bilinearly with antialiasing.
@@ -147,9 +142,9 @@ class PixelFormat:
 
     def fitted(self, levels: Levels, size: tuple[int, int], resize: Resize = "crop") -> Levels:
         """Resize each channel of levels `[C, H, W]` to a height and a width, bilinearly with antialiasing."""
-        planes = [np.asarray(plane, np.float32 if self.is_deep else np.uint8) for plane in levels]
+        planes = [np.asarray(plane, np.float32 if self.bit_depth == 16 else np.uint8) for plane in levels]
         fitted = np.stack([np.asarray(resized(Image.fromarray(plane), size, resize)) for plane in planes])
-        return np.rint(fitted).astype(np.uint16) if self.is_deep else fitted
+        return np.rint(fitted).astype(np.uint16) if self.bit_depth == 16 else fitted
 
 
 EIGHT_BITS, AS_THE_FIRST = PixelFormat(8), PixelFormat(None)

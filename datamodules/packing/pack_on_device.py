@@ -20,7 +20,7 @@ class PackOnDevice(Dataset[tuple[Tensor, Tensor]]):
         dtype = torch.uint16 if pack.highest > 255 else torch.uint8
         self.images = torch.empty((len(pack), *pack.shape), dtype=dtype, device=device)
         size = max(1, CHUNK_BYTES // (math.prod(pack.shape) * dtype.itemsize))
-        for places in torch.arange(len(pack)).split(size):
+        for places in torch.split(torch.arange(len(pack)), size):
             self.images[places[0] : places[0] + len(places)] = pack[places][0]
 
     def __len__(self) -> int:
