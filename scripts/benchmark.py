@@ -24,7 +24,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -33,11 +33,9 @@ from scripts.command.process import training_process
 from scripts.report.table import Table, show
 
 if TYPE_CHECKING:
-    from lightning.pytorch import LightningModule, Trainer
-    from lightning.pytorch.callbacks import Callback
+    from lightning.pytorch import Trainer
 
     from models.classifier import Classifier
-    from scripts.training.train_cli import TrainCLI
 
 STEPS = ["training step", "batch", "bare\nms", "program\nms", "ratio", "added\nms", "images/s", "waiting\nfor data"]
 CALLBACKS = ["callback", "seconds", "of training", "calls"]
@@ -47,7 +45,7 @@ WARMUP_STEPS = 5  # bare steps before each measurement, in which caches and allo
 FEWEST_EPOCHS = 3  # epochs that are measured at least, for a median
 
 
-class StepBenchmark:
+class TimedTraining:
     """Times the running program against the bare training step, in turn, epoch by epoch.
 
     The bare step is forward, loss, backward and the optimizer's update on one synthetic batch that is on the device
@@ -57,20 +55,34 @@ class StepBenchmark:
     epochs were measured.
     """
 
-    def __init__(self, seconds: float = 20.0) -> None:
-        self.seconds = seconds
-        # Of each epoch: milliseconds of a bare step and of the program's, and the share of waiting for data.
-        self.epochs: list[tuple[float, float, float]] = []
-        self._started = time.perf_counter()
-        self._first = 0.0, 0.0  # when an epoch's first batch has ended, and how long it had waited by then
-
-    def callback(self) -> "Callback":
-        """The callback of the training."""
+    def __init__(self, flags: Sequence[str], steps: int, seconds: float, folder: str) -> None:
         from lightning.pytorch.callbacks import LambdaCallback
 
-        return LambdaCallback(on_train_batch_end=self._time)
+        from scripts.training.train_cli import TrainCLI
 
-    def _time(self, trainer: "Trainer", classifier: "LightningModule", _: Any, __: Any, batch_idx: int) -> None:
+        # Of each epoch: milliseconds of a bare step and of the program's, and the share of waiting for data.
+        self.epochs: list[tuple[float, float, float]] = []
+        self._end = time.perf_counter() + seconds
+        self._first = 0.0, 0.0  # when an epoch's first batch has ended, and how long it had waited by then
+        own = ["--runs", folder, "--early_stopping=null", "--data.drop_last=true", "--trainer.max_epochs=1000"]
+        own += [f"--trainer.limit_train_batches={steps}", "--trainer.limit_val_batches=1"]
+        self.cli = TrainCLI(["fit", *flags, *own], callbacks=[LambdaCallback(on_train_batch_end=self._time)])
+
+    def cells(self) -> list[str]:
+        """The medians, below `STEPS`."""
+        bare, program, waiting = (median(values) for values in zip(*self.epochs, strict=True))
+        ratio = median(bare_ms / program_ms for bare_ms, program_ms, _ in self.epochs)
+        added = median(program_ms - bare_ms for bare_ms, program_ms, _ in self.epochs)
+        batch, trainer = self.cli.datamodule.batch_size, self.cli.trainer
+        return [
+            f"{self.cli.experiment}\n{trainer.strategy.root_device}, {trainer.precision}",
+            str(batch),
+            *(f"{value:,.2f}" for value in (bare, program, ratio, added)),
+            f"{1000 * batch / program:,.0f}",
+            f"{waiting:.1%}",
+        ]
+
+    def _time(self, trainer: "Trainer", classifier: "Classifier", _: Any, __: Any, batch_idx: int) -> None:
         if not (steps := int(trainer.num_training_batches) - 1):
             raise UserError("An epoch has one step, which cannot be timed; give a smaller --data.batch_size.")
         if batch_idx not in (0, steps):
@@ -80,11 +92,9 @@ class StepBenchmark:
         if batch_idx == 0:
             self._first = now, waited
         elif trainer.current_epoch:
-            seconds, bare_ms = now - self._first[0], _time_bare_step(trainer, cast("Classifier", classifier))
+            seconds, bare_ms = now - self._first[0], _time_bare_step(trainer, classifier)
             self.epochs.append((bare_ms, 1000 * seconds / steps, (waited - self._first[1]) / seconds))
-            trainer.should_stop = (
-                len(self.epochs) >= FEWEST_EPOCHS and time.perf_counter() - self._started > self.seconds
-            )
+            trainer.should_stop = time.perf_counter() > self._end and len(self.epochs) >= FEWEST_EPOCHS
 
 
 def _time_bare_step(trainer: "Trainer", classifier: "Classifier") -> float:
@@ -118,31 +128,6 @@ def _time_bare_step(trainer: "Trainer", classifier: "Classifier") -> float:
 def _synchronize(device: torch.device) -> None:
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
-
-
-def train_timed(flags: Sequence[str], steps: int, seconds: float, folder: str) -> "tuple[TrainCLI, StepBenchmark]":
-    """Train one configuration in this process, with a clock around its steps."""
-    from scripts.training.train_cli import TrainCLI
-
-    clock = StepBenchmark(seconds)
-    own = ["--runs", folder, "--early_stopping=null", "--data.drop_last=true", "--trainer.max_epochs=1000"]
-    own += [f"--trainer.limit_train_batches={steps}", "--trainer.limit_val_batches=1"]
-    return TrainCLI(["fit", *flags, *own], callbacks=[clock.callback()]), clock
-
-
-def step_cells(cli: "TrainCLI", clock: StepBenchmark) -> list[str]:
-    """The medians of a training that was timed, below `STEPS`."""
-    bare, program, waiting = (median(values) for values in zip(*clock.epochs, strict=True))
-    ratio = median(bare_ms / program_ms for bare_ms, program_ms, _ in clock.epochs)
-    added = median(program_ms - bare_ms for bare_ms, program_ms, _ in clock.epochs)
-    batch = cli.datamodule.batch_size
-    return [
-        f"{cli.experiment}\n{cli.trainer.strategy.root_device}, {cli.trainer.precision}",
-        str(batch),
-        *(f"{value:,.2f}" for value in (bare, program, ratio, added)),
-        f"{1000 * batch / program:,.0f}",
-        f"{waiting:.1%}",
-    ]
 
 
 def callback_rows(flags: Sequence[str], folder: str) -> list[list[str]]:
@@ -195,7 +180,7 @@ def main(args: list[str] | None = None) -> None:
                 if options.callbacks:
                     rows = callback_rows(flags, folder)
                 else:
-                    rows = [step_cells(*train_timed(flags, options.steps, options.seconds, folder))]
+                    rows = [TimedTraining(flags, options.steps, options.seconds, folder).cells()]
             options.into.write_text(json.dumps(rows))
             return
         own = [f"--seconds={options.seconds}", f"--steps={options.steps}", *(["--callbacks"] * options.callbacks)]

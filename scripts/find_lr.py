@@ -12,7 +12,6 @@ from core.user_error import UserError  # isort: skip - first, for a Ctrl-C durin
 
 import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -132,35 +131,6 @@ def draw(test: RangeTest, steepest: float, minimum_tenth: float) -> Image.Image:
     return picture_of(figure)
 
 
-def find_lr(flags: Sequence[str], min_lr: float, max_lr: float, steps: int, output: Path) -> None:
-    """Run the test, draw it and print its suggestion."""
-    from torch.utils.tensorboard import SummaryWriter
-
-    from callbacks.run.run_folder import make_run_folder
-    from datamodules.loading.progress import progress
-    from scripts.training.dry_run import DryRun
-
-    with progress("range test", steps) as advance:
-        test = RangeTest(min_lr, max_lr, steps, advance)
-        trial = DryRun(
-            flags, test.callback(), {"max_epochs": -1, "max_steps": steps, "max_time": None}, scheduled=False
-        )
-    steepest, minimum_tenth = suggest(test.lrs, test.losses)
-    if not trial.trainer.is_global_zero:
-        return
-    picture = draw(test, steepest, minimum_tenth)
-    save_picture(picture, output)
-    folder = make_run_folder(trial.runs / trial.experiment / "range-test")
-    with SummaryWriter(str(folder)) as writer:
-        writer.add_image("range_test", np.asarray(picture), dataformats="HWC")
-    print(
-        f"suggestion  {steepest:.2g} (steepest descent of the smoothed loss); a tenth of the minimum's: "
-        f"{minimum_tenth:.2g}"
-    )
-    print(f"picture     {output}")
-    print(f"TensorBoard {folder}")
-
-
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line; a user's mistake ends in one sentence and exit status 2."""
     parser = CommandParser(prog="scripts/find_lr.py", description=__doc__)
@@ -170,7 +140,28 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=picture_file, default="runs/lr.png", help="runs/lr.png if absent")
     with training_process():
         options, flags = parser.parse_known_args(args)
-        find_lr(flags, options.min_lr, options.max_lr, options.steps, options.output)
+        from torch.utils.tensorboard import SummaryWriter
+
+        from callbacks.run.run_folder import make_run_folder
+        from datamodules.loading.progress import progress
+        from scripts.training.dry_run import DryRun
+
+        with progress("range test", options.steps) as advance:
+            test = RangeTest(options.min_lr, options.max_lr, options.steps, advance)
+            length = {"max_epochs": -1, "max_steps": options.steps, "max_time": None}
+            trial = DryRun(flags, test.callback(), length, scheduled=False)
+        steepest, minimum_tenth = suggest(test.lrs, test.losses)
+        if not trial.trainer.is_global_zero:
+            return
+        picture = draw(test, steepest, minimum_tenth)
+        save_picture(picture, options.output)
+        folder = make_run_folder(trial.runs / trial.experiment / "range-test")
+        with SummaryWriter(str(folder)) as writer:
+            writer.add_image("range_test", np.asarray(picture), dataformats="HWC")
+        rule = "(steepest descent of the smoothed loss); a tenth of the minimum's:"
+        print(f"suggestion  {steepest:.2g} {rule} {minimum_tenth:.2g}")
+        print(f"picture     {options.output}")
+        print(f"TensorBoard {folder}")
 
 
 if __name__ == "__main__":

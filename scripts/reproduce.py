@@ -12,16 +12,13 @@ from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from statistics import mean
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 from core.user_error import UserError
 from scripts.command.boundary import CommandParser, whole_number
 from scripts.command.expansion import to_path
 from scripts.command.output_file import check_output
 from scripts.command.process import training_process
-
-if TYPE_CHECKING:
-    from scripts.training.several_runs import PlannedRun
 
 HEADING = """# Results
 
@@ -61,28 +58,12 @@ EXPERIMENTS = (
 )
 
 
-def train(name: str, seeds: int, runs: Path, flags: Sequence[str]) -> "tuple[Sequence[PlannedRun], str]":
-    """Train and test an experiment with seeds 0, 1, ...; return the runs, and why one is missing."""
-    from scripts.command.configuration import CONFIGS
-    from scripts.training.several_runs import train_several
-    from scripts.training.several_runs_plan import plan_runs
-
-    own = ["--config", str(CONFIGS / f"{name}.yaml"), "--experiment", name, "--runs", str(runs)]
-    try:
-        done = train_several([plan_runs([*own, *flags])], range(seeds))
-    except UserError as error:
-        print(f"error: {name}: {error}", file=sys.stderr)
-        return [], str(error)
-    return done, next((run.problem for run in done if run.problem), "")
-
-
-def row(experiment: Experiment, runs: "Sequence[PlannedRun]", problem: str, flags: Sequence[str]) -> str:
-    """The experiment's line of the table."""
+def row(experiment: Experiment, done: Sequence[dict[str, Any]], problem: str, flags: Sequence[str]) -> str:
+    """The experiment's line of the table, by the `results.json` of its runs, and why one is missing."""
     from scripts.uncertainty.mean import mean_over_seeds
 
     problem = problem.replace("|", "\\|")
     command = shlex.join(["python", "scripts/train.py", "fit", "--config", f"configs/{experiment.name}.yaml", *flags])
-    done = [run.results for run in runs if run.results]
     if not done:
         return f"| {experiment.name} | {experiment.published} | not run: {problem} | | | | | `{command}` |"
     measured = {
@@ -132,10 +113,21 @@ def main(args: Sequence[str] | None = None) -> None:
         if unknown := [name for name in options.only if name not in experiments]:
             raise UserError(f"There is no experiment {unknown[0]}; choose from {', '.join(experiments)}.")
         check_output(options.output, overwrite=True)
+        from scripts.command.configuration import CONFIGS
+        from scripts.training.several_runs import train_several
+        from scripts.training.several_runs_plan import plan_runs
+
         failed = False
         for name in dict.fromkeys(options.only):
-            runs, problem = train(name, options.seeds, options.runs, flags)
-            write_row(options.output, row(experiments[name], runs, problem, flags))
+            own = ["--config", str(CONFIGS / f"{name}.yaml"), "--experiment", name, "--runs", str(options.runs)]
+            try:
+                runs = train_several([plan_runs([*own, *flags])], range(options.seeds))
+                problem = next((run.problem for run in runs if run.problem), "")
+            except UserError as error:
+                runs, problem = [], str(error)
+                print(f"error: {name}: {error}", file=sys.stderr)
+            results = [run.results for run in runs if run.results]
+            write_row(options.output, row(experiments[name], results, problem, flags))
             failed = failed or bool(problem)
     print(options.output)
     sys.exit(failed)

@@ -62,39 +62,32 @@ def mistakes_in_one_sentence() -> Iterator[None]:
     try:
         yield
         check_standard_output()
-    except UserError as error:
-        _exit(2, str(error))
-    except FloatingPointError as error:  # all processes of a run stop for it, and the first one says why
-        rank_zero = sys.modules.get("lightning.fabric.utilities.rank_zero")
-        _exit(1, str(error) if rank_zero is None or rank_zero.rank_zero_only.rank == 0 else "")
-    except CommandError as error:
-        _exit(1, str(error))
-    except OSError as error:
-        if error.errno not in NO_SPACE:
-            raise
-        _exit(1, f"{error.filename or 'A file'} could not be written: {error.strerror}; free space there.")
-    except (RuntimeError, MemoryError) as error:
-        lost = re.search("connection (reset|closed|refused)", str(error), re.IGNORECASE)
-        if not (sentence := _out_of_memory(error) or (LOST if lost else "")):
-            raise
-        _exit(1, sentence)
-    except BdbQuit:
-        _exit(1, "A debugger was left, and the command with it; a breakpoint needs somebody at the terminal.")
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:
+        if not (sentence := _sentence(error)):
+            raise
+        rank_zero = sys.modules.get("lightning.fabric.utilities.rank_zero")
+        # All processes of a run stop for a figure that is no number, and the first one says why.
+        if rank_zero is None or rank_zero.rank_zero_only.rank == 0 or not isinstance(error, FloatingPointError):
+            print(f"error: {escape_name(sentence)}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, UserError) else 1)
 
 
-def _exit(status: int, sentence: str) -> None:
-    if sentence:
-        print(f"error: {escape_name(sentence)}", file=sys.stderr)
-    sys.exit(status)
-
-
-def _out_of_memory(error: BaseException) -> str:
-    """Advice if memory has run out, else nothing."""
+def _sentence(error: Exception) -> str:
+    """What a command says of a known error."""
     smaller = "use a smaller --data.batch_size, with --trainer.accumulate_grad_batches for steps of as many images"
+    text = str(error)
+    if isinstance(error, UserError | CommandError | FloatingPointError):
+        return text
+    if isinstance(error, OSError) and error.errno in NO_SPACE:
+        return f"{error.filename or 'A file'} could not be written: {error.strerror}; free space there."
     if isinstance(error, torch.OutOfMemoryError):
         return f"The GPU's memory is full: {smaller}, or --trainer.precision bf16-mixed."
-    if isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "DefaultCPUAllocator" in text):
         return f"Memory is full: {smaller}, or fewer --data.num_workers."
+    if isinstance(error, RuntimeError) and re.search("connection (reset|closed|refused)", text, re.IGNORECASE):
+        return LOST
+    if isinstance(error, BdbQuit):
+        return "A debugger was left, and the command with it; a breakpoint needs somebody at the terminal."
     return ""

@@ -85,9 +85,9 @@ def suggest_flag(message: str, parser: ArgumentParser, configs: Iterable[str]) -
     by_end = {
         _end(key): key for key in sorted(known, key=lambda key: (key.startswith(beginning), -key.count("."), key))
     }
-    by_end |= ELSEWHERE
     near = get_close_matches(_end(found[1]), by_end, n=1, cutoff=LEAST_ALIKE)
-    return f"There is no --{name}; did you mean --{by_end[near[0]]}?" if near else None
+    meant = ELSEWHERE.get(_end(found[1])) or (by_end[near[0]] if near else None)
+    return f"There is no --{name}; did you mean --{meant}?" if meant else None
 
 
 def _end(flag: str) -> str:

@@ -35,7 +35,7 @@ from datamodules.decoding.image_file import FORMATS
 from datamodules.decoding.image_files import ImageFiles
 from datamodules.loading.loader import available_cores
 from datamodules.packing.pack import Images
-from scripts.benchmark import STEPS, configurations, run_alone, step_cells, train_timed
+from scripts.benchmark import STEPS, TimedTraining, configurations, run_alone
 from scripts.command.process import training_process
 from scripts.report.table import Table, show
 
@@ -195,10 +195,11 @@ def counterparts(augmentation: Sequence[Any], size: tuple[int, int]) -> list[Any
 def measure(flags: Sequence[str], steps: int, seconds: float) -> Row:
     """Train one configuration with both programs, and follow its images to the first batch."""
     with tempfile.TemporaryDirectory() as folder:
-        cli, clock = train_timed(flags, steps, seconds, folder)
+        timed = TimedTraining(flags, steps, seconds, folder)
+        cli = timed.cli
         data, model, trainer = cli.datamodule, cli.model, cli.trainer
-        program_ms = median(program_ms for _, program_ms, _ in clock.epochs)
-        row: Row = {"steps": step_cells(cli, clock), "program_ms": program_ms, "experiment": cli.experiment}
+        program_ms = median(program_ms for _, program_ms, _ in timed.epochs)
+        row: Row = {"steps": timed.cells(), "program_ms": program_ms, "experiment": cli.experiment}
         augmentation = counterparts(cli.config.data.get("init_args.augmentation") or [], data.image_shape[1:])
         row["standard_ms"] = min(
             median(
@@ -210,7 +211,7 @@ def measure(flags: Sequence[str], steps: int, seconds: float) -> Row:
                     folder=folder,
                     precision=trainer.precision,
                     steps=min(steps, int(trainer.num_training_batches)),
-                    epochs=len(clock.epochs) if row["program_ms"] < 100 else 1,
+                    epochs=len(timed.epochs) if row["program_ms"] < 100 else 1,
                     num_workers=workers,
                 )
             )

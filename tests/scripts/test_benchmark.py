@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from models.serialization.checkpoint import read_checkpoint
-from scripts.benchmark import FEWEST_EPOCHS, StepBenchmark
+from scripts.benchmark import FEWEST_EPOCHS, TimedTraining
 from scripts.training.train_cli import TrainCLI
 from tests.discovery import ROOT
 
@@ -46,14 +46,14 @@ def test_fails_with_what_it_runs(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_measures_until_its_time_is_over_and_leaves_the_training_as_it_is(tmp_path: Path, data_root: Path) -> None:
-    clock = StepBenchmark(seconds=0)
-    states = []
-    for epochs, callbacks in ((100, [clock.callback()]), (FEWEST_EPOCHS + 1, [])):
-        flags = [f"--trainer.max_epochs={epochs}", "--early_stopping=null", "--model.scheduler=null"]
-        flags += ["--data.batch_size=128", "--data.drop_last=true"]
-        flags += ["--runs", str(tmp_path / str(epochs)), "--data.root", str(data_root)]
-        cli = TrainCLI(["fit", *flags], callbacks=callbacks)
-        states.append(read_checkpoint(cli.folder / "checkpoints" / "last.ckpt")["state_dict"])
-    assert len(clock.epochs) == FEWEST_EPOCHS
-    assert all(min(bare, program) > 0 and 0 <= waiting < 1 for bare, program, waiting in clock.epochs)
+    flags = ["--model.scheduler=null", "--data.batch_size=128", "--data.root", str(data_root)]
+    timed = TimedTraining(flags, steps=10, seconds=0, folder=str(tmp_path / "timed"))
+    flags += ["--data.drop_last=true", "--trainer.limit_train_batches=10", "--trainer.limit_val_batches=1"]
+    flags += [f"--trainer.max_epochs={FEWEST_EPOCHS + 1}", "--early_stopping=null", "--runs", str(tmp_path / "plain")]
+    states = [
+        read_checkpoint(cli.folder / "checkpoints" / "last.ckpt")["state_dict"]
+        for cli in (timed.cli, TrainCLI(["fit", *flags]))
+    ]
+    assert len(timed.epochs) == FEWEST_EPOCHS
+    assert all(min(bare, program) > 0 and 0 <= waiting < 1 for bare, program, waiting in timed.epochs)
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scripts.plot_schedule import Schedule, draw, main, rehearsal
+from scripts.plot_schedule import Rehearsal, draw, main
 from tests.conftest import Run
 
 
@@ -41,7 +41,7 @@ def test_draws_each_rate_and_a_momentum_that_changes() -> None:
         ([[0.1, 0.01], [0.2, 0.02], [0.1, 0.01]], [0.9, 0.9, 0.9]),
         ([[0.1, 0.1], [0.2, 0.2], [0.1, 0.1]], [0.9, 0.9, 0.9]),
     ):
-        pictures.append(draw(Schedule(lrs, momenta, 2)))
+        pictures.append(draw(lrs, momenta, 2))
     assert pictures[0] not in pictures[1:3]
     assert pictures[0] == pictures[3]
 
@@ -106,21 +106,21 @@ def test_is_what_a_run_logs(
     # 21 batches make 11 steps, of which the last is of one batch.
     flags += ["--trainer.accumulate_grad_batches=2", "--data.batch_size=64"]
     found = logged(train(*flags))
-    schedule_, _ = rehearsal([*flags, "--data.root", str(data_root)])
-    assert schedule_.steps_per_epoch == 11
-    assert len(schedule_.lrs) == 33
+    rehearsal = Rehearsal([*flags, "--data.root", str(data_root)])
+    assert rehearsal.steps_per_epoch == 11
+    assert len(rehearsal.lrs) == 33
     assert len(found) >= 3
     # Logged once per epoch, a rate is logged at the epoch's first step.
-    assert {step: schedule_.lrs[step][0] for step in found} == pytest.approx(found)
+    assert {step: rehearsal.lrs[step][0] for step in found} == pytest.approx(found)
 
 
 @pytest.mark.slow
 def test_the_run_may_end_within_an_epoch(train: Callable[..., Run], data_root: Path) -> None:
     flags = ["--trainer.max_steps=50", "--trainer.log_every_n_steps=1"]
     found = logged(train(*flags))
-    schedule, _ = rehearsal([*flags, "--data.root", str(data_root)])
-    assert schedule.steps_per_epoch == 21
-    assert dict(enumerate(rates[0] for rates in schedule.lrs)) == pytest.approx(found)
+    rehearsal = Rehearsal([*flags, "--data.root", str(data_root)])
+    assert rehearsal.steps_per_epoch == 21
+    assert dict(enumerate(rates[0] for rates in rehearsal.lrs)) == pytest.approx(found)
 
 
 @pytest.mark.parametrize(
@@ -129,11 +129,10 @@ def test_the_run_may_end_within_an_epoch(train: Callable[..., Run], data_root: P
 )
 def test_one_cycle_changes_the_momentum(data_root: Path, optimizer: list[str], low: float, high: float) -> None:
     flags = [*optimizer, "--model.scheduler", SCHEDULES["one-cycle"], "--data.root", str(data_root)]
-    schedule, _ = rehearsal([*flags, "--trainer.max_epochs=5"])
-    assert min(schedule.momenta) == pytest.approx(low, abs=1e-3)
-    assert max(schedule.momenta) == pytest.approx(high, abs=1e-3)
+    rehearsal = Rehearsal([*flags, "--trainer.max_epochs=5"])
+    assert min(rehearsal.momenta) == pytest.approx(low, abs=1e-3)
+    assert max(rehearsal.momenta) == pytest.approx(high, abs=1e-3)
 
 
 def test_nothing_is_trained(data_root: Path) -> None:
-    _, trainer = rehearsal(["--data.root", str(data_root), "--trainer.max_epochs=2"])
-    assert trainer.global_step == 0
+    assert Rehearsal(["--data.root", str(data_root), "--trainer.max_epochs=2"]).trainer.global_step == 0

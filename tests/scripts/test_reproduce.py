@@ -7,7 +7,6 @@ import pytest
 
 from scripts import reproduce
 from scripts.reproduce import EXPERIMENTS, Experiment, main, row
-from scripts.training.several_runs import PlannedRun
 from scripts.uncertainty.mean import mean_over_seeds
 from tests.discovery import ROOT
 
@@ -104,8 +103,7 @@ def test_a_figure_that_is_just_reached_is_reached() -> None:
     assert metrics["test/accuracy"] < 0.9845
     facts = {"parameters": 1, "epochs": 1, "seconds": 1, "hardware": "", "precision": ""}
     experiment = Experiment("digits/mlp", "", at_least=0.9845)
-    run = PlannedRun(0, None, {"metrics": metrics, **facts})
-    assert "test 0.9845 (reached)" in row(experiment, [run], "", [])
+    assert "test 0.9845 (reached)" in row(experiment, [{"metrics": metrics, **facts}], "", [])
 
 
 @pytest.mark.slow
