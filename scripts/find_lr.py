@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from scripts.command.boundary import CommandParser
@@ -83,23 +84,22 @@ class RangeTest:
         self._loss = 0.0
 
 
-def smooth(losses: Sequence[float]) -> list[float]:
+def smooth(losses: Sequence[float]) -> NDArray[np.float64]:
     """Exponential mean of the finite losses to both sides, so that nothing is shifted towards later steps.
 
     At the ends, where one side is missing, the weights still sum to 1. A loss counts as at most 1.5 times the first.
     """
     finite = np.array([loss for loss in losses if math.isfinite(loss)])
-    if not len(finite):
-        return []
-    finite = finite.clip(max=CEILING * finite[:UNSETTLED].mean())
-    weights = SMOOTHING ** np.abs(np.arange(1 - len(finite), len(finite)))
-    smoothed = np.convolve(finite, weights, "valid") / np.convolve(np.ones(len(finite)), weights, "valid")
-    return [float(loss) for loss in smoothed]
+    if len(finite):
+        finite = finite.clip(max=CEILING * finite[:UNSETTLED].mean())
+    steps = np.arange(len(finite))
+    weights = SMOOTHING ** np.abs(steps[:, None] - steps)
+    return np.asarray(weights @ finite / weights.sum(axis=1))
 
 
 def suggest(lrs: Sequence[float], losses: Sequence[float]) -> tuple[float, float]:
     """The rate where the smoothed loss falls fastest, and a tenth of the rate where it is lowest."""
-    smoothed = np.array(smooth(losses))
+    smoothed = smooth(losses)
     settled = smoothed[UNSETTLED:]
     lowest = int(settled.argmin()) if len(settled) else 0
     if not lowest or settled[0] - settled[lowest] <= np.std(losses[:UNSETTLED]):
