@@ -158,11 +158,6 @@ def compare_groups(groups: Sequence[Group], predictions: Mapping[str, Prediction
             f"Nothing can be concluded over seeds about {some_of(single)}: only one run of each was tested; "
             "train several with fit --seeds."
         )
-    if max(len(paired), len(repeated)) > 1:
-        notes.append(
-            f"P-values and intervals of each kind of test hold for all its comparisons together (Bonferroni): where "
-            f"there is no difference, one is found with a probability of at most {LEVEL:.0%}."
-        )
     return [verdict.sentence(len(kind)) for kind in (paired, repeated) for verdict in kind], notes
 
 

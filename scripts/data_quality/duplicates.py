@@ -3,10 +3,9 @@
 Shapes: `N` images; an image of `C` channels, `H` rows and `W` columns; `P` pairs.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from hashlib import blake2b
-from importlib import import_module
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -68,16 +67,16 @@ class Pair(NamedTuple):
     exact: bool = False
 
 
-def perceptual_hash() -> Callable[[Image.Image], Any]:
+def perceptual_hash() -> Any:
     """The function of imagehash."""
     try:
-        imagehash: Any = import_module("imagehash")
+        from imagehash import phash
     except ImportError as error:
         raise UserError(
             "scripts/audit.py finds near duplicates with imagehash, which is not installed; run "
             "pip install -e '.[data-quality]'."
         ) from error
-    return imagehash.phash
+    return phash
 
 
 def fingerprint(image: Image.Image) -> tuple[int, NDArray[np.int8]]:

@@ -115,7 +115,7 @@ class Evaluation:
         columns = dict(numbers)
         for kind, (value, low, high) in zip(FIGURES, figures.swapaxes(0, 1), strict=True):
             columns |= {kind: value, f"{kind}_interval": np.stack([low, high], axis=1)}
-        known = {kind: np.where(np.isnan(values), None, values).tolist() for kind, values in columns.items()}
+        known = {kind: np.where(np.isnan(values), np.array(None), values).tolist() for kind, values in columns.items()}
         rows = zip(*known.values(), strict=True)
         return {
             name: dict(zip(known, row, strict=True)) for name, row in zip(self.tested.class_names, rows, strict=True)

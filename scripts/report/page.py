@@ -2,7 +2,6 @@
 
 import base64
 import io
-import re
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,6 @@ from scripts.report.table import Bold
 
 SIDE = 192  # pixels of the longer side of a picture in the page; smaller pictures are enlarged by the browser
 
-NUMBER = re.compile(r"[-+]?[\d.,]+( ?%)?( (to|±) [-+]?[\d.,]+( ?%)?)?")  # a number, a share, or a range of them
-
 # Values are escaped unless they are `Markup`.
 TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parents[1]),
@@ -28,7 +25,7 @@ TEMPLATES = Environment(
     # Names of files and classes may hold control characters and bytes of no encoding.
     finalize=lambda value: escape_name(value) if type(value) is str else value,
 )
-TEMPLATES.tests |= {"numeric": lambda text: NUMBER.fullmatch(text) is not None, "bold": lambda text: type(text) is Bold}
+TEMPLATES.tests["bold"] = lambda text: type(text) is Bold
 
 
 def write_page(path: Path, template: str, **values: Any) -> None:

@@ -49,8 +49,8 @@ def reliability(logits: NDArray[np.floating], labels: NDArray[np.int64], tempera
     used = np.flatnonzero(images)
     probability = np.bincount(bins, highest, BINS)[used] / images[used]
     accuracy = np.bincount(bins, probabilities.argmax(axis=1) == labels, BINS)[used] / images[used]
-    parts = (used / BINS, images[used], probability, accuracy)
-    return Reliability(*(part.tolist() for part in parts), cross_entropy(logits, labels, temperature))
+    parts = (used / BINS).tolist(), images[used].tolist(), probability.tolist(), accuracy.tolist()
+    return Reliability(*parts, cross_entropy(logits, labels, temperature))
 
 
 def cross_entropy(logits: NDArray[np.floating], labels: NDArray[np.int64], temperature: float = 1.0) -> float:

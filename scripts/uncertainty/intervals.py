@@ -46,13 +46,9 @@ def class_figures(
 ) -> NDArray[np.float64]:
     """Precision, recall and F1 of each class, each followed by the ends of Wilson's interval, float64 `[3, 3, K]`.
 
-    F1 is 2J / (1 + J), where J is the share that is right of all images that are of the class or predicted as it. A
-    figure is NaN for a class without the images that it is a share of.
-
-    Args:
-        right: Images of each class that are predicted as it, int64 `[K]`.
-        predicted: All images that are predicted as it.
-        there: All images of it.
+    Given are, int64 `[K]`, the images of each class that are predicted as it, all that are predicted as it, and all
+    that are of it. F1 is 2J / (1 + J), where J is the share that is right of the images that are either. A figure is
+    NaN for a class without the images that it is a share of.
 
     Example:
         >>> class_figures(np.array([90, 80]), np.array([110, 90]), np.array([100, 100]))[:, 1].round(2)  # recall

@@ -38,14 +38,10 @@ def varies(values: Sequence[float]) -> bool:
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """McNemar's exact test: how probable so uneven a disagreement is if two classifiers are equally good.
+    """The p-value of McNemar's exact test, of the images that only one of two classifiers predicts correctly.
 
     Source: Q. McNemar, "Note on the sampling error of the difference between correlated proportions or percentages",
     1947; exact, by the binomial distribution, for any number of images.
-
-    Args:
-        only_first: Images that only the first classifier predicts correctly.
-        only_second: Images that only the second predicts correctly.
 
     Example:
         >>> round(mcnemar(1, 7), 4)  # Fagerland et al., "The McNemar test for binary matched-pairs data", 2013, table 1
@@ -56,19 +52,13 @@ def mcnemar(only_first: int, only_second: int) -> float:
 
 
 def paired_interval(lost: int, won: int, images: int, confidence: float = CONFIDENCE) -> Interval:
-    """The interval of how much more accurate the second of two classifiers is on the same images.
+    """How much more accurate the second of two classifiers is, of the images that only the first or second gets right.
 
     The difference is a product of two independent figures: the share of images that only one classifier predicts
     correctly, with Wilson's interval, and how unevenly they are divided, with the exact interval of C. Clopper and E.
     Pearson (1934). Their variances are recovered from their limits (MOVER; R. Newcombe, "MOVER-R confidence intervals
     for ratios and products of two independently estimated quantities", 2016). So the interval excludes 0 exactly when
     McNemar's exact p-value is below `1 - confidence`.
-
-    Args:
-        lost: Images that only the first predicts correctly.
-        won: Images that only the second predicts correctly.
-        images: All images.
-        confidence: The share of repeated experiments whose interval contains the true value.
 
     Example:
         >>> [round(end, 3) for end in paired_interval(20, 45, 1000)]

@@ -44,7 +44,8 @@ def test_curves_are_means_with_the_range_of_the_runs_that_got_as_far(
     groups = compare_runs(two).groups
     assert "fill-opacity" in str(curves_over_each_other(groups, "val/loss"))
     monkeypatch.setattr("scripts.report.chart.line_chart", lambda curves, *_: curves)
-    assert curves_over_each_other(groups, "val/loss") == {"digits/mlp": [(0, 3.0, 2.5, 3.5), (1, 1.5, 1.5, 1.5)]}
+    drawn: object = curves_over_each_other(groups, "val/loss")
+    assert drawn == {"digits/mlp": [(0, 3.0, 2.5, 3.5), (1, 1.5, 1.5, 1.5)]}
     assert curves_over_each_other(groups, "train/accuracy") is None
 
 

@@ -8,6 +8,7 @@ from PIL import Image
 
 from core.durable_file import replace_file
 from scripts.report.page import TEMPLATES, embedded, write_page
+from scripts.report.table import Bold
 
 PAGE = "report/page.html"
 
@@ -59,8 +60,6 @@ def test_large_pictures_are_reduced_and_left_as_they_are_outside() -> None:
     assert "class=tiny" in embedded(Image.new("RGB", (28, 28)))
 
 
-def test_numbers_are_told_from_words() -> None:
-    html = filled("report/parts.html", "table", [["<a>", "12 % to 13.5 %", "2 many"]], ["what", "share", "how"])
-    assert "<th>&lt;a&gt;</th>" in html
-    assert '<td class="number">12 % to 13.5 %</td>' in html
-    assert "<td>2 many</td>" in html
+def test_a_table_escapes_its_cells_and_marks_bold_ones() -> None:
+    html = filled("report/parts.html", "table", [["<a>", Bold("<1>"), "2"]], ["what", "share", "how"])
+    assert "<th>&lt;a&gt;</th><td><strong>&lt;1&gt;</strong></td><td>2</td>" in html
