@@ -7,25 +7,9 @@ an augmentation may draw other numbers. A run's real first batch is in its Tenso
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from scripts.command.boundary import CommandParser, mistakes_in_one_sentence, whole_number
 from scripts.command.output_file import picture_file, save_picture
-
-if TYPE_CHECKING:
-    from datamodules.base import ImageDataModule
-    from datamodules.batching.transform import Batch
-
-
-def first_batch(data: "ImageDataModule") -> "Batch":
-    """The first training batch of a run, of a data module that is not set up yet."""
-    import torch
-
-    data.prepare_data()
-    data.setup("fit")
-    batch = next(iter(data.train_dataloader()))
-    data.seed_by(0, 0, 0, device=torch.device("cpu"))
-    return data.transform(batch, training=True)
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -35,11 +19,17 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--images", type=whole_number, default=32, help="how many of the batch to show")
     with mistakes_in_one_sentence():
         options, flags = parser.parse_known_args(args)
+        import torch
+
         from callbacks.tensorboard.preview import batch_picture
         from scripts.command.data_flags import build_data
 
         data = build_data(flags)
-        save_picture(batch_picture(first_batch(data), data, options.images), options.output)
+        data.prepare_data()
+        data.setup("fit")
+        batch = next(iter(data.train_dataloader()))
+        data.seed_by(0, 0, 0, device=torch.device("cpu"))
+        save_picture(batch_picture(data.transform(batch, training=True), data, options.images), options.output)
         print(options.output)
 
 

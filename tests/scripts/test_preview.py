@@ -1,6 +1,7 @@
 import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from callbacks.tensorboard.preview import batch_picture
 from datamodules.batching.transform import Batch
 from datamodules.digits import Digits
 from models.classifier import Classifier
-from scripts.preview import first_batch, main
+from scripts.preview import main
 from tests.conftest import Done, Run
 
 AFFINE = "[{class_path: kornia.augmentation.RandomAffine, init_args: {degrees: 30.0, p: 1.0}}]"
@@ -65,13 +66,22 @@ def test_shows_the_pixels_that_the_network_gets_first(
     assert shown == Image.open(io.BytesIO(event.encoded_image_string)).convert("RGB")
 
 
-def test_gives_the_first_batch_as_it_is_in_the_data(data_root: Path) -> None:
-    data = Digits(root=data_root)
-    images, labels = first_batch(data)
+def test_gives_the_first_batch_as_it_is_in_the_data(
+    preview: Callable[..., Done], monkeypatch: pytest.MonkeyPatch, data_root: Path, tmp_path: Path, digits: Digits
+) -> None:
+    drawn: list[Batch] = []
+
+    def spy(batch: Batch, *others: Any) -> Image.Image:
+        drawn.append(batch)
+        return Image.new("RGB", (1, 1))
+
+    monkeypatch.setattr("callbacks.tensorboard.preview.batch_picture", spy)
+    preview("--data.root", data_root, "--output", tmp_path / "x.png")
+    ((images, labels),) = drawn
     assert images.shape == (64, 1, 8, 8)
-    raw, expected = next(iter(data.train_dataloader()))
+    raw, expected = next(iter(digits.train_dataloader()))
     assert torch.equal(labels, expected)
-    assert torch.equal(images, data.transform((raw, expected), training=False)[0])
+    assert torch.equal(images, digits.transform((raw, expected), training=False)[0])
 
 
 def test_shows_as_many_as_asked_for_and_there(
