@@ -38,17 +38,13 @@ class CIFAR10(ImageDataModule):
 
     def fingerprint(self) -> str:
         """Sizes and times of all files."""
-        if not self._has_batches():
-            return fingerprint_files(self.source_folder)
-        paths = (self.source_folder / name for names in self.batches.values() for name in names)
-        return " ".join(map(fingerprint_files, paths))
+        return fingerprint_files(self.source_folder)
 
     def read(self) -> Source:
         """Both splits as they are."""
-        return {split: self._read_batches(split) for split in self.batches} if self._has_batches() else self._list()
-
-    def _has_batches(self) -> bool:
-        return self.source_folder.name == self.batches_folder
+        if self.source_folder.name != self.batches_folder:
+            return self._list()
+        return {split: self._read_batches(split) for split in self.batches}
 
     def _read_batches(self, split: str) -> tuple[Any, Any]:
         batches = [read_batch(self.source_folder / name) for name in self.batches[split]]
