@@ -228,14 +228,14 @@ def look_through(folder: Path, only: tuple[str, ...] | None = None) -> tuple[str
             names, numbers = [within], array("q")
             for name in sorted(name for name in os.listdir(opened) if not is_junk(name)):  # noqa: PTH208
                 facts = _facts(name, opened)
-                is_folder = S_ISDIR(facts.st_mode)
-                if is_folder and only is None:
-                    folders.append(f"{within}{name}/")
-                if not is_folder or only is None:
-                    names.append(f"{within}{name}" if only else name)
-                if not is_folder:
+                if not S_ISDIR(facts.st_mode):
                     numbers.extend((facts.st_size, *times_of(facts)))
                     files += 1
+                elif only is None:
+                    folders.append(f"{within}{name}/")
+                else:
+                    continue
+                names.append(name if only is None else f"{within}{name}")
         finally:
             os.close(opened)
         digest.update(os.fsencode("\0".join((*names, ""))) + numbers.tobytes())

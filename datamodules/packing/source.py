@@ -153,10 +153,11 @@ class ImageSource(ABC):
         try:
             try:
                 return read()
-            except FileNotFoundError:
+            except FileNotFoundError as missing:
                 if not (self.download and can_fetch):
                     raise
-            return self._download(read)
+                self._download(read, str(missing.filename))
+            return read()
         except OSError as error:
             remedies = [f"get it from {self.origin}"] if self.origin else []
             remedies += ["have it fetched with --data.download true"] if can_fetch and not self.download else []
@@ -165,24 +166,23 @@ class ImageSource(ABC):
                 f"{', or '.join((*remedies, self.whereabouts))}."
             ) from error
 
-    def _download(self, read: Callable[[], T]) -> T:
+    def _download(self, read: Callable[[], object], missing: str) -> None:
         import tarfile
 
         self.root.mkdir(parents=True, exist_ok=True)
         with FileLock(self.root / f".{type(self).__name__.lower()}.lock"):
+            with suppress(FileNotFoundError):
+                read()
+                return  # another process has fetched it
+            # torchvision 0.26 names no filter, and Python has none by default before 3.14.
+            tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)
             try:
-                return read()  # another process has fetched it
-            except FileNotFoundError as missing:
-                # torchvision 0.26 names no filter, and Python has none by default before 3.14.
-                tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)
-                try:
-                    self.fetch()
-                except (OSError, RuntimeError, tarfile.TarError) as error:
-                    raise UserError(
-                        f"{type(self).__name__} could not be downloaded ({' '.join(str(error).split())}); get it from "
-                        f"{self.origin} with another machine and put it where it is looked for: {missing.filename}."
-                    ) from error
-            return read()
+                self.fetch()
+            except (OSError, RuntimeError, tarfile.TarError) as error:
+                raise UserError(
+                    f"{type(self).__name__} could not be downloaded ({' '.join(str(error).split())}); get it from "
+                    f"{self.origin} with another machine and put it where it is looked for: {missing}."
+                ) from error
 
     @cached_property
     def pack_folder(self) -> Path:
