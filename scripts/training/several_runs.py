@@ -11,53 +11,59 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
+
+import yaml
 
 from callbacks.run.restarts import read_origin
-from callbacks.run.run_folder import CONFIG, is_tested, order_of_start, read_results, wait_until_left
+from callbacks.run.run_folder import CONFIG, is_tested, order_of_start, read_results
 from core.names import escape_name
-from core.stopping import Stopped, heeded
+from core.stopping import Stopped
 from core.user_error import UserError
 from datamodules.loading.loader import way_of_death
 from scripts.command.boundary import CommandParser, whole_number
 from scripts.command.configuration import ELSEWHERE, Config, read_config
 from scripts.command.data_flags import data_of_config
 from scripts.command.process import PARENT
+from scripts.training.train_cli import TrainCLI
 
 TRAIN = Path(__file__).parents[1] / "train.py"
 
-LEAVING_SECONDS = 30.0  # how long a stopped process may take to release its run
+
+class ConfigReader(TrainCLI):
+    """Reads the configuration of `fit`, and builds and runs nothing."""
+
+    def before_instantiate_classes(self) -> None:
+        """Name the experiment."""
+        self.name_experiment()
+
+    def instantiate_classes(self) -> None:
+        """Build nothing."""
+
+    def run(self) -> None:
+        """Run nothing."""
 
 
-@dataclass(frozen=True)
-class Plan:
-    """The training that several seeds share."""
+class Plan(NamedTuple):
+    """The training that several seeds and folds share."""
 
     experiment: Path  # the folder of its runs
-    config: Config  # resolved
+    config: Config  # resolved; its seed and its fold are those of any run
     flags: tuple[str, ...]  # of `scripts/train.py fit`
-    fold: int | None = None  # the test split, of several folds
-
-    def of_fold(self, fold: int) -> "Plan":
-        """The same of another fold; the last flag is that of the fold."""
-        data = self.config["data"]
-        config = self.config | {"data": data | {"init_args": data["init_args"] | {"fold": fold}}}
-        return replace(self, config=config, flags=(*self.flags[:-1], f"--data.fold={fold}"), fold=fold)
 
 
-@dataclass(frozen=True)
+@dataclass
 class PlannedRun:
     """The run of a seed, or of a seed and a fold."""
 
     seed: int
     folder: Path | None
-    results: dict[str, Any] | None  # as in `results.json`
+    results: dict[str, Any] | None = None  # as in `results.json`
     problem: str | None = None  # why there are no results
     fold: int | None = None
 
@@ -67,7 +73,17 @@ class PlannedRun:
         return f"seed {self.seed}" if self.fold is None else f"fold {self.fold}, seed {self.seed}"
 
 
-def train_several_and_tell(args: Sequence[str], plan: Callable[[Sequence[str]], Plan]) -> int:
+def plan_runs(flags: Sequence[str], fold: int | None = None) -> Plan:
+    """Read what `fit` with these flags would train in a fold, and where."""
+    reader = ConfigReader(["fit", *flags, *_fold_flags(fold)])
+    return Plan(reader.config.runs / reader.experiment, yaml.safe_load(reader.config_text), tuple(flags))
+
+
+def _fold_flags(fold: int | None) -> list[str]:
+    return [] if fold is None else [f"--data.fold={fold}"]
+
+
+def train_several_and_tell(args: Sequence[str]) -> int:
     """Train with several seeds or in several folds, and print the metrics of each run, with their mean."""
     parser = CommandParser(prog="scripts/train.py fit", add_help=False)
     parser.add_argument("--seeds", type=whole_number, default=1)
@@ -77,26 +93,18 @@ def train_several_and_tell(args: Sequence[str], plan: Callable[[Sequence[str]], 
     asked = "--folds" if options.folds else "--seeds" if options.fold is None else "--fold"
     for flag in ("--resume", "--ckpt_path", "--like", *(["--data.fold"] if asked != "--seeds" else [])):
         if any(other.partition("=")[0] == flag for other in flags):
-            raise UserError(
-                f"{asked} and {flag} are given: {asked} begins runs and goes on with those of its own that were broken "
-                f"off, {flag} is about one run; leave one of them out."
-            )
+            raise UserError(f"{asked} and {flag} are given, but {flag} is about one run; leave one of them out.")
     if "TORCHELASTIC_RUN_ID" in os.environ or os.environ.get("SLURM_STEP_NUM_TASKS", "1") != "1":
         raise UserError(
             f"{asked} starts the processes of each run itself; give it to one process and --trainer.devices to the "
             "Trainer, or start each run with --seed_everything, --data.folds and --data.fold."
         )
-    folds = [] if options.folds is None else [f"--data.folds={options.folds}"]
-    chosen = range(options.folds or 0) if options.fold is None else [options.fold]
-    planned = plan([*flags, *folds, *(f"--data.fold={fold}" for fold in chosen[:1])])
-    plans = [planned.of_fold(fold) for fold in chosen] or [planned]
-    if plans[0].config["ckpt_path"]:
-        raise UserError(
-            f"{asked} begins several runs, but the configuration has a ckpt_path, which is of one; leave it out."
-        )
-    first = plans[0].config["seed_everything"]
+    flags += [f"--data.folds={options.folds}"] if options.folds else []
+    folds = range(options.folds) if options.folds and options.fold is None else [options.fold]
+    plan = plan_runs(flags, folds[0])
+    first = plan.config["seed_everything"]
     try:
-        runs = train_several(plans, range(first, first + options.seeds))
+        runs = train_several(plan, range(first, first + options.seeds), folds)
     except Stopped as stop:
         again = shlex.join(["scripts/train.py", "fit", *args])
         print(f"stopped by {stop.signal.name}; what is done stays done; go on with all runs: {again}")
@@ -105,65 +113,93 @@ def train_several_and_tell(args: Sequence[str], plan: Callable[[Sequence[str]], 
     return int(any(run.problem for run in runs))
 
 
-def train_several(plans: Sequence[Plan], seeds: Sequence[int]) -> list[PlannedRun]:
-    """Train and test each plan with each seed, unless there is a finished run with the same configuration and data.
+def train_several(plan: Plan, seeds: Sequence[int], folds: Sequence[int | None] = (None,)) -> list[PlannedRun]:
+    """Train and test each seed in each fold, unless there is a finished run with the same configuration and data.
 
     An unfinished run goes on from its last checkpoint. If one fails, the others are trained all the same. The first
-    seed of all plans comes first.
+    seed of all folds comes first.
     """
     if seeds[-1] >= 2**32:
         raise UserError(f"The last seed is {seeds[-1]}; give seeds from 0 to {2**32 - 1}.")
-    if plans[0].config["trainer"].get("fast_dev_run"):
+    if path := plan.config["ckpt_path"]:
+        raise UserError(f"The configuration has the ckpt_path {path}, which is of one run; leave it out.")
+    if plan.config["trainer"].get("fast_dev_run"):
         raise UserError("trainer.fast_dev_run keeps nothing that runs could be compared by; leave it out.")
-    with _Child() as child:
-        runs = [_train(plan, seed, child) for seed in seeds for plan in plans]
-        child.leave_if_signalled()
-    return runs
+    return [_train(plan, seed, fold) for seed in seeds for fold in folds]
 
 
-def _train(plan: Plan, seed: int, child: "_Child") -> PlannedRun:
-    planned = PlannedRun(seed, find_run(plan, seed), None, fold=plan.fold)
-    name, run = f"{plan.experiment.name}, {planned.name}", planned.folder
-    if run and is_tested(results := read_results(run)):
-        print(f"{name}: done in {run}", flush=True)
-        return replace(planned, results=results)
-    if run:
-        print(f"{name}: going on", flush=True)
-        wait_until_left(run, LEAVING_SECONDS)
-        flags = ["--resume", str(run)]
-    else:
-        print(name, flush=True)
-        flags = [*plan.flags, "--seed_everything", str(seed)]
-    status, said = child.run([sys.executable, str(TRAIN), "fit", *flags])
-    begun, run = run is None, find_run(plan, seed)
-    planned = replace(planned, folder=run)
-    if status == 0 and run:
-        return replace(planned, results=read_results(run))
-    problem = said.removeprefix("error: ") or f"it ended with status {status}"
+def _train(plan: Plan, seed: int, fold: int | None) -> PlannedRun:
+    begun = find_run(plan, seed, fold)
+    run = PlannedRun(seed, begun, fold=fold)
+    name = f"{plan.experiment.name}, {run.name}"
+    if begun and is_tested(results := read_results(begun)):
+        print(f"{name}: done in {begun}", flush=True)
+        run.results = results
+        return run
+    print(f"{name}: going on" if begun else name, flush=True)
+    new = [*plan.flags, *_fold_flags(fold), "--seed_everything", str(seed)]
+    status, error = _fit(["--resume", str(begun)] if begun else new)
+    run.folder = find_run(plan, seed, fold)
+    if status == 0 and run.folder:
+        run.results = read_results(run.folder)
+        return run
+    run.problem = error or f"it ended with status {status}"
+    if status == 2 and not begun:
+        raise UserError(run.problem)  # and so would each run
     if status < 0:
-        again = (
-            "go on with the same command, or begin anew with fewer --data.num_workers or a smaller --data.batch_size"
+        run.problem = (
+            f"it {way_of_death(status)}; go on with the same command, or begin anew with fewer --data.num_workers or "
+            "a smaller --data.batch_size"
         )
-        problem = f"it {way_of_death(status)}; {again}"
-    if status == 2 and begun:
-        raise UserError(problem)  # and so would each run
-    print(f"error: {name}: {problem}", file=sys.stderr)
-    return replace(planned, problem=problem)
+    print(f"error: {name}: {run.problem}", file=sys.stderr)
+    return run
 
 
-def find_run(plan: Plan, seed: int) -> Path | None:
-    """Find the run of a seed with the same configuration and data: a finished one, else the newest."""
+def _fit(flags: Sequence[str]) -> tuple[int, str]:
+    """Run `fit` in a process of its own, which a signal to this one ends; give its exit status and its last error."""
+    # In a group of its own, so that Ctrl-C in a terminal reaches it once. Such a group cannot stop at breakpoints.
+    environment = os.environ | {PARENT: str(os.getpid()), "PYTHONBREAKPOINT": "0"}
+    command = [sys.executable, str(TRAIN), "fit", *flags]
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, errors="replace", env=environment, process_group=0
+    ) as process:
+        assert process.stderr is not None, "asked for"
+        try:
+            error = _pass_on(process.stderr)
+        except Stopped as stop:
+            process.send_signal(signal.SIGTERM if stop.signal == signal.SIGINT else stop.signal)
+            if error := _pass_on(process.stderr):
+                print(f"error: {error}", file=sys.stderr)
+            raise
+    return process.returncode, error
+
+
+def _pass_on(lines: Iterable[str]) -> str:
+    """Print what a run writes to stderr, but for its errors; give the last of them, which the caller prints."""
+    error = ""
+    for line in lines:
+        if line.startswith("error: "):
+            error = line.removeprefix("error: ").strip()
+        else:
+            print(line, end="", file=sys.stderr, flush=True)
+    return error
+
+
+def find_run(plan: Plan, seed: int, fold: int | None = None) -> Path | None:
+    """Find the run of a seed and a fold with the same configuration and data: a finished one, else the newest."""
+    data = plan.config["data"]
+    wanted = plan.config | {"data": data | {"init_args": data["init_args"] | ({} if fold is None else {"fold": fold})}}
     candidates = []
     for file in sorted(plan.experiment.glob(f"*/{CONFIG}")):
         if f"seed_everything: {seed}\n" in file.read_text(errors="replace"):
             with suppress(UserError):  # of a file that is damaged
-                config = {"test": True} | read_config(file) | {key: plan.config[key] for key in ELSEWHERE}
-                candidates += [file.parent] if config == plan.config else []
+                config = {"test": True} | read_config(file) | {key: wanted[key] for key in ELSEWHERE}
+                candidates += [file.parent] if config == wanted else []
     if not candidates:
         return None
-    data = data_of_config(plan.config)
-    data.prepare_data()
-    fingerprint = escape_name(data.data_fingerprint)
+    images = data_of_config(wanted)
+    images.prepare_data()
+    fingerprint = escape_name(images.data_fingerprint)
     runs = [run for run in candidates if (read_origin(run) or {}).get("data_fingerprint") == fingerprint]
     finished = [run for run in runs if is_tested(read_results(run))]
     return max(finished or runs, key=order_of_start, default=None)
@@ -174,17 +210,19 @@ def print_summary(runs: Sequence[PlannedRun], folds: int | None = None) -> None:
     from scripts.report.table import Table, show
     from scripts.uncertainty.mean import caption, mean_of_runs
 
-    of_runs = [(run, (run.results or {}).get("metrics", {})) for run in runs]
-    metrics = [{name: each[name] for name in each if name.startswith("test/")} for _, each in of_runs]
-    names = sorted(set().union(*metrics))
+    metrics = [(run.results or {}).get("metrics", {}) for run in runs]
+    names = sorted({name for each in metrics for name in each if name.startswith("test/")})
     heading = ["seed"] if runs[0].fold is None else ["seed", "fold"]
     rows = []
-    for run, values_of_run in zip(runs, metrics, strict=True):
-        cells = [f"{values_of_run[name]:.4f}" if name in values_of_run else "" for name in names]
+    for run, figures in zip(runs, metrics, strict=True):
+        cells = [f"{figures[name]:.4f}" if name in figures else "" for name in names]
         # Without the settings in its name, which all have.
         name = re.sub(r"_[a-z]\w*=.*", "", run.folder.name) if run.folder and not run.problem else "failed"
         rows.append([*(str(getattr(run, key)) for key in heading), *cells, name])
-    means = [mean_of_runs([(run.fold, each[name]) for run, each in of_runs if name in each], folds) for name in names]
+    means = [
+        mean_of_runs([(run.fold, each[name]) for run, each in zip(runs, metrics, strict=True) if name in each], folds)
+        for name in names
+    ]
     rows += [["mean", *[""] * (len(heading) - 1), *(mean.shown() for mean in means), ""]] if means else []
     show(Table([*heading, *names, "run"], rows, frozenset({len(runs)}), caption(means)))
     if folder := next((run.folder for run in runs if run.folder), None):
@@ -192,81 +230,3 @@ def print_summary(runs: Sequence[PlannedRun], folds: int | None = None) -> None:
     for run in runs:
         if run.problem:
             print(f"error: {run.name}: {run.problem}", file=sys.stderr)
-    codes = {run.name: _code_of(run.folder) for run in runs if run.folder}
-    if len(set(codes.values())) > 1:
-        print("these runs are not of the same code: " + "; ".join(f"{run}, {code}" for run, code in codes.items()))
-
-
-def _code_of(run: Path) -> str:
-    origin = read_origin(run) or {}
-    changed = " and changes " if origin.get("changes") else ""
-    return f"{str(origin.get('git_commit'))[:12]}{changed}{str(origin.get('changes'))[:6] if changed else ''}"
-
-
-class _Child:
-    """Runs one child process at a time, and passes signals on to it.
-
-    The child has a process group of its own: Ctrl-C in a terminal reaches this process alone. It ends if this process
-    is killed.
-    """
-
-    def __init__(self) -> None:
-        self._process: subprocess.Popen[str] | None = None
-        self._signal = 0  # the last that has come
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> "_Child":
-        self._before = {number: signal.signal(number, self._on_signal) for number in heeded()}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def run(self, command: Sequence[str]) -> tuple[int, str]:
-        """Run a command; return its exit status and the last line of its stderr.
-
-        The rest of stderr is passed on as it comes, but not a last line with the error, which the caller prints.
-        """
-        self.leave_if_signalled()
-        said = held = ""
-        # Without breakpoints: a group in the background that reads from the terminal would stand still.
-        environment = os.environ | {PARENT: str(os.getpid()), "PYTHONBREAKPOINT": "0"}
-        with subprocess.Popen(
-            command, stderr=subprocess.PIPE, text=True, errors="replace", env=environment, process_group=0
-        ) as self._process:
-            if self._signal:  # it came before the child had started
-                self._process.terminate()
-            assert self._process.stderr is not None, "asked for"
-            for line in self._process.stderr:
-                said = line.strip() or said
-                sys.stderr.write(held)
-                held = line if line.startswith("error: ") else ""
-                if not held:
-                    sys.stderr.write(line)
-                sys.stderr.flush()
-            status = self._process.wait()
-        if status <= 0 or self._signal:  # then the caller prints another reason
-            sys.stderr.write(held)
-        self._process = None
-        self.leave_if_signalled()
-        return status, said
-
-    def leave_if_signalled(self) -> None:
-        """Raise `Stopped` if a signal has come."""
-        if self._signal:
-            raise Stopped(self._signal, in_order=True)
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        again, self._signal = self._signal == signal.SIGINT == number, number
-        if self._process is None:
-            return
-        if again:
-            self._process.kill()
-        elif number == signal.SIGINT:
-            # While it is still loading its libraries, SIGINT would end it with a traceback.
-            self._process.terminate()
-            if sys.stderr.isatty():
-                os.write(sys.stderr.fileno(), b"\nleaving after this batch; Ctrl-C again leaves at once\n")
-        else:
-            self._process.send_signal(number)

@@ -10,7 +10,7 @@ from core.own_classes import own_classes
 from core.user_error import UserError
 from scripts.command.configuration import merge, one_sentence, read_config, switch_classes
 from scripts.train import main
-from scripts.training.several_runs_plan import ConfigReader
+from scripts.training.several_runs import ConfigReader
 
 ADAM = {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.1, "weight_decay": 0.5}}
 

@@ -11,7 +11,7 @@ import yaml
 
 from scripts.command.fit_help import page
 from scripts.train import main
-from scripts.training.several_runs_plan import ConfigReader
+from scripts.training.several_runs import ConfigReader
 from tests.discovery import ROOT, data_modules, networks
 
 FLAG = re.compile(r"^  --(\S+)(?: (\S+))?", re.MULTILINE)
