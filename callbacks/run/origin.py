@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import platform
-import re
 import shlex
 import shutil
 import subprocess
@@ -28,11 +27,8 @@ ORIGIN, CONSTRAINTS, CHANGES = "origin.json", "constraints.txt", "changes.patch"
 
 PROJECT = Path(__file__).resolve().parents[2]
 
-# New files in these folders of the project, with these endings, are part of the code that ran.
-SOURCES, ENDINGS = ("core", "models", "datamodules", "callbacks", "scripts", "configs"), (".py", ".yaml")
-
-# The largest new file and the most new files that a patch holds, and the most other files that are named.
-SOURCE_BYTES, SOURCE_FILES, NAMED = 100_000, 20, 100
+# New files of the project that are part of the code that ran, as patterns of git.
+SOURCES = (*(f"{room}/*.py" for room in ("core", "models", "datamodules", "callbacks", "scripts")), "configs/*.yaml")
 
 # A patch that does not depend on the user's settings of git.
 PATCH = (
@@ -47,14 +43,12 @@ class Code(NamedTuple):
     """The sources of this process, as git knows them."""
 
     commit: str | None  # 40 hexadecimal digits; None outside a repository
-    is_changed: bool = False  # whether a file that git tracks differs from the commit
     changes: bytes | None = None  # a patch that `git apply` turns the commit into the sources with, if they differ
-    untracked: tuple[str, ...] = ()  # new files and folders that are neither in the commit nor in the patch
 
     @property
     def name(self) -> str | None:
-        """The commit, with `-dirty` if a file that git tracks differs from it."""
-        return f"{self.commit}-dirty" if self.commit and self.is_changed else self.commit
+        """The commit, with `-dirty` if the sources differ from it."""
+        return f"{self.commit}-dirty" if self.changes else self.commit
 
 
 @cache
@@ -63,62 +57,42 @@ def code() -> Code:
 
     New sources get into the patch by a temporary index, to which they are added; the repository stays as it is.
     """
-    found = _git({}, "rev-parse", "HEAD", "--git-path", "index", "--git-path", "objects")
-    if found is None:
-        return Code(None)  # no repository, or one before its first commit
-    commit, index, objects = found.decode(errors="surrogateescape").splitlines()
-    with TemporaryDirectory() as folder:
-        copy = {
+    with suppress(OSError, subprocess.SubprocessError), TemporaryDirectory() as folder:
+        found = _git({}, "rev-parse", "HEAD", "--git-path", "index", "--git-path", "objects")
+        commit, index, objects = found.decode(errors="surrogateescape").splitlines()
+        temporary = {
             "GIT_INDEX_FILE": f"{folder}/index",
             "GIT_OBJECT_DIRECTORY": folder,
             "GIT_ALTERNATE_OBJECT_DIRECTORIES": str(PROJECT / objects),
         }
-        with suppress(OSError):
-            shutil.copyfile(PROJECT / index, copy["GIT_INDEX_FILE"])
-        is_changed = bool(_git(copy, "diff", "--name-only", "HEAD", "--", "."))
-        new = _untracked(copy, *(f"{source}/*{ending}" for source in SOURCES for ending in ENDINGS))
-        small = [name for name in new if (file := PROJECT / name).is_file() and file.stat().st_size <= SOURCE_BYTES]
-        if small:
-            _git(copy, "add", "--intent-to-add", "--", *small[:SOURCE_FILES])
-        changes = _git(copy, *PATCH)
-        others = [name for name in _untracked(copy, "--directory", ".") if "__pycache__" not in name]
-    return Code(commit, is_changed, changes or None, tuple(map(escape_name, others[:NAMED])))
+        shutil.copyfile(PROJECT / index, temporary["GIT_INDEX_FILE"])
+        if new := _git(temporary, "ls-files", "--others", "--exclude-standard", "-z", *SOURCES):
+            names = "--pathspec-from-file=-", "--pathspec-file-nul"
+            _git(temporary, "--literal-pathspecs", "add", "--intent-to-add", *names, given=new)
+        return Code(commit, _git(temporary, *PATCH) or None)
+    return Code(None)  # no repository, or one before its first commit
 
 
-def _untracked(environment: Mapping[str, str], *which: str) -> list[str]:
-    names = _git(environment, "ls-files", "--others", "--exclude-standard", "-z", *which) or b""
-    return names.decode(errors="surrogateescape").split("\0")[:-1]
-
-
-def _git(environment: Mapping[str, str], *args: str) -> bytes | None:
+def _git(environment: Mapping[str, str], *args: str, given: bytes = b"") -> bytes:
     # Git distrusts another user's checkout, whose code runs here all the same.
     command = ["git", "--no-optional-locks", "-c", f"safe.directory={PROJECT}", *args]
     env = {**os.environ, **environment}
-    with suppress(OSError, subprocess.SubprocessError):
-        done = subprocess.run(command, cwd=PROJECT, env=env, capture_output=True, check=True, timeout=60)
-        return done.stdout
-    return None
+    return subprocess.run(
+        command, cwd=PROJECT, env=env, input=given, capture_output=True, check=True, timeout=60
+    ).stdout
 
 
 @cache
 def packages() -> dict[str, str]:
     """The version of every installed package, by its name in lower case."""
-    versions: dict[str, str] = {}
-    for distribution in distributions():
-        # As text: a parser of e-mail, which importlib.metadata takes, needs ten times as long.
-        text = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
-        name, version = (re.search(rf"^{key}: *(\S+)", text, re.MULTILINE) for key in ("Name", "Version"))
-        if name and version:
-            versions.setdefault(name[1].lower(), version[1])  # of two installations the first is imported
-    return dict(sorted(versions.items()))
+    installed = reversed(list(distributions()))  # of two installations the first is imported
+    return {name.lower(): each.version for each in installed if (name := each.metadata["Name"])}
 
 
 def hardware(device: torch.device) -> str:
     """The name of the GPU, or of the processor and how many of its cores this process may use."""
-    if device.type == "cuda":
-        return str(torch.cuda.get_device_name(device))
-    cores = available_cores()
-    return f"{processor()}, {cores} core{'s' if cores > 1 else ''}"
+    on_gpu = device.type == "cuda"
+    return str(torch.cuda.get_device_name(device)) if on_gpu else f"{processor()}, {available_cores()} cores"
 
 
 def processor() -> str:
@@ -156,8 +130,7 @@ def describe_start(command: Sequence[str], device: torch.device, processes: int,
         "seed": seed,
         "data_fingerprint": escape_name(data),
         "git_commit": code().commit,
-        "changes": hashlib.sha256(code().changes or b"").hexdigest() if code().changes else None,
-        "untracked": list(code().untracked),
+        "changes": hashlib.sha256(changes).hexdigest() if (changes := code().changes) else None,
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "os": platform.platform(),
         "hardware": machine(device),
@@ -174,8 +147,8 @@ def describe_start(command: Sequence[str], device: torch.device, processes: int,
 
 def keep_origin(folder: Path, start: Facts) -> None:
     """Write the facts of a run's first start."""
-    if code().changes:
-        replace_file(folder / CHANGES, code().changes or b"")
+    if changes := code().changes:
+        replace_file(folder / CHANGES, changes)
     lines = sorted(f"{name}=={version}\n" for name, version in packages().items())
     replace_file(folder / CONSTRAINTS, "".join(lines))
     replace_file(folder / ORIGIN, json.dumps(start, indent=1) + "\n")

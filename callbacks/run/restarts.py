@@ -17,9 +17,15 @@ from datamodules.packing.pack import FINGERPRINT
 
 RESTARTS = "restarts.json"  # in the run's folder: the later starts that differed from the first
 
-# Facts of a start that make no difference to what is computed, or are configured.
-PASSING = ("started", "command", "directory", "seed", "repeats")
-MISSING = "none"  # stands for a value that one of two records lacks
+# Facts of a start that make no difference to what is computed, or are configured; early runs have `untracked` files.
+PASSING = ("started", "command", "directory", "seed", "repeats", "untracked")
+
+# What is said of a fact whose two values say nothing to a reader.
+UNREADABLE = {
+    "changes": "code: other changes since the commit",
+    "data_fingerprint": "data: other images, file names or labels than before",
+    "torch.build": "torch: built with other options",
+}
 
 
 def note_restart(folder: Path, start: Facts, step: int, config: Mapping[str, Any]) -> list[str]:
@@ -34,9 +40,9 @@ def note_restart(folder: Path, start: Facts, step: int, config: Mapping[str, Any
     restarts = read_restarts(folder)
     entry: Facts = {key: start[key] for key in PASSING if key in start}
     entry |= {"step": step, "differs": {key: {"was": was, "is": is_} for key, (was, is_) in changed.items()}}
-    if "changes" in changed and code().changes:
+    if "changes" in changed and (changes := code().changes):
         entry["patch"] = f"changes_{len(restarts) + 1}.patch"
-        replace_file(folder / entry["patch"], code().changes or b"")
+        replace_file(folder / entry["patch"], changes)
     replace_file(folder / RESTARTS, json.dumps([*restarts, entry], indent=1) + "\n")
     return sentences(changed)
 
@@ -82,27 +88,12 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> Facts:
 
 def differences(one: Facts, other: Facts) -> dict[str, tuple[Any, Any]]:
     """The facts that differ between two flat mappings, each with both values, without those that cannot matter."""
-    pairs = {key: (one.get(key, MISSING), other.get(key, MISSING)) for key in {**one, **other} if key not in PASSING}
-    older = pairs.get("data_fingerprint", ("", ""))
-    if not all(str(each).startswith(FINGERPRINT) for each in older):
-        pairs.pop("data_fingerprint", None)
+    pairs = {key: (one.get(key, "none"), other.get(key, "none")) for key in {**one, **other} if key not in PASSING}
+    if not all(str(each).startswith(FINGERPRINT) for each in pairs.get("data_fingerprint", ())):
+        del pairs["data_fingerprint"]  # an older run knows its files, not its images
     return {key: values for key, values in pairs.items() if values[0] != values[1]}
 
 
 def sentences(changed: Mapping[str, tuple[Any, Any]]) -> list[str]:
     """Each difference as a line."""
-    lines = []
-    for key, (was, is_) in changed.items():
-        if key == "changes":
-            lines.append("changes since the commit: " + ("others" if was and is_ else "some" if is_ else "none"))
-        elif key == "data_fingerprint":
-            lines.append("data: other images, file names or labels than before")
-        elif key == "torch.build":
-            lines.append("torch: built with other options")
-        else:
-            lines.append(escape_name(f"{key}: {_shown(is_)}, was {_shown(was)}"))
-    return lines
-
-
-def _shown(value: Any) -> str:
-    return ", ".join(map(str, value)) or MISSING if isinstance(value, list) else str(value)
+    return [UNREADABLE.get(key) or escape_name(f"{key}: {is_}, was {was}") for key, (was, is_) in changed.items()]

@@ -36,7 +36,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def test_of_sources_as_committed_the_commit_is_enough(project: Path) -> None:
-    assert code() == (git(project, "rev-parse", "HEAD").strip(), False, None, ())
+    assert code() == (git(project, "rev-parse", "HEAD").strip(), None)
     assert code().name == code().commit
 
 
@@ -64,7 +64,6 @@ def test_the_patch_makes_the_sources_that_ran(project: Path, tmp_path: Path) -> 
     before = {file: file.read_bytes() for file in (project / ".git").rglob("*") if file.is_file()}
     assert code().name == f"{git(project, 'rev-parse', 'HEAD').strip()}-dirty"
     assert {file: file.read_bytes() for file in (project / ".git").rglob("*") if file.is_file()} == before
-    assert set(code().untracked) == {"models/weights.bin", "notes.txt", "more/"}
     patch, clone = tmp_path / "changes.patch", project.parent / "clone"
     patch.write_bytes(code().changes or b"")
     git(clone, "apply", str(patch))
@@ -72,17 +71,11 @@ def test_the_patch_makes_the_sources_that_ran(project: Path, tmp_path: Path) -> 
         assert (clone / name).read_bytes() == (project / name).read_bytes()
 
 
-def test_a_large_new_source_is_named_alone(project: Path) -> None:
-    (project / "models" / "large.py").write_text("#" * (origin.SOURCE_BYTES + 1))
-    assert code().changes is None
-    assert code().untracked == ("models/large.py",)
-
-
 def test_outside_a_repository_there_is_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(origin, "PROJECT", tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     code.cache_clear()
-    assert code() == (None, False, None, ())
+    assert code() == (None, None)
     assert code().name is None
     code.cache_clear()
 

@@ -56,4 +56,4 @@ def test_facts_are_flat_and_differences_are_sentences() -> None:
     assert flat({"data": {"root": "data", "classes": None}}) == {"data.root": "data", "data.classes": None}
     assert differences({"os": "Linux", "started": 1}, {"os": "Darwin", "started": 2}) == {"os": ("Linux", "Darwin")}
     changed = {"package torch": ("2.14.0", "2.15.0"), "changes": (None, "5f0c")}
-    assert sentences(changed) == ["package torch: 2.15.0, was 2.14.0", "changes since the commit: some"]
+    assert sentences(changed) == ["package torch: 2.15.0, was 2.14.0", "code: other changes since the commit"]

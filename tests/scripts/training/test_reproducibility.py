@@ -43,7 +43,7 @@ def test_flags_are_named_when_the_result_is_another(
     (run.folder / "constraints.txt").write_text("torch==1.0\n")
     like(run, "--data.batch_size=128", status=1)
     said = capsys.readouterr().out
-    assert f"not identical to {run.folder}:\n  last.ckpt, state_dict: " in said
+    assert f"not identical to {run.folder}:\n  last.ckpt: " in said
     assert "test/accuracy: " in said
     assert "  config data.init_args.batch_size: 128, was 256\n" in said
     assert "  package torch: 2." in said
@@ -96,10 +96,10 @@ def test_refuses_what_nothing_can_be_compared_with(
     train: Callable[..., Run], refused: Callable[..., str], tmp_path: Path
 ) -> None:
     assert f"{tmp_path} is no folder of a run: it has no config.yaml" in refused("fit", "--like", tmp_path)
-    assert "is no folder of a run" in refused("fit", "--like")
+    assert "argument --like: expected one argument" in refused("fit", "--like")
     run = train(*ONE)
-    assert "--resume and --like are given" in refused("fit", "--like", run.folder, "--resume")
-    assert "--like and --ckpt_path are given" in refused("fit", "--like", run.folder, f"--ckpt_path={run.last}")
+    assert "Of --resume, --like and --ckpt_path several are given" in refused("fit", "--like", run.folder, "--resume")
+    assert "give one of them" in refused("fit", "--like", run.folder, f"--ckpt_path={run.last}")
     last = run.last.read_bytes()
     run.last.write_bytes(last[: len(last) // 2])
     assert "it is truncated or damaged" in refused("fit", "--like", run.folder)
