@@ -4,7 +4,7 @@ from typing import cast
 
 from lightning.pytorch import LightningModule, Trainer
 
-from callbacks.run.run_record import Stopwatch, TrainingClock
+from callbacks.run.run_record import TrainingClock
 from models.classifier import Classifier
 
 
@@ -21,13 +21,13 @@ class Throughput(TrainingClock):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure the epoch."""
-        self._before, self.training_clock = 0, Stopwatch()
+        self._before, self.training_seconds = 0, 0.0
         super().on_train_epoch_start(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the speed."""
         images = int(cast(Classifier, pl_module).train_metrics.total) - self._before  # waits for the device
-        self.training_clock.stop()
-        rate = images * trainer.world_size / max(self.training_clock.seconds, 1e-9)
+        self.measure(is_training=False)
+        rate = images * trainer.world_size / max(self.training_seconds, 1e-9)
         for logger in trainer.loggers:  # to curves alone: it says nothing of the weights
             logger.log_metrics({"train/images_per_second": rate}, step=trainer.global_step - 1)

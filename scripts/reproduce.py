@@ -114,14 +114,13 @@ def main(args: Sequence[str] | None = None) -> None:
             raise UserError(f"There is no experiment {unknown[0]}; choose from {', '.join(experiments)}.")
         check_output(options.output, overwrite=True)
         from scripts.command.configuration import CONFIGS
-        from scripts.training.several_runs import train_several
-        from scripts.training.several_runs_plan import plan_runs
+        from scripts.training.several_runs import plan_runs, train_several
 
         failed = False
         for name in dict.fromkeys(options.only):
             own = ["--config", str(CONFIGS / f"{name}.yaml"), "--experiment", name, "--runs", str(options.runs)]
             try:
-                runs = train_several([plan_runs([*own, *flags])], range(options.seeds))
+                runs = train_several(plan_runs([*own, *flags]), range(options.seeds))
                 problem = next((run.problem for run in runs if run.problem), "")
             except UserError as error:
                 runs, problem = [], str(error)

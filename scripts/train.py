@@ -29,7 +29,6 @@ def main(args: list[str] | None = None) -> None:
 
     import torch
 
-    from callbacks.run.peers import leave
     from callbacks.run.run_folder import release_folders
     from scripts.command.process import training_process
     from scripts.training.train_cli import TrainCLI
@@ -40,11 +39,12 @@ def main(args: list[str] | None = None) -> None:
                 raise UserError(f"The stage is {args[0] if args else 'missing'}; give one of {', '.join(STAGES)}.")
             if args[0] == "fit" and SEVERAL & {arg.partition("=")[0] for arg in args}:
                 from scripts.training.several_runs import train_several_and_tell
-                from scripts.training.several_runs_plan import plan_runs
 
-                sys.exit(train_several_and_tell(args[1:], plan_runs))
+                sys.exit(train_several_and_tell(args[1:]))
             cli = TrainCLI(args)
     except SystemExit as end:
+        from callbacks.run.peers import leave
+
         leave(end)
         raise
     finally:

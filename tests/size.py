@@ -15,7 +15,6 @@ from tests.test_structure import SOURCES, room_of
 CORE = {
     "scripts/train.py",
     "scripts/training/train_cli.py",
-    "scripts/training/other_run.py",
     "scripts/training/run_place.py",
     "scripts/training/summary.py",
     "datamodules/base.py",

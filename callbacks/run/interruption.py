@@ -1,13 +1,12 @@
 """Leaving on a signal, when nothing is half done."""
 
 import signal
+import threading
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
 
-from callbacks.run.peers import script_launcher
 from callbacks.run.safe_points import add_safe_points, highest_in_any_process
 from core.stopping import Stopped, heeded, received
 from datamodules.loading.loader import WorkerError, lost_worker
@@ -24,7 +23,7 @@ class Interruption(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Replace Lightning's handlers: they leave without a checkpoint and with status 0."""
-        trainer._signal_connector = _Signals(trainer)
+        trainer._signal_connector = _Signals()  # type: ignore[assignment]  # all that the Trainer asks of it
         add_safe_points(trainer)
 
     def on_safe_point(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -46,31 +45,36 @@ class Interruption(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Let the process that has started the others leave last: it would be killed if one of them failed."""
-        launcher = script_launcher(trainer)
-        if launcher is None or not isinstance(exception, Stopped):
-            return
+        launcher: Any = trainer.strategy.launcher
+        if not hasattr(launcher, "cluster_environment") or not isinstance(exception, Stopped):
+            return  # no script has started others, or it is no signal
         if not exception.in_order:
             launcher.kill(exception.signal)  # they may wait for this one
         elif not trainer.is_global_zero:
             exception.code = 0
 
 
-class _Signals(_SignalConnector):
+class _Signals:
     """Lets signals wait while a Trainer runs, and restores their handlers afterwards.
 
     Lightning has no public way to leave its handlers out: that of SIGTERM communicates with the other processes from
     within the signal, and is set before the first hook that could replace it.
     """
 
+    received_sigterm = False  # for Lightning
+
+    def __init__(self) -> None:
+        self._before: dict[int, Any] = {}
+
     def register_signal_handlers(self) -> None:
-        for number in heeded():
-            self._original_handlers[number] = before = signal.getsignal(number)
-            if before != received.note:  # a Trainer that is used in Python
-                received.reset()
-            self._register_signal(number, received.note)
+        if signal.getsignal(signal.SIGTERM) != received.note:  # a Trainer that is used in Python
+            received.reset()
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, received.note) for number in heeded()}
         received.is_deferred = lost_worker.is_asked_for = True
         lost_worker.sentence = ""
 
     def teardown(self) -> None:
         received.is_deferred = lost_worker.is_asked_for = False
-        super().teardown()
+        while self._before:
+            signal.signal(*self._before.popitem())

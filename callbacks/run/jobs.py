@@ -13,7 +13,7 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.utilities import rank_zero_only
 from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, but not listed in its __all__
 
-from callbacks.run.peers import come_together, open_store, signs_of_life, watch
+from callbacks.run.peers import come_together, open_store
 from core.user_error import UserError
 
 INTERACTIVE = "bash", "interactive"  # names of SLURM jobs that are shells, where srun starts nothing, as for Lightning
@@ -35,19 +35,11 @@ class Job:
     is_restarted: bool  # whether the job has run before, and was stopped or has failed
     processes: int  # how many were started together
 
-    @property
-    def has_store(self) -> bool:
-        """True if its processes share a store, by which they agree."""
-        return self.scheduler == "torchrun" or self.processes > 1
-
     def agree(self, choose: Callable[[], Path]) -> Path:
         """Choose the run's folder in the first process, and give it in all of them."""
         rank = rank_zero_only.rank  # type: ignore[attr-defined]  # an attribute of a function
         store_of = torchrun_store if self.scheduler == "torchrun" else slurm_store
         store = come_together(lambda: store_of(is_first=rank == 0))
-        if self.scheduler == "SLURM":
-            # A connection of its own, because one that waits for an answer is closed to others.
-            watch(signs_of_life(slurm_store(is_first=rank == 0), rank, self.processes))
         if rank == 0 and not store.check([FOLDER]):
             folder = choose()
             store.set(FOLDER, str(folder))
@@ -56,15 +48,11 @@ class Job:
 
     def queue_again(self) -> None:
         """Put a job of SLURM back into the queue, where it keeps number and command; say so if that fails."""
-        if not (number := slurm_number()):
-            return
-        try:
-            done = subprocess.run(["scontrol", "requeue", number], capture_output=True, text=True, check=False)
-            failure = done.stderr.strip() if done.returncode else ""
-        except OSError as error:
-            failure = str(error)
-        if failure:
-            print(f"warning: job {number} could not be queued again ({failure})", file=sys.stderr)
+        if number := slurm_number():
+            try:
+                subprocess.run(["scontrol", "requeue", number], check=True)
+            except (OSError, subprocess.CalledProcessError) as error:
+                print(f"warning: job {number} could not be queued again ({error})", file=sys.stderr)
 
 
 def find_job() -> Job:

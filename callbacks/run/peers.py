@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, but not listed in its __all__
 
+from callbacks.run.run_folder import at_release
 from core.user_error import CommandError
 
 if TYPE_CHECKING:
@@ -20,12 +21,13 @@ T = TypeVar("T")
 PATIENCE_SECONDS = 300.0  # how long the processes of a run may take to come together
 GRACE_SECONDS = 10.0  # how long a process may take to end in order after it has lost the others
 LOOK_SECONDS = 1.0  # between two looks for lost processes
-SILENT_LOOKS = 30  # looks without a sign of life after which a process is lost; not seconds: all may have been stopped
 FIRST = "KINDLING_FIRST_PROCESS"  # tells the others the number of the process that has started them
 
 LOST = "Another process of this run has ended, and this one with it; see what it said."
 
 _waiting: list[threading.Thread] = []
+_stores: list[TCPStore] = []
+_has_lost = threading.Event()
 
 
 class PeerError(CommandError):
@@ -49,7 +51,7 @@ def come_together(meet: Callable[[], T]) -> T:
     _waiting[-1].start()
     end = time.monotonic() + PATIENCE_SECONDS
     while not wait([met], timeout=0.1).done:
-        if any(watch.has_lost for watch in _watches):
+        if _has_lost.is_set():
             raise PeerError(LOST)
         if time.monotonic() > end:
             raise PeerError(
@@ -62,21 +64,14 @@ def come_together(meet: Callable[[], T]) -> T:
         raise PeerError(LOST) from error
 
 
-def script_launcher(trainer: "Trainer") -> Any:
-    """The launcher that starts the Trainer's other processes as scripts, or None if it starts them otherwise."""
-    launcher = trainer.strategy.launcher
-    return launcher if hasattr(launcher, "cluster_environment") else None
-
-
 def let_come_together(trainer: "Trainer") -> None:
     """Let the Trainer's processes form their group by `come_together`, and watch for lost ones."""
-    if trainer.world_size == 1:
-        return
-    strategy, launcher = trainer.strategy, script_launcher(trainer)
-    set_up = strategy.setup_environment
+    strategy, set_up = trainer.strategy, trainer.strategy.setup_environment
+    launcher: Any = strategy.launcher
+    starts_scripts = hasattr(launcher, "cluster_environment")
 
     def set_up_together() -> None:
-        if launcher:
+        if starts_scripts:
             # Lightning's observer kills this process before it has said why; it watches the list that it was given.
             observed, launcher.procs = launcher.procs, [*launcher.procs]
             observed.clear()
@@ -85,50 +80,12 @@ def let_come_together(trainer: "Trainer") -> None:
         strategy.accelerator.setup_device(strategy.root_device)  # torch has one for each thread
 
     strategy.setup_environment = set_up_together  # type: ignore[method-assign]  # whatever the strategy
-    if launcher and not launcher.cluster_environment.creates_processes_externally:
+    if starts_scripts and not launcher.cluster_environment.creates_processes_externally:
         os.environ[FIRST] = str(os.getpid())
         watch(lambda: any(child.poll() for child in launcher.procs))
-    elif launcher and FIRST in os.environ:
+    elif starts_scripts and FIRST in os.environ:
         first = int(os.environ[FIRST])
         watch(lambda: os.getppid() != first)
-
-
-def signs_of_life(store: TCPStore, rank: int, processes: int) -> Callable[[], bool]:
-    """A function that gives a sign of life, and is True if another process gives none; until the group is up."""
-    seen = dict.fromkeys(range(1, processes if rank == 0 else 0), (0, 0))
-
-    def is_lost() -> bool:
-        if torch.distributed.is_initialized():  # from here on the group notices
-            return False
-        try:
-            store.add(f"signs/{rank}", 1)
-            for other, (signs, looks) in seen.items():
-                now = store.add(f"signs/{other}", 0)
-                seen[other] = now, (looks + 1 if now == signs and now else 0)
-        except RuntimeError:
-            return True
-        return any(looks > SILENT_LOOKS for _, looks in seen.values())
-
-    return is_lost
-
-
-class _Watch(threading.Thread):
-    def __init__(self, is_lost: Callable[[], bool]) -> None:
-        super().__init__(daemon=True)
-        self.has_lost = self.is_over = False
-        self._is_lost = is_lost
-
-    def run(self) -> None:
-        while not self._is_lost():
-            time.sleep(LOOK_SECONDS)
-        self.has_lost = True
-        time.sleep(GRACE_SECONDS)
-        if not self.is_over:
-            print(f"error: {LOST}", file=sys.stderr)
-            _end(1)
-
-
-_watches: list[_Watch] = []
 
 
 def watch(is_lost: Callable[[], bool]) -> None:
@@ -136,8 +93,20 @@ def watch(is_lost: Callable[[], bool]) -> None:
 
     It may wait for the lost process in C++ or on a GPU, where no signal is heeded.
     """
-    _watches.append(_Watch(is_lost))
-    _watches[-1].start()
+    is_over = threading.Event()
+
+    def look() -> None:
+        while not is_lost():
+            if is_over.wait(LOOK_SECONDS):
+                return
+        _has_lost.set()
+        if not is_over.wait(GRACE_SECONDS):
+            print(f"error: {LOST}", file=sys.stderr)
+            _end(1)
+
+    at_release.callback(_has_lost.clear)
+    at_release.callback(is_over.set)
+    threading.Thread(target=look, daemon=True).start()
 
 
 def leave(end: SystemExit) -> None:
@@ -152,17 +121,8 @@ def _end(status: int) -> None:
     os._exit(status)
 
 
-_stores: list[TCPStore] = []
-
-
 def open_store(address: str, port: int, *, is_first: bool) -> TCPStore:
-    """The store of the first process of a run, open until `part`."""
+    """The store of the first process of a run, open until the run is left."""
     _stores.append(TCPStore(address, port, is_master=is_first, wait_for_workers=False, multi_tenant=True))
+    at_release.callback(_stores.clear)
     return _stores[-1]
-
-
-def part() -> None:
-    """Watch for no other process any more, and close the stores."""
-    while _watches:
-        _watches.pop().is_over = True
-    _stores.clear()

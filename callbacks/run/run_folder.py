@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack
 from datetime import datetime
 from hashlib import blake2b
 from itertools import count
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from callbacks.run.peers import part
 from core.durable_file import replace_file
 from core.plain_data import read_json
 from core.user_error import UserError
@@ -23,13 +22,10 @@ if TYPE_CHECKING:
 CONFIG = "config.yaml"  # the run's resolved configuration, in its folder from before the first step
 RESULTS = "results.json"  # the run's figures, in its folder when training is over, and again after the test
 NUMBER = "number.txt"  # the number of the run's last start in the experiment, from 1: clocks may be set back
-
-# What starting a run or going on with it writes into its folder, besides checkpoints.
-RECORDS = "*.yaml", "*.json", "*.csv", "*.txt", "*.patch", "events.out.tfevents.*"
 CHECKPOINTS = "checkpoints"  # the folder of checkpoints in the run's folder
 VARIABLE = "KINDLING_RUN_FOLDER"  # names the folder to the processes that the first one starts
 
-_held: list[FileLock] = []
+at_release = ExitStack()  # what `release_folders` does
 
 
 def current_job() -> "Job | None":
@@ -64,10 +60,26 @@ def agree_on_run_folder(experiment: Path, resumed: Path | None = None, label: st
         os.environ[VARIABLE] = str(folder)
         return folder
 
-    if job and job.has_store:
+    if job and (job.scheduler == "torchrun" or job.processes > 1):
         return job.agree(choose)
     is_first = rank_zero_only.rank == 0  # type: ignore[attr-defined]  # an attribute of a function
     return choose() if is_first else resumed or Path(os.environ[VARIABLE])
+
+
+def make_run_folder(experiment: Path, name: str | None = None, label: str = "") -> Path:
+    """Make a folder for one run alone, even when two start in the same second."""
+    name = name or f"{datetime.now():%Y-%m-%d_%H-%M-%S}{label}"
+    folder, numbers = experiment / name, count(2)
+    while True:
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except OSError as error:
+            if not folder.is_dir():
+                raise UserError(
+                    f"The run folder {folder} cannot be made: {error.strerror}; choose another place with --runs."
+                ) from error
+            folder = experiment / f"{name}_{next(numbers)}"
 
 
 def number_start(run: Path) -> None:
@@ -78,13 +90,20 @@ def number_start(run: Path) -> None:
 
 def order_of_start(run: Path) -> tuple[int, int]:
     """Sort key: the number of a run's last start, or its time where a run has no number."""
-    try:
-        with (run / NUMBER).open("rb") as file:
-            number = file.read(20).strip()
-    except OSError:
-        number = b""
     started = run / CONFIG if (run / CONFIG).exists() else run
-    return int(number) if number.isdigit() and len(number) < 18 else 0, started.stat().st_mtime_ns
+    try:
+        number = int((run / NUMBER).read_text())
+    except (OSError, ValueError):
+        number = 0
+    return number, started.stat().st_mtime_ns
+
+
+def newest_run(experiment: Path) -> Path:
+    """The run that was started last."""
+    runs = [file.parent for file in experiment.glob(f"*/{CONFIG}")]
+    if not runs:
+        raise UserError(f"There is no run in {experiment} to go on with; give its folder, or leave out --resume.")
+    return max(runs, key=order_of_start)
 
 
 def read_results(run: Path) -> dict[str, Any]:
@@ -101,47 +120,18 @@ def is_tested(results: Mapping[str, Any]) -> bool:
     return results.get("test") is False or any(name.startswith("test/") for name in results.get("metrics", {}))
 
 
-def read_records(run: Path) -> dict[Path, bytes]:
-    """The files that `put_back` restores: all that a start writes, without checkpoints."""
-    return {file: file.read_bytes() for pattern in RECORDS for file in run.glob(pattern)}
-
-
-def put_back(run: Path, records: Mapping[Path, bytes]) -> None:
-    """Restore the files of a run's folder."""
-    now = read_records(run)
-    for file in now.keys() - records.keys():
-        file.unlink()
-    for file, content in records.items():
-        if now.get(file) != content:
-            replace_file(file, content)
-
-
-def newest_run(experiment: Path) -> Path:
-    """The run that was started last."""
-    runs = [file.parent for file in experiment.glob(f"*/{CONFIG}")]
-    if not runs:
-        raise UserError(
-            f"There is no run in {experiment} to go on with; give its folder, --resume runs/EXPERIMENT/DATE-TIME, or "
-            "leave out --resume to begin one."
-        )
-    return max(runs, key=order_of_start)
-
-
 def check_is_run(folder: Path) -> None:
     """Check that a folder is that of a run."""
     if not (folder / CONFIG).is_file():
-        raise UserError(
-            f"{folder} is no folder of a run: it has no {CONFIG}; give one such as runs/EXPERIMENT/DATE-TIME."
-        )
+        raise UserError(f"{folder} is no folder of a run: it has no {CONFIG}; give runs/EXPERIMENT/DATE-TIME.")
 
 
 def check_links(folder: Path) -> None:
     """Check that a resumed run writes nowhere outside its folder, except for the logs that W&B links to."""
-    for path in sorted({*folder.rglob("*")} - {*folder.glob("wandb/**/*")}):
+    for path in {*folder.rglob("*")} - {*folder.glob("wandb/**/*")}:
         if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
             raise UserError(
-                f"{path} is a link that leads out of the run's folder, and what is written there would be written "
-                "elsewhere; put what it leads to in its place, or remove it."
+                f"{path} is a link that leads out of the run's folder; replace it by the file, or remove it."
             )
 
 
@@ -152,38 +142,9 @@ def hold(folder: Path) -> None:
         lock.acquire()
     except Timeout:
         raise UserError(f"Another process is training in {folder}; wait for its end, or stop it.") from None
-    _held.append(lock)
-
-
-def wait_until_left(folder: Path, seconds: float) -> None:
-    """Wait until no process trains in a run's folder, for so long at most."""
-    with suppress(Timeout), FileLock(folder / ".lock", timeout=seconds):
-        pass
+    at_release.callback(lock.release)
 
 
 def release_folders() -> None:
     """Unlock the run folders that this process holds, and part from the other processes."""
-    part()
-    while _held:
-        _held.pop().release()
-
-
-def make_run_folder(experiment: Path, name: str | None = None, label: str = "") -> Path:
-    """Make a folder for one run alone, even when two start in the same second."""
-    name = name or f"{datetime.now():%Y-%m-%d_%H-%M-%S}{label}"
-    folder = experiment / name
-    for number in count(2):
-        try:
-            folder.mkdir(parents=True)
-            break
-        except FileExistsError:
-            if not folder.is_dir():
-                raise UserError(
-                    f"The run folder {folder} cannot be made: a file is in its way; choose another place with --runs."
-                ) from None
-        except OSError as error:
-            raise UserError(
-                f"The run folder {folder} cannot be made: {error.strerror}; choose another place with --runs."
-            ) from error
-        folder = experiment / f"{name}_{number}"
-    return folder
+    at_release.close()

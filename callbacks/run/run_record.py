@@ -28,50 +28,35 @@ from models.serialization.checkpoint import VERSION, CheckpointContent
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "kornia")
 
 
-class Stopwatch:
-    """Seconds between each start and the stop that follows it, summed."""
-
-    def __init__(self, seconds: float = 0.0) -> None:
-        self._sum = seconds
-        self._started: float | None = None
-
-    @property
-    def seconds(self) -> float:
-        """The sum, up to this moment while running."""
-        return self._sum + (time.perf_counter() - self._started if self._started is not None else 0.0)
-
-    def start(self) -> None:
-        """Run; again from here if running already."""
-        self.stop()
-        self._started = time.perf_counter()
-
-    def stop(self) -> None:
-        """Stand still."""
-        self._sum, self._started = self.seconds, None
-
-
 class TrainingClock(OutsideSteps):
-    """Measures the time spent in training batches, without validation."""
+    """Measures the seconds spent in training batches, without validation."""
 
-    def __init__(self) -> None:
-        self.training_clock = Stopwatch()
+    training_seconds = 0.0
+    _started: float | None = None
+
+    def measure(self, *, is_training: bool) -> None:
+        """Add the seconds since training has gone on; it goes on from here, or pauses."""
+        now = time.perf_counter()
+        if self._started is not None:
+            self.training_seconds += now - self._started
+        self._started = now if is_training else None
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure."""
-        self.training_clock.start()
+        """Go on."""
+        self.measure(is_training=True)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Pause."""
-        self.training_clock.stop()
+        self.measure(is_training=False)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Go on after a validation of training."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
-            self.training_clock.start()
+            self.measure(is_training=True)
 
 
 class RunRecord(TrainingClock):
-    """Keeps the configuration, the origin and the results of a run.
+    """Keeps the configuration, the origin and the results of a run of `scripts/train.py`.
 
     Writes at the start `origin.json`, `constraints.txt` and `changes.patch` (see `callbacks.run.origin`),
     `config.yaml`, `classes.csv` (for each class its training images, how many an epoch shows, and their weight in the
@@ -80,6 +65,9 @@ class RunRecord(TrainingClock):
     `config`, `versions`, `git_commit`, `data_fingerprint`, `data_images` and `progress` to every checkpoint, in plain
     types; a resumed run counts on from `progress`.
     """
+
+    _data: ImageDataModule
+    _data_images: dict[str, Tensor]
 
     def __init__(
         self,
@@ -90,7 +78,6 @@ class RunRecord(TrainingClock):
         step: int = 0,  # from which a resumed run goes on
         repeats: Path | None = None,  # the run that this one does again
     ) -> None:
-        super().__init__()
         self.folder = folder
         self.results: dict[str, Any] = {"experiment": experiment}  # the content of `results.json`
         self.is_kept = False  # True once this start has written a checkpoint or a result: nothing of it was refused
@@ -99,34 +86,29 @@ class RunRecord(TrainingClock):
         self._is_new = not (folder / CONFIG).exists()
         versions = {"kindling": VERSION} | {name: origin.packages()[name] for name in PACKAGES}
         self._code = {"versions": versions, "git_commit": origin.code().name}
-        self._data: Any = None
-        self._data_images: dict[str, Tensor] | None = None
-        self._images = 0
+        self._before = {"images": 0}  # what earlier starts have done; images are counted on
         self._was_cut_off = False
-        self._waited_before = self._checkpoint_seconds_before = 0.0
         self._metrics: dict[str, float] = {}
-        self._run_clock = Stopwatch()
+        self._began = time.perf_counter()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write configuration and origin before anything is trained with them."""
         if stage != "fit":
             return
-        self._data = getattr(trainer, "datamodule", None)
-        self._data_images = getattr(self._data, "known_images", None)
-        if not trainer.is_global_zero:
-            return
-        if self._is_new:
+        self._data = trainer.datamodule  # type: ignore[attr-defined]  # the Trainer declares none
+        self._data_images = self._data.known_images
+        if trainer.is_global_zero and self._is_new:
             again = {"repeats": str(self._repeats.resolve())} if self._repeats else {}
             origin.keep_origin(self.folder, self._start(trainer) | again)
             self._keep_config()
-        if skipped := getattr(getattr(self._data, "pack", None), "skipped", None):
+        if trainer.is_global_zero and self._data.pack and (skipped := self._data.pack.skipped):
             lines = (f"{escape_name(name)}\t{escape_name(reason)}\n" for name, reason in skipped)
             replace_file(self.folder / "skipped_files.txt", "".join(lines))
 
     def _start(self, trainer: Trainer) -> origin.Facts:
-        seed, data = getattr(self._data, "seed", None), str(getattr(self._data, "data_fingerprint", None))
-        start = origin.describe_start(self._command, trainer.strategy.root_device, trainer.world_size, seed, data)
-        return start | {"data_files": dict(getattr(self._data, "described_by", {}))}
+        data, device = self._data, trainer.strategy.root_device
+        start = origin.describe_start(self._command, device, trainer.world_size, data.seed, data.data_fingerprint)
+        return start | {"data_files": dict(data.described_by)}
 
     def _keep_config(self) -> None:
         """Write the configuration, after everything else that a start writes."""
@@ -135,55 +117,55 @@ class RunRecord(TrainingClock):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the images and the weight of each class."""
-        if not trainer.is_global_zero or not hasattr(self._data, "epoch_counts"):
-            return
-        data, weights = self._data, cast(Classifier, pl_module).loss_weights
-        with replacing(self.folder / "classes.csv") as part, part.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(("class", "train_images", "images_per_epoch", "loss_weight"))
-            writer.writerows(zip(data.class_names, data.class_counts, data.epoch_counts, weights, strict=True))
+        if trainer.is_global_zero:
+            data, weights = self._data, cast(Classifier, pl_module).loss_weights
+            with replacing(self.folder / "classes.csv") as part, part.open("w", newline="", encoding="utf-8") as file:
+                writer = csv.writer(file)
+                writer.writerow(("class", "train_images", "images_per_epoch", "loss_weight"))
+                writer.writerows(zip(data.class_names, data.class_counts, data.epoch_counts, weights, strict=True))
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add where the weights come from, and how far the run is."""
         self.is_kept = True
         content = cast(CheckpointContent, checkpoint)
         content["config"] = self.config
-        content["data_fingerprint"] = getattr(self._data, "data_fingerprint", None)
+        content["data_fingerprint"] = self._data.data_fingerprint
         content["data_images"] = self._data_images
         if trainer.is_global_zero:
             loggers = [logger for logger in trainer.loggers if hasattr(logger, "lengths")]
             content["curves"] = {name: length for logger in loggers for name, length in logger.lengths().items()}
-        content["progress"] = {
-            "images": self._images,
-            "metrics": self._metrics | _figures(trainer),
-            "waiting_seconds": self._waited(trainer),
-            "checkpoint_seconds": self._checkpoint_seconds(trainer),
-            "run_seconds": self._run_clock.seconds,
-            "training_seconds": self.training_clock.seconds,
-        }
+        content["progress"] = {"metrics": self._metrics | _figures(trainer), **self._progress(trainer)}
         checkpoint.update(self._code)
+
+    def _progress(self, trainer: Trainer) -> dict[str, float]:
+        """How far the run is, with its earlier starts."""
+        self.measure(is_training=self._started is not None)
+        here = {
+            "waiting_seconds": float(getattr(trainer.train_dataloader, "seconds_waited", 0.0)),
+            "checkpoint_seconds": float(getattr(trainer.checkpoint_callback, "seconds_waited", 0.0)),
+            "run_seconds": time.perf_counter() - self._began,
+            "training_seconds": self.training_seconds,
+        }
+        return self._before | {name: seconds + self._before.get(name, 0.0) for name, seconds in here.items()}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Count on from there."""
         if trainer.state.fn != "fit":
             return
         if 0 <= (trainer.max_epochs or -1) < checkpoint["epoch"]:
-            done = f"trainer.max_epochs is {trainer.max_epochs}, but {checkpoint['epoch']} epochs are done"
-            raise UserError(f"{done}; give more, or leave it out.")
-        if progress := checkpoint.get("progress"):
-            self._images, self._metrics = progress["images"], progress["metrics"]
-            place = getattr(self._data, "place", (checkpoint["epoch"], 0))
-            self._was_cut_off = place[0] < checkpoint["epoch"]
-            self._waited_before = progress["waiting_seconds"]
-            self._checkpoint_seconds_before = progress.get("checkpoint_seconds", 0.0)
-            self._run_clock = Stopwatch(progress["run_seconds"])
-            self.training_clock = Stopwatch(progress["training_seconds"])
-        earlier, now = checkpoint.get("data_images"), self._data_images
-        if earlier and now:
+            raise UserError(
+                f"trainer.max_epochs is {trainer.max_epochs}, but {checkpoint['epoch']} epochs are done; give more, or "
+                "leave it out."
+            )
+        if progress := dict(checkpoint.get("progress", {})):
+            self._metrics = progress.pop("metrics")
+            self._before |= progress
+            self._was_cut_off = self._data.place[0] < checkpoint["epoch"]
+        if earlier := checkpoint.get("data_images"):
             from datamodules.batching.data_changes import data_changes, trained_on_both
 
-            if changed := data_changes(earlier, now):
-                self._data_images = trained_on_both(earlier, now)
+            if changed := data_changes(earlier, self._data_images):
+                self._data_images = trained_on_both(earlier, self._data_images)
                 if trainer.is_global_zero:
                     print(f"note: {changed}")
 
@@ -196,35 +178,35 @@ class RunRecord(TrainingClock):
                 print(f"not as when the run began: {'; '.join(changed)}")
             self._keep_config()
         if self._was_cut_off and not trainer.should_stop:  # the epoch has counted, and goes on
-            self._images -= _images_of_epoch(trainer)
-        self._run_clock.start()
-        self.training_clock.start()
+            self._before["images"] -= _images_of_epoch(trainer)
+        self._began = time.perf_counter()
+        self.measure(is_training=True)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Pause, and count the epoch's images."""
-        self.training_clock.stop()
-        self._images += _images_of_epoch(trainer)
-        self._check_files()
+        self.measure(is_training=False)
+        self._before["images"] += _images_of_epoch(trainer)
+        self._data.remembered_times.check_unchanged()
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the results of training."""
-        self._check_files()
+        self._data.remembered_times.check_unchanged()
         self.is_kept = True
-        self._run_clock.stop()
         classifier, checkpoint = cast(Classifier, pl_module), trainer.checkpoint_callback
         best = getattr(checkpoint, "best_model_score", None)
         files = (getattr(checkpoint, f"{name}_model_path", "") for name in ("best", "last"))
-        training_seconds = max(self.training_clock.seconds, 1e-9)
+        progress = self._progress(trainer)
+        training_seconds = max(progress["training_seconds"], 1e-9)
         self.results |= {
-            "seed": getattr(self._data, "seed", None),
+            "seed": self._data.seed,
             "epochs": trainer.current_epoch,
             "steps": trainer.global_step,
             "stopped_by": stopped_by(trainer),
             "test": self.config.get("test", True),
-            "seconds": round(self._run_clock.seconds, 3),
-            "images_per_second": round(self._images / training_seconds, 1),
-            "waiting_for_checkpoints": round(self._checkpoint_seconds(trainer), 3),
-            "waiting_for_data": round(self._waited(trainer) / training_seconds, 4),
+            "seconds": round(progress["run_seconds"], 3),
+            "images_per_second": round(progress["images"] / training_seconds, 1),
+            "waiting_for_checkpoints": round(progress["checkpoint_seconds"], 3),
+            "waiting_for_data": round(progress["waiting_seconds"] / training_seconds, 4),
             "classes": classifier.num_classes,
             "parameters": sum(parameter.numel() for parameter in classifier.network.parameters()),
             "checkpoint": os.path.relpath(next(filter(None, files), self.folder), self.folder),
@@ -239,31 +221,16 @@ class RunRecord(TrainingClock):
             "processes": trainer.world_size,
             **self._code,
         }
-        self._write(trainer)
+        self.on_test_end(trainer, pl_module)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Add the test's figures."""
-        self._write(trainer)
-
-    def _check_files(self) -> None:
-        """Check that no image file has changed since it was packed."""
-        if isinstance(self._data, ImageDataModule):
-            self._data.remembered_times.check_unchanged()
-
-    def _waited(self, trainer: Trainer) -> float:
-        return self._waited_before + float(getattr(trainer.train_dataloader, "seconds_waited", 0.0))
-
-    def _checkpoint_seconds(self, trainer: Trainer) -> float:
-        return self._checkpoint_seconds_before + float(getattr(trainer.checkpoint_callback, "seconds_waited", 0.0))
-
-    def _write(self, trainer: Trainer) -> None:
+        """Add the figures that were logged last."""
         self.results.setdefault("metrics", {}).update(_figures(trainer))
         if trainer.is_global_zero:
-            target = self.folder / RESULTS
             try:
-                replace_file(target, json.dumps(self.results, indent=2) + "\n")
+                replace_file(self.folder / RESULTS, json.dumps(self.results, indent=2) + "\n")
             except OSError as error:  # the checkpoint, which matters more, says whether the run is lost
-                print(f"warning: {target} could not be written ({error.strerror})", file=sys.stderr)
+                print(f"warning: {self.folder / RESULTS} could not be written ({error.strerror})", file=sys.stderr)
 
 
 def stopped_by(trainer: Trainer) -> str:

@@ -100,18 +100,14 @@ class _Epochs(_FitLoop):
         super().run()
 
     def reset(self) -> None:
-        current = self._counts()[1]
-        if not (current.processed < current.ready and self.batches.resume_epoch()):
+        current, batches = self._counts()[1], self.epoch_loop
+        assert isinstance(batches, _Batches), "add_safe_points has made it one"
+        if not (current.processed < current.ready and batches.resume_epoch()):
             for counts in self._counts():
                 counts.ready = counts.started = counts.processed
             # Lightning takes a run of so many steps for one that was broken off within an epoch.
             self._restarting = self.epoch_loop.restarting = False
         super().reset()
-
-    @property
-    def batches(self) -> "_Batches":
-        assert isinstance(self.epoch_loop, _Batches)
-        return self.epoch_loop
 
     def _counts(self) -> tuple[Any, Any]:
         return self.epoch_progress.total, self.epoch_progress.current

@@ -11,7 +11,6 @@ from typing import Any, NoReturn
 
 import torch
 
-from callbacks.run.peers import LOST
 from core import leave_at_once
 from core.durable_file import NO_SPACE
 from core.names import escape_name
@@ -87,6 +86,8 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "DefaultCPUAllocator" in text):
         return f"Memory is full: {smaller}, or fewer --data.num_workers."
     if isinstance(error, RuntimeError) and re.search("connection (reset|closed|refused)", text, re.IGNORECASE):
+        from callbacks.run.peers import LOST
+
         return LOST
     if isinstance(error, BdbQuit):
         return "A debugger was left, and the command with it; a breakpoint needs somebody at the terminal."

@@ -22,22 +22,21 @@ class DryRun(TrainCLI):
     """
 
     def __init__(
-        self, flags: Sequence[str], callback: Callback, trainer: Mapping[str, Any], *, scheduled: bool
+        self, flags: Sequence[str], callback: Callback, changes: Mapping[str, Any], *, scheduled: bool
     ) -> None:
-        self._changes = trainer
-        self._scheduled = scheduled
-        with TemporaryDirectory() as self._nowhere:
-            super().__init__(["fit", *flags], callbacks=[callback])
+        self._changes, self._scheduled = changes, scheduled
+        super().__init__(["fit", *flags], callbacks=[callback])
 
     def before_instantiate_classes(self) -> None:
         """Remove what a dry run has no use for."""
         config = self.config
         if config.ckpt_path:
             raise UserError(
-                "--ckpt_path goes on with a run, but this is about how one begins; leave it out, or give that run's "
-                "config.yaml with --config."
+                "--ckpt_path goes on with a run; leave it out, or give that run's config.yaml with --config."
             )
-        self.runs, config.runs = config.runs, Path(self._nowhere)
+        self.runs, config.runs = config.runs, Path(self.at_end.enter_context(TemporaryDirectory()))
+        given = [] if self._scheduled else one_or_more(config.trainer.callbacks)
+        kept = [each for each in given if getattr(resolve_name(each.class_path), "sets_weights", False)]
         for key in CALLBACKS:
             if self._scheduled or key != "feature_cache":  # it makes training faster, but is no part of a schedule
                 config[key] = None
@@ -46,16 +45,14 @@ class DryRun(TrainCLI):
             config.model.unfreeze = None  # it counts the epochs of a run
             if config.model.finetune:
                 config.model.freeze, config.model.finetune = ["backbone"], None
-        given = [] if self._scheduled else one_or_more(config.trainer.callbacks)
-        without = {
-            "callbacks": [each for each in given if getattr(resolve_name(each.class_path), "sets_weights", False)],
-            "logger": False,
-            "limit_val_batches": 0,
-            "num_sanity_val_steps": 0,
-            "fast_dev_run": False,
+        changes = {
+            **dict.fromkeys(("logger", "fast_dev_run", "enable_progress_bar", "enable_checkpointing"), False),
+            **dict.fromkeys(("limit_val_batches", "num_sanity_val_steps"), 0),
+            **dict.fromkeys(("min_epochs", "min_steps")),
+            "callbacks": kept,
+            **self._changes,
         }
-        endless = {"min_epochs": None, "min_steps": None, "enable_progress_bar": False, "enable_checkpointing": False}
-        for name, value in {**without, **endless, **self._changes}.items():
+        for name, value in changes.items():
             config.trainer[name] = value
         super().before_instantiate_classes()
 

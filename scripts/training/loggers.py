@@ -1,4 +1,4 @@
-"""The loggers of a run: where they write, and how a resumed run goes on with W&B and MLflow."""
+"""Loggers that are not of this project: where they write, and how a resumed run goes on with W&B and MLflow."""
 
 import os
 import sys
@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module, util
+from inspect import Parameter, signature
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -14,38 +15,37 @@ from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import MLFlowLogger, WandbLogger
 
-from callbacks.curves import CSVLogger
 from core.durable_file import replace_file
 from core.user_error import UserError
-from scripts.training.trainer_arguments import default_place
 
 SERVICES = {WandbLogger: "wandb", MLFlowLogger: "mlflow"}  # names of the package, and of the extra that installs it
 
 
-def place_loggers(loggers: Sequence[Any], folder: Path, experiment: str) -> None:
+def place_loggers(loggers: Sequence[Namespace], folder: Path, experiment: str) -> None:
     """Give loggers the run's folder, its name, and the id to go on with, unless their arguments say otherwise."""
     for logger in loggers:
-        if (place := default_place(logger)) is not None:
-            logger.init_args.save_dir = str(folder / place)
+        place = signature(resolve_name(logger.class_path)).parameters.get("save_dir")
+        if place and place.default is not Parameter.empty:
+            default, given = (Path(value or "") for value in (place.default, logger.init_args.save_dir))
+            if given == default:
+                logger.init_args.save_dir = str(folder / default)
     for logger, service, file in _services(loggers, folder):
         if getattr(util.find_spec(service), "origin", None) is None:  # a folder of that name has none
             raise UserError(f"{logger.class_path} needs {service}; run pip install -e '.[{service}]'.")
-        given = {"name": f"{experiment}/{folder.name}", "id": file.read_text() if file.is_file() else None}
+        known = {"name": f"{experiment}/{folder.name}", "id": file.read_text() if file.is_file() else None}
         if service == "mlflow":
-            given = {f"run_{key}": value for key, value in given.items()}
+            known = {f"run_{key}": value for key, value in known.items()}
             if not logger.init_args.get("tracking_uri"):
-                given["tracking_uri"] = f"sqlite:///{folder.resolve() / 'mlflow.db'}"
-                given["artifact_location"] = (folder / "mlflow").resolve().as_uri()
-        for key, value in given.items():
+                known["tracking_uri"] = f"sqlite:///{folder.resolve() / 'mlflow.db'}"
+                known["artifact_location"] = (folder / "mlflow").resolve().as_uri()
+        for key, value in known.items():
             if logger.init_args.get(key, "") is None:
                 logger.init_args[key] = value
 
 
 @contextmanager
-def open_loggers(trainer: Trainer, folder: Path, written: Set[tuple[str, str]]) -> Iterator[None]:
-    """Log to `metrics.csv` too, and begin or go on in W&B and MLflow, where no point that is `written` is repeated."""
-    if trainer.loggers and not any(isinstance(logger, CSVLogger) for logger in trainer.loggers):
-        trainer.loggers = [*trainer.loggers, CSVLogger(folder)]
+def open_services(trainer: Trainer, folder: Path, written: Set[tuple[str, str]]) -> Iterator[None]:
+    """Begin or go on in W&B and MLflow, where no point that is `written` is repeated."""
     services = list(_services(trainer.loggers if trainer.is_global_zero else (), folder))
     try:
         for logger, service, file in services:
@@ -82,9 +82,9 @@ def _begin(logger: Any, service: str) -> str:
             run, folder = logger.experiment, os.path.relpath(Path(logger.save_dir) / "wandb")
             print(f"wandb       {'disabled' if run.disabled else run.url or f'wandb sync {folder}/offline-run-*'}")
     except Exception as error:  # of whatever kind a service raises
-        what = f"{type(logger).__name__} cannot begin: {' '.join(str(error).split()).rstrip('.')}"
         offline = "log offline with WANDB_MODE=offline" if service == "wandb" else "give it a tracking_uri that answers"
-        raise UserError(f"{what}; {offline}, or leave it out.") from error
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise UserError(f"{type(logger).__name__} cannot begin: {reason}; {offline}, or leave it out.") from error
     return str(logger.version)
 
 
@@ -103,14 +103,13 @@ def _continue(logger: Any, service: str, written: Set[tuple[str, str]]) -> None:
 
 def _outlive(client: Any) -> None:
     """Go on without MLflow from its first failure on, such as a server that has ended."""
-    is_lost = False
+    failures: list[Exception] = []
 
     def attempt(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        nonlocal is_lost
         try:
-            return None if is_lost else call(*args, **kwargs)
+            return None if failures else call(*args, **kwargs)
         except Exception as error:  # of whatever kind it raises
-            is_lost = True
+            failures.append(error)
             reason = " ".join(str(error).split())
             print(f"note: MLflow fails ({reason}) and is left out from here on; metrics.csv has all figures")
 

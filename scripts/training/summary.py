@@ -10,8 +10,6 @@ from rich import get_console
 from rich.table import Table
 
 from callbacks.curves import EVENTS, TABLE
-from datamodules.base import ImageDataModule
-from models.serialization.checkpoint import read_checkpoint
 
 MOST_WAITING = 0.05  # the share of training time spent waiting for data above which a run says so
 
@@ -24,46 +22,25 @@ def print_figures(figures: Mapping[str, Any]) -> None:
     get_console().print(table)
 
 
-def print_changes(data: ImageDataModule, checkpoint: str | Path) -> None:
-    """Say whether the data are other than those of training."""
-    from datamodules.batching.data_changes import data_changes
-
-    if changed := data_changes(read_checkpoint(checkpoint).get("data_images"), data.known_images):
-        print(f"note: {changed}")
-
-
-def print_results(results: Mapping[str, Any], *, may_wait: bool) -> None:
-    """Print the results of a run, and the remedies if much of its time was waiting for data, unless it may."""
-    facts = {name: results[name] for name in ("epochs", "seconds", "images_per_second")}
-    print_figures(results["metrics"] | facts)
-    share = results["waiting_for_data"]
-    if share > MOST_WAITING and not may_wait:
+def print_results(results: Mapping[str, Any], first_step: int, *, may_wait: bool) -> None:
+    """Print the results of a run that began at a step, why it stopped, and remedies if it waited but may not."""
+    print_figures(results["metrics"] | {name: results[name] for name in ("epochs", "seconds", "images_per_second")})
+    if (share := results["waiting_for_data"]) > MOST_WAITING and not may_wait:
         print(
             f"{share:.0%} of training was waiting for data: give more --data.num_workers, a larger --data.batch_size, "
             "or for image files --data.storage packed"
         )
-
-
-def print_end(results: Mapping[str, Any], step: int) -> None:
-    """Say why training has stopped, and whether the run was finished already when this start went on at a step."""
     by, epoch = results["stopped_by"], results["best_epoch"]
     best = "" if epoch is None else f"; {results['monitor']} was best in epoch {epoch} of 0 to {results['epochs'] - 1}"
     print(f"stopped by {by}{best}")
-    if 0 < step == results["steps"]:
+    if 0 < first_step == results["steps"]:
         print(f"the run was finished, nothing was left to train; to go on, resume it with a higher --{by.split()[0]}")
 
 
-def print_places(best: str | None, runs: Path, run: Path, original: Path | None) -> bool:
-    """Print where the checkpoint and the curves are; False if the run was to repeat another and its results differ."""
+def print_places(best: str | None, runs: Path, run: Path) -> None:
+    """Print where the checkpoint and the curves are."""
     show = f"{os.path.relpath(Path(sys.executable).with_name('tensorboard'))} --logdir {runs}"
     if not any(run.rglob(EVENTS)):
         show = next(map(os.path.relpath, run.glob(TABLE)), "none")
     print(f"checkpoint  {os.path.relpath(best) if best else 'none'}")
     print(f"curves      {show}")
-    if original is None:
-        return True
-    from scripts.training.reproducibility import compare_runs
-
-    is_identical, report = compare_runs(original, run)
-    print(*report, sep="\n")
-    return is_identical

@@ -2,17 +2,23 @@ from collections.abc import Callable
 
 import pytest
 
-from callbacks.run.run_record import Stopwatch
+from callbacks.run.run_record import TrainingClock
 from tests.callbacks.run.test_logged_steps import rows
 from tests.callbacks.test_curves import points
 from tests.conftest import Run
+
+
+def two_seconds(clock: TrainingClock, *, is_training: bool) -> None:
+    """Stands for a training of two seconds."""
+    clock.training_seconds = 2.0
+
 
 SHORT = ("--trainer.max_epochs=2", "--data.batch_size=128")
 
 
 @pytest.mark.slow
 def test_each_epoch_has_its_images_by_its_time(train: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Stopwatch, "seconds", property(lambda self: 2.0))
+    monkeypatch.setattr(TrainingClock, "measure", two_seconds)
     run = train(*SHORT)
     assert points(run.folder)["train/images_per_second"] == [(10, 647.0), (21, 647.0)]  # 1,294 images
     assert [value for _, value in rows(run.folder, "train/images_per_second")] == [647.0, 647.0]
@@ -27,7 +33,7 @@ def test_of_an_epoch_taken_up_in_its_middle_what_came_after_is_counted(
 
     callback = f'[{{"class_path": "{saving}.Save"}}]'  # after three batches of the second epoch
     first = train(*SHORT, f"--trainer.callbacks={callback}")
-    monkeypatch.setattr(Stopwatch, "seconds", property(lambda self: 2.0))
+    monkeypatch.setattr(TrainingClock, "measure", two_seconds)
     second = train("--ckpt_path", str(first.folder / "middle.ckpt"), "--trainer.callbacks=null")
     ((_, value),) = points(second.folder)["train/images_per_second"]
     assert value == (1294 - 3 * 128) / 2

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
-import torch
 from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, but not listed in its __all__
 
 from callbacks.run import peers
-from callbacks.run.peers import LOST, PeerError, come_together, open_store, part, signs_of_life
+from callbacks.run.peers import LOST, PeerError, come_together, open_store
+from callbacks.run.run_folder import release_folders
 from core.stopping import Stopped, heeding_signals
 
 
@@ -18,7 +18,7 @@ from core.stopping import Stopped, heeding_signals
 def parts() -> Iterator[None]:
     """Leaves no store open, and nobody waiting."""
     yield
-    part()
+    release_folders()
     for thread in peers._waiting:
         thread.join()
 
@@ -52,26 +52,6 @@ def test_others_that_do_not_come_are_not_waited_for_for_ever(monkeypatch: pytest
 def test_a_first_process_that_ends_is_not_waited_for() -> None:
     port = open_store("localhost", 0, is_first=True).port
     client = TCPStore("localhost", port, is_master=False)
-    threading.Timer(0.3, part).start()
+    threading.Timer(0.3, release_folders).start()
     with pytest.raises(PeerError, match=LOST):
         come_together(lambda: client.get("never told"))
-
-
-def test_a_process_that_gives_no_sign_of_life_counts_as_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peers, "SILENT_LOOKS", 3)
-    port = open_store("localhost", 0, is_first=True).port
-    first, second, third = (signs_of_life(open_store("localhost", port, is_first=False), rank, 3) for rank in range(3))
-    assert not any(first() for _ in range(9)), "the others have not come yet"
-    assert not any(process() for _ in range(9) for process in (second, third, first))
-    assert not any(process() for _ in range(3) for process in (second, first)), "the third is a little late"
-    assert any(process() for _ in range(3) for process in (second, first))
-    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
-    assert not first(), "from here on the group notices"
-
-
-def test_the_others_notice_that_the_first_process_gives_no_answer() -> None:
-    port = open_store("localhost", 0, is_first=True).port
-    second = signs_of_life(TCPStore("localhost", port, is_master=False), 1, 2)
-    assert not second()
-    part()
-    assert second()

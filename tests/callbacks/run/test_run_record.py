@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from callbacks.run import run_record
-from callbacks.run.run_record import Stopwatch
+from callbacks.run.run_record import TrainingClock
 from models.classifier import Classifier
 from tests.conftest import Run
 from tests.datamodules.test_image_folder import write_source
@@ -76,19 +76,14 @@ def test_nothing_is_left_of_a_run_that_could_not_begin(
     assert not list(tmp_path.glob("runs/*/*"))
 
 
-def test_stopwatch_counts_only_while_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_clock_of_training_counts_only_while_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr(time, "perf_counter", lambda: now)
-    watch = Stopwatch(10.0)
-    watch.start()
-    now = 2.0
-    assert watch.seconds == 12
-    watch.stop()
-    now = 5.0
-    watch.start()
-    now = 6.0
-    watch.stop()
-    assert watch.seconds == 13
+    clock = TrainingClock()
+    for is_training, then in ((True, 2.0), (True, 3.0), (False, 5.0), (True, 6.0), (False, 9.0)):
+        clock.measure(is_training=is_training)
+        now = then
+    assert clock.training_seconds == 4
 
 
 def test_says_what_each_class_counts(train: Callable[..., Run]) -> None:

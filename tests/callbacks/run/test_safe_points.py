@@ -144,7 +144,6 @@ OVERRIDDEN = {
         *("_should_check_val_fx", "on_advance_end", "_is_training_done", "on_save_checkpoint", "on_load_checkpoint"),
     ),
     safe_points._Steps: ("_make_zero_grad_fn",),
-    interruption._Signals: ("register_signal_handlers", "_register_signal", "teardown"),
 }
 """Methods of Lightning's private classes that are overridden or called."""
 
@@ -154,3 +153,10 @@ def test_lightning_still_has_what_is_overridden_of_it(class_: type) -> None:
     (lightnings,) = class_.__bases__
     missing = [name for name in OVERRIDDEN[class_] if not hasattr(lightnings, name)]
     assert not missing, f"this release of Lightning has no {missing} in {lightnings}; look at how it does that now"
+
+
+def test_lightning_asks_for_signals_what_is_answered() -> None:
+    connector = Trainer(logger=False, accelerator="cpu", enable_checkpointing=False)._signal_connector
+    for name in ("register_signal_handlers", "teardown", "received_sigterm"):
+        assert hasattr(connector, name), f"this release of Lightning has no {name}; look at how it does that now"
+        assert hasattr(interruption._Signals(), name)

@@ -288,10 +288,10 @@ MISTAKES = {
     "unknown precision": (["--trainer.precision=foo"], "trainer.precision"),
     "batch norm over processes without a GPU": (
         ["--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.sync_batchnorm=true"],
-        "trainer.sync_batchnorm is true, but processes share batch norm on GPUs only; leave it out.",
+        "trainer.sync_batchnorm is true, but batch norm is shared on GPUs only; leave it out.",
     ),
-    "not null": (["--early_stopping=none"], "early_stopping is none; write null to leave it out."),
-    "not null of Python": (["--model.scheduler=None"], "model.scheduler is None; write null to leave it out."),
+    "not null": (["--early_stopping=none"], "early_stopping is none; give a class or null"),
+    "not null of Python": (["--model.scheduler=None"], "model.scheduler is None; give a class or null"),
     "a seed of the data alone": (["--data.seed=3"], "give it as --seed_everything"),
     "no folder": (["--data.packs=None"], "None; write null to leave it out."),
     "GPUs that are not there": (["--trainer.accelerator=cpu", "--trainer.devices=[0]"], "trainer.devices is [0]"),
@@ -320,7 +320,7 @@ MISTAKES = {
     "another place for checkpoints": (["--checkpoint.dirpath=elsewhere"], "checkpoint.dirpath is elsewhere, but"),
     "another place for the curves": (
         ["--trainer.logger=callbacks.curves.CSVLogger", "--trainer.logger.save_dir=elsewhere"],
-        "writes into the run's folder; choose that with --runs, or take the logger of that name from lightning.pytorch",
+        "callbacks.curves.CSVLogger.save_dir is elsewhere, but it is always the run's folder; choose that with --runs",
     ),
     "variable that is not set": (["--data.packs=${NOT_SET}/p"], "names the environment variable NOT_SET, which is not"),
     "variable without braces": (
@@ -367,9 +367,9 @@ def test_a_broken_checkpoint_is_named(
 @pytest.mark.parametrize(
     ("images", "labels", "words"),
     [
-        (5, [0, 1, 2, 10, 3], "Label 10 of image 3 in the train split is outside the 10 classes, 0 to 9"),
-        (5, [0, -1, 2, 3, 4], "Label -1 of image 1"),
-        (5, [0, 1], "labels are 2, but there are 5 images"),
+        (5, [0, 1, 2, 10, 3], "the train labels have 10 for image 3, outside the 10 classes, 0 to 9"),
+        (5, [0, -1, 2, 3, 4], "the train labels have -1 for image 1"),
+        (5, [0, 1], "the train labels are int64 of shape [2]; give for each of 5 images"),
         (0, [], "has no images"),
     ],
 )
