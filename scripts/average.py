@@ -120,15 +120,9 @@ def check_same_kind(one: TrainedNetwork, other: TrainedNetwork) -> None:
 
 
 def _facts(part: TrainedNetwork) -> dict[str, Any]:
-    checkpoint = part.checkpoint
-    facts = {
-        "multi_label": part.is_multi_label,
-        "network": checkpoint["hyper_parameters"]["network"],
-        **{f"class {place}": name for place, name in enumerate(part.class_names)},
-        "preprocessing": part.preprocessing,
-        **{f"the shape of {name}": [*getattr(value, "shape", [])] for name, value in checkpoint["state_dict"].items()},
-    }
-    return flat(json.loads(json.dumps(facts)))
+    facts = {"network": part.checkpoint["hyper_parameters"]["network"], "multi_label": part.is_multi_label}
+    facts |= {f"class {place}": name for place, name in enumerate(part.class_names)}
+    return flat(json.loads(json.dumps(facts | {"preprocessing": part.preprocessing})))
 
 
 def average_states(states: Sequence[State]) -> dict[str, Tensor]:

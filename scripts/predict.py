@@ -51,10 +51,7 @@ def predict(options: argparse.Namespace) -> int:
     columns = {"top": options.top, "probabilities": options.probabilities, "logits": options.logits}
     table = PredictionTable(names, **columns, thresholds=trained.thresholds)
     rows = partial(predict_files, trained, paths, table, options.batch_size, options.num_workers)
-    if not output:
-        with closing(rows()) as batches:
-            failed = print_rows(batches, table.columns, paths, names)
-    else:
+    if output:
         identity = {
             "checkpoint": content_digest(trained.path),
             "images": blake2b("\0".join(map(escape_name, paths)).encode(), digest_size=16).hexdigest(),
@@ -64,6 +61,9 @@ def predict(options: argparse.Namespace) -> int:
         there = {"resume": options.resume, "overwrite": options.overwrite}
         failed = write_predictions(output, table.columns, identity, rows, **there)
         print(f"predictions  {output}")
+    else:
+        with closing(rows()) as batches:
+            failed = print_rows(batches, table.columns, paths, names)
     if failed:
         print(f"warning: {failed:,} of {len(paths):,} images have an error in place of a prediction", file=sys.stderr)
     return failed
@@ -73,17 +73,17 @@ def submit(options: argparse.Namespace, trained: TrainedNetwork, paths: Sequence
     """Predict the images of a competition's sample, and write them in its form."""
     from scripts.inference.submission import Submission
 
-    if options.output.suffix.lower() != ".csv":
-        raise UserError(f"--output is {options.output}, but a submission is a CSV file; give a name that ends in .csv.")
-    check_output(options.output, options.overwrite)
-    submission = Submission(options.submission, paths, trained.class_names, options.probabilities)
-    if trained.is_multi_label and len(submission.header) <= len(trained.class_names):
+    output, names = options.output, trained.class_names
+    if output.suffix.lower() != ".csv":
+        raise UserError(f"--output is {output}, but a submission is a CSV file; give a name that ends in .csv.")
+    check_output(output, options.overwrite)
+    submission = Submission(options.submission, paths, names, options.probabilities)
+    if trained.is_multi_label and len(submission.header) <= len(names):
         raise UserError(f"{options.submission} has one column for several labels; give a sample with one for each.")
-    table = PredictionTable(trained.class_names, probabilities=True)
-    batches = predict_files(trained, submission.paths, table, options.batch_size, options.num_workers)
-    with closing(batches):
-        replace_file(options.output, submission.text(chain.from_iterable(batches)))
-    print(f"submission   {options.output}: {some_of(submission.cells)} of {len(submission.paths):,} images")
+    table = PredictionTable(names, probabilities=True)
+    with closing(predict_files(trained, submission.paths, table, options.batch_size, options.num_workers)) as batches:
+        replace_file(output, submission.text(chain.from_iterable(batches)))
+    print(f"submission   {output}: {some_of(submission.cells)} of {len(submission.paths):,} images")
     return 0
 
 

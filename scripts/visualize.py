@@ -24,17 +24,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from callbacks.tensorboard.image_grid import CONVOLUTIONS, as_rgb, convolutions, filters_picture
+from callbacks.tensorboard.image_grid import as_rgb, convolutions, filters_picture
 from core.names import near_names
 from datamodules.decoding.image_file import UnreadableImageError
 from scripts.command.boundary import TRUST, CommandParser, mistakes_in_one_sentence, whole_number
 from scripts.command.expansion import expand, to_path
 from scripts.command.output_file import picture_file, save_picture, show_picture
-from scripts.inference.layers import find_layer, grad_cam, last_maps, layer_outputs
+from scripts.inference.layers import grad_cam, last_maps, layer_outputs
 from scripts.inference.predictions import probabilities_of
 from scripts.inference.trained_network import TrainedNetwork
-from scripts.interpretation.attribution import occlusion, saliency
-from scripts.interpretation.layer_pictures import activations_picture, attribution_picture
+from scripts.interpretation.layer_pictures import activations_picture, attribution_picture, occlusion, saliency
 from scripts.report.table import show
 
 MOST_TILES = 64  # maps or filters in a picture unless asked for otherwise
@@ -50,26 +49,23 @@ def activations(trained: TrainedNetwork, options: argparse.Namespace) -> Image.I
     if layer is None:
         architecture(trained, options)
         return None
-    find_layer(trained.network, layer)
     image = trained.normalize(read_image(options.image, trained, options.flags))
     outputs = layer_outputs(trained.network, image)
     if layer not in outputs:
-        raise UserError(f"--layer is {layer}, which gives no single tensor; look at a layer within it.")
+        raise UserError(f"--layer is {layer}, but no layer of that name gives a tensor; {near_names(layer, outputs)}")
     return activations_picture(outputs[layer][0], options.tiles)
 
 
 def filters(trained: TrainedNetwork, options: argparse.Namespace) -> Image.Image:
     """The filters of a convolution, by default the first."""
-    network, layer = trained.network, options.layer
-    known = convolutions(network)
-    if not known:
-        raise UserError(f"{type(network).__name__} has no convolution, so no filters to show; choose another network.")
-    module = find_layer(network, layer or known[0])
-    if not isinstance(module, CONVOLUTIONS):
-        raise UserError(
-            f"--layer is {layer}, a {type(module).__name__}, which has no filters; {near_names(layer, known)}"
-        )
-    return filters_picture(module.weight, options.tiles)
+    network, known = trained.network, convolutions(trained.network)
+    layer = options.layer or next(iter(known), "to show")
+    if layer not in known:
+        near = near_names(layer, known, "choose another layer or network.")
+        raise UserError(f"{type(network).__name__} has no convolution {layer}; {near}")
+    weight = network.get_submodule(layer).weight
+    assert isinstance(weight, Tensor), "it is a convolution"
+    return filters_picture(weight, options.tiles)
 
 
 def attribution(trained: TrainedNetwork, options: argparse.Namespace) -> Image.Image:
@@ -110,20 +106,15 @@ def embedding(trained: TrainedNetwork, options: argparse.Namespace) -> Image.Ima
     data = trained.data(options.flags)
     assert data.pack is not None, "it is set up"
     places = data.splits[split]
-    if len(places) > options.images:
-        chosen = torch.randperm(len(places), generator=torch.Generator().manual_seed(0))[: options.images]
-        places = places[chosen.sort().values]
-    images, classes = data.pack[places]
+    chosen = torch.randperm(len(places), generator=torch.Generator().manual_seed(0))[: options.images]
+    images, classes = data.pack[places[chosen.sort().values]]
     layer, features = features_of(trained, images, data.batch_size)
-    try:
-        plane = t_sne(features.numpy())
-    except ValueError as error:
-        raise UserError(f"The split {split} cannot be laid out: {error}; take another.") from error
+    plane = t_sne(features.numpy())
     folder = trained.folder / "projector"
     write_projector(folder, features, classes, data.class_names, images)
     print(f"projector   {folder}")
     what = "logits" if layer is None else f"input of {layer}"
-    title = f"t-SNE of {len(places):,} {split} images: {what}, {features.shape[1]} numbers each"
+    title = f"t-SNE of {len(images):,} {split} images: {what}, {features.shape[1]} numbers each"
     return embedding_picture(plane, classes.numpy(), data.class_names, title)
 
 

@@ -33,18 +33,6 @@ def layer_outputs(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
     return outputs
 
 
-def find_layer(network: nn.Module, name: str) -> nn.Module:
-    """The submodule of a name."""
-    modules: dict[str, nn.Module] = dict(network.named_modules())
-    if name and name in modules:
-        return modules[name]
-    known = list(filter(None, modules))
-    raise UserError(
-        f"--layer is {name}, but {type(network).__name__} has no such layer; "
-        f"{near_names(name, known, 'run `activations` without --layer to list them.')}"
-    )
-
-
 def last_maps(network: nn.Module, image: Tensor) -> str | None:
     """The name of the last convolution that gives maps of more than one pixel, the best layer for Grad-CAM."""
     modules = dict(network.named_modules())
@@ -62,13 +50,16 @@ def grad_cam(network: nn.Module, layer: str, images: Tensor, classes: Tensor) ->
     Source: R. R. Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks", 2017. The evidence is float32
     `[B, H, W]` in [0, 1], the largest value of each image being 1, unless there is none.
     """
-    outputs: list[object] = []
+    modules, outputs = dict(network.named_modules()), list[object]()
+    if layer not in modules:
+        near = near_names(layer, list(filter(None, modules)), "run `activations` without --layer to list them.")
+        raise UserError(f"--layer is {layer}, but {type(network).__name__} has no such layer; {near}")
 
     def keep(module: nn.Module, inputs: tuple[object, ...], output: object) -> object:
         outputs.append(output)
         return output.clone() if isinstance(output, Tensor) else None  # the next layer may work in place
 
-    handle = find_layer(network, layer).register_forward_hook(keep)
+    handle = modules[layer].register_forward_hook(keep)
     try:
         with torch.enable_grad():
             logits = network(images.clone().requires_grad_().clone())

@@ -55,15 +55,8 @@ def layers_of(network: nn.Module, image_shape: tuple[int, int, int]) -> list[Lay
 
 def layer_table(layers: list[Layer]) -> Table:
     """A table of the layers with their sums."""
-    rows = [
-        [
-            layer.name,
-            layer.kind,
-            "" if layer.shape is None else "x".join(map(str, layer.shape)),
-            *(f"{number:,}" if number else "" for number in (layer.parameters, layer.multiply_adds)),
-        ]
-        for layer in layers
-    ]
-    sums = (sum(getattr(layer, kind) for layer in layers) for kind in ("parameters", "multiply_adds"))
-    rows.append(["all", "", "", *(f"{value:,}" for value in sums)])
+    sums = sum(layer.parameters for layer in layers), sum(layer.multiply_adds for layer in layers)
+    numbers = [*((layer.parameters, layer.multiply_adds) for layer in layers), sums]
+    names = [*([layer.name, layer.kind, "x".join(map(str, layer.shape or ()))] for layer in layers), ["all", "", ""]]
+    rows = [[*name, *(f"{number:,}" for number in both)] for name, both in zip(names, numbers, strict=True)]
     return Table(["layer", "kind", "output", "parameters", "multiply-adds"], rows, frozenset({len(layers)}))

@@ -15,14 +15,12 @@ from torch import Tensor, nn
 from callbacks.tensorboard.image_grid import as_rgb
 from core.durable_file import whole_folder
 from core.names import escape_name
+from core.user_error import UserError
 from datamodules.loading.progress import progress
-from scripts.inference.layers import layer_outputs
 from scripts.inference.trained_network import TrainedNetwork
 from scripts.report.chart import new_figure, picture_of
 
-MOST_LEGENDS = 20  # classes up to which there is a legend; the names of up to `MOST_NAMES` stand in the picture
-
-MOST_NAMES = 50
+MOST_NAMES = 50  # classes whose names stand in the picture
 
 PERPLEXITY = 30.0  # how many neighbours each image has, roughly, as in the paper; fewer where there are few images
 
@@ -41,19 +39,19 @@ def features_of(trained: TrainedNetwork, images: Tensor, batch_size: int) -> tup
     Without such a layer, the features are the logits.
     """
     network = trained.network
-    modules = dict(network.named_modules())
-    outputs = layer_outputs(network, trained.normalize(images[:1]))
-    layer = next((name for name in reversed(outputs) if isinstance(modules[name], nn.Linear)), None)
-    inputs, parts = list[Tensor](), list[Tensor]()
-    handle = modules[layer or ""].register_forward_pre_hook(lambda module, given: inputs.append(given[0]))
+    names = {layer: name for name, layer in network.named_modules() if isinstance(layer, nn.Linear)}
+    ran, parts = list[tuple[nn.Module, Tensor]](), list[Tensor]()
+    handles = [layer.register_forward_pre_hook(lambda layer, given: ran.append((layer, given[0]))) for layer in names]
     with progress("Features", len(images)) as advance:
         for some in torch.split(images, batch_size):
+            ran.clear()
             logits = network(trained.normalize(some))
-            parts.append((inputs[-1] if layer else logits).flatten(1).float().cpu())
-            inputs.clear()
+            layer, features = ran[-1] if ran else (None, logits)
+            parts.append(features.flatten(1).float().cpu())
             advance(len(some))
-    handle.remove()
-    return layer, torch.cat(parts)
+    for handle in handles:
+        handle.remove()
+    return names[layer] if layer else None, torch.cat(parts)
 
 
 def t_sne(features: NDArray[np.float32], seed: int = 0) -> NDArray[np.float32]:
@@ -65,7 +63,7 @@ def t_sne(features: NDArray[np.float32], seed: int = 0) -> NDArray[np.float32]:
     from sklearn.manifold import TSNE
 
     if len(features) < 4:
-        raise ValueError(f"there are {len(features)} images, and t-SNE needs at least 4")
+        raise UserError(f"t-SNE needs at least 4 images, and there are {len(features)}; take another --split.")
     perplexity = min(PERPLEXITY, (len(features) - 1) / 3)
     initial = "pca" if min(features.shape) >= 2 and features.std() > 0 else "random"
     places: NDArray[np.float32] = TSNE(perplexity=perplexity, init=initial, random_state=seed).fit_transform(features)
@@ -83,12 +81,10 @@ def embedding_picture(
     for label in present:
         x, y = places[labels == label].T
         colour, marker = OKABE_ITO[label % len(OKABE_ITO)], MARKERS[label % len(MARKERS)]
-        axes.scatter(x, y, s=14, color=colour, marker=marker, alpha=0.6, linewidths=0, label=names[label])
+        axes.scatter(x, y, s=14, color=colour, marker=marker, alpha=0.6, linewidths=0)
         if len(present) <= MOST_NAMES:
             frame = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1}
             axes.annotate(names[label], (np.median(x), np.median(y)), ha="center", va="center", bbox=frame)
-    if len(present) <= MOST_LEGENDS:
-        figure.legend(loc="outside right upper", markerscale=1.5)
     axes.set(xticks=[], yticks=[], title=title)
     return picture_of(figure)
 

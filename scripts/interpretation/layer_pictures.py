@@ -1,20 +1,23 @@
-"""Pictures of the outputs of a layer, and of where in an image a network looks.
+"""Pictures of the outputs of a layer, and of the parts of an image that speak for a class.
 
-Shapes: a layer's maps are `[c, h, w]`, an image is `[3, H, W]`.
+Shapes: a batch of `B` images with `C` channels, `H` rows and `W` columns, normalised, float32; classes are int64 `[B]`.
+A layer's maps are `[c, h, w]`. Networks are in evaluation mode.
 """
 
 import numpy as np
+import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from callbacks.tensorboard.image_grid import COLUMNS, coloured, image_grid, picture
+from scripts.inference.layers import scaled
 from scripts.report.chart import new_figure, picture_of
 
-MOST_BARS = 64  # numbers of a vector up to which each is a bar; more are a line
+OCCLUDED = 8  # the part of each side that is covered at a time, as 1 of so many
 
 
 def activations_picture(output: Tensor, most: int) -> Image.Image:
-    """Draw the output of a layer for an image."""
+    """Draw the output of a layer for an image: maps, a feature of each place `[h, c]`, or numbers."""
     output = output.float().cpu()
     if output.ndim == 3:
         maps = output[:most]
@@ -25,25 +28,64 @@ def activations_picture(output: Tensor, most: int) -> Image.Image:
     figure = new_figure()
     axes = figure.subplots()
     if output.ndim == 2:
-        shown = axes.imshow(output.numpy(), aspect="auto", interpolation="nearest")
+        figure.colorbar(axes.imshow(output.numpy(), aspect="auto", interpolation="nearest"))
         axes.set(xlabel="feature", ylabel="place")
-        figure.colorbar(shown)
     else:
-        numbers = output.flatten().numpy()
-        if len(numbers) <= MOST_BARS:
-            axes.bar(range(len(numbers)), numbers)
-        else:
-            axes.plot(numbers, linewidth=0.8)
+        axes.plot(output.flatten().numpy(), marker=".", linewidth=0.8)
         axes.set(xlabel="unit", ylabel="output")
-        axes.grid(alpha=0.3)
     return picture_of(figure)
+
+
+def saliency(network: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
+    """Which pixels change the logit of a class most: the size of its gradient, the largest over channels.
+
+    Source: K. Simonyan, A. Vedaldi and A. Zisserman, "Deep Inside Convolutional Networks", 2013.
+
+    Returns:
+        float32 `[B, H, W]` in [0, 1].
+    """
+    images = images.detach().requires_grad_()
+    logits = network(images.clone())  # the first layer may work in place
+    (gradient,) = torch.autograd.grad(logits.gather(1, classes[:, None]).sum(), images)
+    return scaled(gradient.float().abs().amax(dim=1))
+
+
+@torch.no_grad()
+def occlusion(network: nn.Module, images: Tensor, classes: Tensor, multi_label: bool = False) -> Tensor:
+    """What covering a square of the image takes from the probability of a class; negative where it adds to it.
+
+    Source: M. D. Zeiler and R. Fergus, "Visualizing and Understanding Convolutional Networks", 2013.
+
+    The square is 0, the training images' mean.
+
+    Returns:
+        float32 `[B, H, W]`, the mean difference of the probability over the squares that covered the pixel.
+    """
+
+    def probability(batch: Tensor) -> Tensor:
+        logits: Tensor = network(batch).float()
+        return (logits.sigmoid() if multi_label else logits.softmax(dim=1)).gather(1, classes[:, None])[:, :, None]
+
+    height, width = images.shape[2:]
+    rows, columns = max(1, height // OCCLUDED), max(1, width // OCCLUDED)
+    down, right = max(1, rows // 2), max(1, columns // 2)
+    lost, times = torch.zeros_like(images[:, 0], dtype=torch.float32), torch.zeros_like(images[0, 0])
+    whole = probability(images)
+    for top in range(0, height - rows + down, down):
+        for left in range(0, width - columns + right, right):
+            square = (..., slice(top, top + rows), slice(left, left + columns))
+            covered = images.clone()
+            covered[square] = 0
+            lost[square] += whole - probability(covered)
+            times[square] += 1
+    return lost / times
 
 
 def attribution_picture(image: Tensor, name: str, numbers: Tensor, title: str, *, signed: bool = False) -> Image.Image:
     """Draw an image uint8 `[3, H, W]` beside a map float `[H, W]`, in [0, 1] unless signed."""
     figure = new_figure()
     figure.set_figheight(4)
-    first, axes = figure.subplots(1, 2)
+    first, axes = figure.subplots(1, 2, subplot_kw={"frame_on": False, "xticks": [], "yticks": []})
     pixels = np.asarray(picture(image))
     first.imshow(pixels, interpolation="nearest")
     first.set_title("image")
@@ -53,7 +95,5 @@ def attribution_picture(image: Tensor, name: str, numbers: Tensor, title: str, *
     shown = axes.imshow(numbers.cpu().numpy(), cmap=colours, vmin=low, vmax=high, alpha=0.65)
     axes.set_title(name)
     figure.colorbar(shown, ax=axes, shrink=0.7)
-    for each in (first, axes):
-        each.set_axis_off()
     figure.suptitle(title)
     return picture_of(figure)

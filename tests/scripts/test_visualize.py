@@ -104,7 +104,7 @@ def test_mistakes_are_told_in_one_sentence(
     for args, expected in (
         ((tmp_path / "none.ckpt", "filters"), "There is no checkpoint"),
         ((run.best, "activations", *image, "--layer", "stages.00"), "did you mean stages.0"),
-        ((run.best, "filters", "--layer", "stages.1"), "has no filters; did you mean stages.4"),
+        ((run.best, "filters", "--layer", "stages.1"), "has no convolution stages.1; did you mean stages.4"),
         ((run.best, "gradcam", *image, "--layer", "head.1"), "no maps; give Grad-CAM a convolution"),
         ((run.best, "gradcam", *image, "--class", "eleven"), "--class is eleven"),
         ((run.best, "saliency", "--image", tmp_path / "x.png"), "the file is not there"),
@@ -189,8 +189,8 @@ def test_images_that_are_not_there_or_cannot_be_read_are_refused(train: Callable
         (str(tmp_path / "empty.png"), "the file is empty"),
         (str(tmp_path / "text.png"), "it is no image"),
         (str(tmp_path), "Is a directory"),
-        ("train[1797]", "the source has 1,797 in train; give a number"),
-        ("val[0]", "the source has 1,797 in train"),
+        ("train[1797]", "the source has 1,797 images in train; give a number"),
+        ("val[0]", "the source has 0 images in val"),
     ):
         with pytest.raises(UserError, match=expected):
             read_image(name, trained)

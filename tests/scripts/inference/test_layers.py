@@ -6,7 +6,7 @@ from torch import nn
 from core.user_error import UserError
 from models.convnet import ConvNet
 from models.mlp import MLP
-from scripts.inference.layers import find_layer, grad_cam, last_maps, layer_outputs
+from scripts.inference.layers import grad_cam, last_maps, layer_outputs
 
 
 def convnet() -> nn.Module:
@@ -38,9 +38,9 @@ def test_outputs_are_not_those_that_the_next_layer_has_written_over() -> None:
 def test_a_layer_that_is_not_there_is_answered_with_names_that_are_near() -> None:
     network = torchvision.models.resnet18(num_classes=3)
     with pytest.raises(UserError, match=r"no such layer; did you mean layer4.1.conv2"):
-        find_layer(network, "layer4.1.conv")
+        grad_cam(network, "layer4.1.conv", images(3), CLASSES)
     with pytest.raises(UserError, match="without --layer to list them"):
-        find_layer(network, "?")
+        grad_cam(network, "?", images(3), CLASSES)
 
 
 def test_the_last_maps_are_those_of_the_last_convolution_of_more_than_a_pixel() -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from core.user_error import UserError
 from scripts.inference.trained_network import TrainedNetwork
 from scripts.interpretation.embedding import embedding_picture, features_of, t_sne, write_projector
 from tests.conftest import Run
@@ -44,7 +45,7 @@ def test_groups_stay_together_and_the_layout_is_the_same_again() -> None:
 @pytest.mark.parametrize("images", [4, 5])
 def test_few_images_and_such_as_are_all_the_same(images: int) -> None:
     assert t_sne(np.ones((images, 3), np.float32)).shape == (images, 2)
-    with pytest.raises(ValueError, match="needs at least 4"):
+    with pytest.raises(UserError, match="needs at least 4"):
         t_sne(np.ones((3, 3), np.float32))
 
 
