@@ -133,9 +133,9 @@ def read_image(name: str, trained: TrainedNetwork, flags: Sequence[str] = ()) ->
             assert pack is not None, "it is set up"
             places, number = pack.splits.get(place[1], range(0)), int(place[2])
             if number >= len(places):
-                sizes = ", ".join(f"{len(places):,} in {split}" for split, places in pack.splits.items())
                 raise UserError(
-                    f"--image is {name}, but the source has {sizes}; give a number from 0 to less than that."
+                    f"--image is {name}, but the source has {len(places):,} images in {place[1]}; give a smaller number, "
+                    "or an image of another split."
                 )
             return pack[torch.tensor([places[number]])][0]
         with suppress(UserError):  # there are no such data: the file is what is missing

@@ -51,7 +51,7 @@ def features_of(trained: TrainedNetwork, images: Tensor, batch_size: int) -> tup
             advance(len(some))
     for handle in handles:
         handle.remove()
-    return names[layer] if layer else None, torch.cat(parts)
+    return names[layer] if isinstance(layer, nn.Linear) else None, torch.cat(parts)
 
 
 def t_sne(features: NDArray[np.float32], seed: int = 0) -> NDArray[np.float32]:

@@ -189,7 +189,7 @@ def test_images_that_are_not_there_or_cannot_be_read_are_refused(train: Callable
         (str(tmp_path / "empty.png"), "the file is empty"),
         (str(tmp_path / "text.png"), "it is no image"),
         (str(tmp_path), "Is a directory"),
-        ("train[1797]", "the source has 1,797 images in train; give a number"),
+        ("train[1797]", "the source has 1,797 images in train; give a smaller number"),
         ("val[0]", "the source has 0 images in val"),
     ):
         with pytest.raises(UserError, match=expected):
