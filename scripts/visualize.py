@@ -134,8 +134,8 @@ def read_image(name: str, trained: TrainedNetwork, flags: Sequence[str] = ()) ->
             places, number = pack.splits.get(place[1], range(0)), int(place[2])
             if number >= len(places):
                 raise UserError(
-                    f"--image is {name}, but the source has {len(places):,} images in {place[1]}; give a smaller number, "
-                    "or an image of another split."
+                    f"--image is {name}, but the source has {len(places):,} images in {place[1]}; give a smaller "
+                    "number or another split."
                 )
             return pack[torch.tensor([places[number]])][0]
         with suppress(UserError):  # there are no such data: the file is what is missing
