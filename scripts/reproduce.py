@@ -104,14 +104,14 @@ def main(args: Sequence[str] | None = None) -> None:
     """Run what was chosen and write the table; exit status 1 if a run failed."""
     experiments = {experiment.name: experiment for experiment in EXPERIMENTS}
     parser = CommandParser(prog="scripts/reproduce.py", description=__doc__)
-    parser.add_argument("--only", nargs="+", metavar="EXPERIMENT", default=[*experiments], help="by default all")
+    parser.add_argument(
+        "--only", nargs="+", choices=experiments, default=[*experiments], metavar="EXPERIMENT", help="by default all"
+    )
     parser.add_argument("--seeds", type=whole_number, default=1, help="runs of each, with seeds 0, 1, ...")
     parser.add_argument("--runs", type=to_path, default=Path("runs"), help="the folder of all runs")
     parser.add_argument("--output", type=to_path, default=Path("RESULTS.md"), help="the table")
     with training_process():
         options, flags = parser.parse_known_args(args)
-        if unknown := [name for name in options.only if name not in experiments]:
-            raise UserError(f"There is no experiment {unknown[0]}; choose from {', '.join(experiments)}.")
         check_output(options.output, overwrite=True)
         from scripts.command.configuration import CONFIGS
         from scripts.training.several_runs import plan_runs, train_several

@@ -38,13 +38,8 @@ def picture_file(name: str) -> Path:
 
 def save_picture(picture: Image.Image, path: Path) -> None:
     """Write a picture, whole or not at all."""
-    try:
-        with replacing(path) as part:
-            picture.save(part, Image.registered_extensions()[path.suffix.lower()])
-    except OSError as error:
-        raise UserError(
-            f"The picture cannot be written to {path}: {error.strerror}; choose another file with --output."
-        ) from error
+    with replacing(path) as part:
+        picture.save(part, Image.registered_extensions()[path.suffix.lower()])
 
 
 def show_picture(picture: Image.Image, path: Path) -> None:

@@ -115,7 +115,7 @@ def test_says_when_a_figure_is_not_reached(run: Any, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["--only", "mnist/convnot"], "There is no experiment mnist/convnot; choose from mnist/convnet"),
+        (["--only", "mnist/convnot"], "invalid choice: 'mnist/convnot' (choose from"),
         (["--seeds", "0"], "'0' is no whole number"),
         (["--seeds", "x"], "'x' is no whole number"),
         (["--seeds", "99999999999"], "argument --seeds: '99999999999' is no whole number"),

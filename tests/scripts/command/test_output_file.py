@@ -46,9 +46,13 @@ def test_names_a_format_that_is_none(tmp_path: Path) -> None:
         picture_file(str(tmp_path / "x.txt"))
 
 
-def test_names_a_folder_that_has_gone(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="choose another file with --output"):
-        save_picture(Image.new("RGB", (1, 1)), tmp_path / "none" / "x.png")
+@pytest.mark.parametrize("name", ["x.png", "x.JPG"])
+def test_a_picture_is_written_in_the_format_of_its_name(tmp_path: Path, name: str) -> None:
+    path = picture_file(str(tmp_path / name))
+    save_picture(Image.new("RGB", (2, 1)), path)
+    with Image.open(path) as written:
+        assert written.format == {".png": "PNG", ".jpg": "JPEG"}[path.suffix.lower()]
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_says_where_the_picture_is_when_nothing_can_show_it(monkeypatch: pytest.MonkeyPatch) -> None:
