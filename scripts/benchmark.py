@@ -46,13 +46,11 @@ FEWEST_EPOCHS = 3  # epochs that are measured at least, for a median
 
 
 class TimedTraining:
-    """Times the running program against the bare training step, in turn, epoch by epoch.
+    """Trains one configuration, and times the steps of each epoch and as many bare steps right after it.
 
-    The bare step is forward, loss, backward and the optimizer's update on one synthetic batch that is on the device
-    already, with the same network, optimizer, precision and memory format: the limit. The program's step is everything
-    from the end of one training batch to the end of the next: data, augmentation, metrics, logging, callbacks. The
-    first epoch warms up and is not kept. Training stops with the first epoch that ends after `seconds`, when enough
-    epochs were measured.
+    A step of training is everything from the end of one batch to the end of the next. A bare step has the same network,
+    optimizer, precision and memory format. The first epoch warms up and is not kept. Training stops with the first
+    epoch that ends after `seconds`, when enough were measured.
     """
 
     def __init__(self, flags: Sequence[str], steps: int, seconds: float, folder: str) -> None:
