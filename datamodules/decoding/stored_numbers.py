@@ -112,9 +112,9 @@ def _dicom_numbers(content: bytes, value_range: tuple[float, float] | None) -> N
     has_window = "WindowWidth" in dataset or "VOILUTSequence" in dataset
     if value_range is None and (has_window or dataset.get("BitsStored", 32) <= 16):
         (low, high), shown = _ends(dataset, processing), processing.apply_voi_lut(numbers, dataset)
-        value_range = (0, 255 if dataset.BitsStored <= 8 else 65535)
-        shares = (shown - low) / (high - low)
-        numbers = np.rint(shares * value_range[1]).astype(np.uint8 if dataset.BitsStored <= 8 else np.uint16)
+        levels = np.iinfo(np.uint8 if dataset.BitsStored <= 8 else np.uint16)
+        numbers = np.rint((shown - low) / (high - low) * levels.max).astype(levels.dtype)
+        value_range = 0, levels.max
     if photometric == "MONOCHROME1":
         numbers = sum(value_range or (0, 0)) - numbers
     return numbers[None]

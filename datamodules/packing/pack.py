@@ -91,7 +91,7 @@ class Pack(Dataset[tuple[Tensor, Tensor]]):
             self._first_reads = arrays.FirstReads(mapped["checksums"])
             if facts["packed"] and self._first_reads.are_some_changed(mapped["images"]):
                 raise ValueError("its images are not those that were written")
-            self.files = None if files is None else self._files_in(files, mapped["names"], facts)
+            self.files = _files_of_pack(files, mapped["names"], facts) if files else None
         except Exception as error:  # of a damaged file, whatever its bytes happen to mean
             raise ValueError(f"{folder} is no whole pack: {error}") from error
         self.images: Tensor | None = torch.from_numpy(mapped["images"]) if facts["packed"] else None
@@ -112,14 +112,6 @@ class Pack(Dataset[tuple[Tensor, Tensor]]):
         self.left_out: str = facts["left_out"]  # how many other files of the source are no image of it, and why
         self._has_columns: bool = facts["columns"]
         note_use(folder)
-
-    @staticmethod
-    def _files_in(folder: Path, names: NDArray[np.bytes_], facts: Mapping[str, Any]) -> "ImageFiles":
-        from datamodules.decoding.image_files import ImageFiles
-        from datamodules.decoding.pixel_format import PixelFormat
-
-        pixel_format = PixelFormat.of(facts["pixel_format"])
-        return ImageFiles(folder, names, tuple(facts["shape"]), facts["resize"], pixel_format)
 
     def __len__(self) -> int:
         return len(self._source_labels)
@@ -295,6 +287,13 @@ def write_pack(
             "fingerprint": FINGERPRINT + digest.hexdigest(),
         }
         arrays.write_facts(part, facts, LARGE)
+
+
+def _files_of_pack(folder: Path, names: NDArray[np.bytes_], facts: Mapping[str, Any]) -> "ImageFiles":
+    from datamodules.decoding.image_files import ImageFiles
+    from datamodules.decoding.pixel_format import PixelFormat
+
+    return ImageFiles(folder, names, tuple(facts["shape"]), facts["resize"], PixelFormat.of(facts["pixel_format"]))
 
 
 def files_of(images: Images) -> "ImageFiles | None":

@@ -80,7 +80,9 @@ class ImageSource(ABC):
             )
 
     def _check_declaration(self) -> None:
-        names, shape, what = getattr(self, "class_names", ()), getattr(self, "image_shape", ()), type(self).__name__
+        names: Any = getattr(self, "class_names", None)
+        shape: Any = getattr(self, "image_shape", None)
+        what = type(self).__name__
         is_text = isinstance(names, Sequence) and all(isinstance(name, str) and name for name in names)
         # Names that are read from a file, when they are asked for, may be there twice; they are made different.
         is_written = isinstance(inspect.getattr_static(self, "class_names", None), Sequence)
