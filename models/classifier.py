@@ -24,7 +24,7 @@ from models.training.batch_norm import trained_batch_norms
 from models.training.fine_tuning import FineTuning
 from models.training.metrics import ClassificationMetrics
 from models.training.optimization import make_schedule, step_plateaus, update_in_one_pass
-from models.training.test_time_augmentation import Views
+from models.training.test_time_augmentation import Views, average_logits
 
 # Normalised images, float `[B, C, H, W]`, and labels, int64 `[B]` or, of mixed images, probabilities `[B, K]`; several
 # labels per image are float `[B, K]`, 0 and 1 or shares of mixed images.
@@ -70,7 +70,7 @@ class Classifier(LightningModule):
             GPUs with tensor cores and on CPUs with bfloat16 units.
     """
 
-    _weight: Tensor | None  # of each class in the training loss, float `[K]`
+    _weight: Tensor | None
 
     def __init__(
         self,
@@ -99,6 +99,7 @@ class Classifier(LightningModule):
         self.loss = fitting_loss(loss, multi_label)
         self.test_time_augmentation = test_time_augmentation
         self.class_weights = check_class_weights(class_weights, num_classes)
+        self.loss_weights = [1.0] * num_classes  # the weight of each class in the training loss, set when it begins
         self.register_buffer("_weight", None, persistent=False)
         # Set from the data or a checkpoint: the classes, and channels, image size, mean and std of the images.
         self.class_names: list[str] = []
@@ -115,9 +116,9 @@ class Classifier(LightningModule):
         self.make_optimizer, self._make_scheduler, self._finetune = optimizer, scheduler, finetune
         self._groups: dict[str, Any] = {"decay_norms_and_biases": decay_norms_and_biases, "layer_decay": layer_decay}
         self.freezing: Any = None
-        if finetune and (freeze or unfreeze or layer_decay != 1):
-            raise ValueError("model.finetune freezes and decays itself; leave out model.freeze, unfreeze, layer_decay")
         if finetune:
+            if freeze or unfreeze or layer_decay != 1:
+                raise ValueError("model.finetune freezes and decays itself; leave out freeze, unfreeze, layer_decay")
             self._groups["layer_decay"] = finetune.layer_decay
             self.freezing = finetune.freezing(network)
         elif freeze or unfreeze:
@@ -130,11 +131,6 @@ class Classifier(LightningModule):
         self._is_compiled = compile
         if compile:
             network.compile(dynamic=False)  # code for dynamic sizes would depend on the batches before an interruption
-
-    @property
-    def loss_weights(self) -> list[float]:
-        """The weight of each class in the training loss, `K` numbers; known once training has begun."""
-        return [1.0] * self.num_classes if self._weight is None else self._weight.tolist()
 
     def parameter_groups(self, network: nn.Module) -> list[dict[str, Any]]:
         """The trained parameters of the network, or of a copy of it, as `make_optimizer` takes them."""
@@ -204,11 +200,7 @@ class Classifier(LightningModule):
 
     def predict_logits(self, images: Tensor) -> Tensor:
         """Logits, float `[B, K]`, averaged over the views of `test_time_augmentation`."""
-        if self.test_time_augmentation:
-            from models.training.test_time_augmentation import average_logits
-
-            return average_logits(self, images, self.test_time_augmentation, self.multi_label)
-        return self(images)
+        return average_logits(self, images, self.test_time_augmentation, self.multi_label)
 
     def _count(
         self, predict: Callable[[Tensor], Tensor], batch: Batch, batch_idx: int, metrics: ClassificationMetrics
@@ -231,10 +223,8 @@ class Classifier(LightningModule):
     def on_train_epoch_start(self) -> None:
         # Not called when an epoch is resumed in its middle: its count goes on.
         self.train_metrics.reset()
-        if self.freezing:
-            self.freezing.apply(self.current_epoch)
-            if self._is_compiled and self.freezing.changes(self.current_epoch):
-                torch.compiler.reset()  # torch keeps too little code of one network for each set of trained parts
+        if self.freezing and self.freezing.apply(self.current_epoch) and self._is_compiled:
+            torch.compiler.reset()  # torch keeps too little code of one network for each set of trained parts
 
     @override
     def on_train_epoch_end(self) -> None:
@@ -279,8 +269,8 @@ class Classifier(LightningModule):
             self.preprocessing = dict(datamodule.preprocessing)
         if stage == "fit" and self.class_weights is not None:
             is_balanced = self.class_weights == "balanced"
-            weights = balanced_weights(datamodule, self.multi_label) if is_balanced else self.class_weights
-            self._weight = torch.tensor(weights)
+            self.loss_weights = balanced_weights(datamodule, self.multi_label) if is_balanced else self.class_weights
+            self._weight = torch.tensor(self.loss_weights)
 
     @override
     def configure_optimizers(self) -> OptimizerLRScheduler:

@@ -115,7 +115,7 @@ def check_labels(multi_label: bool, expected: bool, whose: str, other: str) -> N
         raise UserError(f"{whose} has {its}, {other} {others}; give both the same, by multi_label.")
 
 
-def check_class_weights(weights: ClassWeights, num_classes: int) -> ClassWeights:
+def check_class_weights(weights: ClassWeights, num_classes: int) -> Any:
     """Class weights that are numbers, as floats; refuses any but one finite number for each class, not all 0."""
     if weights is None or isinstance(weights, str):
         return weights

@@ -102,18 +102,13 @@ def is_weights_only(checkpoint: Mapping[str, Any]) -> bool:
 def _read(path: Path, verify: bool = True) -> dict[str, Any]:
     """The content of a file; raises ValueError with the fault of the file."""
     try:
-        damaged = damaged_part(path) if verify else None
-    except Exception as error:  # a damaged archive raises anything
-        raise ValueError("it is truncated or damaged") from error
-    if damaged is not None:
-        raise ValueError(f"it is damaged, {damaged} is not what was written")
-    try:
+        if verify and (damaged := damaged_part(path)):
+            raise ValueError(f"{damaged} is not what was written")
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:
+    except Exception as error:  # a damaged archive raises anything
         strange = re.search(r"GLOBAL (\S+)", str(error))
-        raise ValueError(
-            f"it holds code or an object ({strange[1]})" if strange else "it is truncated or damaged"
-        ) from error
+        fault = f"it holds code or an object ({strange[1]})" if strange else "it is truncated or damaged"
+        raise ValueError(fault) from error
     return checkpoint if isinstance(checkpoint, dict) else {}
 
 

@@ -1,10 +1,11 @@
 """The classes that a configuration may name, and the arguments of their constructors."""
 
 import inspect
+import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any
@@ -140,13 +141,11 @@ def check_classes(config: Any, whose: str, key: str = "") -> None:
 def parameter(class_: type, name: str) -> inspect.Parameter | None:
     """An argument of a constructor, or of a base class's constructor; None if it is not known."""
     for base in class_.__mro__[:-1]:
-        try:
+        with suppress(TypeError, ValueError):  # from a class that is not written in Python
             # The signature of the class itself would be that of its metaclass, which may take anything.
             parameters = inspect.signature(vars(base).get("__init__", object.__init__)).parameters
-        except (TypeError, ValueError):  # a class that is not written in Python
-            continue
-        if name in parameters:
-            return parameters[name]
+            if name in parameters:
+                return parameters[name]
     return None
 
 
@@ -154,9 +153,7 @@ def is_default(value: Any, default: Any) -> bool:
     """Whether a configured value is an argument's default: `null`, `false`, `0` and `[]` are four different values."""
     if isinstance(default, type):  # a configuration holds its path
         return find_class(value) is default
-    if isinstance(value, list | tuple) and isinstance(default, list | tuple):
-        return len(value) == len(default) and all(map(is_default, value, default))
-    return type(value) is type(default) and bool(value == default)
+    return json.dumps(value, default=repr) == json.dumps(default, default=repr)
 
 
 def keep_rebuildable(arguments: MutableMapping[str, Any], network: nn.Module) -> None:

@@ -34,6 +34,7 @@ class Freezing:
         keeps_statistics: bool = False,
     ) -> None:
         self._network, self._freeze, self._unfreeze = network, tuple(freeze), dict(unfreeze or {})
+        self.last_change = max(self._unfreeze, default=0)  # the last epoch at which something is unfrozen; 0 if none
         self._kept = BatchNorm if keeps_statistics else ()
         self._untrainable = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
         self._frozen: list[nn.Module] = []
@@ -58,28 +59,20 @@ class Freezing:
         thawed = [part for start, parts in self._unfreeze.items() if start <= epoch for part in parts]
         return name in self._untrainable or (_is_within(name, self._freeze) and not _is_within(name, thawed))
 
-    @property
-    def last_change(self) -> int:
-        """The last epoch at which something is unfrozen; 0 if none."""
-        return max(self._unfreeze, default=0)
-
     def first_trained(self, part: str) -> float:
         """The first epoch in which something of a submodule is trained; infinite if there is none."""
         inside = [name for name, _ in self._network.named_modules() if _is_within(name, [part])]
         epochs = (epoch for epoch in (0, *self._unfreeze) if not all(self.is_frozen(name, epoch) for name in inside))
         return min(epochs, default=math.inf)
 
-    def changes(self, epoch: int) -> bool:
-        """Whether something is unfrozen at this epoch."""
-        return epoch in self._unfreeze
-
-    def apply(self, epoch: int) -> None:
-        """Freeze the parts that are frozen in an epoch, and thaw all others."""
+    def apply(self, epoch: int) -> bool:
+        """Freeze the parts that are frozen in an epoch, and thaw all others; whether that changes something."""
         for name, parameter in self._network.named_parameters():
             parameter.requires_grad_(not self.is_frozen(name, epoch))
             if not parameter.requires_grad:
                 parameter.grad = None
-        for module in self._frozen:
+        before = self._frozen
+        for module in before:
             module.training = self._network.training
         self._frozen = [
             module
@@ -87,6 +80,7 @@ class Freezing:
             if self.is_frozen(name, epoch) or (isinstance(module, self._kept) and _is_within(name, self._freeze))
         ]
         self.keep_in_evaluation()
+        return before != self._frozen
 
     def keep_in_evaluation(self) -> None:
         """Put frozen parts back into evaluation mode, after `train()` was called on the network."""

@@ -69,8 +69,8 @@ def make_schedule(
             group["initial_lr"] = group["lr"]  # as in every other schedule; its reductions are counted from there
         vars(scheduler)["basis"] = basis(trainer, scheduler.monitor, scheduler.mode)  # a part of its state
         config |= {"monitor": scheduler.monitor, "frequency": sys.maxsize}  # `step_plateaus` steps it instead
-    if resumed and (note := resumed.take_up(scheduler, per_step=per_step)) and trainer.is_global_zero:
-        print(note)
+    if resumed:
+        resumed.take_up(scheduler, per_step=per_step)
     return config
 
 
@@ -82,7 +82,7 @@ def _over_the_run(
     finetune: FineTuning | None,
 ) -> Callable[..., Any]:
     """Give a schedule the number of optimizer steps of its run."""
-    if any(isinstance(arguments.get(name), int) for name in ("epochs", "steps_per_epoch")):
+    if isinstance(arguments.get("epochs"), int):
         raise ValueError("the schedule is as long as the run; leave out its epochs and steps_per_epoch")
     steps = trainer.estimated_stepping_batches  # also has the Trainer count its batches
     if resumed:
@@ -132,7 +132,4 @@ def step_plateaus(trainer: Trainer, *, validated: bool) -> None:
         if not validated:
             check_logged(metrics, monitor, "model.scheduler")
         if is_of_validation(monitor) == validated and monitor in metrics:
-            progress = trainer.fit_loop.epoch_loop.scheduler_progress  # where Lightning counts its own steps
-            progress.increment_ready()
             config.scheduler.step(metrics[monitor])
-            progress.increment_completed()

@@ -16,18 +16,15 @@ MIN_FLOPS = 3_000_000
 
 def choose_precision(network: nn.Module, image_shape: tuple[int, int, int], device: torch.device) -> tuple[str, str]:
     """Choose between `bf16-mixed` and `32-true`, and give the reason."""
+    features = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+    is_able = features.get("avx512_bf16") or features.get("amx_bf16")
     if device.type == "cuda":
-        if torch.cuda.is_bf16_supported(including_emulation=False):
-            return "bf16-mixed", "this GPU computes in bfloat16"
-        return "32-true", "this GPU does not compute in bfloat16"
-    if device.type != "cpu":
-        return "32-true", "bfloat16 is not used on this accelerator"
-    features = torch.cpu.get_capabilities()
-    if not (features.get("avx512_bf16") or features.get("amx_bf16")):
-        return "32-true", "this CPU does not compute in bfloat16"
-    if count_flops(network, image_shape) < MIN_FLOPS:
+        is_able = torch.cuda.is_bf16_supported(including_emulation=False)
+    if not is_able:
+        return "32-true", "this device does not compute in bfloat16"
+    if device.type == "cpu" and count_flops(network, image_shape) < MIN_FLOPS:
         return "32-true", "the network is too small to gain from bfloat16"
-    return "bf16-mixed", "this CPU computes in bfloat16"
+    return "bf16-mixed", "this device computes in bfloat16"
 
 
 def count_flops(network: nn.Module, image_shape: tuple[int, int, int]) -> int:

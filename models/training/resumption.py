@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
@@ -39,13 +40,7 @@ class Resumption:
                 self._epochs_stepped = schedule["last_epoch"]
 
     def take_up_optimizer(self, optimizer: Optimizer, configured: object, make: Callable[..., Optimizer]) -> None:
-        """Have an optimizer keep its arguments when its state is restored; refuse one that cannot go on from it.
-
-        Args:
-            optimizer: The optimizer.
-            configured: Its configuration, with its `class_path` if it has one.
-            make: Makes it from parameters.
-        """
+        """Have an optimizer keep its arguments when its state is restored; refuse one that cannot go on from it."""
         before, now = (
             each.get("class_path") if isinstance(each, Mapping) else None for each in (self._configured, configured)
         )
@@ -99,21 +94,20 @@ class Resumption:
             return int(self.total_steps(trainer, epochs))
         return min(self._steps, int(self._schedules[0].get("head_steps", self._steps)))
 
-    def take_up(self, scheduler: LRScheduler, *, per_step: bool) -> str:
-        """Bring a schedule to where training stands; returns a note if its length has changed."""
+    def take_up(self, scheduler: LRScheduler, *, per_step: bool) -> None:
+        """Bring a schedule to where training stands, and say so if its length has changed."""
         (before,) = self._schedules
         if not isinstance(scheduler, ReduceLROnPlateau):
             advance(scheduler, self._steps if per_step else self._epochs_stepped)
         elif "num_bad_epochs" in before:
             take_up_plateau(scheduler, before, self._optimizer["param_groups"])
         self._schedules[:] = [scheduler.state_dict()]
-        steps_before, steps_now = before.get("total_steps"), getattr(scheduler, "total_steps", None)
-        if None in (steps_before, steps_now) or steps_before == steps_now:
-            return ""
-        return (
-            f"The schedule was made for {steps_before:,} steps and now has {steps_now:,}: the rate goes on where the "
-            "longer or shorter course stands at this step."
-        )
+        steps, now = before.get("total_steps"), getattr(scheduler, "total_steps", None)
+        if None not in (steps, now) and steps != now:
+            rank_zero_only(print)(
+                f"The schedule was made for {steps:,} steps and now has {now:,}: the rate goes on where the longer or "
+                "shorter course stands at this step."
+            )
 
 
 def take_counts(checkpoint: dict[str, Any], prefix: str, *, is_first: bool) -> None:

@@ -324,7 +324,7 @@ def write_spoilt(checkpoint: Path, folder: Path) -> dict[Path, str]:
     return {
         folder / "none.ckpt": "There is no checkpoint",
         folder / "short.ckpt": "it is truncated or damaged",
-        folder / "flipped.ckpt": "it is damaged, ",
+        folder / "flipped.ckpt": "it is truncated or damaged",
         folder / "code.ckpt": "it holds code or an object (print)",
         folder / "other.ckpt": "is no checkpoint that Kindling",
     }

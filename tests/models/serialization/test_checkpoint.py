@@ -111,5 +111,5 @@ def test_the_newest_is_the_furthest_that_is_whole(tmp_path: Path, capsys: pytest
     damaged[len(damaged) // 2] ^= 1
     (tmp_path / "last.ckpt").write_bytes(damaged)
     assert newest_checkpoint(tmp_path) == tmp_path / "timed.ckpt"
-    assert capsys.readouterr().out.count("last.ckpt is left out: it is damaged, ") == 1
+    assert capsys.readouterr().out.count("last.ckpt is left out: it is truncated or damaged") == 1
     assert newest_checkpoint(tmp_path / "none") is None
