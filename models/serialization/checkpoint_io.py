@@ -9,11 +9,7 @@ from models.serialization.checkpoint import write_checkpoint
 
 
 class DurableCheckpointIO(TorchCheckpointIO):
-    """Writes checkpoints beside their target, forces them to the disk and renames them.
-
-    Lightning's own writes to the system's folder for temporary files, which may be on another disk, so that its last
-    step is a copy that a kill can cut short.
-    """
+    """Writes checkpoints as `write_checkpoint` does: a kill can cut short the copy that is Lightning's last step."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         """Write a checkpoint; at a remote address as Lightning does."""

@@ -63,12 +63,7 @@ def load_weights(
 ) -> None:
     """Load weights into a module, whose first convolution may have another number of channels.
 
-    Args:
-        module: The module.
-        weights: The tensors of its state dict.
-        source: What a message calls the weights.
-        name: What a message calls the module.
-        skip: Beginnings of the names that are left as they are.
+    What begins with one of `skip` is left as it is. A message calls the weights `source` and the module `name`.
     """
     expected, given = (
         {key: value for key, value in state.items() if not key.startswith(tuple(skip))}

@@ -18,12 +18,8 @@ class Freezing:
     """Decides from the epoch alone which parts of a network are trained, so that a resumed run decides the same.
 
     A frozen part has no gradients and is in evaluation mode: its batch norm keeps the statistics that it came with.
-
-    Args:
-        network: The network.
-        freeze: Names of submodules, such as `backbone.layer1`.
-        unfreeze: Names of those that are trained from an epoch on.
-        keeps_statistics: Whether batch norm that was frozen at first stays in evaluation mode.
+    Names are of submodules, such as `backbone.layer1`; `unfreeze` has those that are trained from an epoch on. With
+    `keeps_statistics`, batch norm that was frozen at first stays in evaluation mode.
     """
 
     def __init__(
