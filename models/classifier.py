@@ -300,7 +300,7 @@ class Classifier(LightningModule):
         if self.thresholds:
             content["thresholds"] = self.thresholds
         if self._trainer is not None and self.trainer.world_size > 1:
-            content["counts"] = self.train_metrics.totals(prefix="train_metrics.")
+            content["state_dict"] |= self.train_metrics.totals(prefix="train_metrics.")
 
     @override
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

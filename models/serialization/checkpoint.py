@@ -37,7 +37,7 @@ class CheckpointContent(TypedDict, total=False):
     optimizer_states: list[Any]  # absent in weights alone
     lr_schedulers: list[Any]
     callbacks: dict[str, Any]
-    counts: dict[str, Any]  # metrics of each process in the epoch
+    counts: dict[str, Any]  # metrics of each process in the epoch, in earlier checkpoints; now summed in `state_dict`
     curves: dict[str, Any]  # sizes of the curves' files
     progress: dict[str, Any]  # images, metrics and seconds of the run so far
     averaged: list[dict[str, Any]]  # the checkpoints that scripts/average.py has averaged

@@ -62,9 +62,9 @@ class ClassificationMetrics(Metric):
             return type(self).compute(self)
 
     def totals(self, prefix: str) -> dict[str, Tensor]:
-        """The state over all processes, `[1]` each, as a checkpoint has it."""
+        """The state dict over all processes, which a checkpoint has."""
         with self.sync_context():
-            return {name: value.clone()[None] for name, value in self.state_dict(prefix=prefix).items()}
+            return self.state_dict(prefix=prefix)
 
 
 def _right(predictions: Tensor, labels: Tensor) -> Tensor:

@@ -111,11 +111,13 @@ class Resumption:
 
 
 def take_counts(checkpoint: dict[str, Any], prefix: str, *, is_first: bool) -> None:
-    """Of an epoch's counts in a checkpoint, give the first process those of all processes, and others none."""
+    """Give the first process the counts of the epoch, which are those of all processes, and others none."""
     weights = checkpoint["state_dict"]
     for name in [name for name in weights if name.startswith(prefix)]:
-        total: Tensor = checkpoint.get("counts", {}).get(name, weights[name][None]).sum(dim=0)
-        weights[name] = total if is_first else torch.zeros_like(total)
+        if name in checkpoint.get("counts", {}):  # of each process, in earlier checkpoints
+            weights[name] = checkpoint["counts"][name].sum(dim=0)
+        if not is_first:
+            weights[name] = torch.zeros_like(weights[name])
 
 
 def advance(scheduler: LRScheduler, steps: int) -> None:
