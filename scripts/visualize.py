@@ -61,8 +61,10 @@ def filters(trained: TrainedNetwork, options: argparse.Namespace) -> Image.Image
     network, known = trained.network, convolutions(trained.network)
     layer = options.layer or next(iter(known), "to show")
     if layer not in known:
-        near = near_names(layer, known, "choose another layer or network.")
-        raise UserError(f"{type(network).__name__} has no convolution {layer}; {near}")
+        raise UserError(
+            f"{type(network).__name__} has no convolution {layer}; "
+            f"{near_names(layer, known, 'choose another layer or network.')}"
+        )
     weight = network.get_submodule(layer).weight
     assert isinstance(weight, Tensor), "it is a convolution"
     return filters_picture(weight, options.tiles)

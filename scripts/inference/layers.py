@@ -52,8 +52,10 @@ def grad_cam(network: nn.Module, layer: str, images: Tensor, classes: Tensor) ->
     """
     modules, outputs = dict(network.named_modules()), list[object]()
     if layer not in modules:
-        near = near_names(layer, list(filter(None, modules)), "run `activations` without --layer to list them.")
-        raise UserError(f"--layer is {layer}, but {type(network).__name__} has no such layer; {near}")
+        raise UserError(
+            f"--layer is {layer}, but {type(network).__name__} has no such layer; "
+            f"{near_names(layer, list(filter(None, modules)), 'run `activations` without --layer to list them.')}"
+        )
 
     def keep(module: nn.Module, inputs: tuple[object, ...], output: object) -> object:
         outputs.append(output)
