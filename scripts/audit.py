@@ -8,9 +8,9 @@ Exit status: 0 clean, 1 findings, 2 the data cannot be read.
 import csv
 import json
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from io import StringIO
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.names import escape_name
@@ -38,28 +38,28 @@ def print_findings(audit: "Audit") -> None:
         print("test is val: labels of others are not public")
 
 
-def audit(flags: Sequence[str], json_file: Path | None, html_file: Path | None, splits_file: Path | None) -> bool:
+def audit(options: Namespace, flags: Sequence[str]) -> bool:
     """Audit the data set that the flags name, print and write the findings; True if there is no problem."""
     from core.durable_file import replace_file
     from scripts.command.data_flags import build_data
     from scripts.command.output_file import check_output
     from scripts.data_quality.findings import Audit, write_page_of
 
-    for path, flag in ((json_file, "--json"), (html_file, "--html"), (splits_file, "--splits")):
-        if path:
-            check_output(path, overwrite=True, flag=flag)
+    for kind in ("json", "html", "splits"):
+        if path := getattr(options, kind):
+            check_output(path, overwrite=True, flag=f"--{kind}")
     audit = Audit(build_data(flags))
     print_findings(audit)
-    if json_file:
-        replace_file(json_file, json.dumps(audit.as_json(), indent=2) + "\n")
-    if html_file:
-        write_page_of(audit, html_file)
-    if splits_file:
+    if options.json:
+        replace_file(options.json, json.dumps(audit.as_json(), indent=2) + "\n")
+    if options.html:
+        write_page_of(audit, options.html)
+    if options.splits:
         if audit.splits_problem:
-            raise UserError(f"{splits_file}: {audit.splits_problem}")
+            raise UserError(f"{options.splits}: {audit.splits_problem}")
         table = StringIO(newline="")
         csv.writer(table).writerows([("path", "class", "group", "split"), *audit.split_rows()])
-        replace_file(splits_file, table.getvalue())
+        replace_file(options.splits, table.getvalue())
     return audit.is_clean
 
 
@@ -73,7 +73,7 @@ def main(args: Sequence[str] | None = None) -> None:
     )
     with mistakes_in_one_sentence():
         options, flags = parser.parse_known_args(args)
-        is_clean = audit(flags, options.json, options.html, options.splits)
+        is_clean = audit(options, flags)
     sys.exit(not is_clean)
 
 

@@ -14,6 +14,7 @@ on it, with several seeds by the mean of their probabilities.
 from core.user_error import UserError  # isort: skip - first, for a Ctrl-C during the other imports
 import csv
 import json
+from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -37,9 +38,7 @@ TOP = 5  # most probable classes in the table where there are more
 ROWS_AT_A_TIME = 4096  # rows in memory
 
 
-def evaluate(
-    paths: Sequence[Path], flags: Sequence[str], split: str | None, output: Path | None, images: int, audit: Path | None
-) -> None:
+def evaluate(options: Namespace, flags: Sequence[str]) -> None:
     """Predict, and write page, figures and table."""
     from scripts.evaluation.evaluation import Evaluation
     from scripts.evaluation.evaluation_page import page_values
@@ -48,6 +47,7 @@ def evaluate(
     from scripts.report.page import write_page
     from scripts.uncertainty.mean import caption
 
+    paths, split, audit = options.checkpoints, options.split, options.audit
     path, *others = paths
     is_one = not others and (not path.is_dir() or (path / CONFIG).is_file() or checkpoint_of(path))
     found = {(0, 0): path} if is_one else find_folds(paths)
@@ -55,7 +55,7 @@ def evaluate(
         raise UserError(f"--split is {split}, but folds are evaluated on the images of all; leave --split out.")
     opened, tested_on = open_folds(found, flags), split or "test"
     trained, data = opened[0]
-    folder = output or (trained.folder if is_one else trained.folder.parent) / "evaluation"
+    folder = options.output or (trained.folder if is_one else trained.folder.parent) / "evaluation"
     folder = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
     kind, page = Evaluation, "evaluation"
     if trained.is_multi_label:
@@ -72,7 +72,7 @@ def evaluate(
         evaluation = kind(trained, data, name, tested, validated, leaked, folds)
         write_predictions(folder / "predictions.csv", tested, evaluation.thresholds)
         replace_file(folder / "evaluation.json", json.dumps(evaluation.as_json(), indent=1) + "\n")
-        write_page(folder / "evaluation.html", f"evaluation/{page}.html", **page_values(evaluation, images))
+        write_page(folder / "evaluation.html", f"evaluation/{page}.html", **page_values(evaluation, options.images))
     except OSError as error:
         raise UserError(
             f"{error.filename or folder} cannot be written: {error.strerror or error}; choose another folder with "
@@ -130,7 +130,7 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--audit", type=to_path, metavar="FILE", help="what scripts/audit.py --json has written")
     with mistakes_in_one_sentence():
         options, flags = parser.parse_known_args(args)
-        evaluate(options.checkpoints, flags, options.split, options.output, options.images, options.audit)
+        evaluate(options, flags)
 
 
 if __name__ == "__main__":
