@@ -54,9 +54,9 @@ def come_together(meet: Callable[[], T]) -> T:
         if _has_lost.is_set():
             raise PeerError(LOST)
         if time.monotonic() > end:
+            minutes = f"{PATIENCE_SECONDS / 60:.0f} minutes"
             raise PeerError(
-                f"The processes of this run have not come together within {PATIENCE_SECONDS / 60:.0f} minutes; see "
-                "what the others say, and whether they can reach each other."
+                f"The processes of this run have not come together within {minutes}; see what the others say."
             )
     try:
         return met.result()

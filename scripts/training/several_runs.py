@@ -67,11 +67,6 @@ class PlannedRun:
     problem: str | None = None  # why there are no results
     fold: int | None = None
 
-    @property
-    def name(self) -> str:
-        """What tells it from the others."""
-        return f"seed {self.seed}" if self.fold is None else f"fold {self.fold}, seed {self.seed}"
-
 
 def plan_runs(flags: Sequence[str], fold: int | None = None) -> Plan:
     """Read what `fit` with these flags would train in a fold, and where."""
@@ -131,7 +126,7 @@ def train_several(plan: Plan, seeds: Sequence[int], folds: Sequence[int | None] 
 def _train(plan: Plan, seed: int, fold: int | None) -> PlannedRun:
     begun = find_run(plan, seed, fold)
     run = PlannedRun(seed, begun, fold=fold)
-    name = f"{plan.experiment.name}, {run.name}"
+    name = f"{plan.experiment.name}, {'' if fold is None else f'fold {fold}, '}seed {seed}"
     if begun and is_tested(results := read_results(begun)):
         print(f"{name}: done in {begun}", flush=True)
         run.results = results
@@ -227,6 +222,3 @@ def print_summary(runs: Sequence[PlannedRun], folds: int | None = None) -> None:
     show(Table([*heading, *names, "run"], rows, frozenset({len(runs)}), caption(means)))
     if folder := next((run.folder for run in runs if run.folder), None):
         print(f"runs  {folder.parent}")
-    for run in runs:
-        if run.problem:
-            print(f"error: {run.name}: {run.problem}", file=sys.stderr)

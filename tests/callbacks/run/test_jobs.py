@@ -100,11 +100,11 @@ def test_the_same_command_in_a_job_that_was_not_queued_again_is_another_run(
 
 
 AGREE = """
-import sys, time
+import sys
 from pathlib import Path
 from callbacks.run.run_folder import agree_on_run_folder
-print(agree_on_run_folder(Path(sys.argv[1])))
-time.sleep(1)
+print(agree_on_run_folder(Path(sys.argv[1])), flush=True)
+sys.stdin.read()
 """
 
 
@@ -118,12 +118,15 @@ def test_processes_that_srun_starts_together_agree_however_often(tmp_path: Path)
             subprocess.Popen(
                 [sys.executable, "-c", AGREE, str(tmp_path)],
                 env=os.environ | job | {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)},
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
             )
             for rank in (2, 1, 0)
         ]
-        told.append({process.communicate(timeout=120)[0] for process in ranks})
+        told.append({process.stdout.readline() for process in ranks if process.stdout})
+        for process in ranks:
+            process.communicate()  # until then the store of the first one is there for the others
     assert [len(folders) for folders in told] == [1, 1]
     assert told[0] != told[1]
 
