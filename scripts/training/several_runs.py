@@ -207,18 +207,18 @@ def print_summary(runs: Sequence[PlannedRun], folds: int | None = None) -> None:
 
     metrics = [(run.results or {}).get("metrics", {}) for run in runs]
     names = sorted({name for each in metrics for name in each if name.startswith("test/")})
-    heading = ["seed"] if runs[0].fold is None else ["seed", "fold"]
     rows = []
     for run, figures in zip(runs, metrics, strict=True):
         cells = [f"{figures[name]:.4f}" if name in figures else "" for name in names]
         # Without the settings in its name, which all have.
         name = re.sub(r"_[a-z]\w*=.*", "", run.folder.name) if run.folder and not run.problem else "failed"
-        rows.append([*(str(getattr(run, key)) for key in heading), *cells, name])
+        rows.append([f"{run.seed}" if run.fold is None else f"{run.seed}, {run.fold}", *cells, name])
     means = [
         mean_of_runs([(run.fold, each[name]) for run, each in zip(runs, metrics, strict=True) if name in each], folds)
         for name in names
     ]
-    rows += [["mean", *[""] * (len(heading) - 1), *(mean.shown() for mean in means), ""]] if means else []
-    show(Table([*heading, *names, "run"], rows, frozenset({len(runs)}), caption(means)))
+    rows += [["mean", *(mean.shown() for mean in means), ""]] if means else []
+    heading = "seed" if runs[0].fold is None else "seed, fold"
+    show(Table([heading, *names, "run"], rows, frozenset({len(runs)}), caption(means)))
     if folder := next((run.folder for run in runs if run.folder), None):
         print(f"runs  {folder.parent}")
