@@ -1,5 +1,6 @@
 """No step, checkpoint or best model with numbers that are not finite."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,6 +85,7 @@ class FiniteGuard(Callback):
         self._parameters = dict(pl_module.named_parameters())
         self._losses, self._batches, self._unread, self._before_step = [], [], None, None
         self._logs_norm = bool(trainer.loggers) and trainer.is_global_zero and whole
+        self._is_shared = trainer.world_size > 1
         self._has_scaler = isinstance(precision, MixedPrecision) and precision.scaler is not None
         fused = all(group.get("fused") for optimizer in trainer.optimizers for group in optimizer.param_groups)
         self._reads_later = fused and not self._has_scaler and self.on_nan != "rollback"
@@ -104,22 +106,29 @@ class FiniteGuard(Callback):
         """Take no step whose loss or gradient is not finite."""
         self._read()
         # What follows is done in every step, and is a noticeable part of a small network's.
-        gradients = {name: each.grad for name, each in self._parameters.items() if each.grad is not None}
+        gradients = {name: grad for name, each in self._parameters.items() if (grad := each.grad) is not None}
         loss = self._losses[0] if len(self._losses) == 1 else torch.stack(self._losses).sum()
         # No public function gives the norm of each gradient in one launch; `get_total_norm` gives that of all.
         norms = torch.stack(torch._foreach_norm([*gradients.values()])) if gradients else loss.new_zeros(0)
         if self._logs_norm and is_logged_step(trainer):
             for logger in trainer.loggers:
                 logger.log_metrics({"train/gradient_norm": float(norms.norm())}, step=trainer.global_step)
-        total = loss if self._has_scaler else loss + norms.sum()
-        bad = total.isfinite().logical_not().float()
-        if trainer.world_size > 1:
+        if self._reads_later:
+            bad = (loss + norms.sum()).isfinite().logical_not().float()
+        else:
+            total = float(loss) + (0.0 if self._has_scaler else sum(norms.tolist()))
+            bad = torch.tensor(float(not math.isfinite(total)), device=loss.device if self._is_shared else None)
+        if self._is_shared:
             torch.distributed.all_reduce(bad, torch.distributed.ReduceOp.MAX)
+        is_bad = bad if self._reads_later else bool(bad)
         if self._before_step is not None:
-            self._before_step.restore_if(bad)
-        rate = max(float(group["lr"]) for group in optimizer.param_groups)
-        facts = {"step": trainer.global_step, "learning_rate": rate, "loss": loss, "batches": self._batches}
-        self._unread = _Step(facts, [*gradients], norms, bad)
+            self._before_step.restore_if(is_bad)
+        if is_bad is False:
+            self._in_a_row = 0
+        else:
+            rate = max(float(group["lr"]) for group in optimizer.param_groups)
+            facts = {"step": trainer.global_step, "learning_rate": rate, "loss": loss, "batches": self._batches}
+            self._unread = _Step(facts, [*gradients], norms, bad)
         self._losses, self._batches = [], []
         if self._reads_later:
             optimizer.found_inf = bad  # type: ignore[attr-defined]  # a fused optimizer looks there
@@ -238,8 +247,12 @@ class _Copies:
             groups.setdefault(tensor.dtype, []).append(tensor.detach().view(-1))
         self._groups = [(group, [len(tensor) for tensor in group], torch.cat(group)) for group in groups.values()]
 
-    def restore_if(self, bad: Tensor) -> None:
-        """Restore if `bad` is 1, else update; decided on the device of the tensors."""
+    def restore_if(self, bad: Tensor | bool) -> None:
+        """Restore if `bad`, else update; for a tensor that is decided on its device."""
         for tensors, sizes, copy in self._groups:
-            torch.where(bad > 0, copy, torch.cat(tensors), out=copy)
-            torch.split_with_sizes_copy(copy, sizes, out=tensors)
+            if isinstance(bad, Tensor):
+                torch.where(bad > 0, copy, torch.cat(tensors), out=copy)
+            elif not bad:
+                torch.cat(tensors, out=copy)
+            if bad is not False:
+                torch.split_with_sizes_copy(copy, sizes, out=tensors)

@@ -98,7 +98,7 @@ def test_a_worker_that_is_killed_costs_no_whole_step(
         )
     assert left.value.code == 1
     said = capsys.readouterr()
-    assert "was killed, as the system does when memory runs out: use fewer with --data.num_workers, or a" in said.err
+    assert "was killed, as the system does when memory runs out: use fewer with --data.num_workers, a" in said.err
     assert said.err.count("\n") == 1
     (folder,) = tmp_path.glob("runs/broken/*")
     assert f"broken off; go on with: scripts/train.py fit --resume {folder}" in said.out
