@@ -4,7 +4,6 @@ Shapes: a batch of `B` images, `K` classes.
 """
 
 from collections.abc import Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -17,6 +16,7 @@ from callbacks.run.outside_steps import OutsideSteps
 from callbacks.tensorboard.board import write_picture
 from core.names import escape_name
 from models.classifier import Classifier
+from models.training.monitor import Basis, basis, still_holds
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -37,51 +37,75 @@ COLOURS = "#d9dfea", "#b5c3d9", "#8da3c4", "#6a86ad", "#4b6a97", "#2f5080", "#17
 class ConfusionMatrix(OutsideSteps):
     """Draws for TensorBoard how many images of each class were taken for each: `confusion_matrix/val` and `/test`.
 
-    After training it draws the last validation, and after the test the test, from the logits of all processes. Of more
-    than 1,000 classes, and of several labels per image, nothing is drawn.
+    After training it draws the validation with the most images right, and after the test the test, from the logits of
+    all processes. Of more than 1,000 classes, and of several labels per image, nothing is drawn.
     """
 
     def __init__(self) -> None:
-        self._answers: list[Tensor] | None = None  # label and prediction of each image, a tensor for each batch
+        self._answers: list[Tensor] = []  # label and prediction of each image, a tensor for each batch
+        self._best: Tensor | None = None
+        self._basis: Basis = {}
 
-    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Count anew."""
-        self._answers = []
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Note what is validated."""
+        self._basis = basis(trainer, "val/accuracy", "max")
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best matrix, as the rows, columns and numbers of its cells, int64 `[n, 3]`."""
+        if self._best is None:
+            return {}
+        cells = torch.cat([self._best.nonzero(), self._best[self._best > 0][:, None]], dim=1)
+        return {"classes": len(self._best), "cells": cells, "basis": self._basis}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the best matrix, if later validations are of the same images."""
+        if still_holds(state_dict.get("basis", {}), self._basis, "the choice of the best confusion matrix"):
+            *places, numbers = state_dict["cells"].unbind(dim=1)
+            self._best = torch.zeros([state_dict["classes"]] * 2, dtype=torch.long).index_put(tuple(places), numbers)
 
     def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *place: int
     ) -> None:
         """Note label and prediction of each image."""
-        if isinstance(outputs, Tensor) and batch[1].ndim == 1 and self._answers is not None:
+        if isinstance(outputs, Tensor) and batch[1].ndim == 1:
             self._answers.append(torch.stack([batch[1], outputs.argmax(dim=1)]))
 
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw the last validation."""
-        self._draw(trainer, "val")
+    def on_test_batch_end(self, *arguments: Any) -> None:
+        """Note label and prediction of each image."""
+        self.on_validation_batch_end(*arguments)
 
-    on_test_epoch_start, on_test_batch_end = on_validation_epoch_start, on_validation_batch_end
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep the best matrix."""
+        confusion = self._confusion(trainer)
+        if trainer.state.fn != "fit" or trainer.sanity_checking or confusion is None:
+            return
+        if self._best is None or confusion.trace() > self._best.trace():
+            self._best = confusion
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw the best validation."""
+        self._draw(trainer, "val", self._best)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the test."""
-        self._draw(trainer, "test")
+        self._draw(trainer, "test", self._confusion(trainer))
 
-    def _draw(self, trainer: Trainer, split: str) -> None:
-        """Draw the images of all processes by label and prediction, if there was such an evaluation."""
+    def _confusion(self, trainer: Trainer) -> Tensor | None:
+        """Images of all processes by label and prediction, int64 `[K, K]`, on the CPU; None if they are not drawn."""
         classifier = cast(Classifier, trainer.lightning_module)
-        answers, self._answers, count = self._answers, None, classifier.num_classes
-        if answers is None or count > MOST_CLASSES or classifier.multi_label:
-            return
-        labels, taken = torch.cat(answers, dim=1).cpu() if answers else torch.empty(2, 0, dtype=torch.long)
-        cells = torch.bincount(labels * count + taken, minlength=count * count).to(trainer.strategy.root_device)
-        confusion = trainer.strategy.reduce(cells, reduce_op="sum").cpu().view(count, count).numpy()
-        picture = partial(confusion_picture, confusion, classifier.class_names)
-        write_picture(trainer, f"confusion_matrix/{split}", picture)
+        count, answers = classifier.num_classes, self._answers or [torch.empty(2, 0, dtype=torch.long)]
+        self._answers = []
+        if count > MOST_CLASSES or classifier.multi_label:
+            return None
+        labels, taken = torch.cat(answers, dim=1).cpu()
+        cells = torch.bincount(labels * count + taken, minlength=count * count)
+        whole: Tensor = trainer.strategy.reduce(cells.to(trainer.strategy.root_device), reduce_op="sum")
+        return whole.cpu().view(count, count)
+
+    def _draw(self, trainer: Trainer, split: str, confusion: Tensor | None) -> None:
+        if confusion is not None:
+            names = cast(Classifier, trainer.lightning_module).class_names
+            write_picture(trainer, f"confusion_matrix/{split}", lambda: confusion_picture(confusion.numpy(), names))
 
 
 def shade_levels(confusion: NDArray[np.int64], totals: NDArray[np.int64] | None = None) -> NDArray[np.int64]:

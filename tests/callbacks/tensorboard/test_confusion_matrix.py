@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sklearn.metrics
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from callbacks.tensorboard import confusion_matrix
-from callbacks.tensorboard.confusion_matrix import CELL, COLOURS, confusion_picture, shade_levels
+from callbacks.tensorboard.confusion_matrix import CELL, COLOURS, ConfusionMatrix, confusion_picture, shade_levels
 from scripts.command.silence import silence_libraries
 from scripts.inference.predictions import predict_split
 from scripts.inference.trained_network import TrainedNetwork
@@ -23,11 +24,11 @@ def drawn(folder: Path, split: str) -> list[tuple[int, NDArray[np.uint8]]]:
 
 
 @pytest.mark.slow
-def test_a_run_has_that_of_its_test_and_of_its_last_validation(train: Callable[..., Run]) -> None:
+def test_a_run_has_that_of_its_test_and_of_its_best_validation(train: Callable[..., Run]) -> None:
     run = train("--trainer.max_epochs=3", "--data.batch_size=50")
-    for split, checkpoint in (("val", run.last), ("test", run.best)):
-        trained = TrainedNetwork(checkpoint)
-        data = trained.data()
+    trained = TrainedNetwork(run.best)
+    data = trained.data()
+    for split in ("val", "test"):
         ((step, pixels),) = drawn(run.folder, split)
         assert step == 3 * 26
         found = predict_split(trained, data, split)
@@ -58,6 +59,17 @@ def test_the_shade_is_the_share_of_the_rows_images() -> None:
 
 def test_names_of_any_letters_are_drawn() -> None:
     assert confusion_picture(np.array([[1, 0], [0, 0]]), ["猫\udce9", "two\nlines"]).width > 100
+
+
+def test_the_best_is_kept_in_a_checkpoint() -> None:
+    kept, other = ConfusionMatrix(), ConfusionMatrix()
+    assert kept.state_dict() == {}
+    kept._best = torch.tensor([[5, 0, 1], [0, 0, 0], [2, 0, 7]])
+    state = kept.state_dict()
+    assert state["cells"].tolist() == [[0, 0, 5], [0, 2, 1], [2, 0, 2], [2, 2, 7]]
+    other.load_state_dict(state)
+    assert other._best is not None
+    assert torch.equal(other._best, kept._best)
 
 
 def test_of_too_many_classes_there_is_none(train: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
