@@ -130,4 +130,4 @@ class ImageClassifier:
         )
 
 
-load_classifier = ImageClassifier
+load_classifier = ImageClassifier  # the verb that a user's program calls

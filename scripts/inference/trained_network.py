@@ -31,10 +31,7 @@ if TYPE_CHECKING:  # Lightning takes seconds to import
 BATCH_SIZE = 64  # images per batch where the checkpoint does not say how many its run had
 
 # The Trainer's precisions that compute in another number format than that of the weights.
-AUTOCAST = {
-    **dict.fromkeys(("bf16-mixed", "bf16"), torch.bfloat16),
-    **dict.fromkeys(("16-mixed", "16"), torch.float16),
-}
+AUTOCAST = {"bf16-mixed": torch.bfloat16, "bf16": torch.bfloat16, "16-mixed": torch.float16, "16": torch.float16}
 
 
 class TrainedNetwork:
