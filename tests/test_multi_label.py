@@ -155,7 +155,7 @@ def test_a_loss_for_one_label_is_refused(refused: Callable[..., str], tmp_path: 
     error = refused("fit", "--model.loss=BinaryCrossEntropy", *places)
     assert "BinaryCrossEntropy, for several labels per image, but these have one label per image; give Cross" in error
     error = refused("fit", *DATA, "--data.balanced=true", *places)
-    assert "data.balanced gives every class the same share of the images, but these have several labels each" in error
+    assert "data.balanced goes neither with several labels per image nor with weights" in error
     assert not list((tmp_path / "runs").rglob("config.yaml"))
 
 
