@@ -13,9 +13,9 @@ Shapes: an image of `H` rows and `W` columns, a kernel of `h` rows and `w` colum
 from core.user_error import UserError  # isort: skip - first, for a Ctrl-C during the other imports
 import argparse
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +45,8 @@ KERNELS: Mapping[str, Numbers] = {
 }
 
 
-class Steps(NamedTuple):
+@dataclass(frozen=True)
+class Steps:
     """How a kernel moves over a signal."""
 
     padding: int = 0  # zeros that are added on each side
@@ -103,7 +104,7 @@ def worked_example(signal: Numbers, kernel: Numbers, steps: Steps = PLAIN) -> st
     convolve = torch.nn.functional.conv1d if signal.ndim == 1 else torch.nn.functional.conv2d
     image, weight = (torch.as_tensor(np.asarray(part, np.float64))[None, None] for part in (signal, kernel))
     by_hand = cross_correlate(signal, kernel, steps)
-    by_torch = convolve(image, weight, **steps._asdict())[0, 0].numpy()
+    by_torch = convolve(image, weight, **asdict(steps))[0, 0].numpy()
     sums = []
     for window, result in zip(windows(signal, kernel, steps).reshape(-1, kernel.size), by_hand.flat, strict=True):
         products = (f"{number:g}*{weight:g}" for number, weight in zip(window, kernel.flat, strict=True))
@@ -193,7 +194,7 @@ def sizes(options: argparse.Namespace) -> Image.Image:
     for pair, steps in zip(figure.subplots(len(cases), 2, squeeze=False), cases, strict=True):
         shrunk, taps = output_size(size, kernel_size, steps), steps.dilation * np.arange(kernel_size)
         term = f"({size} + 2*{steps.padding} - {steps.dilation}*({kernel_size} - 1) - 1) // {steps.stride} + 1"
-        rows.append([*map(str, steps), str(shrunk), term])
+        rows.append([*map(str, asdict(steps).values()), str(shrunk), term])
         image, result = np.pad(np.full((size, size), grey), steps.padding), np.full((shrunk, shrunk), grey)
         if shrunk > 1:
             image[np.ix_(taps, taps + steps.stride)] = result[0, 1] = orange
@@ -202,9 +203,9 @@ def sizes(options: argparse.Namespace) -> Image.Image:
             axes.pcolormesh(cells, cmap=colours, vmin=zero, vmax=blue, edgecolors="#888888", linewidth=0.6)
             axes.set(xlim=(-0.1, len(image) + 0.1), ylim=(len(image) + 0.1, -0.1), aspect="equal")
             axes.set_axis_off()
-        pair[0].set_title(", ".join(f"{name} {value}" for name, value in steps._asdict().items()), fontsize=9)
+        pair[0].set_title(", ".join(f"{name} {value}" for name, value in asdict(steps).items()), fontsize=9)
         pair[1].set_title(f"{size}x{size} to {shrunk}x{shrunk}", fontsize=9)
-    show(Table([*Steps._fields, "size", "computed as"], rows))
+    show(Table([*asdict(PLAIN), "size", "computed as"], rows))
     return picture_of(figure)
 
 
@@ -219,7 +220,7 @@ def main(args: Sequence[str] | None = None) -> None:
         add[command.__name__] = each.add_argument
     add["by_hand"]("--signal", type=numbers, default="0,0,0,1,1,1,0", help="numbers with commas between")
     add["by_hand"]("--kernel", type=numbers, default="-1,0,1", help="likewise; --kernel=-1,1")
-    for name, default in PLAIN._asdict().items():
+    for name, default in asdict(PLAIN).items():
         add["by_hand"](f"--{name}", type=partial(whole_number, least=default), default=default)
     add["kernels"]("--image", type=expand, default="china", help="an image file, or china or flower")
     add["sizes"]("--size", type=whole_number, default=7, help="of the image, a side; 7 if absent")

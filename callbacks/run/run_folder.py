@@ -128,7 +128,7 @@ def check_is_run(folder: Path) -> None:
 
 def check_links(folder: Path) -> None:
     """Check that a resumed run writes nowhere outside its folder, except for the logs that W&B links to."""
-    for path in {*folder.rglob("*")} - {*folder.glob("wandb/**/*")}:
+    for path in sorted({*folder.rglob("*")} - {*folder.glob("wandb/**/*")}):
         if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
             raise UserError(
                 f"{path} is a link that leads out of the run's folder; replace it by the file, or remove it."

@@ -141,7 +141,7 @@ def settled(images: ImageFiles) -> PixelFormat:
         ) from error
     if fixed.facts or not is_shown:
         count, height, width = numbers.shape
-        print(f"{path} has {width}x{height} pixels of {count} channels, {numbers.dtype}, read as {fixed.dtype}")
+        print(f"{path} has {width}x{height} pixels, channels: {count}, {numbers.dtype}, read as {fixed.dtype}")
     return fixed
 
 

@@ -85,7 +85,7 @@ class ImageSource(ABC):
         what = type(self).__name__
         is_text = isinstance(names, Sequence) and all(isinstance(name, str) and name for name in names)
         # Names that are read from a file, when they are asked for, may be there twice; they are made different.
-        is_written = isinstance(inspect.getattr_static(self, "class_names", None), Sequence)
+        is_written = isinstance(inspect.getattr_static(type(self), "class_names", None), Sequence)
         if isinstance(names, str) or not is_text or (is_written and len(set(names)) < len(names)):
             raise UserError(
                 f'{what}.class_names is {repr(names)[:200]}; give each class a text of its own, such as ("cat", "dog").'

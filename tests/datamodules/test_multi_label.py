@@ -95,10 +95,10 @@ def test_labels_change_the_fingerprint_and_nothing_else_does(root: Path, tmp_pat
 @pytest.mark.parametrize(
     ("labels", "words"),
     [
-        (np.zeros(1797), r"are of shape \[1797\]; give \[1797, 4\], a column of 0 and 1 for each class"),
-        (np.zeros((1797, 3)), r"are of shape \[1797, 3\]; give \[1797, 4\]"),
-        (np.full((1797, 4), 0.5), "have 0.5; give 1 for each class that an image has, else 0"),
-        (np.full((1797, 4), np.nan), "have nan; give 1 for each class"),
+        (np.zeros(1797), r"of shape \[1797\]; give \[1797, 4\], a column for each class"),
+        (np.zeros((1797, 3)), r"of shape \[1797, 3\]; give \[1797, 4\]"),
+        (np.full((1797, 4), 0.5), "1 for each that an image has, else 0"),
+        (np.full((1797, 4), np.nan), "1 for each that an image has, else 0"),
         (np.zeros((1797, 4)), "The class even has no training image"),
         (np.eye(4)[np.zeros(1797, int)], "The class prime has no training image"),
     ],
@@ -116,7 +116,7 @@ def test_says_how_to_have_several_labels(tmp_path: Path) -> None:
     class Single(DigitProperties):
         is_multi_label = False
 
-    with pytest.raises(UserError, match=r"or say is_multi_label = True in the class if an image may have several"):
+    with pytest.raises(UserError, match=r"or say is_multi_label = True if it may have several"):
         prepared(tmp_path, Single)
 
 

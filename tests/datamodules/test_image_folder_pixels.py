@@ -57,7 +57,7 @@ def test_sixteen_bits_are_kept_without_being_asked_for(tmp_path: Path, capsys: p
     write_deep(tmp_path / "images", 60)
     data = data_of(tmp_path)
     data.prepare_data()
-    assert "has 1 channel of 8x8 pixels, uint16, read as uint16\n" in capsys.readouterr().out
+    assert "0.png has 8x8 pixels, channels: 1, uint16, read as uint16\n" in capsys.readouterr().out
     data.setup("fit")
     assert " images of 1x8x8 in 16 bits, packed in " in capsys.readouterr().out
     assert data.preprocessing.items() >= {"bit_depth": 16, "stored_bits": 16}.items()
@@ -76,7 +76,7 @@ def test_several_depths_in_one_set_are_refused_unless_one_is_asked_for(tmp_path:
         Image.new("L", (8, 8), 7).save(tmp_path / "images" / name)
     for skip in ("error", "skip"):
         data = data_of(tmp_path, on_corrupt=skip)
-        words = r"3/13\.png is not like the first image: it has 8 bits a channel, where 16 are read; take it out or"
+        words = r"3/13\.png cannot be used: it has 8 bits a channel, where 16 are read; take it out, or"
         with pytest.raises(UserError, match=words):
             data.prepare_data()
         assert not list((tmp_path / "packs").glob("*/facts.json"))
@@ -95,7 +95,7 @@ def test_several_channel_counts_in_one_set_are_refused(tmp_path: Path) -> None:
         planes = np.zeros((4 if number % 4 else 5, 8, 8), np.uint8)
         np.save(tmp_path / "images" / str(number % 2) / f"{number:02}.npy", planes)
     data = ImageFolder(root=tmp_path, image_size=8, channels=[3, 2, 1])
-    with pytest.raises(UserError, match=r"npy is not like the first image: it has 4 channels, where others have 5"):
+    with pytest.raises(UserError, match=r"npy cannot be used: it has 4 channels, where 5 are read"):
         data.prepare_data()
 
 
