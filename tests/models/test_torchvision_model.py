@@ -235,7 +235,7 @@ def test_a_run_needs_the_weights_that_it_began_from_no_more(
     assert read_checkpoint(run.last)["epoch"] == 2
     for flags in (("--resume", run.folder), ("--ckpt_path", run.last)):
         error = refused("fit", *flags, "--model.network.weights=DEFAULT")
-        assert "model.network.weights is DEFAULT, but training goes on with the weights of" in error
+        assert "model.network.weights is DEFAULT, but the weights are those of" in error
 
 
 @pytest.mark.parametrize("name", ["resnet81", "fcn_resnet50"])

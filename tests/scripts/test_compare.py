@@ -140,7 +140,7 @@ def test_other_classes_are_named_and_the_table_is_there(
     assert (status, error) == (0, "")
     assert "data.classes" in out
     first, second = "classes=[1, 2, 3]", "classes=[1, 2, 4]"
-    assert f"{second} is not compared with {first}: The classes of {first} and {second} are not the same: only" in out
+    assert f"{second} is not compared with {first}: The classes of {first} and {second} differ in 3, 4;" in out
 
 
 @pytest.mark.slow

@@ -63,7 +63,7 @@ def test_is_a_function_of_images_alone() -> None:
 
 @pytest.mark.slow
 def test_what_a_prediction_needs_does_not_import_lightning() -> None:
-    modules = ["batching.normalization", "decoding.image_files", "loading.loader", "packing.left_out", "packing.pack"]
+    modules = ["batching.transform", "decoding.image_files", "loading.loader", "packing.left_out", "packing.pack"]
     code = f"import {', '.join(f'datamodules.{name}' for name in modules)}, sys; assert 'lightning' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 

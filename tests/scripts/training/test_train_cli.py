@@ -315,7 +315,7 @@ MISTAKES = {
     "a number as a class": (["--data.classes=[12:30, 5]"], "names 750, which Digits does not have"),
     "all frozen at first": (
         ["--model.freeze=[stages, head]", "--model.unfreeze={1: [head]}"],
-        "freeze leaves nothing of ConvNet to train before epoch 1",
+        "freeze leaves nothing of ConvNet to train at first; freeze less",
     ),
     "another place for checkpoints": (["--checkpoint.dirpath=elsewhere"], "checkpoint.dirpath is elsewhere, but"),
     "another place for the curves": (
