@@ -23,7 +23,7 @@ from models.serialization.pretrained import misfit
 from models.training.batch_norm import trained_batch_norms
 from models.training.fine_tuning import FineTuning
 from models.training.metrics import ClassificationMetrics
-from models.training.optimization import make_schedule, step_plateaus, update_in_one_pass
+from models.training.optimization import keep_arguments, make_schedule, step_plateaus, update_in_one_pass
 from models.training.test_time_augmentation import Views, average_logits
 
 # Normalised images, float `[B, C, H, W]`, and labels, int64 `[B]` or, of mixed images, probabilities `[B, K]`; several
@@ -107,7 +107,7 @@ class Classifier(LightningModule):
         self.thresholds: list[float] = []  # of several labels, chosen in the last validation
         counts: type[ClassificationMetrics] = ClassificationMetrics
         self.extra_metrics: Any = None
-        if multi_label or any((metrics or {}).values()):
+        if multi_label or any(given is not None for given in (metrics or {}).values()):
             from models.training.extra_metrics import ExtraMetrics, MultiLabelMetrics
 
             self.extra_metrics = ExtraMetrics(metrics, num_classes, multi_label)
@@ -164,7 +164,7 @@ class Classifier(LightningModule):
         """The batch's mean loss, classes weighted.
 
         Raises:
-            UserError: If batch norm gets a single number per channel.
+            UserError: If batch norm gets a single number per channel, or nothing is trained.
         """
         images, labels = batch
         try:
@@ -178,6 +178,11 @@ class Classifier(LightningModule):
             ) from error
         # In an epoch's last step, a process may have no image left; it takes part with images that do not count.
         loss: Tensor = self.loss(logits.float(), labels, self._weight) if len(labels) else logits.float().sum() * 0
+        if not loss.requires_grad:
+            raise UserError(
+                f"Nothing of {type(self.network).__name__} is trained: its logits come from no parameter with "
+                "requires_grad; use one in forward, and do not detach what it gives."
+            )
         if len(labels):
             self.train_metrics.update(logits.detach(), labels, loss.detach())
         if self.trainer.accumulate_grad_batches > 1 or self.trainer.world_size > 1:
@@ -278,7 +283,8 @@ class Classifier(LightningModule):
         try:
             optimizer = self.make_optimizer(self.parameter_groups(self.network))
             if resumed:
-                resumed.take_up_optimizer(optimizer, self.hparams.get("optimizer"), self.make_optimizer)
+                resumed.check_optimizer(optimizer, self.hparams.get("optimizer"), self.make_optimizer)
+            optimizer.register_load_state_dict_pre_hook(keep_arguments)
             update_in_one_pass(optimizer)
             schedule = make_schedule(self._make_scheduler, optimizer, self.trainer, resumed, self._finetune)
         except ValueError as error:

@@ -3,6 +3,7 @@
 import re
 from collections import OrderedDict
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -148,6 +149,8 @@ def _read_weights(name: str, weights: str, model: nn.Module, image_size: tuple[i
     member = known.__members__.get(weights.removeprefix(f"{known.__name__}."))
     if member is None:
         tensors = read_weights(weights, [*known.__members__])
+    elif (file := Path(torch.hub.get_dir(), "checkpoints", member.url.rpartition("/")[2])).is_file():
+        tensors = read_weights(file)  # torch checks a download alone
     else:
         try:
             tensors = dict(member.get_state_dict(check_hash=True, map_location="cpu", weights_only=True))

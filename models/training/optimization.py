@@ -133,3 +133,14 @@ def step_plateaus(trainer: Trainer, *, validated: bool) -> None:
             check_logged(metrics, monitor, "model.scheduler")
         if is_of_validation(monitor) == validated and monitor in metrics:
             config.scheduler.step(metrics[monitor])
+
+
+def keep_arguments(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    """Of a state that is restored, what an optimizer has learnt, with the arguments that it is configured with now."""
+    arguments = inspect.signature(type(optimizer)).parameters
+    learnt = [name for name in optimizer.defaults if name not in arguments]
+    groups = [
+        {**group, **{name: saved[name] for name in learnt if name in saved}, "params": saved["params"]}
+        for group, saved in zip(optimizer.param_groups, state["param_groups"], strict=True)
+    ]
+    return {**state, "param_groups": groups}

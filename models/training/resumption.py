@@ -39,8 +39,8 @@ class Resumption:
             if "num_bad_epochs" not in schedule and schedule.get("last_epoch", self._steps) != self._steps:
                 self._epochs_stepped = schedule["last_epoch"]
 
-    def take_up_optimizer(self, optimizer: Optimizer, configured: object, make: Callable[..., Optimizer]) -> None:
-        """Have an optimizer keep its arguments when its state is restored; refuse one that cannot go on from it."""
+    def check_optimizer(self, optimizer: Optimizer, configured: object, make: Callable[..., Optimizer]) -> None:
+        """Refuse an optimizer that cannot go on from the state that is restored."""
         before, now = (
             each.get("class_path") if isinstance(each, Mapping) else None for each in (self._configured, configured)
         )
@@ -60,7 +60,6 @@ class Resumption:
                 f"the run to go on with {fault}; leave model.optimizer, freeze, unfreeze, finetune, layer_decay and "
                 "decay_norms_and_biases as they were, or begin a new run from its backbone with --model.network.weights"
             )
-        optimizer.register_load_state_dict_pre_hook(_keep_arguments)
 
     def _lacks(self, optimizer: Optimizer, make: Callable[..., Optimizer]) -> set[str]:
         # What an optimizer keeps of a parameter that the state has not got: try a step of the smallest parameter.
@@ -151,14 +150,3 @@ def take_up_plateau(scheduler: ReduceLROnPlateau, state: Mapping[str, Any], grou
     rates = [group["lr"] for group in scheduler.optimizer.param_groups]
     progress = {name: state[name] for name in names if name in state}
     scheduler.load_state_dict(scheduler.state_dict() | progress | {"_last_lr": rates})
-
-
-def _keep_arguments(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
-    # Restore what the optimizer has learnt; keep the arguments that it is configured with now.
-    arguments = inspect.signature(type(optimizer)).parameters
-    learnt = [name for name in optimizer.defaults if name not in arguments]
-    groups = [
-        {**group, **{name: saved[name] for name in learnt if name in saved}, "params": saved["params"]}
-        for group, saved in zip(optimizer.param_groups, state["param_groups"], strict=True)
-    ]
-    return {**state, "param_groups": groups}

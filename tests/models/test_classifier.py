@@ -95,7 +95,7 @@ class Several(ConvNet):
 
     def forward(self, images: Tensor) -> Any:
         logits = super().forward(images)
-        kinds = {"tuple": (logits, images), "dict": {"logits": logits}, "list": [logits]}
+        kinds = {"tuple": (logits, images), "dict": {"logits": logits}, "list": [logits], "detached": logits.detach()}
         return kinds[self.kind]
 
 
@@ -104,6 +104,12 @@ def test_a_network_that_gives_more_than_logits_is_named(kind: str) -> None:
     classifier = Classifier(Several(kind), 10, torch.optim.Adam)
     with pytest.raises(UserError, match=rf"Several gives a {kind} for 2 images; expected logits alone"):
         classifier(torch.zeros(2, 1, 8, 8))
+
+
+def test_a_network_of_which_nothing_is_trained_is_named(digits: Digits, tmp_path: Path) -> None:
+    classifier = Classifier(Several("detached"), 10, torch.optim.Adam)
+    with pytest.raises(UserError, match="Nothing of Several is trained"):
+        quiet_trainer(tmp_path, max_epochs=1).fit(classifier, digits)
 
 
 def test_a_single_image_that_batch_norm_cannot_take_is_one_sentence(

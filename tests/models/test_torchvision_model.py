@@ -207,6 +207,12 @@ def test_published_weights_are_taken_from_where_they_were_put(
         begun = TorchvisionModel("shufflenet_v2_x0_5", 7, weights=name)
         assert torch.equal(first_convolution(begun).weight, first_convolution(source).weight)
 
+    damaged = bytearray(place.read_bytes())
+    damaged[len(damaged) // 2] ^= 64
+    place.write_bytes(damaged)
+    with pytest.raises(ValueError, match=f"{place.name} cannot be read"):
+        TorchvisionModel("shufflenet_v2_x0_5", 7, weights="DEFAULT")
+
 
 @pytest.mark.slow
 def test_a_run_needs_the_weights_that_it_began_from_no_more(
