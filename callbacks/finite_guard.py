@@ -184,7 +184,9 @@ class FiniteGuard(Callback):
         if path is None:
             return ""
         checkpoint = cast(dict[str, Any], read_checkpoint(path))
-        classifier.load_state_dict(checkpoint["state_dict"] | checkpoint.get("raw_state_dict", {}))
+        weights = checkpoint["state_dict"] | checkpoint.get("raw_state_dict", {})  # with counts, which go on
+        own = {name: value for name, value in weights.items() if name.startswith("network.")}
+        classifier.load_state_dict(own, strict=False)
         for callback in trainer.callbacks:  # type: ignore[attr-defined]  # the Trainer declares none
             if hasattr(callback, "is_evaluated"):  # a weight average
                 callback.restore(classifier, checkpoint)

@@ -177,8 +177,9 @@ class RunRecord(TrainingClock):
             if changed := note_restart(self.folder, self._start(trainer), self._step, self.config):
                 print(f"not as when the run began: {'; '.join(changed)}")
             self._keep_config()
+        counted = _images_of_epoch(trainer)
         if self._was_cut_off and not trainer.should_stop:  # the epoch has counted, and goes on
-            self._before["images"] -= _images_of_epoch(trainer)
+            self._before["images"] -= counted
         self._began = time.perf_counter()
         self.measure(is_training=True)
 
@@ -246,7 +247,8 @@ def stopped_by(trainer: Trainer) -> str:
 
 
 def _images_of_epoch(trainer: Trainer) -> int:
-    return int(cast(Classifier, trainer.lightning_module).train_metrics.total) * trainer.world_size
+    total = cast(Classifier, trainer.lightning_module).train_metrics.total.clone()
+    return int(trainer.strategy.reduce(total, reduce_op="sum"))  # in a resumed epoch, the first process has more
 
 
 def _figures(trainer: Trainer) -> dict[str, float]:

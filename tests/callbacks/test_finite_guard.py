@@ -187,6 +187,8 @@ def test_rollback_goes_back_to_the_last_checkpoint_and_on_with_other_data(digits
     assert not torch.equal(losses.weights[32], losses.weights[22])
     assert guard.nonfinite_steps == 2
     assert_finite(classifier.state_dict())
+    left_out = digits.batch_size
+    assert int(classifier.train_metrics.total) == sum(digits.class_counts) - left_out, "the epoch's count goes on"
 
 
 class Averages(EMA):
