@@ -1,6 +1,5 @@
 """The progress of an optimization that a resumed training goes on with."""
 
-import inspect
 import math
 import warnings
 from collections.abc import Callable, Mapping
