@@ -55,7 +55,7 @@ def predict(options: argparse.Namespace) -> int:
         identity = {
             "checkpoint": content_digest(trained.path),
             "images": blake2b("\0".join(map(escape_name, paths)).encode(), digest_size=16).hexdigest(),
-            "batch_size": options.batch_size or trained.batch_size,
+            "images_per_line": options.batch_size or trained.batch_size,
             "columns": table.columns,
         }
         there = {"resume": options.resume, "overwrite": options.overwrite}

@@ -13,7 +13,7 @@ from scripts.command.expansion import to_path
 def check_output(output: Path, overwrite: bool, flag: str = "--output") -> None:
     """Check that a file can be written."""
     if output.exists() and not overwrite:
-        raise UserError(f"{output} is there already; replace it with --overwrite, or give {flag}.")
+        raise UserError(f"{output} is there already; replace it with --overwrite, or give another {flag}.")
     try:
         if output.is_dir():
             raise IsADirectoryError(0, "it is a folder")

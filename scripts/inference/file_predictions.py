@@ -95,8 +95,10 @@ def write_predictions(
     """
     if path.suffix.lower() not in ENDINGS:
         raise UserError(f"--output is {path}, whose ending is none of {', '.join(ENDINGS)}; choose one of these.")
-    check_output(path, overwrite)
     part = path.with_name(f"{path.name}.part")
+    if resume and path.exists() and not part.exists():
+        raise UserError(f"{path} is finished, so that --resume has nothing to go on with; begin anew with --overwrite.")
+    check_output(path, overwrite or resume)
     if part.exists() and not (resume or overwrite):
         raise UserError(
             f"{part} is there already; go on with it (--resume), replace it (--overwrite) or choose another file."

@@ -124,10 +124,14 @@ def test_what_is_there_is_kept_unless_told_otherwise(tmp_path: Path, ending: str
     file = tmp_path / f"out.{ending}"
     write(file, ROWS)
     content = file.read_bytes()
-    for resume in (False, True):
-        with pytest.raises(UserError, match=r"is there already; replace it with --overwrite"):
+    for resume, words in ((False, "is there already; replace it with --overwrite"), (True, "is finished, so that")):
+        with pytest.raises(UserError, match=words):
             write(file, ROWS, resume=resume)
         assert file.read_bytes() == content
+    write(file, ROWS, stop=2, overwrite=True)  # a kill
+    assert file.read_bytes() == content
+    assert write(file, ROWS, resume=True) == 2
+    assert file.read_bytes() == content
     assert write(file, ROWS[:2], overwrite=True) == 0
     assert len(read(file)) == 2
     assert len(list(tmp_path.iterdir())) == 1
