@@ -2,7 +2,6 @@
 
 import csv
 import os
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from io import StringIO
@@ -32,8 +31,9 @@ class Submission:
         self.header, self.ids = table.column_names, table[0].to_pylist()
         self.paths = self._paths(sample, images)  # of the image of each row
         columns, strange = self.header[1:], {*table[-1].unique().to_pylist()} - {*classes}
-        probability |= bool(strange) and all(re.fullmatch(r"\d*\.\d+", text) for text in strange)
-        is_number = bool(strange) and all(map(str.isdigit, strange)) and not any(map(str.isdigit, classes))
+        are_numbers = bool(strange) and all(text.replace(".", "", 1).isdigit() for text in strange)
+        probability |= are_numbers and any("." in text for text in strange)
+        is_number = are_numbers and not any(map(str.isdigit, classes))
         if sorted(columns) == sorted(classes):
             self.cells = [f"probability of {name}" for name in columns]
         elif len(columns) == 1 and not probability and not is_number:

@@ -176,6 +176,7 @@ def test_other_options_are_refused_or_do_what_they_say(
         (["cat", "dog"], "", False, ["prediction"]),
         (["cat", "dog"], "1", False, None),
         (["cat", "dog"], "1", True, ["probability of dog"]),
+        (["cat", "dog"], "0.5|0", False, ["probability of dog"]),
         (["1", "2", "3"], "0", False, ["prediction"]),
         (["1", "2", "3"], "0.5", False, None),
         (["cat", "dog", "fox"], "cat", True, None),
@@ -184,7 +185,7 @@ def test_other_options_are_refused_or_do_what_they_say(
 def test_one_column_has_what_the_sample_shows(
     tmp_path: Path, classes: list[str], shown: str, probability: bool, cells: list[str] | None
 ) -> None:
-    write_table(tmp_path / "sample.csv", ("id", "label"), [("a", shown), ("b", shown)])
+    write_table(tmp_path / "sample.csv", ("id", "label"), list(zip("ab", shown.split("|") * 2, strict=False)))
     given = tmp_path / "sample.csv", ["in/b.png", "in/a.png", "in/c.png"], classes, probability
     if cells is None:
         with pytest.raises(UserError, match="expected the images and a column"):
