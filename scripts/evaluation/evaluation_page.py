@@ -58,7 +58,7 @@ def page_values(evaluation: Evaluation, most_images: int) -> dict[str, Any]:
         "evaluation": evaluation,
         "images": len(tested),
         "facts": [
-            ("checkpoint", f"{len(evaluation.folds)}, each tested on its fold" if mean else str(trained.path)),
+            ("checkpoint", f"of {len(evaluation.folds)} runs, each tested on its fold" if mean else str(trained.path)),
             ("network", f"{network}, {parameters:,} parameters"),
             ("data", f"{data}, {len(names)} classes"),
             ("right", f"{tested.is_right.sum():,} of {len(tested):,}"),

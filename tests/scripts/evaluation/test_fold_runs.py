@@ -130,10 +130,10 @@ def of_two_states(folder: Path) -> None:
     [
         (
             without_fold_2,
-            "Fold 2 of 3 with seed 0 is missing or not finished; train it with scripts/train.py fit --config {}/a/",
+            "Fold 2 of 3 with seed 0 is missing; train it with scripts/train.py fit --config {}/a/",
         ),
         (without_fold_2, "config.yaml --data.fold 2 --seed_everything 0"),
-        (broken_off, "Fold 2 of 3 with seed 0 is missing or not finished; train it with scripts/train.py fit --config"),
+        (broken_off, "Fold 2 of 3 with seed 0 is not finished; train it with scripts/train.py fit --resume {}/"),
         (without_a_seed, "Fold 1 of 3 with seed 1 is missing"),
         (of_two_settings, "{}/a and {}/b are not of one cross-validation: lr is 1 and 2; give the runs of one."),
         (
