@@ -41,7 +41,8 @@ MODULE = re.compile(r"(?:^|(?<=[\[(= ]))(?:[a-z_]\w*\.)+(?=[A-Z]\w*(?:[(,)\]]|$)
 ABSENT = "-"  # stands for an unknown value
 LONGEST_NAME = 30  # letters of a group's name; if one were longer, all are numbered
 MOST_COLUMNS = 8  # groups of a table in which each has a column
-OFF = {"null", "false", "[]", "{}", "0", "0.0"}  # an argument of one class alone is not shown if it is one of these
+NULL = "null"  # the value that stands for a setting that an older run lacks
+OFF = {NULL, "false", "[]", "{}", "0", "0.0"}  # an argument of one class alone is not shown if it is one of these
 
 
 @dataclass(frozen=True)
@@ -176,7 +177,7 @@ def differing(groups: Sequence[Group]) -> list[str]:
     shown = []
     for key, of in values.items():
         is_of_one_class = None in of and len(values.get(key.rpartition(".")[0], ())) > 1
-        if len(of) > 1 and not (is_of_one_class and of <= {None, *OFF}):
+        if len(of) > 1 and not of <= {None, NULL} and not (is_of_one_class and of <= {None, *OFF}):
             shown.append(key)
     return shown
 
@@ -212,7 +213,8 @@ def compare_runs(runs: Sequence[Run], asked: Sequence[str] = (), percent: bool =
             raise UserError(f"No run has the figure {escape_name(name)}; {near_names(name, known)}")
     together: dict[frozenset[tuple[str, str]], list[Run]] = {}
     for run in runs:
-        together.setdefault(frozenset(run.settings.items()), []).append(run)
+        chosen = frozenset((key, value) for key, value in run.settings.items() if value != NULL)
+        together.setdefault(chosen, []).append(run)
     groups, notes = [], []
     for name, members in zip(_names(list(together.values())), together.values(), strict=True):
         newest: dict[object, Run] = {}
@@ -300,7 +302,7 @@ def differing_settings(one: Group, other: Group, figure: str = "test/accuracy") 
     differences = [
         f"{key} is " + " and ".join(f"{group.settings.get(key, ABSENT)} in {group.name}" for group in (one, other))
         for key in keys
-        if one.settings.get(key) != other.settings.get(key)
+        if one.settings.get(key, NULL) != other.settings.get(key, NULL)
     ]
     if not differences:
         return ""
