@@ -64,7 +64,7 @@ def link_whole(source: Path, target: Path) -> None:
     """Give a file a second name; where the file system has no hard link for it, a copy."""
     with replacing(target) as part:
         try:
-            os.link(source, part)
+            os.link(source.resolve(), part)  # not of a link itself
         except OSError:
             shutil.copyfile(source, part)
 

@@ -89,6 +89,15 @@ def test_a_second_name_is_of_the_same_content(tmp_path: Path, monkeypatch: pytes
         assert sorted(os.listdir(tmp_path)) == ["a", "b"]  # noqa: PTH208  # names are wanted
 
 
+def test_a_link_stands_for_its_file(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "a").write_bytes(b"content")
+    (tmp_path / "link").symlink_to("a")
+    link_whole(tmp_path / "link", tmp_path / "there/b")
+    assert not (tmp_path / "there/b").is_symlink()
+    assert (tmp_path / "there/b").read_bytes() == b"content"
+
+
 def test_a_writer_changes_no_file_that_a_leftover_is_a_link_to(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"content")
     os.link(tmp_path / "a", tmp_path / f".b.{os.getpid()}")
