@@ -6,7 +6,7 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import lightning.pytorch.callbacks
 from lightning.pytorch import LightningModule, Trainer
@@ -117,14 +117,14 @@ class Checkpoint(lightning.pytorch.callbacks.Checkpoint):
             return
         self._source, self.last_model_path = Path(trainer.ckpt_path), str(self._file(LAST))
         state = checkpoint["callbacks"].get(self.state_key, {})
-        score, before = state.get("best_model_score"), state.get("basis", {})
+        score, before = state.get("best_model_score"), _basis_of(checkpoint, state)
         self._score = state.get("score") if before == self._basis else None
         if score is None or not still_holds(before, self._basis, "the choice of the best checkpoint"):
             return
         for file in (self._source.with_name(BEST), Path(state["best_model_path"])):
             with suppress(UserError, KeyError):  # it is lost, damaged or of another program
                 best = read_checkpoint(file)["callbacks"][self.state_key]
-                if (best["best_model_score"], best["basis"]) == (score, before):
+                if (best["best_model_score"], best.get("basis")) == (score, state.get("basis")):
                     self._source_of_best = file
                     self.best_model_path, self.best_model_score = str(self._file(BEST)), score
                     self.best_epoch = state.get("best_epoch")  # which older checkpoints lack
@@ -294,6 +294,16 @@ def _check_readable(part: Path, path: Path) -> None:
             f"{path} could not be read again: {error.__cause__ or error}; keep only plain types and tensors in the "
             "state of callbacks and modules."
         ) from error
+
+
+def _basis_of(checkpoint: dict[str, Any], state: dict[str, Any]) -> Basis:
+    """What the best was measured on; of an early checkpoint, as far as its configuration says."""
+    config = checkpoint.get("config", {})
+    if "basis" in state or not config.get("checkpoint"):
+        return cast(Basis, state.get("basis", {}))
+    arguments, average = config["checkpoint"].get("init_args", {}), config.get("weight_average") or {}
+    names = {"metric": arguments.get("monitor"), "mode": arguments.get("mode")}
+    return names | {"weight_average": average.get("class_path", "").rpartition(".")[2] or None}
 
 
 def check_checkpoint_fits(folder: Path, size: int) -> None:

@@ -71,6 +71,23 @@ def test_a_resumed_run_takes_over_the_best(train: Callable[..., Run]) -> None:
 
 
 @pytest.mark.slow
+def test_the_best_of_an_early_run_is_known_by_the_configuration_beside_it(
+    train: Callable[..., Run], capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = train(*SHORT, "--trainer.max_epochs=2")
+    for file in (first.best, first.last):
+        content = torch.load(file, weights_only=True)
+        content["callbacks"]["Checkpoint"].pop("basis", None)  # the best may be the last
+        torch.save(content, file)
+    capsys.readouterr()
+    more = ("--ckpt_path", str(first.last), "--trainer.max_epochs=3", "--model.optimizer.lr=0")
+    assert train(*more).results["best"] >= first.results["best"]
+    assert "best" not in capsys.readouterr().out.partition("epoch")[0]
+    train(*more, "--checkpoint.monitor=val/loss")
+    assert "the choice of the best checkpoint begins anew: metric" in capsys.readouterr().out
+
+
+@pytest.mark.slow
 def test_a_lost_best_is_looked_for_anew(train: Callable[..., Run]) -> None:
     first = train(*SHORT, "--trainer.max_epochs=2")
     moved = first.folder.parent / "moved.ckpt"
