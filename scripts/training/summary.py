@@ -11,6 +11,7 @@ from rich.table import Table
 
 from callbacks.curves import EVENTS, TABLE
 
+FEWEST_STEPS = 100  # of a run that says so; in fewer, the first batches of all take too large a part
 MOST_WAITING = 0.05  # the share of training time spent waiting for data above which a run says so
 
 
@@ -25,7 +26,7 @@ def print_figures(figures: Mapping[str, Any]) -> None:
 def print_results(results: Mapping[str, Any], first_step: int, *, may_wait: bool) -> None:
     """Print the results of a run that began at a step, why it stopped, and remedies if it waited but may not."""
     print_figures(results["metrics"] | {name: results[name] for name in ("epochs", "seconds", "images_per_second")})
-    if (share := results["waiting_for_data"]) > MOST_WAITING and not may_wait:
+    if (share := results["waiting_for_data"]) > MOST_WAITING and results["steps"] >= FEWEST_STEPS and not may_wait:
         print(
             f"{share:.0%} of training was waiting for data: give more --data.num_workers, a larger --data.batch_size, "
             "or for image files --data.storage packed"

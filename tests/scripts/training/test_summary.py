@@ -7,6 +7,7 @@ import pytest
 
 from callbacks.run.run_folder import is_tested
 from scripts.train import main
+from scripts.training.summary import print_results
 from tests.conftest import Run
 from tests.datamodules.test_image_folder import write_source
 
@@ -20,6 +21,8 @@ def test_says_when_training_waits_for_data_and_what_helps(
     slow = ("--data.storage=files", "--data.num_workers=0", "--model.network.channels=[4]", "--trainer.max_epochs=2")
     run = train(*flags, *slow)
     assert run.results["waiting_for_data"] > 0.05
+    assert "waiting for data" not in capsys.readouterr().out, "two steps tell nothing"
+    print_results(run.results | {"steps": 100}, 0, may_wait=False)
     assert re.search(r"\d+% of training was waiting for data: give more --data.num_workers", capsys.readouterr().out)
 
 
