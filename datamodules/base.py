@@ -412,6 +412,11 @@ class ImageDataModule(KeepsArguments, LightningDataModule):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore a checkpoint's state; refuse another normalisation."""
         mean, std = state_dict["mean"], state_dict["std"]
+        if len(mean) != self.image_shape[0]:
+            raise UserError(
+                f"The checkpoint normalises {len(mean)} channels; the images have {self.image_shape[0]}; use the data "
+                "that it was trained on."
+            )
         is_same = self._is_computed or (self.mean, self.std) == (mean, std)
         if not is_same or self._is_computed != state_dict.get("computed", self._is_computed):
             raise UserError(

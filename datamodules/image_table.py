@@ -183,7 +183,10 @@ class ImageTable(ImageFileModule):
             numbers, texts = codes(self._text("label"))
         if self._class_file is not None:
             file = self.root / self._class_file
-            lines = self.from_source(lambda: file.read_text("utf-8-sig", "surrogateescape")).splitlines()
+            try:
+                lines = self.from_source(lambda: file.read_text("utf-8-sig")).splitlines()
+            except UnicodeDecodeError:
+                raise UserError(f"{file} is not UTF-8; save it so, with a class name on each line.") from None
             names = [line.strip() for line in lines if line.strip()]
             remedy = f"{self._class_file} has names for 0 to {len(names) - 1}: add others"
             label_of = {str(label): label for label in range(len(names))}

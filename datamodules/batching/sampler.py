@@ -89,6 +89,7 @@ class ResumePoint:
 
     epoch = images_done = 0
     _is_over = False  # whether the epoch was cut off by the run's last step, and nothing is left of it
+    _may_be_over = False  # likewise, of an older checkpoint, which does not say so
 
     @staticmethod
     def state(trainer: Trainer, sampler: KeyedBatchSampler) -> dict[str, Any]:
@@ -109,6 +110,7 @@ class ResumePoint:
         batches = state.get("batches_done", 0)  # older checkpoints count batches
         done = state.get("images_done", batches * sampler.batch_size * sampler.world_size)
         self.epoch, self._is_over = state.get("epoch", 0), state.get("is_over", False)
+        self._may_be_over = "batches_done" in state
         self.images_done = len(sampler.indices) if self._is_over else done
         if done and not self._is_over and state.get("order", sampler.order) != sampler.order:
             self._begin_epoch_again(sampler, "the order of its training images is not what it was")
@@ -116,7 +118,7 @@ class ResumePoint:
     def batches_done(self, sampler: KeyedBatchSampler, batches: int) -> int:
         """How many of an epoch's `batches` are done; an epoch with none left begins again unless it was over."""
         left = sampler.batches_left(batches)
-        if left or self._is_over:
+        if left or self._is_over or self._may_be_over:
             return batches - left
         self._begin_epoch_again(sampler, "in batches of this size and number nothing is left of it")
         return 0

@@ -91,6 +91,8 @@ class Pack(Dataset[tuple[Tensor, Tensor]]):
             self._first_reads = arrays.FirstReads(mapped["checksums"])
             if facts["packed"] and self._first_reads.are_some_changed(mapped["images"]):
                 raise ValueError("its images are not those that were written")
+            if files and not facts["files"]:
+                raise ValueError("it was not read from image files")
             self.files = _files_of_pack(files, mapped["names"], facts) if files else None
         except Exception as error:  # of a damaged file, whatever its bytes happen to mean
             raise ValueError(f"{folder} is no whole pack: {error}") from error
@@ -260,7 +262,7 @@ def write_pack(
             )
         written = {name: np.concatenate(values) for name, values in parts.items()}
         contents = written.pop("contents")
-        known_by = path_digests(written["names"]) if files else contents
+        known_by = path_digests(written["names"]) if "names" in written else contents
         written["digests"] = np.stack([by_copies(known_by), contents], axis=1)
         for name, array in written.items():
             np.save(part / f"{name}.npy", array)
@@ -278,9 +280,9 @@ def write_pack(
             "files": files is not None,
             "columns": bool(columns),
             "shape": tuple(some.shape[1:]),
-            "pixel_format": files.pixel_format.facts if files else as_array,
-            "resize": files.resize if files else None,
-            "source": escape_name(str(files.folder)) if files else "",
+            "pixel_format": as_array if files is None else files.pixel_format.facts,
+            "resize": None if files is None else files.resize,
+            "source": "" if files is None else escape_name(str(files.folder)),
             "splits": splits,
             "skipped": skipped,
             "left_out": left_out,
@@ -298,7 +300,7 @@ def _files_of_pack(folder: Path, names: NDArray[np.bytes_], facts: Mapping[str, 
 
 def files_of(images: Images) -> "ImageFiles | None":
     """The files of images that come as files, or None; they are told without loading what decodes them."""
-    return cast("ImageFiles", images) if hasattr(images, "names") else None
+    return cast("ImageFiles", images) if hasattr(images, "pixel_format") else None
 
 
 def _chunks(images: Images) -> Iterator[tuple[NDArray[np.int64], "Levels", list[tuple[str, str]]]]:
@@ -347,6 +349,7 @@ def by_copies(digests: NDArray[np.uint64]) -> NDArray[np.uint64]:
 def identities(parts: Iterable[Images]) -> NDArray[np.uint64]:
     """What the split of each image of a source is drawn by: its path where it is a file, else its pixels."""
     digests = [
-        path_digests(files.names) if (files := files_of(each)) else content_digests(np.asarray(each)) for each in parts
+        content_digests(np.asarray(each)) if (files := files_of(each)) is None else path_digests(files.names)
+        for each in parts
     ]
     return by_copies(np.concatenate(digests))

@@ -33,7 +33,7 @@ def checked(
             f"{name}: the fold column has no image in fold {gaps[0]}; give at least two, numbered from 0 without gaps."
         )
     images = {split: rows[0] for split, rows in source.items()}
-    if files := files_of(images["train"]):
+    if (files := files_of(images["train"])) is not None:
         from datamodules.decoding.image_files import settled
 
         pixel_format = settled(files)
@@ -55,7 +55,7 @@ def _faults(source: Any, classes: int, image_shape: tuple[int, int, int], is_mul
             yield f"it returns {_kind(rows)} for the {split} split; {WHOLE}"
         yield from _faults_of_images(f"the {split} images", rows[0], image_shape)
         yield from _faults_of_labels(f"the {split} labels", np.asarray(rows[1]), len(rows[0]), classes, is_multi_label)
-    kinds = {"files" if files_of(images) else _dtype(images) for images, *_ in source.values()}
+    kinds = {_dtype(images) if files_of(images) is None else "files" for images, *_ in source.values()}
     if len(kinds) > 1:
         yield f"it returns {' and '.join(sorted(kinds))} for different splits; give all as files, uint8 or uint16"
 

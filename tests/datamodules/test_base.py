@@ -100,6 +100,8 @@ def test_weights_go_on_with_the_normalisation_that_they_had(
     data = prepared(data_root)
     data.load_state_dict({"mean": [0.25], "std": [0.5]})  # as older checkpoints have it
     assert data.mean == [0.25]
+    with pytest.raises(UserError, match="The checkpoint normalises 3 channels; the images have 1; use the data that"):
+        data.load_state_dict({"mean": [0.1, 0.2, 0.3], "std": [0.5] * 3})
 
 
 @pytest.mark.parametrize(

@@ -193,6 +193,14 @@ def test_refuses_an_empty_class_folder(tmp_path: Path) -> None:
         prepared(tmp_path)
 
 
+def test_refuses_a_split_without_images(tmp_path: Path) -> None:
+    folder = scan_folders(tmp_path)
+    for image in [*(folder / "val").rglob("*.png")]:
+        image.unlink()
+    with pytest.raises(UserError, match="the val split has none of the"):
+        prepared(tmp_path)
+
+
 def test_refuses_one_class_only(tmp_path: Path) -> None:
     write_scans(tmp_path / "images", lambda row, label: f"train/all/{row}.png")
     with pytest.raises(UserError, match="only the class all of"):

@@ -241,6 +241,7 @@ def test_what_else_lies_about_is_of_no_concern(tmp_path: Path, capsys: pytest.Ca
         ),
         ({}, {"folder": "other"}, "cannot be read from ROOT/other: No such file or directory; say with --data.table"),
         ({}, {"class_names": "no.txt"}, "cannot be read from ROOT/no.txt: No such file"),
+        ({}, {"class_names": "latin.txt"}, "ROOT/latin.txt is not UTF-8; save it so, with a class name on each line."),
     ],
 )
 def test_refuses_what_a_table_may_not_say(
@@ -253,6 +254,7 @@ def test_refuses_what_a_table_may_not_say(
         rows[number] = row
     write_table(tmp_path / "t.csv", (*HEAD, "rest"), [(*row, each) for row, each in zip(rows, rest, strict=True)])
     (tmp_path / "names.txt").write_text("one\ntwo\n")
+    (tmp_path / "latin.txt").write_bytes("Pûr\nBär\n".encode("latin-1"))
     assert words.replace("ROOT", str(tmp_path)) in refusal(tmp_path, **arguments)
 
 

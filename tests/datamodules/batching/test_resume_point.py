@@ -37,3 +37,11 @@ def test_an_epoch_with_nothing_left_begins_again(capsys: pytest.CaptureFixture[s
     point.load({"epoch": 2, "images_done": 90, "order": resumed.order, "is_over": True}, resumed)
     resumed.resume(point.epoch, point.images_done)
     assert point.batches_done(resumed, 3) == 3
+
+
+def test_an_epoch_that_an_older_checkpoint_has_done_does_not_begin_again() -> None:
+    point, resumed = ResumePoint(), sampler()
+    point.load({"epoch": 2, "batches_done": 10}, resumed)
+    resumed.resume(point.epoch, point.images_done)
+    assert point.batches_done(resumed, 10) == 10
+    assert (point.epoch, point.images_done) == (2, 100)

@@ -121,7 +121,9 @@ def test_splits_have_one_kind_of_images(other: Any) -> None:
     labels = np.zeros(len(other), np.int64)
     told = sentence({"train": (IMAGES, LABELS), "val": (other, labels)})
     assert "for different splits; give all as files, uint8 or uint16" in told
-    alike = {"train": (IMAGES, LABELS), "val": (torch.from_numpy(IMAGES), LABELS)}
+    images = torch.from_numpy(IMAGES)
+    images.names = (None,) * 4  # type: ignore[attr-defined]  # as every tensor of older versions of torch has them
+    alike = {"train": (IMAGES, LABELS), "val": (images, LABELS)}
     assert [*checked("Scans", alike, NAMES, (1, 8, 8))] == ["train", "val"]
 
 
