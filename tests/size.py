@@ -50,7 +50,7 @@ def main() -> None:
         command = [sys.executable, "-c", LOADED.replace("scripts/train.py", str(ROOT / "scripts/train.py"))]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
     loaded = [file for file in SOURCES if str(file) in done.stderr.splitlines()]
-    loaded.append(ROOT / "scripts/train.py")
+    loaded = [*{*loaded, ROOT / "scripts/train.py"}]
     core = [file for file in loaded if str(file.relative_to(ROOT)) in CORE or room_of(file) in CORE_ROOMS]
     print(f"{lines(loaded):7,}  loaded by a plain training ({len(loaded)} files)")
     print(f"{lines(core):7,}  of these the core ({len(core)} files)")
