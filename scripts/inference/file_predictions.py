@@ -97,7 +97,7 @@ def write_predictions(
         raise UserError(f"--output is {path}, whose ending is none of {', '.join(ENDINGS)}; choose one of these.")
     part = path.with_name(f"{path.name}.part")
     if resume and path.exists() and not part.exists():
-        raise UserError(f"{path} is finished, so that --resume has nothing to go on with; begin anew with --overwrite.")
+        raise UserError(f"{path} is finished, so that --resume has nothing to go on with; replace it with --overwrite.")
     check_output(path, overwrite or resume)
     if part.exists() and not (resume or overwrite):
         raise UserError(
