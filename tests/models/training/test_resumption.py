@@ -8,7 +8,7 @@ from torch.optim import lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
 
 from models.schedule import WarmupCosine
-from models.training.resumption import advance, take_up_plateau
+from models.training.resumption import advance, take_counts, take_up_plateau
 
 SCHEDULES: dict[str, Callable[[torch.optim.Optimizer], LRScheduler]] = {
     "WarmupCosine": lambda optimizer: WarmupCosine(optimizer, 40),
@@ -96,3 +96,14 @@ def test_a_plateau_of_an_older_checkpoint_keeps_its_rate() -> None:
     after, _ = plateau(0.3)
     take_up_plateau(after, before.state_dict(), [{"lr": groups[0]["lr"]}])
     assert after.optimizer.param_groups[0]["lr"] == 0.3 * 0.1
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_the_first_process_goes_on_with_the_counts_of_all(is_first: bool) -> None:
+    of_each = {"counts": {"train_metrics.total": torch.tensor([20, 10])}}  # as earlier checkpoints have them
+    for more in ({}, of_each):
+        total = 20 if more else 30
+        weights = {"network.bias": torch.ones(1), "train_metrics.total": torch.tensor(total)}
+        take_counts({"state_dict": weights, **more}, "train_metrics.", is_first=is_first)
+        assert int(weights["train_metrics.total"]) == (30 if is_first else 0)
+        assert int(weights["network.bias"]) == 1
