@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import sys
 import time
@@ -89,7 +90,7 @@ class RunRecord(TrainingClock):
         self._before = {"images": 0}  # what earlier starts have done; images are counted on
         self._was_cut_off = False
         self._metrics: dict[str, float] = {}
-        self._began = time.perf_counter()
+        self._began = math.inf  # until training begins, which that of a finished run does not
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write configuration and origin before anything is trained with them."""
@@ -143,7 +144,7 @@ class RunRecord(TrainingClock):
         here = {
             "waiting_seconds": float(getattr(trainer.train_dataloader, "seconds_waited", 0.0)),
             "checkpoint_seconds": float(getattr(trainer.checkpoint_callback, "seconds_waited", 0.0)),
-            "run_seconds": time.perf_counter() - self._began,
+            "run_seconds": max(0.0, time.perf_counter() - self._began),
             "training_seconds": self.training_seconds,
         }
         return self._before | {name: seconds + self._before.get(name, 0.0) for name, seconds in here.items()}
