@@ -60,7 +60,8 @@ def test_it_goes_on_to_the_figures_of_a_run_that_was_not_stopped(run: Path, caps
 def test_its_checkpoint_is_tested_and_asked_and_exported(run: Path, tmp_path: Path) -> None:
     last = run / "checkpoints" / "last.ckpt"
     Image.fromarray((load_digits().images[0] * 15).astype("uint8")).save(tmp_path / "zero.png")
-    train(["test", "--ckpt_path", str(last)])
+    train(["test", "--ckpt_path", str(last), "--trainer.logger=true"])
+    assert not Path("lightning_logs").exists(), "a test has no folder to log to"
     ends_well("predict", last, tmp_path / "zero.png", "--output", tmp_path / "predictions.csv")
     ends_well("export", last, "--output", tmp_path / "exported.onnx")
     ends_well("average", last, "--output", tmp_path / "weights.ckpt")

@@ -196,6 +196,8 @@ class TrainCLI(LightningCLI):
             network.init_args = Namespace()  # type: ignore[no-untyped-call]
         if self.stage == "fit":
             self._take_folder(config)
+        else:
+            config.trainer.logger = False
         if config.ckpt_path:
             self._drop_initial_weights(config)
 
