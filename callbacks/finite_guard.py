@@ -31,7 +31,7 @@ class FiniteGuard(Callback):
     Where the loss or the norm of the gradient is not finite, in any process, no process takes the step, and its batches
     are saved as `nonfinite_step_<step>.pt` in the Trainer's `default_root_dir`, by default the run's folder (each of
     several processes saves its own), for `torch.load(path, weights_only=True)`. Weights that are not finite
-    themselves, because an update was too large, end training before they are written or called best.
+    themselves, because an update was too large, end training before they are validated or written.
 
     The gradient's norm over all weights, before it is clipped, is logged as `train/gradient_norm` in the steps in which
     the learning rate is logged, unless each process has only a part of the weights.
@@ -142,6 +142,12 @@ class FiniteGuard(Callback):
         self._read()
         if self.on_nan != "stop":
             pl_module.log("train/nonfinite_steps", float(self.nonfinite_steps))
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Validate no weights that are not finite."""
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._read()
+            self._check(pl_module, pl_module.state_dict())
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Write no weights that are not finite, trained or averaged."""

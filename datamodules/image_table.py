@@ -170,7 +170,7 @@ class ImageTable(ImageFileModule):
         if len(columns) > 1:
             marks = np.stack([self._marks(name) for name in columns], axis=1)
             one = "mark one class in every row, or give --data.multi_label true"
-            self._check(columns[0], ~self.is_multi_label & (marks.sum(axis=1) != 1), one)
+            self._check(columns[0], (marks.sum(axis=1) != 1) & (not self.is_multi_label), one)
             return columns, marks if self.is_multi_label else marks.argmax(axis=1)
         if self.is_multi_label:
             parts = pc.split_pattern(self._table[columns[0]].combine_chunks(), self._separator)

@@ -214,6 +214,38 @@ def test_rollback_goes_back_with_the_average_too(digits: Digits, tmp_path: Path)
     assert (back - saved).norm() < (before - saved).norm() / 5
 
 
+class Validated(Callback):
+    """Notes the epochs that are validated."""
+
+    def __init__(self) -> None:
+        self.epochs: list[int] = []
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.epochs.append(trainer.current_epoch)
+
+
+class Overflow(Callback):
+    """Makes a weight infinite after the last step of the second epoch."""
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.is_last_batch and trainer.current_epoch == 1:
+            next(pl_module.parameters()).data.view(-1)[0] = float("inf")
+
+
+@fused
+@pytest.mark.parametrize("fault", [Overflow(), Poison((11,))], ids=["the weights", "the last loss"])
+def test_an_epoch_that_ends_in_numbers_that_are_not_finite_is_not_validated(
+    digits: Digits, tmp_path: Path, fused: bool, fault: Callback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(digits, "batch_size", 256)  # 6 batches
+    validated = Validated()
+    with pytest.raises(FloatingPointError):
+        fit(digits, tmp_path, FiniteGuard(), validated, fault, fused=fused, max_epochs=3, num_sanity_val_steps=0)
+    assert validated.epochs == [0]
+
+
 def test_rollback_needs_checkpoints(refused: Callable[..., str], tmp_path: Path, data_root: Path) -> None:
     flags = ("--finite_guard.on_nan=rollback", "--checkpoint=null", "--runs", tmp_path, "--data.root", data_root)
     assert "no checkpoint of whole weights is written to go back to; leave out --checkpoint null" in refused(

@@ -112,7 +112,7 @@ def test_the_first_file_that_can_be_read_settles_what_was_left_open(
     images = save(tmp_path, a=RAMP, b=RAMP)
     (tmp_path / "a.npy").write_text("broken")
     assert settled(images) == PixelFormat(16, stored_bits=16)
-    assert capsys.readouterr().out == f"{tmp_path}/b.npy has 8x8 pixels of 1 channels, uint16, read as uint16\n"
+    assert capsys.readouterr().out == f"{tmp_path}/b.npy has 8x8 pixels, channels: 1, uint16, read as uint16\n"
     assert settled(save(tmp_path, a=RAMP.astype(np.uint8))) == PixelFormat(8, stored_bits=8)
     assert capsys.readouterr().out == ""
 
