@@ -33,7 +33,6 @@ from scripts.command.output_file import picture_file, save_picture, show_picture
 from scripts.inference.layers import grad_cam, last_maps, layer_outputs
 from scripts.inference.predictions import probabilities_of
 from scripts.inference.trained_network import TrainedNetwork
-from scripts.interpretation.layer_pictures import activations_picture, attribution_picture, occlusion, saliency
 from scripts.report.table import show
 
 MOST_TILES = 64  # maps or filters in a picture unless asked for otherwise
@@ -45,6 +44,8 @@ IN_DATA = re.compile(r"(train|val|test)\[(\d+)\]")  # the name of an image witho
 
 def activations(trained: TrainedNetwork, options: argparse.Namespace) -> Image.Image | None:
     """The output of a layer for the image; without a layer, a list of the layers."""
+    from scripts.interpretation.layer_pictures import activations_picture
+
     layer = options.layer
     if layer is None:
         architecture(trained, options)
@@ -72,6 +73,8 @@ def filters(trained: TrainedNetwork, options: argparse.Namespace) -> Image.Image
 
 def attribution(trained: TrainedNetwork, options: argparse.Namespace) -> Image.Image:
     """The parts of the image that speak for a class, by default that predicted."""
+    from scripts.interpretation.layer_pictures import attribution_picture, occlusion, saliency
+
     network, names = trained.network, trained.class_names
     pixels = read_image(options.image, trained, options.flags)
     image = trained.normalize(pixels)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import expit, softmax
 
 from datamodules.batching.randomness import EVALUATION, own_generators, random_key, seed_generators
 from datamodules.loading.progress import progress
@@ -76,6 +75,8 @@ class Predictions:
 
 def probabilities_of(logits: NDArray[np.float32], multi_label: bool = False) -> NDArray[np.float64]:
     """Softmax, of several labels per image sigmoid, of logits float32 `[N, K]`, in double precision."""
+    from scipy.special import expit, softmax
+
     with np.errstate(invalid="ignore"):  # of logits that are not finite
         exact = logits.astype(np.float64)
         probabilities: NDArray[np.float64] = expit(exact) if multi_label else softmax(exact, axis=1)
