@@ -59,12 +59,12 @@ def find_folds(paths: Sequence[Path]) -> dict[tuple[int, int], Path]:
     folds = settings[first].get("data.init_args.folds") or max(fold for _, fold in found) + 1
     for seed in {seed for seed, _ in found}:
         for fold in range(folds):
-            run = found.get((seed, fold))
-            if run is None or not is_tested(read_results(run)):
+            trained = found.get((seed, fold))
+            if trained is None or not is_tested(read_results(trained)):
                 anew = f"--config {first / CONFIG} --data.fold {fold} --seed_everything {seed}"
                 raise UserError(
-                    f"Fold {fold} of {folds} with seed {seed} is {'not finished' if run else 'missing'}; train it with "
-                    f"scripts/train.py fit {f'--resume {run}' if run else anew}"
+                    f"Fold {fold} of {folds} with seed {seed} is {'not finished' if trained else 'missing'}; train it with "
+                    f"scripts/train.py fit {f'--resume {trained}' if trained else anew}"
                 )
     return dict(sorted(found.items()))
 
