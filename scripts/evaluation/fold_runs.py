@@ -59,12 +59,12 @@ def find_folds(paths: Sequence[Path]) -> dict[tuple[int, int], Path]:
     folds = settings[first].get("data.init_args.folds") or max(fold for _, fold in found) + 1
     for seed in {seed for seed, _ in found}:
         for fold in range(folds):
-            trained = found.get((seed, fold))
-            if trained is None or not is_tested(read_results(trained)):
+            known = found.get((seed, fold))
+            if known is None or not is_tested(read_results(known)):
                 anew = f"--config {first / CONFIG} --data.fold {fold} --seed_everything {seed}"
                 raise UserError(
-                    f"Fold {fold} of {folds} with seed {seed} is {'not finished' if trained else 'missing'}; train it with "
-                    f"scripts/train.py fit {f'--resume {trained}' if trained else anew}"
+                    f"Fold {fold} of {folds} with seed {seed} is {'not finished' if known else 'missing'}; train it with "
+                    f"scripts/train.py fit {f'--resume {known}' if known else anew}"
                 )
     return dict(sorted(found.items()))
 
