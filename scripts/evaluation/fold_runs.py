@@ -63,8 +63,8 @@ def find_folds(paths: Sequence[Path]) -> dict[tuple[int, int], Path]:
             if known is None or not is_tested(read_results(known)):
                 anew = f"--config {first / CONFIG} --data.fold {fold} --seed_everything {seed}"
                 raise UserError(
-                    f"Fold {fold} of {folds} with seed {seed} is {'not finished' if known else 'missing'}; train it with "
-                    f"scripts/train.py fit {f'--resume {known}' if known else anew}"
+                    f"Fold {fold} of {folds} with seed {seed} is {'not finished' if known else 'missing'}; train it "
+                    f"with scripts/train.py fit {f'--resume {known}' if known else anew}"
                 )
     return dict(sorted(found.items()))
 
