@@ -79,7 +79,7 @@ class FeatureCache(Callback):
                 "--model.finetune.head_epochs, or leave the cache out with --feature_cache null."
             )
         if data.mixing:
-            raise UserError("data.mixing mixes images, of which feature_cache has no features; leave one of them out.")
+            raise UserError("feature_cache has no features of images that data.mixing mixes; leave one of them out.")
         assert data.pack is not None, "the data module is set up before"
         self._data, self._classifier = data, pl_module
         for split in ("train", "val"):

@@ -61,7 +61,7 @@ class CutMix(MixUp):
 
 
 def _paired(images: Tensor, labels: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Another image for each, and the labels of both, of which an image's own count `weight`, float `[B]`."""
+    """Another image for each, and the labels of both; the image's own labels have the share `weight`, float `[B]`."""
     other = torch.randperm(len(images)).to(images.device, non_blocking=True)
     return images[other], torch.lerp(labels[other], labels, weight.view(-1, 1))
 

@@ -109,7 +109,7 @@ def fitting_loss(loss: Loss | None, multi_label: bool) -> Loss:
 
 
 def check_labels(multi_label: bool, expected: bool, whose: str, other: str) -> None:
-    """Refuse two parts of a run of which one alone has several labels per image."""
+    """Refuse two parts of a run if only one of them has several labels per image."""
     if multi_label != expected:
         its, others = PER_IMAGE[multi_label], PER_IMAGE[expected]
         raise UserError(f"{whose} has {its}, {other} {others}; give both the same, by multi_label.")

@@ -34,7 +34,7 @@ JUNK = frozenset(
     )
 )
 
-SETTLED_BY = 100  # images of which the first that can be read decides what the format leaves open
+SETTLED_BY = 100  # the format is settled by the first readable image among so many
 
 
 @dataclass(eq=False)

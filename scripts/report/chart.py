@@ -14,8 +14,6 @@ from PIL import Image
 
 from core.names import escape_name
 
-Point = tuple[float, float]
-
 SIZE_INCHES, DOTS_PER_INCH = (8, 5), 120  # of a picture
 
 # Each stands for a colour of the page, which has others in the dark: that of its text, and those of curves.

@@ -81,7 +81,7 @@ def paired_interval(lost: int, won: int, images: int, confidence: float = CONFID
 
 
 def difference_on_the_same_images(first: NDArray[np.bool_], second: NDArray[np.bool_], tests: int = 1) -> Difference:
-    """How much more accurate the second classifier is, by McNemar's exact test of which images are right, `[N]`."""
+    """How much more accurate the second classifier is, by McNemar's exact test; bool `[N]`, right or wrong."""
     images = len(first)
     lost, won = int((first & ~second).sum()), int((second & ~first).sum())
     interval = paired_interval(lost, won, images, 1 - LEVEL / tests)

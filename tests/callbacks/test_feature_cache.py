@@ -376,7 +376,7 @@ def test_refuses_what_it_cannot_cache(
     assert not caches(tmp_path)
     mixing = "--data.mixing=[{class_path: datamodules.mixing.MixUp}]"
     sentence = refused("fit", *FROZEN, CACHE, mixing, "--data.root", data_root, "--runs", tmp_path / "runs")
-    assert "data.mixing mixes images, of which feature_cache has no features" in sentence
+    assert "feature_cache has no features of images that data.mixing mixes" in sentence
     sentence = refused("fit", *FROZEN, CACHE, "--feature_cache.variants=0", "--data.root", data_root)
     assert "feature_cache.variants is 0" in sentence
 

@@ -103,7 +103,7 @@ def test_is_what_a_run_logs(
     else:
         (tmp_path / "schedule.yaml").write_text(f"model: {{scheduler: {schedule}}}")
         flags += ["--config", str(tmp_path / "schedule.yaml")]
-    # 21 batches make 11 steps, of which the last is of one batch.
+    # 21 batches make 11 steps; the last is of one batch.
     flags += ["--trainer.accumulate_grad_batches=2", "--data.batch_size=64"]
     found = logged(train(*flags))
     rehearsal = Rehearsal([*flags, "--data.root", str(data_root)])

@@ -11,16 +11,6 @@ from datamodules.batching.split import Rule, SplitPlan, hashed_split, uniform
 from datamodules.batching.stratified import hashed_sample, stratified_split
 
 
-@pytest.fixture
-def labels() -> Tensor:
-    return torch.arange(5).repeat_interleave(torch.tensor([100, 37, 13, 50, 1]))
-
-
-@pytest.fixture
-def digests() -> NDArray[np.uint64]:
-    return np.random.default_rng(0).integers(2**64, size=201, dtype=np.uint64)
-
-
 def test_follows_the_seed_alone(labels: Tensor, digests: NDArray[np.uint64]) -> None:
     for first, again, other in (
         [stratified_split(labels, 0.3, seed).tolist() for seed in (0, 0, 1)],

@@ -10,16 +10,6 @@ from datamodules.batching.stratified import hashed_sample, rarest_labels, strati
 SIZES = 0.1, 0.25, 40, 1, 200
 
 
-@pytest.fixture
-def labels() -> Tensor:
-    return torch.arange(5).repeat_interleave(torch.tensor([100, 37, 13, 50, 1]))
-
-
-@pytest.fixture
-def digests() -> NDArray[np.uint64]:
-    return np.random.default_rng(0).integers(2**64, size=201, dtype=np.uint64)
-
-
 @pytest.mark.parametrize("size", SIZES)
 def test_keeps_each_classs_share_to_within_an_image(
     labels: Tensor, digests: NDArray[np.uint64], size: int | float
