@@ -1,4 +1,4 @@
-"""What every other folder uses: the error for users, names, plain data and atomic writes."""
+"""What every other folder uses: user errors, text for display, plain data, atomic writes and signals."""
 
 import os
 import signal
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def leave_at_once(*_: object) -> None:
-    """Leave on Ctrl-C, while a command imports its libraries, which takes seconds, without a traceback."""
+    """Exit on Ctrl-C without a traceback, while a command imports its libraries for some seconds."""
     os._exit(130)
 
 

@@ -1,4 +1,4 @@
-"""The type of a path in a signature: Python may give text, and the command line makes a Path of it."""
+"""The type of a path argument: a Path or a str from Python, always a Path from the command line."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -6,4 +6,4 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     AnyPath = Path | str
 else:
-    AnyPath = Path
+    AnyPath = Path  # jsonargparse parses the flag as this type

@@ -1,4 +1,4 @@
-"""Breakpoints in a network."""
+"""Ignore breakpoints in a network."""
 
 import sys
 from collections.abc import Iterator
@@ -7,9 +7,9 @@ from contextlib import contextmanager
 
 @contextmanager
 def skipping_breakpoints() -> Iterator[None]:
-    """Pass by every `breakpoint()`, while a network sees an image that is none of the data's."""
-    before, sys.breakpointhook = sys.breakpointhook, lambda *args, **kwargs: None
+    """Ignore `breakpoint()` inside the block, where the network runs on a dummy image."""
+    hook, sys.breakpointhook = sys.breakpointhook, lambda *args, **kwargs: None
     try:
         yield
     finally:
-        sys.breakpointhook = before
+        sys.breakpointhook = hook

@@ -1,4 +1,4 @@
-"""Signals that end a process in order."""
+"""Exit cleanly on signals."""
 
 import os
 import signal
@@ -10,17 +10,17 @@ from types import FrameType
 
 from core import leave_at_once
 
-# The exit status of the process after each signal that it heeds.
+# The exit status of the process after each signal that it handles.
 EXIT_STATUS = {signal.SIGTERM: 143, signal.SIGUSR1: 143, signal.SIGINT: 130, signal.SIGHUP: 129}
 
 
-def heeded() -> list[signal.Signals]:
-    """The signals that end this process in order: not SIGHUP where it is ignored, as `nohup` asks for."""
+def exit_signals() -> list[signal.Signals]:
+    """Return the signals on which this process exits cleanly: not SIGHUP if `nohup` has set it to be ignored."""
     return [number for number in EXIT_STATUS if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN]
 
 
 class Stopped(SystemExit):
-    """A signal ends the process; in order, if training stood between two batches, so that its state can be saved."""
+    """Raised on a signal. `in_order` is True between two training batches, where a checkpoint can be saved."""
 
     def __init__(self, signal_number: int, *, in_order: bool) -> None:
         self.signal = signal.Signals(signal_number)
@@ -29,28 +29,29 @@ class Stopped(SystemExit):
 
 
 class ReceivedSignals:
-    """The signals that this process has received."""
+    """Handles the signals that this process receives."""
 
     signal = 0
     """The last signal, or 0."""
     interrupts = 0
+    """The number of SIGINTs."""
     is_deferred = False
-    """True while a Trainer loop runs: it will exit after the current batch."""
+    """True while a Trainer loop runs, which exits by itself after the current batch."""
     ends_process = True
-    """Whether a second SIGINT ends the process at once, or else the loop."""
+    """True if a second SIGINT ends the process at once; False if it ends only the Trainer loop."""
 
     def reset(self) -> None:
-        """Forget them."""
+        """Forget all signals."""
         self.signal, self.interrupts, self.is_deferred = 0, 0, False
 
     def note(self, number: int, frame: FrameType | None) -> None:
-        """Note a signal, and exit at once unless a loop will."""
+        """Record a signal, and raise Stopped unless a Trainer loop will exit."""
         if number == signal.SIGINT:
             self.interrupts += 1
             if self.interrupts > 1 and self.ends_process:
                 leave_at_once()
-            if self.is_deferred and sys.stderr.isatty():  # written at once: print may be what was interrupted
-                os.write(sys.stderr.fileno(), b"\nleaving after this batch; Ctrl-C again leaves at once\n")
+            if self.is_deferred and sys.stderr.isatty():  # os.write, because the signal may have interrupted a print
+                os.write(sys.stderr.fileno(), b"\nstopping after this batch; press Ctrl-C again to stop at once\n")
         self.signal = number
         if not self.is_deferred or self.interrupts > 1:
             raise Stopped(number, in_order=False)
@@ -60,19 +61,19 @@ received = ReceivedSignals()
 
 
 @contextmanager
-def heeding_signals() -> Iterator[None]:
-    """End the process on the signals of `EXIT_STATUS`, with its cleaning up and the signal's exit status.
+def exit_on_signals() -> Iterator[None]:
+    """Inside the block, raise Stopped on the signals of `EXIT_STATUS`; restore the handlers after it.
 
-    While the loop of a Trainer with an `Interruption` runs, the process ends between two batches. A signal that comes
-    just after a loop is heeded in the next loop.
+    While the loop of a Trainer with an `Interruption` runs, Stopped is raised between two batches instead. A signal
+    just after a loop is handled in the next loop.
     """
-    if threading.current_thread() is not threading.main_thread():  # no other thread may set signal handlers
+    if threading.current_thread() is not threading.main_thread():  # Python allows signal handlers only there
         yield
         return
     received.reset()
-    before = {number: signal.signal(number, received.note) for number in heeded()}
+    handlers = {number: signal.signal(number, received.note) for number in exit_signals()}
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)

@@ -1,19 +1,19 @@
-"""The errors that commands print as one sentence."""
+"""Errors that a command prints as one line, without a traceback."""
 
 
 class UserError(Exception):
-    """Something that the user has given cannot be used; the message says what, and what to do.
+    """Raised for an argument, key or file that cannot be used; the message says what to do instead.
 
-    Commands print the message without a traceback and end with exit status 2.
+    A command prints the message and exits with status 2.
     """
 
     def _render_traceback_(self) -> list[str]:
-        """What a notebook shows: the sentence alone."""
+        """Return what a notebook shows: the message without a traceback."""
         return [f"error: {self}"]
 
 
 class CommandError(RuntimeError):
-    """A command cannot do its work: a disk is full, a process has died; the message says what, and what to do.
+    """Raised when a command fails for another reason, such as a full disk; the message says what to do.
 
-    Commands print the message without a traceback and end with exit status 1.
+    A command prints the message and exits with status 1.
     """

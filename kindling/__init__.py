@@ -19,5 +19,5 @@ sys.meta_path.insert(0, Aliases())
 
 def __getattr__(name: str) -> Any:
     if name in PUBLIC:
-        return getattr(import_module(PUBLIC[name]), name)  # not before, because that takes seconds
+        return getattr(import_module(PUBLIC[name]), name)  # imported on first use, which takes seconds
     raise AttributeError(f"kindling has no {name}")

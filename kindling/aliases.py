@@ -1,6 +1,6 @@
-"""Other names for the clone's packages: `kindling.models.convnet` is the very module `models.convnet`.
+"""Import the clone's packages under `kindling`: `kindling.models.convnet` is the same module as `models.convnet`.
 
-Configurations and checkpoints name classes by `models`, `callbacks` and so on, so that these names must be the clone's.
+The short names must stay importable, because configurations and checkpoints name classes by them.
 """
 
 import sys
@@ -16,23 +16,25 @@ CLONE = Path(__file__).resolve().parents[1]
 PACKAGES = ("core", "models", "datamodules", "callbacks", "scripts")
 
 
-def check_name(own: Path) -> None:
-    """Raise an ImportError if something else has the name of a package of the clone."""
+def check_name(package: Path) -> None:
+    """Raise ImportError if a module elsewhere on `sys.path` has the name of one of the clone's packages."""
     elsewhere = [place for place in sys.path if Path(place).resolve() != CLONE]
-    for spec in filter(None, (find_spec(own.name), PathFinder.find_spec(own.name, elsewhere))):
+    for spec in filter(None, (find_spec(package.name), PathFinder.find_spec(package.name, elsewhere))):
         files = [Path(spec.origin)] if spec.origin else []
-        for folder in () if files else spec.submodule_search_locations or ():  # no package: it hides like modules alone
-            files += [Path(folder, file.relative_to(own)) for file in own.rglob("*.py")]
-        for other in files:
-            if other.exists() and other != own / "__init__.py":
+        if not files:  # a folder without __init__.py hides only modules of the same name
+            modules = [file.relative_to(package) for file in package.rglob("*.py")]
+            files = [Path(folder, module) for folder in spec.submodule_search_locations or () for module in modules]
+        for file in files:
+            if file.exists() and file != package / "__init__.py":
                 raise ImportError(
-                    f"{other} and Kindling's package {own.name} have the same name, so that one would hide the other; "
-                    "rename it, move it into a package of your own, or use Kindling where sys.path does not lead to it."
+                    f"{file} and Kindling's package {package.name} have the same name, so that one would hide the "
+                    "other; rename it, move it into a package of your own, or use Kindling where sys.path does not "
+                    "lead to it."
                 )
 
 
 class Aliases(Loader):
-    """Finds an alias, and loads its module, which keeps its own specification."""
+    """Import hook that finds `kindling.<package>` and loads the clone's module, whose spec stays as it is."""
 
     def find_spec(self, alias: str, path: Sequence[str] | None, target: object = None) -> ModuleSpec | None:  # noqa: D102
         top, _, name = alias.partition(".")

@@ -8,7 +8,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from callbacks.run.safe_points import add_safe_points, highest_in_any_process
-from core.stopping import Stopped, heeded, received
+from core.stopping import Stopped, exit_signals, received
 from datamodules.loading.loader import WorkerError, lost_worker
 
 LOST_WORKER = 1000  # what processes tell each other besides the numbers of signals
@@ -70,7 +70,7 @@ class _Signals:
         if signal.getsignal(signal.SIGTERM) != received.note:  # a Trainer that is used in Python
             received.reset()
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, received.note) for number in heeded()}
+            self._before = {number: signal.signal(number, received.note) for number in exit_signals()}
         received.is_deferred = lost_worker.is_asked_for = True
         lost_worker.sentence = ""
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import torch
 
-from core.stopping import EXIT_STATUS, heeding_signals
+from core.stopping import EXIT_STATUS, exit_on_signals
 from datamodules.loading.loader import wake_workers
 from scripts.command.boundary import mistakes_in_one_sentence
 
@@ -26,7 +26,7 @@ def training_process() -> Iterator[None]:
 
     A mistake ends it with one sentence and exit status 2, a signal as `core.stopping` says.
     """
-    with heeding_signals(), mistakes_in_one_sentence():
+    with exit_on_signals(), mistakes_in_one_sentence():
         end_with_parent()
         prepare_process()
         try:

@@ -15,7 +15,7 @@ import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 
 from callbacks.run.run_folder import release_folders
-from core.stopping import Stopped, heeding_signals, received
+from core.stopping import Stopped, exit_on_signals, received
 from core.user_error import UserError
 from datamodules.loading.loader import wake_workers
 from models.classifier import Classifier
@@ -49,7 +49,7 @@ def fit(**settings: Any) -> TrainedRun:
     chosen = cudnn.deterministic, cudnn.benchmark
     gently = patch.object(received, "ends_process", False)
     try:
-        with isolate_rng(), warnings.catch_warnings(), patch.dict(os.environ), gently, heeding_signals():
+        with isolate_rng(), warnings.catch_warnings(), patch.dict(os.environ), gently, exit_on_signals():
             run = _RunInPython(["fit", *flags])
         trust(run.config.model.network.class_path)
         return TrainedRun(folder := run.folder.absolute(), checkpoint_of(folder), run.record.results["metrics"])

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from core import leave_at_once
-from core.stopping import EXIT_STATUS, Stopped, heeded, heeding_signals
+from core.stopping import EXIT_STATUS, Stopped, exit_on_signals, exit_signals
 from tests.discovery import ROOT
 
 
 @pytest.mark.parametrize("number", EXIT_STATUS)
 def test_a_signal_ends_the_process_with_its_status_and_handlers_are_put_back(number: signal.Signals) -> None:
     before = {each: signal.getsignal(each) for each in EXIT_STATUS}
-    with pytest.raises(Stopped) as stopped, heeding_signals():
+    with pytest.raises(Stopped) as stopped, exit_on_signals():
         os.kill(os.getpid(), number)
     assert stopped.value.code == EXIT_STATUS[number]
     assert not stopped.value.in_order
@@ -24,10 +24,10 @@ def test_a_signal_ends_the_process_with_its_status_and_handlers_are_put_back(num
 def test_what_nohup_ignores_stays_ignored() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        assert signal.SIGHUP not in heeded()
+        assert signal.SIGHUP not in exit_signals()
     finally:
         signal.signal(signal.SIGHUP, before)
-    assert signal.SIGTERM in heeded()
+    assert signal.SIGTERM in exit_signals()
 
 
 @pytest.mark.parametrize("command", sorted(file.name for file in (ROOT / "scripts").glob("[!_]*.py")))

@@ -11,7 +11,7 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, 
 from callbacks.run import peers
 from callbacks.run.peers import LOST, PeerError, come_together, open_store
 from callbacks.run.run_folder import release_folders
-from core.stopping import Stopped, heeding_signals
+from core.stopping import Stopped, exit_on_signals
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +38,7 @@ def test_gives_what_was_waited_for() -> None:
 def test_a_signal_is_heeded_while_others_are_waited_for() -> None:
     sends = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM))
     sends.start()
-    with heeding_signals(), pytest.raises(Stopped):
+    with exit_on_signals(), pytest.raises(Stopped):
         come_together(nobody)
     assert peers._waiting[-1].is_alive(), "torch has not given up yet"
 

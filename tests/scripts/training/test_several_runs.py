@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from core.stopping import Stopped, heeding_signals
+from core.stopping import Stopped, exit_on_signals
 from models.serialization.checkpoint import read_checkpoint
 from scripts.train import main
 from scripts.training import several_runs
@@ -188,7 +188,7 @@ def test_what_a_seed_says_last_is_not_lost_when_a_signal_stops_all(
         "os.kill(os.getppid(), signal.SIGTERM)\n"
         "time.sleep(60)\n"
     )
-    with heeding_signals(), pytest.raises(Stopped):
+    with exit_on_signals(), pytest.raises(Stopped):
         train_several(plan, range(1))
     assert capfd.readouterr().err == "error: the disk is full\n"
 
@@ -269,7 +269,7 @@ def test_a_signal_between_two_seeds_is_not_lost(child: Callable[[str], None], pl
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Timer(0.3, interrupt).start()
-    with heeding_signals(), pytest.raises(Stopped):
+    with exit_on_signals(), pytest.raises(Stopped):
         train_several(plan, range(10_000))
 
 
