@@ -1,6 +1,6 @@
-"""The layers of a configuration: each file overrides the one before, and flags override all files.
+"""Merge the layers of a configuration: each file overrides the one before it, and flags override all files.
 
-A new class starts from its own defaults: it takes no argument of the class that it replaces.
+A class that replaces another starts from its own defaults, without the arguments of the other.
 """
 
 import re
@@ -18,23 +18,23 @@ from callbacks.run.migration import migrate_config
 from core.plain_data import parse_yaml, read_yaml
 from core.user_error import UserError
 from models.serialization.checkpoint import read_checkpoint
-from models.serialization.class_path import DENIED, Scope, full_path, known_classes, not_known
+from models.serialization.class_path import Scope, full_path, known_classes
 from models.training.monitor import Mode, direction
 from scripts.command.boundary import TRUST, CommandParser
 from scripts.command.expansion import expand, expand_all
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
-# Keys by which runs of one training with several seeds may differ.
+# Keys that may differ between the runs of one experiment: they say which run it is and where it is written.
 ELSEWHERE = ("seed_everything", "experiment", "runs")
 
 Config = dict[str, Any]
 
-CLASS = {"class_path", "init_args", "dict_kwargs"}  # the keys of a class and its arguments
+CLASS_KEYS = {"class_path", "init_args", "dict_kwargs"}  # how a configuration writes a class and its arguments
 
 
 def read_config(path: str | Path) -> Config:
-    """Read a YAML file."""
+    """Read a YAML file of settings; raises UserError if it is unreadable or not a mapping."""
     try:
         config = read_yaml(Path(path))
         if not isinstance(config, dict | None):
@@ -49,18 +49,22 @@ def read_config(path: str | Path) -> Config:
 
 
 def merge(base: Config, over: Config) -> Config:
-    """Lay one configuration over another."""
+    """Return `base` overridden by `over`, key by key; both stay unchanged.
+
+    A list replaces a list, but is appended to it under a key that ends in `+`. The arguments of a class stay only if
+    `over` names the same class or none, and the `mode` of a metric only with the same `monitor`.
+    """
     merged = dict(base)
-    if over.get("monitor", monitor := base.get("monitor")) != monitor:
-        merged.pop("mode", None)  # the direction is that of the metric
+    if over.get("monitor", base.get("monitor")) != base.get("monitor"):
+        merged.pop("mode", None)
     for key, value in over.items():
         below = merged.get(key)
-        if isinstance(below, dict) and "class_path" in below and isinstance(value, dict) and not CLASS & value.keys():
-            value = {"init_args": value}
         if isinstance(below, dict) and isinstance(value, dict):
+            if "class_path" in below and not CLASS_KEYS & value.keys():
+                value = {"init_args": value}
             path = below.get("class_path")
-            same_class = full_path(value.get("class_path", path)) == full_path(path)
-            merged[key] = merge(below, value) if same_class else value
+            is_same_class = full_path(value.get("class_path", path)) == full_path(path)
+            merged[key] = merge(below, value) if is_same_class else value
         elif key.endswith("+") and isinstance(below, list) and isinstance(value, list):
             merged[key] = below + value
         else:
@@ -71,123 +75,111 @@ def merge(base: Config, over: Config) -> Config:
 def read_layers(
     args: Sequence[str], run: Path | None = None, checkpoint: tuple[str, Config] | None = None
 ) -> tuple[Config, list[str], list[str], Scope]:
-    """Merge, in this order, the default configuration, that of a checkpoint's file, each --config, and a run's file.
+    """Merge the default configuration, a checkpoint's, each --config, and a run's file, in this order.
 
-    Returned are the configuration, the flags to parse over it, the files of --config, and a maker of the context in
-    which it is parsed and its classes are built.
+    Args:
+        args: Flags. A --ckpt_path among them takes the place of `checkpoint`.
+        run: The configuration file of a run.
+        checkpoint: The path of a checkpoint, for messages, and its configuration.
+
+    Returns:
+        The configuration, the flags to parse over it, the files of --config, and a maker of the context in which the
+        configuration is parsed and its classes are built: it limits the classes that a checkpoint may name.
     """
     files = CommandParser(prog="scripts/train.py", add_help=False, parents=[TRUST])
     files.add_argument("-c", "--config", type=expand, action="append", default=[])
     files.add_argument("--ckpt_path", type=expand)
-    given, flags = files.parse_known_args(args)
-    layers = [read_config(CONFIGS / "default.yaml"), *map(read_config, given.config)]
+    options, flags = files.parse_known_args(args)
+    layers = [read_config(CONFIGS / "default.yaml"), *map(read_config, options.config)]
     if run:
         layers.append(read_config(run))
     scope: Scope = nullcontext
-    if given.ckpt_path:
-        checkpoint = given.ckpt_path, read_checkpoint(given.ckpt_path).get("config", {})
-        flags += ["--ckpt_path", given.ckpt_path]
+    if options.ckpt_path:
+        checkpoint = options.ckpt_path, read_checkpoint(options.ckpt_path).get("config", {})
+        flags += ["--ckpt_path", options.ckpt_path]
     if checkpoint:
-        path, saved = checkpoint
-        written = [*layers, *(_value(part) for flag in flags for part in (flag, flag.partition("=")[2]))]
-        scope = partial(known_classes, f"The configuration in {path}", written)
-        layers.insert(1, migrate_config(saved))
+        path, saved_config = checkpoint
+        values = [_parse_value(text) for flag in flags for text in (flag, flag.partition("=")[2])]
+        scope = partial(known_classes, f"The configuration in {path}", [*layers, *values])
+        layers.insert(1, migrate_config(saved_config))
     config = switch_classes(reduce(merge, layers), flags)
-    if not checkpoint and config.get("ckpt_path"):
-        read_checkpoint(expand(config["ckpt_path"]))
-    return config, flags, given.config, scope
+    return config, flags, options.config, scope
 
 
-def _value(flag: str) -> Any:
+def _parse_value(text: str) -> Any:
     try:
-        return parse_yaml(flag)
+        return parse_yaml(text)
     except ValueError:
         return None
 
 
 def switch_classes(config: Config, flags: Sequence[str]) -> Config:
-    """Drop the arguments of a class, or the mode of a metric, that a flag replaces by another class or metric."""
+    """Drop the arguments of each class that a flag replaces, and the `mode` of each metric that a flag replaces."""
     for flag, following in zip_longest(flags, flags[1:], fillvalue=""):
         name, _, value = flag.partition("=")
         value = value or following
         key = re.sub(r"\.class_path$|(\.init_args)?\.monitor$", "", name[2:])
-        replaced: Any = {"class_path": value}
+        replacement: Any = None
         if name.endswith(".monitor"):
-            replaced = {"monitor": value}
+            replacement = {"monitor": value}
         elif value.startswith("{"):
-            replaced = _value(value)
-        elif value == "null" or not re.fullmatch(r"[A-Za-z_][\w.]*", value):
-            continue
+            replacement = _parse_value(value)
+        elif value != "null" and re.fullmatch(r"[A-Za-z_][\w.]*", value):
+            replacement = {"class_path": value}
         node: Any = config
         for part in key.split("."):
             node = node.get(part) if isinstance(node, dict) else None
-        if name.startswith("--") and isinstance(node, dict) and "class_path" in node and isinstance(replaced, dict):
-            config = merge(config, reduce(lambda inner, part: {part: inner}, reversed(key.split(".")), replaced))
+        if name.startswith("--") and isinstance(node, dict) and "class_path" in node and isinstance(replacement, dict):
+            for part in reversed(key.split(".")):
+                replacement = {part: replacement}
+            config = merge(config, replacement)
     return config
 
 
-def fill_modes(config: Any, given: Any, known: Mapping[str, Mode], key: str = "") -> None:
-    """Set the `mode` of everything that monitors a metric, as known or by its name, unless the user has given it.
+def fill_modes(config: Any, explicit: Any, metric_modes: Mapping[str, Mode], key: str = "") -> None:
+    """Set `mode` to `min` or `max` wherever a metric is monitored, unless the user has set it.
 
-    Classes of libraries have a constant default instead, with which the worst model would be kept.
+    Classes of libraries have a constant default instead, which would keep the worst model for half of the metrics.
+
+    Args:
+        config: The parsed configuration, which is changed.
+        explicit: What the user has set of it.
+        metric_modes: The modes of metrics whose class defines one; others are known by their names.
+        key: Where in the whole configuration it is.
     """
     if isinstance(config, list):
         for number, item in enumerate(config):
-            fill_modes(item, given[number] if given else None, known, f"{key}[{number}]")
+            fill_modes(item, explicit[number] if explicit else None, metric_modes, f"{key}[{number}]")
     elif isinstance(config, Namespace):
-        parts = vars(given) if isinstance(given, Namespace) else {}
+        settings = vars(explicit) if isinstance(explicit, Namespace) else {}
         if "mode" in config and isinstance(monitor := config.get("monitor"), str):
-            mode = known.get(monitor)
-            if "mode" not in parts:
+            mode = metric_modes.get(monitor)
+            if "mode" not in settings:
                 config.mode = mode or direction(monitor, None, key)
             elif mode and config.mode not in (None, mode):
-                raise UserError(f"{key}.mode is {config.mode}, but the class of {monitor} says {mode}; give that.")
+                raise UserError(f"{key}.mode is {config.mode}, but the class of {monitor} says {mode}; give {mode}.")
         for name, value in vars(config).items():
-            fill_modes(value, parts.get(name), known, key if name == "init_args" else f"{key}.{name}".lstrip("."))
+            inner_key = key if name == "init_args" else f"{key}.{name}".lstrip(".")
+            fill_modes(value, settings.get(name), metric_modes, inner_key)
 
 
 class Parser(LightningArgumentParser):
-    """Raises one sentence for a wrong configuration."""
+    """Expands `~` and `${NAME}` in values, and raises UserError for a wrong flag or key."""
 
     def parse_args(self, *args: Any, **kwargs: Any) -> Namespace:  # type: ignore[override]  # as jsonargparse's
-        """Parse the flags, and expand the values of flags and files."""
+        """Parse flags and files, and expand their values."""
         config: Namespace = expand_all(super().parse_args(*args, **kwargs))
         return config
 
     def format_help(self, *args: Any) -> str:
-        """The help, without the lists of all classes that libraries have."""
+        """Return the help text, without jsonargparse's lists of all classes in all libraries."""
         return re.sub(r",\s+known\s+subclasses:[^)]*", "", super().format_help(*args))
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise the sentence."""
+        """Raise UserError."""
         if not self.exit_on_error:
-            super().error(message, ex)  # a parser within another, which adds the key
-        from scripts.command.suggestion import suggest_class, suggest_flag
+            super().error(message, ex)  # a nested parser, whose caller adds the key
+        from scripts.command.error_message import parser_message
 
-        sentence = one_sentence(message)
         configs = [*self.args[self.args.index("--config") + 1 :][:1], (CONFIGS / "default.yaml").read_text()]
-        key = re.match(r'Parser key "([\w.]+)"', sentence)
-        is_no_class = r"'class_path' is not|class_path '(lightning.Callback|torch.nn.Module)': O|Not a valid subclass"
-        if denied := DENIED.search(sentence):
-            sentence = not_known("The configuration", denied[1])
-        elif meant := suggest_class(sentence) or suggest_flag(sentence, self, configs):
-            sentence = meant
-        elif key and re.search(is_no_class, sentence):
-            sentence = (
-                f"{key[1]} needs a class, and its arguments under init_args; write {key[1]}: "
-                "{class_path: CLASS, init_args: {NAME: VALUE}}."
-            )
-        else:
-            if re.search(r"Expected a <class 'str'>( Expected a <class 'int'>)?\.$", sentence):
-                sentence += " YAML reads yes, no, 007 and 12:30 as other than text: put them in quotes."
-            of_class = f"--{key[1]}.help CLASS" if key and "Option '" in sentence else "--help"
-            sentence += f" See: scripts/train.py fit {of_class}."
-        raise UserError(sentence) from ex
-
-
-def one_sentence(message: str) -> str:
-    """Make one sentence of a parser's message, without the alternatives that it lists."""
-    noise = ("Does not validate against", "Subtypes:", "Errors:", "Expected a <class 'NoneType'>", "Given value")
-    lines = (line.strip(" -\t") for line in message.splitlines())
-    sentence = " ".join(line for line in lines if line.strip(". ") and not line.startswith(noise)).rstrip(". ")
-    return sentence if sentence.endswith(("!", "?")) else f"{sentence}."
+        raise UserError(parser_message(message, self, configs)) from ex

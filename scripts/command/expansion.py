@@ -11,7 +11,7 @@ from core.user_error import UserError
 
 
 def expand(text: str) -> str:
-    """Replace a leading `~` by the home folder, and each `${NAME}` by that environment variable."""
+    """Replace a leading `~` by the home folder, and each `${NAME}` by the value of that environment variable."""
     shown = text.rstrip("/")
     if bare := re.match(r"\$(\w+)/", text):
         raise UserError(
@@ -25,16 +25,16 @@ def expand(text: str) -> str:
             )
         return value
 
-    return os.path.expanduser(re.sub(r"\$\{([^}]*)\}", value_of, text))  # noqa: PTH111 - also of what is no path
+    return os.path.expanduser(re.sub(r"\$\{([^}]*)\}", value_of, text))  # noqa: PTH111 - the text may be no path
 
 
 def to_path(text: str) -> Path:
-    """Expand a text to a path."""
-    return Path(expand(os.path.join(text, "")))  # noqa: PTH118 - Path drops the slash, by which `$NAME` alone is seen
+    """Expand a text and return it as a path."""
+    return Path(expand(os.path.join(text, "")))  # noqa: PTH118 - `expand` finds `$NAME` by the slash
 
 
 def expand_all(config: Any) -> Any:
-    """Expand every text and path in a parsed configuration."""
+    """Expand every text and path in a parsed configuration; a Namespace is changed in place."""
     if isinstance(config, Namespace):
         vars(config).update({key: expand_all(value) for key, value in vars(config).items()})
     elif isinstance(config, dict):

@@ -1,4 +1,4 @@
-"""The file of --output."""
+"""Check and write the file of --output."""
 
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -11,9 +11,9 @@ from scripts.command.expansion import to_path
 
 
 def check_output(output: Path, overwrite: bool, flag: str = "--output") -> None:
-    """Check that a file can be written."""
+    """Raise UserError if a file cannot be written, or exists and `overwrite` is False."""
     if output.exists() and not overwrite:
-        raise UserError(f"{output} is there already; replace it with --overwrite, or give another {flag}.")
+        raise UserError(f"{output} exists already; replace it with --overwrite, or give another {flag}.")
     try:
         if output.is_dir():
             raise IsADirectoryError(0, "it is a folder")
@@ -26,18 +26,18 @@ def check_output(output: Path, overwrite: bool, flag: str = "--output") -> None:
 
 
 def picture_file(name: str) -> Path:
-    """Check that a picture can be written to a file, and return its path; the file is not changed."""
+    """Return the path of a picture file; raises UserError if it cannot be written. The file stays unchanged."""
     path = to_path(name)
     if path.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise UserError(f"--output is {path}; give a name that ends in .png or .jpg.")
-    if path.parent == Path("runs"):  # which may be the first
+    if path.parent == Path("runs"):  # the default place, before the first run
         path.parent.mkdir(exist_ok=True)
     check_output(path, overwrite=True)
     return path
 
 
 def save_picture(picture: Image.Image, path: Path) -> None:
-    """Write a picture, whole or not at all."""
+    """Write a picture atomically."""
     with replacing(path) as part:
         picture.save(part, Image.registered_extensions()[path.suffix.lower()])
 
@@ -45,4 +45,4 @@ def save_picture(picture: Image.Image, path: Path) -> None:
 def show_picture(picture: Image.Image, path: Path) -> None:
     """Open a picture in a window."""
     if not ImageShow.show(picture):
-        raise UserError(f"There is no program to show pictures with; open {path} elsewhere.")
+        raise UserError(f"No program to show pictures is installed; open {path} elsewhere.")

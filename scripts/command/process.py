@@ -1,4 +1,4 @@
-"""Settings of a process before it trains."""
+"""Prepare a process for training."""
 
 import ctypes
 import os
@@ -13,7 +13,7 @@ from core.stopping import EXIT_STATUS, exit_on_signals
 from datamodules.loading.loader import wake_workers
 from scripts.command.boundary import mistakes_in_one_sentence
 
-PARENT = "KINDLING_PARENT"  # environment variable: the process with whose end this one ends
+PARENT = "KINDLING_PARENT"  # environment variable: the id of the process whose end ends this one
 
 SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's `prctl`
 
@@ -22,9 +22,9 @@ TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # parameters of glibc's `mallopt`
 
 @contextmanager
 def training_process() -> Iterator[None]:
-    """Prepare the process, and let a signal or a user's mistake end it in order.
+    """Prepare the process for training; inside the block, handle signals and errors.
 
-    A mistake ends it with one sentence and exit status 2, a signal as `core.stopping` says.
+    The exit status is that of `core.stopping` after a signal, and of `mistakes_in_one_sentence` after an error.
     """
     with exit_on_signals(), mistakes_in_one_sentence():
         end_with_parent()
@@ -36,21 +36,21 @@ def training_process() -> Iterator[None]:
 
 
 def end_with_parent() -> None:
-    """End in order when the parent that has set PARENT ends, even if it is killed (Linux only)."""
-    parent = int(os.environ.pop(PARENT, "0"))  # not inherited by children
+    """Exit cleanly when the parent process that has set PARENT ends, even if it is killed (Linux only)."""
+    parent = int(os.environ.pop(PARENT, "0"))  # removed, so that children do not inherit it
     if parent and sys.platform == "linux":
         ctypes.CDLL(None).prctl(SET_DEATH_SIGNAL, signal.SIGTERM)
-        if os.getppid() != parent:  # it ended before
+        if os.getppid() != parent:  # the parent has ended already
             sys.exit(EXIT_STATUS[signal.SIGTERM])
 
 
 def prepare_process() -> None:
-    """Look for GPUs once, and keep freed memory for the next step."""
+    """Hide a missing GPU from torch, and let glibc keep freed memory for the next step."""
     if torch.version.hip is None and not torch.cuda.is_available():
-        # torch's optimizers look for an accelerator at every step: 0.2 ms where there is none, unless this is set.
+        # Without this, torch's optimizers look for a GPU at every step, which takes 0.2 ms.
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    # By default glibc returns large blocks to the system, which clears each page again: a tenth to a fifth of a
+    # By default glibc returns large blocks to the system, which clears each page again. That takes 10 to 20 % of a
     # convolutional network's step on a CPU.
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
-        libc.mallopt(MMAP_THRESHOLD, 2**25)  # the most that it takes
+        libc.mallopt(MMAP_THRESHOLD, 2**25)  # the largest value that glibc accepts
         libc.mallopt(TRIM_THRESHOLD, 2**31 - 1)

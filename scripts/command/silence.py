@@ -1,4 +1,4 @@
-"""Silence what libraries print in a normal run."""
+"""Silence what libraries print and log in a normal run."""
 
 import io
 import logging
@@ -12,50 +12,52 @@ from pathlib import Path
 # The module of TensorBoard's writer thread.
 EVENT_FILE_WRITER = "tensorboard.summary.writer.event_file_writer"
 
-_show = threading.excepthook
+_default_hook = threading.excepthook
 
 
 def silence_libraries() -> None:
-    """Hide tips, notices and known false warnings of libraries."""
+    """Hide tips, notices and warnings of libraries that do not apply here."""
     for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)  # tips and a list of accelerators
-    logging.getLogger("lightning.pytorch.loggers.mlflow").setLevel(logging.ERROR)  # that it makes an experiment
-    os.environ.setdefault("WANDB_SILENT", "true")  # it asks for no key either
+        logging.getLogger(name).setLevel(logging.WARNING)  # it logs tips and a list of accelerators
+    logging.getLogger("lightning.pytorch.loggers.mlflow").setLevel(
+        logging.ERROR
+    )  # it logs that it creates an experiment
+    os.environ.setdefault("WANDB_SILENT", "true")  # then it asks for no API key either
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     for name in ("profilers", "callbacks", "utilities.rank_zero"):
         logger = logging.getLogger(f"lightning.pytorch.{name}")
         logger.setLevel(logging.INFO)
-        logger.addFilter(_is_asked_for)
+        logger.addFilter(_is_wanted)
     for message in (
-        "The number of training batches .* is smaller than the logging interval",  # each epoch is logged all the same
-        "The '.*_dataloader' does not have many workers",  # packed data wants none
-        "GPU available but not used",  # the CPU was asked for
-        "Found \\d+ module\\(s\\) in eval mode at the start of training",  # those that are frozen
-        "You're resuming from a checkpoint that ended before the epoch ended",  # the data module is resumable instead
-        "Be aware that when using `ckpt_path`, callbacks",  # one that was left out on purpose has nothing to restore
-        "It is recommended to use .*sync_dist=True",  # figures are summed over processes before they are logged
+        "The number of training batches .* is smaller than the logging interval",  # every epoch is logged anyway
+        "The '.*_dataloader' does not have many workers",  # packed data need none
+        "GPU available but not used",  # the user has chosen the CPU
+        "Found \\d+ module\\(s\\) in eval mode at the start of training",  # frozen modules
+        "You're resuming from a checkpoint that ended before the epoch ended",  # the data module restores its position
+        "Be aware that when using `ckpt_path`, callbacks",  # the user has removed that callback
+        "It is recommended to use .*sync_dist=True",  # metrics are summed over ranks before they are logged
         ".* was deprecated in v4.49.0",  # Lightning's calls of jsonargparse
-        "By default only one JsonargparseDeprecationWarning",  # likewise
+        "By default only one JsonargparseDeprecationWarning",  # the same calls
         "`isinstance\\(treespec, LeafSpec\\)` is deprecated",  # Lightning's call of torch
     ):
         warnings.filterwarnings("ignore", f"\\s*{message}")
-    threading.excepthook = _show_unless_told
+    threading.excepthook = _print_thread_error
 
 
-def _is_asked_for(record: logging.LogRecord) -> bool:
-    """Keep warnings, and the reports of profilers and callbacks, which the user has asked for."""
+def _is_wanted(record: logging.LogRecord) -> bool:
+    """Return True for warnings, and for reports of profilers and callbacks, which the user has configured."""
     return record.levelno > logging.INFO or Path(record.pathname).parent.name in ("profilers", "callbacks")
 
 
-def _show_unless_told(args: threading.ExceptHookArgs) -> None:
-    """Print the error that ends a thread, but not of TensorBoard's writer: the logger reports a full disk itself."""
+def _print_thread_error(args: threading.ExceptHookArgs) -> None:
+    """Print the error that ends a thread, except TensorBoard's writer: the logger reports a full disk itself."""
     if type(args.thread).__module__ != EVENT_FILE_WRITER:
-        _show(args)
+        _default_hook(args)
 
 
 @contextmanager
 def silent() -> Iterator[None]:
-    """Silence libraries inside the block; the caller checks the result."""
+    """Hide all output, warnings and logs inside the block; the caller checks the result."""
     disabled = logging.root.manager.disable
     logging.disable()
     try:

@@ -1,4 +1,4 @@
-"""Standard output and error, whose loss does not end a command early."""
+"""Standard output and error that do not end a command early when they are closed or full."""
 
 import codecs
 import errno
@@ -9,12 +9,12 @@ from typing import Any, TextIO
 from core.names import escape
 from core.user_error import CommandError
 
-# Errors of writing when the reader of a pipe has ended, and when a terminal was closed.
+# Errors of writing to a pipe that nobody reads any more, and to a terminal that was closed.
 READER_GONE = (errno.EPIPE, errno.EIO)
 
 
 class _Stream(FileIO):
-    """Drops data that cannot be written, and keeps the error."""
+    """Drops data that cannot be written, and records the error."""
 
     failure: OSError | None = None
 
@@ -27,7 +27,7 @@ class _Stream(FileIO):
 
 
 def prepare_standard_streams() -> None:
-    """Drop data that cannot be written, and escape characters that the terminal's encoding lacks."""
+    """Make stdout and stderr drop data that cannot be written, and escape characters that their encoding lacks."""
     codecs.register_error("escape", escape)
     sys.stdout, sys.stderr = _prepared(sys.stdout), _prepared(sys.stderr)
 
@@ -46,11 +46,11 @@ def _prepared(stream: TextIO) -> TextIO:
 
 
 def check_standard_output() -> bool:
-    """Return False if the reader of standard output has ended; raise an error if output was lost to anybody else."""
+    """Return False if nobody reads standard output any more; raise CommandError if output was lost otherwise."""
     if sys.stdout:
         sys.stdout.flush()
     buffer = getattr(sys.stdout, "buffer", None)
     failure: OSError | None = getattr(getattr(buffer, "raw", buffer), "failure", None)
     if failure and failure.errno not in READER_GONE:
-        raise CommandError(f"Standard output could not be written ({failure.strerror}) and is not whole.")
+        raise CommandError(f"Standard output could not be written ({failure.strerror}) and is incomplete.")
     return failure is None

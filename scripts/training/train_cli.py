@@ -26,15 +26,14 @@ from callbacks.run.run_record import RunRecord
 from core.durable_file import NO_SPACE
 from core.names import some_of
 from core.stopping import Stopped
-from core.user_error import UserError
+from core.user_error import CommandError, UserError
 from datamodules.base import ImageDataModule
 from models.classifier import Classifier
 from models.serialization.checkpoint import is_weights_only, read_checkpoint
 from models.serialization.checkpoint_io import DurableCheckpointIO
 from models.serialization.class_path import Scope, check_classes
 from models.training.precision import choose_precision
-from scripts.command.boundary import FAULTS
-from scripts.command.configuration import CONFIGS, Parser, fill_modes, one_sentence, read_layers
+from scripts.command.configuration import CONFIGS, Parser, fill_modes, read_layers
 from scripts.command.silence import silence_libraries
 from scripts.training.run_place import OtherRun, RunPlace, find_other_run
 from scripts.training.summary import print_figures, print_places, print_results
@@ -268,7 +267,9 @@ class TrainCLI(LightningCLI):
             with self.scope():
                 super().instantiate_classes()
         except (ValueError, ModuleNotFoundError, UserError, MisconfigurationException) as error:
-            raise UserError(one_sentence(str(error))) from error
+            from scripts.command.error_message import one_line
+
+            raise UserError(one_line(str(error))) from error
         self.datamodule.seed = self.config.seed_everything  # where the constructor does not take it
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -364,7 +365,7 @@ class TrainCLI(LightningCLI):
             best = getattr(self.trainer.checkpoint_callback, "best_model_path", "") or None
             if self.config.test:
                 self.trainer.test(self.model, self.datamodule, ckpt_path=best, verbose=False, weights_only=True)
-        except (Stopped, *FAULTS, torch.OutOfMemoryError, MemoryError) as end:
+        except (Stopped, CommandError, FloatingPointError, torch.OutOfMemoryError, MemoryError) as end:
             self._say_how_to_go_on(end)
             raise
         if not self.trainer.is_global_zero:

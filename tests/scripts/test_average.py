@@ -154,7 +154,7 @@ def test_checkpoints_and_places_that_cannot_be_used_are_refused(
     out = ("--output", tmp_path / "soup.ckpt")
     for args, words in (
         *(((run.best, file, *out), reason) for file, reason in spoilt.items()),
-        ((run.best, "--output", tmp_path / "mine.ckpt"), "is there already; replace it with --overwrite"),
+        ((run.best, "--output", tmp_path / "mine.ckpt"), "exists already; replace it with --overwrite"),
         ((run.best, "--output", tmp_path / "no" / "soup.ckpt"), "cannot be written: No such file or directory"),
         ((run.best, *out, "--data.limit=3"), "is not evaluated, so --data.limit=3 has no meaning here"),
         ((run.best, run.last, *out, "--data.root", tmp_path, "--data.val_sice=3"), "There is no --data.val_sice"),

@@ -269,7 +269,7 @@ def test_what_is_there_is_kept_unless_it_may_be_replaced(
     run = train(*SHORT, *MLP)
     file = run.folder / "best.safetensors"
     file.write_text("mine")
-    assert f"{file} is there already; replace it with --overwrite" in refused(2, run.best, "--format", "safetensors")
+    assert f"{file} exists already; replace it with --overwrite" in refused(2, run.best, "--format", "safetensors")
     assert file.read_text() == "mine"
     assert export(run.best, "--format", "safetensors", "--overwrite")[0] == 0
     assert len(load_file(file)) == 4

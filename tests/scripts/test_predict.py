@@ -348,7 +348,7 @@ def test_mistakes_are_told_in_one_sentence(
         ((tmp_path / "empty",), "has no images"),
         ((photos, "--output", tmp_path / "out.xlsx"), "whose ending is none of"),
         ((photos, "--output", tmp_path / "none" / "out.csv"), "cannot be written: No such file"),
-        ((photos, "--output", tmp_path / "there.csv"), "is there already"),
+        ((photos, "--output", tmp_path / "there.csv"), "exists already"),
         ((photos, "--output", tmp_path / "there.csv", "--resume"), "is finished, so that --resume has nothing"),
         ((photos, "--resume"), "say with --output which"),
         ((photos, "--top=3"), "--top is 3, but"),

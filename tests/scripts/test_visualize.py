@@ -141,7 +141,7 @@ def test_shows_the_picture_that_it_has_written(
     monkeypatch.setattr(ImageShow, "show", lambda picture: False)
     status, _, error = visualize(run.best, "filters", "--output", file, "--show")
     assert status == 2
-    assert "no program to show pictures" in error
+    assert "No program to show pictures" in error
 
 
 @pytest.mark.slow

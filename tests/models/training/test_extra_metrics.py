@@ -314,7 +314,7 @@ def test_the_flags_are_refused_in_a_sentence(refused: Callable[..., str], tmp_pa
 def test_a_direction_against_that_of_the_class_is_refused(refused: Callable[..., str], tmp_path: Path) -> None:
     flags = ("--model.metrics.score=CalibrationError", "--early_stopping.monitor=val/score", "--runs", tmp_path)
     said = refused("fit", *flags, "--early_stopping.mode=max")
-    assert said == "error: early_stopping.mode is max, but the class of val/score says min; give that.\n"
+    assert said == "error: early_stopping.mode is max, but the class of val/score says min; give min.\n"
 
 
 def test_a_monitor_that_is_not_defined_ends_the_run(

@@ -57,7 +57,7 @@ def test_a_debugger_that_is_left_ends_the_command_in_a_sentence(capsys: pytest.C
     with pytest.raises(SystemExit) as left, mistakes_in_one_sentence():
         raise BdbQuit
     assert left.value.code == 1
-    assert capsys.readouterr().err.startswith("error: A debugger was left, and the command with it")
+    assert capsys.readouterr().err.startswith("error: The debugger was left, which ends the command")
 
 
 def test_is_a_positive_whole_number() -> None:

@@ -8,7 +8,7 @@ import yaml
 
 from core.own_classes import own_classes
 from core.user_error import UserError
-from scripts.command.configuration import merge, one_sentence, read_config, switch_classes
+from scripts.command.configuration import merge, read_config, switch_classes
 from scripts.train import main
 from scripts.training.several_runs import ConfigReader
 
@@ -126,11 +126,6 @@ def test_refuses_a_missing_file(tmp_path: Path) -> None:
 def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
     (tmp_path / "empty.yaml").write_text("# nothing\n")
     assert read_config(tmp_path / "empty.yaml") == {}
-
-
-def test_a_parsers_message_becomes_one_line() -> None:
-    message = "Parser key \"data\":\n  Does not validate against any\n  Errors:\n    - Option 'x' is not accepted\n"
-    assert one_sentence(message) == "Parser key \"data\": Option 'x' is not accepted."
 
 
 MIXED = "{class_path: MixUp, init_args: {alpha: 0.3}}"

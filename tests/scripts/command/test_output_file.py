@@ -14,7 +14,7 @@ def test_takes_a_new_file_and_leaves_nothing(tmp_path: Path) -> None:
 
 def test_keeps_what_is_there_unless_told_otherwise(tmp_path: Path) -> None:
     (tmp_path / "old").write_text("kept")
-    with pytest.raises(UserError, match="old is there already; replace it with --overwrite"):
+    with pytest.raises(UserError, match="old exists already; replace it with --overwrite"):
         check_output(tmp_path / "old", overwrite=False)
     check_output(tmp_path / "old", overwrite=True)
     assert (tmp_path / "old").read_text() == "kept"

@@ -40,7 +40,7 @@ def test_what_was_asked_for_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_thread_of_tensorboard_that_ends_is_left_to_the_logger(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[object] = []
-    monkeypatch.setattr(silence, "_show", told.append)
+    monkeypatch.setattr(silence, "_default_hook", told.append)
     monkeypatch.setattr(threading, "excepthook", None)
     silence_libraries()
 

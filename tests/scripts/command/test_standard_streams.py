@@ -45,6 +45,6 @@ def test_output_that_is_lost_is_told_when_all_is_done(tmp_path: Path) -> None:
     command = [sys.executable, "-c", f"{COMMAND}print('lost')\n    open({str(tmp_path / 'done')!r}, 'w').close()"]
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(command, cwd=ROOT, text=True, stdout=full, stderr=subprocess.PIPE, check=False)
-    assert done.stderr == "error: Standard output could not be written (No space left on device) and is not whole.\n"
+    assert done.stderr == "error: Standard output could not be written (No space left on device) and is incomplete.\n"
     assert done.returncode == 1
     assert (tmp_path / "done").exists()

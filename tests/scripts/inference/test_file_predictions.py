@@ -124,7 +124,7 @@ def test_what_is_there_is_kept_unless_told_otherwise(tmp_path: Path, ending: str
     file = tmp_path / f"out.{ending}"
     write(file, ROWS)
     content = file.read_bytes()
-    for resume, words in ((False, "is there already; replace it with --overwrite"), (True, "is finished, so that")):
+    for resume, words in ((False, "exists already; replace it with --overwrite"), (True, "is finished, so that")):
         with pytest.raises(UserError, match=words):
             write(file, ROWS, resume=resume)
         assert file.read_bytes() == content

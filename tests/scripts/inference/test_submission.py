@@ -160,7 +160,7 @@ def test_other_options_are_refused_or_do_what_they_say(
     assert "leave out --top" in predict(*given, "--output", tmp_path / "s.csv", "--top", "2")[2]
     assert "ends in .csv" in predict(*given, "--output", tmp_path / "s.parquet")[2]
     (tmp_path / "s.csv").write_text("mine")
-    assert "is there already; replace it with --overwrite" in predict(*given, "--output", tmp_path / "s.csv")[2]
+    assert "exists already; replace it with --overwrite" in predict(*given, "--output", tmp_path / "s.csv")[2]
     assert (tmp_path / "s.csv").read_text() == "mine"
     assert predict(*given, "--output", tmp_path / "s.csv", "--overwrite")[0] == 0
     assert len(rows_of(tmp_path / "s.csv")) == 61

@@ -261,7 +261,7 @@ MISTAKES = {
         ["--data.batch_sise=3"],
         "There is no --data.batch_sise; did you mean --data.batch_size?",
     ),
-    "wrong type": (["--data.batch_size=many"], "Expected a <class 'int'>. Got value: many"),
+    "wrong type": (["--data.batch_size=many"], "data.batch_size has the value many; give a whole number."),
     "no such class": (
         ["--model.network=models.convnet.ConvNit"],
         "names models.convnet.ConvNit, and there is no such class",
