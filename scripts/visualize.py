@@ -24,7 +24,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from callbacks.tensorboard.image_grid import as_rgb, convolutions, filters_picture
+from callbacks.tensorboard.filters import convolutions
+from callbacks.tensorboard.image_grid import as_rgb, filters_picture
 from core.names import near_names
 from datamodules.decoding.image_file import UnreadableImageError
 from scripts.command.boundary import TRUST, CommandParser, mistakes_in_one_sentence, whole_number

@@ -1,1 +1,1 @@
-"""Pictures, tables and graphs for TensorBoard, and its pictures and settings for other loggers."""
+"""Callbacks that log pictures, tables, graphs and hyperparameters, for TensorBoard and other loggers."""

@@ -1,4 +1,4 @@
-"""Write pictures for every logger that takes them, and graphs and layouts for TensorBoard."""
+"""Write pictures to every logger that accepts them, and graphs, texts and layouts to TensorBoard."""
 
 from collections.abc import Callable
 from functools import cache
@@ -7,32 +7,41 @@ from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import MLFlowLogger
+from lightning.pytorch.loggers.logger import DummyLogger
+from PIL.Image import Image
 
 from callbacks.curves import TensorBoardLogger
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
     from torch.utils.tensorboard import SummaryWriter
 
 
 def write_to_tensorboard(trainer: Trainer, write: "Callable[[SummaryWriter], Any]", *, at_start: bool = False) -> None:
-    """Let TensorBoard's writers write, in the first process; at the start of a run not again when it is resumed."""
+    """Call `write` with the writer of each TensorBoard logger, on rank 0.
+
+    With `at_start`, a run that is resumed in its folder writes nothing, because the folder has the entry already.
+    """
     if _is_due(trainer, at_start):
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.write(write)
 
 
-def write_picture(trainer: Trainer, name: str, draw: "Callable[[], Image]", *, at_start: bool = False) -> None:
-    """Give a picture, drawn once if at all, to MLflow and to every logger with Lightning's `log_image`."""
+def write_picture(trainer: Trainer, name: str, draw: Callable[[], Image], *, at_start: bool = False) -> None:
+    """Log a picture to MLflow and to every logger with Lightning's `log_image`, on rank 0.
+
+    `draw` is called at most once, and only if a logger accepts pictures. With `at_start`, the step is 0, and a run
+    that is resumed in its folder logs nothing.
+    """
     if not _is_due(trainer, at_start):
         return
-    step, drawn = 0 if at_start else trainer.global_step, cache(draw)
+    step = 0 if at_start else trainer.global_step
+    draw_once = cache(draw)
     for logger in trainer.loggers:
         if isinstance(logger, MLFlowLogger):
-            logger.experiment.log_image(logger.run_id, drawn(), key=name, step=step)
-        elif hasattr(logger, "log_image"):
-            logger.log_image(name, [drawn()], step=step)
+            logger.experiment.log_image(logger.run_id, draw_once(), key=name, step=step)
+        elif hasattr(logger, "log_image") and not isinstance(logger, DummyLogger):  # that of trainer.fast_dev_run
+            logger.log_image(name, [draw_once()], step=step)
 
 
 def _is_due(trainer: Trainer, at_start: bool) -> bool:

@@ -1,4 +1,4 @@
-"""Training and validation in one chart."""
+"""Layout of TensorBoard's custom scalars."""
 
 from operator import methodcaller
 from typing import cast
@@ -11,10 +11,10 @@ from models.classifier import Classifier
 
 
 class CustomScalars(OutsideSteps):
-    """Lays out TensorBoard's custom scalars: a chart of each figure with its curves of training and validation."""
+    """Lays out TensorBoard's custom scalars: one chart per metric, with its training and its validation curve."""
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the layout, unless the run's folder has it."""
+        """Write the layout, except in a resumed run."""
         names = cast(Classifier, pl_module).val_metrics.names
         charts = {name.replace("_", " "): ["Multiline", [f"train/{name}", f"val/{name}"]] for name in names}
         layout = {"training and validation": charts}

@@ -1,24 +1,24 @@
-"""The filters of a convolution, before and after training."""
+"""Pictures of a convolution's filters, before and after training."""
 
 from typing import cast
 
 from lightning.pytorch import LightningModule, Trainer
-from torch import Tensor
+from PIL.Image import Image
+from torch import Tensor, nn
 
 from callbacks.run.outside_steps import OutsideSteps
 from callbacks.run.sharding import has_all_weights
 from callbacks.tensorboard.board import write_picture
-from callbacks.tensorboard.image_grid import convolutions, filters_picture
 from models.classifier import Classifier
 
 
 class Filters(OutsideSteps):
-    """Draws the filters of the first convolution for TensorBoard as `filters/<layer>`, before training and after it.
+    """Draws the filters of the first convolution as `filters/<layer>`, before training and after it.
 
-    After training they are those of the last epoch, or of the average of weights.
+    The filters after training are those of the last epoch or, with weight averaging, the averaged ones.
 
     Args:
-        max_tiles: Tiles to draw, from the first filter on.
+        max_tiles: Number of tiles to draw, from the first filter on.
 
     Raises:
         ValueError: If `max_tiles` is not positive.
@@ -30,16 +30,27 @@ class Filters(OutsideSteps):
         self.max_tiles = max_tiles
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw them before training, unless the run's folder has them."""
+        """Draw the initial filters, except in a resumed run."""
         self._draw(trainer, at_start=True)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw them after training."""
+        """Draw the trained filters."""
         self._draw(trainer, at_start=False)
 
     def _draw(self, trainer: Trainer, *, at_start: bool) -> None:
         network = cast(Classifier, trainer.lightning_module).network
-        if (names := convolutions(network)) and has_all_weights(trainer):
-            weight = cast(Tensor, network.get_submodule(names[0]).weight)
-            name = f"filters/{names[0]}"
-            write_picture(trainer, name, lambda: filters_picture(weight, self.max_tiles), at_start=at_start)
+        names = convolutions(network)
+        if not names or not has_all_weights(trainer):
+            return
+
+        def draw() -> Image:
+            from callbacks.tensorboard.image_grid import filters_picture
+
+            return filters_picture(cast(Tensor, network.get_submodule(names[0]).weight), self.max_tiles)
+
+        write_picture(trainer, f"filters/{names[0]}", draw, at_start=at_start)
+
+
+def convolutions(network: nn.Module) -> list[str]:
+    """Return the names of the layers whose filters can be drawn, in the order of their construction."""
+    return [name for name, module in network.named_modules() if isinstance(module, nn.Conv1d | nn.Conv2d)]

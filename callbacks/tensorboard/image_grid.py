@@ -1,4 +1,4 @@
-"""Images with captions, and filters, as one picture.
+"""Draw a grid of captioned images, or of a convolution's filters.
 
 Shapes: `B` images with `C` channels, `H` rows and `W` columns.
 """
@@ -8,26 +8,25 @@ from typing import Any
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor, nn
+from torch import Tensor
 
 from core.names import escape_name
 from datamodules.batching.transform import unnormalised
 
-TILE = 96  # least pixels of a tile's longer side, which has fewer than twice as many
-GAP = 8  # pixels between tiles and around them
+TILE = 96  # least pixels of a tile's longer side, which is always shorter than twice as many
+GAP = 8  # pixels between tiles and around the grid
 FONT_SIZE, LINE_HEIGHT = 12, 15  # pixels of a caption's letters, and from one line to the next
-BACKGROUND = (235, 235, 235)  # shows the edges of white images and of black ones
+BACKGROUND = (235, 235, 235)  # grey, to show the edges of both white and black images
 
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)  # the layers whose filters can be drawn
 COLUMNS = 8  # tiles in a row
-MOST_INPUTS = 16  # input channels up to which each filter has a row of its own
+MOST_INPUTS = 16  # number of input channels up to which each filter has its own row
 
 
 def image_grid(images: Tensor, captions: Sequence[str], columns: int = COLUMNS) -> Image.Image:
-    """Lay images out in rows, each with its caption below, which may have several lines.
+    """Lay out images in rows, each above its caption, which may have several lines.
 
-    Small images are enlarged by a whole factor, pixel by pixel; large ones are reduced by averaging squares of pixels.
-    Nothing is interpolated.
+    Small images are enlarged by an integer factor, pixel by pixel; large images are reduced by averaging squares of
+    pixels. Nothing is interpolated. Raises ValueError if there is not one caption per image.
     """
     images = as_rgb(images)
     height, width = images.shape[2:]
@@ -44,17 +43,16 @@ def image_grid(images: Tensor, captions: Sequence[str], columns: int = COLUMNS) 
     for number, (image, caption) in enumerate(zip(images, captions, strict=True)):
         row, column = divmod(number, columns)
         left, top = GAP + column * cell_width, GAP + row * cell_height
-        tile = picture(image)
-        tile = tile.resize((width * factor, height * factor), Image.Resampling.NEAREST).reduce(divisor)
-        grid.paste(tile, (left, top))
-        for line_number, line in enumerate(caption.split("\n")):
-            text = shortened(escape_name(line), cell_width - GAP, font)
-            draw.text((left, top + tile_height + line_number * LINE_HEIGHT), text, "black", font)
+        enlarged = picture(image).resize((width * factor, height * factor), Image.Resampling.NEAREST)
+        grid.paste(enlarged.reduce(divisor), (left, top))
+        lines = [shortened(escape_name(line), cell_width - GAP, font) for line in caption.split("\n")]
+        for line_number, line in enumerate(lines):
+            draw.text((left, top + tile_height + line_number * LINE_HEIGHT), line, "black", font)
     return grid
 
 
 def unnormalised_images(images: Tensor, preprocessing: Mapping[str, Any]) -> Tensor:
-    """Images `[B, C, H, W]` as they were before the normalisation that `preprocessing` tells of, if any."""
+    """Undo the normalization of images `[B, C, H, W]`; without `mean` and `std` in `preprocessing`, clamp to [0, 1]."""
     mean, std = preprocessing.get("mean"), preprocessing.get("std")
     if not mean or not std:
         return images.clamp(0, 1)
@@ -62,15 +60,19 @@ def unnormalised_images(images: Tensor, preprocessing: Mapping[str, Any]) -> Ten
 
 
 def as_rgb(images: Tensor) -> Tensor:
-    """Images as uint8 `[B, 3, H, W]` on the CPU: of one or two channels, the first as grey; of more, the first three.
+    """Convert images to uint8 `[B, 3, H, W]` on the CPU.
 
-    The images are uint8, float in [0, 1], or uint16, `[B, C, H, W]`; the last are spread between the lowest and the
-    highest level of each, as few microscopes use all 65,536.
+    The first channel of one or two becomes grey; of more than three channels, the first three are used.
+
+    Args:
+        images: uint8, float in [0, 1], or uint16, `[B, C, H, W]`. Each uint16 image is stretched from its lowest to its
+            highest level, because few microscopes use all 65,536 levels.
     """
     images = images.detach().cpu()
     if images.dtype == torch.uint16:
         levels = images.float()
-        lowest, highest = (end(levels, (1, 2, 3), keepdim=True) for end in (torch.amin, torch.amax))
+        lowest = levels.amin(dim=(1, 2, 3), keepdim=True)
+        highest = levels.amax(dim=(1, 2, 3), keepdim=True)
         images = (levels - lowest) / (highest - lowest).clamp(min=1)
     if images.is_floating_point():
         images = (images.float() * 255).round().to(torch.uint8)
@@ -78,26 +80,24 @@ def as_rgb(images: Tensor) -> Tensor:
 
 
 def picture(image: Tensor) -> Image.Image:
-    """An image uint8 `[3, H, W]` as a picture."""
+    """Convert an image, uint8 `[3, H, W]`, to a PIL image."""
     return Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
 
 
 def shortened(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """Shorten a text in its middle to so many pixels: names that begin alike often differ at their end."""
-    short, kept = text, len(text)
-    while kept and font.getlength(short) > width:
-        kept -= 1
-        short = f"{text[: kept - kept // 2].rstrip()}…{text[len(text) - kept // 2 :].lstrip()}"
+    """Shorten a text to a width in pixels by cutting its middle, because similar names often differ at their end."""
+    short, length = text, len(text)
+    while length and font.getlength(short) > width:
+        length -= 1
+        short = f"{text[: length - length // 2].rstrip()}…{text[len(text) - length // 2 :].lstrip()}"
     return short
 
 
-def convolutions(network: nn.Module) -> list[str]:
-    """The names of the layers whose filters can be drawn, in the order of their construction."""
-    return [name for name, module in network.named_modules() if isinstance(module, CONVOLUTIONS)]
-
-
 def filters_picture(weight: Tensor, most: int) -> Image.Image:
-    """Draw the filters of a convolution on one scale, symmetric around 0; three input channels as colours."""
+    """Draw the first `most` tiles of a convolution's weight on one colour scale that is symmetric around 0.
+
+    A filter of three input channels is one tile in colour; any other filter has a tile per input channel.
+    """
     weight = weight.detach().float().cpu()
     if weight.ndim == 3:
         weight = weight[:, :, None]
@@ -105,7 +105,7 @@ def filters_picture(weight: Tensor, most: int) -> Image.Image:
     inputs = weight.shape[1]
     if inputs == 3:
         tiles = (0.5 + weight[:most] / (2 * largest.clamp(min=1e-30))).clamp(0, 1)
-        return image_grid(tiles, list(map(str, range(len(tiles)))), COLUMNS)
+        return image_grid(tiles, [str(number) for number in range(len(tiles))])
     slices = weight.flatten(0, 1)[:most]
     numbers = range(len(slices))
     captions = [str(number) if inputs == 1 else f"{number % inputs} to {number // inputs}" for number in numbers]
@@ -115,9 +115,9 @@ def filters_picture(weight: Tensor, most: int) -> Image.Image:
 
 
 def coloured(maps: Tensor, low: Tensor, high: Tensor, colours: str) -> Tensor:
-    """Colour numbers, float `[B, h, w]`, by one of matplotlib's maps from `low` to `high`: uint8 `[B, 3, h, w]`."""
+    """Colour maps, float `[B, h, w]`, by one of matplotlib's colour maps from `low` to `high`: uint8 `[B, 3, h, w]`."""
     from matplotlib import colormaps
 
-    shares = (maps - low) / (high - low).clamp(min=torch.finfo(torch.float32).tiny)
-    levels = colormaps[colours](shares.clamp(0, 1).numpy(), bytes=True)[..., :3]
-    return torch.from_numpy(levels).permute(0, 3, 1, 2)
+    fractions = (maps - low) / (high - low).clamp(min=torch.finfo(torch.float32).tiny)
+    pixels = colormaps[colours](fractions.clamp(0, 1).numpy(), bytes=True)[..., :3]
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2)

@@ -1,11 +1,12 @@
-"""The first batch of a training, as the network sees it."""
+"""The first batch of a run, as the network sees it."""
 
 from collections.abc import Sequence
 from operator import methodcaller
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
+from PIL.Image import Image
 from torch import Tensor
 
 from callbacks.tensorboard.board import write_picture, write_to_tensorboard
@@ -13,18 +14,15 @@ from core.names import in_markdown
 from datamodules.base import ImageDataModule
 from datamodules.batching.transform import Batch
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
 
 class Preview(Callback):
-    """Shows the first batch of a run in TensorBoard, as the network sees it, and the number of images of each class.
+    """Shows the first training batch as the network sees it, and the number of images per class.
 
-    Writes the image `preview/train` and the text `preview/classes` at step 0; nothing when a run is resumed, and
-    nothing without an `ImageDataModule`. Draws no random numbers: training is the same without it.
+    Writes the picture `preview/train` and the text `preview/classes` at step 0, except in a resumed run or without an
+    `ImageDataModule`. It draws no random numbers, so that training is the same without it.
 
     Args:
-        max_images: Images to show of the batch.
+        max_images: Number of images of the batch to show.
 
     Raises:
         ValueError: If `max_images` is not positive.
@@ -36,23 +34,26 @@ class Preview(Callback):
         self.max_images = max_images
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Show the batch if it is the run's first."""
+        """Show the run's first batch."""
         if batch_idx or trainer.global_step or trainer.current_epoch:
             return
         data = getattr(trainer, "datamodule", None)
         if not isinstance(data, ImageDataModule):
             return
-        if "train" not in data.replaced:  # features are no picture
+        if "train" not in data.replaced:  # cached features, in place of the images, cannot be shown
             write_picture(trainer, "preview/train", lambda: batch_picture(batch, data, self.max_images))
         table = class_table(data.class_names, data.class_counts, data.epoch_counts)
         write_to_tensorboard(trainer, methodcaller("add_text", "preview/classes", table, 0))
 
 
-def batch_picture(batch: Batch, data: ImageDataModule, max_images: int) -> "Image":
-    """Draw the first images of a batch of `data` as the network sees them, with class names.
+def batch_picture(batch: Batch, data: ImageDataModule, max_images: int) -> Image:
+    """Draw the first images of a batch, without their normalisation, captioned by their labels.
 
-    The batch is normalised images, float `[B, C, H, W]`, and labels, int64 `[B]` or, of mixed images, probabilities
-    `[B, K]`.
+    Args:
+        batch: Normalised images, float `[B, C, H, W]`, and labels: int64 `[B]`, or float `[B, K]` if images are mixed
+            or multi-label.
+        data: The data module of the batch.
+        max_images: Number of images to draw.
     """
     from callbacks.tensorboard.image_grid import image_grid, unnormalised_images
 
@@ -61,18 +62,18 @@ def batch_picture(batch: Batch, data: ImageDataModule, max_images: int) -> "Imag
 
 
 def captions(labels: Tensor, class_names: Sequence[str]) -> list[str]:
-    """Name the class of each image or, of a mixed one and of several labels, each class with its share."""
+    """Name the class of each image, or all classes of a mixed or multi-label image with their label values."""
     if labels.ndim == 1:
         return [class_names[label] for label in labels.tolist()]
     texts = []
     for row in labels.tolist():
-        shares = zip(class_names, row, strict=True)
-        texts.append("\n".join(f"{name} {share:.2f}" for name, share in shares if share >= 0.005) or "no label")
+        lines = [f"{name} {value:.2f}" for name, value in zip(class_names, row, strict=True) if value >= 0.005]
+        texts.append("\n".join(lines) or "no label")
     return texts
 
 
 def class_table(class_names: Sequence[str], counts: Sequence[int], epoch_counts: Sequence[int]) -> str:
-    """List the images of each class, in Markdown."""
+    """Return a Markdown table of the number of images per class."""
     lines = ["| class | training images | images an epoch |", "|---|---:|---:|"]
     for name, count, epoch_count in zip(class_names, counts, epoch_counts, strict=True):
         lines.append(f"| {in_markdown(name)} | {count:,} | {epoch_count:,} |")

@@ -1,4 +1,4 @@
-"""The mistakes of the test that the network was most certain of.
+"""The test images that the network misclassified with the highest probability.
 
 Shapes: a batch of `B` images with `C` channels, `H` rows and `W` columns; `K` classes; `n` images.
 """
@@ -8,25 +8,26 @@ from typing import Any, cast
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from PIL.Image import Image
 from torch import Tensor
 
 from callbacks.run.outside_steps import OutsideSteps
 from callbacks.tensorboard.board import write_picture
 from models.classifier import Classifier
 
-# Images float `[n, C, H, W]`; prediction and label int64 `[n, 2]`; their probabilities float32 `[n, 2]`, the first -1
-# where the prediction is right.
+# Three tensors: images, float `[n, C, H, W]`; predicted class and label, int64 `[n, 2]`; the probabilities of both,
+# float32 `[n, 2]`. A correct prediction has -1 in place of its first probability.
 Mistakes = tuple[Tensor, ...]
 
 
 class WorstMistakes(OutsideSteps):
-    """Draws for TensorBoard, as `worst_mistakes/test`, the test images whose wrong class was most probable.
+    """Draws the test images whose wrong prediction was most probable, as `worst_mistakes/test`.
 
-    Each is captioned by the class predicted, the label, and the probability of both, from the logits of all processes.
-    Of several labels per image nothing is drawn; `scripts/evaluate.py` shows the mistakes of each.
+    The caption of each image has the predicted class, the label, and the probability of both. The mistakes of all ranks
+    are compared. Multi-label images are not drawn; `scripts/evaluate.py` shows their mistakes.
 
     Args:
-        max_images: Images to show.
+        max_images: Number of images to draw.
 
     Raises:
         ValueError: If `max_images` is not positive.
@@ -41,54 +42,55 @@ class WorstMistakes(OutsideSteps):
     def on_test_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *place: int
     ) -> None:
-        """Keep the worst of this batch and those before, without waiting for the device."""
+        """Keep the worst mistakes so far, on the device."""
         images, labels = batch
         if labels.ndim > 1:
             return
-        if self._worst is None:  # equally many in each process
-            nothing = torch.full((self.max_images, 2), -1.0, device=images.device)
-            self._worst = images.new_zeros(self.max_images, *images.shape[1:]), nothing.long(), nothing
+        if self._worst is None:  # every rank starts with `max_images` rows, so that all ranks can be gathered
+            rows = torch.full((self.max_images, 2), -1.0, device=images.device)
+            self._worst = images.new_zeros(self.max_images, *images.shape[1:]), rows.long(), rows
         if isinstance(outputs, Tensor):
             parts = zip(self._worst, mistakes(images, labels, outputs), strict=True)
             self._worst = worst([torch.cat(pair) for pair in parts], self.max_images)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw them, if there is a mistake."""
+        """Gather the mistakes of all ranks, and draw the worst of them."""
         if self._worst is None:
             return
-        parts, self._worst = [cast(Tensor, pl_module.all_gather(part)) for part in self._worst], None
-        if trainer.world_size > 1:
-            parts = [part.flatten(0, 1) for part in parts]
-        images, classes, probabilities = (part.cpu() for part in worst(parts, self.max_images))
-        wrong, classifier = probabilities[:, 0] >= 0, cast(Classifier, pl_module)
-        if not wrong.any():
-            return
+        gathered = [cast(Tensor, pl_module.all_gather(part)).reshape(-1, *part.shape[1:]) for part in self._worst]
+        self._worst = None
+        images, classes, probabilities = (part.cpu() for part in worst(gathered, self.max_images))
+        is_wrong = probabilities[:, 0] >= 0
+        classifier = cast(Classifier, pl_module)
 
-        from callbacks.tensorboard.image_grid import image_grid, unnormalised_images
+        def draw() -> Image:
+            from callbacks.tensorboard.image_grid import image_grid, unnormalised_images
 
-        shown = unnormalised_images(images[wrong], classifier.preprocessing)
-        texts = captions(classes[wrong], probabilities[wrong], classifier.class_names)
-        write_picture(trainer, "worst_mistakes/test", lambda: image_grid(shown, texts))
+            shown = unnormalised_images(images[is_wrong], classifier.preprocessing)
+            return image_grid(shown, captions(classes[is_wrong], probabilities[is_wrong], classifier.class_names))
+
+        if is_wrong.any():
+            write_picture(trainer, "worst_mistakes/test", draw)
 
 
 def mistakes(images: Tensor, labels: Tensor, logits: Tensor) -> Mistakes:
-    """A row for each image of a batch: images `[B, C, H, W]`, labels int64 `[B]`, logits float `[B, K]`."""
+    """Return the rows of a batch: images float `[B, C, H, W]`, labels int64 `[B]`, logits float `[B, K]`."""
     probabilities = logits.float().softmax(dim=1)
-    best, predicted = probabilities.max(dim=1)
-    own = probabilities.gather(1, labels[:, None])[:, 0]
-    certain = torch.where(predicted == labels, -1.0, best)
-    return images, torch.stack([predicted, labels], dim=1), torch.stack([certain, own], dim=1)
+    highest, predicted = probabilities.max(dim=1)
+    of_label = probabilities.gather(1, labels[:, None])[:, 0]
+    of_mistake = torch.where(predicted == labels, -1.0, highest)
+    return images, torch.stack([predicted, labels], dim=1), torch.stack([of_mistake, of_label], dim=1)
 
 
 def worst(parts: Sequence[Tensor], most: int) -> Mistakes:
-    """The rows whose wrong class is the most probable, the first of equals first."""
+    """Return the `most` rows with the highest probability of a wrong class; equal rows keep their order."""
     order = parts[2][:, 0].argsort(descending=True, stable=True)[:most]
     return tuple(part[order] for part in parts)
 
 
 def captions(classes: Tensor, probabilities: Tensor, class_names: Sequence[str]) -> list[str]:
-    """Name prediction and label of each image, with their probabilities."""
+    """Name the prediction and the label of each image, with their probabilities."""
     return [
-        f"{class_names[predicted]}, {certain:.0%}\nis {class_names[label]}, {own:.0%}"
-        for (predicted, label), (certain, own) in zip(classes.tolist(), probabilities.tolist(), strict=True)
+        f"{class_names[predicted]}, {certain:.0%}\nis {class_names[label]}, {of_label:.0%}"
+        for (predicted, label), (certain, of_label) in zip(classes.tolist(), probabilities.tolist(), strict=True)
     ]

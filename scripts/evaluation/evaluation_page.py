@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from callbacks.tensorboard.confusion_matrix import MOST_NUMBERED, SHADES, confusion_picture
+from callbacks.tensorboard.confusion_picture import MOST_NUMBERED, SHADES, confusion_picture
 from callbacks.tensorboard.image_grid import as_rgb, picture
 from core.names import escape_name
 from scripts.evaluation.evaluation import Evaluation

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from callbacks.tensorboard import confusion_matrix
-from callbacks.tensorboard.confusion_matrix import CELL, COLOURS, ConfusionMatrix, confusion_picture, shade_levels
+from callbacks.tensorboard.confusion_matrix import ConfusionMatrix
+from callbacks.tensorboard.confusion_picture import confusion_picture
 from scripts.command.silence import silence_libraries
 from scripts.inference.predictions import predict_split
 from scripts.inference.trained_network import TrainedNetwork
@@ -34,31 +35,6 @@ def test_a_run_has_that_of_its_test_and_of_its_best_validation(train: Callable[.
         found = predict_split(trained, data, split)
         expected = sklearn.metrics.confusion_matrix(found.labels, found.classes)
         assert np.array_equal(pixels, np.asarray(confusion_picture(expected, list("0123456789")))), split
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("count", [2, 10, 20, 21, 200, 1000])
-def test_any_number_of_classes_is_drawn(count: int) -> None:
-    confusion = np.eye(count, dtype=np.int64) * 50
-    confusion[0, 1], confusion[1, 0] = 25, 1
-    names = [f"class {number} of a long name, really" for number in range(count)]
-    picture = confusion_picture(confusion, names)
-    assert count == 1000 or picture.height >= count * CELL, "names can be read"
-    assert max(picture.size) < 3200
-    numbers = np.asarray(picture).astype(np.int64) @ (2**16, 2**8, 1)
-    colours = {f"#{number:06x}" for number in np.unique(numbers)}
-    levels = shade_levels(confusion)
-    assert {COLOURS[level - 1] for level in np.unique(levels[levels > 0])} <= colours
-
-
-def test_the_shade_is_the_share_of_the_rows_images() -> None:
-    confusion = np.array([[1000, 1, 0], [0, 0, 0], [3, 3, 3]])
-    levels = shade_levels(confusion)
-    assert levels.tolist() == [[8, 1, 0], [0, 0, 0], [6, 6, 6]]
-
-
-def test_names_of_any_letters_are_drawn() -> None:
-    assert confusion_picture(np.array([[1, 0], [0, 0]]), ["猫\udce9", "two\nlines"]).width > 100
 
 
 def test_the_best_is_kept_in_a_checkpoint() -> None:

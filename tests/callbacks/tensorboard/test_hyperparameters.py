@@ -3,10 +3,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from tensorboard.plugins.hparams import metadata
 
-from callbacks.tensorboard.hyperparameters import hyperparameters
 from tests.callbacks.tensorboard.test_preview import events
 from tests.callbacks.test_curves import points
 from tests.conftest import Run
@@ -75,21 +73,3 @@ def test_a_run_taken_up_has_one_session_with_the_settings_it_goes_on_with(
         "confusion_matrix/test": [42],
         "worst_mistakes/test": [42],
     }
-
-
-def test_a_configuration_has_settings_of_classes_numbers_and_changes(train: Callable[..., Run]) -> None:
-    config = yaml.safe_load((train(*SHORT).folder / "config.yaml").read_text())
-    config["data"]["init_args"] |= {"on_corrupt": "skip", "storage": None, "num_workers": 0}
-    config["model"] |= {"freeze": ["backbone"], "unfreeze": {5: ["backbone"]}, "class_weights": "balanced"}
-    found = hyperparameters(config, "bf16-mixed", 2)
-    assert found["processes"] == 2
-    assert found["data.on_corrupt"] == "skip"
-    assert found["model.freeze"] == "backbone"
-    assert found["model.unfreeze"] == '{"5": ["backbone"]}'
-    assert found["model.class_weights"] == "balanced"
-    assert found["early_stopping.patience"] == 10
-    assert not {"data.normalization", "data.split_rule", "early_stopping.monitor"} & found.keys()
-    config["model"]["network"]["init_args"] |= {"padding": False, "pooled_stages": [], "batch_norm": None}
-    off = {"model.network.padding": "false", "model.network.pooled_stages": "[]", "model.network.batch_norm": "null"}
-    assert hyperparameters(config, "bf16-mixed", 2) == found | off
-    assert all(isinstance(value, str | int | float) for value in found.values())

@@ -3,7 +3,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from callbacks.tensorboard.image_grid import (
     BACKGROUND,
@@ -13,12 +13,9 @@ from callbacks.tensorboard.image_grid import (
     TILE,
     as_rgb,
     coloured,
-    convolutions,
     filters_picture,
     image_grid,
 )
-from models.convnet import ConvNet
-from models.mlp import MLP
 
 
 def tile_of(grid: Image.Image, row: int, column: int, size: int, lines: int = 1) -> NDArray[np.uint8]:
@@ -118,11 +115,3 @@ def test_filters_of_other_channels_are_a_row_for_each() -> None:
     assert picture.width == filters_picture(torch.randn(6, 10, 5, 5), 10).width
     assert picture.height > filters_picture(torch.randn(6, 10, 5, 5), 10).height
     assert filters_picture(torch.zeros(4, 2, 3), 64).mode == "RGB"
-
-
-def test_the_first_convolution_is_found_and_a_network_without_has_none() -> None:
-    network = ConvNet(3, (32, 32), 10)
-    first = network.get_submodule(convolutions(network)[0])
-    assert isinstance(first, nn.Conv2d)
-    assert first.in_channels == 3
-    assert not convolutions(MLP(64, 10))

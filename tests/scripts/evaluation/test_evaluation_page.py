@@ -9,7 +9,7 @@ import torch
 from markupsafe import Markup
 from PIL import Image
 
-from callbacks.tensorboard.confusion_matrix import confusion_picture
+from callbacks.tensorboard.confusion_picture import confusion_picture
 from scripts.evaluation.evaluation import Evaluation
 from scripts.evaluation.evaluation_page import SMALLEST_SIDE, confusion_matrix, laid_over, reliability_diagram
 from scripts.inference.predictions import Predictions
