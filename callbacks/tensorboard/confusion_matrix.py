@@ -54,7 +54,9 @@ class ConfusionMatrix(OutsideSteps):
         if isinstance(outputs, Tensor) and batch[1].ndim == 1:
             self._batches.append(torch.stack([batch[1], outputs.argmax(dim=1)]))
 
-    on_test_batch_end = on_validation_batch_end
+    def on_test_batch_end(self, *arguments: Any) -> None:
+        """Keep the label and the predicted class of each image."""
+        self.on_validation_batch_end(*arguments)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the matrix if its accuracy is the highest so far."""

@@ -42,13 +42,14 @@ def confusion_picture(
     a cell.
     """
     count, has_numbers = len(class_names), len(class_names) <= MOST_NUMBERED
-    font = ImageFont.load_default(NUMBERED_FONT if has_numbers else FONT)
+    font_size = NUMBERED_FONT if has_numbers else FONT
+    font = ImageFont.load_default(font_size)
     if has_numbers:
         cell = max(NUMBERED_CELL, int(font.getlength(f"{confusion.max():,}")) + 6)
     else:
         cell = max(1, min(CELL, LONGEST_SIDE // count))
     names = [shortened(escape_name(name), WIDEST_NAME, font) for name in class_names] if cell >= CELL else []
-    margin, line = int(max(map(font.getlength, names), default=0)) + 12, int(1.5 * font.size)
+    margin, line = int(max(map(font.getlength, names), default=0)) + 12, int(1.5 * font_size)
     before, side = margin + line, count * cell
 
     levels = shade_levels(confusion, totals)

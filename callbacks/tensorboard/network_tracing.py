@@ -21,7 +21,7 @@ def write_graph(writer: "SummaryWriter", network: nn.Module, preprocessing: Mapp
     if (traced := trace(network, preprocessing)) is not None:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
-            writer.add_graph(*traced)  # type: ignore[no-untyped-call]
+            writer.add_graph(*traced)
 
 
 def trace(network: nn.Module, preprocessing: Mapping[str, Any]) -> tuple[nn.Module, Tensor] | None:
