@@ -50,7 +50,7 @@ def ends_well(command: str, *args: object) -> None:
 
 def test_it_goes_on_to_the_figures_of_a_run_that_was_not_stopped(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train(["fit", "--resume", str(run)])
-    assert f"going on in {run} after step 9" in capsys.readouterr().out
+    assert f"resuming {run} after step 9" in capsys.readouterr().out
     assert json.loads((run / "results.json").read_text())["metrics"] == pytest.approx(FIGURES, rel=1e-4)
     ends_well("compare", run)
     ends_well("evaluate", run)

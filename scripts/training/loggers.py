@@ -21,7 +21,7 @@ from core.user_error import UserError
 SERVICES = {WandbLogger: "wandb", MLFlowLogger: "mlflow"}  # names of the package, and of the extra that installs it
 
 
-def place_loggers(loggers: Sequence[Namespace], folder: Path, experiment: str) -> None:
+def place_other_loggers(loggers: Sequence[Namespace], folder: Path, experiment: str) -> None:
     """Give loggers the run's folder, its name, and the id to go on with, unless their arguments say otherwise."""
     for logger in loggers:
         place = signature(resolve_name(logger.class_path)).parameters.get("save_dir")

@@ -1,4 +1,4 @@
-"""What a run prints at its end."""
+"""What a run prints at its start and at its end."""
 
 import os
 import sys
@@ -10,38 +10,58 @@ from rich import get_console
 from rich.table import Table
 
 from callbacks.curves import EVENTS, TABLE
+from core.names import some_of
+from datamodules.base import ImageDataModule
+from models.classifier import Classifier
 
-FEWEST_STEPS = 100  # of a run that says so; in fewer, the first batches of all take too large a part
-MOST_WAITING = 0.05  # the share of training time spent waiting for data above which a run says so
+MAX_WAITING = 0.05  # fraction of the training time spent waiting for data, above which a run advises a remedy
+MIN_STEPS = 100  # of a run that advises it: in a shorter one, the first batches take too large a part
 
 
-def print_figures(figures: Mapping[str, Any]) -> None:
-    """Print a table of metrics and facts."""
+def print_start(model: Classifier, data: ImageDataModule, device: str, precision: str) -> None:
+    """Print the network and its size, the data set and its classes, the device and the precision."""
+    size = sum(parameter.numel() for parameter in model.network.parameters())
+    kind = f"labels by {type(model.loss).__name__}" if model.multi_label else "classes"
+    print(
+        f"{type(model.network).__name__} with {size:,} parameters on {type(data).__name__}, "
+        f"{len(data.class_names)} {kind} ({some_of(data.class_names)}), {device}, {precision}"
+    )
+
+
+def print_metrics(metrics: Mapping[str, Any]) -> None:
+    """Print a table of metrics, sorted by name."""
     table = Table(show_header=False)
-    for name, value in sorted(figures.items()):
+    for name, value in sorted(metrics.items()):
         table.add_row(name, f"{float(value):,.4f}" if "/" in name else f"{value:,}")
     get_console().print(table)
 
 
 def print_results(results: Mapping[str, Any], first_step: int, *, may_wait: bool) -> None:
-    """Print the results of a run that began at a step, why it stopped, and remedies if it waited but may not."""
-    print_figures(results["metrics"] | {name: results[name] for name in ("epochs", "seconds", "images_per_second")})
-    if (share := results["waiting_for_data"]) > MOST_WAITING and results["steps"] >= FEWEST_STEPS and not may_wait:
+    """Print the results of a run and why it stopped.
+
+    Args:
+        results: The content of its `results.json`.
+        first_step: The global step that it was resumed from, or 0.
+        may_wait: False to advise a remedy if training has waited long for data.
+    """
+    print_metrics(results["metrics"] | {name: results[name] for name in ("epochs", "seconds", "images_per_second")})
+    waiting = results["waiting_for_data"]
+    if waiting > MAX_WAITING and results["steps"] >= MIN_STEPS and not may_wait:
         print(
-            f"{share:.0%} of training was waiting for data: give more --data.num_workers, a larger --data.batch_size, "
-            "or for image files --data.storage packed"
+            f"{waiting:.0%} of training was waiting for data: give more --data.num_workers, a larger "
+            "--data.batch_size, or for image files --data.storage packed"
         )
-    by, epoch = results["stopped_by"], results["best_epoch"]
+    reason, epoch = results["stopped_by"], results["best_epoch"]
     best = "" if epoch is None else f"; {results['monitor']} was best in epoch {epoch} of 0 to {results['epochs'] - 1}"
-    print(f"stopped by {by}{best}")
+    print(f"stopped by {reason}{best}")
     if 0 < first_step == results["steps"]:
-        print(f"the run was finished, nothing was left to train; to go on, resume it with a higher --{by.split()[0]}")
+        print(f"the run was finished already; to train longer, resume it with a higher --{reason.split()[0]}")
 
 
 def print_places(best: str | None, runs: Path, run: Path) -> None:
-    """Print where the checkpoint and the curves are."""
-    show = f"{os.path.relpath(Path(sys.executable).with_name('tensorboard'))} --logdir {runs}"
+    """Print where the best checkpoint is, and how to see the curves."""
+    curves = f"{os.path.relpath(Path(sys.executable).with_name('tensorboard'))} --logdir {runs}"
     if not any(run.rglob(EVENTS)):
-        show = next(map(os.path.relpath, run.glob(TABLE)), "none")
+        curves = next(map(os.path.relpath, run.glob(TABLE)), "none")
     print(f"checkpoint  {os.path.relpath(best) if best else 'none'}")
-    print(f"curves      {show}")
+    print(f"curves      {curves}")

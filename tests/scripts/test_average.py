@@ -118,7 +118,7 @@ def test_no_training_goes_on_from_weights_alone(
     file = run.last.with_name("small.ckpt")
     average([run.last], [], file, greedy=False, overwrite=False)
     error = refused("fit", "--ckpt_path", file, "--runs", tmp_path / "more")
-    assert f"{file} holds weights alone; give a run's last.ckpt" in error
+    assert f"{file} is a weights-only checkpoint; give a run's last.ckpt" in error
     assert not (tmp_path / "more").exists()
     assert resume(run, "--trainer.max_epochs=2").checkpoint["epoch"] == 2
 

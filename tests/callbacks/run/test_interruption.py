@@ -82,7 +82,7 @@ def test_a_signal_saves_and_leaves_after_the_batch(
     (folder,) = tmp_path.glob("runs/*/*")
     assert Run(folder).checkpoint["global_step"] == 2
     said = capsys.readouterr().out
-    assert f"stopped by {signal.Signals(number).name}; go on with: scripts/train.py fit --resume {folder}" in said
+    assert f"stopped by {signal.Signals(number).name}; resume with: scripts/train.py fit --resume {folder}" in said
 
 
 @pytest.mark.slow
@@ -101,7 +101,7 @@ def test_a_worker_that_is_killed_costs_no_whole_step(
     assert "was killed, as the system does when memory runs out: use fewer with --data.num_workers, a" in said.err
     assert said.err.count("\n") == 1
     (folder,) = tmp_path.glob("runs/broken/*")
-    assert f"broken off; go on with: scripts/train.py fit --resume {folder}" in said.out
+    assert f"stopped by an error; resume with: scripts/train.py fit --resume {folder}" in said.out
     assert Run(folder).checkpoint["global_step"] == 2  # that of the third and the fourth batch, as it was killed in one
     run = resume(Run(folder), "--trainer.callbacks=null")
     assert run.results["metrics"] == whole.results["metrics"]
@@ -156,7 +156,7 @@ def test_a_signal_while_packing_leaves_nothing_half_done(
     with pytest.raises(SystemExit) as left:
         main(["fit", *TWO, "--data.root", str(tmp_path / "data"), "--runs", str(tmp_path / "runs")])
     assert left.value.code == 130
-    assert "stopped by SIGINT before training has begun; start again" in capsys.readouterr().out
+    assert "stopped by SIGINT before training began; start again" in capsys.readouterr().out
     assert not list(tmp_path.glob("runs/*/*"))
     assert [file.name for file in tmp_path.glob("data/packs/*")] == [next(tmp_path.glob("data/packs/*.lock")).name]
 

@@ -135,7 +135,7 @@ def test_processes_that_srun_starts_together_agree_however_often(tmp_path: Path)
     ("variables", "words"),
     [
         ({}, "The job of SLURM has 4 tasks, but does not say how many of them are on each node"),
-        ({"SLURM_NTASKS_PER_NODE": "4"}, "4 processes were started together by SLURM, but the Trainer is for 1"),
+        ({"SLURM_NTASKS_PER_NODE": "4"}, "SLURM has started 4 processes, but the Trainer is for 1"),
     ],
 )
 def test_tasks_that_are_not_the_devices_are_refused(
@@ -171,5 +171,5 @@ def test_torchrun_starts_them_again_in_the_same_run(tmp_path: Path, variable: di
         said, _ = process.communicate(timeout=120)
     assert process.returncode == 0, said.decode()
     (run,) = tmp_path.glob("runs/*/*")
-    assert f"going on in {run} after step" in said.decode()
+    assert f"resuming {run} after step" in said.decode()
     assert json.loads((run / "results.json").read_text())["epochs"] == 15

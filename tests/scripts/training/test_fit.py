@@ -173,7 +173,7 @@ def test_ctrl_c_stops_the_run_and_not_the_process(
         fit(**SETTINGS | {"callbacks": interrupted, "experiment": f"stopped-{times}"}, **places)
     assert {**state_of_process(), "random": None} == {**before, "random": None}
     (folder,) = (places["runs"] / f"stopped-{times}").iterdir()
-    assert f"stopped by SIGINT; go on with: scripts/train.py fit --resume {folder}" in capsys.readouterr().out
+    assert f"stopped by SIGINT; resume with: scripts/train.py fit --resume {folder}" in capsys.readouterr().out
     assert (folder / "checkpoints" / "last.ckpt").exists() == (times == 1)
     if times == 1:
         assert fit(resume=folder, trainer__callbacks=None).metrics["test/accuracy"] > 0.2

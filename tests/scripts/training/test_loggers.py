@@ -14,7 +14,7 @@ from jsonargparse import Namespace
 from lightning.pytorch.loggers import Logger
 from PIL.Image import Image
 
-from scripts.training.loggers import place_loggers
+from scripts.training.loggers import place_other_loggers
 from tests.callbacks.test_curves import rows
 from tests.conftest import Run
 from tests.discovery import ROOT
@@ -100,7 +100,7 @@ def test_loggers_get_folder_name_and_id_where_they_are_given_none(
 
     def placed(path: str, **given: Any) -> dict[str, Any]:
         logger = Namespace(class_path=path, init_args=Namespace(**given))  # type: ignore[no-untyped-call]
-        place_loggers([logger], folder, "digits")
+        place_other_loggers([logger], folder, "digits")
         return dict(vars(logger.init_args))
 
     wandb: dict[str, Any] = {"name": None, "id": None, "save_dir": "."}

@@ -98,7 +98,7 @@ def test_refuses_what_nothing_can_be_compared_with(
     assert f"{tmp_path} is no folder of a run: it has no config.yaml" in refused("fit", "--like", tmp_path)
     assert "argument --like: expected one argument" in refused("fit", "--like")
     run = train(*ONE)
-    assert "Of --resume, --like and --ckpt_path several are given" in refused("fit", "--like", run.folder, "--resume")
+    assert "--resume, --like and --ckpt_path exclude each other" in refused("fit", "--like", run.folder, "--resume")
     assert "give one of them" in refused("fit", "--like", run.folder, f"--ckpt_path={run.last}")
     last = run.last.read_bytes()
     run.last.write_bytes(last[: len(last) // 2])

@@ -58,7 +58,7 @@ def test_says_why_training_has_stopped_and_that_a_run_is_finished(
     assert best == max(range(len(accuracies(run))), key=accuracies(run).__getitem__)
     again = resume(run)
     out = capsys.readouterr().out
-    assert f"nothing was left to train; to go on, resume it with a higher --{reason.split()[0]}\n" in out
+    assert f"the run was finished already; to train longer, resume it with a higher --{reason.split()[0]}\n" in out
     assert (again.results["stopped_by"], again.results["best_epoch"]) == (reason, best)
 
 
