@@ -1,1 +1,1 @@
-"""Activations, filters, attributions and embeddings."""
+"""Activations, attributions, embeddings and layer tables of a trained network."""

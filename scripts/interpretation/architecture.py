@@ -1,6 +1,6 @@
 """The layers of a network: output shapes, parameters and multiply-adds."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -11,52 +11,51 @@ from scripts.inference.layers import layer_outputs
 from scripts.report.table import Table
 
 
-@dataclass(frozen=True)
-class Layer:
-    """A submodule with parameters or multiply-adds of its own, or without submodules."""
+class Layer(NamedTuple):
+    """A submodule that has parameters or multiply-adds of its own, or no submodules."""
 
     name: str
-    kind: str  # its class
-    shape: tuple[int, ...] | None  # of its output for an image; None if that is not one tensor
-    parameters: int
-    multiply_adds: int  # of its matrix products and convolutions, for an image
+    kind: str  # name of its class
+    shape: tuple[int, ...] | None  # of its output for one image; None unless the output is one tensor
+    parameters: int  # without those of its submodules
+    multiply_adds: int  # in matrix products and convolutions for one image, without those of its submodules
 
 
 def layers_of(network: nn.Module, image_shape: tuple[int, int, int]) -> list[Layer]:
-    """List the layers, in the order in which the network has them."""
+    """Return the layers in the order of their construction."""
     device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
-    # Fused kernels for whole attention layers are not counted, and torch 2.11 does not count all of those within them.
-    fused = torch.backends.mha.get_fastpath_enabled()
+    # FlopCounterMode does not count fused kernels of whole attention layers, nor, in torch 2.11, all other fused ones.
+    fastpath = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             outputs = layer_outputs(network, torch.zeros(1, *image_shape, device=device))
     finally:
-        torch.backends.mha.set_fastpath_enabled(fused)
+        torch.backends.mha.set_fastpath_enabled(fastpath)
     root = type(network).__name__
-    counts: dict[str, int] = {place: sum(flops.values()) // 2 for place, flops in counter.get_flop_counts().items()}
+    flops: dict[str, int] = {path: sum(counts.values()) for path, counts in counter.get_flop_counts().items()}
 
-    def all_within(name: str) -> int:
-        return counts.get(f"{root}.{name}" if name else root, 0)
+    def multiply_adds(name: str) -> int:
+        return flops.get(f"{root}.{name}" if name else root, 0) // 2
 
-    layers, seen = [], set()
+    layers, counted = list[Layer](), set[nn.Parameter]()
     for name, module in network.named_modules():
-        within = [f"{name}.{child}" if name else child for child, _ in module.named_children()]
-        own = all_within(name) - sum(map(all_within, within))
-        fresh = [parameter for parameter in module.parameters(recurse=False) if id(parameter) not in seen]
-        seen |= set(map(id, fresh))
-        numbers = sum(parameter.numel() for parameter in fresh)
-        if within and not numbers and not own:
-            continue
-        shape = tuple(outputs[name].shape[1:]) if name in outputs else None
-        layers.append(Layer(name or root, type(module).__name__, shape, numbers, own))
+        children = [f"{name}.{child}" if name else child for child, _ in module.named_children()]
+        own_multiply_adds = multiply_adds(name) - sum(map(multiply_adds, children))
+        own_parameters = set(module.parameters(recurse=False)) - counted  # a shared parameter counts once
+        counted |= own_parameters
+        number = sum(parameter.numel() for parameter in own_parameters)
+        if number or own_multiply_adds or not children:
+            shape = tuple(outputs[name].shape[1:]) if name in outputs else None
+            layers.append(Layer(name or root, type(module).__name__, shape, number, own_multiply_adds))
     return layers
 
 
 def layer_table(layers: list[Layer]) -> Table:
-    """A table of the layers with their sums."""
-    sums = sum(layer.parameters for layer in layers), sum(layer.multiply_adds for layer in layers)
-    numbers = [*((layer.parameters, layer.multiply_adds) for layer in layers), sums]
-    names = [*([layer.name, layer.kind, "x".join(map(str, layer.shape or ()))] for layer in layers), ["all", "", ""]]
-    rows = [[*name, *(f"{number:,}" for number in both)] for name, both in zip(names, numbers, strict=True)]
+    """Return a table of the layers and, in its last row, the sums."""
+    parameters, multiply_adds = sum(layer.parameters for layer in layers), sum(layer.multiply_adds for layer in layers)
+    rows = [
+        [name, kind, "x".join(map(str, shape or ())), f"{parameters:,}", f"{multiply_adds:,}"]
+        for name, kind, shape, parameters, multiply_adds in [*layers, Layer("all", "", None, parameters, multiply_adds)]
+    ]
     return Table(["layer", "kind", "output", "parameters", "multiply-adds"], rows, frozenset({len(layers)}))

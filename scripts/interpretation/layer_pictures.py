@@ -1,7 +1,7 @@
-"""Pictures of the outputs of a layer, and of the parts of an image that speak for a class.
+"""Draw the output of a layer, and the evidence for a class in an image.
 
 Shapes: a batch of `B` images with `C` channels, `H` rows and `W` columns, normalised, float32; classes are int64 `[B]`.
-A layer's maps are `[c, h, w]`. Networks are in evaluation mode.
+Networks are in evaluation mode.
 """
 
 import numpy as np
@@ -9,22 +9,22 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from callbacks.tensorboard.image_grid import COLUMNS, coloured, image_grid, picture
+from callbacks.tensorboard.image_grid import coloured, image_grid, picture
 from scripts.inference.layers import scaled
 from scripts.report.chart import new_figure, picture_of
 
-OCCLUDED = 8  # the part of each side that is covered at a time, as 1 of so many
+SQUARES = 8  # the square that occlusion covers is 1 / SQUARES of each side of the image
 
 
 def activations_picture(output: Tensor, most: int) -> Image.Image:
-    """Draw the output of a layer for an image: maps, a feature of each place `[h, c]`, or numbers."""
+    """Draw a layer's output for one image: the first `most` maps of `[c, h, w]`, a matrix `[h, c]`, or a vector."""
     output = output.float().cpu()
     if output.ndim == 3:
         maps = output[:most]
         low, high = maps.amin(dim=(1, 2), keepdim=True), maps.amax(dim=(1, 2), keepdim=True)
-        ends = zip(low.flatten().tolist(), high.flatten().tolist(), strict=True)
-        captions = [f"{number}\n{least:.2g} to {largest:.2g}" for number, (least, largest) in enumerate(ends)]
-        return image_grid(coloured(maps, low, high, "viridis"), captions, COLUMNS)
+        ranges = zip(low.flatten().tolist(), high.flatten().tolist(), strict=True)
+        captions = [f"{number}\n{least:.2g} to {largest:.2g}" for number, (least, largest) in enumerate(ranges)]
+        return image_grid(coloured(maps, low, high, "viridis"), captions)
     figure = new_figure()
     axes = figure.subplots()
     if output.ndim == 2:
@@ -37,7 +37,7 @@ def activations_picture(output: Tensor, most: int) -> Image.Image:
 
 
 def saliency(network: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
-    """Which pixels change the logit of a class most: the size of its gradient, the largest over channels.
+    """Return the size of the gradient of the class's logit at each pixel, its largest over channels.
 
     Source: K. Simonyan, A. Vedaldi and A. Zisserman, "Deep Inside Convolutional Networks", 2013.
 
@@ -52,14 +52,14 @@ def saliency(network: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
 
 @torch.no_grad()
 def occlusion(network: nn.Module, images: Tensor, classes: Tensor, multi_label: bool = False) -> Tensor:
-    """What covering a square of the image takes from the probability of a class; negative where it adds to it.
+    """Return by how much the class's probability falls when a square of the image is covered with zeros.
+
+    Zero is the mean of the training images. A pixel that is covered by several squares has their mean.
 
     Source: M. D. Zeiler and R. Fergus, "Visualizing and Understanding Convolutional Networks", 2013.
 
-    The square is 0, the training images' mean.
-
     Returns:
-        float32 `[B, H, W]`, the mean difference of the probability over the squares that covered the pixel.
+        float32 `[B, H, W]`, negative where covering raises the probability.
     """
 
     def probability(batch: Tensor) -> Tensor:
@@ -67,33 +67,35 @@ def occlusion(network: nn.Module, images: Tensor, classes: Tensor, multi_label: 
         return (logits.sigmoid() if multi_label else logits.softmax(dim=1)).gather(1, classes[:, None])[:, :, None]
 
     height, width = images.shape[2:]
-    rows, columns = max(1, height // OCCLUDED), max(1, width // OCCLUDED)
-    down, right = max(1, rows // 2), max(1, columns // 2)
-    lost, times = torch.zeros_like(images[:, 0], dtype=torch.float32), torch.zeros_like(images[0, 0])
-    whole = probability(images)
-    for top in range(0, height - rows + down, down):
-        for left in range(0, width - columns + right, right):
+    rows, columns = max(1, height // SQUARES), max(1, width // SQUARES)
+    step_down, step_right = max(1, rows // 2), max(1, columns // 2)
+    total_fall, times = torch.zeros_like(images[:, 0], dtype=torch.float32), torch.zeros_like(images[0, 0])
+    uncovered = probability(images)
+    for top in range(0, height - rows + step_down, step_down):
+        for left in range(0, width - columns + step_right, step_right):
             square = (..., slice(top, top + rows), slice(left, left + columns))
             covered = images.clone()
             covered[square] = 0
-            lost[square] += whole - probability(covered)
+            total_fall[square] += uncovered - probability(covered)
             times[square] += 1
-    return lost / times
+    return total_fall / times
 
 
 def attribution_picture(image: Tensor, name: str, numbers: Tensor, title: str, *, signed: bool = False) -> Image.Image:
-    """Draw an image uint8 `[3, H, W]` beside a map float `[H, W]`, in [0, 1] unless signed."""
+    """Draw an image, uint8 `[3, H, W]`, beside an attribution map, float `[H, W]`, in [0, 1] unless `signed`."""
     figure = new_figure()
     figure.set_figheight(4)
-    first, axes = figure.subplots(1, 2, subplot_kw={"frame_on": False, "xticks": [], "yticks": []})
+    image_axes, map_axes = figure.subplots(1, 2, subplot_kw={"frame_on": False, "xticks": [], "yticks": []})
     pixels = np.asarray(picture(image))
-    first.imshow(pixels, interpolation="nearest")
-    first.set_title("image")
-    end = float(numbers.abs().max()) or 1.0
-    low, high, colours = (-end, end, "RdBu_r") if signed else (0.0, 1.0, "inferno")
-    axes.imshow(pixels.mean(axis=2), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-    shown = axes.imshow(numbers.cpu().numpy(), cmap=colours, vmin=low, vmax=high, alpha=0.65)
-    axes.set_title(name)
-    figure.colorbar(shown, ax=axes, shrink=0.7)
+    image_axes.imshow(pixels, interpolation="nearest")
+    image_axes.set_title("image")
+    low, high, colours = 0.0, 1.0, "inferno"
+    if signed:
+        high = float(numbers.abs().max()) or 1.0
+        low, colours = -high, "RdBu_r"
+    map_axes.imshow(pixels.mean(axis=2), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    overlay = map_axes.imshow(numbers.cpu().numpy(), cmap=colours, vmin=low, vmax=high, alpha=0.65)
+    map_axes.set_title(name)
+    figure.colorbar(overlay, ax=map_axes, shrink=0.7)
     figure.suptitle(title)
     return picture_of(figure)

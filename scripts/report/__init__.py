@@ -1,1 +1,1 @@
-"""HTML pages, charts, tables and figures."""
+"""HTML pages, charts and tables."""

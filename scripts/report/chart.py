@@ -1,4 +1,4 @@
-"""Charts of a page, as SVG in the page's colours, and diagrams as pictures; drawn without a display."""
+"""Draw charts as SVG in the colours of an HTML page, and figures as pictures, without a display."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -16,46 +16,47 @@ from core.names import escape_name
 
 SIZE_INCHES, DOTS_PER_INCH = (8, 5), 120  # of a picture
 
-# Each stands for a colour of the page, which has others in the dark: that of its text, and those of curves.
+# Placeholders for the page's CSS variables --0, the colour of its text, and --1 to --6, which differ in dark mode.
 INK, *CURVES = (f"#01010{number}" for number in range(7))
 
-DASHES = ("-", (0, (6, 3)), (0, (2, 3)), (0, (8, 3, 2, 3)), (0, (1, 4)), (0, (12, 4)))  # tell curves apart, too
+DASHES = ("-", (0, (6, 3)), (0, (2, 3)), (0, (8, 3, 2, 3)), (0, (1, 4)), (0, (12, 4)))  # for readers without colours
 STYLE: dict[Any, Any] = {
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
     **{"svg.fonttype": "none", "text.parse_math": False, "axes.grid": True, "grid.color": INK, "grid.alpha": 0.2},
     **{"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "font.size": 11},
 }
-PARTS_OF_A_FILE = r'^.*?(?=<svg)|<metadata>.*?</metadata>| clip-path="[^"]*"| id="[\w.]+_\d+"| xmlns\S*| version=\S*'
+
+# What an SVG file has and an SVG element in a page must not have: header, metadata, names that two charts would share.
+FILE_ONLY = r'^.*?(?=<svg)|<metadata>.*?</metadata>| clip-path="[^"]*"| id="[\w.]+_\d+"| xmlns\S*| version=\S*'
 
 
 def svg(title: str, height: float, draw: Callable[[Figure, Axes], object]) -> Markup:
-    """What a function draws, six inches wide unless the page has less room."""
+    """Return what `draw` draws as an SVG element, at most six inches wide and `height` inches high."""
     with matplotlib.rc_context(STYLE | {"svg.hashsalt": title}):
         figure, file = Figure(figsize=(6, height), layout="constrained"), StringIO()
         draw(figure, figure.subplots())
         figure.savefig(file, format="svg", transparent=True)
-    text = re.sub(PARTS_OF_A_FILE, "", file.getvalue(), flags=re.DOTALL)
+    text = re.sub(FILE_ONLY, "", file.getvalue(), flags=re.DOTALL)
     start = f'<svg class="chart" role="img" aria-label="{escape(title)}"'
     text = start + re.sub(r'^<svg width="\S+" height="\S+"', "", text)
     return Markup(re.sub(r"#01010(\d)", r"var(--\1)", text))
 
 
 def line_chart(curves: Mapping[str, Sequence[tuple[float, ...]]], x_label: str, y_label: str) -> Markup:
-    """Lay curves over each other, each with its own colour and dashes.
+    """Draw curves by name, each in its own colour and dashes.
 
-    A curve's points are x and y or, for a band around it, x, y, low and high.
+    The points of a curve are `(x, y)` or, to draw a band around it, `(x, y, low, high)`.
     """
     names = list(map(escape_name, curves))
 
     def draw(figure: Figure, axes: Axes) -> None:
         lines = []
         for number, points in enumerate(curves.values()):
-            x, y, *ends = zip(*points, strict=True)
+            x, y, *band = zip(*points, strict=True)
             colour, dashes = CURVES[number % 6], DASHES[(number + number // 6) % 6]
             lines += axes.plot(x, y, color=colour, linestyle=dashes, marker="" if len(x) > 1 else "o")
-            if ends:
-                low, high = ends
-                axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
+            if band:
+                axes.fill_between(x, *band, color=colour, alpha=0.18, linewidth=0)
         axes.set(xlabel=x_label, ylabel=y_label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         figure.legend(lines, names, loc="outside lower left", ncols=2 if max(map(len, names)) < 30 else 1)
@@ -64,12 +65,12 @@ def line_chart(curves: Mapping[str, Sequence[tuple[float, ...]]], x_label: str, 
 
 
 def new_figure() -> Figure:
-    """An empty figure that no window and no list of open figures holds on to."""
+    """Return an empty figure that pyplot does not keep open."""
     return Figure(figsize=SIZE_INCHES, dpi=DOTS_PER_INCH, layout="constrained")
 
 
 def picture_of(figure: Figure) -> Image.Image:
-    """Draw a figure."""
+    """Convert a figure to a picture."""
     buffer = BytesIO()
     figure.savefig(buffer, format="png")
     return Image.open(buffer, formats=("PNG",)).convert("RGB")

@@ -1,4 +1,4 @@
-"""HTML pages from Jinja2 templates, each one file that loads nothing from elsewhere."""
+"""Write HTML pages from Jinja2 templates, each as one file that loads nothing else."""
 
 import base64
 import io
@@ -13,28 +13,27 @@ from core.durable_file import replace_file
 from core.names import escape_name
 from scripts.report.table import Bold
 
-SIDE = 192  # pixels of the longer side of a picture in the page; smaller pictures are enlarged by the browser
+SIDE = 192  # pixels of the longer side of a picture in the page; the browser enlarges smaller pictures
 
-# Values are escaped unless they are `Markup`.
 TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parents[1]),
-    autoescape=True,
+    autoescape=True,  # values, unless they are `Markup`
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
-    # Names of files and classes may hold control characters and bytes of no encoding.
+    # Names of files and classes may contain control characters and undecodable bytes.
     finalize=lambda value: escape_name(value) if type(value) is str else value,
 )
 TEMPLATES.tests["bold"] = lambda text: type(text) is Bold
 
 
 def write_page(path: Path, template: str, **values: Any) -> None:
-    """Fill a template and write the page, whole or not at all."""
+    """Fill a template with values and write the page atomically."""
     replace_file(path, TEMPLATES.get_template(template).render(values))
 
 
 def embedded(image: Image.Image, side: int = SIDE) -> Markup:
-    """A picture within the page."""
+    """Return an `<img>` element with the image as data, reduced to `side` pixels on its longer side."""
     class_ = " class=tiny" if max(image.size) <= side else ""
     if not class_:
         image = image.copy()

@@ -1,4 +1,4 @@
-"""The learning curves of a run, from its `metrics.csv`."""
+"""Read the learning curves of a run from its `metrics.csv`."""
 
 import csv
 from math import isfinite
@@ -8,19 +8,20 @@ from core.user_error import UserError
 
 NAMES = "train/loss", "val/loss", "train/accuracy", "val/accuracy"
 
-Curves = dict[str, list[tuple[float, float]]]  # the points by epoch of those that a run has
+Curves = dict[str, list[tuple[float, float]]]  # for each metric of `NAMES` that the run has: (epoch, value)
 
 
 def read_curves(file: Path) -> Curves:
-    """Read loss and accuracy by epoch."""
+    """Return the finite points of loss and accuracy; none if there is no file."""
     curves: Curves = {name: [] for name in NAMES}
     try:
         with file.open(newline="") as opened:
-            for row in csv.DictReader(opened):  # one at a time: a long run has millions
+            for row in csv.DictReader(opened):  # row by row, because a long run has millions
                 for name, points in curves.items():
                     if row.get("epoch") and row.get(name):
-                        point = float(row["epoch"]), float(row[name])
-                        points += [point] if all(map(isfinite, point)) else []
+                        epoch, value = float(row["epoch"]), float(row[name])
+                        if isfinite(epoch) and isfinite(value):
+                            points.append((epoch, value))
     except FileNotFoundError:
         return {}
     except (ValueError, csv.Error) as error:
