@@ -1,11 +1,10 @@
-"""Learning-rate range test: suggest the learning rate of a training.
+"""Learning-rate range test: suggest a learning rate for a run.
 
     python scripts/find_lr.py [--min_lr 1e-7] [--max_lr 10] [--steps 200] [--output FILE] [any flag of train.py fit]
 
-Trains the network for a few steps, each with a higher learning rate than the one before, and draws the loss against it;
-epochs are repeated if the data are fewer than the steps need. Suggested is the rate at which the smoothed loss falls
-fastest. The picture is in TensorBoard, too, beside the experiment's runs. Nothing else is kept: a later training is
-what it would have been.
+Trains the network for a few steps at a learning rate that rises from step to step, and draws the loss against it; short
+epochs are repeated. The suggestion is the rate at which the smoothed loss falls fastest. The picture is also in
+TensorBoard, beside the experiment's runs. Nothing else is kept, so that a later run is the same as without the test.
 """
 
 from core.user_error import UserError  # isort: skip - first, for a Ctrl-C during the other imports
@@ -26,20 +25,20 @@ if TYPE_CHECKING:
     from lightning.pytorch import Trainer
     from lightning.pytorch.callbacks import Callback
 
-SMOOTHING = 0.8  # by this the weight of a loss falls from step to step: the mean is over some five to each side
-DIVERGED = 4.0  # the test ends at a running mean of so many times the lowest; fastai's rule and Lightning's
-CEILING = 1.5  # a loss counts as at most so many times the first losses, lest the last ones outweigh all others
-UNSETTLED = 10  # first steps, which tell how much the loss varies by itself; Lightning leaves out as many
-FEWEST_STEPS = 3 * UNSETTLED  # enough steps for a curve after the first ones are left out
+SMOOTHING = 0.8  # factor by which a loss's weight falls per step, so that a mean is over some five steps to each side
+DIVERGED = 4.0  # the test ends when the running mean is so many times its lowest value, as in fastai and Lightning
+CEILING = 1.5  # losses are clipped to so many times the first ones, lest the last ones outweigh all others
+UNSETTLED = 10  # number of first steps that only show how much the loss varies by itself; Lightning skips as many
+FEWEST_STEPS = 3 * UNSETTLED  # enough for a curve after the first steps
 
 
 class RangeTest:
-    """Raises the learning rate from step to step of a training and notes the loss of each (Smith, 2017).
+    """Raises the learning rate in each step of a run and records the losses (Smith, 2017).
 
-    The rate grows by a constant factor, so that every decade has as many steps (Gugger, 2018). Groups of parameters
-    keep their proportions: the group with the largest rate of its own gets the tested rate. Training stops when the
-    running mean of the loss exceeds four times its lowest value, or a loss is not finite. The rates of a schedule are
-    overwritten; train without one. A step's loss is the mean over all its accumulated batches, of all processes.
+    The rate grows by a constant factor, so that every decade has equally many steps (Gugger, 2018). The largest rate of
+    all parameter groups is the tested one; the others keep their proportion to it. Training stops when the running mean
+    of the loss exceeds four times its lowest value, or a loss is not finite. A learning-rate schedule would be
+    overwritten; train without one. The loss of a step is the mean over its accumulated batches and all ranks.
     """
 
     def __init__(self, min_lr: float, max_lr: float, steps: int, advance: Callable[[], None] = lambda: None) -> None:
@@ -49,45 +48,45 @@ class RangeTest:
             )
         if steps < FEWEST_STEPS:
             raise UserError(f"--steps is {steps}; give a whole number of at least {FEWEST_STEPS}.")
-        self.lrs = [float(lr) for lr in np.geomspace(min_lr, max_lr, steps)]
-        self.losses: list[float] = []  # of each step done; the last may not be finite
+        self.lrs: list[float] = np.geomspace(min_lr, max_lr, steps).tolist()
+        self.losses: list[float] = []  # of each finished step; the last may not be finite
         self._advance = advance  # called after each step
-        self._parts: list[float] = []  # of the rate, of each group of parameters
-        self._loss = 0.0  # of the step that is being done
+        self._proportions: list[float] = []  # of each group's learning rate to the largest
+        self._loss = 0.0  # of the current step, so far
         self._mean, self._lowest = 0.0, math.inf
 
     def callback(self) -> "Callback":
-        """The callback of the training."""
+        """Return the callback for the Trainer."""
         from lightning.pytorch.callbacks import LambdaCallback
 
-        return LambdaCallback(on_train_batch_start=self._set_rates, on_train_batch_end=self._note_loss)
+        return LambdaCallback(on_train_batch_start=self._set_rates, on_train_batch_end=self._record_loss)
 
     def _set_rates(self, trainer: "Trainer", *_: Any) -> None:
         groups = trainer.optimizers[0].param_groups
-        if not self._parts:
+        if not self._proportions:
             largest = max(float(group["lr"]) for group in groups)
-            self._parts = [float(group["lr"]) / largest if largest else 1.0 for group in groups]
-        for group, part in zip(groups, self._parts, strict=True):
-            group["lr"] = part * self.lrs[len(self.losses)]
+            self._proportions = [float(group["lr"]) / largest if largest else 1.0 for group in groups]
+        for group, proportion in zip(groups, self._proportions, strict=True):
+            group["lr"] = proportion * self.lrs[len(self.losses)]
 
-    def _note_loss(self, trainer: "Trainer", _: Any, outputs: Any, *__: Any) -> None:
-        self._loss += float(trainer.strategy.reduce(outputs["loss"]))  # its part of the step's
+    def _record_loss(self, trainer: "Trainer", _: Any, outputs: Any, *__: Any) -> None:
+        self._loss += float(trainer.strategy.reduce(outputs["loss"]))  # already divided by the accumulated batches
         if trainer.global_step == len(self.losses):
             return
         self.losses.append(self._loss)
         self._advance()
         self._mean = SMOOTHING * self._mean + (1 - SMOOTHING) * self._loss
-        mean = self._mean / (1 - SMOOTHING ** len(self.losses))
-        self._lowest = min(self._lowest, mean)
-        diverged = not math.isfinite(mean) or mean > DIVERGED * self._lowest
-        trainer.should_stop = diverged or len(self.losses) == len(self.lrs)
         self._loss = 0.0
+        mean = self._mean / (1 - SMOOTHING ** len(self.losses))  # without the bias towards its start at 0
+        self._lowest = min(self._lowest, mean)
+        has_diverged = not math.isfinite(mean) or mean > DIVERGED * self._lowest
+        trainer.should_stop = has_diverged or len(self.losses) == len(self.lrs)
 
 
 def smooth(losses: Sequence[float]) -> NDArray[np.float64]:
-    """Exponential mean of the finite losses to both sides, so that nothing is shifted towards later steps.
+    """Return the exponential mean of the finite losses to both sides, which shifts no minimum towards later steps.
 
-    At the ends, where one side is missing, the weights still sum to 1. A loss counts as at most 1.5 times the first.
+    The weights also sum to 1 at the ends. Losses are clipped to `CEILING` times the mean of the first ones.
     """
     finite = np.array([loss for loss in losses if math.isfinite(loss)])
     if len(finite):
@@ -98,7 +97,10 @@ def smooth(losses: Sequence[float]) -> NDArray[np.float64]:
 
 
 def suggest(lrs: Sequence[float], losses: Sequence[float]) -> tuple[float, float]:
-    """The rate where the smoothed loss falls fastest, and a tenth of the rate where it is lowest."""
+    """Return the rate at which the smoothed loss falls fastest, and a tenth of the rate at which it is lowest.
+
+    Raises UserError if the loss never falls by more than its standard deviation over the first steps.
+    """
     smoothed = smooth(losses)
     settled = smoothed[UNSETTLED:]
     lowest = int(settled.argmin()) if len(settled) else 0
@@ -121,7 +123,7 @@ def draw(test: RangeTest, steepest: float, minimum_tenth: float) -> Image.Image:
     axes = figure.subplots()
     smoothed = smooth(test.losses)
     axes.plot(test.lrs[: len(smoothed)], smoothed, color="tab:blue", label="smoothed")
-    axes.set_ylim(axes.get_ylim())  # a loss that diverges leaves the picture
+    axes.set_ylim(axes.get_ylim())  # a diverging loss may leave the picture
     axes.plot(test.lrs[: len(test.losses)], test.losses, ".", color="tab:blue", alpha=0.3, label="loss of a step")
     axes.axvline(steepest, color="tab:red", label=f"{steepest:.2g}, steepest descent")
     axes.axvline(minimum_tenth, color="tab:red", linestyle=":", label=f"{minimum_tenth:.2g}, a tenth of the minimum's")
@@ -132,12 +134,12 @@ def draw(test: RangeTest, steepest: float, minimum_tenth: float) -> Image.Image:
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Run the command line; a user's mistake ends in one sentence and exit status 2."""
+    """Run the command line; a user error ends in one message and exit status 2."""
     parser = CommandParser(prog="scripts/find_lr.py", description=__doc__)
-    parser.add_argument("--min_lr", type=float, default=1e-7, help="learning rate of the first step; 1e-7 if absent")
-    parser.add_argument("--max_lr", type=float, default=10.0, help="learning rate of the last step; 10 if absent")
-    parser.add_argument("--steps", type=int, default=200, help="optimizer steps; 200 if absent")
-    parser.add_argument("--output", type=picture_file, default="runs/lr.png", help="runs/lr.png if absent")
+    parser.add_argument("--min_lr", type=float, default=1e-7, help="learning rate of the first step; by default 1e-7")
+    parser.add_argument("--max_lr", type=float, default=10.0, help="learning rate of the last step; by default 10")
+    parser.add_argument("--steps", type=int, default=200, help="optimizer steps; by default 200")
+    parser.add_argument("--output", type=picture_file, default="runs/lr.png", help="by default runs/lr.png")
     with training_process():
         options, flags = parser.parse_known_args(args)
         from torch.utils.tensorboard import SummaryWriter

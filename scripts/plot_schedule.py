@@ -1,8 +1,8 @@
-"""Draw the learning rate over a whole run, before it begins.
+"""Draw the learning-rate schedule of a run before it starts.
 
     python scripts/plot_schedule.py [--output FILE] [any flag of scripts/train.py fit]
 
-Reads the data, to count the batches of an epoch, and steps the schedule as often as the run will; nothing is trained.
+Reads the data to count the batches of an epoch, and steps the schedule as often as the run will, without training.
 Early stopping may end the run earlier. The momentum is drawn too if the schedule changes it.
 """
 
@@ -23,17 +23,15 @@ if TYPE_CHECKING:
 
 
 class Rehearsal:
-    """Steps the schedule of a run as often as the run will, and trains nothing."""
+    """Steps the schedule of a run as often as the run will, without training."""
 
     def __init__(self, flags: Sequence[str]) -> None:
         from lightning.pytorch.callbacks import LambdaCallback
 
         from scripts.training.dry_run import DryRun
 
-        # In each optimizer step: the learning rate of each group of parameters, and the momentum (or Adam's first beta)
-        # of the first group, 0 where there is none.
-        self.lrs: list[list[float]] = []
-        self.momenta: list[float] = []
+        self.lrs: list[list[float]] = []  # for each optimizer step, the learning rate of each parameter group
+        self.momenta: list[float] = []  # for each step, the first group's momentum or Adam's first beta, else 0
         self.steps_per_epoch = 0  # optimizer steps; the last epoch may have fewer
         self.trainer = DryRun(flags, LambdaCallback(on_train_start=self._rehearse), {}, scheduled=True).trainer
         if not self.lrs:
@@ -56,17 +54,17 @@ class Rehearsal:
             )
         self.steps_per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step\\(\\)`")  # nothing is optimized
+            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step\\(\\)`")  # before an optimizer step
             for step in range(1, int(steps) + 1):
-                first, *_ = groups = optimizer.param_groups
-                self.lrs.append([float(group["lr"]) for group in groups])
-                self.momenta.append(float(first["betas"][0] if "betas" in first else first.get("momentum", 0.0)))
+                self.lrs.append([float(group["lr"]) for group in optimizer.param_groups])
+                group = optimizer.param_groups[0]
+                self.momenta.append(float(group["betas"][0] if "betas" in group else group.get("momentum", 0.0)))
                 if step < steps and (config.interval == "step" or step % self.steps_per_epoch == 0):
-                    config.scheduler.step()  # type: ignore[call-arg]  # a plateau's alone takes a figure
+                    config.scheduler.step()  # type: ignore[call-arg]  # only ReduceLROnPlateau takes a metric
 
 
 def draw(lrs: Sequence[Sequence[float]], momenta: Sequence[float], steps_per_epoch: int) -> Image.Image:
-    """Draw the learning rate of each group of parameters over the steps of a run."""
+    """Draw the learning rate of each parameter group, without duplicates, over the steps of a run."""
     import numpy as np
 
     from scripts.report.chart import new_figure, picture_of
@@ -78,32 +76,32 @@ def draw(lrs: Sequence[Sequence[float]], momenta: Sequence[float], steps_per_epo
     axes.set(xlabel="optimizer step", ylabel="learning rate", ylim=(0, None), title="Learning-rate schedule")
     axes.margins(x=0.02)
     axes.grid(alpha=0.3)
-    per_epoch = (lambda step: np.asarray(step) / steps_per_epoch, lambda epoch: np.asarray(epoch) * steps_per_epoch)
-    axes.secondary_xaxis("top", functions=per_epoch).set_xlabel("epoch")
+    to_epoch = (lambda step: np.asarray(step) / steps_per_epoch, lambda epoch: np.asarray(epoch) * steps_per_epoch)
+    axes.secondary_xaxis("top", functions=to_epoch).set_xlabel("epoch")
     if len(set(momenta)) > 1:
-        other = axes.twinx()
-        other.step(range(len(momenta)), momenta, ":", where="post", color="grey", label="momentum")
-        other.set_ylabel("momentum, or Adam's first beta")
+        momentum_axes = axes.twinx()
+        momentum_axes.step(range(len(momenta)), momenta, ":", where="post", color="grey", label="momentum")
+        momentum_axes.set_ylabel("momentum, or Adam's first beta")
     figure.legend(loc="outside lower center", ncols=4)
     return picture_of(figure)
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Run the command line; a user's mistake ends in one sentence and exit status 2."""
+    """Run the command line; a user error ends in one message and exit status 2."""
     parser = CommandParser(prog="scripts/plot_schedule.py", description=__doc__)
-    parser.add_argument("--output", type=picture_file, default="runs/schedule.png", help="runs/schedule.png if absent")
+    parser.add_argument("--output", type=picture_file, default="runs/schedule.png", help="by default runs/schedule.png")
     with training_process():
         options, flags = parser.parse_known_args(args)
         rehearsal = Rehearsal(flags)
-        if rehearsal.trainer.is_global_zero:
-            per_epoch, largest = rehearsal.steps_per_epoch, [max(lrs) for lrs in rehearsal.lrs]
-            save_picture(draw(rehearsal.lrs, rehearsal.momenta, per_epoch), options.output)
-            print(
-                f"{len(largest):,} steps in {len(largest) / per_epoch:g} epochs, learning rate "
-                f"{largest[0]:.2g} to {max(largest):.2g} in step {largest.index(max(largest)) + 1:,} and "
-                f"{largest[-1]:.2g} in the last"
-            )
-            print(options.output)
+        if not rehearsal.trainer.is_global_zero:
+            return
+        save_picture(draw(rehearsal.lrs, rehearsal.momenta, rehearsal.steps_per_epoch), options.output)
+        lrs = [max(rates) for rates in rehearsal.lrs]
+        print(
+            f"{len(lrs):,} steps in {len(lrs) / rehearsal.steps_per_epoch:g} epochs, learning rate {lrs[0]:.2g} to "
+            f"{max(lrs):.2g} in step {lrs.index(max(lrs)) + 1:,} and {lrs[-1]:.2g} in the last"
+        )
+        print(options.output)
 
 
 if __name__ == "__main__":

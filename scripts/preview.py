@@ -1,9 +1,9 @@
-"""Draw the first training batch as the network sees it: augmented, mixed, un-normalised, with class names.
+"""Draw the first training batch as the network sees it: augmented and mixed, but not normalised, with class names.
 
     python scripts/preview.py [--config FILE] [--data...] [--output FILE] [--images 32]
 
-It is the batch that scripts/train.py with the same flags begins with, on the CPU and in one process; on another device
-an augmentation may draw other numbers. A run's real first batch is in its TensorBoard, under `preview/train`.
+It is the first batch of scripts/train.py with the same flags on one CPU process. On another device, augmentations may
+draw other random numbers; a run shows its own first batch in TensorBoard, under `preview/train`.
 """
 
 from collections.abc import Sequence
@@ -13,10 +13,10 @@ from scripts.command.output_file import picture_file, save_picture
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Run the command line; a user's mistake ends in one sentence and exit status 2."""
+    """Run the command line; a user error ends in one message and exit status 2."""
     parser = CommandParser(prog="scripts/preview.py", description=__doc__)
-    parser.add_argument("--output", type=picture_file, default="runs/preview.png", help="runs/preview.png if absent")
-    parser.add_argument("--images", type=whole_number, default=32, help="how many of the batch to show")
+    parser.add_argument("--output", type=picture_file, default="runs/preview.png", help="by default runs/preview.png")
+    parser.add_argument("--images", type=whole_number, default=32, help="number of images to draw; by default 32")
     with mistakes_in_one_sentence():
         options, flags = parser.parse_known_args(args)
         import torch
