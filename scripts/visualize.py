@@ -207,7 +207,8 @@ def main(args: Sequence[str] | None = None) -> None:
             command.add_argument("--output", metavar="FILE", help=f"by default {name}.png in the run's folder")
             command.add_argument("--show", action="store_true", help="open the picture")
     with mistakes_in_one_sentence():
-        options, options.flags = parser.parse_known_args(args)
+        options, flags = parser.parse_known_args(args)
+        options.flags = flags
         visualize(options)
 
 

@@ -40,7 +40,7 @@ def features_of(trained: TrainedNetwork, images: Tensor, batch_size: int) -> tup
     """
     network = trained.network
     names = {layer: name for name, layer in network.named_modules() if isinstance(layer, nn.Linear)}
-    calls, parts = list[tuple[nn.Module, Tensor]](), list[Tensor]()  # each layer that ran, with its input
+    calls, parts = list[tuple[nn.Linear, Tensor]](), list[Tensor]()  # each layer that ran, with its input
     handles = [layer.register_forward_pre_hook(lambda layer, args: calls.append((layer, args[0]))) for layer in names]
     name = None
     with progress("Features", len(images)) as advance:

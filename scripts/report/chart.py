@@ -56,7 +56,8 @@ def line_chart(curves: Mapping[str, Sequence[tuple[float, ...]]], x_label: str, 
             colour, dashes = CURVES[number % 6], DASHES[(number + number // 6) % 6]
             lines += axes.plot(x, y, color=colour, linestyle=dashes, marker="" if len(x) > 1 else "o")
             if band:
-                axes.fill_between(x, *band, color=colour, alpha=0.18, linewidth=0)
+                low, high = band
+                axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
         axes.set(xlabel=x_label, ylabel=y_label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         figure.legend(lines, names, loc="outside lower left", ncols=2 if max(map(len, names)) < 30 else 1)
