@@ -22,9 +22,8 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
-from callbacks.tensorboard.filters import convolutions
 from callbacks.tensorboard.image_grid import as_rgb, filters_picture
 from core.names import near_names
 from datamodules.decoding.image_file import UnreadableImageError
@@ -60,7 +59,8 @@ def activations(trained: TrainedNetwork, options: argparse.Namespace) -> Image.I
 
 def filters(trained: TrainedNetwork, options: argparse.Namespace) -> Image.Image:
     """Draw the filters of a convolution, by default the first."""
-    network, names = trained.network, convolutions(trained.network)
+    network = trained.network
+    names = [name for name, module in network.named_modules() if isinstance(module, nn.Conv1d | nn.Conv2d)]
     layer = options.layer or next(iter(names), "to show")
     if layer not in names:
         raise UserError(
