@@ -1,3 +1,3 @@
-"""What people run."""
+"""The commands that users run."""
 
-import core as core  # first, for Ctrl-C
+import core as core  # first, so that Ctrl-C during the other imports leaves no traceback

@@ -1,9 +1,9 @@
-"""Train the published experiments and write RESULTS.md: published figures beside measured ones.
+"""Train the published experiments, and write RESULTS.md, a table of published and measured metrics.
 
     python scripts/reproduce.py [--only mnist/convnet ...] [--seeds 3] [any flag of scripts/train.py]
 
-A run with the same files and flags is not trained again. If an experiment fails, its row says why, and the others go
-on. Every measured figure comes from a run. Other rows, and the text around the table, stay as they are.
+A finished run with the same configuration and data is not trained again. If an experiment fails, its row says why, and
+the others are still trained. Rows of other experiments, and the text around the table, stay unchanged.
 """
 
 import shlex
@@ -22,8 +22,8 @@ from scripts.command.process import training_process
 
 HEADING = """# Results
 
-Written by `scripts/reproduce.py`; every measured figure is accuracy that a run gave, `test` with the best
-epoch's weights, `train` and `val` in the last. Of several seeds: mean ± half of its 95% t-interval.
+Written by `scripts/reproduce.py`. Measured is the accuracy of a run: `test` with the weights of the best epoch,
+`train` and `val` in the last epoch. With several seeds, it is the mean ± half of its 95% t-interval.
 
 | experiment | published | measured | parameters | epochs | time | hardware | command |
 |---|---|---|---:|---:|---:|---|---|
@@ -33,13 +33,13 @@ epoch's weights, `train` and `val` in the last. Of several seeds: mean ± half o
 class Experiment(NamedTuple):
     """A published experiment."""
 
-    name: str  # of its file under configs/, without the ending
-    published: str  # the figures of its source
+    name: str  # the path of its file under configs/, without the ending
+    published: str  # the metrics of the source
     at_least: float | None = None  # the accuracy to reach, if one was published
-    classes: int | None = None  # of the published data; a run on fewer is not compared
+    classes: int | None = None  # the number of classes of the published data; a run with fewer is not compared
 
 
-# What the sources call validation is reported as test here, on the same images.
+# The images that the sources call validation are the test split here.
 EXPERIMENTS = (
     Experiment("mnist/convnet", "test 0.989", at_least=0.989),
     Experiment("cifar2/mlp", "val 0.794", at_least=0.794),
@@ -58,50 +58,57 @@ EXPERIMENTS = (
 )
 
 
-def row(experiment: Experiment, done: Sequence[dict[str, Any]], problem: str, flags: Sequence[str]) -> str:
-    """The experiment's line of the table, by the `results.json` of its runs, and why one is missing."""
+def row(experiment: Experiment, results: Sequence[dict[str, Any]], problem: str, flags: Sequence[str]) -> str:
+    """Return an experiment's line of the table.
+
+    Args:
+        experiment: The experiment.
+        results: The `results.json` of each finished run.
+        problem: Why a run has failed; empty if none has.
+        flags: Flags that were added to its configuration.
+    """
     from scripts.uncertainty.mean import mean_over_seeds
 
     problem = problem.replace("|", "\\|")
     command = shlex.join(["python", "scripts/train.py", "fit", "--config", f"configs/{experiment.name}.yaml", *flags])
-    if not done:
+    if not results:
         return f"| {experiment.name} | {experiment.published} | not run: {problem} | | | | | `{command}` |"
-    measured = {
-        name: [results["metrics"][f"{name}/accuracy"] for results in done if f"{name}/accuracy" in results["metrics"]]
+    accuracies = {
+        name: [run["metrics"][f"{name}/accuracy"] for run in results if f"{name}/accuracy" in run["metrics"]]
         for name in ("test", "train", "val")
     }
-    figures = f"test {mean_over_seeds(measured['test']).shown()}"
-    if experiment.classes not in (None, classes := done[0].get("classes")):
-        figures += f" (of {classes} classes, published of {experiment.classes}: not compared)"
+    measured = f"test {mean_over_seeds(accuracies['test']).shown()}"
+    if experiment.classes not in (None, classes := results[0].get("classes")):
+        measured += f" (of {classes} classes, published of {experiment.classes}: not compared)"
     elif experiment.at_least is not None:
-        # Figures are kept in float32, in which 0.9845 is a little less.
-        figures += " (reached)" if round(mean(measured["test"]), 6) >= experiment.at_least else " (**below**)"
-    figures += "".join(f", {name} {mean(measured[name]):.4f}" for name in ("train", "val") if measured[name])
-    figures += f"; {len(done)} seeds" if len(done) > 1 else ""
-    figures += f"; another seed failed: {problem}" if problem else ""
-    hardware = ", ".join(sorted({f"{results['hardware']}, {results['precision']}" for results in done}))
-    seconds = timedelta(seconds=round(mean(results["seconds"] for results in done)))
+        # Rounded, because accuracies are float32, in which 0.9845 is a little less.
+        measured += " (reached)" if round(mean(accuracies["test"]), 6) >= experiment.at_least else " (**below**)"
+    measured += "".join(f", {name} {mean(accuracies[name]):.4f}" for name in ("train", "val") if accuracies[name])
+    measured += f"; {len(results)} seeds" if len(results) > 1 else ""
+    measured += f"; another seed failed: {problem}" if problem else ""
+    hardware = ", ".join(sorted({f"{run['hardware']}, {run['precision']}" for run in results}))
+    seconds = timedelta(seconds=round(mean(run["seconds"] for run in results)))
     return (
-        f"| {experiment.name} | {experiment.published} | {figures} | {done[0]['parameters']:,} "
-        f"| {mean(results['epochs'] for results in done):g} | {seconds} | {hardware} | `{command}` |"
+        f"| {experiment.name} | {experiment.published} | {measured} | {results[0]['parameters']:,} "
+        f"| {mean(run['epochs'] for run in results):g} | {seconds} | {hardware} | `{command}` |"
     )
 
 
-def write_row(path: Path, line: str) -> None:
-    """Write a line into the table, in place of the experiment's line before or below the others."""
+def write_row(path: Path, row: str) -> None:
+    """Replace an experiment's line in the table of a file, or add it below the others."""
     from core.durable_file import replace_file
 
     text = path.read_text() if path.exists() else ""
     lines = (text if "\n|---" in text else f"{text}{HEADING}").splitlines()
-    beginning = line[: line.index(" |") + 2]
-    table = [number for number, other in enumerate(lines) if other.startswith("|")]
+    beginning = row[: row.index(" |") + 2]
+    table = [number for number, line in enumerate(lines) if line.startswith("|")]
     place = next((number for number in table if lines[number].startswith(beginning)), table[-1] + 1)
-    lines[place : place + (place in table)] = [line]
+    lines[place : place + (place in table)] = [row]
     replace_file(path, "\n".join(lines) + "\n")
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Run what was chosen and write the table; exit status 1 if a run failed."""
+    """Train the chosen experiments and write the table; the exit status is 1 if a run has failed."""
     experiments = {experiment.name: experiment for experiment in EXPERIMENTS}
     parser = CommandParser(prog="scripts/reproduce.py", description=__doc__)
     parser.add_argument(
@@ -118,9 +125,9 @@ def main(args: Sequence[str] | None = None) -> None:
 
         failed = False
         for name in dict.fromkeys(options.only):
-            own = ["--config", str(CONFIGS / f"{name}.yaml"), "--experiment", name, "--runs", str(options.runs)]
+            fixed = ["--config", str(CONFIGS / f"{name}.yaml"), "--experiment", name, "--runs", str(options.runs)]
             try:
-                runs = train_several(plan_runs([*own, *flags]), range(options.seeds))
+                runs = train_several(plan_runs([*fixed, *flags]), range(options.seeds))
                 problem = next((run.problem for run in runs if run.problem), "")
             except UserError as error:
                 runs, problem = [], str(error)

@@ -1,4 +1,4 @@
-"""Train, validate or test: the constructors' signatures are the configuration.
+"""Train, validate or test; every argument of a constructor is a flag.
 
 python scripts/train.py fit --help
 """
@@ -8,13 +8,13 @@ import sys
 from core.user_error import UserError
 
 STAGES = ("fit", "validate", "test")
-SEVERAL = {"--seeds", "--folds", "--fold"}  # flags of several runs
+SEVERAL = {"--seeds", "--folds", "--fold"}  # flags that start several runs
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run the command line; a user's mistake ends in one sentence and exit status 2.
+    """Run the command line.
 
-    A run that was to repeat another, and whose results differ, ends with exit status 1.
+    The exit status is 2 after a user error, and 1 after another error or if `--like` has given other results.
     """
     args = list(sys.argv[1:] if args is None else args)
     if {"-h", "--help", "--help=all"} & {*args}:
@@ -38,9 +38,9 @@ def main(args: list[str] | None = None) -> None:
             if not args or args[0] not in STAGES:
                 raise UserError(f"The stage is {args[0] if args else 'missing'}; give one of {', '.join(STAGES)}.")
             if args[0] == "fit" and SEVERAL & {arg.partition("=")[0] for arg in args}:
-                from scripts.training.several_runs import train_several_and_tell
+                from scripts.training.several_runs import fit_several
 
-                sys.exit(train_several_and_tell(args[1:]))
+                sys.exit(fit_several(args[1:]))
             cli = TrainCLI(args)
     except SystemExit as end:
         from callbacks.run.peers import leave
@@ -50,7 +50,7 @@ def main(args: list[str] | None = None) -> None:
     finally:
         release_folders()
     if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()  # Gloo's threads, left to the interpreter's end, may abort it
+        torch.distributed.destroy_process_group()  # else Gloo's threads may abort the interpreter's exit
     if not cli.is_identical:
         sys.exit(1)
 

@@ -67,9 +67,10 @@ def parser_message(message: str, parser: ArgumentParser, configs: Sequence[str])
     if denied := DENIED.search(line):
         return not_known("The configuration", denied[1])
     key = ".".join(re.findall(r'Parser key "([\w.]+)"', line))
-    if key and (wrong_value := _wrong_value(key, message)):
+    wrong_value = _wrong_value(key, message) if key else None
+    if wrong_value and re.search("<class '(int|float)'>", line):  # jsonargparse also looks for a class of that name
         return wrong_value
-    if suggestion := suggest_class(line) or suggest_flag(line, parser, configs):
+    if suggestion := suggest_class(line) or suggest_flag(line, parser, configs) or wrong_value:
         return suggestion
     if key and re.search(
         r"'class_path' is not|class_path '(lightning.Callback|torch.nn.Module)': O|Not a valid subclass", line

@@ -1,4 +1,4 @@
-"""A short training that leaves nothing behind."""
+"""Train for a few steps without writing files."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,8 +17,12 @@ from scripts.training.trainer_arguments import one_or_more
 class DryRun(TrainCLI):
     """Trains with the network, data, optimizer and precision of a run, but without validation, test, logs and folder.
 
-    Of the run's callbacks it keeps those with a true `sets_weights`. Unless it is `scheduled`, the learning rate is
-    constant, frozen parts stay so, and the feature cache is kept, too.
+    Args:
+        flags: Flags of `fit`.
+        callback: A callback that watches or steers the training.
+        changes: Arguments of the Trainer to replace.
+        scheduled: False for a constant learning rate. Then frozen parts stay frozen, and the feature cache and those
+            of the run's callbacks that have a true `sets_weights` are used.
     """
 
     def __init__(
@@ -28,28 +32,28 @@ class DryRun(TrainCLI):
         super().__init__(["fit", *flags], callbacks=[callback])
 
     def before_instantiate_classes(self) -> None:
-        """Remove what a dry run has no use for."""
+        """Remove what a dry run does not use from the configuration."""
         config = self.config
         if config.ckpt_path:
-            raise UserError(
-                "--ckpt_path goes on with a run; leave it out, or give that run's config.yaml with --config."
-            )
+            raise UserError("--ckpt_path is for resuming; leave it out, or give that run's config.yaml with --config.")
         self.runs, config.runs = config.runs, Path(self.at_end.enter_context(TemporaryDirectory()))
-        given = [] if self._scheduled else one_or_more(config.trainer.callbacks)
-        kept = [each for each in given if getattr(resolve_name(each.class_path), "sets_weights", False)]
+        callbacks = [] if self._scheduled else one_or_more(config.trainer.callbacks)
+        callbacks = [
+            callback for callback in callbacks if getattr(resolve_name(callback.class_path), "sets_weights", False)
+        ]
         for key in CALLBACKS:
-            if self._scheduled or key != "feature_cache":  # it makes training faster, but is no part of a schedule
+            if self._scheduled or key != "feature_cache":  # the cache changes the speed, not the schedule
                 config[key] = None
         if not self._scheduled:
             config.model.scheduler = None
-            config.model.unfreeze = None  # it counts the epochs of a run
+            config.model.unfreeze = None  # it counts the epochs of a whole run
             if config.model.finetune:
                 config.model.freeze, config.model.finetune = ["backbone"], None
         changes = {
             **dict.fromkeys(("logger", "fast_dev_run", "enable_progress_bar", "enable_checkpointing"), False),
             **dict.fromkeys(("limit_val_batches", "num_sanity_val_steps"), 0),
             **dict.fromkeys(("min_epochs", "min_steps")),
-            "callbacks": kept,
+            "callbacks": callbacks,
             **self._changes,
         }
         for name, value in changes.items():
@@ -57,7 +61,7 @@ class DryRun(TrainCLI):
         super().before_instantiate_classes()
 
     def fit(self) -> None:
-        """Train, without record, curves and test."""
+        """Train, without record and test."""
         callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]  # the Trainer declares none
         callbacks[:] = [callback for callback in callbacks if not isinstance(callback, RunRecord)]
         self.trainer.fit(self.model, self.datamodule)

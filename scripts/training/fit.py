@@ -1,4 +1,4 @@
-"""Training from Python, with the flags of `scripts/train.py fit` as keyword arguments."""
+"""Train from Python, with the flags of `scripts/train.py fit` as keyword arguments."""
 
 import json
 import os
@@ -25,7 +25,7 @@ from scripts.training.train_cli import TrainCLI
 
 
 class TrainedRun(NamedTuple):
-    """A run that has come to its end: its folder, its best checkpoint, if it has any, and its last figures."""
+    """A finished run: its folder, its best checkpoint (None if it has none), and its last metrics."""
 
     folder: Path
     best: Path | None
@@ -33,7 +33,7 @@ class TrainedRun(NamedTuple):
 
 
 def fit(**settings: Any) -> TrainedRun:
-    """Train as `scripts/train.py fit` does, and leave the process as it was.
+    """Train as `scripts/train.py fit` does, and restore the state of the process afterwards.
 
     Args:
         settings: The flags, with two underscores for each dot: `trainer__max_epochs=3` is `--trainer.max_epochs 3`.
@@ -41,26 +41,27 @@ def fit(**settings: Any) -> TrainedRun:
             a class give its name, the class itself, or `{"class_path": ..., "init_args": {...}}`.
 
     Raises:
-        UserError: If a setting is wrong; then nothing is left of the run.
-        KeyboardInterrupt: If Ctrl-C has stopped the run, which `resume` goes on with.
+        UserError: If a setting is wrong; then the run's folder is removed.
+        KeyboardInterrupt: If Ctrl-C has stopped the run; continue it with `resume`.
     """
-    flags = sorted((_flag(*each) for each in settings.items()), key=lambda flag: flag.partition("=")[0].count("."))
+    flags = sorted((_flag(*item) for item in settings.items()), key=lambda flag: flag.partition("=")[0].count("."))
     cudnn, mode, hook = torch.backends.cudnn, torch.get_deterministic_debug_mode(), sys.breakpointhook
-    chosen = cudnn.deterministic, cudnn.benchmark
-    gently = patch.object(received, "ends_process", False)
+    cudnn_flags = cudnn.deterministic, cudnn.benchmark
+    keep_process = patch.object(received, "ends_process", False)
     try:
-        with isolate_rng(), warnings.catch_warnings(), patch.dict(os.environ), gently, exit_on_signals():
+        with isolate_rng(), warnings.catch_warnings(), patch.dict(os.environ), keep_process, exit_on_signals():
             run = _RunInPython(["fit", *flags])
         trust(run.config.model.network.class_path)
-        return TrainedRun(folder := run.folder.absolute(), checkpoint_of(folder), run.record.results["metrics"])
+        folder = run.folder.absolute()
+        return TrainedRun(folder, checkpoint_of(folder), run.record.results["metrics"])
     except Stopped as stop:
         number = stop.signal
     finally:
         wake_workers()
         release_folders()
         torch.set_deterministic_debug_mode(mode)
-        (cudnn.deterministic, cudnn.benchmark), sys.breakpointhook = chosen, hook
-    signal.raise_signal(number)  # to the handlers of this process, which are back
+        (cudnn.deterministic, cudnn.benchmark), sys.breakpointhook = cudnn_flags, hook
+    signal.raise_signal(number)  # the process has its own handlers again
     raise KeyboardInterrupt
 
 
@@ -72,15 +73,18 @@ class _RunInPython(TrainCLI):
 
 
 def _flag(name: str, value: Any) -> str:
+    """Return a keyword argument as a flag."""
     key = name.replace("__", ".")
-    is_of_model = key.partition(".")[0] in signature(Classifier).parameters
-    outer = "model." if is_of_model else "trainer." if key.startswith("callbacks") else ""
+    if (key, value) == ("resume", True):
+        return "--resume"
+    group = key.partition(".")[0]
+    prefix = "model." if group in signature(Classifier).parameters else "trainer." if group == "callbacks" else ""
     plain = json.loads(json.dumps(value, default=partial(_text, key)))
-    text = plain if isinstance(plain, str) else json.dumps(plain)
-    return "--resume" if (key, value) == ("resume", True) else f"--{outer}{key}={text}"
+    return f"--{prefix}{key}={plain if isinstance(plain, str) else json.dumps(plain)}"
 
 
 def _text(key: str, value: Any) -> str:
+    """Return a path, or the path of a class, as text; raises UserError for any other object."""
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, type) and find_class(path := f"{value.__module__}.{value.__qualname__}") is value:

@@ -20,64 +20,72 @@ from scripts.command.configuration import read_config
 
 
 def check_complete(original: Path) -> None:
-    """Check that a run is complete, so that another can be compared with it."""
+    """Raise UserError unless a run is finished and has the files to compare another run with."""
     check_is_run(original)
     last = original / CHECKPOINTS / LAST
-    for lacks, file in (not is_tested(read_results(original)), RESULTS), (not last.is_file(), f"{CHECKPOINTS}/{LAST}"):
-        if lacks:
-            raise UserError(
-                f"{original} is not complete: it has no {file} to compare with; finish it with --resume {original}, "
-                f"or train its configuration with --config {original / CONFIG}."
-            )
+    missing = None
+    if not is_tested(read_results(original)):
+        missing = RESULTS
+    elif not last.is_file():
+        missing = f"{CHECKPOINTS}/{LAST}"
+    if missing:
+        raise UserError(
+            f"{original} is not complete: it has no {missing} to compare with; finish it with --resume {original}, "
+            f"or train its configuration with --config {original / CONFIG}."
+        )
     read_checkpoint(last)
 
 
 def compare_runs(original: Path, run: Path) -> tuple[bool, list[str]]:
-    """Compare the results of two runs, and their origins: whether they are bit-identical, and the report."""
-    theirs, ours = (_weights(folder) for folder in (original, run))
-    their_figures, our_figures = (read_results(folder).get("metrics", {}) for folder in (original, run))
-    results = [*_weights_that_differ(theirs, ours), *sentences(differences(their_figures, our_figures))]
-    report = [f"identical to {original}, bit for bit: {len(ours)} tensors of {LAST}, {len(our_figures)} figures"]
-    if results:
-        report = [f"not identical to {original}:", *(f"  {line}" for line in results)]
+    """Return True if the weights and metrics of two runs are bit-identical, and the lines of a report."""
+    expected, weights = _weights(original), _weights(run)
+    expected_metrics, metrics = read_results(original).get("metrics", {}), read_results(run).get("metrics", {})
+    changes = [*_weight_differences(expected, weights), *sentences(differences(expected_metrics, metrics))]
+    report = [f"identical to {original}, bit for bit: {len(weights)} tensors of {LAST}, {len(metrics)} metrics"]
+    if changes:
+        report = [f"not identical to {original}:", *(f"  {line}" for line in changes)]
     if causes := list(_causes(original, run)):
         report += ["what differed:", *(f"  {line}" for line in causes)]
-    elif results:
+    elif changes:
         report.append(
-            "configuration, data, code, packages and machine are the same; the cause may be a computation in no fixed "
-            "order, which --trainer.deterministic true forbids"
+            "configuration, data, code, packages and machine are the same; the cause may be a nondeterministic "
+            "operation, which --trainer.deterministic true forbids"
         )
-    return not results, report
+    return not changes, report
 
 
 def _weights(folder: Path) -> dict[str, Tensor]:
-    """The weights that predict and, if these are an average, those that are trained."""
+    """Return the weights of the last checkpoint; if they are an average, also the trained ones."""
     checkpoint = read_checkpoint(folder / CHECKPOINTS / LAST)
-    trained = {f"raw {name}": value for name, value in checkpoint.get("raw_state_dict", {}).items()}
-    both = {**checkpoint["state_dict"], **trained}
-    return {name: value for name, value in both.items() if isinstance(value, Tensor)}
+    raw = {f"raw {name}": value for name, value in checkpoint.get("raw_state_dict", {}).items()}
+    return {name: value for name, value in (checkpoint["state_dict"] | raw).items() if isinstance(value, Tensor)}
 
 
-def _weights_that_differ(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> Iterator[str]:
-    if misfits := misfit(theirs, ours):
+def _weight_differences(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> Iterator[str]:
+    if misfits := misfit(expected, weights):
         yield escape_name(f"{LAST}: {misfits}")
         return
-    pairs = ((theirs[name], own, name) for name, own in ours.items())
-    unequal = [pair for pair in pairs if pair[0].dtype != pair[1].dtype or not torch.equal(*pair[:2])]
-    if unequal:
-        most, name = max((float((other.double() - own.double()).abs().max()), name) for other, own, name in unequal)
-        yield escape_name(f"{LAST}: {len(unequal)} of {len(ours)} tensors differ, by up to {most:.2g} ({name})")
+    sizes = {
+        name: float((expected[name].double() - value.double()).abs().max())
+        for name, value in weights.items()
+        if expected[name].dtype != value.dtype or not torch.equal(expected[name], value)
+    }
+    if sizes:
+        name = max(sizes, key=lambda name: sizes[name])
+        line = f"{LAST}: {len(sizes)} of {len(weights)} tensors differ, by up to {sizes[name]:.2g} ({name})"
+        yield escape_name(line)
 
 
 def _causes(original: Path, run: Path) -> Iterator[str]:
-    their_config, our_config = (flat(read_config(folder / CONFIG)) for folder in (original, run))
-    yield from (f"config {line}" for line in sentences(differences(their_config, our_config)))
-    theirs, ours = (read_origin(folder) for folder in (original, run))
-    if theirs is None:
+    """Yield a line for each difference in configuration, origin and later starts."""
+    configs = flat(read_config(original / CONFIG)), flat(read_config(run / CONFIG))
+    yield from (f"config {line}" for line in sentences(differences(*configs)))
+    expected, origin = read_origin(original), read_origin(run)
+    if expected is None:
         yield "the origin of the other run: it has no record of it"
-    elif ours is not None:
-        yield from sentences(differences(theirs, ours))
+    elif origin is not None:
+        yield from sentences(differences(expected, origin))
     for name, folder in (("the other run", original), ("this run", run)):
         for restart in read_restarts(folder):
-            changed = sentences({key: (value["was"], value["is"]) for key, value in restart["differs"].items()})
-            yield f"{name} went on from step {restart['step']} with {'; '.join(changed)}"
+            changes = sentences({key: (value["was"], value["is"]) for key, value in restart["differs"].items()})
+            yield f"{name} was resumed after step {restart['step']} with {'; '.join(changes)}"

@@ -1,8 +1,8 @@
-"""One training with several seeds, in several folds, or both: a finished run is kept, and an unfinished one goes on.
+"""Train one configuration with several seeds or folds; finished runs are kept, and unfinished ones are resumed.
 
     python scripts/train.py fit --seeds 3 --folds 5 [any flag of scripts/train.py fit]
 
-Each run is a process of its own, so that no run can affect the next. All state is in the folders of the runs.
+Each run is a separate process, so that no run can affect the next. All state is in the folders of the runs.
 """
 
 import os
@@ -50,10 +50,10 @@ class ConfigReader(TrainCLI):
 
 
 class Plan(NamedTuple):
-    """The training that several seeds and folds share."""
+    """What all runs have in common."""
 
-    experiment: Path  # the folder of its runs
-    config: Config  # resolved; its seed and its fold are those of any run
+    experiment: Path  # the folder of the runs
+    config: Config  # resolved; its seed and fold are those of one of the runs
     flags: tuple[str, ...]  # of `scripts/train.py fit`
 
 
@@ -69,7 +69,7 @@ class PlannedRun:
 
 
 def plan_runs(flags: Sequence[str], fold: int | None = None) -> Plan:
-    """Read what `fit` with these flags would train in a fold, and where."""
+    """Read the configuration and the experiment's folder that `fit` with these flags would use."""
     reader = ConfigReader(["fit", *flags, *_fold_flags(fold)])
     return Plan(reader.config.runs / reader.experiment, yaml.safe_load(reader.config_text), tuple(flags))
 
@@ -78,20 +78,21 @@ def _fold_flags(fold: int | None) -> list[str]:
     return [] if fold is None else [f"--data.fold={fold}"]
 
 
-def train_several_and_tell(args: Sequence[str]) -> int:
-    """Train with several seeds or in several folds, and print the metrics of each run, with their mean."""
+def fit_several(args: Sequence[str]) -> int:
+    """Train with several seeds or folds, print a table of the test metrics, and return the exit status."""
     parser = CommandParser(prog="scripts/train.py fit", add_help=False)
     parser.add_argument("--seeds", type=whole_number, default=1)
     parser.add_argument("--folds", type=partial(whole_number, least=2))
     parser.add_argument("--fold", type=partial(whole_number, least=0))
     options, flags = parser.parse_known_args(args)
-    asked = "--folds" if options.folds else "--seeds" if options.fold is None else "--fold"
-    for flag in ("--resume", "--ckpt_path", "--like", *(["--data.fold"] if asked != "--seeds" else [])):
-        if any(other.partition("=")[0] == flag for other in flags):
-            raise UserError(f"{asked} and {flag} are given, but {flag} is about one run; leave one of them out.")
+    option = "--folds" if options.folds else "--seeds" if options.fold is None else "--fold"
+    excluded = {"--resume", "--ckpt_path", "--like", *(["--data.fold"] if option != "--seeds" else [])}
+    for flag in flags:
+        if (name := flag.partition("=")[0]) in excluded:
+            raise UserError(f"{option} and {name} are given, but {name} is about one run; leave one of them out.")
     if "TORCHELASTIC_RUN_ID" in os.environ or os.environ.get("SLURM_STEP_NUM_TASKS", "1") != "1":
         raise UserError(
-            f"{asked} starts the processes of each run itself; give it to one process and --trainer.devices to the "
+            f"{option} starts the processes of each run itself; give it to one process and --trainer.devices to the "
             "Trainer, or start each run with --seed_everything, --data.folds and --data.fold."
         )
     flags += [f"--data.folds={options.folds}"] if options.folds else []
@@ -101,58 +102,58 @@ def train_several_and_tell(args: Sequence[str]) -> int:
     try:
         runs = train_several(plan, range(first, first + options.seeds), folds)
     except Stopped as stop:
-        again = shlex.join(["scripts/train.py", "fit", *args])
-        print(f"stopped by {stop.signal.name}; what is done stays done; go on with all runs: {again}")
+        command = shlex.join(["scripts/train.py", "fit", *args])
+        print(f"stopped by {stop.signal.name}; finished runs are kept; continue with: {command}")
         raise
     print_summary(runs, options.folds)
     return int(any(run.problem for run in runs))
 
 
 def train_several(plan: Plan, seeds: Sequence[int], folds: Sequence[int | None] = (None,)) -> list[PlannedRun]:
-    """Train and test each seed in each fold, unless there is a finished run with the same configuration and data.
+    """Train and test each seed in each fold, the first seed of all folds first.
 
-    An unfinished run goes on from its last checkpoint. If one fails, the others are trained all the same. The first
-    seed of all folds comes first.
+    A finished run with the same configuration and data is kept, and an unfinished one is resumed. If a run fails, the
+    others are trained anyway.
     """
     if seeds[-1] >= 2**32:
         raise UserError(f"The last seed is {seeds[-1]}; give seeds from 0 to {2**32 - 1}.")
     if path := plan.config["ckpt_path"]:
         raise UserError(f"The configuration has the ckpt_path {path}, which is of one run; leave it out.")
     if plan.config["trainer"].get("fast_dev_run"):
-        raise UserError("trainer.fast_dev_run keeps nothing that runs could be compared by; leave it out.")
+        raise UserError("trainer.fast_dev_run writes no results that could be compared; leave it out.")
     return [_train(plan, seed, fold) for seed in seeds for fold in folds]
 
 
 def _train(plan: Plan, seed: int, fold: int | None) -> PlannedRun:
-    begun = find_run(plan, seed, fold)
-    run = PlannedRun(seed, begun, fold=fold)
+    earlier = find_run(plan, seed, fold)
+    run = PlannedRun(seed, earlier, fold=fold)
     name = f"{plan.experiment.name}, {'' if fold is None else f'fold {fold}, '}seed {seed}"
-    if begun and is_tested(results := read_results(begun)):
-        print(f"{name}: done in {begun}", flush=True)
+    if earlier and is_tested(results := read_results(earlier)):
+        print(f"{name}: finished in {earlier}", flush=True)
         run.results = results
         return run
-    print(f"{name}: going on" if begun else name, flush=True)
+    print(f"{name}: resuming" if earlier else name, flush=True)
     new = [*plan.flags, *_fold_flags(fold), "--seed_everything", str(seed)]
-    status, error = _fit(["--resume", str(begun)] if begun else new)
+    status, error = _fit(["--resume", str(earlier)] if earlier else new)
     run.folder = find_run(plan, seed, fold)
     if status == 0 and run.folder:
         run.results = read_results(run.folder)
         return run
     run.problem = error or f"it ended with status {status}"
-    if status == 2 and not begun:
-        raise UserError(run.problem)  # and so would each run
+    if status == 2 and not earlier:
+        raise UserError(run.problem)  # each run would fail in the same way
     if status < 0:
         run.problem = (
-            f"it {way_of_death(status)}; go on with the same command, or begin anew with fewer --data.num_workers or "
-            "a smaller --data.batch_size"
+            f"it {way_of_death(status)}; resume it with the same command, or start again with fewer "
+            "--data.num_workers or a smaller --data.batch_size"
         )
     print(f"error: {name}: {run.problem}", file=sys.stderr)
     return run
 
 
 def _fit(flags: Sequence[str]) -> tuple[int, str]:
-    """Run `fit` in a process of its own, which a signal to this one ends; give its exit status and its last error."""
-    # In a group of its own, so that Ctrl-C in a terminal reaches it once. Such a group cannot stop at breakpoints.
+    """Run `fit` in another process, which stops on a signal to this one; return its exit status and last error."""
+    # A process group of its own, so that Ctrl-C in a terminal reaches it only once, and no breakpoint could be used.
     environment = os.environ | {PARENT: str(os.getpid()), "PYTHONBREAKPOINT": "0"}
     command = [sys.executable, str(TRAIN), "fit", *flags]
     with subprocess.Popen(
@@ -160,17 +161,17 @@ def _fit(flags: Sequence[str]) -> tuple[int, str]:
     ) as process:
         assert process.stderr is not None, "asked for"
         try:
-            error = _pass_on(process.stderr)
+            error = _print_lines(process.stderr)
         except Stopped as stop:
             process.send_signal(signal.SIGTERM if stop.signal == signal.SIGINT else stop.signal)
-            if error := _pass_on(process.stderr):
+            if error := _print_lines(process.stderr):
                 print(f"error: {error}", file=sys.stderr)
             raise
     return process.returncode, error
 
 
-def _pass_on(lines: Iterable[str]) -> str:
-    """Print what a run writes to stderr, but for its errors; give the last of them, which the caller prints."""
+def _print_lines(lines: Iterable[str]) -> str:
+    """Print what a run writes to stderr, except its errors; return the last error, which the caller prints."""
     error = ""
     for line in lines:
         if line.startswith("error: "):
@@ -181,18 +182,18 @@ def _pass_on(lines: Iterable[str]) -> str:
 
 
 def find_run(plan: Plan, seed: int, fold: int | None = None) -> Path | None:
-    """Find the run of a seed and a fold with the same configuration and data: a finished one, else the newest."""
+    """Return the newest run of a seed and a fold with the plan's configuration and data, a finished one if any."""
     data = plan.config["data"]
-    wanted = plan.config | {"data": data | {"init_args": data["init_args"] | ({} if fold is None else {"fold": fold})}}
+    planned = plan.config | {"data": data | {"init_args": data["init_args"] | ({} if fold is None else {"fold": fold})}}
     candidates = []
     for file in sorted(plan.experiment.glob(f"*/{CONFIG}")):
         if f"seed_everything: {seed}\n" in file.read_text(errors="replace"):
-            with suppress(UserError):  # of a file that is damaged
-                config = {"test": True} | read_config(file) | {key: wanted[key] for key in ELSEWHERE}
-                candidates += [file.parent] if config == wanted else []
+            with suppress(UserError):  # the file is damaged
+                config = {"test": True} | read_config(file) | {key: planned[key] for key in ELSEWHERE}
+                candidates += [file.parent] if config == planned else []
     if not candidates:
         return None
-    images = data_of_config(wanted)
+    images = data_of_config(planned)
     images.prepare_data()
     fingerprint = escape_name(images.data_fingerprint)
     runs = [run for run in candidates if (read_origin(run) or {}).get("data_fingerprint") == fingerprint]
@@ -201,24 +202,26 @@ def find_run(plan: Plan, seed: int, fold: int | None = None) -> Path | None:
 
 
 def print_summary(runs: Sequence[PlannedRun], folds: int | None = None) -> None:
-    """Print the test metrics of each run, and their means with the rule of their uncertainty."""
+    """Print a table of the test metrics of each run, with their means and what `±` is."""
     from scripts.report.table import Table, show
     from scripts.uncertainty.mean import caption, mean_of_runs
 
     metrics = [(run.results or {}).get("metrics", {}) for run in runs]
-    names = sorted({name for each in metrics for name in each if name.startswith("test/")})
+    names = sorted({name for values in metrics for name in values if name.startswith("test/")})
     rows = []
-    for run, figures in zip(runs, metrics, strict=True):
-        cells = [f"{figures[name]:.4f}" if name in figures else "" for name in names]
-        # Without the settings in its name, which all have.
-        name = re.sub(r"_[a-z]\w*=.*", "", run.folder.name) if run.folder and not run.problem else "failed"
-        rows.append([f"{run.seed}" if run.fold is None else f"{run.seed}, {run.fold}", *cells, name])
+    for run, values in zip(runs, metrics, strict=True):
+        cells = [f"{values[name]:.4f}" if name in values else "" for name in names]
+        # Cut off the settings in the folder's name, which all runs share.
+        folder = re.sub(r"_[a-z]\w*=.*", "", run.folder.name) if run.folder and not run.problem else "failed"
+        rows.append([f"{run.seed}" if run.fold is None else f"{run.seed}, {run.fold}", *cells, folder])
     means = [
-        mean_of_runs([(run.fold, each[name]) for run, each in zip(runs, metrics, strict=True) if name in each], folds)
+        mean_of_runs(
+            [(run.fold, values[name]) for run, values in zip(runs, metrics, strict=True) if name in values], folds
+        )
         for name in names
     ]
     rows += [["mean", *(mean.shown() for mean in means), ""]] if means else []
     heading = "seed" if runs[0].fold is None else "seed, fold"
     show(Table([heading, *names, "run"], rows, frozenset({len(runs)}), caption(means)))
-    if folder := next((run.folder for run in runs if run.folder), None):
-        print(f"runs  {folder.parent}")
+    if parent := next((run.folder.parent for run in runs if run.folder), None):
+        print(f"runs  {parent}")

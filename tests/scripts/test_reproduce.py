@@ -48,7 +48,7 @@ def test_writes_what_runs_gave_and_does_none_twice(run: Any, tmp_path: Path, cap
     accuracies = [results["metrics"]["test/accuracy"] for results in done]
     cells = rows["digits/mlp"]
     assert cells[2].startswith(f"test {mean_over_seeds(accuracies).shown()} (reached), train ")
-    assert "Of several seeds: mean ± half of its 95% t-interval." in (tmp_path / "RESULTS.md").read_text()
+    assert "With several seeds, it is the mean ± half of its 95% t-interval." in (tmp_path / "RESULTS.md").read_text()
     assert cells[2].endswith("2 seeds")
     assert cells[3] == f"{done[0]['parameters']:,}"
     assert done[0]["hardware"] in cells[6]

@@ -245,7 +245,7 @@ def test_wandb_without_a_key_ends_in_one_sentence_and_leaves_no_run(tmp_path: Pa
     environment["HOME"] = str(tmp_path)  # where the keys are
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert done.stderr.startswith("error: WandbLogger cannot begin: No API key configured")
+    assert done.stderr.startswith("error: WandbLogger cannot start: No API key configured")
     assert "WANDB_MODE=offline" in done.stderr
     assert done.stderr.count("\n") == 1
     assert not list(tmp_path.glob("runs/*/*"))
@@ -282,5 +282,5 @@ def test_a_service_that_does_not_answer_is_named(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     place = ("--runs", tmp_path / "runs", "--data.root", data_root)
     said = refused("fit", f"--trainer.logger={MLFLOW}", "--trainer.logger.tracking_uri=http://localhost:1", *place)
-    assert "MLFlowLogger cannot begin" in said
+    assert "MLFlowLogger cannot start" in said
     assert "give it a tracking_uri that answers" in said

@@ -31,7 +31,7 @@ def test_the_same_again_is_identical(train: Callable[..., Run], capsys: pytest.C
     (again,) = set(run.folder.parent.iterdir()) - {run.folder}
     said = capsys.readouterr().out.splitlines()
     tensors = len(run.checkpoint["state_dict"])
-    assert said[-1] == f"identical to {run.folder}, bit for bit: {tensors} tensors of last.ckpt, 6 figures"
+    assert said[-1] == f"identical to {run.folder}, bit for bit: {tensors} tensors of last.ckpt, 6 metrics"
     assert (again / "config.yaml").read_text() == (run.folder / "config.yaml").read_text()
 
 
@@ -74,7 +74,7 @@ def test_a_run_that_was_broken_off_is_compared_when_it_is_over(
     main(["fit", "--resume", str(broken), "--trainer.callbacks=null"])
     said = capsys.readouterr().out
     assert f"identical to {run.folder}, bit for bit" in said
-    assert "this run went on from step 2 with config trainer.callbacks: None, was " in said
+    assert "this run was resumed after step 2 with config trainer.callbacks: None, was " in said
 
 
 @pytest.mark.slow
@@ -86,7 +86,7 @@ def test_what_nothing_recorded_explains_is_said_to_be_so(train: Callable[..., Ru
     (other.folder / "results.json").write_text(json.dumps(results))
     is_identical, report = compare_runs(run.folder, other.folder)
     assert not is_identical
-    assert "the cause may be a computation in no" in report[-1]
+    assert "the cause may be a nondeterministic" in report[-1]
     (run.folder / "origin.json").unlink()
     assert "it has no record of it" in compare_runs(run.folder, other.folder)[1][-1]
 

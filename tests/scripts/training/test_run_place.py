@@ -24,7 +24,7 @@ def test_a_dry_run_leaves_no_run(
     said = capsys.readouterr().out
     assert "test/accuracy" in said
     assert "nothing is kept" in said
-    assert "keeps nothing that runs" in refused("fit", "--seeds=2", "--trainer.fast_dev_run=true", *places)
+    assert "writes no results that could" in refused("fit", "--seeds=2", "--trainer.fast_dev_run=true", *places)
     assert not list(tmp_path.iterdir())
 
 

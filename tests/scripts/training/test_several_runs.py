@@ -62,7 +62,7 @@ def test_trains_what_is_not_done_and_goes_on_with_what_was_broken_off(
     accuracies = [of_run["metrics"]["test/accuracy"] for of_run in results]
     assert accuracies[0] != accuracies[1]
     said = capfd.readouterr().out
-    assert f"seed 7: done in {first.folder}" in said
+    assert f"seed 7: finished in {first.folder}" in said
     assert mean_over_seeds(accuracies).shown() in said
     assert all(f"{accuracy:.4f}" in said for accuracy in accuracies)
 
@@ -71,7 +71,7 @@ def test_trains_what_is_not_done_and_goes_on_with_what_was_broken_off(
     (second / "results.json").unlink()  # as if killed before the test
     assert run_seeds("--seeds=2", "--seed_everything=7", *flags) == 0
     said = capfd.readouterr().out
-    assert "seed 8: going on" in said
+    assert "seed 8: resuming" in said
     assert len(list(first.folder.parent.iterdir())) == 2
     assert json.loads((second / "results.json").read_text())["metrics"] == results[1]["metrics"]
     again = read_checkpoint(second / "checkpoints" / "last.ckpt")["state_dict"]
@@ -106,7 +106,7 @@ def test_each_fold_is_trained_in_a_run_of_its_own_that_counts_for_later_commands
     assert "Figures of one fold, which gives no interval." in " ".join(capfd.readouterr().out.split())
     assert run_seeds("--folds=2", *flags) == 0
     said = capfd.readouterr().out
-    assert f"fold 1, seed 0: done in {run}" in said
+    assert f"fold 1, seed 0: finished in {run}" in said
     (other,) = {*tmp_path.glob("runs/digits-convnet/*")} - {run}
     assert "_folds=2_fold=0_" in other.name
     accuracies = [json.loads((run / "results.json").read_text())["metrics"]["test/accuracy"] for run in (other, run)]
@@ -142,8 +142,8 @@ def test_a_seed_that_fails_does_not_stop_the_others(
     assert said.out.count("failed") == 3
     assert "error: digits-convnet, seed 0: the loss is not finite\n" in said.err
     assert (
-        "error: digits-convnet, seed 1: it was killed, as the system does when memory runs out; go on with the same "
-        "command, or begin anew with fewer --data.num_workers or a smaller --data.batch_size\n"
+        "error: digits-convnet, seed 1: it was killed, as the system does when memory runs out; resume it with the "
+        "same command, or start again with fewer --data.num_workers or a smaller --data.batch_size\n"
         "error: digits-convnet, seed 2: the loss is not finite\n"
     ) in said.err
 
@@ -176,7 +176,7 @@ def test_a_signal_reaches_the_seed_in_work_and_stops_all(
     assert (tmp_path / "told").read_text() == "0 "
     said = capfd.readouterr().out
     name = signal.Signals(number).name
-    assert f"stopped by {name}; what is done stays done; go on with all runs: scripts/train.py fit --seeds 3" in said
+    assert f"stopped by {name}; finished runs are kept; continue with: scripts/train.py fit --seeds 3" in said
     assert [signal.getsignal(handled) for handled in (signal.SIGTERM, signal.SIGINT)] == before
 
 
@@ -233,7 +233,7 @@ def test_the_table_shows_what_there_is(tmp_path: Path, capsys: pytest.CaptureFix
         (("--folds", "3", "--like"), "--folds and --like are given"),
         (("--folds", "3", "--fold=1", "--ckpt_path=last.ckpt"), "--folds and --ckpt_path are given"),
         (("--folds", "3", "--data.fold=1"), "--folds and --data.fold are given"),
-        (("--folds", "3", "--trainer.fast_dev_run=true"), "keeps nothing that runs could be compared by"),
+        (("--folds", "3", "--trainer.fast_dev_run=true"), "writes no results that could be compared"),
         (("--folds", "3", "--data.none", "1"), "'none' is not accepted"),
     ],
 )
