@@ -14,18 +14,12 @@ def escape_name(name: str) -> str:
         >>> escape_name("Käse\x1b[2J"), escape_name("two\nlines"), escape_name("caf\udce9")
         ('Käse\\x1b[2J', 'two\\nlines', 'caf\\xe9')
     """
-    return "".join(letter if letter.isprintable() else _code(letter) for letter in name)
 
+    def code(letter: str) -> str:
+        byte = ord(letter) - 0xDC00  # Python decodes an undecodable byte of a file name as this surrogate
+        return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else letter.encode("unicode_escape").decode()
 
-def _code(letter: str) -> str:
-    byte = ord(letter) - 0xDC00  # Python decodes an undecodable byte of a file name as this surrogate
-    return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else letter.encode("unicode_escape").decode()
-
-
-def escape(error: UnicodeError) -> tuple[str, int]:
-    """Replace characters that an encoding lacks by their escape codes; a handler for `codecs.register_error`."""
-    assert isinstance(error, UnicodeEncodeError)
-    return "".join(map(_code, error.object[error.start : error.end])), error.end
+    return "".join(letter if letter.isprintable() else code(letter) for letter in name)
 
 
 def in_markdown(name: str) -> str:

@@ -137,15 +137,10 @@ def switch_classes(config: Config, flags: Sequence[str]) -> Config:
 
 
 def fill_modes(config: Any, explicit: Any, metric_modes: Mapping[str, Mode], key: str = "") -> None:
-    """Set `mode` to `min` or `max` wherever a metric is monitored, unless the user has set it.
+    """Set `mode` to `min` or `max` wherever a metric is monitored, unless it is `explicit`, set by the user.
 
-    Classes of libraries have a constant default instead, which would keep the worst model for half of the metrics.
-
-    Args:
-        config: The parsed configuration, which is changed.
-        explicit: What the user has set of it.
-        metric_modes: The modes of metrics whose class defines one; others are known by their names.
-        key: Where in the whole configuration it is.
+    The mode is that of the metric's class in `metric_modes`, or follows from the metric's name. Classes of libraries
+    have a constant default instead, which would keep the worst model for half of the metrics.
     """
     if isinstance(config, list):
         for number, item in enumerate(config):

@@ -56,13 +56,7 @@ def one_line(message: str) -> str:
 
 
 def parser_message(message: str, parser: ArgumentParser, configs: Sequence[str]) -> str:
-    """Turn jsonargparse's message about a wrong flag or key into one for users.
-
-    Args:
-        message: The message, of several lines.
-        parser: The parser that has raised it.
-        configs: YAML texts, in the first valid one of which a similar flag is looked for.
-    """
+    """Turn jsonargparse's message about a wrong flag or key into one for users; `suggest_flag` takes the configs."""
     line = one_line(message)
     if denied := DENIED.search(line):
         return not_known("The configuration", denied[1])

@@ -12,16 +12,16 @@ from core.user_error import UserError
 
 def expand(text: str) -> str:
     """Replace a leading `~` by the home folder, and each `${NAME}` by the value of that environment variable."""
-    shown = text.rstrip("/")
+    name = text.rstrip("/")
     if bare := re.match(r"\$(\w+)/", text):
         raise UserError(
-            f"{shown} begins with an environment variable; write it as ${{{bare[1]}}}, or ./ before a folder so called."
+            f"{name} begins with an environment variable; write it as ${{{bare[1]}}}, or ./ before a folder so called."
         )
 
     def value_of(match: re.Match[str]) -> str:
         if not (value := os.environ.get(match[1])):
             raise UserError(
-                f"{shown} names the environment variable {match[1]}, which is not set; set it, or write its value."
+                f"{name} names the environment variable {match[1]}, which is not set; set it, or write its value."
             )
         return value
 

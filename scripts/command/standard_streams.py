@@ -1,12 +1,10 @@
 """Standard output and error that do not end a command early when they are closed or full."""
 
-import codecs
 import errno
 import sys
 from io import BufferedWriter, FileIO, TextIOWrapper
 from typing import Any, TextIO
 
-from core.names import escape
 from core.user_error import CommandError
 
 # Errors of writing to a pipe that nobody reads any more, and to a terminal that was closed.
@@ -28,7 +26,6 @@ class _Stream(FileIO):
 
 def prepare_standard_streams() -> None:
     """Make stdout and stderr drop data that cannot be written, and escape characters that their encoding lacks."""
-    codecs.register_error("escape", escape)
     sys.stdout, sys.stderr = _prepared(sys.stdout), _prepared(sys.stderr)
 
 
@@ -41,7 +38,7 @@ def _prepared(stream: TextIO) -> TextIO:
         lines = stream.line_buffering or stream.write_through
         buffer = BufferedWriter(_Stream(raw.fileno(), "w", closefd=False))
         stream = TextIOWrapper(buffer, stream.encoding, line_buffering=lines)
-    stream.reconfigure(errors="escape")
+    stream.reconfigure(errors="backslashreplace")
     return stream
 
 

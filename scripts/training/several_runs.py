@@ -70,12 +70,8 @@ class PlannedRun:
 
 def plan_runs(flags: Sequence[str], fold: int | None = None) -> Plan:
     """Read the configuration and the experiment's folder that `fit` with these flags would use."""
-    reader = ConfigReader(["fit", *flags, *_fold_flags(fold)])
+    reader = ConfigReader(["fit", *flags] if fold is None else ["fit", *flags, f"--data.fold={fold}"])
     return Plan(reader.config.runs / reader.experiment, yaml.safe_load(reader.config_text), tuple(flags))
-
-
-def _fold_flags(fold: int | None) -> list[str]:
-    return [] if fold is None else [f"--data.fold={fold}"]
 
 
 def fit_several(args: Sequence[str]) -> int:
@@ -133,7 +129,8 @@ def _train(plan: Plan, seed: int, fold: int | None) -> PlannedRun:
         run.results = results
         return run
     print(f"{name}: resuming" if earlier else name, flush=True)
-    new = [*plan.flags, *_fold_flags(fold), "--seed_everything", str(seed)]
+    fold_flags = [] if fold is None else [f"--data.fold={fold}"]
+    new = [*plan.flags, *fold_flags, "--seed_everything", str(seed)]
     status, error = _fit(["--resume", str(earlier)] if earlier else new)
     run.folder = find_run(plan, seed, fold)
     if status == 0 and run.folder:

@@ -37,13 +37,7 @@ def print_metrics(metrics: Mapping[str, Any]) -> None:
 
 
 def print_results(results: Mapping[str, Any], first_step: int, *, may_wait: bool) -> None:
-    """Print the results of a run and why it stopped.
-
-    Args:
-        results: The content of its `results.json`.
-        first_step: The global step that it was resumed from, or 0.
-        may_wait: False to advise a remedy if training has waited long for data.
-    """
+    """Print the results of a run that was resumed after `first_step`, why it stopped, and a remedy for long waiting."""
     print_metrics(results["metrics"] | {name: results[name] for name in ("epochs", "seconds", "images_per_second")})
     waiting = results["waiting_for_data"]
     if waiting > MAX_WAITING and results["steps"] >= MIN_STEPS and not may_wait:

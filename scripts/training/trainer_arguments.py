@@ -1,8 +1,6 @@
 """Check and complete the arguments of the Trainer."""
 
-from collections.abc import Mapping
 from contextlib import nullcontext
-from datetime import timedelta
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -40,14 +38,12 @@ def is_ours(logger: Namespace) -> bool:
 def check_trainer(config: Namespace) -> None:
     """Raise UserError for arguments of the Trainer that would crash later, or be ignored."""
     trainer = config.trainer
-    if trainer.accumulate_grad_batches < 1:
-        raise UserError(
-            f"trainer.accumulate_grad_batches is {trainer.accumulate_grad_batches}; give a whole number of at least 1."
-        )
+    for name in ("accumulate_grad_batches", "val_check_interval", "check_val_every_n_epoch"):
+        if isinstance(value := trainer[name], int) and value < 1:
+            hint = ", or leave validation out with --trainer.limit_val_batches 0" if "val" in name else ""
+            raise UserError(f"trainer.{name} is {value}; give a whole number of at least 1{hint}.")
     if (clip := trainer.gradient_clip_val) is not None and clip < 0:
         raise UserError(f"trainer.gradient_clip_val is {clip}; give a number above 0, or null.")
-    if trainer.barebones:
-        raise UserError("trainer.barebones is true, but such a run writes no files; use scripts/benchmark.py.")
     places = {"checkpoint.dirpath": config.checkpoint and config.checkpoint.get("init_args.dirpath")}
     for logger in one_or_more(trainer.logger):
         if is_ours(logger) and (save_dir := Path(logger.init_args.save_dir)) != Path("runs"):
@@ -55,18 +51,6 @@ def check_trainer(config: Namespace) -> None:
     for key, place in places.items():
         if place:
             raise UserError(f"{key} is {place}, but it is always the run's folder; choose that with --runs.")
-    for name in ("val_check_interval", "check_val_every_n_epoch"):
-        if isinstance(value := trainer[name], int) and value < 1:
-            raise UserError(
-                f"trainer.{name} is {value}; give a whole number of at least 1, or leave validation out with "
-                "--trainer.limit_val_batches 0."
-            )
-    if config.early_stopping and isinstance(interval := trainer.val_check_interval, str | Mapping | timedelta):
-        raise UserError(
-            f"trainer.val_check_interval is {interval}, a time, but early stopping counts validations, whose number "
-            "would depend on the machine's speed; give a number of batches or a fraction of an epoch, or "
-            "--early_stopping null."
-        )
 
 
 def place_loggers(trainer: Namespace, folder: Path, experiment: str) -> None:

@@ -38,7 +38,7 @@ def test_what_a_terminal_cannot_show_is_escaped(monkeypatch: pytest.MonkeyPatch)
     with mistakes_in_one_sentence():
         print("runs/caf\udce9/Käse")
     terminal.flush()
-    assert terminal.buffer.getvalue() == b"runs/caf\\xe9/K\\xe4se\n"
+    assert terminal.buffer.getvalue() == b"runs/caf\\udce9/K\\xe4se\n"
 
 
 @pytest.mark.parametrize(

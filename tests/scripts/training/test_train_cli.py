@@ -306,11 +306,7 @@ MISTAKES = {
     ),
     "validation after no batch": (["--trainer.val_check_interval=0"], "trainer.val_check_interval is 0; give a whole"),
     "validation after no epoch": (["--trainer.check_val_every_n_epoch=0"], "trainer.check_val_every_n_epoch is 0"),
-    "validation by time": (
-        ["--trainer.val_check_interval=00:00:00:10"],
-        "a time, but early stopping counts validations, whose number would depend on the machine's speed; give",
-    ),
-    "barebones": (["--trainer.barebones=true"], "trainer.barebones is true"),
+    "barebones": (["--trainer.barebones=true"], "barebones=True"),
     "a truth value as a class": (["--data.classes=[yes, no]"], "YAML reads yes, no, 007 and 12:30 as other than text"),
     "a number as a class": (["--data.classes=[12:30, 5]"], "names 750, which Digits does not have"),
     "all frozen at first": (
