@@ -28,10 +28,10 @@ class Interruption(Callback):
 
     def on_safe_point(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave, if any process has received a signal or lost a worker."""
-        highest = highest_in_any_process(trainer, LOST_WORKER if lost_worker.sentence else received.signal)
+        highest = highest_in_any_process(trainer, LOST_WORKER if lost_worker.message else received.signal)
         if highest == LOST_WORKER:
             other = "Another process of this run has lost one that loads batches; see what it said."
-            raise WorkerError(lost_worker.sentence or other, in_order=True)
+            raise WorkerError(lost_worker.message or other, in_order=True)
         if highest:
             raise Stopped(highest, in_order=True)
 
@@ -71,10 +71,10 @@ class _Signals:
             received.reset()
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, received.note) for number in exit_signals()}
-        received.is_deferred = lost_worker.is_asked_for = True
-        lost_worker.sentence = ""
+        received.is_deferred = lost_worker.is_deferred = True
+        lost_worker.message = ""
 
     def teardown(self) -> None:
-        received.is_deferred = lost_worker.is_asked_for = False
+        received.is_deferred = lost_worker.is_deferred = False
         while self._before:
             signal.signal(*self._before.popitem())

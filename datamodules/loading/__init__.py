@@ -1,1 +1,1 @@
-"""Worker processes and the progress of long work."""
+"""Data loading with worker processes, and a progress display."""

@@ -1,4 +1,4 @@
-"""How far a long piece of work is."""
+"""A progress display for long work on images."""
 
 import sys
 import time
@@ -12,41 +12,42 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-SECONDS_BETWEEN_LINES = 30.0  # how often a line is written where there is no terminal to draw a bar on
+SECONDS_BETWEEN_LINES = 30.0  # without a terminal, a line is printed this often
 
 
 class RateColumn(ProgressColumn):
     """Images per second."""
 
     def render(self, task: Task) -> Text:
-        """The rate, once it is known."""
+        """Return the rate, or nothing while it is unknown."""
         return Text(f"{task.speed:,.0f}/s" if task.speed else "")
 
 
 @contextmanager
 def progress(title: str, total: int, *, aside: bool = False) -> Iterator[Callable[..., None]]:
-    """Show the rate and the time left; call the result with the number of images that have been done.
+    """Show the rate and the remaining time; yield a function to call with the number of images just processed.
 
-    It is a bar on a terminal, else a line every half minute; `aside`, on standard error.
+    On a terminal this is a bar, otherwise a line every half minute. `aside` writes to standard error.
     """
     console = Console(stderr=True) if aside else get_console()
     if console.is_terminal:
         columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), RateColumn(), TimeRemainingColumn())
-        # What is printed meanwhile appears above the bar, if both are on the terminal.
+        # Other output appears above the bar if both are on the terminal.
         with Progress(*columns, console=console, redirect_stdout=sys.stdout.isatty()) as bar:
             yield partial(bar.advance, bar.add_task(title, total=total))
         return
-    start = said = time.monotonic()
+    start = last_line = time.monotonic()
     done = 0
 
     def advance(number: int = 1) -> None:
-        nonlocal done, said
+        nonlocal done, last_line
         done += number
-        if (now := time.monotonic()) >= said + SECONDS_BETWEEN_LINES:
-            said = now
-            rate = max(done, 1) / (now - start)
-            left = timedelta(seconds=round((total - done) / rate))
-            line = f"{title}  {done:,}/{total:,}  {rate:,.0f}/s  {left} left"
+        seconds = time.monotonic() - start
+        if start + seconds >= last_line + SECONDS_BETWEEN_LINES:
+            last_line = start + seconds
+            rate = max(done, 1) / seconds
+            remaining = timedelta(seconds=round((total - done) / rate))
+            line = f"{title}  {done:,}/{total:,}  {rate:,.0f}/s  {remaining} left"
             print(line, file=sys.stderr if aside else sys.stdout, flush=True)
 
     yield advance

@@ -25,7 +25,7 @@ from callbacks.run.run_folder import CONFIG, is_tested, order_of_start, read_res
 from core.names import escape_name
 from core.stopping import Stopped
 from core.user_error import UserError
-from datamodules.loading.loader import way_of_death
+from datamodules.loading.workers import way_of_death
 from scripts.command.boundary import CommandParser, whole_number
 from scripts.command.configuration import ELSEWHERE, Config, read_config
 from scripts.command.data_flags import data_of_config
