@@ -8,7 +8,9 @@ import numpy as np
 from core.user_error import UserError
 from datamodules.base import ImageDataModule
 from datamodules.decoding.cifar_batch import read_batch
-from datamodules.decoding.image_files import fingerprint_files, images_under, listed
+from datamodules.decoding.find_files import images_under
+from datamodules.decoding.folder_fingerprint import fingerprint_files
+from datamodules.decoding.image_files import listed
 from datamodules.packing.pack import Source
 
 

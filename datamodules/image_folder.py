@@ -9,8 +9,10 @@ from core.any_path import AnyPath
 from core.names import some_of
 from core.user_error import UserError
 from datamodules.base import ImageDataModule
+from datamodules.decoding.find_files import folders_in, images_in, images_under
+from datamodules.decoding.folder_fingerprint import fingerprint_files
 from datamodules.decoding.image_file import Resize
-from datamodules.decoding.image_files import Listing, fingerprint_files, folders_in, images_in, images_under, listed
+from datamodules.decoding.image_files import Listing, listed
 from datamodules.decoding.pixel_format import PixelFormat
 from datamodules.decoding.split_folders import NUMBERED, check_splits, classes_in, find_splits
 from datamodules.packing.pack import Source

@@ -19,8 +19,9 @@ from core.any_path import AnyPath
 from core.names import near_names, some_of
 from core.user_error import UserError
 from datamodules.batching.split import SPLITS
+from datamodules.decoding.find_files import files_in
+from datamodules.decoding.folder_fingerprint import fingerprint_files
 from datamodules.decoding.image_file import holds_numbers, is_image
-from datamodules.decoding.image_files import files_in, fingerprint_files
 from datamodules.decoding.split_folders import split_named
 from datamodules.decoding.table import codes, read_table, rows_of
 from datamodules.image_folder import ImageFileModule

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from datamodules.base import ImageDataModule
+from datamodules.decoding.folder_fingerprint import fingerprint_files
 from datamodules.decoding.idx import find_idx, read_idx
-from datamodules.decoding.image_files import fingerprint_files
 from datamodules.packing.pack import Source
 
 

@@ -5,7 +5,9 @@ from pathlib import Path
 
 from core.user_error import UserError
 from datamodules.base import ImageDataModule
-from datamodules.decoding.image_files import fingerprint_files, images_in, listed
+from datamodules.decoding.find_files import images_in
+from datamodules.decoding.folder_fingerprint import fingerprint_files
+from datamodules.decoding.image_files import listed
 from datamodules.packing.pack import Source
 
 

@@ -1,4 +1,7 @@
-"""A start looks at the folders of a large source; each of its files is looked at beside training."""
+"""Remember the fingerprints of large folders, so that a start need not look at every file.
+
+Such a start compares the times of the folders. The files are compared in a thread during training.
+"""
 
 import os
 from collections.abc import Callable
@@ -13,74 +16,75 @@ from core.durable_file import replace_file
 from core.plain_data import read_json
 from core.user_error import UserError
 
-MANY_FILES = 20_000  # every start looks at fewer files, in a fraction of a second
+MANY_FILES = 20_000  # folders with fewer files are not remembered: looking at them takes a fraction of a second
 
 
 class RememberedTimes:
-    """Fingerprints of large folders from earlier starts, which hold while no folder within has another time.
+    """Fingerprints of large folders, kept in the folder `store` between starts.
 
-    A file that is added, removed, renamed or replaced changes the times of its folder. A file that is written in place
-    does not: all files are looked at beside training, and `check_unchanged` reports it. The fingerprints are
-    kept in the folder `store`.
+    A fingerprint is valid while the times of the folder and of all folders below it are unchanged. Adding, removing,
+    renaming or replacing a file changes the times of its folder; overwriting a file in place does not. So
+    `look_at_all` compares all files during training, and `check_unchanged` raises UserError if one was overwritten.
     """
 
     def __init__(self, store: Path) -> None:
         self._store = store
-        self._look: Callable[[], str]
-        self._seen = ""
-        self._recalled: list[Path] = []
+        self._compute: Callable[[], str]
+        self._fingerprint = ""
+        self._recalled_files: list[Path] = []  # in `store`, those whose fingerprints were valid
         self._thread: Thread | None = None
         self._is_changed = False
 
-    def recalling(self, look: Callable[[], str]) -> str:
-        """Call a function within which `fingerprint_files` gives what is remembered."""
+    def recalling(self, compute: Callable[[], str]) -> str:
+        """Call `compute`, and let `fingerprint_files` use remembered fingerprints inside it."""
         context = copy_context()
         context.run(MEMORY.set, self)
-        self._look, self._seen = look, context.run(look)
-        return self._seen
+        self._compute, self._fingerprint = compute, context.run(compute)
+        return self._fingerprint
 
     def fingerprint(self, folder: Path, only: tuple[str, ...] | None) -> str:
-        """The fingerprint of a folder as it is remembered, or else by looking at its files."""
-        from datamodules.decoding.image_files import look_through, times_of
+        """Return the remembered fingerprint of a folder if it is valid; otherwise look at its files."""
+        from datamodules.decoding.folder_fingerprint import look_through, times_of
 
-        name = sha256(os.fsencode("\0".join((str(folder.resolve()), *(only or ()))))).hexdigest()[:12]
-        file = self._store / f".{name}.times"
-        with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):  # nothing is remembered, or damaged
+        key = sha256(os.fsencode("\0".join((str(folder.resolve()), *(only or ()))))).hexdigest()[:12]
+        file = self._store / f".{key}.times"
+        with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):  # the file is missing or damaged
             facts = read_json(file)
-            if all(times_of((folder / within).stat()) == times for within, times in facts["folders"].items()):
+            if all(times_of((folder / relative).stat()) == times for relative, times in facts["folders"].items()):
                 fingerprint = str(facts["fingerprint"])
-                self._recalled.append(file)
+                self._recalled_files.append(file)
                 return fingerprint
-        fingerprint, folders, files = look_through(folder, only)
-        if files >= MANY_FILES:
-            with suppress(OSError):  # where nothing can be written, nothing is remembered
+        fingerprint, folder_times, file_count = look_through(folder, only)
+        if file_count >= MANY_FILES:
+            with suppress(OSError):  # the store is read-only: remember nothing
                 self._store.mkdir(parents=True, exist_ok=True)
-                replace_file(file, dumps({"fingerprint": fingerprint, "folders": folders}))
+                replace_file(file, dumps({"fingerprint": fingerprint, "folders": folder_times}))
         return fingerprint
 
     def look_at_all(self) -> None:
-        """Begin to look at all files, if a fingerprint was remembered."""
-        if self._recalled:
+        """Start to compare all files in a thread, if a remembered fingerprint was used."""
+        if self._recalled_files:
             self._thread = Thread(target=self._compare, daemon=True)
             self._thread.start()
 
     def _compare(self) -> None:
-        with suppress(OSError):  # such as a folder that is gone
-            if self._look() == self._seen:
+        with suppress(OSError):  # such as a folder that was removed
+            if self._compute() == self._fingerprint:
                 return
         self._is_changed = True
-        for file in self._recalled:
+        for file in self._recalled_files:
             with suppress(OSError):
                 file.unlink(missing_ok=True)
 
     def check_unchanged(self) -> None:
-        """Wait until all files have been looked at, and refuse to go on if one has changed."""
+        """Wait until all files are compared; raise UserError if one was overwritten."""
         if self._thread is not None:
             self._thread.join()
         if self._is_changed:
             raise UserError(
-                "A file of the data set has been written to since it was read; start again, and it is read anew."
+                "A file of the data set has been written to since it was read; start again to read the data set again."
             )
 
 
-MEMORY: ContextVar[RememberedTimes | None] = ContextVar("MEMORY", default=None)  # what `fingerprint_files` asks
+# The memory that `fingerprint_files` uses, inside `RememberedTimes.recalling`.
+MEMORY: ContextVar[RememberedTimes | None] = ContextVar("MEMORY", default=None)

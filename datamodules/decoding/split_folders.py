@@ -7,8 +7,8 @@ from pathlib import Path
 
 from core.names import some_of
 from core.user_error import UserError
+from datamodules.decoding.find_files import files_in, files_under, folders_in
 from datamodules.decoding.image_file import holds_numbers, is_image
-from datamodules.decoding.image_files import files_in, files_under, folders_in
 
 # What public data sets call the folder of each split, as Hugging Face's `datasets` knows it, and that of images
 # without labels.

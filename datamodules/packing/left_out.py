@@ -5,8 +5,8 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from core.names import escape_name
+from datamodules.decoding.find_files import JUNK, is_junk
 from datamodules.decoding.image_file import is_image
-from datamodules.decoding.image_files import JUNK, is_junk
 
 
 def files_besides(known: Collection[str], top: Path, without: Iterable[Path] = ()) -> Iterator[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from core.names import escape_name
 from core.user_error import UserError
-from datamodules.decoding.image_files import files_under, images_among, is_junk
+from datamodules.decoding.find_files import files_under, images_among, is_junk
 from datamodules.packing.left_out import files_besides, summary
 
 STANDARD_INPUT = "-"

@@ -3,29 +3,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 from sklearn.datasets import load_digits
 
 from core.user_error import UserError
-from datamodules.decoding.image_files import (
-    ImageFiles,
-    TryDecode,
-    files_under,
-    fingerprint_files,
-    folders_in,
-    images_in,
-    images_under,
-    listed,
-)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    for number, scan in enumerate(load_digits().images[:6]):
-        file = tmp_path / "train" / str(number % 2) / f"{number}.png"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray((scan * 15).astype(np.uint8)).save(file)
-    return tmp_path
+from datamodules.decoding.find_files import images_under
+from datamodules.decoding.folder_fingerprint import fingerprint_files
+from datamodules.decoding.image_files import ImageFiles, TryDecode, listed
 
 
 def test_says_of_each_that_it_cannot_decode_why(folder: Path) -> None:
@@ -60,46 +43,3 @@ def test_names_need_not_be_text(folder: Path) -> None:
     assert images[np.array([0])].shape == (1, 1, 8, 8)
     assert os.fsdecode(name) in images_under(folder, folder)
     fingerprint_files(folder)
-
-
-def test_junk_is_never_found(folder: Path) -> None:
-    before = images_under(folder, folder), folders_in(folder / "train"), fingerprint_files(folder)
-    for junk in ("__MACOSX/train", ".git", "train/.hidden", "train/@eaDir", "train/0/.AppleDouble"):
-        (folder / junk).mkdir(parents=True)
-        (folder / junk / "0.png").write_bytes(b"x")
-    for junk in (".DS_Store", "train/Thumbs.db", "train/0/._0.png"):
-        (folder / junk).write_bytes(b"x")
-    assert before == (images_under(folder, folder), folders_in(folder / "train"), fingerprint_files(folder))
-
-
-def test_follows_links_and_survives_one_to_nothing(folder: Path) -> None:
-    (folder / "train" / "0" / "gone.png").symlink_to(folder / "nowhere.png")
-    (folder / "train" / "2").symlink_to(folder / "train" / "1")
-    fingerprint_files(folder)
-    assert "train/2/1.png" in images_under(folder, folder)
-    assert images_in(folder / "train" / "0") == ["0.png", "2.png", "4.png", "gone.png"]
-    assert len(list(files_under(folder))) == 10
-
-
-def test_the_fingerprint_changes_with_name_size_and_time(folder: Path) -> None:
-    file = folder / "train" / "0" / "0.png"
-    seen = [fingerprint_files(folder)]
-    assert fingerprint_files(folder) == seen[0]
-    facts, alone = file.stat(), fingerprint_files(file)
-    file.write_bytes(file.read_bytes()[::-1])
-    os.utime(file, ns=(facts.st_atime_ns, facts.st_mtime_ns))
-    assert fingerprint_files(file) != alone
-    seen.append(fingerprint_files(folder))
-    os.utime(file, ns=(0, 0))
-    seen.append(fingerprint_files(folder))
-    file.write_bytes(b"x")
-    os.utime(file, ns=(0, 0))
-    seen.append(fingerprint_files(folder))
-    file.rename(file.with_name("9.png"))
-    seen.append(fingerprint_files(folder))
-    file.with_name("9.png").rename(folder / "train" / "1" / "9.png")
-    seen.append(fingerprint_files(folder))
-    assert len(set(seen)) == len(seen)
-    alone = fingerprint_files(folder / "train" / "1" / "9.png")
-    os.utime(folder / "train" / "1" / "9.png", ns=(1, 1))
-    assert fingerprint_files(folder / "train" / "1" / "9.png") != alone

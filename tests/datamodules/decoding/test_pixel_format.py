@@ -8,7 +8,7 @@ from PIL import Image
 
 from core.user_error import UserError
 from datamodules.decoding.image_file import Resize, UnreadableImageError
-from datamodules.decoding.image_files import ImageFiles, listed, settled
+from datamodules.decoding.image_files import ImageFiles, decide_pixel_format, listed
 from datamodules.decoding.pixel_format import AS_THE_FIRST, EIGHT_BITS, PixelFormat
 from tests.odd_images import png
 
@@ -111,9 +111,9 @@ def test_the_first_file_that_can_be_read_settles_what_was_left_open(
 ) -> None:
     images = save(tmp_path, a=RAMP, b=RAMP)
     (tmp_path / "a.npy").write_text("broken")
-    assert settled(images) == PixelFormat(16, stored_bits=16)
+    assert decide_pixel_format(images) == PixelFormat(16, stored_bits=16)
     assert capsys.readouterr().out == f"{tmp_path}/b.npy has 8x8 pixels, channels: 1, uint16, read as uint16\n"
-    assert settled(save(tmp_path, a=RAMP.astype(np.uint8))) == PixelFormat(8, stored_bits=8)
+    assert decide_pixel_format(save(tmp_path, a=RAMP.astype(np.uint8))) == PixelFormat(8, stored_bits=8)
     assert capsys.readouterr().out == ""
 
 
@@ -128,7 +128,7 @@ def test_a_bounded_number_of_files_is_looked_at(tmp_path: Path, monkeypatch: pyt
     for count in (0, 1, 150, 1234):
         images = listed(tmp_path, {"train": [(f"{number}.png", 0) for number in range(count)]}, (3, 8, 8))["train"][0]
         looked_at.clear()
-        assert settled(images) == PixelFormat(8, stored_bits=8), "files of 16 bits are then refused, not cut"
+        assert decide_pixel_format(images) == PixelFormat(8, stored_bits=8), "files of 16 bits are refused, not cut"
         assert looked_at[:1] == ["0.png"][:count]
         assert min(count, 75) <= len(looked_at) <= 100
 
@@ -138,13 +138,13 @@ def test_floats_without_a_range_are_refused_with_their_ends(tmp_path: Path) -> N
     with pytest.raises(
         UserError, match=r"a\.npy holds numbers of type float32; some images have -1\.5 to 0\.25; give .*value_range"
     ):
-        settled(images)
+        decide_pixel_format(images)
 
 
 def test_channels_that_the_first_file_lacks_are_refused(tmp_path: Path) -> None:
     images = save(tmp_path, a=np.zeros((4, 8, 8), np.uint8))
     with pytest.raises(UserError, match=r"a\.npy cannot be read as asked: it has 4 channels, where 3 are read; give"):
-        settled(images)
+        decide_pixel_format(images)
 
 
 def test_colours_of_sixteen_bits_in_a_png_are_cut_only_if_that_is_asked_for(tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from core.user_error import UserError
-from datamodules.decoding import image_files, remembered_times
-from datamodules.decoding.image_files import fingerprint_files, look_through
+from datamodules.decoding import folder_fingerprint, remembered_times
+from datamodules.decoding.folder_fingerprint import fingerprint_files, look_through
 from datamodules.decoding.remembered_times import RememberedTimes
 from tests.datamodules.test_image_folder import write_scans
 
@@ -31,7 +31,7 @@ def test_a_later_start_looks_at_no_file(tmp_path: Path, folder: Path, monkeypatc
     times.check_unchanged()
     assert first == fingerprint_files(folder)
     with monkeypatch.context() as context:
-        context.setattr(image_files, "_facts", lambda *_: pytest.fail("looked at a file"))
+        context.setattr(folder_fingerprint, "_stat", lambda *_: pytest.fail("looked at a file"))
         again, times = start(tmp_path, folder)
     assert again == first
     times.look_at_all()
