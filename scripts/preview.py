@@ -21,7 +21,7 @@ def main(args: Sequence[str] | None = None) -> None:
         options, flags = parser.parse_known_args(args)
         import torch
 
-        from callbacks.tensorboard.preview import batch_picture
+        from callbacks.tensorboard.image_grid import batch_picture
         from scripts.command.data_flags import build_data
 
         data = build_data(flags)
@@ -29,7 +29,9 @@ def main(args: Sequence[str] | None = None) -> None:
         data.setup("fit")
         batch = next(iter(data.train_dataloader()))
         data.seed_by(0, 0, 0, device=torch.device("cpu"))
-        save_picture(batch_picture(data.transform(batch, training=True), data, options.images), options.output)
+        batch = data.transform(batch, training=True)
+        picture = batch_picture(batch, data.preprocessing, data.class_names, options.images)
+        save_picture(picture, options.output)
         print(options.output)
 
 

@@ -35,10 +35,6 @@ from scripts.inference.predictions import probabilities_of
 from scripts.inference.trained_network import TrainedNetwork
 from scripts.report.table import show
 
-MOST_TILES = 64  # default number of maps or filters in a picture
-
-MOST_IMAGES = 2000  # default number of images in an embedding; t-SNE takes seconds for them
-
 IN_DATA = re.compile(r"(train|val|test)\[(\d+)\]")  # an image without a file, such as `test[17]`
 
 
@@ -199,10 +195,10 @@ def main(args: Sequence[str] | None = None) -> None:
         if name in ("gradcam", "saliency", "occlusion"):
             command.add_argument("--class", dest="class_name", metavar="NAME", help="by default the predicted class")
         if name in ("activations", "filters"):
-            command.add_argument("--tiles", type=whole_number, default=MOST_TILES, help="at most; by default 64")
+            command.add_argument("--tiles", type=whole_number, default=64, help="at most; by default 64")
         if name == "embedding":
             command.add_argument("--split", choices=("train", "val", "test"), default="test", help="by default test")
-            command.add_argument("--images", type=whole_number, default=MOST_IMAGES, help="at most; by default 2000")
+            command.add_argument("--images", type=whole_number, default=2000, help="at most; by default 2000")
         if name != "architecture":
             command.add_argument("--output", metavar="FILE", help=f"by default {name}.png in the run's folder")
             command.add_argument("--show", action="store_true", help="open the picture")

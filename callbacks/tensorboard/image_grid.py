@@ -1,6 +1,6 @@
-"""Draw a grid of captioned images, or of a convolution's filters.
+"""Draw a grid of captioned images, of a batch, or of a convolution's filters.
 
-Shapes: `B` images with `C` channels, `H` rows and `W` columns.
+Shapes: `B` images with `C` channels, `H` rows and `W` columns; `K` classes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from core.names import escape_name
-from datamodules.batching.transform import unnormalised
+from datamodules.batching.transform import Batch, unnormalised
 
 TILE = 96  # least pixels of a tile's longer side, which is always shorter than twice as many
 GAP = 8  # pixels between tiles and around the grid
@@ -49,6 +49,29 @@ def image_grid(images: Tensor, captions: Sequence[str], columns: int = COLUMNS) 
         for line_number, line in enumerate(lines):
             draw.text((left, top + tile_height + line_number * LINE_HEIGHT), line, "black", font)
     return grid
+
+
+def batch_picture(
+    batch: Batch, preprocessing: Mapping[str, Any], class_names: Sequence[str], max_images: int
+) -> Image.Image:
+    """Draw the first images of a batch, without their normalization, captioned by their labels.
+
+    The batch is normalised images, float `[B, C, H, W]`, and labels: int64 `[B]`, or float `[B, K]` if images are mixed
+    or multi-label.
+    """
+    images, labels = (part[:max_images].detach().cpu() for part in batch)
+    return image_grid(unnormalised_images(images, preprocessing), label_captions(labels, class_names))
+
+
+def label_captions(labels: Tensor, class_names: Sequence[str]) -> list[str]:
+    """Name the class of each image, or all classes of a mixed or multi-label image with their label values."""
+    if labels.ndim == 1:
+        return [class_names[label] for label in labels.tolist()]
+    captions = []
+    for row in labels.tolist():
+        lines = [f"{name} {value:.2f}" for name, value in zip(class_names, row, strict=True) if value >= 0.005]
+        captions.append("\n".join(lines) or "no label")
+    return captions
 
 
 def unnormalised_images(images: Tensor, preprocessing: Mapping[str, Any]) -> Tensor:

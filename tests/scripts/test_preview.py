@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from callbacks.tensorboard.preview import batch_picture
+from callbacks.tensorboard.image_grid import batch_picture
 from datamodules.batching.transform import Batch
 from datamodules.digits import Digits
 from models.classifier import Classifier
@@ -61,7 +61,7 @@ def test_shows_the_pixels_that_the_network_gets_first(
 
     with Image.open(file) as opened:
         shown = opened.convert("RGB")
-    assert shown == batch_picture(batches[0], digits, 32)
+    assert shown == batch_picture(batches[0], digits.preprocessing, digits.class_names, 32)
     (event,) = EventAccumulator(str(run.folder)).Reload().Images("preview/train")
     assert shown == Image.open(io.BytesIO(event.encoded_image_string)).convert("RGB")
 
@@ -75,7 +75,7 @@ def test_gives_the_first_batch_as_it_is_in_the_data(
         drawn.append(batch)
         return Image.new("RGB", (1, 1))
 
-    monkeypatch.setattr("callbacks.tensorboard.preview.batch_picture", spy)
+    monkeypatch.setattr("callbacks.tensorboard.image_grid.batch_picture", spy)
     preview("--data.root", data_root, "--output", tmp_path / "x.png")
     ((images, labels),) = drawn
     assert images.shape == (64, 1, 8, 8)

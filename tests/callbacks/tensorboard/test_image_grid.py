@@ -15,7 +15,9 @@ from callbacks.tensorboard.image_grid import (
     coloured,
     filters_picture,
     image_grid,
+    label_captions,
 )
+from datamodules.mixing import MixUp
 
 
 def tile_of(grid: Image.Image, row: int, column: int, size: int, lines: int = 1) -> NDArray[np.uint8]:
@@ -115,3 +117,18 @@ def test_filters_of_other_channels_are_a_row_for_each() -> None:
     assert picture.width == filters_picture(torch.randn(6, 10, 5, 5), 10).width
     assert picture.height > filters_picture(torch.randn(6, 10, 5, 5), 10).height
     assert filters_picture(torch.zeros(4, 2, 3), 64).mode == "RGB"
+
+
+def test_captions_name_classes_and_the_parts_of_mixed_images() -> None:
+    names = ["cat", "dog", "猫"]
+    assert label_captions(torch.tensor([2, 0]), names) == ["猫", "cat"]
+    parts = torch.tensor([[0.7, 0.3, 0.0], [0.0, 0.999, 0.001], [0.0, 0.5, 0.5]])
+    assert [caption.replace("\n", " ") for caption in label_captions(parts, names)][:2] == [
+        "cat 0.70 dog 0.30",
+        "dog 1.00",
+    ]
+    _, labels = MixUp(alpha=1.0)(torch.zeros(64, 1, 1, 1), torch.eye(3)[torch.arange(64) % 3])
+    for caption, weights in zip(label_captions(labels, names), labels, strict=True):
+        lines = (line.partition(" ") for line in caption.split("\n"))
+        said = {name: float(weight) for name, _, weight in lines}
+        assert [said.get(name, 0.0) for name in names] == pytest.approx(weights.tolist(), abs=0.0051)

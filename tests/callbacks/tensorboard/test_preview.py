@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from callbacks.curves import TensorBoardLogger
-from callbacks.tensorboard.preview import Preview, captions, class_table
+from callbacks.tensorboard.preview import Preview, class_table
 from datamodules.digits import Digits
-from datamodules.mixing import MixUp
 from models.classifier import Classifier
 from tests.conftest import Run
 
@@ -136,18 +135,6 @@ def test_other_processes_leave_it_to_the_first(digits: Digits, tmp_path: Path, m
     trainer.datamodule = digits  # type: ignore[attr-defined]
     Preview().on_train_batch_start(trainer, LightningModule(), None, 0)
     assert not list(tmp_path.iterdir())
-
-
-def test_captions_name_classes_and_the_parts_of_mixed_images() -> None:
-    names = ["cat", "dog", "猫"]
-    assert captions(torch.tensor([2, 0]), names) == ["猫", "cat"]
-    parts = torch.tensor([[0.7, 0.3, 0.0], [0.0, 0.999, 0.001], [0.0, 0.5, 0.5]])
-    assert [caption.replace("\n", " ") for caption in captions(parts, names)][:2] == ["cat 0.70 dog 0.30", "dog 1.00"]
-    _, labels = MixUp(alpha=1.0)(torch.zeros(64, 1, 1, 1), torch.eye(3)[torch.arange(64) % 3])
-    for caption, weights in zip(captions(labels, names), labels, strict=True):
-        lines = (line.partition(" ") for line in caption.split("\n"))
-        said = {name: float(weight) for name, _, weight in lines}
-        assert [said.get(name, 0.0) for name in names] == pytest.approx(weights.tolist(), abs=0.0051)
 
 
 def test_table_lists_all_classes() -> None:
