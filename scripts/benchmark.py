@@ -89,13 +89,13 @@ class TimedTraining:
         if batch_idx not in (0, steps):
             return
         _synchronize(classifier.device)
-        now, waited = time.perf_counter(), getattr(trainer.train_dataloader, "seconds_waited", 0.0)
+        end, waited = time.perf_counter(), getattr(trainer.train_dataloader, "seconds_waited", 0.0)
         if batch_idx == 0:
-            self._epoch_start = now, waited
+            self._epoch_start = end, waited
         elif trainer.current_epoch:
             start, waited_before = self._epoch_start
             bare_ms = _time_bare_step(trainer, classifier)
-            self.epochs.append((bare_ms, 1000 * (now - start) / steps, (waited - waited_before) / (now - start)))
+            self.epochs.append((bare_ms, 1000 * (end - start) / steps, (waited - waited_before) / (end - start)))
             trainer.should_stop = time.perf_counter() > self._end and len(self.epochs) >= FEWEST_EPOCHS
 
 

@@ -193,7 +193,7 @@ def sizes(options: argparse.Namespace) -> Image.Image:
     colours = ListedColormap(["white", "#e8e8e8", "#e69f00", "#56b4e9"])
     rows, figure = [], new_figure()
     figure.set_size_inches(5, 2.2 * len(cases))
-    for (left, right), steps in zip(figure.subplots(len(cases), 2, squeeze=False), cases, strict=True):
+    for (image_axes, result_axes), steps in zip(figure.subplots(len(cases), 2, squeeze=False), cases, strict=True):
         padding, stride, dilation = steps
         result_size = output_size(size, kernel_size, steps)
         term = f"({size} + 2*{padding} - {dilation}*({kernel_size} - 1) - 1) // {stride} + 1"
@@ -204,9 +204,9 @@ def sizes(options: argparse.Namespace) -> Image.Image:
         if result_size > 1:
             image[np.ix_(window, window + stride)] = result[0, 1] = orange
         image[np.ix_(window, window)] = result[0, 0] = blue
-        left.set_title(f"padding {padding}, stride {stride}, dilation {dilation}", fontsize=9)
-        right.set_title(f"{size}x{size} to {result_size}x{result_size}", fontsize=9)
-        for axes, cells in ((left, image), (right, result)):
+        image_axes.set_title(f"padding {padding}, stride {stride}, dilation {dilation}", fontsize=9)
+        result_axes.set_title(f"{size}x{size} to {result_size}x{result_size}", fontsize=9)
+        for axes, cells in ((image_axes, image), (result_axes, result)):
             axes.pcolormesh(cells, cmap=colours, vmin=zero, vmax=blue, edgecolors="#888888", linewidth=0.6)
             axes.set(xlim=(-0.1, len(image) + 0.1), ylim=(len(image) + 0.1, -0.1), aspect="equal")
             axes.set_axis_off()

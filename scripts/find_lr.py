@@ -2,9 +2,9 @@
 
     python scripts/find_lr.py [--min_lr 1e-7] [--max_lr 10] [--steps 200] [--output FILE] [any flag of train.py fit]
 
-Trains the network for a few steps at a learning rate that rises from step to step, and draws the loss against it; short
-epochs are repeated. The suggestion is the rate at which the smoothed loss falls fastest. The picture is also in
-TensorBoard, beside the experiment's runs. Nothing else is kept, so that a later run is the same as without the test.
+Trains the network for a few steps at a learning rate that rises from step to step, and draws the loss against it. If an
+epoch has fewer steps, it is repeated. The suggestion is the rate at which the smoothed loss falls fastest. The picture
+is also in TensorBoard, beside the experiment's runs. Nothing else is kept, and later runs are not affected.
 """
 
 from core.user_error import UserError  # isort: skip - first, for a Ctrl-C during the other imports
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
 
 SMOOTHING = 0.8  # factor by which a loss's weight falls per step, so that a mean is over some five steps to each side
-DIVERGED = 4.0  # the test ends when the running mean is so many times its lowest value, as in fastai and Lightning
-CEILING = 1.5  # losses are clipped to so many times the first ones, lest the last ones outweigh all others
+DIVERGED = 4.0  # the test ends when the running mean exceeds 4 times its lowest value, as in fastai and Lightning
+CEILING = 1.5  # losses are clipped to 1.5 times the mean of the first ones, so that the last ones do not dominate
 UNSETTLED = 10  # number of first steps that only show how much the loss varies by itself; Lightning skips as many
 FEWEST_STEPS = 3 * UNSETTLED  # enough for a curve after the first steps
 
@@ -107,7 +107,7 @@ def suggest(lrs: Sequence[float], losses: Sequence[float]) -> tuple[float, float
     if not lowest or settled[0] - settled[lowest] <= np.std(losses[:UNSETTLED]):
         first, last = (losses[0], losses[-1]) if losses else (math.nan, math.nan)
         raise UserError(
-            f"The loss falls at no learning rate by more than it varies by anyway: in {len(losses)} steps, it goes "
+            f"The loss falls at no learning rate by more than its noise: in {len(losses)} steps, it goes "
             f"from {first:.3g} to {last:.3g}; give a smaller --min_lr if it rises, else a larger --max_lr or more "
             "--steps, and look at the data with scripts/preview.py."
         )

@@ -50,7 +50,7 @@ def confusion_picture(
         cell = max(1, min(CELL, LONGEST_SIDE // count))
     names = [shortened(escape_name(name), WIDEST_NAME, font) for name in class_names] if cell >= CELL else []
     margin, line = int(max(map(font.getlength, names), default=0)) + 12, int(1.5 * font_size)
-    before, side = margin + line, count * cell
+    offset, side = margin + line, count * cell
 
     levels = shade_levels(confusion, totals)
     palette = np.array([ImageColor.getrgb(colour) for colour in ("white", *COLOURS)], np.uint8)
@@ -60,19 +60,19 @@ def confusion_picture(
     title = "rows: label, columns: prediction"
     if totals is None or (totals == confusion.sum(axis=1)).all():
         title = f"{int(np.trace(confusion)):,} of {int(confusion.sum()):,} right; {title}"
-    canvas = Image.new("RGB", (max(before + side, int(font.getlength(title))) + 8, before + side + 8), "white")
-    canvas.info |= {"before": before, "cell": cell}
-    canvas.paste(Image.fromarray(squares), (before, before))
+    canvas = Image.new("RGB", (max(offset + side, int(font.getlength(title))) + 8, offset + side + 8), "white")
+    canvas.info |= {"before": offset, "cell": cell}
+    canvas.paste(Image.fromarray(squares), (offset, offset))
     draw = ImageDraw.Draw(canvas)
-    draw.rectangle((before - 1, before - 1, before + side, before + side), outline=FRAME)
+    draw.rectangle((offset - 1, offset - 1, offset + side, offset + side), outline=FRAME)
     draw.text((4, 2), title, "black", font)
     for number, name in enumerate(names):
-        draw.text((before - 6, before + (number + 0.5) * cell), name, "black", font, anchor="rm")
+        draw.text((offset - 6, offset + (number + 0.5) * cell), name, "black", font, anchor="rm")
         column_name = Image.new("RGB", (margin - 2, cell), "white")
         ImageDraw.Draw(column_name).text((6, cell / 2), name, "black", font, anchor="lm")
-        canvas.paste(column_name.rotate(90, expand=True), (before + number * cell, line))
+        canvas.paste(column_name.rotate(90, expand=True), (offset + number * cell, line))
     for row, column in np.argwhere(confusion) if has_numbers else ():
-        centre = before + (column + 0.5) * cell, before + (row + 0.5) * cell
+        centre = offset + (column + 0.5) * cell, offset + (row + 0.5) * cell
         ink = "white" if levels[row, column] > len(SHADES) // 2 else "black"
         draw.text(centre, f"{confusion[row, column]:,}", ink, font, anchor="mm")
     return canvas

@@ -116,8 +116,8 @@ def shortened(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.Im
     return short
 
 
-def filters_picture(weight: Tensor, most: int) -> Image.Image:
-    """Draw the first `most` tiles of a convolution's weight on one colour scale that is symmetric around 0.
+def filters_picture(weight: Tensor, max_tiles: int) -> Image.Image:
+    """Draw the first `max_tiles` tiles of a convolution's weight on one colour scale that is symmetric around 0.
 
     A filter of three input channels is one tile in colour; any other filter has a tile per input channel.
     """
@@ -127,9 +127,9 @@ def filters_picture(weight: Tensor, most: int) -> Image.Image:
     largest = weight.abs().max()
     inputs = weight.shape[1]
     if inputs == 3:
-        tiles = (0.5 + weight[:most] / (2 * largest.clamp(min=1e-30))).clamp(0, 1)
+        tiles = (0.5 + weight[:max_tiles] / (2 * largest.clamp(min=1e-30))).clamp(0, 1)
         return image_grid(tiles, [str(number) for number in range(len(tiles))])
-    slices = weight.flatten(0, 1)[:most]
+    slices = weight.flatten(0, 1)[:max_tiles]
     numbers = range(len(slices))
     captions = [str(number) if inputs == 1 else f"{number % inputs} to {number // inputs}" for number in numbers]
     captions[0] += f"\n{-float(largest):.2g} to {float(largest):.2g}"

@@ -25,7 +25,7 @@ Settings = dict[str, str | float]
 
 
 def run_settings(config: Mapping[str, Any], precision: str, world_size: int) -> Settings:
-    """Return the settings that affect what is learnt, by the rule of `Hyperparameters`."""
+    """Return the settings that affect what is learnt, as `Hyperparameters` describes."""
     trainer = {name: config["trainer"].get(name) for name in TRAINER_ARGUMENTS}
     settings: Settings = {"seed_everything": config["seed_everything"]}
     settings |= {"processes": world_size, "trainer.precision": precision}

@@ -66,8 +66,8 @@ class WorstMistakes(OutsideSteps):
         def draw() -> Image:
             from callbacks.tensorboard.image_grid import image_grid, unnormalised_images
 
-            shown = unnormalised_images(images[is_wrong], classifier.preprocessing)
-            return image_grid(shown, captions(classes[is_wrong], probabilities[is_wrong], classifier.class_names))
+            tiles = unnormalised_images(images[is_wrong], classifier.preprocessing)
+            return image_grid(tiles, captions(classes[is_wrong], probabilities[is_wrong], classifier.class_names))
 
         if is_wrong.any():
             write_picture(trainer, "worst_mistakes/test", draw)
@@ -82,9 +82,9 @@ def mistakes(images: Tensor, labels: Tensor, logits: Tensor) -> Mistakes:
     return images, torch.stack([predicted, labels], dim=1), torch.stack([of_mistake, of_label], dim=1)
 
 
-def worst(parts: Sequence[Tensor], most: int) -> Mistakes:
-    """Return the `most` rows with the highest probability of a wrong class; equal rows keep their order."""
-    order = parts[2][:, 0].argsort(descending=True, stable=True)[:most]
+def worst(parts: Sequence[Tensor], max_images: int) -> Mistakes:
+    """Return the `max_images` rows with the highest probability of a wrong class; equal rows keep their order."""
+    order = parts[2][:, 0].argsort(descending=True, stable=True)[:max_images]
     return tuple(part[order] for part in parts)
 
 

@@ -16,11 +16,11 @@ from scripts.report.chart import new_figure, picture_of
 SQUARES = 8  # the square that occlusion covers is 1 / SQUARES of each side of the image
 
 
-def activations_picture(output: Tensor, most: int) -> Image.Image:
-    """Draw a layer's output for one image: the first `most` maps of `[c, h, w]`, a matrix `[h, c]`, or a vector."""
+def activations_picture(output: Tensor, max_maps: int) -> Image.Image:
+    """Draw a layer's output for one image: the first `max_maps` maps of `[c, h, w]`, a matrix `[h, c]`, or a vector."""
     output = output.float().cpu()
     if output.ndim == 3:
-        maps = output[:most]
+        maps = output[:max_maps]
         low, high = maps.amin(dim=(1, 2), keepdim=True), maps.amax(dim=(1, 2), keepdim=True)
         ranges = zip(low.flatten().tolist(), high.flatten().tolist(), strict=True)
         captions = [f"{number}\n{least:.2g} to {largest:.2g}" for number, (least, largest) in enumerate(ranges)]

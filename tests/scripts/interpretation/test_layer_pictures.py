@@ -8,7 +8,7 @@ from scripts.interpretation.layer_pictures import activations_picture, attributi
 
 @pytest.mark.parametrize("shape", [(5, 6, 6), (3, 1, 1), (7, 40), (10,), (500,)])
 def test_any_output_is_drawn(shape: tuple[int, ...]) -> None:
-    picture = activations_picture(torch.randn(shape, generator=torch.Generator().manual_seed(0)), most=4)
+    picture = activations_picture(torch.randn(shape, generator=torch.Generator().manual_seed(0)), max_maps=4)
     assert picture.mode == "RGB"
     assert min(picture.size) > 50
     assert len(np.unique(np.asarray(picture))) > 5
