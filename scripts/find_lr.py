@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 SMOOTHING = 0.8  # factor by which a loss's weight falls per step, so that a mean is over some five steps to each side
 DIVERGED = 4.0  # the test ends when the running mean exceeds 4 times its lowest value, as in fastai and Lightning
 CEILING = 1.5  # losses are clipped to 1.5 times the mean of the first ones, so that the last ones do not dominate
-UNSETTLED = 10  # number of first steps that only show how much the loss varies by itself; Lightning skips as many
+UNSETTLED = 10  # number of first steps, which only measure the noise of the loss; Lightning skips as many
 FEWEST_STEPS = 3 * UNSETTLED  # enough for a curve after the first steps
 
 
