@@ -23,7 +23,7 @@ from datamodules.decoding.find_files import files_in
 from datamodules.decoding.folder_fingerprint import fingerprint_files
 from datamodules.decoding.image_file import holds_numbers, is_image
 from datamodules.decoding.split_folders import split_named
-from datamodules.decoding.table import codes, read_table, rows_of
+from datamodules.decoding.table import encode_texts, read_table, rows_of
 from datamodules.image_folder import ImageFileModule
 from datamodules.packing.columns import RESERVED
 from datamodules.packing.pack import Rows, Source
@@ -153,7 +153,7 @@ class ImageTable(ImageFileModule):
         """The rows of each split."""
         if not self._columns["split"]:
             return {"train": np.arange(len(self._table))}
-        numbers, words = codes(self._text("split"))
+        numbers, words = encode_texts(self._text("split"))
         named = [split_named(word) or ("", "") for word in words]
         splits = np.array([split if not rest else "" for split, rest in named])[numbers]
         self._check(self._columns["split"][0], ~np.isin(splits, SPLITS), "write train, val or test")
@@ -177,11 +177,11 @@ class ImageTable(ImageFileModule):
             parts = pc.split_pattern(self._table[columns[0]].combine_chunks(), self._separator)
             names_of, of = pc.utf8_trim_whitespace(pc.list_flatten(parts)), np.asarray(pc.list_parent_indices(parts))
             is_some = pc.not_equal(names_of, "")
-            (numbers, texts), rows = codes(names_of.filter(is_some)), of[np.asarray(is_some)]
+            (numbers, texts), rows = encode_texts(names_of.filter(is_some)), of[np.asarray(is_some)]
         else:
             several = "if these are several labels, give --data.multi_label true; if not, call the class otherwise"
             self._check(columns[0], pc.match_substring(self._text("label"), ";"), several)
-            numbers, texts = codes(self._text("label"))
+            numbers, texts = encode_texts(self._text("label"))
         if self._class_file is not None:
             file = self.root / self._class_file
             try:

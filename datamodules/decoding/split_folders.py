@@ -1,4 +1,4 @@
-"""The folders of splits and of classes in a folder of images, as public data sets lay them out."""
+"""Find the folders of splits and classes in a folder of images, by the names that public data sets use."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -10,8 +10,7 @@ from core.user_error import UserError
 from datamodules.decoding.find_files import files_in, files_under, folders_in
 from datamodules.decoding.image_file import holds_numbers, is_image
 
-# What public data sets call the folder of each split, as Hugging Face's `datasets` knows it, and that of images
-# without labels.
+# Names of split folders in public data sets, as in Hugging Face's `datasets`, and names for images without labels.
 SPLIT_OF = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "validate", "dev"), "val"),
@@ -19,15 +18,15 @@ SPLIT_OF = {
     **dict.fromkeys(("pred", "predict", "prediction", "unlabeled", "unlabelled"), "unlabelled"),
 }
 
-OTHER_WORDS = frozenset(("", "image", "img", "split"))  # other words in such names, as in `test_images`
+OTHER_WORDS = frozenset(("", "image", "img", "split"))  # words to ignore in such names, as in `test_images`
 
-# Names of files that begin with their class, as in the competition Dogs vs. Cats (Kaggle, 2013), `cat.0.jpg`, and the
-# Oxford-IIIT Pet data set (Parkhi et al., 2012), `Abyssinian_1.jpg`.
+# File names of a class and a number, such as `cat.0.jpg` in Dogs vs. Cats (Kaggle, 2013) and `Abyssinian_1.jpg` in the
+# Oxford-IIIT Pet data set (Parkhi et al., 2012).
 NUMBERED = re.compile(r"(.+?)[._]\d+(\.\w+)?")
 
 
 def split_named(name: str) -> tuple[str, str] | None:
-    """The split that a folder is named after, and the rest of its name; None if it is named after none.
+    """Return the split that a folder is named after, and the other words of its name; None without exactly one split.
 
     Example:
         >>> split_named("Training"), split_named("ValidSet"), split_named("seg_train"), split_named("trainee")
@@ -42,80 +41,96 @@ def split_named(name: str) -> tuple[str, str] | None:
 
 
 def check_splits(folders: Mapping[str, Path]) -> None:
-    """Check the folders that `data.splits` names, relative to the folder of images."""
-    pairs = permutations(folders.values(), 2)
-    is_wrong = "train" not in folders or any(one == other or one in other.parents for one, other in pairs)
-    if is_wrong or any(path.is_absolute() or ".." in path.parts for path in folders.values()):
-        given = ", ".join(f"{split}: {path}" for split, path in folders.items())
+    """Raise UserError unless `data.splits` has `train`, and separate folders relative to `--data.folder`."""
+    is_nested = any(first == second or first in second.parents for first, second in permutations(folders.values(), 2))
+    is_outside = any(path.is_absolute() or ".." in path.parts for path in folders.values())
+    if "train" not in folders or is_nested or is_outside:
+        text = ", ".join(f"{split}: {path}" for split, path in folders.items())
         raise UserError(
-            f"data.splits is '{{{given}}}'; give train a folder, and each split one of its own within --data.folder, "
+            f"data.splits is '{{{text}}}'; give train a folder, and each split one of its own within --data.folder, "
             "none in another."
         )
 
 
-def find_splits(top: Path, given: Mapping[str, Path] | None) -> dict[str, Path]:
-    """The folder of each split of the images in a folder, by the names given or, if none is, by its own names."""
-    if given is None:
-        folders = _named_splits(_unwrapped(top, split_named))
+def find_splits(top: Path, configured: Mapping[str, Path] | None) -> dict[str, Path]:
+    """Return the folder of each split in the folder `top`.
+
+    Args:
+        top: The folder of all images.
+        configured: The folders of `data.splits`, relative to `top`; None finds them by their names.
+    """
+    if configured is None:
+        folders = _named_splits(_unwrapped(top, is_content=split_named))
     else:
-        folders = {split: top / path for split, path in given.items()}
-    found = {"train": _unwrapped(folders["train"])}
-    classes = classes_in(found["train"]) if len(folders) > 1 else []
+        folders = {split: top / path for split, path in configured.items()}
+    splits = {"train": _unwrapped(folders["train"])}
+    train_classes = classes_in(splits["train"]) if len(folders) > 1 else []
     for split in ("val", "test"):
-        if split in folders:
-            folder = _unwrapped(folders[split], classes.__contains__)
-            if len(folders_in(folder)) > 1 or not set(classes).isdisjoint(classes_in(folder)):
-                found[split] = folder
-            elif given is not None:
-                raise UserError(
-                    f"{folder}, which data.splits names, has no class of training; name a folder of {some_of(classes)}."
-                )
-    return found
+        if split not in folders:
+            continue
+        folder = _unwrapped(folders[split], is_content=train_classes.__contains__)
+        if len(folders_in(folder)) > 1 or not set(train_classes).isdisjoint(classes_in(folder)):
+            splits[split] = folder
+        elif configured is not None:
+            raise UserError(
+                f"{folder}, which data.splits names, has no class of training; name a folder of "
+                f"{some_of(train_classes)}."
+            )
+    return splits
 
 
 def classes_in(folder: Path) -> list[str]:
-    """The classes in a folder, sorted: its folders or, if it has none, the names before the numbers of its images."""
+    """Return the classes in a folder, sorted: its folders or, if there are none, the class names of numbered images."""
     if folders := folders_in(folder):
         return folders
-    classes: set[str] = set()
     numbered = [(match[1], entry.path) for entry in files_in(folder) if (match := NUMBERED.fullmatch(entry.name))]
-    for is_one in (is_image, holds_numbers):
+    classes: set[str] = set()
+    for is_data in (is_image, holds_numbers):
         for name, path in numbered:
-            if name not in classes and is_one(path):  # one image shows that there is a class
+            if name not in classes and is_data(path):  # the first image of a class is enough: `is_data` may open files
                 classes.add(name)
         if classes:
             break
     return sorted(classes)
 
 
-def _unwrapped(folder: Path, is_one: Callable[[str], object] = lambda name: False) -> Path:
-    """The folder, or one within it that archives have wrapped in others: alone in its own, and with several classes."""
-    inner = folder
-    while len(names := folders_in(inner)) == 1 and not is_one(names[0]):
+def _unwrapped(folder: Path, is_content: Callable[[str], object] = lambda name: False) -> Path:
+    """Skip folders that contain a single folder, as archives have them, and return the inner folder with the content.
+
+    A single folder whose name `is_content` is not skipped. Without such a folder or several classes inside, return
+    `folder` itself.
+    """
+    inner, names = folder, folders_in(folder)
+    while len(names) == 1 and not is_content(names[0]):
         inner /= names[0]
-    return inner if inner == folder or (names and is_one(names[0])) or len(classes_in(inner)) > 1 else folder
+        names = folders_in(inner)
+    has_content = (names and is_content(names[0])) or len(classes_in(inner)) > 1
+    return inner if inner == folder or has_content else folder
 
 
 def _named_splits(folder: Path) -> dict[str, Path]:
-    """The folders in one that are named after splits; itself, for training, if there are none."""
+    """Return the folders in `folder` that are named after splits; `folder` itself, as `train`, if there are none."""
     names = folders_in(folder)
-    by_rest: dict[str, list[tuple[str, str]]] = {}
+    groups: dict[str, list[tuple[str, str]]] = {}  # (split, folder name) of folders whose names share other words
     for name in names:
-        if named := split_named(name):
-            by_rest.setdefault(named[1], []).append((named[0], name))
-    # A single folder with another word in its name may be a class, such as bullet trains.
-    several = (some for some in by_rest.values() if "train" in dict(some) and len(dict(some)) > 1)
-    splits = by_rest.get("") or next(several, [])
-    if not splits:
+        if parsed := split_named(name):
+            split, other_words = parsed
+            groups.setdefault(other_words, []).append((split, name))
+    # A group of one folder with other words is not a split: it may be a class, such as bullet trains.
+    matching = (group for group in groups.values() if "train" in dict(group) and len(dict(group)) > 1)
+    group = groups.get("") or next(matching, [])
+    if not group:
         return {"train": folder}
-    within = [name for _, name in splits]
-    # Beside two splits, folders without class folders are not meant to be trained on.
-    others = [name for name in names if name not in within and (len(dict(splits)) == 1 or folders_in(folder / name))]
-    others = [name for name in others if any(is_image(entry.path) for entry in files_under(folder / name))]
-    if "train" in dict(splits) and not others and len(dict(splits)) == len(splits):
-        return {split: folder / name for split, name in splits}
+    splits, split_names = dict(group), [name for _, name in group]
+    other_names = [name for name in names if name not in split_names]
+    if len(splits) > 1:  # besides two splits, only folders with class folders can be meant as data
+        other_names = [name for name in other_names if folders_in(folder / name)]
+    other_names = [name for name in other_names if any(is_image(entry.path) for entry in files_under(folder / name))]
+    if "train" in splits and not other_names and len(splits) == len(group):
+        return {split: folder / name for split, name in splits.items()}
     raise UserError(
-        f"{folder} has folders named after splits ({some_of(within)}){f' beside {some_of(others)}' if others else ''}: "
+        f"{folder} has folders named after splits ({some_of(split_names)})"
+        f"{f' beside {some_of(other_names)}' if other_names else ''}: "
         "it is not clear which are splits and which are classes; name the folder of each split, relative to "
         "--data.folder, as in --data.splits '{train: FOLDER, test: FOLDER}', or '{train: .}' if all are classes."
     )

@@ -1,4 +1,4 @@
-"""The numbers that a file holds, of more bits or channels than a viewer shows.
+"""Read the numbers of a file that may have more bits or channels than a viewer shows.
 
 Shapes: an image of `C` channels, `H` rows and `W` columns.
 """
@@ -18,25 +18,32 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from core.user_error import UserError
 from datamodules.decoding.image_file import DICOM, FORMATS, NUMPY, as_shown, bits_of, unreadable_if_it_fails
 
-TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the first bytes of a TIFF
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the first bytes of a TIFF and a BigTIFF
 
 
 def stored_numbers(
     path: str | Path, channels: int, *, is_shown: bool, value_range: tuple[float, float] | None = None
 ) -> NDArray[Any]:
-    """Read the numbers of an image, an array of NumPy or a DICOM file, `[C, H, W]` of any type.
+    """Read an image, a NumPy array or a DICOM file, `[C, H, W]` of any dtype.
 
-    If shown, they are what a viewer shows: one or three channels, of a TIFF the first page, transparency laid on white,
-    the lowest level black. Else they are all channels, or pages, as they are stored. `value_range` is a window for
-    DICOM files in place of their own.
+    Args:
+        path: The file.
+        channels: The length of an array's channel axis, which tells it from height and width.
+        is_shown: Read an image as a viewer shows it: one or three channels, the first page of a TIFF, a white
+            background, the lowest level black. Otherwise read all channels or pages as they are stored.
+        value_range: A window for DICOM files, which replaces the one in the file.
+
+    Raises:
+        UnreadableImageError: If the file cannot be decoded.
+        UserError: If a package for this kind of file is missing.
     """
     with unreadable_if_it_fails(path) as content:
         if content.startswith(NUMPY):
-            array = np.load(BytesIO(content), allow_pickle=False)  # objects could run code
+            array = np.load(BytesIO(content), allow_pickle=False)  # a pickled object can run code
             return channels_first(array, (1, 3) if is_shown else (channels,))
         if content[128:132] == DICOM:
             return _dicom_numbers(content, value_range)
-        if content[:4] in TIFF and not (is_shown and _is_for_pillow(content)):
+        if content[:4] in TIFF and not (is_shown and _pillow_keeps_all_bits(content)):
             return _tiff_numbers(content)
         with Image.open(BytesIO(content), formats=FORMATS) as image:
             if bits_of(image) > 8 and len(image.getbands()) > 1:
@@ -46,15 +53,15 @@ def stored_numbers(
             return image_numbers(image, is_shown=is_shown)
 
 
-def _is_for_pillow(content: bytes) -> bool:
-    """Whether Pillow reads a TIFF, and all bits of it."""
+def _pillow_keeps_all_bits(content: bytes) -> bool:
+    """Return True if Pillow can read a TIFF and does not reduce 16 bits to 8, as it does in colour."""
     with suppress(UnidentifiedImageError), Image.open(BytesIO(content), formats=FORMATS) as image:
         return bits_of(image) == 8 or (bits_of(image) == 16 and len(image.getbands()) == 1)
     return False
 
 
 def image_numbers(image: Image.Image, *, is_shown: bool) -> NDArray[Any]:
-    """The numbers of an image that is open in Pillow, `[C, H, W]`."""
+    """Return the numbers of an open image, `[C, H, W]`."""
     bits = bits_of(image)
     if bits > 16:
         return np.asarray(image)[None]
@@ -70,10 +77,13 @@ def image_numbers(image: Image.Image, *, is_shown: bool) -> NDArray[Any]:
 
 
 def channels_first(array: NDArray[Any], counts: Collection[int]) -> NDArray[Any]:
-    """Bring an array `[H, W]`, `[C, H, W]` or `[H, W, C]` to `[C, H, W]`; a ValueError says if it is unclear which.
+    """Bring an array `[H, W]`, `[C, H, W]` or `[H, W, C]` to `[C, H, W]`.
 
-    The axis of the channels is the one whose length is among `counts`. If that does not tell, it is the one that
-    differs from the two others, which are alike, or else the one that is shorter than both.
+    The channel axis is the first or the last: the one whose length is among `counts`. If both or none are, it is the
+    one that differs from two equal axes; if there is none, it is the shortest.
+
+    Raises:
+        ValueError: If this does not decide the channel axis.
 
     Example:
         >>> [channels_first(np.zeros(shape), (4,)).shape for shape in ((9, 9), (4, 9, 7), (9, 7, 4), (9, 9, 200))]
@@ -83,24 +93,28 @@ def channels_first(array: NDArray[Any], counts: Collection[int]) -> NDArray[Any]
         return array[None]
     if array.ndim == 3 and array.size:
         a, b, c = array.shape
-        for first, last in ((a in counts, c in counts), (a != b == c, a == b != c), (a < min(b, c), c < min(a, b))):
-            if first != last:
-                return array if first else np.moveaxis(array, 2, 0)
+        rules = [(a in counts, c in counts), (a != b == c, a == b != c), (a < min(b, c), c < min(a, b))]
+        for is_first, is_last in rules:
+            if is_first != is_last:
+                return array if is_first else np.moveaxis(array, 2, 0)
     raise ValueError(
         f"it is an array of shape {list(array.shape)}, which does not tell its channels; save it as [C, H, W], C < H, W"
     )
 
 
 def _dicom_numbers(content: bytes, value_range: tuple[float, float] | None) -> NDArray[Any]:
-    """The one frame of a DICOM file (an image of medicine) as a radiologist's viewer shows it.
+    """Read the single frame of a DICOM file as a radiologist's viewer shows it.
 
-    Grey pixels are rescaled (slope and intercept, or the modality table). Then the file's window or table (VOI), or
-    else the whole range of its bits, is spread over uint8 or, of more than 8 bits, uint16; with `value_range`, which is
-    a window in rescaled units (Hounsfield units in CT), they are given as they are. MONOCHROME1 is inverted.
+    Grey pixels are rescaled by the modality transform (slope and intercept, or a table). Then the window or VOI table
+    of the file, or without one the range of its stored bits, is scaled to the range of uint8, or of uint16 for more
+    than 8 bits. With `value_range`, a window in rescaled units (Hounsfield units in CT), the rescaled pixels are
+    returned. MONOCHROME1 is inverted.
     """
     pydicom = optional_package("pydicom", "dicom", "a DICOM file")
-    processing, dataset = pydicom.pixels, pydicom.dcmread(BytesIO(content))
-    if (frames := int(dataset.get("NumberOfFrames") or 1)) > 1:
+    processing = pydicom.pixels
+    dataset = pydicom.dcmread(BytesIO(content))
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    if frames > 1:
         raise ValueError(f"it is a DICOM file of {frames} frames; save each as a file of its own")
     numbers: NDArray[Any] = dataset.pixel_array
     photometric = dataset.PhotometricInterpretation
@@ -111,7 +125,8 @@ def _dicom_numbers(content: bytes, value_range: tuple[float, float] | None) -> N
     numbers = processing.apply_modality_lut(numbers, dataset)
     has_window = "WindowWidth" in dataset or "VOILUTSequence" in dataset
     if value_range is None and (has_window or dataset.get("BitsStored", 32) <= 16):
-        (low, high), shown = _ends(dataset, processing), processing.apply_voi_lut(numbers, dataset)
+        low, high = _shown_range(dataset, processing)
+        shown = processing.apply_voi_lut(numbers, dataset)
         levels = np.iinfo(np.uint8 if dataset.BitsStored <= 8 else np.uint16)
         numbers = np.rint((shown - low) / (high - low) * levels.max).astype(levels.dtype)
         value_range = 0, levels.max
@@ -120,8 +135,8 @@ def _dicom_numbers(content: bytes, value_range: tuple[float, float] | None) -> N
     return numbers[None]
 
 
-def _ends(dataset: Any, processing: Any) -> tuple[float, float]:
-    """The lowest and the highest number that the window, the table or, without either, the rescaling can give."""
+def _shown_range(dataset: Any, processing: Any) -> tuple[float, float]:
+    """Return the lowest and the highest number that the file's window, table or rescaling can give."""
     if table := dataset.get("VOILUTSequence") or dataset.get("ModalityLUTSequence"):
         return 0, 2 ** table[0].LUTDescriptor[2] - 1
     bits, sign = dataset.BitsStored, dataset.PixelRepresentation
@@ -130,27 +145,29 @@ def _ends(dataset: Any, processing: Any) -> tuple[float, float]:
 
 
 def _tiff_numbers(content: bytes) -> NDArray[Any]:
-    """The channels or pages of a TIFF as they are stored."""
+    """Read the channels or pages of a TIFF as they are stored."""
     tifffile = optional_package("tifffile", "tiff", "the channels of a TIFF")
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # remarks on tags that decide no pixel
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # silence warnings about tags that affect no pixel
     with tifffile.TiffFile(BytesIO(content)) as file:
-        series, page = file.series[0], file.series[0].keyframe
-        if page.imagewidth * page.imagelength > 2 * (Image.MAX_IMAGE_PIXELS or np.inf):
-            raise ValueError(f"it has {page.imagewidth * page.imagelength:,} pixels, more than are read")
-        if page.tags.valueof(274, default=1) != 1:
+        series = file.series[0]
+        page = series.keyframe
+        pixels = page.imagewidth * page.imagelength
+        if pixels > 2 * (Image.MAX_IMAGE_PIXELS or np.inf):  # Pillow's limit
+            raise ValueError(f"it has {pixels:,} pixels, more than are read")
+        if page.tags.valueof(274, default=1) != 1:  # Orientation
             raise ValueError("it is a TIFF that is stored turned; save it upright")
         numbers: NDArray[Any] = series.asarray()
-        others = [place for place, axis in enumerate(series.axes) if axis not in "YX"]
-    if numbers.ndim != 2 + len(others) or len(others) > 1:
+        channel_axes = [index for index, axis in enumerate(series.axes) if axis not in "YX"]
+    if numbers.ndim != 2 + len(channel_axes) or len(channel_axes) > 1:
         raise ValueError(f"it is a TIFF of shape {list(numbers.shape)} ({series.axes}); save one with channels alone")
-    return np.moveaxis(numbers, others[0], 0) if others else numbers[None]
+    return np.moveaxis(numbers, channel_axes[0], 0) if channel_axes else numbers[None]
 
 
-def optional_package(name: str, extra: str, what: str) -> Any:
-    """Import a package of an extra of `pyproject.toml`; a UserError says which if it is not there."""
+def optional_package(name: str, extra: str, content: str) -> Any:
+    """Import a package of an extra in `pyproject.toml`; raise UserError if it is not installed."""
     try:
         return import_module(name)
     except ImportError as error:
         raise UserError(
-            f"To read {what} takes {name}, which is not installed; run pip install -e '.[{extra}]'."
+            f"To read {content} takes {name}, which is not installed; run pip install -e '.[{extra}]'."
         ) from error

@@ -1,4 +1,4 @@
-"""Tables in CSV, TSV and Parquet files, every cell as text: `007` stays what it is."""
+"""Read tables from CSV, TSV and Parquet files with every cell as text, so that `007` keeps its zeros."""
 
 import csv
 import re
@@ -15,14 +15,17 @@ from pyarrow.parquet import ParquetFile
 
 from core.user_error import UserError
 
-PARQUET = (".parquet", ".pq")
-
 
 def read_table(path: Path) -> pa.Table:
-    """Read a table of at least one row: text without spaces around it, empty where there is nothing."""
+    """Read a table as text, without spaces around a cell; a missing value is an empty text. Nested columns are dropped.
+
+    Raises:
+        UserError: If the file is no table in UTF-8, or has no rows.
+    """
     try:
         with path.open("rb") as file:
-            table = ParquetFile(file).read() if path.suffix.lower() in PARQUET else _read_text(file)
+            is_parquet = path.suffix.lower() in (".parquet", ".pq")
+            table = ParquetFile(file).read() if is_parquet else _read_csv(file)
     except (UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
         reason = "it is not UTF-8" if "utf" in str(error).lower() else " ".join(str(error).split())
         raise UserError(
@@ -36,13 +39,14 @@ def read_table(path: Path) -> pa.Table:
     return pa.table([pc.utf8_trim_whitespace(column) for column in columns], names)
 
 
-def _read_text(file: Any) -> pa.Table:
+def _read_csv(file: Any) -> pa.Table:
     header = file.readline().decode("utf-8-sig")
-    separator = max(",;\t", key=re.sub(r'"[^"]*"', "", header).count)
+    unquoted = re.sub(r'"[^"]*"', "", header)
+    separator = max(",;\t", key=unquoted.count)
     names = [name.strip() for name in next(csv.reader([header], delimiter=separator), [])]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise csv.Error(f"two of its columns are called {twice[0]}")
-    if not file.peek(1):
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise csv.Error(f"two of its columns are called {repeated[0]}")
+    if not file.peek(1):  # no rows: pyarrow would raise an error of its own
         return pa.table({name: [] for name in names})
     return read_csv(
         file,
@@ -52,18 +56,20 @@ def _read_text(file: Any) -> pa.Table:
     )
 
 
-def codes(column: pa.Array) -> tuple[NDArray[np.int64], list[str]]:
-    """The different texts of a column, and the place among them of each row's, int64 `[N]`."""
+def encode_texts(column: pa.Array) -> tuple[NDArray[np.int64], list[str]]:
+    """Return the index of each row's text, int64 `[N]`, in the list of distinct texts, and this list."""
     encoded = pc.dictionary_encode(column)
     return np.asarray(encoded.indices).astype(np.int64), encoded.dictionary.to_pylist()
 
 
 def rows_of(rows: Sequence[int] | NDArray[np.int64]) -> str:
-    """Rows in a sentence, by the numbers that a spreadsheet shows.
+    """Name rows for a message, numbered as in a spreadsheet, where the header is row 1.
 
     Example:
         >>> rows_of([0]), rows_of([0, 2, 4, 6])
         ('row 2', '4 rows (2, 4, 6, ...)')
     """
     first = ", ".join(str(row + 2) for row in rows[:3])
-    return f"row {first}" if len(rows) == 1 else f"{len(rows):,} rows ({first}{', ...' if len(rows) > 3 else ''})"
+    if len(rows) == 1:
+        return f"row {first}"
+    return f"{len(rows):,} rows ({first}{', ...' if len(rows) > 3 else ''})"
