@@ -167,7 +167,8 @@ COMMANDS: dict[str, Callable[[TrainedNetwork, argparse.Namespace], Image.Image |
 def visualize(options: argparse.Namespace) -> None:
     """Run the command, and save and show its picture."""
     command, flags = options.command, options.flags
-    if flags and command != "embedding" and Path(getattr(options, "image", "")).exists():
+    needs_data = command == "embedding" or ("image" in options and not Path(options.image).exists())
+    if flags and not needs_data:
         raise UserError(f"{command} knows no {flags[0]}; see scripts/visualize.py CHECKPOINT {command} --help.")
     trained = TrainedNetwork(options.checkpoint).in_float32()
     if command == "architecture":

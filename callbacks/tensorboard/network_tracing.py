@@ -30,8 +30,6 @@ def trace(network: nn.Module, preprocessing: Mapping[str, Any]) -> tuple[nn.Modu
     The copy has its own modes, running statistics and compilation; tracing does not change the weights, so they are
     shared.
     """
-    if not {"channels", "image_size"} <= preprocessing.keys():
-        return None
     weights = {id(parameter): parameter for parameter in network.parameters()}
     with suppress(Exception), warnings.catch_warnings(), skipping_breakpoints(), isolate_rng(), torch.no_grad():
         warnings.simplefilter("ignore")  # branches that depend on the image, and the deprecation of tracing
