@@ -1,14 +1,14 @@
-"""The weights of several checkpoints averaged into one, or one checkpoint without its training state.
+"""Average the weights of several checkpoints, or reduce one checkpoint to its weights.
 
     python scripts/average.py CHECKPOINT CHECKPOINT... --output FILE [--greedy] [--overwrite] [--data...]
     python scripts/average.py CHECKPOINT --output FILE [--overwrite]
 
-Each CHECKPOINT is a file or a run's folder; all of the same network, classes and preprocessing. The output is a
-checkpoint like any other, but weights alone, from which no training goes on. The average (a uniform soup, Wortsman et
-al., 2022) takes batch norm's statistics anew from the training images, and is evaluated beside its parts on the data of
-the first, unless flags of scripts/train.py about data say otherwise. It is good where the parts began from the same
-weights; networks that began from others have nothing in common. --greedy begins with the part of the highest validation
-accuracy and, in the order of theirs, adds the others by which that of the average does not fall.
+Each CHECKPOINT is a file or a run's folder; all must have the same network, classes and preprocessing. The output is a
+weights-only checkpoint, from which training cannot continue. The average (a uniform soup, Wortsman et al., 2022) gets
+new batch norm statistics from the training images, and is evaluated together with the checkpoints on the data of the
+first one, changed by data flags of scripts/train.py. Average only networks that were trained from the same initial
+weights; the average of others predicts badly. --greedy starts with the checkpoint of the highest validation accuracy,
+and adds the others in the order of theirs; a checkpoint is kept unless it lowers the average's validation accuracy.
 """
 
 from core.user_error import UserError  # isort: skip - first, for a Ctrl-C during the other imports
@@ -36,86 +36,97 @@ from scripts.uncertainty.calibration import cross_entropy
 if TYPE_CHECKING:  # Lightning takes seconds to import
     from datamodules.base import ImageDataModule
 
-# The parts of a checkpoint that predict, and say where it comes from.
+# The keys that a weights-only checkpoint keeps: weights, what is needed to predict, and the origin.
 KEPT = (
     *("format_version", "state_dict", "hyper_parameters", "hparams_name", "class_names", "preprocessing", "config"),
     *("epoch", "global_step", "data_fingerprint", "data_images", "git_commit", "versions", "pytorch-lightning_version"),
     "thresholds",
 )
 
-Figures = dict[str, float]  # accuracy and loss of each split, as `val/accuracy`
+Metrics = dict[str, float]  # accuracy and loss of each split, such as `val/accuracy`
 
 State = Mapping[str, Tensor]
 
 
 def average(
     checkpoints: Sequence[Path], flags: Sequence[str], output: Path, greedy: bool, overwrite: bool
-) -> dict[str, Figures]:
-    """Average checkpoints, print the figures of the average and its parts, and write the average."""
+) -> dict[str, Metrics]:
+    """Write the average of checkpoints; print and return the metrics of the checkpoints and of their average."""
     check_output(output, overwrite)
-    first, *others = parts = [TrainedNetwork(checkpoint) for checkpoint in checkpoints]
-    for part in others:
-        check_same_kind(first, part)
-    if flags and not others:
-        raise UserError(f"One checkpoint is not evaluated, so {flags[0]} has no meaning here; leave it out.")
-    figures, averaged = average_parts(parts, first.data(flags), greedy) if others else ({}, {})
-    write_checkpoint(weights_only(first.checkpoint) | averaged, output)
-    if figures:
-        rows = [[title, *(f"{value:.4f}" for value in values.values())] for title, values in figures.items()]
-        show(Table(["", *figures["1"]], rows, frozenset({len(parts)})))
-    size, before = (sum(file.stat().st_size for file in files) / 1e6 for files in ([output], [p.path for p in parts]))
-    print(f"checkpoint  {output} ({size:,.1f} MB instead of {before:,.1f})")
-    return figures
+    parts = [TrainedNetwork(checkpoint) for checkpoint in checkpoints]
+    for part in parts[1:]:
+        check_same_kind(parts[0], part)
+    metrics, averaged = dict[str, Metrics](), dict[str, Any]()
+    if len(parts) > 1:
+        metrics, averaged = average_parts(parts, parts[0].data(flags), greedy)
+    elif flags:
+        raise UserError(f"One checkpoint is not evaluated, so {flags[0]} has no effect; leave it out.")
+    write_checkpoint(weights_only(parts[0].checkpoint) | averaged, output)
+    if metrics:
+        rows = [[title, *(f"{value:.4f}" for value in values.values())] for title, values in metrics.items()]
+        show(Table(["", *metrics["1"]], rows, frozenset({len(parts)})))
+    megabytes = output.stat().st_size / 1e6
+    input_megabytes = sum(part.path.stat().st_size for part in parts) / 1e6
+    print(f"checkpoint  {output} ({megabytes:,.1f} MB instead of {input_megabytes:,.1f})")
+    return metrics
 
 
 def average_parts(
     parts: Sequence[TrainedNetwork], data: "ImageDataModule", greedy: bool
-) -> tuple[dict[str, Figures], dict[str, Any]]:
-    """The figures of the parts and of their average, and what the average has in place of the first part."""
-    first, figures = parts[0], dict[str, Figures]()
+) -> tuple[dict[str, Metrics], dict[str, Any]]:
+    """Return the metrics of the parts and of their average, and the keys that the average replaces in a checkpoint."""
+    first, metrics = parts[0], dict[str, Metrics]()
     for number, part in enumerate(parts, 1):
         print(f"{number:<10}  {escape_name(str(part.path))}")
-        if number > 1 and (changes := part.changes_of(data)):
+        if part is not first and (changes := part.changes_of(data)):
             print(f"note: {changes}")
-        figures[str(number)] = evaluated(part, data)
+        metrics[str(number)] = evaluate(part, data)
         if part is not first:
-            del part.network  # its memory is free
+            del part.network  # free its memory
     states: list[State] = [part.checkpoint["state_dict"] for part in parts]
-    chosen = list(range(len(parts)))
-    if greedy:
-        each = list(figures.values())
-        best, *order = sorted(chosen, key=lambda number: (-each[number]["val/accuracy"], each[number]["val/loss"]))
-        chosen, highest = [best], each[best]["val/accuracy"]
-        for number in order:
-            load_average(first, [states[place] for place in (*chosen, number)], data)
-            accuracy = evaluated(first, data, ("val",))["val/accuracy"]
-            if accuracy >= highest:
-                chosen, highest = [*chosen, number], accuracy
-    averaged = load_average(first, [states[number] for number in chosen], data)
-    figures[f"average of {', '.join(str(number + 1) for number in sorted(chosen))}"] = evaluated(first, data)
+    selected = greedy_choice(first, states, list(metrics.values()), data) if greedy else list(range(len(parts)))
+    averaged = load_average(first, [states[index] for index in selected], data)
+    metrics[f"average of {', '.join(str(index + 1) for index in sorted(selected))}"] = evaluate(first, data)
     sources = [
-        {"checkpoint": str(part.path), **{key: part.checkpoint.get(key) for key in ("global_step", "git_commit")}}
-        for part in (parts[number] for number in chosen)
+        {"checkpoint": str(parts[index].path)}
+        | {key: parts[index].checkpoint.get(key) for key in ("global_step", "git_commit")}
+        for index in selected
     ]
-    return figures, {"state_dict": averaged, "averaged": sources}
+    return metrics, {"state_dict": averaged, "averaged": sources}
+
+
+def greedy_choice(
+    network: TrainedNetwork, states: Sequence[State], metrics: Sequence[Metrics], data: "ImageDataModule"
+) -> list[int]:
+    """Choose states whose average has a high validation accuracy (a greedy soup, Wortsman et al., 2022)."""
+    best, *candidates = sorted(
+        range(len(states)), key=lambda index: (-metrics[index]["val/accuracy"], metrics[index]["val/loss"])
+    )
+    selected, highest = [best], metrics[best]["val/accuracy"]
+    for candidate in candidates:
+        load_average(network, [states[index] for index in (*selected, candidate)], data)
+        accuracy = evaluate(network, data, ("val",))["val/accuracy"]
+        if accuracy >= highest:
+            selected, highest = [*selected, candidate], accuracy
+    return selected
 
 
 def weights_only(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a checkpoint that predicts: no optimizer, schedule, loops, callbacks or further weights."""
-    kept = {key: checkpoint[key] for key in KEPT if key in checkpoint}
+    """Copy a checkpoint without the state of training: optimizers, schedules, loops and callbacks."""
+    content = {key: checkpoint[key] for key in KEPT if key in checkpoint}
     for key, value in checkpoint.items():
         if isinstance(value, dict) and {"mean", "std"} <= value.keys() and key != "preprocessing":
-            kept[key] = {fact: value[fact] for fact in ("mean", "std")}  # the data module's state
-    return kept
+            content[key] = {name: value[name] for name in ("mean", "std")}  # the data module's state
+    return content
 
 
-def check_same_kind(one: TrainedNetwork, other: TrainedNetwork) -> None:
-    """See that two checkpoints are of the same network, classes and preprocessing."""
-    for name, (there, here) in differences(_facts(other), _facts(one)).items():
+def check_same_kind(first: TrainedNetwork, second: TrainedNetwork) -> None:
+    """Raise UserError unless two checkpoints have the same network, classes and preprocessing."""
+    for name, (second_value, first_value) in differences(_facts(second), _facts(first)).items():
         raise UserError(
-            f"{one.path} and {other.path} cannot be averaged: {name} is {escape_name(f'{here!s:.60}')} in the one and "
-            f"{escape_name(f'{there!s:.60}')} in the other; give checkpoints of the same network, classes and "
-            "preprocessing."
+            f"{first.path} and {second.path} cannot be averaged: {name} is {escape_name(f'{first_value!s:.60}')} in "
+            f"the first and {escape_name(f'{second_value!s:.60}')} in the second; give checkpoints with equal network, "
+            "classes and preprocessing."
         )
 
 
@@ -126,7 +137,7 @@ def _facts(part: TrainedNetwork) -> dict[str, Any]:
 
 
 def average_states(states: Sequence[State]) -> dict[str, Tensor]:
-    """The equal average of weights, summed in float64; integers and other values are those of the first."""
+    """Average the floating-point tensors in float64; other values are copied from the first state."""
     return {
         name: torch.stack([state[name].double() for state in states]).mean(dim=0).to(tensor.dtype)
         if isinstance(tensor, Tensor) and tensor.is_floating_point()
@@ -136,10 +147,10 @@ def average_states(states: Sequence[State]) -> dict[str, Tensor]:
 
 
 def load_average(trained: TrainedNetwork, states: Sequence[State], data: "ImageDataModule") -> dict[str, Tensor]:
-    """Give a network the average of weights, with batch norm's statistics from an epoch of training images.
+    """Load the average of states into a network, and recompute its batch norm statistics on the training images.
 
-    Statistics that are the same in all parts are kept: they were frozen. All averaged weights of the checkpoints are
-    returned, on the CPU.
+    Running statistics that are equal in all states are kept, because training has frozen them. Returns the averaged
+    state dict of the checkpoint, on the CPU.
     """
     averaged = average_states(states)
     network = trained.network.eval()
@@ -150,7 +161,8 @@ def load_average(trained: TrainedNetwork, states: Sequence[State], data: "ImageD
     for name, layer in network.named_modules():
         if isinstance(layer, BatchNorm) and layer.track_running_stats:
             means = [state[f"{NETWORK}{name}.running_mean"] for state in states]
-            layers += [] if all(torch.equal(mean, means[0]) for mean in means) else [layer.train()]
+            if not all(torch.equal(mean, means[0]) for mean in means):
+                layers.append(layer.train())
     if layers:
         images = (trained.to_memory_format(batch) for batch, _ in data.training_batches(0, trained.device))
         with trained.autocast_context():
@@ -160,32 +172,32 @@ def load_average(trained: TrainedNetwork, states: Sequence[State], data: "ImageD
     return averaged | {name: value.cpu() if isinstance(value, Tensor) else value for name, value in state.items()}
 
 
-def evaluated(trained: TrainedNetwork, data: "ImageDataModule", splits: Sequence[str] = ("val", "test")) -> Figures:
-    """Accuracy and loss."""
-    figures: Figures = {}
+def evaluate(trained: TrainedNetwork, data: "ImageDataModule", splits: Sequence[str] = ("val", "test")) -> Metrics:
+    """Return accuracy and loss; a multi-label network also gets new thresholds from the validation images."""
+    metrics: Metrics = {}
     for split in splits:
         if split == "test" and data.tests_on_validation:
             continue
         predictions = predict_split(trained, data, split)
-        figures[f"{split}/accuracy"] = predictions.accuracy
+        metrics[f"{split}/accuracy"] = predictions.accuracy
+        metrics[f"{split}/loss"] = cross_entropy(*predictions.answers)
         if split == "val" and trained.is_multi_label:
-            shares, labels = map(torch.from_numpy, (predictions.probabilities, predictions.labels))
             from models.training.extra_metrics import best_thresholds
 
-            trained.checkpoint["thresholds"] = best_thresholds(shares, labels)
-        figures[f"{split}/loss"] = cross_entropy(*predictions.answers)
-    return figures
+            probabilities, labels = torch.from_numpy(predictions.probabilities), torch.from_numpy(predictions.labels)
+            trained.checkpoint["thresholds"] = best_thresholds(probabilities, labels)
+    return metrics
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Run the command line; a user's mistake ends in one sentence and exit status 2."""
+    """Run the command line; a user error prints one line and exits with status 2."""
     parser = CommandParser(prog="scripts/average.py", description=__doc__, parents=[TRUST])
     parser.add_argument(
         "checkpoints", type=to_path, nargs="+", metavar="CHECKPOINT", help="a checkpoint, or the folder of a run"
     )
     parser.add_argument("--output", type=to_path, metavar="FILE", required=True, help="the checkpoint to write")
-    parser.add_argument("--greedy", action="store_true", help="leave out parts that make the average worse")
-    parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
+    parser.add_argument("--greedy", action="store_true", help="leave out checkpoints that make the average worse")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
     with mistakes_in_one_sentence():
         options, flags = parser.parse_known_args(args)
         average(options.checkpoints, flags, options.output, options.greedy, options.overwrite)

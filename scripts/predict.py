@@ -1,14 +1,13 @@
-"""The classes of photographs, predicted from a checkpoint alone.
+"""Predict the classes of image files with a checkpoint.
 
     python scripts/predict.py CHECKPOINT PATH... [--output FILE] [--top 5] [--probabilities] [--logits]
     python scripts/predict.py CHECKPOINT PATH... --submission SAMPLE --output FILE
 
-CHECKPOINT is a file or a run's folder. A PATH is an image, a folder (with the folders in it), a glob, or - for a list
-of files from standard input; --list FILE reads such a list from a file. --output ends in .csv, .jsonl or .parquet and
-appears when it is complete; without it there is a table on standard output. An image that cannot be read is a row with
-its error. SAMPLE is a competition's sample submission: FILE is a CSV with its rows and columns, and is written only if
-all its images can be predicted. Exit status: 0 if all are predicted, 1 if some have errors, 2 for a mistake in the
-command.
+CHECKPOINT is a file or a run's folder. A PATH is an image, a folder (with its subfolders), a glob, or - for a list of
+files from standard input; --list FILE reads such a list from a file. --output ends in .csv, .jsonl or .parquet and is
+written atomically; without it, a table is printed. An unreadable image becomes a row with an error message. SAMPLE is a
+competition's sample submission: FILE is a CSV with its rows and columns, and is written only if all its images can be
+predicted. Exit status: 0 if all images are predicted, 1 if some have errors, 2 for a user error.
 """
 
 import argparse
@@ -35,17 +34,17 @@ from scripts.inference.trained_network import TrainedNetwork
 
 
 def predict(options: argparse.Namespace) -> int:
-    """Predict the images; the number of those that have an error."""
+    """Predict the images; return the number of images with an error."""
     output = options.output
     if options.resume and not output:
-        raise UserError("--resume goes on with a file; say with --output which.")
+        raise UserError("--resume needs --output, the file of the interrupted prediction; give it.")
     if options.submission and (options.top or options.logits or options.resume or not output):
-        raise UserError("--submission says what is written; give --output, and leave out --top, --logits and --resume.")
+        raise UserError("--submission decides the columns; give --output, and leave out --top, --logits and --resume.")
     paths = input_images(options.paths, options.list)
     trained = TrainedNetwork(options.checkpoint)
     names = trained.class_names
     if options.top > len(names):
-        raise UserError(f"--top is {options.top}, but {trained.path} knows {len(names)} classes; give at most that.")
+        raise UserError(f"--top is {options.top}, but {trained.path} has {len(names)} classes; give at most that.")
     if options.submission:
         return submit(options, trained, paths)
     columns = {"top": options.top, "probabilities": options.probabilities, "logits": options.logits}
@@ -58,8 +57,9 @@ def predict(options: argparse.Namespace) -> int:
             "images_per_line": options.batch_size or trained.batch_size,
             "columns": table.columns,
         }
-        there = {"resume": options.resume, "overwrite": options.overwrite}
-        failed = write_predictions(output, table.columns, identity, rows, **there)
+        failed = write_predictions(
+            output, table.columns, identity, rows, resume=options.resume, overwrite=options.overwrite
+        )
         print(f"predictions  {output}")
     else:
         with closing(rows()) as batches:
@@ -70,7 +70,7 @@ def predict(options: argparse.Namespace) -> int:
 
 
 def submit(options: argparse.Namespace, trained: TrainedNetwork, paths: Sequence[str]) -> int:
-    """Predict the images of a competition's sample, and write them in its form."""
+    """Predict the images of a sample submission, and write them in its format."""
     from scripts.inference.submission import Submission
 
     output, names = options.output, trained.class_names
@@ -79,7 +79,10 @@ def submit(options: argparse.Namespace, trained: TrainedNetwork, paths: Sequence
     check_output(output, options.overwrite)
     submission = Submission(options.submission, paths, names, options.probabilities)
     if trained.is_multi_label and len(submission.header) <= len(names):
-        raise UserError(f"{options.submission} has one column for several labels; give a sample with one for each.")
+        raise UserError(
+            f"{options.submission} has too few columns for a multi-label network; give a sample with a column for each "
+            "class."
+        )
     table = PredictionTable(names, probabilities=True)
     with closing(predict_files(trained, submission.paths, table, options.batch_size, options.num_workers)) as batches:
         replace_file(output, submission.text(chain.from_iterable(batches)))
@@ -88,30 +91,31 @@ def submit(options: argparse.Namespace, trained: TrainedNetwork, paths: Sequence
 
 
 def command_line() -> CommandParser:
-    """The arguments of the command."""
+    """Return the parser of the command."""
     parser = CommandParser(prog="scripts/predict.py", description=__doc__, parents=[CHECKPOINT])
     add = parser.add_argument
     add("paths", type=expand, nargs="*", metavar="PATH", help="an image, a folder, a glob, or - for standard input")
-    add("--list", type=expand, action="append", default=[], metavar="FILE", help="a text file, a path on each line")
-    add("--output", type=to_path, metavar="FILE", help=".csv, .jsonl or .parquet; a table if absent")
-    add("--top", type=whole_number, default=0, metavar="K", help="the K most probable classes as well")
-    add("--probabilities", action="store_true", help="the probability of each class as well")
-    add("--logits", action="store_true", help="the logit of each class as well")
-    add("--submission", type=to_path, metavar="SAMPLE", help="a competition's sample: its rows and columns are written")
-    add("--batch_size", type=whole_number, metavar="B", help="images per batch; that of the run if absent")
-    add("--num_workers", type=partial(whole_number, least=0), metavar="N", help="processes that decode; one per core")
-    there = parser.add_mutually_exclusive_group()
-    there.add_argument("--resume", action="store_true", help="go on with a prediction that was stopped")
-    there.add_argument("--overwrite", action="store_true", help="replace an output that is there")
+    add("--list", type=expand, action="append", default=[], metavar="FILE", help="a text file with one path per line")
+    add("--output", type=to_path, metavar="FILE", help=".csv, .jsonl or .parquet; by default a table is printed")
+    add("--top", type=whole_number, default=0, metavar="K", help="add columns for the K most probable classes")
+    add("--probabilities", action="store_true", help="add the probability of each class")
+    add("--logits", action="store_true", help="add the logit of each class")
+    add("--submission", type=to_path, metavar="SAMPLE", help="write the rows and columns of this sample submission")
+    add("--batch_size", type=whole_number, metavar="B", help="images per batch; by default the run's batch size")
+    workers = partial(whole_number, least=0)
+    add("--num_workers", type=workers, metavar="N", help="processes that decode; by default one per core")
+    existing = parser.add_mutually_exclusive_group()
+    existing.add_argument("--resume", action="store_true", help="continue an interrupted prediction")
+    existing.add_argument("--overwrite", action="store_true", help="replace an existing output")
     return parser
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Run the command line; a user's mistake ends in one sentence and exit status 2."""
+    """Run the command line; a user error prints one line and exits with status 2."""
     with training_process():
         try:
             failed = predict(command_line().parse_args(args))
-        except WorkerError as error:
+        except WorkerError as error:  # its message names a flag of scripts/train.py
             raise WorkerError(str(error).replace("--data.", "--")) from error
     sys.exit(1 if failed else 0)
 

@@ -163,7 +163,7 @@ def test_data_with_one_label_per_image_are_refused(run: Run, script: Any, tmp_pa
     flags = ("--data=tests.multi_label.FirstProperty", "--data.root", tmp_path)
     status, _, error = script(evaluate)(run.best, *flags)
     assert status == 2
-    assert f"FirstProperty has one label per image, {run.best} was trained on several labels per image" in error
+    assert f"FirstProperty has one label per image, but {run.best} was trained on several labels per image" in error
 
 
 def test_thresholds_of_a_strange_file_are_refused(run: Run, script: Any, tmp_path: Path) -> None:

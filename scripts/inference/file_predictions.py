@@ -1,4 +1,4 @@
-"""The predictions of image files: made as they come, and written to a file or the terminal."""
+"""Predict image files, and write the predictions to a file or the terminal."""
 
 import csv
 import fcntl
@@ -27,12 +27,12 @@ from scripts.inference.prediction_table import PredictionTable, Row
 from scripts.inference.predictions import probabilities_of
 from scripts.inference.trained_network import TrainedNetwork
 
-ENDINGS = (".csv", ".jsonl", ".ndjson", ".parquet")
+SUFFIXES = (".csv", ".jsonl", ".ndjson", ".parquet")
 
-ROW_GROUP_CELLS = 2**20  # cells of a Parquet file that are in memory at a time
+ROW_GROUP_CELLS = 2**20  # cells per row group of a Parquet file, which bounds the memory
 
-# Images that a worker process decodes at a time, at least: handing over fewer costs more than it gains.
-FEWEST_DECODED = 4
+# The smallest chunk that a worker process decodes: for fewer images the transfer costs more than it gains.
+SMALLEST_CHUNK = 4
 
 
 def predict_files(
@@ -41,17 +41,17 @@ def predict_files(
     table: PredictionTable,
     batch_size: int | None = None,
     num_workers: int | None = None,
-    begun: int = 0,
+    first_batch: int = 0,
 ) -> Generator[list[Row]]:
-    """Predict files, which other processes decode meanwhile; the rows of each batch after the `begun` first ones."""
+    """Yield the rows of each batch from `first_batch` on; worker processes decode the files meanwhile."""
     size = batch_size or trained.batch_size
     names = np.array([os.fsencode(path) for path in paths], np.bytes_)
     files = ImageFiles(Path(), names, trained.shape, trained.resize, trained.pixel_format)
     workers = available_cores() if num_workers is None else num_workers
-    # Each batch is decoded by all workers, so that the first is there soonest and a small one is shared too.
-    share = max(FEWEST_DECODED, -(-min(size, len(paths)) // max(1, workers)))
-    batches = [range(start, min(start + size, len(paths))) for start in range(begun * size, len(paths), size)]
-    chunks = [batch[place : place + share] for batch in batches for place in range(0, len(batch), share)]
+    # All workers decode chunks of one batch, so that the first batch is complete as early as possible.
+    chunk = max(SMALLEST_CHUNK, -(-min(size, len(paths)) // max(1, workers)))
+    batches = [range(start, min(start + size, len(paths))) for start in range(first_batch * size, len(paths), size)]
+    chunks = [batch[start : start + chunk] for batch in batches for start in range(0, len(batch), chunk)]
     workers = min(workers, len(chunks)) if len(chunks) > 1 else 0
     on_gpu = trained.device.type == "cuda"
     decoded = iter(
@@ -60,10 +60,10 @@ def predict_files(
     with trained.autocast_context(), progress("Predicting", sum(map(len, batches)), aside=True) as advance:
         for batch in batches:
             images, errors = list[torch.Tensor](), dict[int, str]()
-            for place in range(0, len(batch), share):
-                some, reasons = next(decoded)
-                images.append(some)
-                errors |= {place + row: reason for row, reason in reasons.items()}
+            for start in range(0, len(batch), chunk):
+                chunk_images, chunk_errors = next(decoded)
+                images.append(chunk_images)
+                errors |= {start + row: message for row, message in chunk_errors.items()}
             logits = trained.logits(torch.cat(images)).numpy()
             probabilities = probabilities_of(logits, trained.is_multi_label)
             yield table.rows(paths[batch.start : batch.stop], logits, probabilities, errors)
@@ -79,51 +79,55 @@ def write_predictions(
     resume: bool = False,
     overwrite: bool = False,
 ) -> int:
-    """Write the rows of all batches; the number of those that have an error in place of a prediction.
+    """Write the rows of all batches; return the number of rows with an error.
 
-    The file appears when all rows are there. Until then they are in a file beside it: a line of JSON for each batch,
-    after a line with the identity of the prediction. A kill or a full disk may tear the last line, whose batch is
-    predicted again. One process at a time writes a file.
+    Rows are first collected in `<path>.part`: a line of JSON with `identity`, then a line for each batch. Once they are
+    complete, `path` is written atomically. If a kill or a full disk cuts the last line short, its batch is predicted
+    again. Only one process at a time can write a file.
 
     Args:
-        path: The file.
+        path: The output file.
         columns: The names of the columns.
-        identity: Plain data that decide the rows.
-        predict: Gives the rows of each batch after so many first ones.
-        resume: Whether to go on with a prediction of this identity that was stopped.
-        overwrite: Whether to replace what is there.
+        identity: The facts that the rows depend on; a prediction is resumed only if they are equal.
+        predict: Yields the rows of each batch, starting at the batch with the given number.
+        resume: Continue an interrupted prediction.
+        overwrite: Replace an existing file.
+
+    Raises:
+        UserError: If the file cannot be written, exists, or belongs to another prediction.
     """
-    if path.suffix.lower() not in ENDINGS:
-        raise UserError(f"--output is {path}, whose ending is none of {', '.join(ENDINGS)}; choose one of these.")
+    if path.suffix.lower() not in SUFFIXES:
+        raise UserError(f"--output is {path}, which does not end in any of {', '.join(SUFFIXES)}; choose one of these.")
     part = path.with_name(f"{path.name}.part")
     if resume and path.exists() and not part.exists():
-        raise UserError(f"{path} is finished, so that --resume has nothing to go on with; replace it with --overwrite.")
+        raise UserError(f"{path} is complete, so there is nothing to resume; replace it with --overwrite.")
     check_output(path, overwrite or resume)
     if part.exists() and not (resume or overwrite):
         raise UserError(
-            f"{part} is there already; go on with it (--resume), replace it (--overwrite) or choose another file."
+            f"{part} has rows of an interrupted prediction; continue it with --resume, replace it with --overwrite, or "
+            "choose another --output."
         )
     with part.open("ab+", buffering=0) as file:
         try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # worker processes do not inherit it, unlike flock's
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # worker processes would inherit the lock of flock
         except BlockingIOError as error:
             raise UserError(f"Another process is writing {path}; wait for its end, or stop it.") from error
-        except OSError:  # of a file system without locks
-            pass
-        header, begun, size = f"{json.dumps(identity)}\n".encode(), 0, 0
+        except OSError:
+            pass  # the file system has no locks
+        header, finished_batches, valid_bytes = f"{json.dumps(identity)}\n".encode(), 0, 0
         file.seek(0)
         for number, line in enumerate(io.BytesIO(file.readall() if resume else b"")):
             if number == 0 and not header.startswith(line):
                 raise UserError(
-                    f"{path} cannot be gone on with: {part} is of another checkpoint, other images or options; give "
-                    "those that it was begun with, or replace it with --overwrite."
+                    f"{path} cannot be resumed: {part} was written with another checkpoint, other images or other "
+                    "options; give the original ones, or replace it with --overwrite."
                 )
             if line.endswith(b"\n"):
-                begun, size = number, size + len(line)
-        file.truncate(size)
-        if not size:
+                finished_batches, valid_bytes = number, valid_bytes + len(line)
+        file.truncate(valid_bytes)
+        if not valid_bytes:
             _write(file, header)
-        with closing(predict(begun)) as batches:
+        with closing(predict(finished_batches)) as batches:
             for rows in batches:
                 _write(file, f"{json.dumps(rows, ensure_ascii=False, allow_nan=False)}\n".encode())
     failed = _convert(part, columns, path)
@@ -132,16 +136,16 @@ def write_predictions(
 
 
 def _write(file: FileIO, line: bytes) -> None:
-    rest = memoryview(line)
+    unwritten = memoryview(line)
     try:
-        while rest:
-            rest = rest[file.write(rest) :]
+        while unwritten:  # an unbuffered file may take fewer bytes than it is given
+            unwritten = unwritten[file.write(unwritten) :]
     except OSError as error:
         raise OSError(error.errno, error.strerror, file.name) from error
 
 
 def _convert(part: Path, columns: Sequence[str], path: Path) -> int:
-    failed, ending = 0, path.suffix.lower()
+    failed = 0
 
     def rows() -> Iterator[Row]:
         nonlocal failed
@@ -152,11 +156,11 @@ def _convert(part: Path, columns: Sequence[str], path: Path) -> int:
 
     with part.open(encoding="utf-8") as lines, replacing(path) as target:
         next(lines)  # the identity
-        if ending == ".parquet":
+        if path.suffix.lower() == ".parquet":
             _write_parquet(rows(), columns, target)
             return failed
         with target.open("w", newline="", encoding="utf-8") as file:
-            if ending == ".csv":
+            if path.suffix.lower() == ".csv":
                 writer = csv.DictWriter(file, columns)
                 writer.writeheader()
                 writer.writerows(rows())
@@ -172,17 +176,17 @@ def _write_parquet(rows: Iterator[Row], columns: Sequence[str], target: Path) ->
     is_text = {name: name in ("path", "prediction", "error") or name.startswith("class ") for name in columns}
     schema = pa.schema([(name, pa.string() if is_text[name] else pa.float64()) for name in columns])
     with pq.ParquetWriter(target, schema) as writer:
-        while some := list(islice(rows, max(1, ROW_GROUP_CELLS // len(columns)))):
-            writer.write_table(pa.Table.from_pylist(some, schema))
+        while row_group := list(islice(rows, max(1, ROW_GROUP_CELLS // len(columns)))):
+            writer.write_table(pa.Table.from_pylist(row_group, schema))
 
 
 def print_rows(
     batches: Iterable[Sequence[Row]], columns: Sequence[str], paths: Sequence[str], class_names: Sequence[str]
 ) -> int:
-    """Print aligned columns as the rows come; the number of those that have an error in place of a prediction."""
+    """Print the rows of each batch in aligned columns; return the number of rows with an error."""
     columns = [name for name in columns if name != "error"]
-    widest = max(len("0.000000"), *(len(escape_name(name)) for name in class_names))
-    widths = [max(len(escape_name(path)) for path in paths), *(max(len(name), widest) for name in columns[1:])]
+    cell_width = max(len("0.000000"), *(len(escape_name(name)) for name in class_names))
+    widths = [max(len(escape_name(path)) for path in paths), *(max(len(name), cell_width) for name in columns[1:])]
 
     def print_line(cells: Iterable[object]) -> None:
         texts = (f"{cell:.6f}" if isinstance(cell, float) else str(cell) for cell in cells)
@@ -194,6 +198,6 @@ def print_rows(
         for row in rows:
             failed += row["error"] is not None
             print_line([row["path"], f"error: {row['error']}"] if row["error"] else [row[name] for name in columns])
-        if not check_standard_output():  # such as a reader that has read enough
+        if not check_standard_output():  # the reader of a pipe has closed it, as `head` does
             break
     return failed

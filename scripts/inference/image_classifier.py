@@ -1,4 +1,4 @@
-"""A trained network as a function of images, from its checkpoint alone.
+"""A checkpoint as a Python function from images to predictions.
 
 Shapes: a batch of `B` images with `C` channels, `H` rows and `W` columns; `K` classes.
 """
@@ -24,17 +24,18 @@ from scripts.command.silence import silence_libraries
 from scripts.inference.predictions import probabilities_of
 from scripts.inference.trained_network import TrainedNetwork
 
-# A file, an image of Pillow, an array `[H, W]` or `[H, W, C]`, or a tensor `[C, H, W]`; uint8, or as the run's files.
+# A path, a Pillow image, an array `[H, W]` or `[H, W, C]`, or a tensor `[C, H, W]`; uint8, or the dtype of the run's
+# files.
 Picture = str | Path | Image.Image | NDArray[Any] | Tensor
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a network predicts for one image.
+    """The prediction for one image.
 
     Args:
-        class_name: The most probable class; of several labels, those above their thresholds, with `;` between.
-        probability: That of the most probable class, in [0, 1].
+        class_name: The most probable class; multi-label: the labels above their thresholds, joined by `;`.
+        probability: The probability of the most probable class, in [0, 1].
         probabilities: The probability of each class, in the order of the labels.
         logits: float32 `[K]`.
     """
@@ -45,22 +46,22 @@ class Prediction:
     logits: NDArray[np.float32]
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the most probable classes."""
-        first = sorted(self.probabilities.items(), key=lambda each: -each[1])[:5]
-        return f"<table>{''.join(f'<tr><td>{escape(name)}<td>{share:.1%}' for name, share in first)}</table>"
+        """Show the five most probable classes in a notebook."""
+        top5 = sorted(self.probabilities.items(), key=lambda item: -item[1])[:5]
+        return f"<table>{''.join(f'<tr><td>{escape(name)}<td>{value:.1%}' for name, value in top5)}</table>"
 
 
 class ImageClassifier:
-    """Brings images to the size and channels that a network was trained on, and predicts their classes.
+    """Prepares images as in training, and predicts their classes.
 
-    The precision is that of the run, so the same images in the same batches have the probabilities that
-    `scripts/evaluate.py` gives them.
+    It computes in the run's precision: the same images in the same batches have the probabilities that
+    `scripts/evaluate.py` prints.
 
     Args:
-        checkpoint: The file, or a run's folder.
+        checkpoint: A checkpoint, or a run's folder.
 
     Raises:
-        UserError: If it cannot be read, or does not say what images it takes.
+        UserError: If the checkpoint is unreadable or lacks class names or preprocessing.
     """
 
     def __init__(self, checkpoint: str | Path) -> None:
@@ -73,33 +74,35 @@ class ImageClassifier:
         """Predict the classes of images.
 
         Args:
-            images: One image, or a list of them, or a tensor uint8 `[B, C, H, W]`. Files are read as
-                the run read its own: if as shown, upright and their transparency laid on white.
+            images: One image, a list of images, or a tensor uint8 `[B, C, H, W]`. Files are read as in training;
+                photographs are turned upright, and transparent pixels become white.
 
         Returns:
-            A prediction, or a list of them if a list or a batch was given.
+            A prediction for one image, or a list of predictions for a list or a batch.
 
         Raises:
-            UnreadableImageError: If a file or an image of Pillow cannot be decoded.
-            UserError: If something else than an image was given.
+            UnreadableImageError: If a file or a Pillow image cannot be decoded.
+            UserError: If an argument is not an image.
         """
         if isinstance(images, list | tuple) or (isinstance(images, np.ndarray | Tensor) and images.ndim == 4):
-            several, size = cast(Sequence[Picture], images), self.trained.batch_size
-            batches = (several[start : start + size] for start in range(0, len(several), size))
-            return [prediction for batch in batches for prediction in self._predictions(batch)]
-        return self._predictions([cast(Picture, images)])[0]
+            pictures, size = cast(Sequence[Picture], images), self.trained.batch_size
+            batches = (pictures[start : start + size] for start in range(0, len(pictures), size))
+            return [prediction for batch in batches for prediction in self._predict_batch(batch)]
+        return self._predict_batch([cast(Picture, images)])[0]
 
-    def _predictions(self, images: Sequence[Picture]) -> list[Prediction]:
+    def _predict_batch(self, images: Sequence[Picture]) -> list[Prediction]:
         logits = self.trained.logits(torch.stack([self.pixels(image) for image in images])).numpy()
-        thresholds, predictions = self.trained.thresholds, []
-        for row, shares in zip(logits, probabilities_of(logits, self.trained.is_multi_label), strict=True):
-            label, by_class = row.argmax(), dict(zip(self.class_names, shares.tolist(), strict=True))
-            name = label_name(shares > thresholds if len(thresholds) else label, self.class_names)
-            predictions.append(Prediction(name, float(shares[label]), by_class, row))
+        probabilities = probabilities_of(logits, self.trained.is_multi_label)
+        predictions = []
+        for row_logits, row in zip(logits, probabilities, strict=True):
+            predicted = row > self.trained.thresholds if self.trained.is_multi_label else row_logits.argmax()
+            by_class = dict(zip(self.class_names, row.tolist(), strict=True))
+            name = label_name(predicted, self.class_names)
+            predictions.append(Prediction(name, float(row[row_logits.argmax()]), by_class, row_logits))
         return predictions
 
     def pixels(self, image: Picture) -> Tensor:
-        """Bring an image to the size, channels and bits that the network takes, uint8 or uint16 `[C, H, W]`."""
+        """Convert an image to the network's size, channels and bit depth, uint8 or uint16 `[C, H, W]`."""
         if isinstance(image, str | os.PathLike):
             try:
                 return self.trained.read(image)
@@ -125,9 +128,9 @@ class ImageClassifier:
                     return self.pixels(Image.fromarray(levels.squeeze(2) if levels.shape[2] == 1 else levels))
         kind = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray | Tensor) else repr(image)[:60]
         raise UserError(
-            f"A {type(image).__name__}, {kind}, is no image: give a path, an image of Pillow, a uint8 array [H, W] "
+            f"A {type(image).__name__}, {kind}, is no image: give a path, a Pillow image, a uint8 array [H, W] "
             "or [H, W, C], a uint8 tensor [B, C, H, W], or a list of these."
         )
 
 
-load_classifier = ImageClassifier  # the verb that a user's program calls
+load_classifier = ImageClassifier  # a verb, for use as a function

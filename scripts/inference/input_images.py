@@ -1,4 +1,4 @@
-"""The image files that a command line names."""
+"""Find the image files that a command line names."""
 
 import os
 import sys
@@ -15,23 +15,26 @@ STANDARD_INPUT = "-"
 
 
 def input_images(paths: Sequence[str], lists: Sequence[str] = ()) -> list[str]:
-    """Find the images, in the order in which they were asked for; a line on standard error says what is left out."""
-    images = [name for path in paths for name in (_names_in_list if path == STANDARD_INPUT else _images_of)(path)]
-    images += [name for list_ in lists for name in _names_in_list(list_)]
+    """Return the images in the order of the command line; report files that are left out on standard error."""
+    images = list[str]()
+    for path in paths:
+        images += _listed_in(path) if path == STANDARD_INPUT else _images_at(path)
+    for list_file in lists:
+        images += _listed_in(list_file)
     if not images:
         raise UserError("No images are given; name files, folders or globs, or a list with --list.")
     return images
 
 
-def _images_of(path: str) -> list[str]:
+def _images_at(path: str) -> list[str]:
     is_folder = Path(path).is_dir()
     if os.path.lexists(path) and not is_folder:
         return [path]
     if not is_folder and not has_magic(path):
         raise UserError(f"There is no {path}; name image files, folders of them, or globs.")
-    files, asked_for = set[str](), Path(path).parts
+    files, path_parts = set[str](), Path(path).parts
     for match in map(Path, [path] if is_folder else glob(path, recursive=True)):  # noqa: PTH207 - as the user writes it
-        if any(is_junk(part) and part not in asked_for for part in match.parts):
+        if any(is_junk(part) and part not in path_parts for part in match.parts):
             continue
         try:
             files |= {entry.path for entry in files_under(match)} if match.is_dir() else {str(match)}
@@ -42,21 +45,21 @@ def _images_of(path: str) -> list[str]:
     if not (images := sorted(images_among(list(files)))):
         raise UserError(f"{path} has no images; name image files, folders of them, or globs.")
     if is_folder:
-        known = {os.path.relpath(image, path) for image in images}
-        if left_out := summary(files_besides(known, Path(path)), Path(path)):
+        used = {os.path.relpath(image, path) for image in images}
+        if left_out := summary(files_besides(used, Path(path)), Path(path)):
             print(f"left out of {escape_name(path)}: {left_out}", file=sys.stderr)
     return images
 
 
-def _names_in_list(list_: str) -> list[str]:
+def _listed_in(list_file: str) -> list[str]:
     try:
-        content = sys.stdin.buffer.read() if list_ == STANDARD_INPUT else Path(list_).read_bytes()
+        content = sys.stdin.buffer.read() if list_file == STANDARD_INPUT else Path(list_file).read_bytes()
     except OSError as error:
         raise UserError(
-            f"The list {list_} cannot be read: {error.strerror}; give a text file that names an image on each line."
+            f"The list {list_file} cannot be read: {error.strerror}; give a text file with one path per line."
         ) from error
-    content = content.removeprefix(b"\xef\xbb\xbf")  # editors on Windows begin a text with it
+    content = content.removeprefix(b"\xef\xbb\xbf")  # the byte order mark of editors on Windows
     lines = content.split(b"\0") if b"\0" in content else [line.removesuffix(b"\r") for line in content.split(b"\n")]
-    if names := [os.fsdecode(line) for line in lines if line.strip()]:
-        return names
-    raise UserError(f"The list {list_} names no image; expected a path on each line.")
+    if paths := [os.fsdecode(line) for line in lines if line.strip()]:
+        return paths
+    raise UserError(f"The list {list_file} names no image; expected one path per line.")

@@ -1,7 +1,7 @@
-"""The outputs of each layer of a network, and where in an image a layer looked.
+"""Activations of layers, and Grad-CAM.
 
-Shapes: a batch of `B` images with `C` channels, `H` rows and `W` columns, normalised, float32; `K` classes; maps of a
-layer are `[B, c, h, w]`. Networks are in evaluation mode.
+Shapes: a batch of `B` images with `C` channels, `H` rows and `W` columns, normalised, float32; `K` classes; feature
+maps of a layer are `[B, c, h, w]`. Networks must be in evaluation mode.
 """
 
 from functools import partial
@@ -15,13 +15,13 @@ from core.user_error import UserError
 
 
 def layer_outputs(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
-    """The output of each submodule that gives one tensor, by name, in the order in which they ran last."""
+    """Return the output of each submodule by name, in execution order; only outputs that are one tensor."""
     outputs: dict[str, Tensor] = {}
 
     def keep(name: str, module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
         if isinstance(output, Tensor):
-            outputs.pop(name, None)
-            outputs[name] = output.detach().clone()  # the next layer may work in place
+            outputs.pop(name, None)  # a module that runs twice counts at its last call
+            outputs[name] = output.detach().clone()  # the next layer may change it in place
 
     handles = [module.register_forward_hook(partial(keep, name)) for name, module in network.named_modules() if name]
     try:
@@ -34,7 +34,7 @@ def layer_outputs(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
 
 
 def last_maps(network: nn.Module, image: Tensor) -> str | None:
-    """The name of the last convolution that gives maps of more than one pixel, the best layer for Grad-CAM."""
+    """Name the default layer for Grad-CAM: the last convolution whose maps have more than one pixel."""
     modules = dict(network.named_modules())
     names = [
         name
@@ -45,10 +45,12 @@ def last_maps(network: nn.Module, image: Tensor) -> str | None:
 
 
 def grad_cam(network: nn.Module, layer: str, images: Tensor, classes: Tensor) -> Tensor:
-    """Where in images `[B, C, H, W]` a layer of maps saw evidence for a class of each, int64 `[B]`.
+    """Compute Grad-CAM: where in images `[B, C, H, W]` a layer sees evidence for their `classes`, int64 `[B]`.
 
-    Source: R. R. Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks", 2017. The evidence is float32
-    `[B, H, W]` in [0, 1], the largest value of each image being 1, unless there is none.
+    Returns float32 `[B, H, W]` in [0, 1]. The largest value of an image is 1, or 0 if there is no evidence. Raises
+    UserError if the layer does not exist or has no feature maps.
+
+    Source: R. R. Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks", 2017.
     """
     modules, outputs = dict(network.named_modules()), list[object]()
     if layer not in modules:
@@ -59,7 +61,7 @@ def grad_cam(network: nn.Module, layer: str, images: Tensor, classes: Tensor) ->
 
     def keep(module: nn.Module, inputs: tuple[object, ...], output: object) -> object:
         outputs.append(output)
-        return output.clone() if isinstance(output, Tensor) else None  # the next layer may work in place
+        return output.clone() if isinstance(output, Tensor) else None  # the next layer may change it in place
 
     handle = modules[layer].register_forward_hook(keep)
     try:
@@ -71,7 +73,7 @@ def grad_cam(network: nn.Module, layer: str, images: Tensor, classes: Tensor) ->
     output = outputs[-1]
     if not isinstance(output, Tensor) or output.ndim != 4:
         raise UserError(
-            f"--layer is {layer}, which gives no maps; give Grad-CAM a convolution or another layer of maps."
+            f"--layer is {layer}, whose output has no maps; give Grad-CAM a convolution or another layer with maps."
         )
     (gradient,) = torch.autograd.grad(score, output)
     maps = (gradient.mean(dim=(2, 3), keepdim=True) * output).sum(dim=1, keepdim=True).relu()
@@ -80,6 +82,6 @@ def grad_cam(network: nn.Module, layer: str, images: Tensor, classes: Tensor) ->
 
 
 def scaled(maps: Tensor) -> Tensor:
-    """Divide each of maps `[B, H, W]` by its largest value."""
+    """Divide each map of `[B, H, W]` by its largest value."""
     largest = maps.amax(dim=(1, 2), keepdim=True)
     return maps / largest.clamp(min=torch.finfo(maps.dtype).tiny)

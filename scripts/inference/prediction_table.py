@@ -3,7 +3,7 @@
 Shapes: `N` images, `K` classes.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,23 +14,23 @@ from core.names import distinct_names, escape_name, label_name
 
 NO_FINITE_LOGITS = "the network gives numbers that are not finite"
 
-Row = dict[str, str | float | None]  # a value for each column; None where there is no prediction, or no error
+Row = dict[str, str | float | None]  # the value of each column; None if an image has no prediction or no error
 
 
 @dataclass(frozen=True)
 class PredictionTable:
-    """Makes rows of a network's logits; numbers are the shortest that stand for each float32."""
+    """Turns logits into rows; a number has the fewest digits that identify its float32."""
 
     class_names: Sequence[str]
-    top: int = 0  # how many of the most probable classes have columns, with their probabilities
-    probabilities: bool = False  # whether each class has a column with its probability
-    logits: bool = False  # whether each class has a column with its logit
-    # Of several labels per image, above which each is predicted, `[K]` or of each row `[N, K]`; else empty
+    top: int = 0  # number of most probable classes that have columns, with their probabilities
+    probabilities: bool = False  # add a column for the probability of each class
+    logits: bool = False  # add a column for the logit of each class
+    # Multi-label: a label is predicted above its threshold, `[K]`, or `[N, K]` for a threshold per row. Else empty.
     thresholds: Sequence[float] | NDArray[np.float64] = ()
 
     @cached_property
     def columns(self) -> list[str]:
-        """The columns in their order, the same in every format."""
+        """The names of the columns in their order."""
         columns, names = ["path", "prediction", "probability", "error"], distinct_names(self.class_names)
         for number in range(1, self.top + 1):
             columns += [f"class {number}", f"probability {number}"]
@@ -44,29 +44,30 @@ class PredictionTable:
         probabilities: NDArray[np.float64],
         errors: Mapping[int, str] | None = None,
     ) -> list[Row]:
-        """Make a row for each image, from logits and probabilities `[N, K]` and reasons of rows without an image."""
+        """Make a row for each image from logits and probabilities, `[N, K]`; `errors` are messages by row number."""
         names, rows = distinct_names(self.class_names), list[Row]()
         thresholds = np.broadcast_to(self.thresholds, probabilities.shape) if len(self.thresholds) else None
-        for number, (path, own, shares) in enumerate(zip(paths, logits, probabilities, strict=True)):
+        images = zip(paths, logits, probabilities, strict=True)
+        for number, (path, row_logits, row_probabilities) in enumerate(images):
             row = dict.fromkeys(self.columns) | {"path": escape_name(path)}
-            if error := (errors or {}).get(number) or ("" if np.isfinite(own).all() else NO_FINITE_LOGITS):
-                rows.append(row | {"error": escape_name(error)})
+            rows.append(row)
+            error = (errors or {}).get(number)
+            if not error and not np.isfinite(row_logits).all():
+                error = NO_FINITE_LOGITS
+            if error:
+                row["error"] = escape_name(error)
                 continue
-            label = own.argmax()
-            predicted = label if thresholds is None else shares > thresholds[number]
-            values: list[str | float | None] = [
-                row["path"],
-                label_name(predicted, names),
-                *_short(shares[[label]]),
-                None,
-            ]
-            for place in np.argsort(-shares, kind="stable")[: self.top]:
-                values += [names[place], *_short(shares[[place]])]
-            values += _short(shares) if self.probabilities else []
-            values += _short(own) if self.logits else []
-            rows.append(dict(zip(self.columns, values, strict=True)))
+            label = row_logits.argmax()
+            predicted = label if thresholds is None else row_probabilities > thresholds[number]
+            values: list[str | float | None] = [label_name(predicted, names), *_short(row_probabilities[[label]]), None]
+            top_labels = np.argsort(-row_probabilities, kind="stable")[: self.top]
+            for top_label, probability in zip(top_labels, _short(row_probabilities[top_labels]), strict=True):
+                values += [names[top_label], probability]
+            values += _short(row_probabilities) if self.probabilities else []
+            values += _short(row_logits) if self.logits else []
+            row.update(zip(self.columns[1:], values, strict=True))
         return rows
 
 
-def _short(numbers: NDArray[np.floating]) -> Iterable[float]:
-    return map(float, numbers.astype(np.float32).astype(str))
+def _short(numbers: NDArray[np.floating]) -> list[float]:
+    return list(map(float, numbers.astype(np.float32).astype(str)))

@@ -1,4 +1,4 @@
-"""Predictions in the form that a competition asks for, which its sample shows."""
+"""Predictions in the format of a competition's sample submission."""
 
 import csv
 import os
@@ -14,13 +14,17 @@ from scripts.inference.prediction_table import Row
 
 
 class Submission:
-    """Predictions in the order and with the columns of a sample.
+    """Writes predictions with the rows and columns of a sample submission.
 
-    The first column of the sample names the images, with or without folder and ending. Of several other columns, each
-    has the probability of the class that it is called after. One alone has the class; of two classes it has the
-    probability of the second where the sample shows decimal numbers, or if `probability` is asked for.
+    The first column of the sample names the images, with or without folder and suffix. The other columns decide what is
+    predicted:
 
-    A sample that does not fit the images or the classes is a UserError.
+    - One column per class, named after the class: the probability of that class.
+    - One column: the predicted class.
+    - One column, two classes, and decimal numbers in the sample or `probability`: the probability of the second class.
+
+    Raises:
+        UserError: If the sample does not match the images or the classes.
     """
 
     def __init__(self, sample: Path, images: Sequence[str], classes: Sequence[str], probability: bool = False) -> None:
@@ -29,10 +33,11 @@ class Submission:
         except OSError as error:
             raise UserError(f"{sample} cannot be read: {error.strerror}; give the competition's sample.") from error
         self.header, self.ids = table.column_names, table[0].to_pylist()
-        self.paths = self._paths(sample, images)  # of the image of each row
-        columns, strange = self.header[1:], {*table[-1].unique().to_pylist()} - {*classes}
-        are_numbers = bool(strange) and all(text.replace(".", "", 1).isdigit() for text in strange)
-        probability |= are_numbers and any("." in text for text in strange)
+        self.paths = self._paths(sample, images)
+        """The image of each row."""
+        columns, non_classes = self.header[1:], {*table[-1].unique().to_pylist()} - {*classes}
+        are_numbers = bool(non_classes) and all(text.replace(".", "", 1).isdigit() for text in non_classes)
+        probability |= are_numbers and any("." in text for text in non_classes)
         is_number = are_numbers and not any(map(str.isdigit, classes))
         if sorted(columns) == sorted(classes):
             self.cells = [f"probability of {name}" for name in columns]
@@ -43,35 +48,35 @@ class Submission:
         else:
             raise UserError(
                 f"{sample} has the columns {some_of(self.header)}, but the classes are {some_of(classes)}; expected "
-                "the images and a column that is called like each class, or one of classes. Of two classes, "
-                "--probabilities gives the probability of the second."
+                "the images and either a column named after each class, or one column of classes. For two classes, "
+                "--probabilities writes the probability of the second class into one column."
             )
 
     def _paths(self, sample: Path, images: Sequence[str]) -> list[str]:
-        named = defaultdict[str, set[str]](set)
+        paths_of_name = defaultdict[str, set[str]](set)
         for path in images:
             name = os.path.basename(path)  # noqa: PTH119
-            named[name].add(path)
-            named[os.path.splitext(name)[0]].add(path)  # noqa: PTH122
-        found = [named.get(os.path.basename(name), ()) for name in self.ids]  # noqa: PTH119
-        if rows := [row for row, paths in enumerate(found) if len(paths) != 1]:
-            number = len(found[rows[0]]) or "none"
+            paths_of_name[name].add(path)
+            paths_of_name[os.path.splitext(name)[0]].add(path)  # noqa: PTH122
+        matches = [paths_of_name.get(os.path.basename(name), ()) for name in self.ids]  # noqa: PTH119
+        if rows := [row for row, paths in enumerate(matches) if len(paths) != 1]:
+            number = len(matches[rows[0]]) or "none"
             raise UserError(
-                f"{sample} asks in {rows_of(rows)} for images such as {self.ids[rows[0]]}, but {number} of those given "
-                "are called so; name the images that it asks for, and no others of their names."
+                f"{sample} names in {rows_of(rows)} images such as {self.ids[rows[0]]}, but {number} of the given "
+                "images have this name; give exactly one image for each name."
             )
-        return [path for paths in found for path in paths]
+        return [path for paths in matches for path in paths]
 
     def text(self, rows: Iterable[Row]) -> str:
-        """The submission, of rows that have the probability of each class, in the order of `paths`."""
-        written = StringIO(newline="")
-        writer = csv.writer(written, lineterminator="\n")
+        """Return the submission as CSV, from rows with the probability of each class, in the order of `paths`."""
+        text = StringIO(newline="")
+        writer = csv.writer(text, lineterminator="\n")
         writer.writerow(self.header)
         for name, row in zip(self.ids, rows, strict=True):
             if row["error"]:
                 raise UserError(
-                    f"{row['path']}, which the sample names, cannot be predicted ({row['error']}), so that nothing was "
-                    "written; replace it. Without --submission all such images are listed."
+                    f"{row['path']}, which the sample names, cannot be predicted ({row['error']}), so nothing was "
+                    "written; replace it. Without --submission, the command lists all such images."
                 )
             writer.writerow([name, *(row[cell] for cell in self.cells)])
-        return written.getvalue()
+        return text.getvalue()

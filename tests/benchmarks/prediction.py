@@ -13,6 +13,7 @@ from statistics import median
 
 import torch
 
+from models.training.test_time_augmentation import average_logits
 from scripts.command.process import training_process
 from scripts.inference.file_predictions import predict_files, write_predictions
 from scripts.inference.input_images import input_images
@@ -34,7 +35,7 @@ def time_prediction(checkpoint: Path, images: Path, seconds: float) -> None:
         while len(program) < 2 or time.perf_counter() - started < seconds:
             start = time.perf_counter()
             write_predictions(
-                Path(folder, f"{len(program)}.csv"), table.columns, {}, lambda begun: predict(begun=begun)
+                Path(folder, f"{len(program)}.csv"), table.columns, {}, lambda begun: predict(first_batch=begun)
             )
             program.append(time.perf_counter() - start)
             limit.append(_time_network(trained, len(paths)))
@@ -55,7 +56,7 @@ def _time_network(trained: TrainedNetwork, images: int) -> float:
     start = time.perf_counter()
     with torch.no_grad(), trained.autocast_context():
         for _ in range(max(1, images // size)):
-            trained.forward(batch).float().cpu()
+            average_logits(trained.network, batch, trained.test_time_augmentation).float().cpu()
     return (time.perf_counter() - start) * images / (max(1, images // size) * size)
 
 

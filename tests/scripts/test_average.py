@@ -127,10 +127,16 @@ def test_no_training_goes_on_from_weights_alone(
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (("--model.network.channels=[8,9]",), r"network\.init_args\.channels is \[32, 64\] in the one and \[8, 9\] in"),
-        (("--data.classes=[0,1,2,3,4,5,6,7,9,8]",), "class 8 is 8 in the one and 9 in the other"),
-        (("--data.normalization=none",), r"preprocessing\.mean is \[0\.30.*\] in the one and \[0\.0\] in the other"),
-        (("--model.network=models.mlp.MLP",), r"network\.class_path is models\.convnet\.ConvNet in the one and models"),
+        (
+            ("--model.network.channels=[8,9]",),
+            r"network\.init_args\.channels is \[32, 64\] in the first and \[8, 9\] in",
+        ),
+        (("--data.classes=[0,1,2,3,4,5,6,7,9,8]",), "class 8 is 8 in the first and 9 in the second"),
+        (("--data.normalization=none",), r"preprocessing\.mean is \[0\.30.*\] in the first and \[0\.0\] in the second"),
+        (
+            ("--model.network=models.mlp.MLP",),
+            r"network\.class_path is models\.convnet\.ConvNet in the first and models",
+        ),
     ],
 )
 def test_what_does_not_go_together_is_refused_by_name(
@@ -156,7 +162,7 @@ def test_checkpoints_and_places_that_cannot_be_used_are_refused(
         *(((run.best, file, *out), reason) for file, reason in spoilt.items()),
         ((run.best, "--output", tmp_path / "mine.ckpt"), "exists already; replace it with --overwrite"),
         ((run.best, "--output", tmp_path / "no" / "soup.ckpt"), "cannot be written: No such file or directory"),
-        ((run.best, *out, "--data.limit=3"), "is not evaluated, so --data.limit=3 has no meaning here"),
+        ((run.best, *out, "--data.limit=3"), "is not evaluated, so --data.limit=3 has no effect"),
         ((run.best, run.last, *out, "--data.root", tmp_path, "--data.val_sice=3"), "There is no --data.val_sice"),
     ):
         status, said, error = averaged(*args)

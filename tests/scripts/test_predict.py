@@ -282,7 +282,7 @@ def test_is_not_gone_on_with_by_another_network_or_for_other_images(
     ):
         status, _, error = predict(*args, "--output", file, "--resume")
         assert status == 2
-        assert "cannot be gone on with" in error
+        assert "cannot be resumed" in error
         assert error.count("\n") == 1
         assert part(file).read_bytes() == begun
 
@@ -346,11 +346,11 @@ def test_mistakes_are_told_in_one_sentence(
         ((), "No images are given"),
         ((tmp_path / "none.png",), "There is no"),
         ((tmp_path / "empty",), "has no images"),
-        ((photos, "--output", tmp_path / "out.xlsx"), "whose ending is none of"),
+        ((photos, "--output", tmp_path / "out.xlsx"), "which does not end in any of"),
         ((photos, "--output", tmp_path / "none" / "out.csv"), "cannot be written: No such file"),
         ((photos, "--output", tmp_path / "there.csv"), "exists already"),
-        ((photos, "--output", tmp_path / "there.csv", "--resume"), "is finished, so that --resume has nothing"),
-        ((photos, "--resume"), "say with --output which"),
+        ((photos, "--output", tmp_path / "there.csv", "--resume"), "is complete, so there is nothing to resume"),
+        ((photos, "--resume"), "--resume needs --output"),
         ((photos, "--top=3"), "--top is 3, but"),
     ):
         status, out, error = predict(checkpoint, *args)

@@ -206,7 +206,7 @@ class Eigenvalues(nn.Module):
         (ByValue(), "onnx", "ByValue cannot be exported: Could not guard on data-dependent"),
         (ByValue(), "torch_export", "ByValue cannot be exported: Could not guard on data-dependent"),
         (OneByOne(), "torch_export", "OneByOne cannot be exported: You marked B as dynamic but your code specialized"),
-        (Eigenvalues(), "onnx", "to ONNX: No ONNX function found for .*_linalg_eigh.*; --format torch_export may"),
+        (Eigenvalues(), "onnx", "to ONNX: No ONNX function found for .*_linalg_eigh.*; try --format torch_export"),
     ],
 )
 def test_what_cannot_be_exported_is_said_in_one_sentence(

@@ -124,7 +124,10 @@ def test_what_is_there_is_kept_unless_told_otherwise(tmp_path: Path, ending: str
     file = tmp_path / f"out.{ending}"
     write(file, ROWS)
     content = file.read_bytes()
-    for resume, words in ((False, "exists already; replace it with --overwrite"), (True, "is finished, so that")):
+    for resume, words in (
+        (False, "exists already; replace it with --overwrite"),
+        (True, "is complete, so there is nothing"),
+    ):
         with pytest.raises(UserError, match=words):
             write(file, ROWS, resume=resume)
         assert file.read_bytes() == content
@@ -142,7 +145,9 @@ def test_a_file_appears_when_it_is_whole(tmp_path: Path, ending: str) -> None:
     file = tmp_path / f"out.{ending}"
     write(file, ROWS, stop=2)
     assert [found.name for found in tmp_path.iterdir()] == [f"out.{ending}.part"]
-    with pytest.raises(UserError, match=rf"out\.{ending}\.part is there already; go on with it \(--resume\)"):
+    with pytest.raises(
+        UserError, match=rf"out\.{ending}\.part has rows of an interrupted prediction; continue it with --resume"
+    ):
         write(file, ROWS)
     assert write(file, ROWS, resume=True) == 2
     assert len(read(file)) == len(ROWS)
@@ -152,7 +157,7 @@ def test_a_file_appears_when_it_is_whole(tmp_path: Path, ending: str) -> None:
 def test_rows_of_others_are_not_gone_on_with(tmp_path: Path, content: str) -> None:
     file = tmp_path / "out.csv"
     part(file).write_text(content)
-    with pytest.raises(UserError, match=r"out\.csv cannot be gone on with: .* --overwrite"):
+    with pytest.raises(UserError, match=r"out\.csv cannot be resumed: .* --overwrite"):
         write(file, ROWS, resume=True)
     assert part(file).read_text() == content
 
@@ -193,7 +198,7 @@ def test_on_a_full_disk_what_was_written_is_whole_and_can_be_gone_on_with(tmp_pa
 def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "folder.csv").mkdir()
     for name, expected in (
-        ("out.txt", r"whose ending is none of \.csv, \.jsonl"),
+        ("out.txt", r"which does not end in any of \.csv, \.jsonl"),
         ("none/out.csv", "cannot be written: No such file"),
         ("none/out.parquet", "cannot be written: No such file"),
         ("folder.csv", "cannot be written: it is a folder"),
@@ -230,7 +235,7 @@ def test_files_have_to_the_last_digit_the_logits_of_an_evaluation(
     table = PredictionTable(trained.class_names, logits=True)
     names = [f"logit of {name}" for name in trained.class_names]
     for workers, begun in ((0, 0), (2, 0), (2, 3)):
-        batches = list(predict_files(trained, paths, table, num_workers=workers, begun=begun))
+        batches = list(predict_files(trained, paths, table, num_workers=workers, first_batch=begun))
         rows = [row for batch in batches for row in batch]
         assert [row["path"] for row in rows] == paths[7 * begun :]
         found = np.array([[row[name] for name in names] for row in rows], np.float32)

@@ -131,7 +131,7 @@ def test_what_is_no_image_is_refused(classifier: ImageClassifier, tmp_path: Path
     with Image.open(half) as opened, pytest.raises(UnreadableImageError, match="truncated"):
         classifier(opened)
     for nothing in (None, 3, SCANS[0].astype(float), torch.zeros(1, 1, 8, 8), np.zeros((8, 8, 5), np.uint8)):
-        with pytest.raises(UserError, match=r"is no image: give a path, an image of Pillow"):
+        with pytest.raises(UserError, match=r"is no image: give a path, a Pillow image"):
             classifier(nothing)  # type: ignore[arg-type]
 
 

@@ -109,11 +109,11 @@ def test_an_evaluation_carries_the_other_columns_along(
     [
         (
             ["id,label", "300,one", "7,one"],
-            "asks in row 3 for images such as 7, but none of those given are called so; name",
+            "names in row 3 images such as 7, but none of the given images have this name; give",
         ),
         (
             ["id,label", "300,one", "twice,one"],
-            "asks in row 3 for images such as twice, but 2 of those given are called so",
+            "names in row 3 images such as twice, but 2 of the given images have this name",
         ),
         (
             ["id,label,score", "300,one,1"],
@@ -188,7 +188,7 @@ def test_one_column_has_what_the_sample_shows(
     write_table(tmp_path / "sample.csv", ("id", "label"), list(zip("ab", shown.split("|") * 2, strict=False)))
     given = tmp_path / "sample.csv", ["in/b.png", "in/a.png", "in/c.png"], classes, probability
     if cells is None:
-        with pytest.raises(UserError, match="expected the images and a column"):
+        with pytest.raises(UserError, match="expected the images and either a column"):
             Submission(*given)
     else:
         submission = Submission(*given)

@@ -184,5 +184,5 @@ def test_a_copy_in_float32_leaves_the_network_as_it_is(train: Callable[..., Run]
 def test_a_checkpoint_that_does_not_say_what_it_takes_is_refused(train: Callable[..., Run], tmp_path: Path) -> None:
     checkpoint = torch.load(train(*SHORT).best, weights_only=True)
     torch.save(checkpoint | {"class_names": [], "preprocessing": {}}, tmp_path / "bare.ckpt")
-    with pytest.raises(UserError, match="does not say what its classes are called"):
+    with pytest.raises(UserError, match="has no class names or preprocessing"):
         TrainedNetwork(tmp_path / "bare.ckpt")
