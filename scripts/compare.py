@@ -1,11 +1,11 @@
-"""Compare runs: how their settings and figures differ, and whether a difference is more than luck.
+"""Compare runs: how their settings and metrics differ, and whether a difference is more than chance.
 
-    python scripts/compare.py RUN [RUN ...] [--figures FIGURE ...] [--percent] [--html FILE] [--latex FILE] [--data...]
+    python scripts/compare.py RUN [RUN ...] [--figures METRIC ...] [--percent] [--html FILE] [--latex FILE] [--data...]
 
-RUN is a run's folder, an experiment's, a glob pattern or a checkpoint. Runs that differ in their seed alone are one
-group. The others are compared with the first: on the same test images, if there are checkpoints and data, and over
-seeds. Bold is the best and what is not significantly worse. Exit status 1 if a run could not be read, 2 if there is
-none.
+RUN is a run's folder, an experiment's folder, a glob pattern or a checkpoint. Runs that differ only in their seed and
+fold are one group. The other groups are compared with the first: on the same test images, if checkpoints and data are
+available, and over seeds or folds. Bold marks the best and what is not significantly worse. Exit status 1 if a run
+could not be read, 2 if no run could.
 """
 
 import sys
@@ -19,18 +19,19 @@ from scripts.command.expansion import expand, to_path
 
 FILES = {
     "html": "write a page with table, tests and learning curves",
-    "csv": "write all figures in full, a row for each group",
+    "csv": "write all metrics without rounding, a row for each group",
     "latex": "write the table with its caption for LaTeX with booktabs",
     "markdown": "write the table in Markdown",
 }
 
 
 def compare(options: Namespace, flags: Sequence[str]) -> bool:
-    """Compare runs, print the comparison, and write the files; False if a run could not be read."""
+    """Compare runs, print the comparison and write the files; return False if a run could not be read."""
     from core.durable_file import replace_file
     from scripts.command.output_file import check_output
-    from scripts.comparison.comparison import compare_runs, write_comparison
-    from scripts.comparison.paired import compare_groups, mark_best, predict_groups
+    from scripts.comparison.best import mark_best
+    from scripts.comparison.comparison import compare_runs
+    from scripts.comparison.paired import compare_groups, predict_groups
     from scripts.comparison.runs import read_all
     from scripts.report.table import latex, markdown, show
 
@@ -43,16 +44,19 @@ def compare(options: Namespace, flags: Sequence[str]) -> bool:
     for problem in problems:
         print(f"error: {escape_name(problem)}", file=sys.stderr)
     comparison = compare_runs(runs, options.figures, options.percent)
-    predictions, notes = ({}, []) if options.no_predict else predict_groups(comparison.groups, flags)
-    findings, more = compare_groups(comparison.groups, predictions)
-    comparison, notes = mark_best(comparison, predictions), [*comparison.notes, *notes, *more]
-    for sentence in (*findings, *notes):
-        print(escape_name(sentence))
+    predictions, prediction_notes = ({}, []) if options.no_predict else predict_groups(comparison.groups, flags)
+    findings, comparison_notes = compare_groups(comparison.groups, predictions)
+    comparison = mark_best(comparison, predictions)
+    notes = [*comparison.notes, *prediction_notes, *comparison_notes]
+    for message in (*findings, *notes):
+        print(escape_name(message))
     table = comparison.table
     show(table)
     texts = {"latex": latex(table), "markdown": markdown(table), "csv": comparison.as_csv()}
     for kind, path in files.items():
         if kind == "html":
+            from scripts.comparison.comparison_page import write_comparison
+
             write_comparison(path, comparison, findings, [*(f"Left out: {problem}" for problem in problems), *notes])
         else:
             replace_file(path, texts[kind])
@@ -60,7 +64,7 @@ def compare(options: Namespace, flags: Sequence[str]) -> bool:
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Run the command line; a user's mistake ends in one sentence and exit status 2."""
+    """Run the command line; a user error prints one message and exits with status 2."""
     parser = CommandParser(prog="scripts/compare.py", description=__doc__, parents=[TRUST])
     parser.add_argument(
         "runs", type=expand, nargs="+", metavar="RUN", help="a run, an experiment, a glob pattern or a checkpoint"
@@ -69,17 +73,17 @@ def main(args: Sequence[str] | None = None) -> None:
         "--figures",
         nargs="+",
         default=(),
-        metavar="FIGURE",
-        help="the table's columns: metrics of results.json, one's own too, best/val/accuracy, parameters, seconds",
+        metavar="METRIC",
+        help="the table's columns: metrics of results.json, your own too, best/val/accuracy, parameters, seconds",
     )
-    parser.add_argument("--percent", action="store_true", help="write in percent what is better higher and in [0, 1]")
+    parser.add_argument("--percent", action="store_true", help="show metrics in [0, 1] in percent if higher is better")
     for kind, help_ in FILES.items():
         parser.add_argument(f"--{kind}", type=to_path, metavar="FILE", help=help_)
-    parser.add_argument("--no-predict", action="store_true", help="predict nothing; compare figures and seeds alone")
+    parser.add_argument("--no-predict", action="store_true", help="predict nothing; compare only the runs' metrics")
     with mistakes_in_one_sentence():
         options, flags = parser.parse_known_args(args)
-        whole = compare(options, flags)
-    sys.exit(not whole)
+        is_complete = compare(options, flags)
+    sys.exit(not is_complete)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,16 @@
-"""Compare groups: on the same test images, and over seeds or folds."""
+"""Test whether one group of runs is more accurate than another: on the same test images, over seeds, or over folds."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 from core.names import some_of
 from core.user_error import UserError
-from scripts.comparison.comparison import Comparison, Group, differing_files, differing_settings
-from scripts.comparison.runs import COSTS, Run
+from datamodules.packing.pack import FINGERPRINT
+from scripts.comparison.groups import Group
+from scripts.comparison.runs import Run
+from scripts.comparison.settings import MISSING, NULL
 from scripts.inference.predictions import Predictions, predict_split
 from scripts.inference.trained_network import TrainedNetwork, check_same_classes
 from scripts.uncertainty.intervals import CONFIDENCE
@@ -21,89 +23,98 @@ from scripts.uncertainty.significance import (
     difference_over_runs,
 )
 
-ACCURACY, EXACT_MATCH = "test/accuracy", "test/exact_match"
+ACCURACY = "test/accuracy"
+
+# The settings that decide which images are tested.
+SPLIT_SETTINGS = (
+    *("data", "data.folder", "data.classes", "data.limit", "data.test_size"),
+    *("data.split_seed", "data.split_rule", "data.on_corrupt", "data.folds", "data.fold"),
+)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The comparison of a group, or of the run that stands for it, with the reference."""
+    """The significance test of a subject against a reference; both are groups, or one network of each."""
 
     subject: str
     reference: str
     test: str
     over: str  # "seeds", "folds" or "the same images"
-    of: str  # how many images or runs
-    difference: Callable[[int], Difference]  # in a figure, for a number of comparisons that are made together
+    sample: str  # the number of images, runs or folds
+    difference: Callable[[int], Difference]  # adjusts p-value and interval for a number of tests
 
-    def sentence(self, tests: int) -> str:
-        """Say which is better, by how much, and whether that is significant."""
+    def message(self, tests: int) -> str:
+        """Say which is better, by how much, and whether that is significant, if as many tests are made together."""
         subject, reference = self.subject, self.reference
         value, interval, p = self.difference(tests)
-        begins = "" if self.over == "the same images" else f"Over {self.over}, "
+        start = "" if self.over == "the same images" else f"Over {self.over}, "
         points, better = f"{100 * abs(value):.2f} points", "better" if value >= 0 else "worse"
         if math.isnan(p):
             return (
-                f"{begins}nothing can be concluded about {subject} and {reference}: {subject} is {better} by {points}, "
-                f"but figures that do not differ over {self.over} do not say how large their spread is ({self.of})."
+                f"{start}nothing can be concluded about {subject} and {reference}: {subject} is {better} by {points}, "
+                f"but the metric does not vary over {self.over}, so that its spread is unknown ({self.sample})."
             )
         low, high = sorted(100 * (end if value >= 0 else -end) for end in interval)
         size = f"{points}, {CONFIDENCE:.0%} {'simultaneous ' if tests > 1 else ''}interval {low:.2f} to {high:.2f}"
-        shown = f"p {'< 0.001' if p < 0.001 else f'= {p:.3f}' if p < 0.1 else f'= {p:.2f}'}"
-        shown += f" adjusted for {tests} comparisons" if tests > 1 else ""
+        result = f"{self.test} p {'< 0.001' if p < 0.001 else f'= {p:.3f}' if p < 0.1 else f'= {p:.2f}'}"
+        result += f" adjusted for {tests} comparisons" if tests > 1 else ""
         if p < LEVEL:
-            better = f"{better} than {reference}"
+            claim = f"{subject} is {better} than {reference}"
         else:
-            begins += f"{subject} and {reference} cannot be told apart: "
-        return f"{begins}{subject} is {better} by {size} ({self.test} {shown}, {self.of})."
+            claim = f"{subject} and {reference} cannot be told apart: {subject} is {better}"
+        return f"{start}{claim} by {size} ({result}, {self.sample})."
 
 
-def on_the_same_images(one: Group, other: Group, predictions: Mapping[str, Predictions]) -> Verdict:
-    """Compare two networks image by image."""
-    first, second = predictions[one.name], predictions[other.name]
-    check_same_classes(first.class_names, second.class_names, one.name, other.name)
+def on_the_same_images(reference: Group, group: Group, predictions: Mapping[str, Predictions]) -> Verdict:
+    """Compare one network of each group image by image; raises UserError unless classes and images are equal."""
+    first, second = predictions[reference.name], predictions[group.name]
+    check_same_classes(first.class_names, second.class_names, reference.name, group.name)
     if first.is_multi_label != second.is_multi_label:
-        raise UserError("One has several labels per image, the other one; give runs that have the same.")
+        raise UserError("One is multi-label, the other single-label; give runs of the same kind.")
     if first.names != second.names or (first.labels != second.labels).any():
         common = len({*first.names} & {*second.names})
         raise UserError(
-            f"{one.name} was tested on {len(first):,} images, {other.name} on {len(second):,}, and {common:,} have "
-            "the same names; give runs with the same test split, or flags about data."
+            f"{reference.name} was tested on {len(first):,} images, {group.name} on {len(second):,}, and {common:,} "
+            "have the same names; give runs with the same test split, or flags about data."
         )
     images = f"{len(first):,} test images{', right if all labels are' if first.is_multi_label else ''}"
     difference = partial(difference_on_the_same_images, first.is_right, second.is_right)
-    return Verdict(_network(other), _network(one), "McNemar's test", "the same images", images, difference)
+    names = _network_name(group), _network_name(reference)
+    return Verdict(*names, "McNemar's test", "the same images", images, difference)
 
 
-def over_runs(one: Group, other: Group, figure: str = ACCURACY) -> Verdict | None:
-    """Compare two groups by a figure of their runs, or of the folds that both have, if there are two or more."""
-    if one.folds and other.folds:
-        figures = by_fold(one.measured(figure)), by_fold(other.measured(figure))
-        common = sorted(figures[0].keys() & figures[1].keys())
-        first, second = ([of_fold[fold] for fold in common] for of_fold in figures)
-        test, over, of = "corrected resampled t-test", "folds", f"{len(common)} folds"
-        difference = partial(difference_over_folds, first, second, one.folds)
+def over_runs(reference: Group, group: Group, metric: str = ACCURACY) -> Verdict | None:
+    """Compare a metric over the folds that both groups have, or over all runs; None with fewer than two of either."""
+    if reference.folds and group.folds:
+        by_fold_1, by_fold_2 = by_fold(reference.values_with_folds(metric)), by_fold(group.values_with_folds(metric))
+        common = sorted(by_fold_1.keys() & by_fold_2.keys())
+        first, second = [by_fold_1[fold] for fold in common], [by_fold_2[fold] for fold in common]
+        test, over, sample = "corrected resampled t-test", "folds", f"{len(common)} folds"
+        difference = partial(difference_over_folds, first, second, reference.folds)
     else:
-        first, second = one.values(figure), other.values(figure)
-        test, over, of = "Welch's t-test", "seeds", f"{len(second)} and {len(first)} runs"
+        first, second = reference.values(metric), group.values(metric)
+        test, over, sample = "Welch's t-test", "seeds", f"{len(second)} and {len(first)} runs"
         difference = partial(difference_over_runs, first, second)
-    return Verdict(other.name, one.name, test, over, of, difference) if min(len(first), len(second)) > 1 else None
+    if min(len(first), len(second)) < 2:
+        return None
+    return Verdict(group.name, reference.name, test, over, sample, difference)
 
 
-def _network(group: Group) -> str:
+def _network_name(group: Group) -> str:
     run = tested_run(group)
     return f"{group.name} (seed {run.seed})" if run and len(group.runs) > 1 else group.name
 
 
 def tested_run(group: Group) -> Run | None:
-    """The run that stands for its group: the one of the lowest seed that has ended and has a checkpoint."""
-    return next((run for run in group.counted if run.checkpoint and run.state != "unfinished"), None)
+    """Return the run whose network is compared image by image: the finished run with a checkpoint and lowest seed."""
+    return next((run for run in group.measured_runs if run.checkpoint and run.state != "unfinished"), None)
 
 
 def predict_groups(groups: Sequence[Group], flags: Sequence[str]) -> tuple[dict[str, Predictions], list[str]]:
-    """Let a network of each group predict its test images, or those that flags about data ask for; say which cannot.
+    """Predict the test images with one network of each group; also return a note for each group that cannot.
 
-    A run that was not tested before gets its `test/accuracy`. No network stands for a cross-validation, whose folds are
-    compared.
+    Flags about data select other images. A run that was not tested gets its `test/accuracy`. A cross-validation is left
+    out, because no single network represents it.
     """
     predictions: dict[str, Predictions] = {}
     notes: list[str] = []
@@ -111,91 +122,74 @@ def predict_groups(groups: Sequence[Group], flags: Sequence[str]) -> tuple[dict[
         run = tested_run(group)
         try:
             if run is None or run.checkpoint is None:
-                raise UserError("it has no checkpoint of a run that has ended.")
+                raise UserError("it has no checkpoint of a finished run.")
             trained = TrainedNetwork(run.checkpoint, content=run.content)
-            predictions[group.name] = of_run = predict_split(trained, trained.data(flags), "test")
-            run.figures.setdefault(ACCURACY, of_run.accuracy)
+            predictions[group.name] = predict_split(trained, trained.data(flags), "test")
+            run.metrics.setdefault(ACCURACY, predictions[group.name].accuracy)
         except UserError as error:
             notes.append(f"{group.name} is not tested on the same images as the others: {error}")
         if not predictions:
-            break  # nothing to compare the others with
+            break  # nothing to compare the other groups with
     return predictions, notes
 
 
+def different_splits(one: Group, other: Group, metric: str = ACCURACY) -> list[str]:
+    """Return a note if settings differ that decide which images a metric is measured on."""
+    keys = SPLIT_SETTINGS if metric.startswith("test/") else (*SPLIT_SETTINGS, "data.val_size")
+    differences = [
+        f"{key} is " + " and ".join(f"{group.settings.get(key, MISSING)} in {group.name}" for group in (one, other))
+        for key in keys
+        if one.settings.get(key, NULL) != other.settings.get(key, NULL)
+    ]
+    note = f"{one.name} and {other.name} may not have been tested on the same images: {'; '.join(differences)}."
+    return [note] if differences else []
+
+
+def changed_images(one: Group, other: Group) -> list[str]:
+    """Return a note if the images of the groups' common data set changed between their runs."""
+    fingerprints = {str(run.data_fingerprint) for group in (one, other) for run in group.measured_runs}
+    current = [fingerprint for fingerprint in fingerprints if fingerprint.startswith(FINGERPRINT)]
+    if len(current) < 2 or any(one.settings.get(key) != other.settings.get(key) for key in ("data", "data.folder")):
+        return []
+    return [
+        f"The images of the data changed between the runs of {one.name} and {other.name}: their metrics are of "
+        "different images."
+    ]
+
+
 def compare_pair(
-    one: Group, other: Group, figure: str, predictions: Mapping[str, Predictions]
+    reference: Group, group: Group, metric: str, predictions: Mapping[str, Predictions]
 ) -> tuple[Verdict | None, Verdict | None, list[str]]:
-    """Compare two groups on the same images and over runs, as far as that can be done; say why not."""
-    on_images, changed = None, [differing_files(one, other)]
-    if figure.startswith("test/") and {one.name, other.name} <= predictions.keys():
+    """Return the verdicts on the same images and over runs, as far as possible, and notes that say why not."""
+    on_images, notes = None, changed_images(reference, group)
+    if metric.startswith("test/") and {reference.name, group.name} <= predictions.keys():
         try:
-            on_images = on_the_same_images(one, other, predictions)
+            on_images = on_the_same_images(reference, group, predictions)
         except UserError as error:
-            return None, None, [f"{other.name} is not compared with {one.name}: {error}"]
+            return None, None, [f"{group.name} is not compared with {reference.name}: {error}"]
     else:
-        changed.append(differing_settings(one, other, figure))
-    changed = list(filter(None, changed))
-    return on_images, None if changed else over_runs(one, other, figure), changed
+        notes += different_splits(reference, group, metric)
+    return on_images, None if notes else over_runs(reference, group, metric), notes
 
 
 def compare_groups(groups: Sequence[Group], predictions: Mapping[str, Predictions]) -> tuple[list[str], list[str]]:
-    """Compare each group with the first."""
-    paired, repeated, notes = [], [], list[str]()
-    reference, *others = groups
-    for group in others:
-        on_images, over, why_not = compare_pair(reference, group, ACCURACY, predictions)
-        paired += [on_images] if on_images else []
-        repeated += [over] if over else []
-        if reference.folds and not (over or why_not):
-            why_not.append(
+    """Compare the accuracy of each group with the first group's; return the findings and notes, as messages."""
+    on_images, over, notes = list[Verdict](), list[Verdict](), list[str]()
+    reference = groups[0]
+    for group in groups[1:]:
+        image_verdict, run_verdict, group_notes = compare_pair(reference, group, ACCURACY, predictions)
+        on_images += [image_verdict] if image_verdict else []
+        over += [run_verdict] if run_verdict else []
+        if reference.folds and not run_verdict and not group_notes:
+            group_notes = [
                 f"{group.name} is not compared with {reference.name}: fewer than two folds of both were tested; train "
                 "the others with fit --folds."
-            )
-        notes += why_not
+            ]
+        notes += group_notes
     single = [group.name for group in groups if not group.folds and len(group.values(ACCURACY)) == 1]
-    if others and single and (len(single) < len(groups) or len(predictions) < len(groups)):
+    if len(groups) > 1 and single and (len(single) < len(groups) or len(predictions) < len(groups)):
         notes.append(
             f"Nothing can be concluded over seeds about {some_of(single)}: only one run of each was tested; "
             "train several with fit --seeds."
         )
-    return [verdict.sentence(len(kind)) for kind in (paired, repeated) for verdict in kind], notes
-
-
-def mark_best(comparison: Comparison, predictions: Mapping[str, Predictions]) -> Comparison:
-    """Find the best group of each figure, but those of training, and the groups that are not significantly worse.
-
-    Figures of several seeds or folds are compared over these, as their means are what the table shows; for want of
-    them, networks on the same test images. P-values are adjusted for the number of comparisons with the best, so that
-    the truly best group is bold with a probability of at least 95 % (J. Hsu, "Constrained simultaneous confidence
-    intervals for multiple comparisons with the best", 1984).
-    """
-    standing: dict[str, dict[str, bool]] = {}
-    tests: set[str] = set()
-    for figure in comparison.figures:
-        means = {group.name: mean.value for group in comparison.groups if (mean := group.mean(figure))}
-        groups = [group for group in comparison.groups if math.isfinite(means.get(group.name, math.nan))]
-        mode = comparison.groups[0].direction(figure)
-        if figure in COSTS or figure.startswith("train/") or not mode or not groups:
-            continue
-        best = (min if mode == "min" else max)(groups, key=lambda group: means[group.name])
-        for group in groups:
-            if group is not best and (verdict := _verdict(figure, best, group, predictions)):
-                tests.add(f"{verdict.test} over {verdict.over}")
-                difference = verdict.difference(len(groups) - 1)
-                worse = difference.p < LEVEL and (difference.value < 0) == (mode == "max")
-                standing.setdefault(figure, {best.name: True})[group.name] = not worse
-    bold = (
-        f"Bold: the best, and what is not significantly worse at the {LEVEL:.0%} level (Bonferroni) by "
-        f"{', '.join(sorted(tests))}. What cannot be tested is not bold."
-    )
-    return replace(comparison, standing=standing, bold=bold if tests else "")
-
-
-def _verdict(figure: str, best: Group, group: Group, predictions: Mapping[str, Predictions]) -> Verdict | None:
-    on_images, over, why_not = compare_pair(best, group, figure, predictions)
-    if why_not or by_fold(best.measured(figure)).keys() != by_fold(group.measured(figure)).keys():
-        return None
-    if over and not math.isnan(over.difference(1).p):
-        return over
-    several = on_images and predictions[best.name].is_multi_label
-    return on_images if figure == (EXACT_MATCH if several else ACCURACY) else None
+    return [verdict.message(len(verdicts)) for verdicts in (on_images, over) for verdict in verdicts], notes

@@ -93,7 +93,7 @@ def test_the_table_has_the_figures_that_were_asked_for(compare: Callable[..., Do
     assert "│ lr=1 │ 91.00 ± 2.48 *    │" in out
     status, out, error = compare(tmp_path / "x", "--figures", "test/acuracy", *flags)
     assert (status, out) == (2, "")
-    assert error == "error: No run has the figure test/acuracy; did you mean test/accuracy?\n"
+    assert error == "error: No run has the metric test/acuracy; did you mean test/accuracy?\n"
 
 
 def test_a_broken_run_is_named_and_the_others_go_on(compare: Callable[..., Done], tmp_path: Path) -> None:

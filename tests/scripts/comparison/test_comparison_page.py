@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts.comparison.comparison import Comparison, compare_runs, curves_over_each_other, write_comparison
+from scripts.comparison.comparison import Comparison, compare_runs
+from scripts.comparison.comparison_page import curves_of_groups, write_comparison
 from scripts.comparison.runs import read_run
 from tests.scripts.browser import LOOKS, asked, needs_browser
 from tests.scripts.comparison.test_comparison import runs
@@ -42,11 +43,11 @@ def test_curves_are_means_with_the_range_of_the_runs_that_got_as_far(
     two = runs(tmp_path, 0.9, 0.8)
     two[1].curves["val/loss"] = [(0, 3.5)]
     groups = compare_runs(two).groups
-    assert "fill-opacity" in str(curves_over_each_other(groups, "val/loss"))
-    monkeypatch.setattr("scripts.report.chart.line_chart", lambda curves, *_: curves)
-    drawn: object = curves_over_each_other(groups, "val/loss")
+    assert "fill-opacity" in str(curves_of_groups(groups, "val/loss"))
+    monkeypatch.setattr("scripts.comparison.comparison_page.line_chart", lambda curves, *_: curves)
+    drawn: object = curves_of_groups(groups, "val/loss")
     assert drawn == {"digits/mlp": [(0, 3.0, 2.5, 3.5), (1, 1.5, 1.5, 1.5)]}
-    assert curves_over_each_other(groups, "train/accuracy") is None
+    assert curves_of_groups(groups, "train/accuracy") is None
 
 
 def test_without_curves_there_is_no_chart(tmp_path: Path) -> None:

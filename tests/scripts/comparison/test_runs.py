@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from core.user_error import UserError
-from scripts.comparison.runs import COSTS, find_runs, read_all, read_run, settings_of
+from scripts.comparison.runs import COSTS, find_runs, read_all, read_run
 from tests.conftest import Run
 from tests.core.test_plain_data import BOMB
 
@@ -36,8 +36,8 @@ def test_a_run_is_read_whole(train: Callable[..., Run]) -> None:
     assert found.checkpoint == run.best
     assert found.data_fingerprint == run.checkpoint["data_fingerprint"]
     costs = {name: run.results[name] for name in COSTS}
-    assert found.figures == run.results["metrics"] | {"best/val/accuracy": run.results["best"]} | costs
-    assert found.figures["epochs"] == 2
+    assert found.metrics == run.results["metrics"] | {"best/val/accuracy": run.results["best"]} | costs
+    assert found.metrics["epochs"] == 2
     assert [len(points) for points in found.curves.values()] == [2] * 4
     assert found.state == ""
     assert read_run(run.best) == found
@@ -50,9 +50,9 @@ def test_a_checkpoint_that_its_run_has_not_ended_with_is_by_itself(train: Callab
     assert found.path == run.last
     assert found.settings["checkpoint file"] == "last.ckpt"
     assert found.settings["checkpoint.monitor"] == "val/accuracy"
-    assert found.figures["val/accuracy"] == run.checkpoint["progress"]["metrics"]["val/accuracy"]
-    assert not any(name.startswith("test/") for name in found.figures)
-    assert found.figures["epochs"] == 2
+    assert found.metrics["val/accuracy"] == run.checkpoint["progress"]["metrics"]["val/accuracy"]
+    assert not any(name.startswith("test/") for name in found.metrics)
+    assert found.metrics["epochs"] == 2
 
 
 def test_runs_are_found_by_folder_experiment_pattern_and_checkpoint(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_a_run_that_has_not_ended_says_so(tmp_path: Path) -> None:
     (tmp_path / "x/one/results.json").write_text('{"metrics": {"val/accuracy": 0.5}}')
     found = read_run(tmp_path / "x/one")
     assert found.state == "not tested"
-    assert found.figures == {"val/accuracy": 0.5}
+    assert found.metrics == {"val/accuracy": 0.5}
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_a_run_that_has_not_ended_says_so(tmp_path: Path) -> None:
         ("config.yaml", b"\xff\xfe", "is not YAML"),
         ("results.json", b"{", "it is not JSON"),
         ("results.json", b"[]", "holds no keys and values"),
-        ("results.json", b'{"metrics": 3}', "files hold what no run has written"),
+        ("results.json", b'{"metrics": 3}', "files have unexpected content"),
         ("metrics.csv", b"epoch,val/loss\n0,much\n", "is damaged"),
         ("checkpoints/best.ckpt", b"PK", "truncated or damaged"),
     ],
@@ -110,30 +110,7 @@ def test_a_broken_run_is_named_and_the_others_go_on(tmp_path: Path, file: str, c
     runs, (problem,) = read_all([str(tmp_path), str(good)])
     assert [run.path for run in runs] == [good]
     assert told in problem
-    assert str(bad if "no run has written" in told else bad / file) in problem
-
-
-def test_settings_are_those_that_could_matter() -> None:
-    config = {
-        "seed_everything": 1,
-        "runs": "x",
-        "trainer": {"max_epochs": 3, "logger": [{"class_path": "L"}], "precision": None},
-        "data": {"class_path": "d.D", "init_args": {"root": "data", "limit": 0.5, "classes": ["a", 1]}},
-        "early_stopping": None,
-        "progress_bar": {"class_path": "p.P", "init_args": {"refresh_rate": 1}},
-    }
-    assert settings_of(config) == {
-        "trainer.max_epochs": "3",
-        "trainer.precision": "null",
-        "data": "d.D",
-        "data.limit": "0.5",
-        "data.classes": "[a, 1]",
-    }
-    assert settings_of({"lr": 0.1, "eps": 1e-8, "off": 0.0}) == {"lr": "0.1", "eps": "1e-08", "off": "0.0"}
-    nested = {
-        "data": {"augmentation": [{"class_path": "k.Flip", "init_args": {"p": 0.5, "x": None}}], "other": [{"a": 1}]}
-    }
-    assert settings_of(nested) == {"data.augmentation": "[k.Flip(p=0.5, x=null)]", "data.other": '[{"a": 1}]'}
+    assert str(bad if "unexpected content" in told else bad / file) in problem
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -141,19 +118,6 @@ def test_a_file_that_may_not_be_read_is_told(tmp_path: Path) -> None:
     (write_run(tmp_path / "x/one") / "results.json").chmod(0)
     with pytest.raises(UserError, match="Permission denied"):
         read_run(tmp_path / "x/one")
-
-
-def test_settings_that_changed_on_the_way_are_given_with_their_steps(tmp_path: Path) -> None:
-    folder = write_run(tmp_path / "run", seed=0, accuracy=0.9, lr=1)
-    lr, root = "config model.optimizer.init_args.lr", "config data.init_args.root"
-    starts = [
-        {"step": 63, "differs": {lr: {"was": 0.003, "is": 0.001}, root: {"was": "a", "is": "b"}}},
-        {"step": 70, "differs": {lr: {"was": 0.001, "is": 0.0001}, "package torch": {"was": "1", "is": "2"}}},
-    ]
-    (folder / "restarts.json").write_text(json.dumps(starts))
-    before = read_run(write_run(tmp_path / "unbroken", seed=0, accuracy=0.9, lr=1)).settings
-    changed = {"model.optimizer.lr": "0.003, from step 63 on 0.001, from step 70 on 0.0001"}
-    assert read_run(folder).settings == before | changed
 
 
 @pytest.mark.slow
