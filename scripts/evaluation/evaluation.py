@@ -1,4 +1,4 @@
-"""The figures of one checkpoint's evaluation.
+"""Compute all metrics of one checkpoint's evaluation from its predictions.
 
 Shapes: `N` images, `K` classes.
 """
@@ -21,51 +21,49 @@ from scripts.evaluation.fold_runs import FoldRun
 from scripts.inference.predictions import Predictions
 from scripts.inference.trained_network import TrainedNetwork
 from scripts.uncertainty.calibration import BINS, Reliability, fit_temperature, reliability
-from scripts.uncertainty.intervals import CONFIDENCE, Interval, class_figures, wilson
+from scripts.uncertainty.intervals import CONFIDENCE, Interval, class_metrics, wilson
 from scripts.uncertainty.mean import Mean, mean_of_runs
 
-LONGEST = 80  # letters of the source's other columns that stand under an image's picture
-
-FIGURES = ("precision", "recall", "f1")  # of each class
+LONGEST = 80  # characters of the line under a picture that shows the other columns of the data's table
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A network's predictions on a split, and the figures that follow from them."""
+    """A network's predictions on a split, and the metrics computed from them."""
 
     trained: TrainedNetwork
     data: ImageDataModule
-    split: str
-    tested: Predictions  # on that split
+    split: str  # "train", "val", "test", or "out-of-fold"
+    tested: Predictions  # on `split`
     validated: Predictions  # on the validation split, for the temperature
-    leaked: NDArray[np.bool_] | None = None  # which images tested were trained on in some form, `[N]`
-    folds: Sequence[FoldRun] = ()  # where several networks were tested, each on its fold
+    leaked: NDArray[np.bool_] | None = None  # True for each image that was trained on in some form, `[N]`
+    folds: Sequence[FoldRun] = ()  # the runs of a cross-validation
 
     @cached_property
     def confusion(self) -> NDArray[np.int64]:
-        """Images by label and class predicted, int64 `[K, K]`."""
+        """Number of images by label and predicted class, int64 `[K, K]`."""
         count = len(self.tested.class_names)
         return np.bincount(self.tested.labels * count + self.tested.classes, minlength=count**2).reshape(count, count)
 
     @cached_property
     def class_numbers(self) -> dict[str, NDArray[Any]]:
-        """Images of each class, and those predicted as it, `[K]` each."""
+        """Number of images of each class, and number of images predicted as each class, `[K]` each."""
         return {"images": self.confusion.sum(axis=1), "predicted": self.confusion.sum(axis=0)}
 
     @property
     def headline(self) -> str:
-        """The figure that is printed."""
+        """The main result, to print."""
         low, high = self.interval
         return f"accuracy     {self.tested.accuracy:.4f} ({CONFIDENCE:.0%} interval {low:.4f} to {high:.4f})"
 
     @property
     def thresholds(self) -> NDArray[np.float64]:
-        """Of several labels per image, above which each is predicted, `[N, K]`; else empty."""
+        """Multi-label: the probability above which each label is predicted, `[N, K]`. Single-label: empty."""
         return np.empty(0)
 
     @property
     def summary(self) -> dict[str, float]:
-        """Of several labels per image, the figures over all labels."""
+        """Multi-label: metrics over all labels. Single-label: empty."""
         return {}
 
     @cached_property
@@ -75,27 +73,28 @@ class Evaluation:
 
     @cached_property
     def leakage(self) -> dict[str, dict[str, Any]]:
-        """How many leaked and clean images there are, and are right, with that share; empty if none is leaked."""
+        """The accuracy on leaked and on clean images, with the number of images; empty if no image leaked."""
         if self.leaked is None or not self.leaked.any():
             return {}
-        parts = {"leaked": self.tested.is_right[self.leaked], "clean": self.tested.is_right[~self.leaked]}
-        counts = {name: (len(right), int(right.sum())) for name, right in parts.items() if len(right)}
-        return {
-            name: {"images": images, "right": right, "share_right": right / images, "interval": wilson(right, images)}
-            for name, (images, right) in counts.items()
-        }
+        leakage: dict[str, dict[str, Any]] = {}
+        for name, mask in (("leaked", self.leaked), ("clean", ~self.leaked)):
+            images, right = int(mask.sum()), int(self.tested.is_right[mask].sum())
+            if images:
+                counts = {"images": images, "right": right, "share_right": right / images}
+                leakage[name] = {**counts, "interval": wilson(right, images)}
+        return leakage
 
     @cached_property
     def top5_accuracy(self) -> float | None:
-        """Share of images whose label is among the five most probable classes; None for ten classes or fewer."""
-        if len(self.tested.class_names) <= 10:
+        """Fraction of images whose label is among the five most probable classes; None for ten classes or fewer."""
+        if len(self.tested.class_names) <= 10 or self.tested.is_multi_label:
             return None
         best = np.argpartition(-self.tested.logits, 5, axis=1)[:, :5]
         return float((best == self.tested.labels[:, None]).any(axis=1).mean())
 
     @cached_property
     def metrics(self) -> dict[str, float]:
-        """The metrics that the run logged besides loss and accuracy, on these predictions."""
+        """The run's own metrics, as configured by `model.metrics`."""
         saved = self.trained.checkpoint.get("hyper_parameters", {})
         with known_classes(str(self.trained.path)):
             metrics = ExtraMetrics(saved.get("metrics"), len(self.tested.class_names), saved.get("multi_label", False))
@@ -103,94 +102,89 @@ class Evaluation:
 
     @property
     def is_shown_by_class(self) -> bool:
-        """Whether there are few enough classes to draw or list all of them."""
+        """True if there are few enough classes to draw or list all of them."""
         return len(self.tested.class_names) <= MOST_CLASSES
 
     @cached_property
     def classes(self) -> dict[str, dict[str, Any]]:
-        """Of each class its numbers, and precision, recall and F1 with their intervals; None where there is none."""
+        """The numbers, precision, recall and F1 of each class, with intervals; None for an undefined value."""
         numbers = self.class_numbers
-        figures = class_figures(np.diag(self.confusion), numbers["predicted"], numbers["images"])
+        metrics = class_metrics(np.diag(self.confusion), numbers["predicted"], numbers["images"])
         columns = dict(numbers)
-        for kind, (value, low, high) in zip(FIGURES, figures.swapaxes(0, 1), strict=True):
-            columns |= {kind: value, f"{kind}_interval": np.stack([low, high], axis=1)}
-        known = {kind: np.where(np.isnan(values), np.array(None), values).tolist() for kind, values in columns.items()}
-        rows = zip(*known.values(), strict=True)
-        return {
-            name: dict(zip(known, row, strict=True)) for name, row in zip(self.tested.class_names, rows, strict=True)
-        }
+        for number, name in enumerate(("precision", "recall", "f1")):
+            columns |= {name: metrics[0, number], f"{name}_interval": metrics[1:, number].T}
+        plain = {name: np.where(np.isnan(values), None, values).tolist() for name, values in columns.items()}
+        rows = [dict(zip(plain, values, strict=True)) for values in zip(*plain.values(), strict=True)]
+        return dict(zip(self.tested.class_names, rows, strict=True))
 
     @cached_property
     def temperature(self) -> float | None:
-        """Fitted on the validation split; None if that has no mistake."""
+        """The temperature that calibrates the validation split best; None if all its predictions are correct."""
         return fit_temperature(*self.validated.answers)
 
     @cached_property
     def calibration(self) -> dict[str, Reliability]:
-        """Reliability as it is, and at that temperature."""
-        kinds = {"as it is": 1.0} | ({"temperature-scaled": self.temperature} if self.temperature else {})
-        return {name: reliability(*self.tested.answers, temperature) for name, temperature in kinds.items()}
-
-    @cached_property
-    def over_folds(self) -> Mean | None:
-        """The mean accuracy of a network of a cross-validation."""
-        return mean_of_runs([(run.fold, run.tested.accuracy) for run in self.folds], None) if self.folds else None
+        """The reliability of the logits as they are, and divided by the temperature."""
+        temperatures = {"as_it_is": 1.0} | ({"temperature_scaled": self.temperature} if self.temperature else {})
+        return {name: reliability(*self.tested.answers, value) for name, value in temperatures.items()}
 
     @cached_property
     def fitted_on_the_same(self) -> bool:
-        """Whether the temperature was fitted on images that it is judged on."""
+        """True if the temperature was fitted on some of the tested images."""
         return bool(np.isin(self.tested.places, self.validated.places).any())
 
     @cached_property
+    def over_folds(self) -> Mean | None:
+        """The mean accuracy of a single network over the folds of a cross-validation."""
+        return mean_of_runs([(run.fold, run.tested.accuracy) for run in self.folds], None) if self.folds else None
+
+    @cached_property
     def pairs(self) -> list[tuple[int, int, int]]:
-        """Label, prediction and images of each two classes that were confused, the most frequent first."""
+        """Label, predicted class and number of images of each confused pair, the most frequent first."""
         confused = self.confusion - np.diag(np.diag(self.confusion))
-        cells = np.argwhere(confused).tolist()
-        return sorted(((row, column, int(confused[row, column])) for row, column in cells), key=lambda pair: -pair[2])
+        cells = [(row, column, int(confused[row, column])) for row, column in np.argwhere(confused).tolist()]
+        return sorted(cells, key=lambda cell: -cell[2])
 
     @cached_property
     def probability(self) -> NDArray[np.float64]:
-        """The probability of the class predicted, `[N]`."""
+        """The probability of the predicted class, `[N]`."""
         highest: NDArray[np.float64] = self.tested.probabilities.max(axis=1)
         return highest
 
-    def looked_for(self, row: int) -> int:
-        """The class for which an image is searched."""
-        return int(self.tested.classes[row])
-
     @cached_property
     def certain_mistakes(self) -> list[int]:
-        """Rows of the predictions that are wrong, the most probable first."""
-        return self._in_order(~self.tested.is_right, -self.probability)
+        """The indices of the images predicted wrong, the most probable first."""
+        return sorted_rows(~self.tested.is_right, -self.probability)
 
     @cached_property
     def uncertain_hits(self) -> list[int]:
-        """Rows of the predictions that are right, the least probable first."""
-        return self._in_order(self.tested.is_right, self.probability)
+        """The indices of the images predicted correctly, the least probable first."""
+        return sorted_rows(self.tested.is_right, self.probability)
 
     def examples(self, label: int, predicted: int) -> list[int]:
-        """Rows of the predictions of a class for images of another, the most probable first."""
+        """Return the indices of the images of a confused pair, the most probable first."""
         rows = (self.tested.labels == label) & (self.tested.classes == predicted)
-        return self._in_order(rows, -self.tested.probabilities[:, predicted])
+        return sorted_rows(rows, -self.tested.probabilities[:, predicted])
 
-    @staticmethod
-    def _in_order(chosen: NDArray[np.bool_], key: NDArray[np.float64]) -> list[int]:
-        rows = np.flatnonzero(chosen)
-        order: list[int] = rows[np.argsort(key[rows], kind="stable")].tolist()
-        return order
+    def explained_class(self, row: int) -> int:
+        """Return the class that Grad-CAM explains for an image."""
+        return int(self.tested.classes[row])
 
     def caption(self, row: int) -> list[str]:
-        """The lines under an image."""
-        names, shares = self.tested.class_names, self.tested.probabilities[row]
+        """Return the lines under the picture of an image."""
         label, predicted = int(self.tested.labels[row]), int(self.tested.classes[row])
+        label_line, predicted_line = (
+            f"{self.tested.class_names[number]}, {self.tested.probabilities[row, number]:.1%}"
+            for number in (label, predicted)
+        )
         if label == predicted:
-            return [f"{names[label]}, {shares[label]:.1%}", self.tested.names[row]]
-        known = ", ".join(f"{name} {each[row]}" for name, each in self.tested.carried.items() if each[row])
-        lines = [f"{names[predicted]}, {shares[predicted]:.1%}", f"is {names[label]}, {shares[label]:.1%}"]
-        return [*lines, self.tested.names[row], *([escape_name(known[:LONGEST])] if known else [])]
+            return [label_line, self.tested.names[row]]
+        lines = [predicted_line, f"is {label_line}", self.tested.names[row]]
+        columns = ", ".join(f"{name} {texts[row]}" for name, texts in self.tested.carried.items() if texts[row])
+        return [*lines, escape_name(columns[:LONGEST])] if columns else lines
 
     def as_json(self) -> dict[str, Any]:
-        """All figures, in plain types."""
+        """Return all metrics in plain types."""
         names = self.tested.class_names
         return {
             "checkpoint": None if self.folds else str(self.trained.path),
@@ -210,7 +204,7 @@ class Evaluation:
             "leakage": self.leakage,
             "confidence": CONFIDENCE,
             "top5_accuracy": self.top5_accuracy,
-            "loss": self.calibration["as it is"].loss,
+            "loss": self.calibration["as_it_is"].loss,
             "metrics": {name: None if np.isnan(value) else value for name, value in self.metrics.items()},
             "class_names": names,
             "classes": self.classes,
@@ -224,9 +218,13 @@ class Evaluation:
                 "fitted_on": "val",
                 "fitted_on_the_same_images": self.fitted_on_the_same,
                 "bins": BINS,
-                **{
-                    name.replace(" ", "_").replace("-", "_"): {"ece": each.ece, **asdict(each)}
-                    for name, each in self.calibration.items()
-                },
+                **{name: {"ece": bins.ece, **asdict(bins)} for name, bins in self.calibration.items()},
             },
         }
+
+
+def sorted_rows(mask: NDArray[np.bool_], key: NDArray[np.float64]) -> list[int]:
+    """Return the indices at which a mask `[N]` is True, sorted by a key `[N]`."""
+    rows = np.flatnonzero(mask)
+    ordered: list[int] = rows[np.argsort(key[rows], kind="stable")].tolist()
+    return ordered

@@ -1,6 +1,6 @@
-"""The runs of a cross-validation, and what they predict for the images that they were not trained on."""
+"""Find and open the runs of a cross-validation, and predict each image with the networks not trained on it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -21,92 +21,107 @@ if TYPE_CHECKING:  # Lightning takes seconds to import
 
 
 class FoldRun(NamedTuple):
-    """A network that was tested on a fold."""
+    """A network with its predictions for the images of its fold."""
 
     seed: int
     fold: int
     trained: TrainedNetwork
     data: "ImageDataModule"
-    tested: Predictions  # of its fold
-    validated: Predictions
+    tested: Predictions
+    validated: Predictions  # for its validation images
 
 
 def find_folds(paths: Sequence[Path]) -> dict[tuple[int, int], Path]:
-    """The runs of one cross-validation in folders of runs or experiments, by seed and fold, in order.
+    """Return the runs of one cross-validation by seed and fold, sorted; paths are folders of runs or experiments.
 
-    Of several runs of a seed and fold the newest counts, or the newest that is finished.
+    Of several runs with the same seed and fold, the newest finished run counts. Raises UserError if a fold is missing
+    or unfinished, or if settings or data differ.
     """
-    found, settings = dict[tuple[int, int], Path](), {}
-    runs = {file.parent for path in paths for file in path.rglob(CONFIG)}
-    for run in sorted(runs, key=lambda run: (is_tested(read_results(run)), order_of_start(run))):
-        config = read_config(run / CONFIG)
+    runs: dict[tuple[int, int], Path] = {}
+    settings = {}
+    folders = {file.parent for path in paths for file in path.rglob(CONFIG)}
+    for folder in sorted(folders, key=lambda folder: (is_tested(read_results(folder)), order_of_start(folder))):
+        config = read_config(folder / CONFIG)
         fold = (config.get("data", {}).get("init_args") or {}).pop("fold", None)
         if isinstance(fold, int):
-            found[config["seed_everything"], fold] = run
-            settings[run] = flat({key: value for key, value in config.items() if key not in ELSEWHERE})
-            settings[run]["data_fingerprint"] = (read_origin(run) or {}).get("data_fingerprint")
-    if not found:
+            runs[config["seed_everything"], fold] = folder
+            settings[folder] = flat({key: value for key, value in config.items() if key not in ELSEWHERE})
+            settings[folder]["data_fingerprint"] = (read_origin(folder) or {}).get("data_fingerprint")
+    if not runs:
         raise UserError(
             f"{paths[0]} is no folder of a run and holds none of folds; give a run such as runs/EXPERIMENT/DATE-TIME, "
             "or an experiment that fit --folds has trained."
         )
-    first = next(iter(found.values()))
-    for run in found.values():
-        for key, (one, other) in differences(settings[first], settings[run]).items():
+    first = next(iter(runs.values()))
+    for folder in runs.values():
+        for key, (one, other) in differences(settings[first], settings[folder]).items():
             raise UserError(
-                f"{first} and {run} are not of one cross-validation: {key} is {one} and {other}; give the runs of one."
+                f"{first} and {folder} are not of one cross-validation: {key} is {one} and {other}; give the runs of "
+                "one."
             )
-    folds = settings[first].get("data.init_args.folds") or max(fold for _, fold in found) + 1
-    for seed in {seed for seed, _ in found}:
+    folds = settings[first].get("data.init_args.folds") or max(fold for _, fold in runs) + 1
+    for seed in {seed for seed, _ in runs}:
         for fold in range(folds):
-            known = found.get((seed, fold))
-            if known is None or not is_tested(read_results(known)):
-                anew = f"--config {first / CONFIG} --data.fold {fold} --seed_everything {seed}"
+            run = runs.get((seed, fold))
+            if run is None or not is_tested(read_results(run)):
+                state = "not finished" if run else "missing"
+                from_scratch = f"--config {first / CONFIG} --data.fold {fold} --seed_everything {seed}"
                 raise UserError(
-                    f"Fold {fold} of {folds} with seed {seed} is {'not finished' if known else 'missing'}; train it "
-                    f"with scripts/train.py fit {f'--resume {known}' if known else anew}"
+                    f"Fold {fold} of {folds} with seed {seed} is {state}; train it with scripts/train.py fit "
+                    f"{f'--resume {run}' if run else from_scratch}"
                 )
-    return dict(sorted(found.items()))
+    return dict(sorted(runs.items()))
 
 
 def open_folds(
-    found: dict[tuple[int, int], Path], flags: Sequence[str] = ()
+    runs: Mapping[tuple[int, int], Path], flags: Sequence[str] = ()
 ) -> list[tuple[TrainedNetwork, "ImageDataModule"]]:
-    """The network of each run, and the data of the run or, by flags of `scripts/train.py`, others."""
-    trained = [TrainedNetwork(folder) for folder in found.values()]
-    opened = [(network, network.data(flags)) for network in trained]
-    places = torch.cat([data.splits["test"] for _, data in opened[: len({fold for _, fold in found})]])
-    is_whole = len(torch.unique(places)) == len(places) and torch.isin(opened[0][1].splits["train"], places).all()
-    if len(found) > 1 and not is_whole:
-        raise UserError("With these flags not every image is in one fold; leave those out that concern splits.")
+    """Open the network and the data of each run; flags of `scripts/train.py` change the data.
+
+    Raises UserError if flags have the effect that some image is in no fold, or in several.
+    """
+    networks = [TrainedNetwork(folder) for folder in runs.values()]
+    opened = [(network, network.data(flags)) for network in networks]
+    if len(runs) > 1:
+        places = torch.cat([data.splits["test"] for _, data in opened[: _number_of_folds(runs)]])
+        is_distinct = len(torch.unique(places)) == len(places)
+        if not is_distinct or not torch.isin(opened[0][1].splits["train"], places).all():
+            raise UserError("With these flags not every image is in one fold; leave those out that concern splits.")
     return opened
 
 
 def predict_folds(
-    found: dict[tuple[int, int], Path], opened: Sequence[tuple[TrainedNetwork, "ImageDataModule"]], split: str = "test"
+    runs: Mapping[tuple[int, int], Path],
+    opened: Sequence[tuple[TrainedNetwork, "ImageDataModule"]],
+    split: str = "test",
 ) -> tuple[list[FoldRun], Predictions, Predictions]:
-    """Let each network predict its fold, or a single one a split.
+    """Predict the split and the validation split of each run, and join the predictions of all folds.
 
-    The predictions are of each image once, fold by fold, and of the validation images of each fold. With several seeds
-    they are of the mean of the probabilities.
+    With several seeds, the joined predictions are the mean of the probabilities over the seeds.
     """
-    folds = len({fold for _, fold in found})
-    runs = []
-    for (seed, fold), (network, data) in zip(found, opened, strict=True):
-        # Of several, one at a time is on the device.
-        passing = network if len(found) == 1 else TrainedNetwork(network.path, content=network.checkpoint)
-        tested = predict_split(passing, data, split)
-        validated = tested if split == "val" else predict_split(passing, data, "val")
-        runs.append(FoldRun(seed, fold, network, data, tested, validated))
-    return runs, _together([run.tested for run in runs], folds), _together([run.validated for run in runs], folds)
+    fold_runs = []
+    for (seed, fold), (network, data) in zip(runs, opened, strict=True):
+        # Build a temporary copy of each network, so that only one of them is on the device.
+        temporary = network if len(runs) == 1 else TrainedNetwork(network.path, content=network.checkpoint)
+        tested = predict_split(temporary, data, split)
+        validated = tested if split == "val" else predict_split(temporary, data, "val")
+        fold_runs.append(FoldRun(seed, fold, network, data, tested, validated))
+    folds = _number_of_folds(runs)
+    all_tested = _joined([run.tested for run in fold_runs], folds)
+    all_validated = _joined([run.validated for run in fold_runs], folds)
+    return fold_runs, all_tested, all_validated
 
 
-def _together(parts: Sequence[Predictions], folds: int) -> Predictions:
+def _number_of_folds(runs: Mapping[tuple[int, int], Path]) -> int:
+    return len({fold for _, fold in runs})
+
+
+def _joined(parts: Sequence[Predictions], folds: int) -> Predictions:
+    """Join predictions that are sorted by seed and fold: average over the seeds, then concatenate the folds."""
     if len(parts) == 1:
         return parts[0]
-    # The parts are by seed, and of each seed by fold.
     first = parts[:folds]
-    of_seeds = ([torch.from_numpy(part.logits) for part in parts[fold::folds]] for fold in range(folds))
+    logits_by_fold = [[torch.from_numpy(part.logits) for part in parts[fold::folds]] for fold in range(folds)]
     carried = {name: [text for part in first for text in part.carried[name]] for name in first[0].carried}
     carried["fold"] = [str(fold) for fold, part in enumerate(first) for _ in range(len(part))]
     return replace(
@@ -114,6 +129,6 @@ def _together(parts: Sequence[Predictions], folds: int) -> Predictions:
         names=[name for part in first for name in part.names],
         places=np.concatenate([part.places for part in first]),
         labels=np.concatenate([part.labels for part in first]),
-        logits=torch.cat([mean_logits(logits) for logits in of_seeds]).numpy(),
+        logits=torch.cat([mean_logits(logits) for logits in logits_by_fold]).numpy(),
         carried=carried,
     )

@@ -1,6 +1,6 @@
-"""Which images a network has in some form been trained on: themselves, a copy, a near duplicate, or their group.
+"""Find images that a network was trained on, directly or as a copy, a near duplicate, or an image of the same group.
 
-Shapes: `M` images of a pack.
+Shapes: a pack of `P` images, of which `N` are evaluated.
 """
 
 from collections.abc import Mapping
@@ -20,35 +20,42 @@ from scripts.inference.trained_network import TrainedNetwork
 def leaked_images(
     trained: TrainedNetwork, data: ImageDataModule, places: NDArray[np.int64], audit: Path | None
 ) -> NDArray[np.bool_]:
-    """Which of the images at these places of the pack, `[M]`; the last two kinds by what `scripts/audit.py` found."""
+    """Return True for each image that leaked into training, bool `[N]`.
+
+    Args:
+        trained: The network.
+        data: The data, with its pack.
+        places: The images' positions in the pack, `[N]`.
+        audit: A file of `scripts/audit.py --json` about the same data, to find near duplicates and groups as well.
+    """
     assert data.pack is not None, "setup comes before"
-    contents, known = data.pack.contents, trained.checkpoint.get("data_images")
-    seen = np.isin(contents, contents[data.splits["train"].numpy()])
-    if known and trained.changes_of(data):
-        seen = np.isin(contents.astype(np.uint32), known["train"].numpy().view(np.uint32))
+    contents, trained_on = data.pack.contents, trained.checkpoint.get("data_images")
+    in_training = np.isin(contents, contents[data.splits["train"].numpy()])  # by content, `[P]`: finds copies as well
+    if trained_on and trained.changes_of(data):
+        in_training = np.isin(contents.astype(np.uint32), trained_on["train"].numpy().view(np.uint32))
     if audit is None:
-        return seen[places]
+        return in_training[places]
     try:
-        found: dict[str, Any] = read_json(audit)
-        about = found["data"], found["folder"], found["class_names"], found["images"] - len(found["unreadable"])
+        results: dict[str, Any] = read_json(audit)
+        images = results["images"] - len(results["unreadable"])
+        audited = results["data"], results["folder"], results["class_names"], images
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{audit} cannot be read; write it with scripts/audit.py --json {audit}.") from error
-    used = int((data.pack.labels >= 0).sum()) if data.pack.labels.ndim == 1 else len(data.pack)
-    if about != (type(data).__name__, escape_name(str(data.source_folder)), list(data.class_names), used):
+    images = int((data.pack.labels >= 0).sum()) if data.pack.labels.ndim == 1 else len(data.pack)
+    if audited != (type(data).__name__, escape_name(str(data.source_folder)), list(data.class_names), images):
         raise UserError(f"{audit} is the audit of other data; write it with scripts/audit.py and the same data flags.")
     names = [escape_name(data.pack.name(place)) for place in range(len(contents))]
-    related = related_to({names[place] for place in np.flatnonzero(seen)}, found)
-    return np.array([seen[place] or names[place] in related for place in places], np.bool_)
+    related = related_to({names[place] for place in np.flatnonzero(in_training)}, results)
+    return np.array([in_training[place] or names[place] in related for place in places], np.bool_)
 
 
 def related_to(names: set[str], audit: Mapping[str, Any]) -> set[str]:
-    """The images that are copies or near duplicates of some images, or of one of their groups."""
-    copies, near = (
-        [[image["name"] for image in pair["images"]] for pair in audit[key]]
-        for key in ("exact_duplicates", "near_duplicates")
-    )
-    first_of = {copy: first for first, copy in copies}  # which stands for its copies in pairs of near duplicates
-    there = {first_of.get(name, name) for name in names}
-    alike = there.union(*(pair for pair in near if not there.isdisjoint(pair)))
-    mates = (images for images in audit["images_of_groups"].values() if not names.isdisjoint(images))
-    return alike.union((copy for copy, first in first_of.items() if first in alike), *mates)
+    """Return the names of the images that are copies or near duplicates of some images, or share a group with one."""
+    exact_pairs = [[image["name"] for image in pair["images"]] for pair in audit["exact_duplicates"]]
+    near_pairs = [[image["name"] for image in pair["images"]] for pair in audit["near_duplicates"]]
+    original_of = {copy: original for original, copy in exact_pairs}  # pairs of near duplicates name only originals
+    originals = {original_of.get(name, name) for name in names}
+    similar = originals.union(*(pair for pair in near_pairs if not originals.isdisjoint(pair)))
+    copies = {copy for copy, original in original_of.items() if original in similar}
+    groups = [images for images in audit["images_of_groups"].values() if not names.isdisjoint(images)]
+    return similar.union(copies, *groups)

@@ -1,4 +1,4 @@
-"""Calibration: does a network's confidence match its accuracy?
+"""Measure calibration, whether the probability of predictions matches their accuracy, and improve it.
 
 Shapes: `N` images, `K` classes.
 """
@@ -10,29 +10,29 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
-BINS = 15  # equal parts of [0, 1] into which probabilities are sorted, as in the paper
-TEMPERATURES = 0.01, 100.0  # the best temperature is searched between these
+BINS = 15  # number of equal bins of [0, 1], as in the paper of Guo et al.
+TEMPERATURES = 0.01, 100.0  # the range that is searched for the best temperature
 
 
 @dataclass(frozen=True)
 class Reliability:
-    """Confidence and accuracy of each bin that holds an image."""
+    """Probability and accuracy of the predictions in each bin, without empty bins, and the loss."""
 
-    low: list[float]  # the bins' lower ends, in [0, 1)
-    images: list[int]  # how many are in each bin
-    probability: list[float]  # their mean probability of the predicted class
-    accuracy: list[float]  # the share of them that is predicted correctly
+    low: list[float]  # the lower end of each bin, in [0, 1)
+    images: list[int]  # the number of images in each bin
+    probability: list[float]  # the mean probability of the predicted class in each bin
+    accuracy: list[float]  # the accuracy in each bin
     loss: float  # the cross-entropy of all images, in nats
 
     @property
     def ece(self) -> float:
-        """The expected calibration error: the mean distance of probability and accuracy, weighted by images."""
+        """The expected calibration error: the mean of |probability - accuracy| over the bins, weighted by images."""
         weights = np.array(self.images) / sum(self.images)
         return float(np.abs(np.subtract(self.probability, self.accuracy)) @ weights)
 
 
 def reliability(logits: NDArray[np.floating], labels: NDArray[np.int64], temperature: float = 1.0) -> Reliability:
-    """Sort predictions into bins by their probability, of logits `[N, K]` that are divided by the temperature.
+    """Divide logits `[N, K]` by a temperature, and sort the predictions into bins by their probability.
 
     Source: C. Guo, G. Pleiss, Y. Sun and K. Weinberger, "On Calibration of Modern Neural Networks", 2017.
 
@@ -49,26 +49,32 @@ def reliability(logits: NDArray[np.floating], labels: NDArray[np.int64], tempera
     used = np.flatnonzero(images)
     probability = np.bincount(bins, highest, BINS)[used] / images[used]
     accuracy = np.bincount(bins, probabilities.argmax(axis=1) == labels, BINS)[used] / images[used]
-    parts = (used / BINS).tolist(), images[used].tolist(), probability.tolist(), accuracy.tolist()
-    return Reliability(*parts, cross_entropy(logits, labels, temperature))
+    return Reliability(
+        low=(used / BINS).tolist(),
+        images=images[used].tolist(),
+        probability=probability.tolist(),
+        accuracy=accuracy.tolist(),
+        loss=cross_entropy(logits, labels, temperature),
+    )
 
 
 def cross_entropy(logits: NDArray[np.floating], labels: NDArray[np.int64], temperature: float = 1.0) -> float:
-    """The mean negative logarithm of the label's probability, in nats, of logits divided by the temperature."""
+    """Return the mean cross-entropy, in nats, of logits `[N, K]` that are divided by the temperature."""
     logarithms = log_softmax(np.asarray(logits, np.float64) / temperature, axis=1)
     return float(-logarithms[np.arange(len(labels)), labels].mean())
 
 
 def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> float | None:
-    """The temperature within `TEMPERATURES` with the lowest cross-entropy of images that were not trained on.
+    """Return the temperature with the lowest cross-entropy; fit it on images that were not trained on.
 
-    It changes no prediction (Guo et al., 2017). None if every prediction is correct, since no temperature is best then.
+    Scaling by the temperature changes no prediction (Guo et al., 2017). Returns None if all predictions are correct,
+    because then the cross-entropy has no minimum.
 
     Example:
         >>> random = np.random.default_rng(0)
         >>> probabilities = random.dirichlet(np.ones(4), 20_000)
         >>> labels = (probabilities.cumsum(axis=1) < random.random((20_000, 1))).sum(axis=1)
-        >>> round(fit_temperature(3 * np.log(probabilities), labels), 1)  # three times too confident
+        >>> round(fit_temperature(3 * np.log(probabilities), labels), 1)  # logits that are three times too large
         3.0
     """
     if (logits.argmax(axis=1) == labels).all():

@@ -1,4 +1,4 @@
-"""Confidence intervals of shares of images.
+"""Confidence intervals of accuracy, precision, recall and F1.
 
 Shapes: `K` classes.
 """
@@ -9,20 +9,20 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm
 
-CONFIDENCE = 0.95  # the share of repeated experiments whose interval contains the true value
+CONFIDENCE = 0.95  # the fraction of repeated experiments whose interval contains the true value
 
 
 class Interval(NamedTuple):
-    """The two ends; NaN where nothing was measured."""
+    """The ends of a confidence interval; NaN if nothing was measured."""
 
     low: float
     high: float
 
 
 def wilson(right: ArrayLike, total: ArrayLike, confidence: float = CONFIDENCE) -> Interval:
-    """Wilson's interval of a share, `right` of `total` images, numbers or arrays; NaN where there is no image.
+    """Return Wilson's confidence interval of the fraction `right / total`, for numbers or arrays; NaN for a total of 0.
 
-    It stays within [0, 1], also for few images and for shares near 0 or 1.
+    It stays within [0, 1], also for few images and for fractions near 0 or 1.
 
     Source: E. B. Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", 1927; without
     continuity correction.
@@ -36,28 +36,36 @@ def wilson(right: ArrayLike, total: ArrayLike, confidence: float = CONFIDENCE) -
     middle = right + z**2 / 2
     half = z * np.sqrt(right * (total - right) / np.maximum(total, 1) + z**2 / 4)
     ends = np.stack([middle - half, middle + half]) / (total + z**2)
-    ends[0, right == 0], ends[1, right == total] = 0, 1  # exactly
+    ends[0, right == 0], ends[1, right == total] = 0, 1  # without rounding errors
     ends[:, total == 0] = np.nan
     return Interval(*ends.tolist())
 
 
-def class_figures(
-    right: NDArray[np.int64], predicted: NDArray[np.int64], there: NDArray[np.int64]
+def class_metrics(
+    right: NDArray[np.int64], predicted: NDArray[np.int64], labelled: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Precision, recall and F1 of each class, each followed by the ends of Wilson's interval, float64 `[3, 3, K]`.
+    """Return precision, recall and F1 of each class with Wilson's intervals.
 
-    Given are, int64 `[K]`, the images of each class that are predicted as it, all that are predicted as it, and all
-    that are of it. F1 is 2J / (1 + J), where J is the share that is right of the images that are either. A figure is
-    NaN for a class without the images that it is a share of.
+    F1 and its interval follow from the Jaccard index J, the fraction of correct images among those that have the class
+    as label or as prediction: F1 = 2J / (1 + J).
+
+    Args:
+        right: Number of images of each class that are predicted correctly, int64 `[K]`.
+        predicted: Number of images predicted as each class, int64 `[K]`.
+        labelled: Number of images of each class, int64 `[K]`.
+
+    Returns:
+        float64 `[3, 3, K]`: value, lower end and upper end, each of precision, recall and F1. NaN where the denominator
+        is 0.
 
     Example:
-        >>> class_figures(np.array([90, 80]), np.array([110, 90]), np.array([100, 100]))[:, 1].round(2)  # recall
+        >>> class_metrics(np.array([90, 80]), np.array([110, 90]), np.array([100, 100]))[:, 1].round(2)  # recall
         array([[0.9 , 0.8 ],
                [0.83, 0.71],
                [0.94, 0.87]])
     """
-    of = np.stack([predicted, there, predicted + there - right])
+    totals = np.stack([predicted, labelled, predicted + labelled - right])
     with np.errstate(invalid="ignore"):  # 0 / 0 is NaN
-        figures = np.stack([right / of, *wilson(np.broadcast_to(right, of.shape), of)])
-    figures[:, 2] = 2 * figures[:, 2] / (1 + figures[:, 2])
-    return figures
+        metrics = np.stack([right / totals, *wilson(np.broadcast_to(right, totals.shape), totals)])
+    metrics[:, 2] = 2 * metrics[:, 2] / (1 + metrics[:, 2])
+    return metrics

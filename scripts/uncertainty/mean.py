@@ -1,4 +1,4 @@
-"""A figure's mean over seeds or folds, and the rule by which all tables write its uncertainty."""
+"""Average a metric over seeds or folds, and format the mean with its confidence interval for all tables."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,27 +11,27 @@ from scripts.uncertainty.significance import error_over_folds, varies
 
 INTERVAL = f"{CONFIDENCE:.0%} t-interval"
 
-# What a table's caption adds to the interval of a mean over seeds, or over folds.
+# What captions add about the interval of a mean over seeds, and over folds.
 RULES = {"seed": "", "fold": ", corrected for the training images that folds share (Nadeau and Bengio, 2003)"}
 
 
 class Mean(NamedTuple):
-    """A mean over seeds or folds, with its 95 % t-interval if these gave different figures."""
+    """A mean over seeds or folds, with its confidence interval."""
 
     value: float
-    interval: Interval | None
+    interval: Interval | None  # None for a single value or equal values
     number: int  # of seeds or folds
     over: str = "seed"  # or "fold"
 
     def shown(self, scale: int = 1) -> str:
-        """The mean, and half its interval if it has one; with a scale of 100 in percent."""
+        """Return, for example, `0.9800 ± 0.0248`: the mean and half the interval; a scale of 100 gives percent."""
         digits = 4 if scale == 1 else 2
         half = f" ± {scale * (self.interval.high - self.value):.{digits}f}" if self.interval else ""
         return f"{scale * self.value:.{digits}f}{half}"
 
 
 def mean_over_seeds(values: Sequence[float]) -> Mean:
-    """The mean of a figure that each seed gave, with its interval (Student, "The Probable Error of a Mean", 1908).
+    """Return the mean of one value per seed, with its t-interval (Student, "The Probable Error of a Mean", 1908).
 
     Example:
         >>> mean_over_seeds([0.97, 0.98, 0.99]).shown(), mean_over_seeds([0.98]).shown(100)
@@ -41,37 +41,47 @@ def mean_over_seeds(values: Sequence[float]) -> Mean:
 
 
 def mean_of_runs(values: Sequence[tuple[int | None, float]], folds: int | None) -> Mean:
-    """The mean of a figure of runs, each with its fold: over seeds, or over `folds` folds by `error_over_folds`.
+    """Return the mean over seeds, or over folds if the runs have folds.
+
+    Args:
+        values: Fold and value of each run; the fold is None in runs without folds.
+        folds: Number of folds that the images are divided into, for `error_over_folds`; by default, those in `values`.
 
     Example:
         >>> mean_of_runs([(0, 0.96), (1, 0.97), (2, 0.98), (3, 0.97), (4, 0.97)], 5).shown()
         '0.9700 ± 0.0132'
     """
-    of_folds = [*by_fold(values).values()]
-    each = of_folds or [value for _, value in values]
-    value, count, interval = float(np.mean(each)), len(each), None
-    if varies(each):
-        error = error_over_folds(each, folds or count) if of_folds else sem(each)
-        interval = Interval(*map(float, t.interval(CONFIDENCE, count - 1, value, error)))
-    return Mean(value, interval, count, "fold" if of_folds else "seed")
+    fold_means = list(by_fold(values).values())
+    samples = fold_means or [value for _, value in values]
+    mean, count, interval = float(np.mean(samples)), len(samples), None
+    if varies(samples):
+        error = error_over_folds(samples, folds or count) if fold_means else sem(samples)
+        interval = Interval(*map(float, t.interval(CONFIDENCE, count - 1, mean, error)))
+    return Mean(mean, interval, count, "fold" if fold_means else "seed")
 
 
 def by_fold(values: Sequence[tuple[int | None, float]]) -> dict[int, float]:
-    """The figure of each fold: its mean over the seeds, which share the fold's images."""
-    folds = {fold for fold, _ in values if fold is not None}
-    return {fold: float(np.mean([value for other, value in values if other == fold])) for fold in sorted(folds)}
+    """Return the mean over the seeds of each fold."""
+    seeds: dict[int, list[float]] = {}
+    for fold, value in values:
+        if fold is not None:
+            seeds.setdefault(fold, []).append(value)
+    return {fold: float(np.mean(seeds[fold])) for fold in sorted(seeds)}
 
 
 def caption(means: Sequence[Mean]) -> str:
-    """Say in a sentence what the means of a table are, and what stands after ±; in two, if some are over folds."""
+    """Return the caption of a table: what its means are over, and what stands after ±."""
     sentences = []
     for over, rule in RULES.items():
-        some = [mean for mean in means if mean.over == over]
-        fewest, most = (end((mean.number for mean in some), default=0) for end in (min, max))
-        lacking = "" if all(mean.interval for mean in some) else f", where {over}s gave different figures"
-        numbers = f"{fewest} to {most}" if fewest < most else most
-        if most > 1:
-            sentences.append(f"Mean over {numbers} {over}s ± half of its {INTERVAL}{rule}{lacking}.")
-        elif most:
-            sentences.append(f"Figures of one {over}, which gives no interval.")
+        numbers = [mean.number for mean in means if mean.over == over]
+        if not numbers:
+            continue
+        fewest, most = min(numbers), max(numbers)
+        if most == 1:
+            sentences.append(f"Metrics of one {over}, which gives no interval.")
+            continue
+        number = f"{fewest} to {most}" if fewest < most else most
+        has_all = all(mean.interval for mean in means if mean.over == over)
+        condition = "" if has_all else f", where {over}s gave different values"
+        sentences.append(f"Mean over {number} {over}s ± half of its {INTERVAL}{rule}{condition}.")
     return " ".join(sentences)

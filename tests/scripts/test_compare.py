@@ -71,7 +71,7 @@ def test_one_group_is_shown_alone(train: Callable[..., Run], compare: Callable[.
     status, out, error = compare(run.folder, run.best)
     assert (status, error) == (0, "")
     assert "1 (seeds 0)" in out
-    assert "Figures of one seed, which gives no interval." in out
+    assert "Metrics of one seed, which gives no interval." in out
     assert "Bold" not in out
 
 

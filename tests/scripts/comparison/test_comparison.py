@@ -44,7 +44,7 @@ def test_repeats_are_one_group_with_mean_and_interval(tmp_path: Path) -> None:
     assert shown["lr"] == ["1", "2"]
     assert shown["test/accuracy"] == ["0.9300 ± 0.0896", "0.5000"]
     assert comparison.table.caption == (
-        "Mean over 1 to 3 seeds ± half of its 95% t-interval, where seeds gave different figures."
+        "Mean over 1 to 3 seeds ± half of its 95% t-interval, where seeds gave different values."
     )
     assert shown["parameters"] == ["1,000", "1,000"]
     assert "train/nonfinite_steps" not in shown

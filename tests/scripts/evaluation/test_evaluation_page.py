@@ -11,7 +11,7 @@ from PIL import Image
 
 from callbacks.tensorboard.confusion_picture import confusion_picture
 from scripts.evaluation.evaluation import Evaluation
-from scripts.evaluation.evaluation_page import SMALLEST_SIDE, confusion_matrix, laid_over, reliability_diagram
+from scripts.evaluation.evaluation_page import SMALLEST_SIDE, confusion_matrix, overlay, reliability_diagram
 from scripts.inference.predictions import Predictions
 from scripts.uncertainty.calibration import reliability
 from tests.scripts.report.test_page import filled
@@ -75,8 +75,8 @@ def test_classes_without_figures_say_so() -> None:
 
 def test_images_stand_beside_what_was_looked_at() -> None:
     picture = Markup("<img>")
-    one = {"picture": picture, "caption": ["<a>", "b"], "seen": None}
-    two = {"picture": picture, "caption": ["c"], "seen": picture}
+    one = {"picture": picture, "caption": ["<a>", "b"], "heatmap": None}
+    two = {"picture": picture, "caption": ["c"], "heatmap": picture}
     assert "&lt;a&gt;<br>b" in drawn("figures", [one])
     assert "double" not in drawn("figures", [one])
     assert 'class="both"' in drawn("figures", [two])
@@ -86,7 +86,7 @@ def test_images_stand_beside_what_was_looked_at() -> None:
 def test_a_map_colours_the_image_where_it_is_high(size: tuple[int, int]) -> None:
     seen = torch.zeros(size[1], size[0])
     seen[:, size[0] // 2 :] = 1
-    picture = laid_over(Image.new("RGB", size, "white"), seen)
+    picture = overlay(Image.new("RGB", size, "white"), seen)
     assert max(picture.size) >= min(SMALLEST_SIDE, max(picture.size))
     assert picture.width * size[1] == picture.height * size[0]
     pixels = np.asarray(picture).astype(int)

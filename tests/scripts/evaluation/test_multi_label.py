@@ -83,5 +83,5 @@ def test_a_temperature_is_of_all_images_and_labels(evaluation: MultiLabelEvaluat
 
     best = score(evaluation.temperature)
     assert best < min(score(1.05 * evaluation.temperature), score(evaluation.temperature / 1.05))
-    assert evaluation.calibration["temperature-scaled"].loss == pytest.approx(best, rel=1e-6)
-    assert sum(evaluation.calibration["as it is"].images) == 800
+    assert evaluation.calibration["temperature_scaled"].loss == pytest.approx(best, rel=1e-6)
+    assert sum(evaluation.calibration["as_it_is"].images) == 800

@@ -103,7 +103,7 @@ def test_each_fold_is_trained_in_a_run_of_its_own_that_counts_for_later_commands
 ) -> None:
     assert run_seeds("--folds", "2", "--fold=1", *flags) == 0
     (run,) = tmp_path.glob("runs/digits-convnet/*_folds=2_fold=1_*")
-    assert "Figures of one fold, which gives no interval." in " ".join(capfd.readouterr().out.split())
+    assert "Metrics of one fold, which gives no interval." in " ".join(capfd.readouterr().out.split())
     assert run_seeds("--folds=2", *flags) == 0
     said = capfd.readouterr().out
     assert f"fold 1, seed 0: finished in {run}" in said
@@ -212,7 +212,7 @@ def test_the_table_shows_what_there_is(tmp_path: Path, capsys: pytest.CaptureFix
     print_summary(found[:1])
     said = capsys.readouterr()
     assert "│ mean │ 0.5000 " in re.sub(" +", " ", said.out)
-    assert "Figures of one seed, which gives no interval." in " ".join(said.out.split())
+    assert "Metrics of one seed, which gives no interval." in " ".join(said.out.split())
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import precision_recall_fscore_support
 
-from scripts.uncertainty.intervals import class_figures, wilson
+from scripts.uncertainty.intervals import class_metrics, wilson
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ def test_wilson_of_one_image_and_of_no_mistake() -> None:
 
 
 def figures_of(confusion: np.ndarray) -> np.ndarray:
-    return class_figures(np.diag(confusion), confusion.sum(axis=0), confusion.sum(axis=1))
+    return class_metrics(np.diag(confusion), confusion.sum(axis=0), confusion.sum(axis=1))
 
 
 def some_predictions(classes: int, images: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -45,9 +45,9 @@ def test_the_caption_says_how_many_seeds_and_what_is_after_the_sign() -> None:
     assert caption([three, three]) == "Mean over 3 seeds ± half of its 95% t-interval."
     assert caption([two, three]) == "Mean over 2 to 3 seeds ± half of its 95% t-interval."
     assert caption([one, three]) == (
-        "Mean over 1 to 3 seeds ± half of its 95% t-interval, where seeds gave different figures."
+        "Mean over 1 to 3 seeds ± half of its 95% t-interval, where seeds gave different values."
     )
-    assert caption([one]) == "Figures of one seed, which gives no interval."
+    assert caption([one]) == "Metrics of one seed, which gives no interval."
     assert caption([]) == ""
 
 
@@ -60,8 +60,8 @@ def test_the_caption_says_what_is_a_mean_of_runs() -> None:
     )
     assert caption([folds]) == over_folds
     assert caption([folds, seeds]) == f"Mean over 2 seeds ± half of its 95% t-interval. {over_folds}"
-    assert caption([folds, one]).endswith("(Nadeau and Bengio, 2003), where folds gave different figures.")
-    assert caption([one]) == "Figures of one fold, which gives no interval."
+    assert caption([folds, one]).endswith("(Nadeau and Bengio, 2003), where folds gave different values.")
+    assert caption([one]) == "Metrics of one fold, which gives no interval."
 
 
 def test_seeds_are_averaged_before_folds() -> None:
