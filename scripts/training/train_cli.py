@@ -28,7 +28,13 @@ from scripts.command.configuration import CONFIGS, Parser, fill_modes, read_laye
 from scripts.command.silence import silence_libraries
 from scripts.training.run_place import RunPlace
 from scripts.training.summary import print_metrics, print_places, print_results, print_start
-from scripts.training.trainer_arguments import build_trainer, check_trainer, is_ours, one_or_more, place_loggers
+from scripts.training.trainer_arguments import (
+    build_trainer,
+    check_trainer,
+    is_project_logger,
+    one_or_more,
+    place_loggers,
+)
 
 # The keys of the callbacks that a configuration has by default.
 CALLBACKS = (
@@ -282,7 +288,7 @@ class TrainCLI(LightningCLI):
         """Run the stage, and print its metrics."""
         if self.stage == "fit":
             services: AbstractContextManager[None] = nullcontext()
-            if not all(is_ours(logger) for logger in self.config.trainer.logger or ()):
+            if not all(is_project_logger(logger) for logger in self.config.trainer.logger or ()):
                 from scripts.training.loggers import open_services
 
                 services = open_services(self.trainer, self.folder, self.place.cut)

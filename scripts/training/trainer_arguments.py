@@ -30,7 +30,7 @@ def one_or_more(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value] if value and value is not True else []
 
 
-def is_ours(logger: Namespace) -> bool:
+def is_project_logger(logger: Namespace) -> bool:
     """Return True for a logger of this project, which writes into the run's folder, also when the run is resumed."""
     return issubclass(resolve_name(logger.class_path), FileLogger)
 
@@ -45,9 +45,9 @@ def check_trainer(config: Namespace) -> None:
     if (clip := trainer.gradient_clip_val) is not None and clip < 0:
         raise UserError(f"trainer.gradient_clip_val is {clip}; give a number above 0, or null.")
     places = {"checkpoint.dirpath": config.checkpoint and config.checkpoint.get("init_args.dirpath")}
-    for logger in one_or_more(trainer.logger):
-        if is_ours(logger) and (save_dir := Path(logger.init_args.save_dir)) != Path("runs"):
-            places[f"{logger.class_path}.save_dir"] = save_dir
+    for logger in filter(is_project_logger, one_or_more(trainer.logger)):
+        if Path(logger.init_args.save_dir) != Path("runs"):  # its default
+            places[f"{logger.class_path}.save_dir"] = logger.init_args.save_dir
     for key, place in places.items():
         if place:
             raise UserError(f"{key} is {place}, but it is always the run's folder; choose that with --runs.")
@@ -58,12 +58,12 @@ def place_loggers(trainer: Namespace, folder: Path, experiment: str) -> None:
     trainer.logger = loggers = one_or_more(trainer.logger)
     if not any(issubclass(resolve_name(logger.class_path), CSVLogger) for logger in loggers):
         loggers.append(Namespace(class_path="callbacks.curves.CSVLogger", init_args=Namespace()))  # type: ignore[no-untyped-call]
-    for logger in filter(is_ours, loggers):
+    for logger in filter(is_project_logger, loggers):
         logger.init_args.save_dir = str(folder)
-    if not all(map(is_ours, loggers)):
+    if not all(map(is_project_logger, loggers)):
         from scripts.training.loggers import place_other_loggers
 
-        place_other_loggers([logger for logger in loggers if not is_ours(logger)], folder, experiment)
+        place_other_loggers([logger for logger in loggers if not is_project_logger(logger)], folder, experiment)
 
 
 def build_trainer(arguments: Namespace) -> Trainer:

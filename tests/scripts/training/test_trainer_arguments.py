@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 from jsonargparse import Namespace
 
-from scripts.training.trainer_arguments import is_ours, one_or_more
+from scripts.training.trainer_arguments import is_project_logger, one_or_more
 
 
 @pytest.mark.parametrize(("value", "values"), [(None, []), (1, [1]), (True, []), ([1, 2], [1, 2]), ((), [])])
@@ -15,6 +15,6 @@ def test_loggers_of_this_project_are_told_from_others() -> None:
     def logger(path: str) -> Namespace:
         return Namespace(class_path=path)  # type: ignore[no-untyped-call]
 
-    assert is_ours(logger("callbacks.curves.CSVLogger"))
-    assert is_ours(logger("callbacks.curves.TensorBoardLogger"))
-    assert not is_ours(logger("lightning.pytorch.loggers.WandbLogger"))
+    assert is_project_logger(logger("callbacks.curves.CSVLogger"))
+    assert is_project_logger(logger("callbacks.curves.TensorBoardLogger"))
+    assert not is_project_logger(logger("lightning.pytorch.loggers.WandbLogger"))
