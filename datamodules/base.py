@@ -217,14 +217,14 @@ class ImageDataModule(KeepsArguments, LightningDataModule):
             self.splits = self.split_plan.draw(given, pack.labels, pack.identities, pack.columns)
             if stage == "fit":
                 self.print_summary()
-                if self.trainer is not None and self.trainer.is_global_zero:
+                if self.remembered_times and self.trainer is not None and self.trainer.is_global_zero:
                     self.remembered_times.look_at_all()
         if self.mean is None or self.std is None:
             self.mean, self.std = self._pack.mean_and_std(self.splits["train"])
 
     def teardown(self, stage: str) -> None:
         """Check that no file was written to since training began."""
-        self.remembered_times.check_unchanged()
+        self.check_unchanged()
 
     @property
     def is_training(self) -> bool:

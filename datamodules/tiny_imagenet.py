@@ -24,6 +24,7 @@ class TinyImageNet(ImageDataModule):
     image_shape = (3, 64, 64)
     origin = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
     tests_on_validation = True
+    reads_image_files = True
     known_files = ("wnids.txt", "words.txt", "train/*/*_boxes.txt", "val/val_annotations.txt", "test/images/*.JPEG")
 
     @property

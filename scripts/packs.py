@@ -10,11 +10,11 @@ from core.user_error import UserError  # isort: skip - first, for a Ctrl-C durin
 import re
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
@@ -58,10 +58,15 @@ def find_stored(folder: Path) -> list[Stored]:
         with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
             facts = read_json(path / FACTS)
             if path.suffix != ".part" and facts["version"] == (pack if is_pack else features).FORMAT_VERSION:
-                what, images = escape_name(pack.content(facts)) if is_pack else "features", str(facts["fingerprint"])
+                what, images = escape_name(_description(facts)) if is_pack else "features", str(facts["fingerprint"])
         size = sum(file.stat().st_size for file in files)
         stored.append(Stored(path, size, path.stat().st_mtime, what, images, is_pack))
     return sorted(stored, key=lambda each: -each.used)
+
+
+def _description(facts: Mapping[str, Any]) -> str:
+    images, shape = max(stop for _, stop in facts["splits"].values()), "x".join(map(str, facts["shape"]))
+    return f"{images:,} images of {shape}" + (f" from {facts['source']}" if facts.get("source") else "")
 
 
 def runs_in_need(stored: Sequence[Stored], runs: Path) -> dict[Path, int]:

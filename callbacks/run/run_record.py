@@ -188,11 +188,11 @@ class RunRecord(TrainingClock):
         """Pause, and count the epoch's images."""
         self.measure(is_training=False)
         self._before["images"] += _images_of_epoch(trainer)
-        self._data.remembered_times.check_unchanged()
+        self._data.check_unchanged()
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the results of training."""
-        self._data.remembered_times.check_unchanged()
+        self._data.check_unchanged()
         self.is_kept = True
         classifier, checkpoint = cast(Classifier, pl_module), trainer.checkpoint_callback
         best = getattr(checkpoint, "best_model_score", None)

@@ -3,11 +3,18 @@
 import hashlib
 import os
 from array import array
+from contextvars import ContextVar
 from pathlib import Path
 from stat import S_ISDIR
+from typing import TYPE_CHECKING
 
 from datamodules.decoding.find_files import is_junk
-from datamodules.decoding.remembered_times import MEMORY
+
+if TYPE_CHECKING:
+    from datamodules.decoding.remembered_times import RememberedTimes
+
+# The memory that `fingerprint_files` uses, inside `RememberedTimes.recalling`.
+MEMORY: "ContextVar[RememberedTimes | None]" = ContextVar("MEMORY", default=None)
 
 
 def fingerprint_files(folder: Path, only: tuple[str, ...] | None = None) -> str:

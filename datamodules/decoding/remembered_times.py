@@ -6,7 +6,7 @@ Such a start compares the times of the folders. The files are compared in a thre
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from contextvars import ContextVar, copy_context
+from contextvars import copy_context
 from hashlib import sha256
 from json import dumps
 from pathlib import Path
@@ -15,6 +15,7 @@ from threading import Thread
 from core.durable_file import replace_file
 from core.plain_data import read_json
 from core.user_error import UserError
+from datamodules.decoding.folder_fingerprint import MEMORY, look_through, times_of
 
 MANY_FILES = 20_000  # folders with fewer files are not remembered: looking at them takes a fraction of a second
 
@@ -44,8 +45,6 @@ class RememberedTimes:
 
     def fingerprint(self, folder: Path, only: tuple[str, ...] | None) -> str:
         """Return the remembered fingerprint of a folder if it is valid; otherwise look at its files."""
-        from datamodules.decoding.folder_fingerprint import look_through, times_of
-
         key = sha256(os.fsencode("\0".join((str(folder.resolve()), *(only or ()))))).hexdigest()[:12]
         file = self._store / f".{key}.times"
         with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):  # the file is missing or damaged
@@ -84,7 +83,3 @@ class RememberedTimes:
             raise UserError(
                 "A file of the data set has been written to since it was read; start again to read the data set again."
             )
-
-
-# The memory that `fingerprint_files` uses, inside `RememberedTimes.recalling`.
-MEMORY: ContextVar[RememberedTimes | None] = ContextVar("MEMORY", default=None)

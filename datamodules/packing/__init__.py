@@ -1,1 +1,1 @@
-"""Memory-mapped packs of images and features, written once and whole."""
+"""Memory-mapped packs of images and features, written once and atomically."""

@@ -1,4 +1,4 @@
-"""What a source says of each image besides its label: the columns of a table, `N` values each."""
+"""Check, write and read the columns of a source: values of each image besides its label, `[N]` each."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,15 +11,16 @@ from numpy.typing import NDArray
 
 FILE = "columns.parquet"
 
-RESERVED = ("group", "fold", "weight")  # the columns that mean something; all others are carried along
+RESERVED = ("group", "fold", "weight")  # columns with a meaning; all others are only carried along
 
 
 def checked_column(name: str, values: NDArray[Any], images: int) -> NDArray[Any]:
-    """A column of so many images as it is kept; a ValueError says what is wrong with it.
+    """Convert a column to int64, float64, or text as an object array of `str`; raise ValueError if it is invalid.
 
-    It is int64 or float64, or text as objects of `str`, which one long text does not widen.
+    An object array needs no more memory if one text is long.
     """
-    kind, is_text = values.dtype.kind, name == "group" or (values.dtype.kind in "OU" and name not in RESERVED)
+    kind = values.dtype.kind
+    is_text = name == "group" or (kind in "OU" and name not in RESERVED)
     if values.shape != (images,):
         raise ValueError(f"has shape {list(values.shape)}, but there are {images} images; give one value for each")
     if is_text:
@@ -32,12 +33,14 @@ def checked_column(name: str, values: NDArray[Any], images: int) -> NDArray[Any]
         raise ValueError("has values that are not 0, 1, 2 and so on; number the folds from 0, and give every image one")
     if name == "weight" and not (np.isfinite(values) & (values > 0)).all():
         raise ValueError("has values that are no positive numbers; give every image one, or leave images out")
+    if is_text:
+        return values
     is_float = name == "weight" or (name != "fold" and kind == "f")
-    return values if is_text else values.astype(np.float64 if is_float else np.int64)
+    return values.astype(np.float64 if is_float else np.int64)
 
 
 def write_columns(folder: Path, columns: Mapping[str, NDArray[Any]]) -> bytes:
-    """Write columns into a folder; give those that decide what is trained on as bytes that change with them."""
+    """Write columns into a folder, and return the reserved ones as bytes, for the fingerprint of the data."""
     pq.write_table(pa.table(dict(columns)), folder / FILE)
     parts = ["\0".join((name, *map(str, columns[name].tolist()))) for name in RESERVED if name in columns]
     return "\0".join(parts).encode(errors="surrogateescape")
@@ -47,4 +50,4 @@ def read_columns(folder: Path) -> dict[str, NDArray[Any]]:
     """Read the columns in a folder."""
     with pq.ParquetFile(folder / FILE) as file:
         table = file.read()
-    return {name: table[name].to_numpy().copy() for name in table.column_names}  # writable, as torch wants it
+    return {name: table[name].to_numpy().copy() for name in table.column_names}  # torch requires a writable array

@@ -18,7 +18,7 @@ from datamodules.base import ImageDataModule
 from datamodules.batching.split import SPLITS, class_counts
 from datamodules.loading.progress import progress
 from datamodules.packing.left_out import summary
-from datamodules.packing.pack import identities
+from datamodules.packing.pack_writer import identities
 from datamodules.packing.source_check import checked
 from scripts.data_quality.duplicates import Pair, concatenate, exact_pairs, fingerprint_all, near_pairs, perceptual_hash
 from scripts.data_quality.listing import Listing

@@ -17,7 +17,7 @@ from datamodules.decoding import split_folders
 from datamodules.decoding.image_file import is_image
 from datamodules.decoding.image_files import ImageFiles
 from datamodules.image_folder import ImageFolder
-from datamodules.packing import pack
+from datamodules.packing import pack_writer
 from tests.discovery import CONFIGS
 
 SCANS = (load_digits().images * 15).astype(np.uint8)
@@ -446,7 +446,9 @@ def test_every_picture_is_read_or_told_of(tmp_path: Path, capsys: pytest.Capture
 
 def test_what_could_not_be_read_once_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scan_folders(tmp_path)
-    monkeypatch.setattr(pack, "available_cores", lambda: 0)  # read in this process, where reading can be made to fail
+    monkeypatch.setattr(
+        pack_writer, "available_cores", lambda: 0
+    )  # read in this process, where reading can be made to fail
     read = Path.read_bytes
 
     def fail(path: Path) -> bytes:

@@ -12,7 +12,8 @@ from rich import get_console
 from sklearn.datasets import load_digits
 
 from datamodules.packing.features import write_features
-from datamodules.packing.pack import Pack, write_pack
+from datamodules.packing.pack import Pack
+from datamodules.packing.pack_writer import write_pack
 from scripts.packs import main
 from tests.conftest import Done
 

@@ -152,7 +152,7 @@ def test_a_signal_before_training_leaves_at_once_and_writes_nothing(
 def test_a_signal_while_packing_leaves_nothing_half_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("datamodules.packing.pack.image_sums", lambda _: os.kill(os.getpid(), signal.SIGINT))
+    monkeypatch.setattr("datamodules.packing.pack_writer.image_sums", lambda _: os.kill(os.getpid(), signal.SIGINT))
     with pytest.raises(SystemExit) as left:
         main(["fit", *TWO, "--data.root", str(tmp_path / "data"), "--runs", str(tmp_path / "runs")])
     assert left.value.code == 130

@@ -7,7 +7,8 @@ from sklearn.datasets import load_digits
 
 from core.user_error import UserError
 from datamodules.decoding.image_files import listed
-from datamodules.packing.pack import Pack, Rows, write_pack
+from datamodules.packing.pack import Pack, Rows
+from datamodules.packing.pack_writer import write_pack
 from datamodules.packing.source_check import checked
 from tests.datamodules.test_image_folder import write_scans
 

@@ -8,8 +8,9 @@ import torch
 
 from core.user_error import UserError
 from datamodules.digits import Digits
-from datamodules.packing.pack import Pack, write_pack
+from datamodules.packing.pack import Pack
 from datamodules.packing.pack_on_device import PackOnDevice
+from datamodules.packing.pack_writer import write_pack
 from tests.conftest import Run
 
 CPU = torch.device("cpu")

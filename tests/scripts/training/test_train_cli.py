@@ -411,7 +411,7 @@ def test_damaged_pixels_end_a_run_before_they_are_trained_on_and_cost_none(
     pixels.write_bytes(content)
     said = refused("fit", *root, "--runs", tmp_path / "runs")
     assert f"{pixels.parent} holds other pixels of train[" in said
-    assert "read the data set anew with --data.repack true. A run goes on with --resume." in said
+    assert "read the data set again with --data.repack true. A run resumes with --resume." in said
     assert list(tmp_path.glob("runs/*/*")) == [run.folder]
     assert resume(run, "--trainer.max_epochs=2", "--data.repack=true").results["epochs"] == 2
 
