@@ -1,4 +1,4 @@
-"""Any images that a table lists."""
+"""Image files that are listed in a table: a CSV or Parquet file."""
 
 import glob
 import hashlib
@@ -23,39 +23,39 @@ from datamodules.decoding.find_files import files_in
 from datamodules.decoding.folder_fingerprint import fingerprint_files
 from datamodules.decoding.image_file import holds_numbers, is_image
 from datamodules.decoding.split_folders import split_named
-from datamodules.decoding.table import encode_texts, read_table, rows_of
+from datamodules.decoding.table import Table, encode_texts
 from datamodules.image_folder import ImageFileModule
 from datamodules.packing.columns import RESERVED
 from datamodules.packing.pack import Rows, Source
 
-# What columns are called that nobody names, in small letters alone; the first that is there is taken.
-GUESSES = {
+# Usual names of columns, as lower-case letters only. The first that the table has is used.
+USUAL_NAMES = {
     "path": ("path", "filepath", "imagepath", "file", "filename", "image", "imagefile", "imagename", "imageid", "id"),
     "label": ("label", "labels", "class", "classname", "category", "target"),
 }
 
-NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
-
 
 class ImageTable(ImageFileModule):
-    """Images that a table lists: a row for each, with its path, its label, and whatever else is known of it.
+    """Images that are listed in a table, which has a row for each image with its path and label.
 
-    The table is a CSV file in UTF-8, with `,`, `;` or tabs, or Parquet. A path may lack its ending, as ids of Kaggle
-    do. Columns that no argument names are carried along to the predictions of `scripts/evaluate.py`.
+    The table is a CSV file in UTF-8, with `,`, `;` or tabs between columns, or a Parquet file. A path may lack its
+    extension, as the image ids of Kaggle do. Columns that no argument names are not used in training; they appear in
+    the predictions of `scripts/evaluate.py`.
 
     Args:
-        table: The table; a relative path begins in `root`.
-        folder: The folder that the paths in the table begin in; by default that of the table.
-        path: The column of the paths; by default one that is called so, or `file`, `image`, `id` and the like.
-        label: The column of the class names, or several columns of 0 and 1, one for each class; by default one that is
-            called `label`, `class`, `target` and the like. The classes are those of training, sorted.
+        table: The table file, relative to `root`.
+        folder: The folder that the paths in the table are relative to, itself relative to `root`; by default the
+            table's folder.
+        path: The column of paths; by default one that is called `path`, `file`, `image`, `id` or similar.
+        label: The column of class names; by default one that is called `label`, `class`, `target` or similar. Several
+            columns of 0 and 1 are one class each. The classes are those of the training images, sorted.
         split: The column that says `train`, `val` or `test`; by default splits are drawn.
-        group: The column of what must not be in two splits, such as the patient.
-        fold_column: The column of the number of the fold that an image is in, from 0 on.
-        weight: The column of a positive number, which an image's share of each epoch of training is in proportion to.
-        class_names: A text file with the name of a class on each line, for labels that are 0, 1 and so on.
+        group: The column that says which images must stay in one split, such as the patient.
+        fold_column: The column with the number of each image's fold, from 0 on.
+        weight: The column with a positive number, to which the frequency of an image in training is proportional.
+        class_names: A text file with a class name on each line, for a label column of numbers 0, 1, 2 ...
         multi_label: Whether an image may have several labels or none, with `separator` between them.
-        separator: What stands between the labels of an image.
+        separator: The text between the labels of an image.
         arguments: Those of `ImageFileModule`.
     """
 
@@ -76,211 +76,215 @@ class ImageTable(ImageFileModule):
         separator: str = ";",
         **arguments: Any,
     ) -> None:
-        self._table_name, self._folder, self._class_file = Path(table), folder, class_names
-        self._given = {"path": path, "label": label, "split": split, "group": group}
-        self._given |= {"fold_column": fold_column, "weight": weight}
+        self._table_file, self._folder, self._class_file = Path(table), folder, class_names
         self._separator, self.is_multi_label = separator, multi_label
-        self.known_files = [glob.escape(each.name) for each in (self._table_name, Path(class_names or ""))]
+        self._configured_columns = {"path": path, "label": label, "split": split, "group": group}
+        self._configured_columns |= {"fold_column": fold_column, "weight": weight}
+        self._text_files = [Path(file) for file in (table, class_names) if file is not None]
+        self.known_files = [glob.escape(file.name) for file in self._text_files]
         super().__init__(**arguments)
 
     @property
-    def _file(self) -> Path:
-        return self.root / self._table_name
-
-    @property
     def source_folder(self) -> Path:
-        """The folder that paths begin in."""
-        return self._file.parent if self._folder is None else self.root / self._folder
+        """The folder that the paths in the table are relative to."""
+        return (self.root / self._table_file).parent if self._folder is None else self.root / self._folder
 
     @cached_property
-    def _table(self) -> Any:
-        return self.from_source(lambda: read_table(self._file))
+    def described_by(self) -> dict[str, str]:  # type: ignore[override]  # a plain attribute in the base class
+        """The SHA-256 of the table and of the file of class names."""
+        return {file.name: hashlib.sha256((self.root / file).read_bytes()).hexdigest() for file in self._text_files}
 
-    @cached_property
-    def _columns(self) -> dict[str, list[str]]:
-        """The columns that each argument means."""
-        there, columns = self._table.column_names, {}
-        for argument, given in self._given.items():
-            names = [given] if isinstance(given, str) else list(given or ())
-            if given is None and argument in GUESSES:
-                alike = {re.sub("[^a-z]", "", name.lower()): name for name in reversed(there)}
-                names = [alike[guess] for guess in GUESSES[argument] if guess in alike][:1]
-                if not names:
-                    raise UserError(
-                        f"{self._file} has no column called {argument} or the like, but {some_of(there)}; name it with "
-                        f"--data.{argument}, or put commas between columns."
-                    )
-            for name in set(names).difference(there):
-                raise UserError(
-                    f"data.{argument} is {name}, but {self._file} has no such column; "
-                    f"{near_names(name, there, otherwise=f'name one of {some_of(there)}.')}"
-                )
-            columns[argument] = names
-        return columns
+    def fingerprint(self) -> str:
+        """Hash the table, the file of class names, and sizes and times of the files in the folders of the images."""
+        return " ".join((*self.described_by.values(), fingerprint_files(self.source_folder, self._folders())))
 
-    @cached_property
-    def _others(self) -> list[str]:
-        """The columns that no argument means."""
-        used = {name for names in self._columns.values() for name in names}
-        return [name for name in self._table.column_names if name and name not in used]
+    def read(self) -> Source:
+        """Read the images of each split, in the order of their rows."""
+        _, labels = self._labels
+        columns = {
+            f"{name} (table)" if name in RESERVED else name: np.asarray(self._table.cells(name))
+            for name in self._unused_columns()
+        }
+        for name in self._columns["group"]:
+            columns["group"] = np.asarray(self._table.texts(name))
+        for name in self._columns["fold_column"]:
+            columns["fold"] = self._table.numbers(name)
+        for name in self._columns["weight"]:
+            columns["weight"] = self._table.numbers(name)
+        files, splits = self._find_files(), self._split_rows()
+        # The zeros are dummies, because a listing cannot hold multi-label labels.
+        images = self.listed({split: [(files[row], 0) for row in rows] for split, rows in splits.items()})
+        return {
+            split: Rows(images[split][0], labels[rows], {name: values[rows] for name, values in columns.items()})
+            for split, rows in splits.items()
+        }
 
     @rank_zero_only
     def print_summary(self) -> None:
         super().print_summary()
-        said = [f"{argument} from {some_of(names)}" for argument, names in self._columns.items() if names]
-        said += [f"carried along, deciding nothing: {some_of(self._others)}"] if self._others else []
-        print(f"{self._file.name}: {'; '.join(said)}")
+        uses = [f"{argument} from {some_of(names)}" for argument, names in self._columns.items() if names]
+        if unused := self._unused_columns():
+            uses.append(f"carried along, deciding nothing: {some_of(unused)}")
+        print(f"{self._table_file.name}: {'; '.join(uses)}")
 
-    def _check(self, name: str, wrong: Any, remedy: str) -> None:
-        """Refuse the rows where something is wrong in a column."""
-        if len(rows := np.flatnonzero(wrong)):
-            value = self._table[name][int(rows[0])].as_py() or "nothing"
-            where = f"{self._file} has {value} in the column {name}, in {rows_of(rows)}"
-            raise UserError(f"{where}: {remedy}.")
-
-    def _text(self, argument: str) -> Any:
-        (name,) = self._columns[argument]
-        self._check(name, pc.equal(self._table[name], ""), "give one in every row, or remove the row")
-        return self._table[name].combine_chunks()
-
-    def _numbers(self, argument: str) -> NDArray[np.float64]:
-        column = self._text(argument)
-        self._check(self._columns[argument][0], pc.invert(pc.match_substring_regex(column, NUMBER)), "give a number")
-        return np.asarray(pc.cast(column, pa.float64()))
+    # Find the table's columns.
 
     @cached_property
+    def _table(self) -> Table:
+        return self.from_source(lambda: Table(self.root / self._table_file))
+
+    @cached_property
+    def _columns(self) -> dict[str, list[str]]:
+        """The columns of each argument; none for an argument that is left out and has no usual name."""
+        columns, available = {}, self._table.names
+        for argument, configured in self._configured_columns.items():
+            if configured is None and argument in USUAL_NAMES:
+                names = [self._usual_column(argument)]
+            else:
+                names = [configured] if isinstance(configured, str) else list(configured or ())
+            for name in names:
+                if name not in available:
+                    raise UserError(
+                        f"data.{argument} is {name}, but {self._table.file} has no such column; "
+                        f"{near_names(name, available, otherwise=f'name one of {some_of(available)}.')}"
+                    )
+            columns[argument] = names
+        return columns
+
+    def _usual_column(self, argument: str) -> str:
+        names = self._table.names
+        by_letters = {re.sub("[^a-z]", "", name.lower()): name for name in reversed(names)}
+        for usual_name in USUAL_NAMES[argument]:
+            if usual_name in by_letters:
+                return by_letters[usual_name]
+        raise UserError(
+            f"{self._table.file} has no column called {argument} or the like, but {some_of(names)}; name it with "
+            f"--data.{argument}, or put commas between columns."
+        )
+
+    def _unused_columns(self) -> list[str]:
+        used = {name for names in self._columns.values() for name in names}
+        return [name for name in self._table.names if name and name not in used]
+
+    # Read the splits.
+
     def _split_rows(self) -> dict[str, NDArray[np.int64]]:
-        """The rows of each split."""
+        """Return the rows of each split; all rows are `train` if the table has no column of splits."""
         if not self._columns["split"]:
             return {"train": np.arange(len(self._table))}
-        numbers, words = encode_texts(self._text("split"))
-        named = [split_named(word) or ("", "") for word in words]
-        splits = np.array([split if not rest else "" for split, rest in named])[numbers]
-        self._check(self._columns["split"][0], ~np.isin(splits, SPLITS), "write train, val or test")
-        return {split: rows for split in SPLITS if len(rows := np.flatnonzero(splits == split)) or split == "train"}
+        (column,) = self._columns["split"]
+        indices, texts = encode_texts(self._table.texts(column))
+        split_of = {(split, ""): split for split in SPLITS}  # with no other words in the text
+        splits = np.array([split_of.get(split_named(text) or ("", ""), "") for text in texts])[indices]
+        self._table.check(column, ~np.isin(splits, SPLITS), "write train, val or test")
+        rows = {split: np.flatnonzero(splits == split) for split in SPLITS}
+        return {split: rows[split] for split in SPLITS if len(rows[split]) or split == "train"}
+
+    # Read the labels.
 
     @cached_property
-    def class_names(self) -> Sequence[str]:  # type: ignore[override]  # others declare theirs, these are in the table
-        """The names of the classes of training, sorted, or as the file of names has them."""
+    def class_names(self) -> Sequence[str]:  # type: ignore[override]  # a plain attribute in the base class
+        """The names of the label columns or, of a single column, its training labels, sorted, or `class_names`."""
         return self._labels[0]
 
     @cached_property
     def _labels(self) -> tuple[list[str], NDArray[np.integer[Any]]]:
-        """Names, `K`, and labels: int64 `[N]`, or uint8 `[N, K]` of 0 and 1."""
-        columns, rows = self._columns["label"], np.arange(len(self._table))
+        """The class names, and labels int64 `[N]`, or uint8 `[N, K]` of 0 and 1 if multi-label."""
+        columns = self._columns["label"]
         if len(columns) > 1:
-            marks = np.stack([self._marks(name) for name in columns], axis=1)
-            one = "mark one class in every row, or give --data.multi_label true"
-            self._check(columns[0], (marks.sum(axis=1) != 1) & (not self.is_multi_label), one)
-            return columns, marks if self.is_multi_label else marks.argmax(axis=1)
-        if self.is_multi_label:
-            parts = pc.split_pattern(self._table[columns[0]].combine_chunks(), self._separator)
-            names_of, of = pc.utf8_trim_whitespace(pc.list_flatten(parts)), np.asarray(pc.list_parent_indices(parts))
-            is_some = pc.not_equal(names_of, "")
-            (numbers, texts), rows = encode_texts(names_of.filter(is_some)), of[np.asarray(is_some)]
-        else:
-            several = "if these are several labels, give --data.multi_label true; if not, call the class otherwise"
-            self._check(columns[0], pc.match_substring(self._text("label"), ";"), several)
-            numbers, texts = encode_texts(self._text("label"))
+            one_hot = np.stack([self._table.zeros_and_ones(name) for name in columns], axis=1)
+            if self.is_multi_label:
+                return columns, one_hot
+            remedy = "mark one class in every row, or give --data.multi_label true"
+            self._table.check(columns[0], one_hot.sum(axis=1) != 1, remedy)
+            return columns, one_hot.argmax(axis=1)
+        (column,) = columns
+        rows, indices, texts = self._label_texts(column)
         if self._class_file is not None:
-            file = self.root / self._class_file
-            try:
-                lines = self.from_source(lambda: file.read_text("utf-8-sig")).splitlines()
-            except UnicodeDecodeError:
-                raise UserError(f"{file} is not UTF-8; save it so, with a class name on each line.") from None
-            names = [line.strip() for line in lines if line.strip()]
-            remedy = f"{self._class_file} has names for 0 to {len(names) - 1}: add others"
+            names = self._read_class_names(self.root / self._class_file)
             label_of = {str(label): label for label in range(len(names))}
+            remedy = f"{self._class_file} has names for 0 to {len(names) - 1}: add others"
         else:
+            is_training = np.isin(rows, self._split_rows()["train"])
             are_numbers = all(re.fullmatch(r"-?\d+", text) for text in texts)
-            of_training = np.unique(numbers[np.isin(rows, self._split_rows["train"])])
-            names = sorted((texts[place] for place in of_training), key=int if are_numbers else str)
-            remedy = "training has no such label: add some"
+            training_texts = [texts[index] for index in np.unique(indices[is_training])]
+            names = sorted(training_texts, key=int if are_numbers else str)
             label_of = {name: label for label, name in enumerate(names)}
-        labels = np.array([label_of.get(text, -1) for text in texts], np.int64)[numbers]
-        self._check(columns[0], np.isin(np.arange(len(self._table)), rows[labels < 0]), f"{remedy}, or remove the row")
+            remedy = "training has no such label: add some"
+        labels = np.array([label_of.get(text, -1) for text in texts], np.int64)[indices]
+        is_unknown = np.isin(np.arange(len(self._table)), rows[labels < 0])
+        self._table.check(column, is_unknown, f"{remedy}, or remove the row")
         if not self.is_multi_label:
             return names, labels
-        marks = np.zeros((len(self._table), len(names)), np.uint8)
-        marks[rows, labels] = 1
-        return names, marks
+        one_hot = np.zeros((len(self._table), len(names)), np.uint8)
+        one_hot[rows, labels] = 1
+        return names, one_hot
 
-    def _marks(self, name: str) -> NDArray[np.uint8]:
-        words = pc.utf8_lower(self._table[name])
-        is_one, is_zero = (pc.is_in(words, pa.array(each)) for each in (["1", "1.0", "true"], ["0", "0.0", "false"]))
-        self._check(name, pc.invert(pc.or_(is_one, is_zero)), "write 0 or 1")
-        return np.asarray(is_one).astype(np.uint8)
+    def _label_texts(self, column: str) -> tuple[NDArray[np.int64], NDArray[np.int64], list[str]]:
+        """Return the row of each label, its index in the list of distinct texts, and this list."""
+        if self.is_multi_label:
+            lists = pc.split_pattern(self._table.cells(column), self._separator)
+            rows, texts = pc.list_parent_indices(lists), pc.utf8_trim_whitespace(pc.list_flatten(lists))
+            is_label = pc.not_equal(texts, "")
+            return np.asarray(rows.filter(is_label)), *encode_texts(texts.filter(is_label))
+        texts = self._table.texts(column)
+        remedy = "if these are several labels, give --data.multi_label true; if not, call the class otherwise"
+        self._table.check(column, pc.match_substring(texts, ";"), remedy)
+        return np.arange(len(texts)), *encode_texts(texts)
+
+    def _read_class_names(self, file: Path) -> list[str]:
+        try:
+            lines = self.from_source(lambda: file.read_text("utf-8-sig")).splitlines()
+        except UnicodeDecodeError:
+            raise UserError(f"{file} is not UTF-8; save it so, with a class name on each line.") from None
+        return [line.strip() for line in lines if line.strip()]
+
+    # Find the files.
 
     @cached_property
     def _paths(self) -> pa.Array:
-        """The paths as the table has them, but relative to the folder."""
-        paths = pc.replace_substring(self._text("path"), "\\", "/")
+        """The paths in the table, relative to `source_folder`."""
+        (column,) = self._columns["path"]
+        paths = pc.replace_substring(self._table.texts(column), "\\", "/")
         start = f"^([.]|{re.escape(str(self.source_folder.absolute()))})/+"
         paths = pc.replace_substring_regex(paths, start, "")
         is_outside = pc.match_substring_regex(paths, r"^/|(^|/)\.\.(/|$)")
-        self._check(self._columns["path"][0], is_outside, "give in --data.folder a folder that all images are in")
+        self._table.check(column, is_outside, "give in --data.folder a folder that all images are in")
         return paths
 
-    @cached_property
     def _folders(self) -> tuple[str, ...]:
-        """The folders that the paths lead to, as far as they are there."""
-        self.source_folder.stat()
+        """Return the existing folders that the paths name, such as `a/b/`, sorted."""
+        self.source_folder.stat()  # raises FileNotFoundError, which `from_source` explains
         folders = pc.unique(pc.replace_substring_regex(self._paths, "[^/]*$", "")).to_pylist()
         return tuple(sorted(folder for folder in folders if (self.source_folder / folder).is_dir()))
 
     def _files(self) -> list[str]:
-        """All files in those folders."""
-        there = ((folder, files_in(self.source_folder / folder)) for folder in self._folders)
-        return [f"{folder}{entry.name}" for folder, entries in there for entry in entries]
+        """Return all files in these folders, as paths relative to `source_folder`."""
+        folder_entries = ((folder, files_in(self.source_folder / folder)) for folder in self._folders())
+        return [f"{folder}{entry.name}" for folder, entries in folder_entries for entry in entries]
 
-    def _found(self) -> list[str]:
-        """The file of each row, whose ending the table may lack."""
-        (column,), files, paths = self._columns["path"], self._files(), self._paths.to_pylist()
-        there, folder = {file: [file] for file in files}, self.source_folder
-        if not there.keys() >= {*paths}:
-            stems = defaultdict[str, list[str]](list)
+    def _find_files(self) -> list[str]:
+        """Return the file of each row; a path that is no file matches the image with this name and an extension."""
+        (column,), paths, folder = self._columns["path"], self._paths.to_pylist(), self.source_folder
+        files = self._files()
+        matches = {file: [file] for file in files}
+        if not matches.keys() >= set(paths):
+            by_stem = defaultdict[str, list[str]](list)
             for file in files:
                 if is_image(f"{folder}/{file}") or holds_numbers(f"{folder}/{file}"):
-                    stems[re.sub(r"\.[^./]*$", "", file)].append(file)
-            there = stems | there
-        found = [there.get(path, []) for path in paths]
-        several = f"several images in {folder} are called so; write the ending as well"
-        self._check(column, [len(each) > 1 for each in found], several)
-        missing = f"{folder} has no such file; correct the paths, or give another --data.folder"
-        self._check(column, [not each for each in found], missing)
-        files = [file for (file,) in found]
-        twice = [file for file, count in Counter(files).items() if count > 1]
-        remedy = f"{len(twice):,} images have several rows; keep one of each"
-        self._check(column, [file in twice[:1] for file in files], remedy)
+                    by_stem[re.sub(r"\.[^./]*$", "", file)].append(file)
+            matches = by_stem | matches
+        candidates = [matches.get(path, []) for path in paths]
+        remedy = f"several images in {folder} are called so; write the ending as well"
+        self._table.check(column, [len(files) > 1 for files in candidates], remedy)
+        remedy = f"{folder} has no such file; correct the paths, or give another --data.folder"
+        self._table.check(column, [not files for files in candidates], remedy)
+        files = [file for (file,) in candidates]
+        if repeated := [file for file, count in Counter(files).items() if count > 1]:
+            remedy = f"{len(repeated):,} images have several rows; keep one of each"
+            self._table.check(column, [file == repeated[0] for file in files], remedy)
         return files
 
-    @cached_property
-    def described_by(self) -> dict[str, str]:  # type: ignore[override]  # others have none
-        """The table and the file of names, with a digest of each."""
-        files = [self._file, *([self.root / self._class_file] if self._class_file else [])]
-        return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
-
-    def fingerprint(self) -> str:
-        """The content of the table and of the file of names, and sizes and times of the files in their folders."""
-        return " ".join((*self.described_by.values(), fingerprint_files(self.source_folder, self._folders)))
-
     def files_left_out(self, known: Collection[str]) -> list[str]:
-        """The files beside those in the table that it does not name, sorted."""
-        return sorted({*self._files()}.difference(known))
-
-    def read(self) -> Source:
-        """The images of every split, in the order of their rows."""
-        paths, (_, labels) = np.array(self._found(), object), self._labels
-        columns = {
-            f"{name} (table)" if name in RESERVED else name: np.asarray(self._table[name]) for name in self._others
-        }
-        if self._columns["group"]:
-            columns["group"] = np.asarray(self._text("group"))
-        for argument, name in (("fold_column", "fold"), ("weight", "weight")):
-            if self._columns[argument]:
-                columns[name] = self._numbers(argument)
-        files = self.listed({split: [(path, 0) for path in paths[rows]] for split, rows in self._split_rows.items()})
-        return {
-            split: Rows(files[split][0], labels[rows], {name: each[rows] for name, each in columns.items()})
-            for split, rows in self._split_rows.items()
-        }
+        """Return the files in the folders of the images that are not known, sorted."""
+        return sorted(set(self._files()).difference(known))

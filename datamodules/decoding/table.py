@@ -15,6 +15,51 @@ from pyarrow.parquet import ParquetFile
 
 from core.user_error import UserError
 
+# Whole and decimal numbers, with an exponent if any.
+NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+
+
+class Table:
+    """A table file whose columns are read with checks; a wrong cell raises UserError with its column and rows."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self._table = read_table(file)
+        self.names: list[str] = self._table.column_names
+
+    def __len__(self) -> int:
+        return int(self._table.num_rows)
+
+    def check(self, column: str, is_wrong: Any, remedy: str) -> None:
+        """Raise UserError if any row of a column is wrong, bool `[N]`."""
+        if len(rows := np.flatnonzero(is_wrong)):
+            value = self._table[column][int(rows[0])].as_py() or "nothing"
+            raise UserError(f"{self.file} has {value} in the column {column}, in {rows_of(rows)}: {remedy}.")
+
+    def cells(self, column: str) -> pa.Array:
+        """Return the texts of a column, some of which may be empty."""
+        return self._table[column].combine_chunks()
+
+    def texts(self, column: str) -> pa.Array:
+        """Return the texts of a column, none of which may be empty."""
+        cells = self.cells(column)
+        self.check(column, pc.equal(cells, ""), "give one in every row, or remove the row")
+        return cells
+
+    def numbers(self, column: str) -> NDArray[np.float64]:
+        """Return the numbers in a column, float64 `[N]`."""
+        texts = self.texts(column)
+        self.check(column, pc.invert(pc.match_substring_regex(texts, NUMBER)), "give a number")
+        return np.asarray(pc.cast(texts, pa.float64()))
+
+    def zeros_and_ones(self, column: str) -> NDArray[np.uint8]:
+        """Return a column of 0 and 1, or false and true, uint8 `[N]`."""
+        texts = pc.utf8_lower(self.cells(column))
+        is_one = pc.is_in(texts, pa.array(["1", "1.0", "true"]))
+        is_zero = pc.is_in(texts, pa.array(["0", "0.0", "false"]))
+        self.check(column, pc.invert(pc.or_(is_one, is_zero)), "write 0 or 1")
+        return np.asarray(is_one).astype(np.uint8)
+
 
 def read_table(path: Path) -> pa.Table:
     """Read a table as text, without spaces around a cell; a missing value is an empty text. Nested columns are dropped.
