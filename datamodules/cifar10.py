@@ -1,4 +1,4 @@
-"""CIFAR-10: small colour pictures of animals and vehicles."""
+"""CIFAR-10: small colour photographs of animals and vehicles."""
 
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,12 +15,13 @@ from datamodules.packing.pack import Source
 
 
 class CIFAR10(ImageDataModule):
-    """50,000 training and 10,000 test images of 32x32 pixels, 10 classes.
+    """50,000 training and 10,000 test images of 32x32 RGB pixels in 10 classes.
 
-    Read from the original batches in `cifar-10-batches-py`, or else from files such as `cifar10/train/airplane/1.png`.
+    The images are read from the original batches in `cifar-10-batches-py` or, if this folder is missing, from image
+    files such as `cifar10/train/airplane/1.png`.
 
-    Source: A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009, who chose the test split at
-    random, 1,000 images of each class.
+    Source: A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009. The author chose the test
+    images at random, 1,000 of each class.
     """
 
     class_names: tuple[str, ...] = (
@@ -30,46 +31,47 @@ class CIFAR10(ImageDataModule):
     image_shape = (3, 32, 32)
     origin = "https://www.cs.toronto.edu/~kriz/cifar.html"
     batches: ClassVar = {"train": [f"data_batch_{number}" for number in range(1, 6)], "test": ["test_batch"]}
-    batches_folder, label_key = "cifar-10-batches-py", "labels"
+    batches_folder = "cifar-10-batches-py"
+    label_key = "labels"  # of the labels in a batch
 
     @property
     def source_folder(self) -> Path:
-        """The folder of the batches, or that of the class folders if only that is there."""
+        """The folder of the batches, or of the image files if only this folder exists."""
         batches, files = self.root / self.batches_folder, self.root / type(self).__name__.lower()
         return files if files.is_dir() and not batches.is_dir() else batches
 
     def fingerprint(self) -> str:
-        """Sizes and times of all files."""
+        """Hash the sizes and times of all files."""
         return fingerprint_files(self.source_folder)
 
     def read(self) -> Source:
-        """Both splits as they are."""
-        if self.source_folder.name != self.batches_folder:
-            return self._list()
-        return {split: self._read_batches(split) for split in self.batches}
+        """Read both splits."""
+        if self.source_folder.name == self.batches_folder:
+            return {split: self._read_batches(split) for split in self.batches}
+        listing = {split: self._list_files(split) for split in self.batches}
+        return listed(self.source_folder, listing, self.image_shape)
 
     def _read_batches(self, split: str) -> tuple[Any, Any]:
         batches = [read_batch(self.source_folder / name) for name in self.batches[split]]
-        images, labels = (np.concatenate([batch[key] for batch in batches]) for key in ("data", self.label_key))
-        return images.reshape(-1, *self.image_shape), labels.astype(np.int64)
+        images = np.concatenate([batch["data"] for batch in batches]).reshape(-1, *self.image_shape)
+        labels = np.concatenate([batch[self.label_key] for batch in batches])
+        return images, labels.astype(np.int64)
 
-    def _list(self) -> Source:
-        # Some copies have folders of superclasses in between; the class is the folder that an image lies in.
+    def _list_files(self, split: str) -> list[tuple[str, int]]:
         label_of = {name: label for label, name in enumerate(self.source_class_names)}
-        listing = {}
-        for split in self.batches:
-            paths = images_under(self.source_folder / split, self.source_folder)
-            classes = [Path(path).parent.name for path in paths]
-            if unknown := sorted(set(classes) - set(label_of)):
+        rows = []
+        for path in images_under(self.source_folder / split, self.source_folder):
+            name = Path(path).parent.name  # some copies have folders of superclasses above those of classes
+            if name not in label_of:
                 raise UserError(
-                    f"{self.source_folder / split} has the folder {unknown[0]}, which is no class of "
+                    f"{self.source_folder / split} has the folder {name}, which is no class of "
                     f"{type(self).__name__}; expected folders such as {self.source_class_names[0]}."
                 )
-            listing[split] = [(path, label_of[name]) for path, name in zip(paths, classes, strict=True)]
-        return listed(self.source_folder, listing, self.image_shape)
+            rows.append((path, label_of[name]))
+        return rows
 
     def fetch(self) -> None:
-        """Download through torchvision."""
-        from torchvision import datasets  # two seconds' import, needed once
+        """Download with torchvision, which has a data set of this class's name."""
+        from torchvision import datasets  # takes two seconds; only needed to download
 
         getattr(datasets, type(self).__name__)(self.root, download=True)

@@ -1,4 +1,4 @@
-"""CIFAR-100: small colour pictures of a hundred kinds of things."""
+"""CIFAR-100: small colour photographs of animals, plants and things."""
 
 from typing import ClassVar
 
@@ -6,12 +6,13 @@ from datamodules.cifar10 import CIFAR10
 
 
 class CIFAR100(CIFAR10):
-    """50,000 training and 10,000 test images of 32x32 pixels, 100 classes.
+    """50,000 training and 10,000 test images of 32x32 RGB pixels in 100 classes.
 
-    Read from the original batches in `cifar-100-python`, or else from files such as `cifar100/train/apple/1.png`.
+    The images are read from the original batches in `cifar-100-python` or, if this folder is missing, from image files
+    such as `cifar100/train/apple/1.png`.
 
-    Source: A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009, who chose the test split at
-    random, 100 images of each class.
+    Source: A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009. The author chose the test
+    images at random, 100 of each class.
     """
 
     class_names = (
@@ -28,4 +29,5 @@ class CIFAR100(CIFAR10):
         *("woman", "worm"),
     )
     batches: ClassVar = {"train": ["train"], "test": ["test"]}
-    batches_folder, label_key = "cifar-100-python", "fine_labels"
+    batches_folder = "cifar-100-python"
+    label_key = "fine_labels"

@@ -1,4 +1,4 @@
-"""Handwritten digits that scikit-learn ships: real scans, no download."""
+"""Digits: scans of handwritten digits that scikit-learn includes, so that nothing is downloaded."""
 
 from importlib.metadata import version
 
@@ -9,22 +9,22 @@ from datamodules.packing.pack import Source
 
 
 class Digits(ImageDataModule):
-    """1,797 grey scans of 8x8 pixels, 10 classes, in no official splits.
+    """1,797 grey images of 8x8 pixels in 10 classes, without official splits.
 
-    Source: E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI repository, 1998; scikit-learn
-    ships the 1,797 images of its test part, 43 writers in Ankara and Istanbul counted by NIST's preprocessing programs.
+    Source: E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI repository, 1998. 43 people
+    wrote the digits; NIST's preprocessing programs reduced the scans. scikit-learn includes the test part.
     """
 
     class_names = tuple("0123456789")
     image_shape = (1, 8, 8)
 
     def fingerprint(self) -> str:
-        """The release of scikit-learn, which ships the images."""
+        """Return the version of scikit-learn, because its package includes the images."""
         return f"scikit-learn {version('scikit-learn')}"
 
     def read(self) -> Source:
-        """All images as one split; their 17 levels of grey, 0 to 16, spread over 0 to 255."""
-        from sklearn.datasets import load_digits  # a second's import, needed once
+        """Read all images as `train`, and scale their levels from 0 to 16 to 0 to 255."""
+        from sklearn.datasets import load_digits  # takes a second; only needed to make the pack
 
         digits = load_digits()
         images = np.rint(digits.images * (255 / 16)).astype(np.uint8)
