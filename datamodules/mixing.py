@@ -1,4 +1,4 @@
-"""Training images mixed of two, with labels to match.
+"""MixUp and CutMix: mix pairs of training images, and their labels in the same proportion.
 
 Shapes: a batch of `B` images with `C` channels, `H` rows and `W` columns; `K` classes.
 """
@@ -9,15 +9,15 @@ from torch.distributions import Beta
 
 
 class MixUp(nn.Module):
-    """Each image becomes `weight * image + (1 - weight) * another` (Zhang, Cissé, Dauphin and Lopez-Paz, 2018).
+    """Replace each image by `weight * image + (1 - weight) * partner` (Zhang, Cissé, Dauphin and Lopez-Paz, 2018).
 
-    The weight is drawn for each image, the other image from the same batch.
+    The weight is drawn for each image; the partner is a random image of the same batch.
 
     Args:
-        alpha: The weight's distribution, Beta(alpha, alpha): near 0 or 1 for a small alpha, uniform for 1.
+        alpha: The weight has the distribution Beta(alpha, alpha): uniform for 1, near 0 or 1 for a small alpha.
 
     Shape:
-        Images float `[B, C, H, W]` and class probabilities float `[B, K]` to the same.
+        Images float `[B, C, H, W]` and class probabilities float `[B, K]`; the output has the same shapes.
 
     Raises:
         ValueError: If alpha is not positive.
@@ -31,19 +31,20 @@ class MixUp(nn.Module):
 
     def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Mix a batch."""
-        weight = self.beta.sample((len(images),)).to(images.device, non_blocking=True)
-        others, labels = _paired(images, labels, weight)
-        return torch.lerp(others, images, weight.view(-1, 1, 1, 1)), labels
+        weights = self.beta.sample((len(images),)).to(images.device, non_blocking=True)
+        partners, labels = _draw_partners(images, labels, weights)
+        return torch.lerp(partners, images, weights.view(-1, 1, 1, 1)), labels
 
 
 class CutMix(MixUp):
-    """A box of each image is replaced by that part of another (Yun et al., 2019).
+    """Replace a random box of each image by this part of a partner (Yun et al., 2019).
 
-    The box is drawn for each image, the other image from the same batch; a label's weight is the share of pixels that
-    is really there, boxes that reach over the edge included. Shapes and errors are those of `MixUp`.
+    The box is drawn for each image; the partner is a random image of the same batch. Boxes may reach over the edge. A
+    label's weight is the fraction of pixels that remain in the mixed image. Shapes and errors are those of `MixUp`.
 
     Args:
-        alpha: The distribution, Beta(alpha, alpha), of the share of pixels that stay.
+        alpha: The fraction of pixels that remain, before boxes are cut at the edge, has the distribution
+            Beta(alpha, alpha).
     """
 
     def __init__(self, alpha: float = 1.0) -> None:
@@ -53,23 +54,24 @@ class CutMix(MixUp):
         """Mix a batch."""
         count, _, height, width = images.shape
         side = (1 - self.beta.sample((count,))).sqrt()
-        inside = _interval(height, side)[:, :, None] & _interval(width, side)[:, None, :]
-        weight = 1 - inside.flatten(1).float().mean(dim=1)
-        inside, weight = (part.to(images.device, non_blocking=True) for part in (inside, weight))
-        others, labels = _paired(images, labels, weight)
-        return torch.where(inside[:, None], others, images), labels
+        is_in_box = _random_intervals(height, side)[:, :, None] & _random_intervals(width, side)[:, None, :]
+        weights = 1 - is_in_box.flatten(1).float().mean(dim=1)
+        is_in_box = is_in_box.to(images.device, non_blocking=True)
+        weights = weights.to(images.device, non_blocking=True)
+        partners, labels = _draw_partners(images, labels, weights)
+        return torch.where(is_in_box[:, None], partners, images), labels
 
 
-def _paired(images: Tensor, labels: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Another image for each, and the labels of both; the image's own labels have the share `weight`, float `[B]`."""
-    other = torch.randperm(len(images)).to(images.device, non_blocking=True)
-    return images[other], torch.lerp(labels[other], labels, weight.view(-1, 1))
+def _draw_partners(images: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a partner for each image, and labels that are mixed by the weights of the images, float `[B]`."""
+    indices = torch.randperm(len(images)).to(images.device, non_blocking=True)
+    return images[indices], torch.lerp(labels[indices], labels, weights.view(-1, 1))
 
 
-def _interval(length: int, side: Tensor) -> Tensor:
-    """Places, bool `[B, length]`, within `side * length` of each other around a random centre."""
+def _random_intervals(length: int, side: Tensor) -> Tensor:
+    """Draw intervals of `side * length` pixels around random centres, as masks bool `[B, length]`."""
     centre = torch.randint(length, side.shape)
-    half = (side * length).round().int()
-    start = (centre - half // 2).view(-1, 1)
-    places = torch.arange(length)
-    return (places >= start) & (places < start + half.view(-1, 1))
+    size = (side * length).round().int()
+    start = (centre - size // 2).view(-1, 1)
+    positions = torch.arange(length)
+    return (positions >= start) & (positions < start + size.view(-1, 1))

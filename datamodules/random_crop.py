@@ -1,4 +1,4 @@
-"""Images shifted at random, a whole batch in one operation.
+"""Random crops of padded images, for a whole batch in one operation.
 
 Shapes: a batch of `B` images with `C` channels, `H` rows and `W` columns.
 """
@@ -13,20 +13,20 @@ from core.user_error import UserError
 
 
 class RandomCrop(nn.Module):
-    """A cutting of the image's own size at a random place of the padded image (He et al., 2016, on CIFAR-10).
+    """Pad each image, and crop it to its original size at a random position (He et al., 2016, on CIFAR-10).
 
-    The pixels are those of `kornia.augmentation.RandomCrop` of the same padding, in a fourth of the time.
+    It gives the pixels of `kornia.augmentation.RandomCrop` with this padding, in a fourth of the time.
 
     Args:
-        padding: Pixels on each side.
+        padding: Pixels that are added on each side.
         padding_mode: `reflect`, or `constant` for zeros.
 
     Shape:
-        float `[B, C, H, W]` to the same.
+        float `[B, C, H, W]`; the output has the same shape.
 
     Raises:
         ValueError: If the padding is not positive.
-        UserError: When called, if images are too small to be reflected as far.
+        UserError: When called with `reflect`, if the padding is not smaller than height and width.
     """
 
     def __init__(self, padding: int = 4, padding_mode: Literal["reflect", "constant"] = "reflect") -> None:
@@ -37,7 +37,7 @@ class RandomCrop(nn.Module):
         self.padding_mode = padding_mode
 
     def forward(self, images: Tensor) -> Tensor:
-        """Cut a batch."""
+        """Crop a batch."""
         count, _, height, width = images.shape
         if self.padding_mode == "reflect" and self.padding >= min(height, width):
             raise UserError(
@@ -46,5 +46,5 @@ class RandomCrop(nn.Module):
             )
         top, left = torch.randint(2 * self.padding + 1, (2, count)).to(images.device, non_blocking=True)
         padded = F.pad(images, [self.padding] * 4, mode=self.padding_mode)
-        cuttings = padded.unfold(2, height, 1).unfold(3, width, 1)  # all of them, as a view [B, C, top, left, H, W]
-        return cuttings[torch.arange(count, device=images.device), :, top, left]
+        crops = padded.unfold(2, height, 1).unfold(3, width, 1)  # a view of all crops, [B, C, top, left, H, W]
+        return crops[torch.arange(count, device=images.device), :, top, left]
