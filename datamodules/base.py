@@ -1,4 +1,4 @@
-"""The way of every image from its pack to a normalised batch on the device.
+"""The base class of all data sets: from a pack to normalized batches on the device.
 
 Shapes: a batch of `B` images with `C` channels, `H` rows and `W` columns; `K` classes.
 """
@@ -30,67 +30,66 @@ from datamodules.packing.source import ImageSource
 
 
 class KeepsArguments(ImageSource):
-    """Keeps the arguments that a data set adds to those of every other: they belong to the identity of its pack."""
+    """Records the constructor arguments that a subclass adds; they are part of the pack's cache key."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """Make the data module, which is then initialised with the same arguments."""
+        """Create the data module, and set its `own_arguments`."""
         data = super().__new__(cls)
         constructor: Any = cls.__init__
         parameters = signature(constructor).parameters
-        defaults = {name: each.default for name, each in parameters.items() if each.default is not Parameter.empty}
-        shared = {*signature(ImageDataModule.__init__).parameters}
+        defaults = {name: p.default for name, p in parameters.items() if p.default is not Parameter.empty}
+        base_arguments = {*signature(ImageDataModule.__init__).parameters}
         if constructor is not ImageDataModule.__init__:
-            shared -= {"folds", "fold"} & parameters.keys()  # of a data set that has folds of its own
-        given = defaults | dict(zip(parameters, (data, *args), strict=False)) | kwargs
+            base_arguments -= {"folds", "fold"} & parameters.keys()  # a data set may define these itself
+        arguments = defaults | dict(zip(parameters, (data, *args), strict=False)) | kwargs
         data.own_arguments = {
             name: Path(value) if isinstance(defaults.get(name), Path) else value
-            for name, value in given.items()
-            if name not in shared
+            for name, value in arguments.items()
+            if name not in base_arguments
         }
         return data
 
 
 class ImageDataModule(KeepsArguments, LightningDataModule):
-    """Reads a data set once, packs it, and feeds it as normalised batches in an order that only the seed decides.
+    """Packs a data set once, and loads it as normalized batches in an order that depends on the seed alone.
 
-    A data set says its `class_names` and `image_shape`, and how to `read` it; the rest is done here. Images travel to
-    the device as `uint8` or `uint16` and are augmented (training only) and normalised there, a whole batch at a time.
-
-    A split that the source does not come with is drawn from its training images, as `split_rule` says.
+    A subclass defines `class_names`, `image_shape`, `fingerprint` and `read`. Images are moved to the device as `uint8`
+    or `uint16`; the device augments (in training only) and normalizes whole batches. A split that the source lacks is
+    drawn from its training images by `split_rule`.
 
     Args:
         root: The folder of downloaded data sets.
-        packs: The folder of the packs made from them, where training is fed from; by default `packs` in `root`.
-        download: Whether to fetch the data set if it is not there.
-        storage: `packed`, as one array that is mapped into memory, or `files`, decoded by workers for each batch; both
-            give the same batches. By default packed if that takes at most half of memory and of the free disk.
-        on_corrupt: Whether files without an image are an `error`, or left out (`skip`) and listed in the run's folder.
+        packs: The folder of the packs, from which images are loaded; by default `packs` in `root`.
+        download: Whether to download the data set if it is missing.
+        storage: `packed` to load images from one memory-mapped array, or `files` to let workers decode them for each
+            batch; both give the same batches. By default packed if that takes at most half of memory and of the free
+            disk.
+        on_corrupt: Whether unreadable images are an `error`, or are left out (`skip`) and listed in the run's folder.
         classes: The classes to use, in the order of their labels; by default all.
-        repack: Whether to read the source anew although there is a pack of it, for a change that no start can notice.
-        limit: How many images to use: a number or a fraction; every split and class keeps its share.
-        batch_size: Images per batch and process.
-        val_size: The validation split where the source has none: a fraction of the images at hand, or a number of them,
-            which under `hash` stands for a fraction of two digits.
-        test_size: The test split where the source has none: likewise, drawn before validation.
-        split_seed: The seed of these draws; apart from `seed`, so that several seeds train on the same images.
-        split_rule: `hash`, by which an image's split follows from `split_seed` and its path in the source (where there
-            are no files, its pixels) alone, so that sizes are met on average; or `shuffle`, by which they are met
-            exactly and all images are drawn anew when one comes or goes. If the source says of each image which `group`
-            it is of, whole groups are drawn instead; then a group that comes or goes may move others.
-        folds: The number of folds of a cross-validation; `fold` is the test split, and validation is drawn from the
-            others. They are drawn by `split_seed`, stratified by class, unless the source says which `fold` each image
-            is in. A source with a test split of its own is a UserError.
-        fold: Which of the folds is the test split, from 0 on.
-        seed: The seed of order and augmentation; on the command line that of the whole run.
-        augmentation: Modules that map float32 images `[B, C, H, W]` in [0, 1] to such images, applied in turn to
-            training batches; kornia's draw anew for each image.
-        mixing: Modules that mix the images of a training batch and their labels, such as
-            `datamodules.mixing.MixUp`; one of them is drawn for each batch.
-        normalization: `computed` from the training split, the name of a known one such as `imagenet`, `none` for
-            scaling to [0, 1] alone, or mean and std.
-        balanced: Whether every class has the same share of each epoch's training images, however many it has.
-        drop_last: Whether training leaves out a last batch that is not full.
-        num_workers: Processes that gather batches; by default none for packed images and one per core for files.
+        repack: Whether to read the source again although there is a pack, after a change that is not detected.
+        limit: How many images to use, as a number or a fraction; the proportions of splits and classes stay the same.
+        batch_size: Images per batch and rank.
+        val_size: The size of the validation split if the source has none: a fraction or a number of the images. With
+            `hash`, a number is converted to a fraction of two digits.
+        test_size: The size of the test split if the source has none; it is drawn before the validation split.
+        split_seed: The seed for drawing splits; it differs from `seed`, so that several seeds share their splits.
+        split_rule: `hash` or `shuffle`. With `hash`, an image's split depends only on `split_seed` and its path (or its
+            pixels, if there are no files), so that sizes are met on average. With `shuffle`, sizes are met exactly,
+            but adding or removing one image changes all splits. If the source has a `group` column, whole groups are
+            drawn; adding or removing a group may then move others.
+        folds: The number of cross-validation folds. They are drawn by `split_seed`, stratified by class, unless the
+            source has a `fold` column. Not allowed if the source has its own test split.
+        fold: The fold that is the test split, from 0 on; validation images are drawn from the other folds.
+        seed: The seed of order and augmentation; on the command line, `--seed_everything`.
+        augmentation: Modules that are applied in turn to training batches, float32 `[B, C, H, W]` in [0, 1]; modules
+            of kornia draw new parameters for each image.
+        mixing: Modules that mix images and labels of a training batch, such as `datamodules.mixing.MixUp`; one of them
+            is drawn for each batch.
+        normalization: `computed` from the training split, the name of a known normalization such as `imagenet`, `none`
+            to only scale to [0, 1], or mean and std.
+        balanced: Whether each epoch shows equally many training images of every class.
+        drop_last: Whether to drop the last training batch if it is incomplete.
+        num_workers: Worker processes that load batches; by default none for a pack, and one per core for files.
 
     Raises:
         UserError: If an argument is out of its range.
@@ -134,17 +133,17 @@ class ImageDataModule(KeepsArguments, LightningDataModule):
         self.seed = seed
         self.augmentation = list(augmentation)
         self.mixing = list(mixing)
-        chosen = chosen_normalization(normalization, self.image_shape[0])
-        self.mean = list(chosen.mean) if chosen else None
-        self.std = list(chosen.std) if chosen else None
+        fixed_normalization = chosen_normalization(normalization, self.image_shape[0])
+        self.mean = list(fixed_normalization.mean) if fixed_normalization else None
+        self.std = list(fixed_normalization.std) if fixed_normalization else None
         self.balanced = balanced
         self.drop_last = drop_last
         self.num_workers = num_workers
         self.pack: Pack | None = None
-        self.splits: dict[str, Tensor] = {}
-        self.replaced: dict[str, Dataset[Batch]] = {}  # by split, what its loaders read in place of the pack
+        self.splits: dict[str, Tensor] = {}  # the indices of each split's images in the pack, int64
+        self.replaced: dict[str, Dataset[Batch]] = {}  # by split, a dataset to load instead of the pack
         self.module_state = ModuleState({"augmentation": self.augmentation, "mixing": self.mixing})
-        self._is_computed = chosen is None
+        self._is_computed = fixed_normalization is None
         self._on_device: Dataset[Batch] | None = None
         self._transform: BatchTransform | None = None
         self._generators: list[Generator] | None = None
@@ -157,50 +156,52 @@ class ImageDataModule(KeepsArguments, LightningDataModule):
 
     @property
     def preprocessing(self) -> dict[str, Any]:
-        """What was done to an image before the network saw it, in plain types; known after `setup`."""
+        """How images are prepared for the network, in plain types; known after `setup`."""
         channels, *size = self.image_shape
         shape = {"channels": channels, "image_size": size, "resize": self.resize}
         return {**shape, "mean": self.mean, "std": self.std, **(self.pack.pixel_facts if self.pack else {})}
 
     @property
     def class_counts(self) -> list[int]:
-        """The training images of each class, `K` numbers; known after `setup`."""
+        """The number of training images of each class, `K` numbers; known after `setup`."""
         return class_counts(self._pack.labels[self.splits["train"]], self.num_classes).tolist()
 
     @property
     def epoch_counts(self) -> list[int]:
-        """The images of each class that an epoch of training shows, `K` numbers; known after `setup`."""
+        """The number of images of each class in a training epoch, `K` numbers; known after `setup`."""
         if self.balanced:
             from datamodules.batching.shares import balanced_counts
 
             return balanced_counts(len(self.splits["train"]), self.num_classes)
-        shares = None if self._weights is None else self._weights / self._weights.mean()
-        counts = class_counts(self._pack.labels[self.splits["train"]], self.num_classes, shares)
-        return counts.round().long().tolist()
+        weights = self._weights
+        if weights is None:
+            return self.class_counts
+        labels = self._pack.labels[self.splits["train"]]
+        return class_counts(labels, self.num_classes, weights / weights.mean()).round().long().tolist()
 
     @property
     def _weights(self) -> Tensor | None:
-        """The weight of each training image, float64 `[N]`, where the source says it."""
+        """The weight of each training image, float64 `[N]`, if the source has weights."""
         weights = self._pack.columns.get("weight")
         return None if weights is None else torch.from_numpy(weights)[self.splits["train"]]
 
     @property
     def data_fingerprint(self) -> str:
-        """A digest of all images with their labels, the same for a copy elsewhere; known after `prepare_data`."""
+        """A hash of all images and labels, which does not depend on their location; known after `prepare_data`."""
         pack = self.pack or self.open_pack()
-        assert pack is not None, "prepare_data comes before"
+        assert pack is not None, "call prepare_data first"
         return pack.fingerprint
 
     @property
     def known_images(self) -> dict[str, Tensor]:
-        """32 bits of a digest of each image's pixels, int32 `[N]` for each split; known after `setup`."""
-        digests = torch.from_numpy(self._pack.contents.astype(np.uint32).view(np.int32))
-        return {split: digests[places] for split, places in self.splits.items()}
+        """A 32-bit hash of each image's pixels, int32 `[N]` for each split; known after `setup`."""
+        hashes = torch.from_numpy(self._pack.contents.astype(np.uint32).view(np.int32))
+        return {split: hashes[indices] for split, indices in self.splits.items()}
 
-    # From the pack to splits and loaders.
+    # Open the pack, draw the splits, and create loaders.
 
     def setup(self, stage: str) -> None:
-        """Map the pack, draw the splits, and compute mean and std unless they are given or restored."""
+        """Open the pack, draw the splits, and compute mean and std unless they are fixed or restored."""
         self._generators = None
         if self.pack is None:
             self.pack = pack = self.open_pack()
@@ -213,8 +214,8 @@ class ImageDataModule(KeepsArguments, LightningDataModule):
                     "data.balanced goes neither with several labels per image nor with weights; leave it out, or weigh "
                     "the loss with --model.class_weights balanced."
                 )
-            given = {name: torch.arange(ends.start, ends.stop) for name, ends in pack.splits.items()}
-            self.splits = self.split_plan.draw(given, pack.labels, pack.identities, pack.columns)
+            source_splits = {name: torch.arange(bounds.start, bounds.stop) for name, bounds in pack.splits.items()}
+            self.splits = self.split_plan.draw(source_splits, pack.labels, pack.identities, pack.columns)
             if stage == "fit":
                 self.print_summary()
                 if self.remembered_times and self.trainer is not None and self.trainer.is_global_zero:
@@ -223,12 +224,12 @@ class ImageDataModule(KeepsArguments, LightningDataModule):
             self.mean, self.std = self._pack.mean_and_std(self.splits["train"])
 
     def teardown(self, stage: str) -> None:
-        """Check that no file was written to since training began."""
+        """Raise UserError if an image file was changed in place during training."""
         self.check_unchanged()
 
     @property
     def is_training(self) -> bool:
-        """Whether a Trainer fits with it."""
+        """True while a Trainer is fitting with this data module."""
         return self.trainer is not None and self.trainer.state.fn is TrainerFn.FITTING
 
     @property
@@ -237,29 +238,29 @@ class ImageDataModule(KeepsArguments, LightningDataModule):
 
     @property
     def _pack(self) -> Pack:
-        assert self.pack is not None, "setup comes before"
+        assert self.pack is not None, "call setup first"
         return self.pack
 
     @rank_zero_only
     def print_summary(self) -> None:
-        """Say what is trained on."""
+        """Print the sizes of the splits, and where images are loaded from."""
         pack, fold = self._pack, self.split_plan.fold
-        counts = ", ".join(f"{len(self.splits[name]):,} {name}" for name in SPLITS)
+        sizes = ", ".join(f"{len(self.splits[name]):,} {name}" for name in SPLITS)
         if self.tests_on_validation:
-            counts += " (the same: labels of others are not public)"
+            sizes += " (the same: labels of others are not public)"
         if fold is not None:
-            counts += f" (fold {fold})"
+            sizes += f" (fold {fold})"
         shape = "x".join(map(str, self.image_shape)) + (" in 16 bits" if pack.highest > 255 else "")
-        where = f"packed in {pack.folder}"
+        storage = f"packed in {pack.folder}"
         if pack.files is not None:
-            where = f"decoded by {self._workers()} workers from {self.source_folder}"
+            storage = f"decoded by {self._worker_count()} workers from {self.source_folder}"
         if pack.skipped:
-            where += f"; left out because they give no image: {len(pack.skipped)}"
-        print(f"{type(self).__name__}: {counts} images of {shape}, {where}")
+            storage += f"; left out because they give no image: {len(pack.skipped)}"
+        print(f"{type(self).__name__}: {sizes} images of {shape}, {storage}")
         if pack.left_out:
             print(f"left out of {escape_name(str(self.source_folder))}: {pack.left_out}")
 
-    def _workers(self) -> int:
+    def _worker_count(self) -> int:
         if self.num_workers is not None:
             return self.num_workers
         if self._pack.files is None:
@@ -282,8 +283,9 @@ class ImageDataModule(KeepsArguments, LightningDataModule):
         )
 
     def _loader(self, split: str, sampler: KeyedBatchSampler) -> TimedLoader:
-        workers = 0 if split in self.replaced else self._workers()
-        dataset = self.replaced[split] if split in self.replaced else self._images(workers)
+        replacement = self.replaced.get(split)
+        workers = self._worker_count() if replacement is None else 0
+        dataset = self._images(workers) if replacement is None else replacement
         is_on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         return TimedLoader(
             dataset,
@@ -295,7 +297,7 @@ class ImageDataModule(KeepsArguments, LightningDataModule):
         )
 
     def _images(self, workers: int) -> Dataset[Batch]:
-        """What batches are gathered from: the pack, or its copy on the device."""
+        """Return the pack, or its copy in GPU memory if it fits."""
         if workers or self.trainer is None:
             return self._pack
         device = self.trainer.strategy.root_device
@@ -306,14 +308,14 @@ class ImageDataModule(KeepsArguments, LightningDataModule):
         return self._on_device or self._pack
 
     def train_dataloader(self) -> TimedLoader:
-        """Batches of the training split, shuffled anew in every epoch."""
+        """Return a loader of the training split, which is shuffled again in every epoch."""
         sampler, trainer = self._sampler("train", shuffle=True), self.trainer
         if not len(sampler):
             raise UserError(
                 f"data.batch_size is {self.batch_size} but training has {len(self.splits['train'])} images, too few "
                 "for one batch; give a smaller batch size."
             )
-        interval = getattr(trainer, "val_check_interval", None)  # a Trainer lacks it if it is a time
+        interval = getattr(trainer, "val_check_interval", None)  # missing if it is a time
         if isinstance(interval, int) and interval > len(sampler) and trainer and trainer.check_val_every_n_epoch:
             raise UserError(
                 f"trainer.val_check_interval is {interval}, but an epoch has {len(sampler)} batches; give at most "
@@ -323,38 +325,38 @@ class ImageDataModule(KeepsArguments, LightningDataModule):
         return self._loader("train", sampler)
 
     def val_dataloader(self) -> TimedLoader:
-        """Batches of the validation split, in order; with the Trainer's `overfit_batches` those of training."""
+        """Return a loader of the validation split in order; with `overfit_batches`, of the training batches."""
         split = "train" if self._overfits else "val"
         return self._loader(split, self._sampler(split, shuffle=self._overfits))
 
     def test_dataloader(self) -> TimedLoader:
-        """Batches of the test split, in order."""
+        """Return a loader of the test split in order."""
         return self._loader("test", self._sampler("test"))
 
-    predict_dataloader = test_dataloader  # predictions are for images never trained on
+    predict_dataloader = test_dataloader  # predict images that the network was not trained on
 
-    # From a batch as it was read to what the network sees.
+    # Transform a loaded batch for the network.
 
     def images_in_order(self, split: str, batch_size: int) -> Iterator[Batch]:
-        """All images of a split once, in its order: uint8 or uint16 `[B, C, H, W]`, with labels int64 `[B]`."""
+        """Yield all images of a split in order: uint8 or uint16 `[B, C, H, W]`, with labels int64 `[B]`."""
         sampler = KeyedBatchSampler(self.splits[split], batch_size)
-        yield from TimedLoader(self._pack, batch_size=None, sampler=sampler, num_workers=self._workers())
+        yield from TimedLoader(self._pack, batch_size=None, sampler=sampler, num_workers=self._worker_count())
 
     def training_batches(self, epoch: int, device: torch.device) -> Iterator[Batch]:
-        """All batches of an epoch as the network sees them in training, augmented and mixed alike.
+        """Yield all batches of a training epoch as the network gets them, augmented and mixed.
 
-        The generators are seeded for each batch; a training that is under way stays where it is.
+        The state of a running fit does not change, except that all generators are seeded for each batch.
         """
         sampler, rank = self._sampler("train", shuffle=True), self.trainer.global_rank if self.trainer else 0
         sampler.resume(epoch, 0)
         with self.module_state.kept():
             for batch_idx, (images, labels) in enumerate(self._loader("train", sampler)):
-                if len(labels):  # the last of a process may be empty
+                if len(labels):  # the last batch of a rank may be empty
                     self.seed_by(epoch, batch_idx, rank, device=device)
                     yield self.transform((images.to(device), labels.to(device)), training=True)
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Seed everything random of the coming batch by its place: (seed, epoch, batch, rank)."""
+        """Seed all generators for the batch by (seed, epoch, batch, rank)."""
         trainer = self.trainer
         if trainer is not None and (function := trainer.state.fn) is not None:
             loop, epoch = getattr(trainer, f"{function.value}_loop"), EVALUATION
@@ -362,47 +364,47 @@ class ImageDataModule(KeepsArguments, LightningDataModule):
                 loop = loop.epoch_loop if trainer.training else loop.epoch_loop.val_loop
             if trainer.training:
                 epoch = trainer.current_epoch
-            place = epoch, loop.batch_progress.current.ready, trainer.global_rank
-            self.seed_by(*place, device=trainer.strategy.root_device)
+            batch_idx = loop.batch_progress.current.ready
+            self.seed_by(epoch, batch_idx, trainer.global_rank, device=trainer.strategy.root_device)
         return batch
 
-    def seed_by(self, *place: int, device: torch.device) -> None:
-        """Seed all generators by `seed` and a place such as (epoch, batch, rank), also generators inside modules."""
+    def seed_by(self, *position: int, device: torch.device) -> None:
+        """Seed all generators, also those that modules hold, by `seed` and a position such as (epoch, batch, rank)."""
         if self._generators is None:
             network = [self.trainer.lightning_module] if self.trainer and self.trainer.lightning_module else []
             self._generators = own_generators([*network, *self.augmentation, *self.mixing])
-        seed_generators(random_key(self.seed, *place), device, self._generators)
+        seed_generators(random_key(self.seed, *position), device, self._generators)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """On the device: augment and mix if in training, and normalise."""
+        """Augment and mix a training batch on the device, and normalize every batch."""
         images, labels = batch
         trainer = self.trainer
         training = trainer is not None and trainer.training
         if trainer and training and not len(labels):
-            # A process that has no image left in an epoch's last step takes part in it with two that do not count.
-            stand_ins, _ = cast(TimedLoader, trainer.train_dataloader).dataset[self.splits["train"][:2]]
-            batch, training = (stand_ins.to(images.device), labels), False
+            # A rank without images in the last step still runs two dummy images, because DDP waits for every rank.
+            dummy_images, _ = cast(TimedLoader, trainer.train_dataloader).dataset[self.splits["train"][:2]]
+            batch, training = (dummy_images.to(images.device), labels), False
         return self.transform(batch, training=training)
 
     def transform(self, batch: Batch, *, training: bool) -> Batch:
-        """Augment and mix, if in training, and normalise images uint8 or uint16 `[B, C, H, W]` with their labels.
+        """Augment and mix if `training`, and normalize images uint8 or uint16 `[B, C, H, W]`.
 
-        Labels are int64 `[B]` or uint8 `[B, K]`. Images become float32, and so do several labels per image and labels
-        of mixed images, `[B, K]`. Features, which are float, stay as they are.
+        Labels are int64 `[B]` or uint8 `[B, K]`. The images become float32; multi-label and mixed labels become float32
+        `[B, K]`. Features, which are floating-point, are returned as they are.
         """
         images, labels = batch
         if images.is_floating_point():
             return images, labels.float() if self.is_multi_label else labels
         if self._transform is None:
-            assert self.mean is not None and self.std is not None, "setup comes before"  # noqa: PT018
+            mean, std = cast(list[float], self.mean), cast(list[float], self.std)  # known after `setup`
             modules, highest = (self.augmentation, self.mixing), self._pack.highest
-            self._transform = BatchTransform(self.mean, self.std, *modules, self.num_classes, highest)
+            self._transform = BatchTransform(mean, std, *modules, self.num_classes, highest)
         return self._transform(batch, training=training)
 
-    # What a resumed run restores. State of the loader would be restored too late: when it is iterated.
+    # Save and restore state. State of the loader itself would be restored too late, when it is iterated.
 
     def state_dict(self) -> dict[str, Any]:
-        """The normalisation, the place in the run, and the state of augmentation and mixing."""
+        """Return the normalization, the position in the run, and the state of augmentation and mixing."""
         state: dict[str, Any] = {"mean": self.mean, "std": self.std, "computed": self._is_computed}
         if self.trainer is not None and self.is_training:
             state |= self._resume_point.state(self.trainer, self._training_sampler())
@@ -410,7 +412,7 @@ class ImageDataModule(KeepsArguments, LightningDataModule):
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore a checkpoint's state; refuse another normalisation."""
+        """Restore the state of a checkpoint; raise UserError if its normalization differs."""
         mean, std = state_dict["mean"], state_dict["std"]
         if len(mean) != self.image_shape[0]:
             raise UserError(
@@ -427,16 +429,16 @@ class ImageDataModule(KeepsArguments, LightningDataModule):
         rank = self.trainer.global_rank if self.trainer else 0
         states = state_dict.get("transforms")
         if states and not self.module_state.load(states[rank % len(states)]) and rank == 0:
-            print("data.augmentation and data.mixing begin anew: their state in the checkpoint is of others")
+            print("data.augmentation and data.mixing start with fresh state: the checkpoint has other modules")
         self._resume_point.load(state_dict, self._sampler("train", shuffle=True))
 
     @property
     def place(self) -> tuple[int, int]:
-        """The epoch in which training begins or resumes, and the images of it that are done."""
+        """The epoch in which training starts or resumes, and how many of its images are already done."""
         return self._resume_point.epoch, self._resume_point.images_done
 
     def batches_done(self, batches: int) -> int:
-        """How many of an epoch's `batches` lie before the place where training resumes; call it after that is known."""
+        """Return how many of an epoch's `batches` are already done where training resumes."""
         return self._resume_point.batches_done(self._training_sampler(), batches)
 
     def _training_sampler(self) -> KeyedBatchSampler:

@@ -23,7 +23,7 @@ def numbered(groups: NDArray[Any]) -> NDArray[np.int64]:
     return np.fromiter(map(place.__getitem__, groups.tolist()), np.int64, len(groups))
 
 
-def refuse_crossing(groups: NDArray[Any], splits: Mapping[str, Tensor]) -> None:
+def check_groups(groups: NDArray[Any], splits: Mapping[str, Tensor]) -> None:
     """Refuse a group that has images in two splits, given as the places of their images."""
     split_of: dict[str, str] = {}
     for split, places in splits.items():

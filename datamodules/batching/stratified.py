@@ -1,4 +1,7 @@
-"""Draws of some images that keep each class's share."""
+"""Draw some of the images so that the proportions of the classes stay the same.
+
+Shapes: `N` images; `K` classes.
+"""
 
 from collections.abc import Mapping
 
@@ -13,60 +16,61 @@ from datamodules.batching.split import SALT, SplitPlan, uniform
 
 
 def stratified_split(labels: Tensor, size: int | float, seed: int) -> Tensor:
-    """Draw `size` of the images, bool `[N]`, so that every class keeps its share to within one image.
+    """Draw `size` of the images, bool `[N]`, so that each class has its proportion to within one image.
 
-    The shuffled images are laid out class after class and drawn at equal distances (systematic sampling;
-    Madow and Madow, 1944). Another number of images gives another draw of all of them.
+    The images are shuffled, sorted by class, and drawn at equal distances (systematic sampling; Madow and Madow, 1944).
+    Another number of images changes the whole draw.
     """
     shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(random_key(seed)))
     by_class = shuffled[torch.argsort(labels[shuffled], stable=True)]
-    return _marked(by_class[_evenly_spaced(size, len(labels))], len(labels))
+    return _mask(by_class[_evenly_spaced(size, len(labels))], len(labels))
 
 
-def hashed_sample(labels: Tensor, digests: NDArray[np.uint64], size: int | float, seed: int) -> Tensor:
-    """Choose `size` of the images, bool `[N]`, of each class its share to within one: those of the lowest numbers."""
-    by_number = torch.argsort(uniform(digests, random_key(seed, SALT)), stable=True)
+def hashed_sample(labels: Tensor, hashes: NDArray[np.uint64], size: int | float, seed: int) -> Tensor:
+    """Draw `size` of the images, bool `[N]`, each class in proportion to within one, those with the lowest numbers."""
+    by_number = torch.argsort(uniform(hashes, random_key(seed, SALT)), stable=True)
     by_class = by_number[torch.argsort(labels[by_number], stable=True)]
     ordered = labels[by_class]
     quotas = torch.bincount(ordered[_evenly_spaced(size, len(labels))], minlength=int(ordered.max()) + 1)
-    rank = torch.arange(len(labels)) - torch.searchsorted(ordered, ordered)
-    return _marked(by_class[rank < quotas[ordered]], len(labels))
+    position_in_class = torch.arange(len(labels)) - torch.searchsorted(ordered, ordered)
+    return _mask(by_class[position_in_class < quotas[ordered]], len(labels))
 
 
 def _evenly_spaced(size: int | float, total: int) -> Tensor:
-    """`size` places among `total`, at equal distances."""
+    """Return `size` indices below `total` at equal distances."""
     count = round(size * total) if isinstance(size, float) else size
     return (2 * torch.arange(count) + 1) * total // max(2 * count, 1)
 
 
-def _marked(places: Tensor, total: int) -> Tensor:
-    return torch.zeros(total, dtype=torch.bool).index_fill(0, places, True)
+def _mask(indices: Tensor, total: int) -> Tensor:
+    return torch.zeros(total, dtype=torch.bool).index_fill(0, indices, True)
 
 
 def limited(
     splits: Mapping[str, Tensor],
     labels: Tensor,
-    digests: NDArray[np.uint64],
+    hashes: NDArray[np.uint64],
     limit: int | float,
     plan: SplitPlan,
     fold: Tensor | None,
 ) -> dict[str, Tensor]:
-    """Leave out all but `limit` of the images, so that every class keeps its share in every split or `fold`, `[N]`."""
-    everything, sizes = torch.cat([*splits.values()]), [len(places) for places in splits.values()]
-    if limit > len(everything):
-        raise UserError(f"data.limit asks for {limit} of {len(everything)} images; give a smaller one.")
-    split, key = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes)), random_key(plan.seed, 2)
-    strata = (split if fold is None else fold[everything]) * (int(labels.max()) + 1) + labels[everything]
+    """Keep only `limit` of the images, so that each class keeps its proportion in every split or `fold` int64 `[N]`."""
+    indices, sizes = torch.cat([*splits.values()]), [len(split_indices) for split_indices in splits.values()]
+    if limit > len(indices):
+        raise UserError(f"data.limit asks for {limit} of {len(indices)} images; give a smaller one.")
+    split = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+    key = random_key(plan.seed, 2)
+    strata = (split if fold is None else fold[indices]) * (int(labels.max()) + 1) + labels[indices]
     if plan.rule == "shuffle" and fold is None:
-        kept = stratified_split(strata, limit, key)
+        is_kept = stratified_split(strata, limit, key)
     else:
-        kept = hashed_sample(strata, digests[everything.numpy()], limit, key)
-    parts = zip(splits.items(), torch.split(kept, sizes), strict=True)
-    return {name: places[some] for (name, places), some in parts}
+        is_kept = hashed_sample(strata, hashes[indices.numpy()], limit, key)
+    masks = torch.split(is_kept, sizes)
+    return {name: split_indices[mask] for (name, split_indices), mask in zip(splits.items(), masks, strict=True)}
 
 
 def rarest_labels(labels: Tensor) -> Tensor:
-    """The rarest label of each image, int64 `[N]`, K for none, from labels uint8 `[N, K]`; splits keep its shares."""
+    """Return the rarest label of each image, int64 `[N]`, K if it has none, to stratify labels uint8 `[N, K]` by."""
     order = labels.sum(dim=0).argsort(stable=True)
     ranked = labels[:, order]
     return torch.where(ranked.bool().any(dim=1), order[ranked.argmax(dim=1)], labels.shape[1])

@@ -117,7 +117,7 @@ def test_goes_on_behind_the_same_images_or_begins_the_epoch_again_and_says_so(
     assert isinstance(sampler, KeyedBatchSampler)
     data.load_state_dict(before.state_dict() | {"epoch": 1, "images_done": 640, "order": sampler.order})
     assert data.place == place
-    begins_again = "epoch 1 begins again: the order of its training images is not what it was\n"
+    begins_again = "epoch 1 begins again: the order of its training images has changed\n"
     assert capsys.readouterr().out == (begins_again if place == (1, 0) else "")
 
 
@@ -318,7 +318,11 @@ def test_a_network_that_draws_in_evaluation_draws_the_same_each_time(data_root: 
 
 @pytest.mark.parametrize(
     ("augmentation", "words"),
-    [([Noise()], ""), ([K.RandomAffine(10.0), Noise()], "data.augmentation and data.mixing begin anew"), ([], "anew")],
+    [
+        ([Noise()], ""),
+        ([K.RandomAffine(10.0), Noise()], "data.augmentation and data.mixing start with fresh state"),
+        ([], "fresh state"),
+    ],
 )
 def test_takes_up_the_state_of_augmentation_or_says_that_it_begins_anew(
     data_root: Path, capsys: pytest.CaptureFixture[str], augmentation: list[torch.nn.Module], words: str
