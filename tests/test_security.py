@@ -118,7 +118,7 @@ def test_a_list_of_files_names_none_elsewhere(tmp_path: Path) -> None:
     wnid = annotations.read_text().split("\t")[1]
     with annotations.open("a") as file:
         file.write(f"../../../../secret.JPEG\t{wnid}\t0\t0\t1\t1\n")
-    with pytest.raises(UserError, match=r"val/images/\.\./\.\./.* which is elsewhere"):
+    with pytest.raises(UserError, match=r"val/images/\.\./\.\./.* which is outside"):
         TinyImageNet(root=tmp_path).read()
 
 

@@ -206,7 +206,7 @@ class TrainCLI(LightningCLI):
             check_trainable(config.ckpt_path)
         check_trainer(config)
         if config.trainer.fast_dev_run and (self.resumed or self.original):
-            raise UserError("trainer.fast_dev_run writes no files; leave it out to resume or repeat a run.")
+            raise UserError("trainer.fast_dev_run keeps no files of the run; leave it out to resume or repeat a run.")
 
     def name_experiment(self) -> None:
         """Add the experiment's name to the configuration, and record the configuration as text."""

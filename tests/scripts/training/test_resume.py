@@ -20,7 +20,7 @@ def test_what_is_refused_leaves_a_run_as_it_was(
     for flags, words in (
         (["--trainer.max_epoch=5"], "did you mean"),
         (["--checkpoint.monitor=val/score"], "does not say whether"),
-        (["--trainer.fast_dev_run=true"], "writes no files; leave it out to resume"),
+        (["--trainer.fast_dev_run=true"], "keeps no files of the run; leave it out to resume"),
         ([longer, "--data.batch_size=0"], "give a whole number"),
         ([longer, "--data.val_size=5000"], "of 1438 images"),
         ([longer, "--model.network.channels=[8]"], "do not fit"),
