@@ -22,7 +22,7 @@ from datamodules.base import ImageDataModule
 from datamodules.loading.progress import progress
 from datamodules.packing.features import PREFIX, Features, open_features, write_features
 from models.classifier import Classifier
-from models.training.fine_tuning import check_parts
+from models.training.freezing import check_parts
 
 # Images that the backbone is given at once; the same whatever training's batch size, so that the cache serves all.
 IMAGES_AT_A_TIME = 64

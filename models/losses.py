@@ -1,51 +1,46 @@
-"""Losses between logits and labels, and the weights of classes in them.
+"""Losses between logits and labels.
 
 Shapes: a batch of `B` images; `K` classes.
 """
 
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any, Literal
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from core.user_error import UserError
 
-PER_IMAGE = "one label per image", "several labels per image"  # by whether there may be several
-
-ClassWeights = Literal["balanced"] | Sequence[float] | None
+PER_IMAGE = "one label per image", "several labels per image"  # in messages, indexed by `multi_label`
 
 
 class Loss(nn.Module, ABC):
-    """Base of losses: what training minimises."""
+    """Base class of losses that training minimises."""
 
-    multi_label = False  # whether it is for several labels per image
+    multi_label = False  # whether the loss is for multi-label data
 
     @abstractmethod
     def forward(self, logits: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
-        """The mean loss of a batch, a scalar.
+        """Return the mean loss of a batch, a scalar.
 
         Args:
             logits: float `[B, K]`.
-            labels: int64 `[B]` or, of mixed images, probabilities float `[B, K]`; of several labels per image 0 and 1,
-                or shares of both mixed images, float `[B, K]`.
+            labels: Single-label: int64 `[B]`, or probabilities float `[B, K]` for mixed images. Multi-label: float
+                `[B, K]`, 0 or 1, or fractions for mixed images.
             class_weights: The weight of each class, float `[K]`; by default 1. The weighted sum is divided by the
-                number of images, not by the sum of their weights, so that every batch counts alike.
+                number of images, not by the sum of their weights, so that all batches of a size count equally.
         """
 
 
 class CrossEntropy(Loss):
     """Cross-entropy between labels and the softmax of the logits.
 
-    `-sum_k w[k] * t[k] * log(softmax(logits))[k]`, averaged over the images, where `w` are the class weights and `t`
-    the label's probabilities, smoothed to `(1 - label_smoothing) * t + label_smoothing / K` (Szegedy et al., 2016).
+    `-sum_k w[k] * t[k] * log(softmax(logits))[k]`, averaged over the images. `w` are the class weights; `t` are the
+    label's probabilities, smoothed to `(1 - label_smoothing) * t + label_smoothing / K` (Szegedy et al., 2016).
     Without smoothing this is the negative log-likelihood (NLL) of the log-softmax. A network may end in a log-softmax:
-    a second one changes nothing.
+    a second log-softmax changes nothing.
 
     Args:
-        label_smoothing: The probability that is spread evenly over all classes.
+        label_smoothing: Probability mass that is spread evenly over all classes.
 
     Raises:
         ValueError: If label_smoothing is outside [0, 1).
@@ -58,7 +53,7 @@ class CrossEntropy(Loss):
         self.label_smoothing = label_smoothing
 
     def forward(self, logits: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
-        """The mean over the images."""
+        """Return the mean over the images, a scalar."""
         if class_weights is None:
             return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
         total = F.cross_entropy(logits, labels, class_weights, reduction="sum", label_smoothing=self.label_smoothing)
@@ -66,79 +61,61 @@ class CrossEntropy(Loss):
 
 
 class BinaryCrossEntropy(CrossEntropy):
-    """Cross-entropy between each of several labels per image and the sigmoid of its logit (BCE).
+    """Binary cross-entropy (BCE) between each label of a multi-label image and the sigmoid of its logit.
 
     `-w[k] * t[k] * log(sigmoid(logits))[k] - (1 - t[k]) * log(1 - sigmoid(logits))[k]`, averaged over images and
-    labels, where the class weights `w` weigh the images that have a label against those that have it not, and `t` is
-    the label, smoothed to `(1 - label_smoothing) * t + label_smoothing / 2`.
+    labels. The class weight `w` multiplies the loss of images that have the label. `t` is the label, smoothed to
+    `(1 - label_smoothing) * t + label_smoothing / 2`.
     """
 
     multi_label = True
 
     def forward(self, logits: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
-        """The mean over images and labels."""
+        """Return the mean over images and labels, a scalar."""
         targets = (1 - self.label_smoothing) * labels.to(logits) + self.label_smoothing / 2
         return F.binary_cross_entropy_with_logits(logits, targets, pos_weight=class_weights)
 
 
 class SoftmaxMSE(Loss):
-    """Mean-squared error between the softmax of the logits and the labels' probabilities `t`.
+    """Mean squared error between the softmax of the logits and the label's probabilities `t`.
 
     `w * mean_k (softmax(logits)[k] - t[k])**2`, averaged over the images, where `w = sum_k t[k] * class_weights[k]`.
-    Without class weights it lies in [0, 2 / K], and `K` times it is the score of Brier (1950).
+    Without class weights it lies in [0, 2 / K], and `K` times the loss is the Brier score (Brier, 1950).
     """
 
     def forward(self, logits: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
-        """The mean over the images."""
+        """Return the mean over the images, a scalar."""
         probabilities = logits.softmax(dim=1)
         targets = F.one_hot(labels, logits.shape[1]).to(logits) if labels.ndim == 1 else labels
-        each = (probabilities - targets).square().mean(dim=1)
-        return (each if class_weights is None else each * (targets @ class_weights)).mean()
+        errors = (probabilities - targets).square().mean(dim=1)
+        if class_weights is not None:
+            errors = errors * (targets @ class_weights)
+        return errors.mean()
 
 
-def fitting_loss(loss: Loss | None, multi_label: bool) -> Loss:
-    """The loss given, if it is for as many labels per image; the cross-entropy of several is the binary one."""
-    if loss is None or (multi_label and type(loss) is CrossEntropy):
-        smoothing = loss.label_smoothing if loss else 0.0
-        return BinaryCrossEntropy(smoothing) if multi_label else CrossEntropy(smoothing)
+def make_loss(loss: Loss | None, multi_label: bool) -> Loss:
+    """Return the loss to train with; multi-label data turns the cross-entropy into the binary one.
+
+    Raises:
+        UserError: If the loss is for single-label data and the data is multi-label, or the reverse.
+    """
+    if loss is None:
+        loss = CrossEntropy()
+    if multi_label and type(loss) is CrossEntropy:
+        return BinaryCrossEntropy(loss.label_smoothing)
     if loss.multi_label != multi_label:
         remedy = "BinaryCrossEntropy, or say multi_label = True in its class" if multi_label else "CrossEntropy"
-        its, others = PER_IMAGE[loss.multi_label], PER_IMAGE[multi_label]
-        raise UserError(f"model.loss is {type(loss).__name__}, for {its}, but these have {others}; give {remedy}.")
+        raise UserError(
+            f"model.loss is {type(loss).__name__}, for {PER_IMAGE[loss.multi_label]}, but these have "
+            f"{PER_IMAGE[multi_label]}; give {remedy}."
+        )
     return loss
 
 
-def check_labels(multi_label: bool, expected: bool, whose: str, other: str) -> None:
-    """Refuse two parts of a run if only one of them has several labels per image."""
+def check_labels(multi_label: bool, expected: bool, name: str, other_name: str) -> None:
+    """Raise UserError unless both parts of a run are single-label or both are multi-label."""
     if multi_label != expected:
-        its, others = PER_IMAGE[multi_label], PER_IMAGE[expected]
-        raise UserError(f"{whose} has {its}, {other} {others}; give both the same, by multi_label.")
-
-
-def check_class_weights(weights: ClassWeights, num_classes: int) -> Any:
-    """Class weights that are numbers, as floats; refuses any but one finite number for each class, not all 0."""
-    if weights is None or isinstance(weights, str):
-        return weights
-    numbers = [float(weight) for weight in weights]
-    if len(numbers) != num_classes or not min(numbers) >= 0 or not 0 < sum(numbers) < math.inf:
         raise UserError(
-            f"model.class_weights is {weights}; give {num_classes} finite numbers of at least 0, not all 0, one for "
-            "each class, or balanced."
+            f"{name} has {PER_IMAGE[multi_label]}, {other_name} {PER_IMAGE[expected]}; give both the same, by "
+            "multi_label."
         )
-    return numbers
-
-
-def balanced_weights(datamodule: Any, multi_label: bool = False) -> list[float]:
-    """Weights inversely proportional to the training images of each class, 1 on average over the images.
-
-    Of several labels per image, those by which the images that have a label weigh as much as those that have it not.
-    """
-    counts = getattr(datamodule, "class_counts", None)
-    if counts is None:
-        raise UserError(
-            "model.class_weights is balanced, but what is trained on does not say its class_counts; give numbers."
-        )
-    if multi_label:
-        images = len(datamodule.splits["train"])
-        return [(images - count) / count if 0 < count < images else 1.0 for count in counts]
-    return [sum(counts) / (len(counts) * count) if count else 0.0 for count in counts]

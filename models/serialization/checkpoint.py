@@ -1,4 +1,4 @@
-"""Write and read a checkpoint."""
+"""Write and read checkpoints."""
 
 import re
 from collections.abc import Mapping
@@ -12,45 +12,46 @@ from core.plain_data import check_plain
 from core.user_error import UserError
 from models.serialization.checksums import damaged_part
 
-VERSION = "0.1.0"  # of Kindling; every checkpoint names it
+VERSION = "0.1.0"  # Kindling's version, written into every checkpoint
 
-FORMAT_VERSION = 1  # of `CheckpointContent`; raised when an older Kindling would misread a newer checkpoint
+# Version of `CheckpointContent`. Increase it when an older Kindling would misread a new checkpoint.
+FORMAT_VERSION = 1
 
 
 class CheckpointContent(TypedDict, total=False):
     """The parts of a checkpoint that Kindling reads; the Trainer and its callbacks add their states."""
 
-    format_version: int  # absent before there was one, which means 1
-    state_dict: Required[dict[str, Any]]  # weights of the classifier; the network's begin with `network.`
-    raw_state_dict: dict[str, Any]  # where `state_dict` is an average: the weights that training goes on from
+    format_version: int  # 1 if absent
+    state_dict: Required[dict[str, Any]]  # weights of the classifier; the network's have the prefix `network.`
+    raw_state_dict: dict[str, Any]  # weights to resume from, if `state_dict` is an average of weights
     class_names: Required[list[str]]
     preprocessing: Required[dict[str, Any]]  # channels, image_size, resize, mean and std
-    thresholds: list[float]  # of several labels per image: the probability above which each is predicted
+    thresholds: list[float]  # multi-label: the probability above which each label is predicted
     hyper_parameters: dict[str, Any]  # the classifier's constructor arguments
     config: dict[str, Any]  # the run's resolved configuration
     data_fingerprint: str | None
-    data_images: Mapping[str, Any] | None  # digests of the images of each split
+    data_images: Mapping[str, Any] | None  # hashes of the images of each split
     git_commit: str | None
-    versions: dict[str, str]  # of Kindling and of the libraries that decide what a run computes
+    versions: dict[str, str]  # of Kindling and of the libraries that affect results
     epoch: int
     global_step: int
-    optimizer_states: list[Any]  # absent in weights alone
+    optimizer_states: list[Any]  # absent in a weights-only checkpoint
     lr_schedulers: list[Any]
     callbacks: dict[str, Any]
-    counts: dict[str, Any]  # metrics of each process in the epoch, in earlier checkpoints; now summed in `state_dict`
-    curves: dict[str, Any]  # sizes of the curves' files
+    counts: dict[str, Any]  # only in earlier checkpoints: the epoch's metric sums of each rank
+    curves: dict[str, Any]  # size of each file of curves in bytes
     progress: dict[str, Any]  # images, metrics and seconds of the run so far
-    averaged: list[dict[str, Any]]  # the checkpoints that scripts/average.py has averaged
+    averaged: list[dict[str, Any]]  # the checkpoints that scripts/average.py averaged
 
 
-# Parts that a stranger's file may hold as anything: their type is checked before they are used.
+# Parts whose type is checked on reading, because an untrusted file may hold anything.
 CHECKED = (
     *("state_dict", "class_names", "preprocessing", "hyper_parameters", "config", "curves", "progress", "thresholds"),
 )
 
 
 def write_checkpoint(checkpoint: Mapping[str, Any], path: Path) -> None:
-    """Replace a checkpoint whole or not at all, whenever the process or the machine dies."""
+    """Write or replace a checkpoint atomically, so that a kill or a power cut cannot damage it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write = unfinished if re.fullmatch(PART, path.name) else replacing
     with write(path) as part, part.open("wb") as file:
@@ -58,9 +59,12 @@ def write_checkpoint(checkpoint: Mapping[str, Any], path: Path) -> None:
 
 
 def read_checkpoint(path: str | Path, *, verify: bool = True) -> CheckpointContent:
-    """Read a checkpoint; no code in it is run, and weights are read from the file when they are used.
+    """Read a checkpoint without running code in it. The weights are memory-mapped.
 
-    Its bytes are compared with the checksums in it, which `torch.load` does not do.
+    `verify` compares its bytes with its checksums, which `torch.load` does not do.
+
+    Raises:
+        UserError: If the file is missing, damaged or not a checkpoint that this Kindling reads.
     """
     path = Path(path)
     if not path.is_file():
@@ -82,7 +86,7 @@ def read_checkpoint(path: str | Path, *, verify: bool = True) -> CheckpointConte
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """Find the checkpoint that is furthest in training, of those that training can go on from; name damaged ones."""
+    """Return the checkpoint with the most steps that a run can resume from; print the damaged ones."""
     progress = {}
     for path in sorted(folder.glob("*.ckpt")):
         try:
@@ -95,19 +99,19 @@ def newest_checkpoint(folder: Path) -> Path | None:
 
 
 def is_weights_only(checkpoint: Mapping[str, Any]) -> bool:
-    """Whether a checkpoint can predict, but training cannot go on from it."""
+    """Return True if a checkpoint can predict, but a run cannot resume from it."""
     return "optimizer_states" not in checkpoint
 
 
 def _read(path: Path, verify: bool = True) -> dict[str, Any]:
-    """The content of a file; raises ValueError with the fault of the file."""
+    """Return the content of a file; raise ValueError if it is damaged or holds code."""
     try:
         if verify and (damaged := damaged_part(path)):
             raise ValueError(f"{damaged} is not what was written")
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # a damaged archive raises anything
-        strange = re.search(r"GLOBAL (\S+)", str(error))
-        fault = f"it holds code or an object ({strange[1]})" if strange else "it is truncated or damaged"
+        object_name = re.search(r"GLOBAL (\S+)", str(error))
+        fault = f"it holds code or an object ({object_name[1]})" if object_name else "it is truncated or damaged"
         raise ValueError(fault) from error
     return checkpoint if isinstance(checkpoint, dict) else {}
 
@@ -122,14 +126,15 @@ def _check(checkpoint: Mapping[str, Any]) -> None:
         raise ValueError("it lacks weights, class names or preprocessing")
     types = get_type_hints(CheckpointContent)
     for name in CHECKED:
-        kind = get_origin(types[name])
-        if not isinstance(part := checkpoint.get(name, kind()), kind):
-            raise ValueError(f"its {name} are no {kind.__name__}")
+        expected_type = get_origin(types[name])
+        part = checkpoint.get(name, expected_type())
+        if not isinstance(part, expected_type):
+            raise ValueError(f"its {name} are no {expected_type.__name__}")
         if name != "state_dict":
             check_plain(part)
-    for name, kind in (("class_names", str), ("thresholds", float)):
-        if not all(isinstance(value, kind) for value in checkpoint.get(name, ())):
-            raise ValueError(f"its {name} are not all {kind.__name__}")
+    for name, value_type in (("class_names", str), ("thresholds", float)):
+        if not all(isinstance(value, value_type) for value in checkpoint.get(name, ())):
+            raise ValueError(f"its {name} are not all {value_type.__name__}")
     for name in ("data", "model", "trainer"):
         if not isinstance(checkpoint.get("config", {}).get(name, {}), dict):
             raise ValueError(f"its config's {name} is no dict")

@@ -1,4 +1,4 @@
-"""Lightning's way to the writer of checkpoints."""
+"""A Lightning plugin that writes checkpoints atomically."""
 
 from pathlib import Path
 from typing import Any
@@ -9,10 +9,10 @@ from models.serialization.checkpoint import write_checkpoint
 
 
 class DurableCheckpointIO(TorchCheckpointIO):
-    """Writes checkpoints as `write_checkpoint` does: a kill can cut short the copy that is Lightning's last step."""
+    """Writes checkpoints with `write_checkpoint`, because a kill can interrupt Lightning's final copy."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
-        """Write a checkpoint; at a remote address as Lightning does."""
+        """Write a checkpoint atomically; a remote address (`s3://...`) is left to Lightning."""
         if "://" in str(path):
             super().save_checkpoint(checkpoint, path, storage_options)
         else:

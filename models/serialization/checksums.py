@@ -1,24 +1,25 @@
-"""The checksums in a file of `torch.save`."""
+"""Verify the checksums in a file of `torch.save`."""
 
 import time
 import zipfile
 from hashlib import blake2b
 from pathlib import Path
 
-TICK = 10**9  # nanoseconds within which a second change of a file may leave its time as it is, on any file system
+TICK = 10**9  # nanoseconds; two changes of a file within this time may get the same timestamp
 
-_whole: set[tuple[int, ...]] = set()
+_verified: set[tuple[int, ...]] = set()  # device, inode, size and time of change of intact files
 
 
 def damaged_part(path: str | Path) -> str | None:
-    """Compare a file with its checksums, which `torch.load` does not do; the name of the first part that differs.
+    """Compare a file with its checksums, which `torch.load` does not, and return the first part that differs.
 
-    A whole file is not read again by this process until it changes.
+    This process does not read an intact file again until it changes.
     """
     if not zipfile.is_zipfile(path):
         return None
     file = Path(path).stat()
-    if (known := (file.st_dev, file.st_ino, file.st_size, file.st_ctime_ns)) in _whole:
+    file_version = (file.st_dev, file.st_ino, file.st_size, file.st_ctime_ns)
+    if file_version in _verified:
         return None
     with zipfile.ZipFile(path) as archive:
         parts = archive.infolist()
@@ -29,12 +30,12 @@ def damaged_part(path: str | Path) -> str | None:
         has_checksums = any(part.CRC for part in parts)
         damaged = archive.testzip() if has_checksums else None
     if damaged is None and time.time_ns() - file.st_ctime_ns > TICK:
-        _whole.add(known)
+        _verified.add(file_version)
     return damaged
 
 
 def content_digest(path: Path) -> str:
-    """A digest of a checkpoint's content: of its checksums, so that its bytes need not be read again."""
+    """Hash a checkpoint's content by its stored checksums, without reading its bytes."""
     with zipfile.ZipFile(path) as archive:
         parts = [(part.filename, part.file_size, part.CRC) for part in archive.infolist()]
     return blake2b(repr(parts).encode(), digest_size=16).hexdigest()

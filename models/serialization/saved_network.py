@@ -1,4 +1,4 @@
-"""The network in a checkpoint, or the module that trained it, built again."""
+"""Rebuild the network in a checkpoint, or the LightningModule that trained it."""
 
 from argparse import ArgumentError
 from collections.abc import Mapping
@@ -13,11 +13,11 @@ from core.user_error import UserError
 from models.serialization.checkpoint import CheckpointContent, read_checkpoint
 from models.serialization.class_path import check_classes, known_classes
 
-NETWORK = "network."  # begins the names of the network's weights in a checkpoint
+NETWORK = "network."  # prefix of the network's weights in a checkpoint
 
 
 def build_network(checkpoint: CheckpointContent, path: Path) -> nn.Module:
-    """Build the network with its weights, in their number format, in evaluation mode, on the CPU."""
+    """Build the network with its weights, in their dtype, in evaluation mode, on the CPU."""
     arguments = saved_arguments(checkpoint, path)
     weights = checkpoint["state_dict"]
     state = {name.removeprefix(NETWORK): weights[name] for name in weights if name.startswith(NETWORK)}
@@ -39,11 +39,11 @@ def build_network(checkpoint: CheckpointContent, path: Path) -> nn.Module:
     return network.eval()
 
 
-def load_module(class_: type[Any], path: Path, given: Mapping[str, Any]) -> Any:
-    """Build the LightningModule that has written a checkpoint, on the CPU; arguments given replace the saved ones."""
+def load_module(class_: type[Any], path: Path, replacements: Mapping[str, Any]) -> Any:
+    """Build the LightningModule that wrote a checkpoint, on the CPU; `replacements` override its saved arguments."""
     checkpoint = read_checkpoint(path)
-    arguments = saved_arguments(checkpoint, path, given)
-    with known_classes(str(path), own=given):
+    arguments = saved_arguments(checkpoint, path, replacements)
+    with known_classes(str(path), own=replacements):
         if arguments.pop("_instantiator", None):  # the command line built it
             from lightning.pytorch.cli import instantiate_module
 
@@ -59,10 +59,10 @@ def load_module(class_: type[Any], path: Path, given: Mapping[str, Any]) -> Any:
 
 
 def saved_arguments(
-    checkpoint: CheckpointContent, path: Path, given: Mapping[str, Any] | None = None
+    checkpoint: CheckpointContent, path: Path, replacements: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """The classifier's constructor arguments in a checkpoint, with those given in place of the saved ones."""
-    arguments = {**checkpoint.get("hyper_parameters", {}), **(given or {})}
+    """Return the classifier's constructor arguments in a checkpoint, overridden by `replacements`."""
+    arguments = {**checkpoint.get("hyper_parameters", {}), **(replacements or {})}
     if "network" not in arguments:
         raise UserError(
             f"{path} was saved around a ready-made network, whose arguments are not in it; give the network again, "
@@ -72,7 +72,7 @@ def saved_arguments(
 
 
 def _load(module: nn.Module, state: Mapping[str, Any]) -> None:
-    """Load weights in their own number format, that of a run in bf16-true or 64-true."""
+    """Convert the module to the dtype of the weights, which differs after a run in bf16-true or 64-true; load them."""
     first = next((name for name, _ in module.named_parameters()), "")
     if first in state:
         module.to(state[first].dtype)

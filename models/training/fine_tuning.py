@@ -1,29 +1,23 @@
-"""A pretrained network's training in two stages: its head alone, then all of it."""
+"""Fine-tuning of a pretrained network in two stages: first its head, then the whole network."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-
-from core.user_error import UserError
-
-if TYPE_CHECKING:  # imported when something is frozen
-    from models.training.freezing import Freezing
 
 
 @dataclass(frozen=True)
 class FineTuning:
     """Trains the head on the frozen backbone, then the whole network at lower rates (Howard and Ruder, 2018).
 
-    The schedule of the learning rate runs once in each stage, so that each has a warm-up of its own. Batch norm of the
-    backbone keeps its statistics, which belong to what was learnt. Early stopping counts from the second stage on.
+    The learning-rate schedule runs once in each stage, so that each stage has its own warm-up. The backbone's batch
+    norm keeps its pretrained statistics in both stages. Early stopping starts to count in the second stage.
 
     Args:
-        head_epochs: Epochs of the first stage; the second has the others of the run.
-        lr: The learning rate of the last layer in the second stage; by default a thirtieth of the optimizer's.
+        head_epochs: Epochs of the first stage; the second stage takes the rest of the run.
+        lr: Learning rate of the last layer in the second stage; by default a thirtieth of the optimizer's.
         layer_decay: Factor on the learning rate for each layer further from the logits.
     """
 
@@ -36,39 +30,25 @@ class FineTuning:
             if value is not None and value <= 0:
                 raise ValueError(f"model.finetune.{name} is {value:g}; give a number above 0, or leave it out")
 
-    def freezing(self, network: nn.Module) -> "Freezing":
-        """What of a network is trained when."""
-        from models.training.freezing import Freezing
-
-        check_parts(network, "model.finetune")
-        return Freezing(network, ["backbone"], {self.head_epochs: ["backbone"]}, keeps_statistics=True)
-
     def schedule(self, make: Callable[..., Any], optimizer: Optimizer, head_steps: int, total_steps: int) -> LambdaLR:
-        """The schedule that `make` gives, once in each stage."""
+        """Return a schedule that runs the schedule of `make` once in each stage."""
         head_steps = min(head_steps, total_steps)
-        head, whole = (make(optimizer, total_steps=max(1, steps)) for steps in (head_steps, total_steps - head_steps))
-        if not isinstance(head, LambdaLR) or not (peak := optimizer.defaults["lr"]):
+        first = make(optimizer, total_steps=max(1, head_steps))
+        second = make(optimizer, total_steps=max(1, total_steps - head_steps))
+        peak = optimizer.defaults["lr"]
+        if not isinstance(first, LambdaLR) or not peak:
             raise ValueError(
                 "model.finetune scales a schedule that is a function of the step; give one such as "
                 "models.schedule.WarmupCosine, and a learning rate above 0"
             )
-        factor = self.lr / peak if self.lr else 1 / 30
+        second_factor = self.lr / peak if self.lr else 1 / 30
 
-        def rate(step: int) -> float:
+        def factor(step: int) -> float:
             if step < head_steps:
-                return float(head.lr_lambdas[0](step))
-            return float(factor * whole.lr_lambdas[0](step - head_steps))
+                return float(first.lr_lambdas[0](step))
+            return float(second_factor * second.lr_lambdas[0](step - head_steps))
 
-        schedule = LambdaLR(optimizer, rate)
-        vars(schedule).update(head_steps=head_steps, total_steps=total_steps)  # a part of its state
+        schedule = LambdaLR(optimizer, factor)
+        # As attributes of the schedule, these become part of its saved state.
+        vars(schedule).update(head_steps=head_steps, total_steps=total_steps)
         return schedule
-
-
-def check_parts(network: nn.Module, setting: str) -> None:
-    """Refuse a network without a backbone and a head for a setting that is about them."""
-    for part in ("backbone", "head"):
-        if part not in dict(network.named_children()):
-            raise UserError(
-                f"{setting} needs a network of backbone and head, but {type(network).__name__} has no part {part}; "
-                f"take another network, or leave {setting} out with --{setting} null."
-            )

@@ -1,4 +1,4 @@
-"""The figures of an epoch."""
+"""Metrics that are accumulated over an epoch."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -9,12 +9,12 @@ from torchmetrics import Metric
 
 
 class ClassificationMetrics(Metric):
-    """Loss, accuracy and (with more than 10 classes) top-5 accuracy, as exact means over images of all processes.
+    """Loss, accuracy and, with more than 10 classes, top-5 accuracy, as exact means over the images of all ranks.
 
-    For a mixed image, a prediction is right by the share of the predicted class (Zhang et al., 2018, mixup).
+    For a mixed image, a prediction counts by the predicted class's fraction of the image (mixup, Zhang et al., 2018).
 
-    One metric holds all figures, because each update of a metric takes a noticeable part of a small network's step. A
-    checkpoint holds its state, so that an interrupted epoch ends with the figures of the whole.
+    A single torchmetrics object computes all of them, because each update of such an object takes a noticeable part of
+    a small network's step. A checkpoint holds its state, so that a resumed epoch counts all of its images.
     """
 
     full_state_update = False
@@ -34,39 +34,39 @@ class ClassificationMetrics(Metric):
         self.add_state("total", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum", persistent=True)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> nn.Module:
-        # Moved to a device, but never converted: a network in bfloat16 would count 257 images as 256.
+        # Move the sums to the device, but keep their dtype: in bfloat16, 257 images would be counted as 256.
         return super()._apply(lambda value: value.to(fn(value).device), exclude_state)
 
     def update(self, logits: Tensor, labels: Tensor, loss: Tensor | None = None) -> None:
-        """Count a batch: logits float `[B, K]`, labels int64 `[B]` or probabilities `[B, K]`.
+        """Add a batch: logits float `[B, K]`, labels int64 `[B]` or probabilities `[B, K]`.
 
         `loss` is the batch's mean loss; by default the cross-entropy.
         """
         if loss is None:
             loss = F.cross_entropy(logits.to(self.loss_sum.dtype), labels)
-        # In place: an assignment to a module's attribute takes longer than the sum.
+        # In place, because assigning a module's attribute takes longer than the addition.
         self.loss_sum.add_(loss, alpha=len(labels))
-        self.correct.add_(_right(logits.argmax(dim=1, keepdim=True), labels))
+        self.correct.add_(_count_correct(logits.argmax(dim=1, keepdim=True), labels))
         if self.top5:
-            self.top5_correct.add_(_right(logits.topk(5, dim=1).indices, labels))
+            self.top5_correct.add_(_count_correct(logits.topk(5, dim=1).indices, labels))
         self.total.add_(len(labels))
 
     def compute(self) -> Mapping[str, Tensor]:
-        """Each figure by its name; NaN when nothing was counted."""
+        """Return each metric by its name; NaN if no image was added."""
         sums = {"loss": self.loss_sum, "accuracy": self.correct, "top5_accuracy": self.top5_correct}
         return {name: sums[name] / self.total for name in self.names}
 
-    def figures(self) -> Mapping[str, Tensor]:
-        """The figures over all processes, without torchmetrics' warning that a checkpoint's counts were not updated."""
+    def compute_over_ranks(self) -> Mapping[str, Tensor]:
+        """Return the metrics over all ranks, without torchmetrics' warning about a restored state without updates."""
         with self.sync_context():
             return type(self).compute(self)
 
-    def totals(self, prefix: str) -> dict[str, Tensor]:
-        """The state dict over all processes, which a checkpoint has."""
+    def state_over_ranks(self, prefix: str) -> dict[str, Tensor]:
+        """Return the state dict with sums over all ranks, for a checkpoint."""
         with self.sync_context():
             return self.state_dict(prefix=prefix)
 
 
-def _right(predictions: Tensor, labels: Tensor) -> Tensor:
-    # The number of predictions, int64 `[B, n]`, that are right.
+def _count_correct(predictions: Tensor, labels: Tensor) -> Tensor:
+    # Predictions are classes, int64 `[B, n]`.
     return (predictions == labels[:, None]).sum() if labels.ndim == 1 else labels.gather(1, predictions).sum()

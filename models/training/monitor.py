@@ -1,4 +1,4 @@
-"""The metric that a training is judged by, its direction, and the images that it is measured on."""
+"""The metric that a run is judged by, and whether two of its scores are comparable."""
 
 import re
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from core.user_error import UserError
 
 Mode = Literal["min", "max"]
 
-# Words in a metric's name that give its direction.
+# Words in a metric's name that tell whether lower or higher is better.
 LOWER_IS_BETTER = (
     "loss|logloss|error|err|nll|negative_log_likelihood|bce|ce|crossentropy|cross_entropy|kl|mse|rmse|mae|mape|hinge|"
     "brier|ece|mce|perplexity|ppl|hamming|misclassification|mistakes|fpr|fnr|eer|false_(?:positive|negative)(?:s|_rate)"
@@ -19,11 +19,12 @@ HIGHER_IS_BETTER = (
     "true_(?:positive|negative)(?:s|_rate)|iou|jaccard|dice|kappa|mcc|matthews|r2|youden"
 )
 
-Basis = Mapping[str, str | None]  # scores compare if these are equal: metric, mode, weight average, images
+# Scores are comparable if their metric, mode, weight average and images are equal.
+Basis = Mapping[str, str | None]
 
 
 def direction(monitor: str, mode: str | None, key: str) -> Mode:
-    """Whether lower (`min`) or higher (`max`) is better: as given, else as the metric's name says.
+    """Return `min` if lower is better and `max` if higher is: `mode` if it is given, else what the name implies.
 
     Example:
         >>> [direction(f"val/{name}", None, "checkpoint") for name in ("loss", "acc5", "MulticlassCalibrationError")]
@@ -34,22 +35,23 @@ def direction(monitor: str, mode: str | None, key: str) -> Mode:
             raise UserError(f"{key}.mode is {mode}; give max or min.")
         return cast(Mode, mode)
     words = "_".join(re.findall(r"[A-Z]?[a-z]+\d*|[A-Z]+\d*(?![a-z])|\d+", monitor)).lower()
-    low, high = (re.search(rf"(^|_)({terms})\d*(_|$)", words) for terms in (LOWER_IS_BETTER, HIGHER_IS_BETTER))
-    if bool(low) == bool(high):
+    lower_is_better = bool(re.search(rf"(^|_)({LOWER_IS_BETTER})\d*(_|$)", words))
+    higher_is_better = bool(re.search(rf"(^|_)({HIGHER_IS_BETTER})\d*(_|$)", words))
+    if lower_is_better == higher_is_better:
         raise UserError(
             f"{key}.monitor is {monitor}, whose name does not say whether lower or higher is better; give {key}.mode "
             "min or max."
         )
-    return "min" if low else "max"
+    return "min" if lower_is_better else "max"
 
 
 def is_of_validation(monitor: str) -> bool:
-    """Whether each validation measures a metric; each epoch of training measures any other."""
+    """Return True for a metric of validation, and False for one that each training epoch logs."""
     return monitor.startswith("val/")
 
 
 def check_logged(metrics: Mapping[str, Any], monitor: str, key: str) -> None:
-    """Check, when an epoch has ended, that its metric was logged; a `val/` metric only if there was a validation."""
+    """Raise UserError if an epoch has ended without its metric; a `val/` metric is due only after a validation."""
     validated = any(map(is_of_validation, metrics))
     if monitor not in metrics and (validated or not is_of_validation(monitor)):
         raise UserError(
@@ -59,26 +61,26 @@ def check_logged(metrics: Mapping[str, Any], monitor: str, key: str) -> None:
 
 
 def basis(trainer: Any, monitor: str, mode: str) -> Basis:
-    """The basis of a run's scores; it is saved with the best of them."""
-    averages = [type(each).__name__ for each in trainer.callbacks if getattr(each, "is_evaluated", False)]
-    data = getattr(trainer, "datamodule", None)
+    """Return the basis of the run's scores, which is saved with the best score."""
+    averages = [type(callback).__name__ for callback in trainer.callbacks if getattr(callback, "is_evaluated", False)]
+    datamodule = getattr(trainer, "datamodule", None)
     split = "train" if getattr(trainer, "overfit_batches", 0) else monitor.partition("/")[0]
-    images = getattr(data, "splits", {}).get(split)
+    images = getattr(datamodule, "splits", {}).get(split)
     limit = trainer.limit_val_batches if is_of_validation(monitor) else 1.0
-    part = "" if limit == 1 and isinstance(limit, float) else f" {limit} of {getattr(data, 'batch_size', None)}"
+    subset = "" if limit == 1 and isinstance(limit, float) else f" {limit} of {getattr(datamodule, 'batch_size', None)}"
     return {
         "metric": monitor,
         "mode": mode,
         "weight_average": ", ".join(averages) or None,
-        "images": None if images is None else blake2b(images.numpy().tobytes(), digest_size=8).hexdigest() + part,
+        "images": None if images is None else blake2b(images.numpy().tobytes(), digest_size=8).hexdigest() + subset,
     }
 
 
-def still_holds(before: Basis, now: Basis, what: str) -> bool:
-    """Whether a restored score compares with later ones; prints why not."""
+def still_holds(before: Basis, now: Basis, purpose: str) -> bool:
+    """Return True if a restored score is comparable with new ones; otherwise print why `purpose` starts again."""
     changed = [name.replace("_", " ") for name in now if name in before and before[name] != now[name]]
     if changed:
         from lightning.pytorch.utilities import rank_zero_only
 
-        rank_zero_only(print)(f"{what} begins anew: {' and '.join(changed)} changed")
+        rank_zero_only(print)(f"{purpose} begins anew: {' and '.join(changed)} changed")
     return not changed

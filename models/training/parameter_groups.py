@@ -1,4 +1,4 @@
-"""Groups of parameters with a learning rate or a weight decay of their own."""
+"""Groups of parameters with different learning rates or weight decays."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +7,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR
 
-# Layers whose parameters, of whatever shape, are scales and shifts.
+# Normalisation layers: all of their parameters are scales and shifts.
 NORMS = (
     *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm),
     *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
@@ -18,7 +18,7 @@ NORMS = (
 def parameter_groups(
     module: nn.Module, *, decay_norms_and_biases: bool = True, layer_decay: float = 1.0
 ) -> list[dict[str, Any]]:
-    """The trained parameters of a module as an optimizer takes them, each once and in the order of the module."""
+    """Return the trained parameters in groups for an optimizer, each parameter once and in the module's order."""
     if not 0 < layer_decay <= 1:
         raise ValueError(f"layer_decay is {layer_decay}; give a number above 0, up to 1")
     depths = _depths(module)
@@ -28,7 +28,8 @@ def parameter_groups(
     for parameter in module.parameters():
         if not parameter.requires_grad:
             continue
-        name, options = [], dict[str, Any]()
+        name: list[str] = []
+        options: dict[str, Any] = {}
         if layer_decay != 1:
             name.append(f"layer_{depths[parameter]}")
             options["lr_scale"] = layer_decay ** (last - depths[parameter])
@@ -43,10 +44,10 @@ def parameter_groups(
 
 
 def make_scaled(make: Callable[..., LRScheduler], optimizer: Optimizer) -> LRScheduler:
-    """A schedule, all of whose rates for a group of parameters are multiplied by the group's `lr_scale`."""
+    """Return the schedule of `make`, with each parameter group's learning rates multiplied by its `lr_scale`."""
     _scale(optimizer, "lr")
     scheduler = make(optimizer)
-    if isinstance(scheduler, OneCycleLR):  # which gives every group the same rates, as the next does
+    if isinstance(scheduler, OneCycleLR):  # resets the rates of every group, as CyclicLR does
         _scale(optimizer, "lr", "initial_lr", "max_lr", "min_lr")
     elif isinstance(scheduler, CyclicLR):
         _scale(optimizer, "lr", "initial_lr")
@@ -62,7 +63,7 @@ def _scale(optimizer: Optimizer, *rates: str) -> None:
 
 
 def _depths(module: nn.Module) -> dict[nn.Parameter, int]:
-    # How many layers come before each parameter's.
+    # For each parameter, the number of layers with weights before its own layer.
     depths: dict[nn.Parameter, int] = {}
     depth = -1
     for layer in module.modules():
@@ -73,10 +74,10 @@ def _depths(module: nn.Module) -> dict[nn.Parameter, int]:
 
 
 def _weights(layer: nn.Module) -> list[nn.Parameter]:
-    """A layer's own matrices and kernels; not biases, tokens, or scales of channels, nor any parameter of a norm.
+    """Return a layer's matrices and kernels, without biases, tokens, channel scales and normalisation parameters.
 
-    A vector may have further dimensions of size 1, as ConvNeXt's scales do. So may the kernel of a convolution with a
-    single channel, but that is called `weight`.
+    A vector may have more dimensions of size 1, as ConvNeXt's channel scales do. The kernel of a convolution with a
+    single channel may have such a shape too, but its name is `weight`.
     """
     if isinstance(layer, NORMS):
         return []

@@ -1,4 +1,4 @@
-"""The number format that a network trains fastest in."""
+"""Choose the precision in which a network trains fastest."""
 
 import copy
 
@@ -15,12 +15,12 @@ MIN_FLOPS = 3_000_000
 
 
 def choose_precision(network: nn.Module, image_shape: tuple[int, int, int], device: torch.device) -> tuple[str, str]:
-    """Choose between `bf16-mixed` and `32-true`, and give the reason."""
+    """Return `bf16-mixed` or `32-true`, and the reason for the choice."""
     features = torch.cpu.get_capabilities() if device.type == "cpu" else {}
-    is_able = features.get("avx512_bf16") or features.get("amx_bf16")
+    has_bfloat16 = features.get("avx512_bf16") or features.get("amx_bf16")
     if device.type == "cuda":
-        is_able = torch.cuda.is_bf16_supported(including_emulation=False)
-    if not is_able:
+        has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    if not has_bfloat16:
         return "32-true", "this device does not compute in bfloat16"
     if device.type == "cpu" and count_flops(network, image_shape) < MIN_FLOPS:
         return "32-true", "the network is too small to gain from bfloat16"
@@ -28,8 +28,8 @@ def choose_precision(network: nn.Module, image_shape: tuple[int, int, int], devi
 
 
 def count_flops(network: nn.Module, image_shape: tuple[int, int, int]) -> int:
-    """Floating-point operations of one image's forward pass; a multiply-add counts as two."""
-    sketch = copy.deepcopy(network).eval()
+    """Count the floating-point operations of one image's forward pass; a multiply-add counts as two."""
+    network_copy = copy.deepcopy(network).eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad(), skipping_breakpoints():
-        sketch(torch.zeros(1, *image_shape))
+        network_copy(torch.zeros(1, *image_shape))
     return int(counter.get_total_flops())

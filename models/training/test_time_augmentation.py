@@ -10,33 +10,38 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-# The image and its mirror image; the image, its corners and its centre; the image and two shifted by a pixel; both.
+# Views of an image beside itself: its mirror image; its corners and centre, enlarged; two shifts by a pixel.
 Views = Literal["flip", "crops", "crops+flip", "shifts", "shifts+flip"]
 
-CROP = 0.875  # the share of each side that a crop keeps, as 224 of 256 pixels (Krizhevsky, Sutskever and Hinton, 2012)
+CROP = 0.875  # fraction of each side in a crop, as 224 of 256 pixels (Krizhevsky, Sutskever and Hinton, 2012)
 
 
 def average_logits(
     network: Callable[[Tensor], Tensor], images: Tensor, kind: Views | None, multi_label: bool = False
 ) -> Tensor:
-    """The `mean_logits` of the views, float32 `[B, K]`; without views the logits of the images."""
+    """Return the `mean_logits` of the views, float32 `[B, K]`; without views, the logits of the images."""
     if kind is None:
         return network(images)
     return mean_logits([network(view).float() for view in views(images, kind)], multi_label)
 
 
 def mean_logits(logits: Sequence[Tensor], multi_label: bool = False) -> Tensor:
-    """Logits, float32 `[B, K]`, whose softmax (of several labels, sigmoid) is the mean of those of others."""
+    """Return logits, float32 `[B, K]`, whose softmax (multi-label: sigmoid) is the mean of the others' softmax."""
     if multi_label:
-        each = torch.stack(list(logits))
-        return F.logsigmoid(each).logsumexp(dim=0) - F.logsigmoid(-each).logsumexp(dim=0)
-    return torch.stack([of.log_softmax(dim=1) for of in logits]).logsumexp(dim=0) - torch.tensor(len(logits)).log()
+        stacked = torch.stack(list(logits))
+        return F.logsigmoid(stacked).logsumexp(dim=0) - F.logsigmoid(-stacked).logsumexp(dim=0)
+    log_probabilities = torch.stack([view_logits.log_softmax(dim=1) for view_logits in logits])
+    return log_probabilities.logsumexp(dim=0) - torch.tensor(len(logits)).log()
 
 
 def views(images: Tensor, kind: Views) -> Iterator[Tensor]:
-    """The images `[B, C, H, W]`, then their other views, all of one size."""
-    others = _crops(images) if "crops" in kind else _shifts(images) if "shifts" in kind else ()
-    for view in (images, *others):
+    """Yield the images `[B, C, H, W]`, then their other views, all of the same size."""
+    unflipped = [images]
+    if "crops" in kind:
+        unflipped += _crops(images)
+    if "shifts" in kind:
+        unflipped += _shifts(images)
+    for view in unflipped:
         yield view
         if "flip" in kind:
             yield view.flip(3)
@@ -52,7 +57,7 @@ def _crops(images: Tensor) -> Iterator[Tensor]:
 
 
 def _shifts(images: Tensor) -> Iterator[Tensor]:
-    # A pixel down and right, then up and left, for images too small to be enlarged (Jordan, 2024).
+    # By a pixel down and right, then up and left. Small images lose detail when crops are enlarged (Jordan, 2024).
     height, width = images.shape[2:]
     padded = F.pad(images, [1] * 4, mode="replicate")
     for start in (0, 2):

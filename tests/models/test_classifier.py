@@ -108,7 +108,7 @@ def test_a_network_that_gives_more_than_logits_is_named(kind: str) -> None:
 
 def test_a_network_of_which_nothing_is_trained_is_named(digits: Digits, tmp_path: Path) -> None:
     classifier = Classifier(Several("detached"), 10, torch.optim.Adam)
-    with pytest.raises(UserError, match="Nothing of Several is trained"):
+    with pytest.raises(UserError, match="No parameter of Several is trained"):
         quiet_trainer(tmp_path, max_epochs=1).fit(classifier, digits)
 
 
@@ -118,7 +118,7 @@ def test_a_single_image_that_batch_norm_cannot_take_is_one_sentence(
     network = ("--model.network=models.resnet.ResNet", "--model.network.channels=[4,4,4,4]")
     places = ("--runs", tmp_path / "runs", "--data.root", data_root)
     sentence = refused("fit", *network, "--model.network.blocks=[1,1,1,1]", "--data.batch_size=1", *places)
-    assert "A batch of a single image leaves batch norm nothing to take a variance of; leave such a last" in sentence
+    assert "Batch norm cannot compute a variance from a batch of a single image; leave out the last" in sentence
 
 
 def test_compiled_keys_are_those_of_the_plain_network_and_each_size_of_batch_has_its_own_code(
@@ -181,7 +181,7 @@ def test_refuses_weights_that_are_not_one_for_each_class(weights: list[float]) -
 
 def test_balanced_weights_need_data_that_know_their_counts(tmp_path: Path) -> None:
     loader = DataLoader(TensorDataset(torch.rand(4, 1, 8, 8), torch.arange(4)))
-    with pytest.raises(UserError, match=r"does not say its class_counts; give numbers"):
+    with pytest.raises(UserError, match=r"has no class_counts; give numbers"):
         trainer(tmp_path).fit(Classifier(MLP(64, 10), 10, sgd, class_weights="balanced"), loader, loader)
 
 

@@ -1,5 +1,4 @@
 from collections.abc import Callable
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +9,7 @@ from torch.nn import functional as F
 
 from core.user_error import UserError
 from models.classifier import Classifier
-from models.losses import BinaryCrossEntropy, CrossEntropy, Loss, SoftmaxMSE, balanced_weights, fitting_loss
+from models.losses import BinaryCrossEntropy, CrossEntropy, Loss, SoftmaxMSE, make_loss
 from tests.conftest import Run
 
 B, K = 50, 10
@@ -155,18 +154,13 @@ def test_of_several_labels_is_the_mean_over_images_and_labels(logits: Tensor, we
 
 def test_the_cross_entropy_of_several_labels_is_the_binary_one() -> None:
     for given in (None, CrossEntropy(), BinaryCrossEntropy()):
-        assert type(fitting_loss(given, multi_label=True)) is BinaryCrossEntropy
-    smoothed = fitting_loss(CrossEntropy(0.1), multi_label=True)
+        assert type(make_loss(given, multi_label=True)) is BinaryCrossEntropy
+    smoothed = make_loss(CrossEntropy(0.1), multi_label=True)
     assert isinstance(smoothed, BinaryCrossEntropy)
     assert smoothed.label_smoothing == 0.1
     own = CrossEntropy(0.1)
-    assert fitting_loss(own, multi_label=False) is own
+    assert make_loss(own, multi_label=False) is own
     with pytest.raises(UserError, match=r"SoftmaxMSE, for one label per image, but these have several labels"):
-        fitting_loss(SoftmaxMSE(), multi_label=True)
+        make_loss(SoftmaxMSE(), multi_label=True)
     with pytest.raises(UserError, match=r"BinaryCrossEntropy, for several labels per image, but these have one label"):
-        fitting_loss(BinaryCrossEntropy(), multi_label=False)
-
-
-def test_balanced_weights_of_several_labels_make_having_one_weigh_as_much_as_not() -> None:
-    data = SimpleNamespace(class_counts=[10, 80, 100], splits={"train": torch.arange(100)})
-    assert balanced_weights(data, multi_label=True) == [9.0, 0.25, 1.0]
+        make_loss(BinaryCrossEntropy(), multi_label=False)

@@ -24,7 +24,7 @@ def test_are_means_over_images_whatever_the_batches(sizes: list[int]) -> None:
     for chunk, target in zip(torch.split(logits, sizes), torch.split(labels, sizes), strict=True):
         metrics.update(chunk, target, F.cross_entropy(chunk.double(), target))
 
-    figures = {name: float(value) for name, value in metrics.figures().items()}
+    figures = {name: float(value) for name, value in metrics.compute_over_ranks().items()}
 
     probabilities, classes = logits.double().softmax(dim=1).numpy(), list(range(12))
     assert figures["accuracy"] == accuracy_score(labels, logits.argmax(dim=1))
@@ -40,10 +40,10 @@ def test_an_interrupted_epoch_ends_with_the_figures_of_the_whole() -> None:
     metrics, restored = ClassificationMetrics(3), ClassificationMetrics(3)
     metrics.update(torch.eye(3), torch.tensor([0, 1, 1]), torch.tensor(0.5))
     restored.load_state_dict(metrics.state_dict())
-    assert restored.figures() == metrics.figures()
+    assert restored.compute_over_ranks() == metrics.compute_over_ranks()
     for each in (metrics, restored):
         each.update(torch.eye(3), torch.tensor([0, 1, 2]), torch.tensor(0.25))
-    assert restored.figures() == metrics.figures() == {"loss": 0.375, "accuracy": 5 / 6}
+    assert restored.compute_over_ranks() == metrics.compute_over_ranks() == {"loss": 0.375, "accuracy": 5 / 6}
 
 
 def test_count_exactly_in_a_network_of_bfloat16() -> None:
@@ -61,7 +61,7 @@ def test_of_several_labels_are_scikit_learns_at_a_half(sizes: list[int]) -> None
     metrics = MultiLabelMetrics(5)
     for chunk, target in zip(torch.split(logits, sizes), torch.split(labels, sizes), strict=True):
         metrics.update(chunk, target, BinaryCrossEntropy()(chunk.double(), target))
-    figures = {name: float(value) for name, value in metrics.figures().items()}
+    figures = {name: float(value) for name, value in metrics.compute_over_ranks().items()}
     assert figures["accuracy"] == pytest.approx(1 - hamming_loss(labels, logits > 0), abs=1e-12)
     assert figures["exact_match"] == accuracy_score(labels, logits > 0)
     each = [log_loss(labels[:, k], logits[:, k].double().sigmoid()) for k in range(5)]
@@ -73,7 +73,7 @@ def test_of_mixed_images_with_several_labels_count_shares() -> None:
     metrics = MultiLabelMetrics(2)
     metrics.update(torch.tensor([[3.0, -3.0]]), torch.tensor([[0.75, 0.25]]), torch.tensor(1.0))
     metrics.update(torch.tensor([[3.0, 3.0]]), torch.tensor([[1.0, 0.25]]), torch.tensor(1.0))
-    assert {name: float(value) for name, value in metrics.figures().items()} == {
+    assert {name: float(value) for name, value in metrics.compute_over_ranks().items()} == {
         "loss": 1.0,
         "accuracy": (0.75 + 0.625) / 2,
         "exact_match": 0.5,

@@ -252,8 +252,8 @@ def test_layers_have_the_rates_that_the_flags_say(train: Callable[..., Run], res
         ),
         ("--model.decay_norms_and_biases=false", "trained other parameters, or grouped them otherwise; leave"),
         ("--model.optimizer=torch.optim.SGD --model.optimizer.lr=0.1", "was trained by torch.optim.AdamW; leave"),
-        ("--model.network.head_sizes=[5]", "do not fit ConvNet as it is given: 3 of another shape (network.head.1."),
-        ("--model.network.head_sizes=[]", "do not fit ConvNet as it is given: 2 unexpected (network.head.3.weight, "),
+        ("--model.network.head_sizes=[5]", "do not fit ConvNet as it is configured: 3 of another shape (network.head"),
+        ("--model.network.head_sizes=[]", "do not fit ConvNet as it is configured: 2 unexpected (network.head.3."),
     ],
 )
 def test_a_resumed_run_has_the_network_and_the_optimizer_that_it_had(
