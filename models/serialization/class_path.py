@@ -131,7 +131,8 @@ def check_classes(config: Any, source: str, key: str = "") -> None:
         path = config.get("class_path")
         if isinstance(path, str):
             if DOTTED_NAME.fullmatch(path) and denying_import_path_entry(path):
-                raise UserError(not_known(f"{source}, {key},", path))
+                place = f"{source}, {key},"
+                raise UserError(not_known(place, path))
             if not isinstance(_imported_object(path), type | None):
                 function = path
         for name, value in config.items():
