@@ -11,7 +11,7 @@ from tests.test_structure import SOURCES
 TODO = re.compile(
     r"(?:^|[;:,.] |\b(?:or|and|so) )(?:add|choose|correct|expected|fetch|finish|free|freeze|get|give|keep|leave|look at"
     r"|make|name|open|put|read|remove|rename|replace|restore|run|save|say|see|set|start|take|time|train|use|wait|write)\b"
-    r"|did you mean|\bneeds? (?:--|a |one )|near_names\(|\bremedies\b|\{whole\}"
+    r"|did you mean|\bneeds? (?:--|a |one )|near_names\(|\bremed(?:y|ies)\b|\{whole\}"
 )
 """What tells the user to do something."""
 
