@@ -103,7 +103,7 @@ def _names(groups: Sequence[Sequence[Run]]) -> list[str]:
     return [f"#{number} {experiment}" for number, experiment in enumerate(experiments, start=1)]
 
 
-def _newer(one: Run, other: Run) -> Run:
+def _newer(run_1: Run, run_2: Run) -> Run:
     """Return the run that was started later; a tested run counts as newer than one that was not."""
-    first = 0 if one.path.parent == other.path.parent else 1  # starts are numbered within an experiment
-    return max(one, other, key=lambda run: (not run.state, order_of_start(run.path)[first:]))
+    first = 0 if run_1.path.parent == run_2.path.parent else 1  # starts are numbered within an experiment
+    return max(run_1, run_2, key=lambda run: (not run.state, order_of_start(run.path)[first:]))

@@ -133,26 +133,29 @@ def predict_groups(groups: Sequence[Group], flags: Sequence[str]) -> tuple[dict[
     return predictions, notes
 
 
-def different_splits(one: Group, other: Group, metric: str = ACCURACY) -> list[str]:
+def different_splits(reference: Group, group: Group, metric: str = ACCURACY) -> list[str]:
     """Return a note if settings differ that decide which images a metric is measured on."""
     keys = SPLIT_SETTINGS if metric.startswith("test/") else (*SPLIT_SETTINGS, "data.val_size")
     differences = [
-        f"{key} is " + " and ".join(f"{group.settings.get(key, MISSING)} in {group.name}" for group in (one, other))
+        f"{key} is "
+        + " and ".join(f"{member.settings.get(key, MISSING)} in {member.name}" for member in (reference, group))
         for key in keys
-        if one.settings.get(key, NULL) != other.settings.get(key, NULL)
+        if reference.settings.get(key, NULL) != group.settings.get(key, NULL)
     ]
-    note = f"{one.name} and {other.name} may not have been tested on the same images: {'; '.join(differences)}."
+    note = f"{reference.name} and {group.name} may not have been tested on the same images: {'; '.join(differences)}."
     return [note] if differences else []
 
 
-def changed_images(one: Group, other: Group) -> list[str]:
+def changed_images(reference: Group, group: Group) -> list[str]:
     """Return a note if the images of the groups' common data set changed between their runs."""
-    fingerprints = {str(run.data_fingerprint) for group in (one, other) for run in group.measured_runs}
+    fingerprints = {str(run.data_fingerprint) for member in (reference, group) for run in member.measured_runs}
     current = [fingerprint for fingerprint in fingerprints if fingerprint.startswith(FINGERPRINT)]
-    if len(current) < 2 or any(one.settings.get(key) != other.settings.get(key) for key in ("data", "data.folder")):
+    if len(current) < 2 or any(
+        reference.settings.get(key) != group.settings.get(key) for key in ("data", "data.folder")
+    ):
         return []
     return [
-        f"The images of the data changed between the runs of {one.name} and {other.name}: their metrics are of "
+        f"The images of the data changed between the runs of {reference.name} and {group.name}: their metrics are of "
         "different images."
     ]
 

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ def changed_settings(run: Path) -> dict[str, str]:
 
 def differing_keys(settings: Sequence[Settings]) -> list[str]:
     """Return the keys whose values differ; an argument that only one class has is left out where it is off."""
-    values = {key: {each.get(key) for each in settings} for one in settings for key in one}
+    values = {key: {group.get(key) for group in settings} for key in dict.fromkeys(chain(*settings))}
     differing = []
     for key, options in values.items():
         is_argument_of_one_class = None in options and len(values.get(key.rpartition(".")[0], ())) > 1
@@ -97,7 +98,7 @@ def differing_keys(settings: Sequence[Settings]) -> list[str]:
 
 def shown_values(settings: Sequence[Settings], key: str) -> list[str]:
     """Return the values of a key for display; class names lose their modules if they stay distinct."""
-    values = [each.get(key, MISSING) for each in settings]
+    values = [group.get(key, MISSING) for group in settings]
     short = [MODULE.sub("", value) for value in values]
     return list(map(escape_name, short if len(set(short)) == len(set(values)) else values))
 

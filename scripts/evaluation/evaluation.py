@@ -78,10 +78,10 @@ class Evaluation:
             return {}
         leakage: dict[str, dict[str, Any]] = {}
         for name, mask in (("leaked", self.leaked), ("clean", ~self.leaked)):
-            images, right = int(mask.sum()), int(self.tested.is_right[mask].sum())
+            images, correct = int(mask.sum()), int(self.tested.is_right[mask].sum())
             if images:
-                counts = {"images": images, "right": right, "share_right": right / images}
-                leakage[name] = {**counts, "interval": wilson(right, images)}
+                counts = {"images": images, "right": correct, "share_right": correct / images}
+                leakage[name] = {**counts, "interval": wilson(correct, images)}
         return leakage
 
     @cached_property
@@ -113,7 +113,7 @@ class Evaluation:
         columns = dict(numbers)
         for number, name in enumerate(("precision", "recall", "f1")):
             columns |= {name: metrics[0, number], f"{name}_interval": metrics[1:, number].T}
-        plain = {name: np.where(np.isnan(values), None, values).tolist() for name, values in columns.items()}
+        plain = {name: np.where(np.isnan(values), np.array(None), values).tolist() for name, values in columns.items()}
         rows = [dict(zip(plain, values, strict=True)) for values in zip(*plain.values(), strict=True)]
         return dict(zip(self.tested.class_names, rows, strict=True))
 

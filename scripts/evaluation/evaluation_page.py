@@ -91,13 +91,13 @@ def confusion_matrix(
     confusion: NDArray[np.int64], class_names: Sequence[str], totals: NDArray[np.int64]
 ) -> dict[str, Any]:
     """Draw a confusion matrix, and give the page's script the count of each cell as JSON."""
-    drawn = confusion_picture(confusion, class_names, totals)
+    drawing = confusion_picture(confusion, class_names, totals)
     cells = [[row, column, int(confusion[row, column])] for row, column in np.argwhere(confusion).tolist()]
     counts = {"names": list(map(escape_name, class_names)), "cells": cells, "totals": totals.tolist()}
     return {
-        "picture": embedded(drawn.quantize(), side=2 * max(drawn.size)),
+        "picture": embedded(drawing.quantize(), side=2 * max(drawing.size)),
         "is_small": len(class_names) <= MOST_NUMBERED,
-        "counts": json.dumps(counts | drawn.info),
+        "counts": json.dumps(counts | drawing.info),
     }
 
 

@@ -54,10 +54,10 @@ def find_folds(paths: Sequence[Path]) -> dict[tuple[int, int], Path]:
         )
     first = next(iter(runs.values()))
     for folder in runs.values():
-        for key, (one, other) in differences(settings[first], settings[folder]).items():
+        for key, (first_value, value) in differences(settings[first], settings[folder]).items():
             raise UserError(
-                f"{first} and {folder} are not of one cross-validation: {key} is {one} and {other}; give the runs of "
-                "one."
+                f"{first} and {folder} are not of one cross-validation: {key} is {first_value} and {value}; give the "
+                "runs of one."
             )
     folds = settings[first].get("data.init_args.folds") or max(fold for _, fold in runs) + 1
     for seed in {seed for seed, _ in runs}:

@@ -108,11 +108,11 @@ class MultiLabelEvaluation(Evaluation):
     @override
     def caption(self, row: int) -> list[str]:
         labels, names, probabilities = self.tested.labels[row], self.tested.class_names, self.tested.probabilities[row]
-        wrong = [
+        errors = [
             f"{'no' if labels[label] else ''} {names[label]}, {probabilities[label]:.1%}"
             for label in self.errors[row].nonzero()[0]
         ]
-        return [*wrong, f"is {label_name(labels, names) or 'none'}", self.tested.names[row]]
+        return [*errors, f"is {label_name(labels, names) or 'none'}", self.tested.names[row]]
 
     @override
     def as_json(self) -> dict[str, Any]:

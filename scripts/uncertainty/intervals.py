@@ -19,8 +19,8 @@ class Interval(NamedTuple):
     high: float
 
 
-def wilson(right: ArrayLike, total: ArrayLike, confidence: float = CONFIDENCE) -> Interval:
-    """Return Wilson's confidence interval of the fraction `right / total`, for numbers or arrays; NaN for a total of 0.
+def wilson(correct: ArrayLike, total: ArrayLike, confidence: float = CONFIDENCE) -> Interval:
+    """Return Wilson's confidence interval of the fraction `correct / total`, for numbers or arrays; NaN if total is 0.
 
     It stays within [0, 1], also for few images and for fractions near 0 or 1.
 
@@ -31,18 +31,18 @@ def wilson(right: ArrayLike, total: ArrayLike, confidence: float = CONFIDENCE) -
         >>> [round(end, 4) for end in wilson(81, 263)]  # Newcombe, "Two-sided confidence intervals", 1998
         [0.2553, 0.3662]
     """
-    right, total = np.asarray(right), np.asarray(total)
+    correct, total = np.asarray(correct), np.asarray(total)
     z = norm.ppf((1 + confidence) / 2)
-    middle = right + z**2 / 2
-    half = z * np.sqrt(right * (total - right) / np.maximum(total, 1) + z**2 / 4)
+    middle = correct + z**2 / 2
+    half = z * np.sqrt(correct * (total - correct) / np.maximum(total, 1) + z**2 / 4)
     ends = np.stack([middle - half, middle + half]) / (total + z**2)
-    ends[0, right == 0], ends[1, right == total] = 0, 1  # without rounding errors
+    ends[0, correct == 0], ends[1, correct == total] = 0, 1  # without rounding errors
     ends[:, total == 0] = np.nan
     return Interval(*ends.tolist())
 
 
 def class_metrics(
-    right: NDArray[np.int64], predicted: NDArray[np.int64], labelled: NDArray[np.int64]
+    correct: NDArray[np.int64], predicted: NDArray[np.int64], labelled: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     """Return precision, recall and F1 of each class with Wilson's intervals.
 
@@ -50,7 +50,7 @@ def class_metrics(
     as label or as prediction: F1 = 2J / (1 + J).
 
     Args:
-        right: Number of images of each class that are predicted correctly, int64 `[K]`.
+        correct: Number of images of each class that are predicted correctly, int64 `[K]`.
         predicted: Number of images predicted as each class, int64 `[K]`.
         labelled: Number of images of each class, int64 `[K]`.
 
@@ -64,8 +64,8 @@ def class_metrics(
                [0.83, 0.71],
                [0.94, 0.87]])
     """
-    totals = np.stack([predicted, labelled, predicted + labelled - right])
+    totals = np.stack([predicted, labelled, predicted + labelled - correct])
     with np.errstate(invalid="ignore"):  # 0 / 0 is NaN
-        metrics = np.stack([right / totals, *wilson(np.broadcast_to(right, totals.shape), totals)])
+        metrics = np.stack([correct / totals, *wilson(np.broadcast_to(correct, totals.shape), totals)])
     metrics[:, 2] = 2 * metrics[:, 2] / (1 + metrics[:, 2])
     return metrics

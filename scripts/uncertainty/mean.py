@@ -76,11 +76,11 @@ def caption(means: Sequence[Mean]) -> str:
         numbers = [mean.number for mean in means if mean.over == over]
         if not numbers:
             continue
-        fewest, most = min(numbers), max(numbers)
-        if most == 1:
+        lowest, highest = min(numbers), max(numbers)
+        if highest == 1:
             sentences.append(f"Metrics of one {over}, which gives no interval.")
             continue
-        number = f"{fewest} to {most}" if fewest < most else most
+        number = f"{lowest} to {highest}" if lowest < highest else highest
         has_all = all(mean.interval for mean in means if mean.over == over)
         condition = "" if has_all else f", where {over}s gave different values"
         sentences.append(f"Mean over {number} {over}s ± half of its {INTERVAL}{rule}{condition}.")

@@ -60,8 +60,8 @@ def test_lists_size_last_use_and_who_needs_it(place: Path, script: Callable[...,
     assert rows["digits-aaaaaaaaaaaa"].endswith(" 0")
     assert rows["features-0123456789ab"].endswith(" 2")
     assert rows["features-ba9876543210"].endswith(" 0")
-    assert "nothing whole" in rows[".digits-bbbbbbbbbbbb.part"]
-    assert "nothing whole" in rows["digits-cccccccccccc"]
+    assert "unusable" in rows[".digits-bbbbbbbbbbbb.part"]
+    assert "unusable" in rows["digits-cccccccccccc"]
     assert "needed by no run in runs" in said
     assert "thesis" not in said
     assert "digits-dddddddddddd" not in rows
