@@ -1,4 +1,4 @@
-"""The images of a data set in the order of its source, with their names, labels and pictures."""
+"""List the images of a data set in the order of its source, with their names, labels and pictures."""
 
 import os
 from collections.abc import Mapping
@@ -19,53 +19,64 @@ from datamodules.packing.pack import Images, Rows, selected_labels
 
 
 class Listing:
-    """The images of the classes that a data module uses, `N` images of all splits of the source in sequence."""
+    """The `N` images of the classes that a data module uses, of all splits of the source in sequence.
+
+    Attributes:
+        class_names: The `K` class names.
+        parts: The images of each split of the source.
+        names: The path of each image in the source's folder, or its index in a split, such as `train[123]`.
+        labels: int64 `[N]`, or uint8 `[N, K]` of 0 and 1 if multi-label.
+        columns: The source's other columns, such as the group of each image, `[N]` each.
+    """
 
     def __init__(self, data: ImageDataModule, source: Mapping[str, Rows]) -> None:
         self.class_names = list(data.class_names)
-        self.parts: dict[str, Images] = {}  # the images of each split of the source
-        self.names: list[str] = []  # paths in the source's folder, or places in a split as in `train[123]`
-        labels, columns = [], []
-        for split, (images, given, own) in source.items():
+        self.parts: dict[str, Images] = {}
+        self.names: list[str] = []
+        labels_of_parts, columns_of_parts = [], []
+        for split, (images, labels, columns) in source.items():
             if split == "test" and data.tests_on_validation:
                 continue
             if data.label_map is not None:
-                given = selected_labels(torch.from_numpy(given), data.label_map).numpy()
-            rows = np.arange(len(given)) if data.is_multi_label else np.flatnonzero(given >= 0)
+                labels = selected_labels(torch.from_numpy(labels), data.label_map).numpy()
+            rows = np.arange(len(labels)) if data.is_multi_label else np.flatnonzero(labels >= 0)
             if isinstance(images, ImageFiles):
                 self.parts[split] = replace(images, names=images.names[rows])
                 self.names += [escape_name(os.fsdecode(name)) for name in images.names[rows]]
             else:
                 self.parts[split] = images if len(rows) == len(images) else images[rows]
                 self.names += [f"{split}[{row}]" for row in rows]
-            labels.append(given[rows])
-            columns.append({name: values[rows] for name, values in own.items()})
-        self.labels = np.concatenate(labels)  # int64 [N] or uint8 [N, K]
-        # The source's other columns, such as the group of each image, [N]
-        self.columns = {name: np.concatenate([part[name] for part in columns]) for name in columns[0]}
+            labels_of_parts.append(labels[rows])
+            columns_of_parts.append({name: values[rows] for name, values in columns.items()})
+        self.labels = np.concatenate(labels_of_parts)
+        self.columns = {
+            name: np.concatenate([columns[name] for columns in columns_of_parts]) for name in columns_of_parts[0]
+        }
 
-    def picture(self, place: int) -> Image.Image:
-        """The image as a viewer shows it."""
-        images, *others = self.parts.values()
-        while place >= len(images):
-            place, images = place - len(images), others.pop(0)
-        return view(images, place)[1]
+    def picture(self, index: int) -> Image.Image:
+        """Return an image as a viewer shows it."""
+        for images in self.parts.values():
+            if index < len(images):
+                return view(images, index)[1]
+            index -= len(images)
+        raise IndexError(index)
 
 
 def view(images: Images, index: int) -> tuple[NDArray[Any], Image.Image, tuple[int, int], str]:
-    """Decode an image at its full size: its pixels, its picture in colour, its stored size (width, height) and mode.
+    """Decode an image at its full size.
 
-    A viewer shows the picture upright, in 8 bits and on white. The pixels are its own or, where a file holds numbers,
-    levels `[C, H, W]`, from which `as_rgb` makes the picture.
+    Returns:
+        Its pixels: those of the picture or, of arrays and other files with numbers, levels `[C, H, W]`; its picture in
+        RGB as a viewer shows it; its stored size (width, height); and its stored mode, as Pillow names it.
     """
     if isinstance(images, ImageFiles):
-        path, channels, pixels = images.path(index), images.image_shape[0], images.pixel_format
-        if pixels.is_plain(channels) and not holds_numbers(path):
+        path, channels, pixel_format = images.path(index), images.image_shape[0], images.pixel_format
+        if pixel_format.is_plain(channels) and not holds_numbers(path):
             with open_image(path) as image:
-                stored = image.size, image.mode
+                size, mode = image.size, image.mode
                 shown = as_shown(image).convert("RGB")
-                return np.asarray(shown), shown, *stored
-        levels = pixels.levels(pixels.numbers(path, channels), channels)
+                return np.asarray(shown), shown, size, mode
+        levels = pixel_format.levels(pixel_format.numbers(path, channels), channels)
     else:
         levels = np.asarray(images[index])
     count, height, width = levels.shape
