@@ -23,23 +23,26 @@ if TYPE_CHECKING:
 
 
 def print_findings(audit: "Audit") -> None:
-    """Print the findings, and the images of each split."""
+    """Print a table of the findings and one of the splits."""
     from scripts.report.table import Table, show
 
     print(audit.title)
-    findings = [[each.title, f"{each.count:,}", "\n".join(map(escape_name, each.examples))] for each in audit.findings]
+    findings = [
+        [finding.title, f"{finding.count:,}", "\n".join(map(escape_name, finding.examples))]
+        for finding in audit.findings
+    ]
     show(Table(["what", "found", "such as"], findings))
-    rows, names = [], audit.listing.class_names
-    for split, numbers in audit.images_per_class.items():
-        ends = [f"{number:,} ({names[numbers.index(number)]})" for number in (min(numbers), max(numbers))]
-        rows.append([split, f"{audit.images[split]:,}", f"{sum(map(bool, numbers)):,}", *ends])
+    rows, class_names = [], audit.listing.class_names
+    for split, counts in audit.images_per_class.items():
+        extremes = [f"{count:,} ({class_names[counts.index(count)]})" for count in (min(counts), max(counts))]
+        rows.append([split, f"{audit.images[split]:,}", f"{sum(count > 0 for count in counts):,}", *extremes])
     show(Table(["split", "images", "classes", "fewest of a class", "most of a class"], rows))
     if audit.data.tests_on_validation:
-        print("test is val: labels of others are not public")
+        print("test is val: the labels of the test images are not public")
 
 
 def audit(options: Namespace, flags: Sequence[str]) -> bool:
-    """Audit the data set that the flags name, print and write the findings; True if there is no problem."""
+    """Audit the data set of the flags, print and write the findings, and return True if there is no problem."""
     from core.durable_file import replace_file
     from scripts.command.data_flags import build_data
     from scripts.command.output_file import check_output
@@ -64,12 +67,17 @@ def audit(options: Namespace, flags: Sequence[str]) -> bool:
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Run the command line; a user's mistake ends in one sentence and exit status 2."""
+    """Run the command line; a user error is one message and exit status 2."""
     parser = CommandParser(prog="scripts/audit.py", description=__doc__)
-    parser.add_argument("--json", type=to_path, metavar="FILE", help="write everything found")
-    parser.add_argument("--html", type=to_path, metavar="FILE", help="write a page with the pairs found")
+    parser.add_argument("--json", type=to_path, metavar="FILE", help="write all findings as JSON")
     parser.add_argument(
-        "--splits", type=to_path, metavar="FILE", help="write path, class, group and split of each image"
+        "--html", type=to_path, metavar="FILE", help="write a page with the findings, and the images of each pair"
+    )
+    parser.add_argument(
+        "--splits",
+        type=to_path,
+        metavar="FILE",
+        help="write a CSV file with path, class, group and split of each image",
     )
     with mistakes_in_one_sentence():
         options, flags = parser.parse_known_args(args)

@@ -1,1 +1,1 @@
-"""Unreadable, duplicate, leaked and stray images."""
+"""Find unreadable, stray, duplicate and leaked images in a data set."""

@@ -54,7 +54,7 @@ def test_holds_everything_itself_and_escapes_names(tmp_path: Path) -> None:
         assert absent not in text
     for there in (
         *("&lt;a&gt;.jpg", "b\\xe9.jpg", "Cats &amp; Dogs", "prefers-color-scheme", 'name="viewport"'),
-        *('<b class="across">train</b>', "hash 2 of 64 bits apart, details 0.970 alike"),
+        *('<b class="across">train</b>', "hashes differ in 2 of 64 bits, correlation of details 0.970"),
         '<tr><th>&lt;cat&gt;</th><td class="number">1,000</td></tr>',
     ):
         assert there in text
