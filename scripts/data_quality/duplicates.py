@@ -21,7 +21,7 @@ from datamodules.packing.pack import Images
 from scripts.data_quality.listing import view
 
 # Near duplicates have perceptual hashes that differ in at most so many of 64 bits. Copies of Tiny ImageNet's images,
-# saved as JPEG of quality 20 and above, 10% brighter, or resized to half, three quarters or double, differ in at most 8.
+# saved as JPEG of quality 20 and above, 10% brighter, or resized to half, three quarters or double, differ in up to 8.
 HASH_DISTANCE = 10
 
 DETAIL = 32  # side, in pixels, of the reduced image whose details are compared
