@@ -1,7 +1,7 @@
-"""Whether the images that a network was trained and chosen on are those at hand.
+"""Compare the images that a network was trained on with the current images.
 
-Images are known by 32 bits of a digest of their pixels, 4 bytes each: at a million images, one new image in some 4,000
-is taken for one of them.
+Images are compared by 32 bits of a hash of their pixels, 4 bytes each: at a million images, one new image in some 4,000
+is mistaken for a known one.
 """
 
 from collections.abc import Mapping
@@ -9,30 +9,38 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-KnownImages = Mapping[str, Tensor]  # for each split, int32 `[N]`; plain, so that a checkpoint can hold it
+KnownImages = Mapping[str, Tensor]  # for each split, int32 `[N]`; a plain type that a checkpoint can hold
 
 
-def trained_on_both(earlier: KnownImages, now: KnownImages) -> dict[str, Tensor]:
-    """The images of a run that goes on with other data: no image that it was ever trained on can test it."""
-    seen = earlier["train"]
-    apart = {split: images[~torch.isin(images, seen)] for split, images in now.items() if split != "train"}
-    return {"train": torch.unique(torch.cat([seen, now["train"]])), **apart}
+def trained_on_both(earlier: KnownImages, current: KnownImages) -> dict[str, Tensor]:
+    """Merge the training images of a resumed run's earlier and current data.
+
+    No image that the run was ever trained on is left in another split, so that it does not count as a test image.
+    """
+    merged = {"train": torch.unique(torch.cat([earlier["train"], current["train"]]))}
+    for split, images in current.items():
+        if split != "train":
+            merged[split] = images[~torch.isin(images, earlier["train"])]
+    return merged
 
 
-def data_changes(then: KnownImages | None, now: KnownImages) -> str:
-    """Say how data and splits differ from those of training, where these are known; empty if they do not."""
-    if not then:
+def data_changes(earlier: KnownImages | None, current: KnownImages) -> str:
+    """Describe how data and splits differ from those of training; empty if they do not, or if those are unknown."""
+    if not earlier:
         return ""
-    before, here = (torch.unique(torch.cat(list(images.values()))) for images in (then, now))
-    new, gone = (int((~torch.isin(one, other)).sum()) for one, other in ((here, before), (before, here)))
-    # An image that was in two splits during training already does not count here: the audit reports it.
+    earlier_images = torch.unique(torch.cat(list(earlier.values())))
+    current_images = torch.unique(torch.cat(list(current.values())))
+    added = int((~torch.isin(current_images, earlier_images)).sum())
+    removed = int((~torch.isin(earlier_images, current_images)).sum())
+    # An image that already was in two splits during training does not count here: `audit.py` reports it.
     trained_on = {
-        split: int((torch.isin(now[split], then["train"]) & ~torch.isin(now[split], then[split])).sum())
+        split: int((torch.isin(current[split], earlier["train"]) & ~torch.isin(current[split], earlier[split])).sum())
         for split in ("val", "test")
     }
-    if not (new or gone or any(trained_on.values())):
+    if not (added or removed or any(trained_on.values())):
         return ""
-    counts = " and ".join(f"{count:,} of {len(now[split]):,} {split}" for split, count in trained_on.items())
+    counts = " and ".join(f"{count:,} of {len(current[split]):,} {split}" for split, count in trained_on.items())
     return (
-        f"the data or their splits are not those of training: {new:,} new, {gone:,} gone; trained on: {counts} images"
+        f"the data or their splits are not those of training: {added:,} new, {removed:,} gone; trained on: {counts} "
+        "images"
     )

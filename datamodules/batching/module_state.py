@@ -1,4 +1,4 @@
-"""The state of augmentation and mixing, which a resumed run restores."""
+"""Save and restore the state of augmentation and mixing modules."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,19 +10,20 @@ from torch import Tensor, nn
 
 
 class ModuleState:
-    """What has changed in modules since they were constructed; a resumed run takes the rest from its flags."""
+    """The entries of modules' state dicts that have changed since construction.
+
+    A resumed run restores these alone; unchanged entries follow from its configuration.
+    """
 
     def __init__(self, modules: Mapping[str, Sequence[nn.Module]]) -> None:
-        self._modules = nn.ModuleDict(
-            {
-                use: nn.ModuleDict({f"{type(module).__name__} {place}": module for place, module in enumerate(some)})
-                for use, some in modules.items()
-            }
-        )
+        self._modules = nn.ModuleDict()
+        for use, sequence in modules.items():
+            named = {f"{type(module).__name__} {position}": module for position, module in enumerate(sequence)}
+            self._modules[use] = nn.ModuleDict(named)
         self._initial = deepcopy(self._modules.state_dict())
 
     def changed(self) -> dict[str, Any]:
-        """A copy of what has changed, on the CPU."""
+        """Return a copy of all changed entries, on the CPU."""
         changed: dict[str, Any] = {}
         for name, value in self._modules.state_dict().items():
             if not isinstance(value, Tensor):
@@ -32,28 +33,28 @@ class ModuleState:
         return changed
 
     def of_each_rank(self, world_size: int) -> list[dict[str, Any]]:
-        """What has changed in each process of a run; every process must call this."""
+        """Return the changed entries of each rank; all ranks must call this."""
         states = [self.changed()] * world_size
         if world_size > 1:
             torch.distributed.all_gather_object(states, states[0])
         return states
 
     def load(self, changed: Mapping[str, Any]) -> bool:
-        """Restore a state that `changed` gave; if it is of other modules, restore nothing and return False."""
-        own = self._modules.state_dict()
-        is_same = all(
-            name in own and getattr(own[name], "shape", None) == getattr(value, "shape", None)
+        """Restore entries that `changed` returned; if they belong to other modules, do nothing and return False."""
+        state = self._modules.state_dict()
+        fits = all(
+            name in state and getattr(state[name], "shape", None) == getattr(value, "shape", None)
             for name, value in changed.items()
         )
-        if is_same:
-            self._modules.load_state_dict({**own, **self._initial, **changed})
-        return is_same
+        if fits:
+            self._modules.load_state_dict({**state, **self._initial, **changed})
+        return fits
 
     @contextmanager
     def kept(self) -> Iterator[None]:
-        """Put the state back at the end of the block, whatever passes through the modules inside."""
-        before = self.changed()
+        """Restore the current state at the end of the block."""
+        state = self.changed()
         try:
             yield
         finally:
-            self.load(before)
+            self.load(state)

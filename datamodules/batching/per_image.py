@@ -1,4 +1,4 @@
-"""Augmentation that is drawn anew for each image where a module would draw it for the batch."""
+"""Draw augmentation parameters for each image, where a module would draw them once for the whole batch."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -10,27 +10,27 @@ from torch import Tensor, nn
 
 
 def drawn_per_image(modules: Sequence[nn.Module]) -> list[nn.Module]:
-    """Wrap the modules that would draw once for a whole batch: policies of kornia, transforms of torchvision."""
+    """Wrap kornia's policies and torchvision's transforms, which draw once for a whole batch."""
     wrapped: list[nn.Module] = []
-    for one_by_one, some in groupby(modules, is_drawn_for_a_batch):
+    for one_by_one, adjacent in groupby(modules, is_drawn_for_a_batch):
         if one_by_one:
-            wrapped.append(OneByOne(*some))
+            wrapped.append(OneByOne(*adjacent))
         else:
-            wrapped += (PerImage(module) if isinstance(module, PolicyAugmentBase) else module for module in some)
+            wrapped += (PerImage(module) if isinstance(module, PolicyAugmentBase) else module for module in adjacent)
     return wrapped
 
 
 def is_drawn_for_a_batch(module: nn.Module) -> bool:
-    """Whether a module is torchvision's, or one of its parts is."""
+    """Return True if a module, or one inside it, is torchvision's."""
     return any(type(part).__module__.startswith("torchvision.transforms") for part in module.modules())
 
 
 class PerImage(nn.Module):
-    """Lets each image of a batch, float `[B, C, H, W]`, take its own way through one of kornia's policies.
+    """Draws the operations of one of kornia's policies for each image of a batch, float `[B, C, H, W]`.
 
-    kornia draws one way for the whole batch, and only the magnitudes for each image; the papers of RandAugment,
-    AutoAugment and TrivialAugment (Cubuk et al., 2019 and 2020; Müller and Hutter, 2021) draw both for each. Images
-    whose next operation is the same go through it together.
+    kornia draws the operations once for the batch, and only their magnitudes for each image; the papers of RandAugment,
+    AutoAugment and TrivialAugment (Cubuk et al., 2019 and 2020; Müller and Hutter, 2021) draw both for each image.
+    Images with the same next operation are processed together.
     """
 
     def __init__(self, policy: PolicyAugmentBase) -> None:
@@ -39,27 +39,27 @@ class PerImage(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Augment each image."""
-        ways = [[module for _, module in self.policy.get_forward_sequence()] for _ in images]
+        sequences = [[module for _, module in self.policy.get_forward_sequence()] for _ in images]
         images = images.clone()
-        for step in range(max(map(len, ways))):
+        for step in range(max(map(len, sequences))):
             rows_of = defaultdict(list)
-            for row, way in enumerate(ways):
-                if step < len(way):
-                    rows_of[way[step]].append(row)
+            for row, sequence in enumerate(sequences):
+                if step < len(sequence):
+                    rows_of[sequence[step]].append(row)
             for operation, rows in rows_of.items():
                 images[rows] = operation(images[rows])
         return images
 
 
 class OneByOne(nn.Module):
-    """Gives modules each image, float `[B, C, H, W]`, as a batch of its own: torchvision's draw once for a batch."""
+    """Applies modules to each image, float `[B, C, H, W]`, as a batch of one: torchvision draws once for a batch."""
 
     def __init__(self, *modules: nn.Module) -> None:
         super().__init__()
         self.layers = nn.Sequential(*modules)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Augment each image; if one changes its size, give that one alone, whose size the caller refuses."""
+        """Augment each image; if an image changes its size, return it alone, so that the caller reports the size."""
         augmented = [self.layers(image) for image in torch.split(images, 1)]
-        other = [each for each in augmented if each.shape[1:] != images.shape[1:]]
-        return torch.cat(other[:1] or augmented)
+        resized = [image for image in augmented if image.shape[1:] != images.shape[1:]]
+        return torch.cat(resized[:1] or augmented)

@@ -1,4 +1,4 @@
-"""Randomness as a function of what is being done, so that no generator state ever needs saving."""
+"""Seed all generators by the position in a run, so that checkpoints need no generator state."""
 
 import random
 import struct
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-EVALUATION = -1  # in place of an epoch: what is drawn in validation, test and prediction is the same each time
+EVALUATION = -1  # used as the epoch in validation, test and prediction, which draw the same numbers each time
 
 Generator = torch.Generator | np.random.Generator | np.random.RandomState | random.Random
 
@@ -26,17 +26,16 @@ def random_key(*parts: int) -> int:
 
 
 def own_generators(modules: Iterable[nn.Module]) -> list[Generator]:
-    """The generators that modules, or parts of them, hold as attributes, each once."""
+    """Return the generators that modules, or modules inside them, hold as attributes, without duplicates."""
     parts = (part for module in modules for part in module.modules())
     values = (value for part in parts for value in vars(part).values())
     return list({id(value): value for value in values if isinstance(value, Generator)}.values())
 
 
-def seed_generators(key: int, device: torch.device, own: Sequence[Generator] = ()) -> None:
-    """Seed the global generators of torch (on the CPU and on `device`), NumPy and Python, and some others.
+def seed_generators(key: int, device: torch.device, generators: Sequence[Generator] = ()) -> None:
+    """Seed the global generators of torch (on the CPU and on `device`), NumPy and Python, and further `generators`.
 
-    The generators are reached directly: `torch.manual_seed` visits every back end and costs more than a small
-    network's forward pass.
+    `torch.manual_seed` is not used: it seeds every backend, which takes longer than a small network's forward pass.
     """
     torch.default_generator.manual_seed(key)
     if device.type == "cuda":
@@ -46,7 +45,7 @@ def seed_generators(key: int, device: torch.device, own: Sequence[Generator] = (
         torch.mps.manual_seed(key)
     np.random.seed(key % 2**32)
     random.seed(key)
-    for number, generator in enumerate(own):
+    for number, generator in enumerate(generators):
         seed = random_key(key, number)
         if isinstance(generator, torch.Generator):
             generator.manual_seed(seed)

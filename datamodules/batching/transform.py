@@ -1,4 +1,4 @@
-"""What happens to a batch on the device, before the network sees it; normalisation is the same in inference.
+"""Augment, mix and normalize a batch on the device; inference normalizes in the same way.
 
 Shapes: a batch of `B` images with `C` channels, `H` rows and `W` columns; `K` classes.
 """
@@ -12,18 +12,21 @@ from torch.nn import functional as F
 
 from core.user_error import UserError
 
-# Images, uint8, uint16 or float32 `[B, C, H, W]`, and labels, int64 `[B]` or, of mixed images, probabilities `[B, K]`.
-# Several labels per image are uint8 `[B, K]` and, once transformed, float32.
+# Images, uint8, uint16 or float32 `[B, C, H, W]`, and labels: int64 `[B]`, or float32 probabilities `[B, K]` of mixed
+# images. Multi-label data has labels uint8 `[B, K]`, and float32 after the transform.
 Batch = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
 class Normalization:
-    """`(x - mean) / std` for each channel; a ValueError if there is not one of each, or a deviation is negative.
+    """The constants of `(x - mean) / std` for each channel.
 
     Args:
         mean: Mean of each channel on the scale [0, 1].
-        std: Standard deviation of each channel, likewise.
+        std: Standard deviation of each channel on the scale [0, 1].
+
+    Raises:
+        ValueError: If `mean` and `std` have different lengths, or a standard deviation is negative.
     """
 
     mean: Sequence[float]
@@ -36,13 +39,13 @@ class Normalization:
             raise ValueError(f"std is {list(self.std)}; no standard deviation is negative")
 
 
-# Known normalisations by name; each number is that of the set's own training images unless said otherwise.
+# Known normalizations by name, computed from the training images of the named data set unless a comment differs.
 NORMALIZATIONS = {
-    # As torchvision's pretrained weights expect them.
+    # Expected by torchvision's pretrained weights.
     "imagenet": Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    # To [-1, 1], as Inception (Szegedy et al., 2015) and vision transformers of the original release expect.
+    # Scales to [-1, 1], as Inception (Szegedy et al., 2015) and the original vision transformers expect.
     "inception": Normalization((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
-    # The 400 million pairs of Radford et al., 2021.
+    # From the 400 million image-text pairs of Radford et al., 2021.
     "clip": Normalization((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
     "cifar10": Normalization((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
     "cifar100": Normalization((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
@@ -51,7 +54,7 @@ NORMALIZATIONS = {
 
 
 def chosen_normalization(choice: str | Normalization, channels: int) -> Normalization | None:
-    """The normalisation that `data.normalization` asks for; None if it is to be computed."""
+    """Return the normalization that `data.normalization` names, or None if it has to be computed."""
     if choice == "computed":
         return None
     if choice == "none":
@@ -71,10 +74,10 @@ def chosen_normalization(choice: str | Normalization, channels: int) -> Normaliz
 
 
 class Normalize(nn.Module):
-    """Levels from 0 to `highest` to `(level / highest - mean) / std`, as one multiplication and one addition.
+    """Normalizes pixels from 0 to `highest` by `(x / highest - mean) / std`, as one multiplication and one addition.
 
-    It maps images, uint8, uint16 or float `[B, C, H, W]`, to float32 and follows them to their device; float32 images
-    are changed in place. `mean` and `std`, `C` numbers each, are on the scale [0, 1].
+    Images, uint8, uint16 or float `[B, C, H, W]`, become float32; float32 images are changed in place. The module moves
+    itself to their device. `mean` and `std`, `C` numbers each, are on the scale [0, 1].
     """
 
     scale: Tensor
@@ -82,33 +85,34 @@ class Normalize(nn.Module):
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], highest: int = 255) -> None:
         super().__init__()
-        shift, spread = (torch.tensor(numbers, dtype=torch.float32).view(1, -1, 1, 1) for numbers in (mean, std))
-        spread = spread.clamp(min=1 / highest)  # a channel that is the same everywhere has no spread to divide by
-        self.register_buffer("scale", 1 / (highest * spread), persistent=False)
-        self.register_buffer("shift", -shift / spread, persistent=False)
+        means = torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1)
+        stds = torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1)
+        stds = stds.clamp(min=1 / highest)  # a constant channel has a standard deviation of 0
+        self.register_buffer("scale", 1 / (highest * stds), persistent=False)
+        self.register_buffer("shift", -means / stds, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalised images."""
+        """Normalize images."""
         if self.scale.device != images.device:
             self.to(images.device)
         return images.float().mul_(self.scale).add_(self.shift)
 
 
 def unnormalised(images: Tensor, mean: Sequence[float], std: Sequence[float], highest: int = 255) -> Tensor:
-    """Undo the normalisation of images, float `[B, C, H, W]`; the result is cut off at its lowest and highest level.
+    """Undo the normalization of images, float `[B, C, H, W]`, and clamp them to the valid range.
 
-    It is float32 in [0, 1] or, if the highest level is not that of 8 bits, uint16 levels.
+    Returns float32 in [0, 1] if `highest` is 255, else uint16 from 0 to `highest`.
     """
     normalize = Normalize(mean, std, highest).to(images.device)
-    levels = ((images.float() - normalize.shift) / normalize.scale).clamp(0, highest)
-    return levels / highest if highest == 255 else levels.round().to(torch.uint16)
+    pixels = ((images.float() - normalize.shift) / normalize.scale).clamp(0, highest)
+    return pixels / highest if highest == 255 else pixels.round().to(torch.uint16)
 
 
 class BatchTransform:
-    """Turns levels up to `highest` to float32, augments and mixes in training, and normalises to `(x - mean) / std`.
+    """Augments and mixes training batches, and normalizes every batch to float32 `(x / highest - mean) / std`.
 
-    `augmentation` modules map float32 images `[B, C, H, W]` in [0, 1] to such images, and are applied in turn; one of
-    the `mixing` modules is drawn for each batch.
+    The `augmentation` modules are applied in turn to float32 images `[B, C, H, W]` in [0, 1]. One of the `mixing`
+    modules is drawn for each batch.
     """
 
     def __init__(
@@ -124,7 +128,7 @@ class BatchTransform:
         self.highest = highest
         self.augmentation: Sequence[nn.Module] = ()
         if augmentation:
-            from datamodules.batching.per_image import drawn_per_image  # which imports kornia
+            from datamodules.batching.per_image import drawn_per_image  # imports kornia
 
             self.augmentation = drawn_per_image(augmentation)
         self.mixing = mixing
@@ -134,7 +138,7 @@ class BatchTransform:
     def __call__(self, batch: Batch, *, training: bool) -> Batch:
         """Transform images uint8 or uint16 `[B, C, H, W]` and labels int64 `[B]` or uint8 `[B, K]`.
 
-        Labels of mixed images, and several labels per image, become float32 `[B, K]`.
+        Mixed and multi-label labels become float32 `[B, K]`.
         """
         images, labels = batch
         if training and self.augmentation:
@@ -144,8 +148,8 @@ class BatchTransform:
             labels = labels.float()
         if training and self.mixing:
             number = int(torch.randint(len(self.mixing), ())) if len(self.mixing) > 1 else 0
-            shares = labels if labels.ndim == 2 else F.one_hot(labels, self.num_classes).float()
-            images, labels = self.mixing[number](images, shares)
+            probabilities = labels if labels.ndim == 2 else F.one_hot(labels, self.num_classes).float()
+            images, labels = self.mixing[number](images, probabilities)
         return images, labels
 
     def _augmented(self, images: Tensor) -> Tensor:
