@@ -150,7 +150,8 @@ def test_computes_in_the_precision_of_the_run(
     trained = TrainedNetwork(run.best)
     data = trained.data()
     with torch.no_grad(), trained.autocast_context():
-        logits = trained.forward(torch.zeros(1, 1, 8, 8, device=trained.device))
+        images = torch.zeros(1, 1, 8, 8, device=trained.device)
+        logits = trained.network(trained.to_memory_format(images))
     found = predict_split(trained, data, "test")
     assert logits.dtype == dtype
     assert trained.precision == str(dtype).removeprefix("torch.")
