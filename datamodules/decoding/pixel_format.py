@@ -56,8 +56,8 @@ class PixelFormat:
     def of(cls, facts: Mapping[str, Any]) -> "PixelFormat":
         """Restore a format from its `facts`; other keys are ignored, missing ones have their defaults."""
         names = asdict(cls())
-        values = {name: tuple(value) if isinstance(value, list) else value for name, value in facts.items()}
-        return cls(**{name: value for name, value in values.items() if name in names})
+        values: dict[str, Any] = {name: value for name, value in facts.items() if name in names}
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
     @property
     def facts(self) -> dict[str, Any]:

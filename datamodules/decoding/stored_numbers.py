@@ -126,9 +126,9 @@ def _dicom_numbers(content: bytes, value_range: tuple[float, float] | None) -> N
     has_window = "WindowWidth" in dataset or "VOILUTSequence" in dataset
     if value_range is None and (has_window or dataset.get("BitsStored", 32) <= 16):
         low, high = _shown_range(dataset, processing)
-        shown = processing.apply_voi_lut(numbers, dataset)
+        windowed = processing.apply_voi_lut(numbers, dataset)
         levels = np.iinfo(np.uint8 if dataset.BitsStored <= 8 else np.uint16)
-        numbers = np.rint((shown - low) / (high - low) * levels.max).astype(levels.dtype)
+        numbers = np.rint((windowed - low) / (high - low) * levels.max).astype(levels.dtype)
         value_range = 0, levels.max
     if photometric == "MONOCHROME1":
         numbers = sum(value_range or (0, 0)) - numbers

@@ -45,8 +45,8 @@ class Finding:
     @property
     def examples(self) -> list[str]:
         """The first lines, and the number of further ones."""
-        more = len(self.lines) - EXAMPLES
-        return [*self.lines[:EXAMPLES], *([f"and {more:,} more"] if more > 0 else [])]
+        remaining = len(self.lines) - EXAMPLES
+        return [*self.lines[:EXAMPLES], *([f"and {remaining:,} more"] if remaining > 0 else [])]
 
 
 class Audit:

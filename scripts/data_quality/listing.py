@@ -74,8 +74,8 @@ def view(images: Images, index: int) -> tuple[NDArray[Any], Image.Image, tuple[i
         if pixel_format.is_plain(channels) and not holds_numbers(path):
             with open_image(path) as image:
                 size, mode = image.size, image.mode
-                shown = as_shown(image).convert("RGB")
-                return np.asarray(shown), shown, size, mode
+                colour = as_shown(image).convert("RGB")
+                return np.asarray(colour), colour, size, mode
         levels = pixel_format.levels(pixel_format.numbers(path, channels), channels)
     else:
         levels = np.asarray(images[index])
