@@ -146,20 +146,14 @@ class Evaluation:
         return sorted(cells, key=lambda cell: -cell[2])
 
     @cached_property
-    def probability(self) -> NDArray[np.float64]:
-        """The probability of the predicted class, `[N]`."""
-        highest: NDArray[np.float64] = self.tested.probabilities.max(axis=1)
-        return highest
-
-    @cached_property
     def certain_mistakes(self) -> list[int]:
         """The indices of the images predicted wrong, the most probable first."""
-        return sorted_rows(~self.tested.is_right, -self.probability)
+        return sorted_rows(~self.tested.is_right, -self.tested.probabilities.max(axis=1))
 
     @cached_property
     def uncertain_hits(self) -> list[int]:
         """The indices of the images predicted correctly, the least probable first."""
-        return sorted_rows(self.tested.is_right, self.probability)
+        return sorted_rows(self.tested.is_right, self.tested.probabilities.max(axis=1))
 
     def examples(self, label: int, predicted: int) -> list[int]:
         """Return the indices of the images of a confused pair, the most probable first."""

@@ -25,7 +25,7 @@ from scripts.inference.layers import grad_cam, last_maps
 from scripts.inference.run_checkpoint import run_of
 from scripts.report.chart import CURVES, INK, line_chart, svg
 from scripts.report.page import embedded
-from scripts.report.run_curves import Curves, read_curves
+from scripts.report.run_curves import read_curves
 from scripts.uncertainty.calibration import BINS, Reliability
 from scripts.uncertainty.mean import caption
 
@@ -52,6 +52,11 @@ def page_values(evaluation: Evaluation, most_images: int) -> dict[str, Any]:
         rows = evaluation.examples(label, predicted)[:PICTURES_OF_A_PAIR]
         examples = [shown_image(evaluation, row) for row in rows]
         pairs.append((names[label], names[predicted], count, int(images[label]), examples))
+    curves = read_curves(run / "metrics.csv") if run and not mean else {}
+    curves_by_metric = {
+        metric: {name: points for name, points in curves.items() if name.endswith(metric)}
+        for metric in ("loss", "accuracy")
+    }
     return {
         "title": f"{network} on {data}",
         "evaluation": evaluation,
@@ -64,7 +69,7 @@ def page_values(evaluation: Evaluation, most_images: int) -> dict[str, Any]:
             *((name, f"{value:.4f}") for name, value in metrics.items()),
         ],
         "fold_note": mean and f"Accuracy of one network: {mean.shown()}. {caption([mean])}",
-        "charts": learning_curves(read_curves(run / "metrics.csv")) if run and not mean else [],
+        "charts": [line_chart(lines, "epoch", metric) for metric, lines in curves_by_metric.items() if lines],
         "shades": ", ".join(f"{fraction:.1%}" for fraction in SHADES),
         "matrix": confusion_matrix(evaluation.confusion, names, images) if evaluation.is_shown_by_class else None,
         "pairs": pairs,
@@ -75,16 +80,6 @@ def page_values(evaluation: Evaluation, most_images: int) -> dict[str, Any]:
             (name.replace("_", " "), bins, reliability_diagram(bins, name)) for name, bins in calibration.items()
         ],
     }
-
-
-def learning_curves(curves: Curves) -> list[Markup]:
-    """Draw a chart of the losses and a chart of the accuracies."""
-    charts = []
-    for metric in ("loss", "accuracy"):
-        metric_curves = {name: points for name, points in curves.items() if name.endswith(metric)}
-        if metric_curves:
-            charts.append(line_chart(metric_curves, "epoch", metric))
-    return charts
 
 
 def confusion_matrix(

@@ -26,7 +26,6 @@ class FoldRun(NamedTuple):
     seed: int
     fold: int
     trained: TrainedNetwork
-    data: "ImageDataModule"
     tested: Predictions
     validated: Predictions  # for its validation images
 
@@ -105,7 +104,7 @@ def predict_folds(
         temporary = network if len(runs) == 1 else TrainedNetwork(network.path, content=network.checkpoint)
         tested = predict_split(temporary, data, split)
         validated = tested if split == "val" else predict_split(temporary, data, "val")
-        fold_runs.append(FoldRun(seed, fold, network, data, tested, validated))
+        fold_runs.append(FoldRun(seed, fold, network, tested, validated))
     folds = _number_of_folds(runs)
     all_tested = _joined([run.tested for run in fold_runs], folds)
     all_validated = _joined([run.validated for run in fold_runs], folds)

@@ -20,7 +20,7 @@ def evaluation(train: Callable[..., Run]) -> Evaluation:
 
 @pytest.mark.slow
 def test_mistakes_and_hits_come_in_their_order(evaluation: Evaluation) -> None:
-    tested, probability = evaluation.tested, evaluation.probability
+    tested, probability = evaluation.tested, evaluation.tested.probabilities.max(axis=1)
     wrong, right = evaluation.certain_mistakes, evaluation.uncertain_hits
     assert sorted([*wrong, *right]) == list(range(len(tested)))
     assert not tested.is_right[wrong].any()
