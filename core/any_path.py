@@ -1,4 +1,4 @@
-"""The type of a path argument: `Path` for the command line, which converts text; `Path | str` for type checkers."""
+"""The type of a path argument: a Path or a str from Python, always a Path from the command line."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

@@ -112,14 +112,14 @@ class SplitPlan:
             from datamodules.batching.groups import draw_groups
 
             order = uniform(train_hashes, key).numpy()
-            drawn = draw_groups(train_strata.numpy(), groups[train.numpy()], order, size)
+            is_drawn = draw_groups(train_strata.numpy(), groups[train.numpy()], order, size)
         elif self.rule == "shuffle":
             from datamodules.batching.stratified import stratified_split
 
-            drawn = stratified_split(train_strata, size, key)
+            is_drawn = stratified_split(train_strata, size, key)
         else:
-            drawn = hashed_split(train_strata, train_hashes, size, key)
-        return {"train": train[~drawn], name: train[drawn]}
+            is_drawn = hashed_split(train_strata, train_hashes, size, key)
+        return {"train": train[~is_drawn], name: train[is_drawn]}
 
     def _check(self, splits: Mapping[str, Tensor], labels: Tensor, train: Tensor) -> None:
         """Raise UserError if a split is empty, or a class has no image among `train`."""
@@ -168,10 +168,10 @@ def hashed_split(labels: Tensor, hashes: NDArray[np.uint64], size: int | float, 
     numbers = uniform(hashes, random_key(seed, SALT))
     highest = torch.zeros(int(labels.max()) + 1, dtype=numbers.dtype).scatter_reduce(0, labels, numbers, "amax")
     may_be_drawn = numbers < highest[labels]
-    drawn = may_be_drawn & (numbers < size)
-    if not drawn.any() and may_be_drawn.any() and size * total >= 0.5:
-        drawn = may_be_drawn & (numbers == numbers[may_be_drawn].min())
-    return drawn
+    is_drawn = may_be_drawn & (numbers < size)
+    if not is_drawn.any() and may_be_drawn.any() and size * total >= 0.5:
+        is_drawn = may_be_drawn & (numbers == numbers[may_be_drawn].min())
+    return is_drawn
 
 
 def class_counts(labels: Tensor, num_classes: int, weights: Tensor | None = None) -> Tensor:

@@ -37,17 +37,17 @@ def progress(title: str, total: int, *, aside: bool = False) -> Iterator[Callabl
             yield partial(bar.advance, bar.add_task(title, total=total))
         return
     start = last_line = time.monotonic()
-    done = 0
+    images_done = 0
 
     def advance(number: int = 1) -> None:
-        nonlocal done, last_line
-        done += number
+        nonlocal images_done, last_line
+        images_done += number
         seconds = time.monotonic() - start
         if start + seconds >= last_line + SECONDS_BETWEEN_LINES:
             last_line = start + seconds
-            rate = max(done, 1) / seconds
-            remaining = timedelta(seconds=round((total - done) / rate))
-            line = f"{title}  {done:,}/{total:,}  {rate:,.0f}/s  {remaining} left"
+            rate = max(images_done, 1) / seconds
+            remaining = timedelta(seconds=round((total - images_done) / rate))
+            line = f"{title}  {images_done:,}/{total:,}  {rate:,.0f}/s  {remaining} left"
             print(line, file=sys.stderr if aside else sys.stdout, flush=True)
 
     yield advance

@@ -140,10 +140,10 @@ class ImageSource(ABC):
     def known_names(self, source: Source) -> set[str]:
         """Return the relative paths of all images and `known_files`; empty if the source is not image files."""
         files = [files_of(rows[0]) for rows in source.values()]
-        known = {os.fsdecode(name) for images in files if images for name in images.names}
-        if known:
-            known.update(*(glob.iglob(pattern, root_dir=self.source_folder) for pattern in self.known_files))  # noqa: PTH207
-        return known
+        paths = {os.fsdecode(name) for images in files if images for name in images.names}
+        if paths:
+            paths.update(*(glob.iglob(pattern, root_dir=self.source_folder) for pattern in self.known_files))  # noqa: PTH207
+        return paths
 
     def files_left_out(self, known: Collection[str]) -> list[str]:
         """Return all other files in the source's folder, hidden ones too, sorted; empty if `known` is empty."""

@@ -36,9 +36,9 @@ def checked(
         )
     images = {split: rows[0] for split, rows in source.items()}
     if (files := files_of(images["train"])) is not None:
-        from datamodules.decoding.image_files import settled
+        from datamodules.decoding.image_files import decide_pixel_format
 
-        pixel_format = settled(files)
+        pixel_format = decide_pixel_format(files)
         images = {split: replace(split_files, pixel_format=pixel_format) for split, split_files in images.items()}
     dtype = np.uint8 if is_multi_label else np.int64
     return {
