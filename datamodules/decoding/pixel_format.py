@@ -55,9 +55,12 @@ class PixelFormat:
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> "PixelFormat":
         """Restore a format from its `facts`; other keys are ignored, missing ones have their defaults."""
-        names = asdict(cls())
-        values: dict[str, Any] = {name: value for name, value in facts.items() if name in names}
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        values: dict[str, Any] = {name: facts[name] for name in asdict(cls()) if name in facts}
+        if values.get("planes") is not None:
+            values["planes"] = tuple(values["planes"])
+        if values.get("value_range") is not None:
+            values["value_range"] = tuple(values["value_range"])
+        return cls(**values)
 
     @property
     def facts(self) -> dict[str, Any]:
