@@ -1,4 +1,4 @@
-"""The network that reaches 94 % on CIFAR-10 in the fewest operations."""
+"""The airbench network, which reaches 94 % on CIFAR-10 in seconds."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -11,10 +11,10 @@ from models.head import check_sizes
 
 
 class ShiftNorm2d(nn.BatchNorm2d):
-    """Batch norm without scales, whose shifts learn 64 times as fast (Page, 2019; Jordan, 2024).
+    """Batch norm with a shift but no scale; the shift learns 64 times as fast (Page, 2019; Jordan, 2024).
 
-    `forward` multiplies the stored shift by 8: its gradient is 8 times as large, and so is the effect of a step. Weight
-    decay is not multiplied.
+    `forward` multiplies the stored shift by 8. That multiplies both its gradient and the effect of a step by 8, but not
+    its weight decay.
     """
 
     FACTOR = 8.0
@@ -24,11 +24,11 @@ class ShiftNorm2d(nn.BatchNorm2d):
     def __init__(self, channels: int) -> None:
         super().__init__(channels, momentum=0.4, affine=False)
         self.shift = nn.Parameter(torch.zeros(channels))
-        # CUDA's backward pass fails with a shift but no scale.
+        # Ones as scale, because CUDA's backward pass fails with a shift but no scale.
         self.register_buffer("ones", torch.ones(channels), persistent=False)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Normalised features, of the same shape `[B, C, H, W]`."""
+        """Normalise features `[B, C, H, W]`."""
         if self.training and self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
         statistics = (self.running_mean, self.running_var)
@@ -40,20 +40,20 @@ class AirbenchNet(nn.Module):
     """Whitened patches, then stages of two 3x3 convolutions (Jordan, 2024, "94% on CIFAR-10 in 3.29 Seconds").
 
     The first layer, `whitening`, decorrelates each 2x2 patch of the image; `callbacks.whitening.Whitening` sets and
-    freezes it. A stage halves height and width after its first convolution. Each convolution begins as the identity.
-    The logits are divided by 9, as published for three stages whose last has 256 channels.
+    freezes it. Each stage halves height and width after its first convolution. Convolutions are initialised as the
+    identity. The logits are divided by 9, as published for three stages of which the last has 256 channels.
 
     Args:
-        in_channels: Channels of the images, C.
+        in_channels: Number of image channels, C.
         image_size: Height and width of the images in pixels.
-        num_classes: Classes, K.
+        num_classes: Number of classes, K.
         channels: Output channels of each stage.
 
     Shape:
         float `[B, C, H, W]` to logits float `[B, K]`.
 
     Raises:
-        ValueError: If a stage would have no channel, or the stages would leave no pixel of the image.
+        ValueError: If a stage has no channel, or the image is too small for the number of stages.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class AirbenchNet(nn.Module):
             raise ValueError(
                 f"{len(channels)} stages leave no pixel of {image_size[0]}x{image_size[1]} images; give fewer channels"
             )
-        patches = 2 * in_channels * 2 * 2  # each direction, and its opposite
+        patches = 2 * in_channels * 2 * 2  # a filter for each principal component of a patch, and its negative
         self.whitening = nn.Conv2d(in_channels, patches, 2, bias=False)
         self.shift = nn.Parameter(torch.zeros(patches, 1, 1))
         stages: list[nn.Module] = []
@@ -80,9 +80,9 @@ class AirbenchNet(nn.Module):
         self.head = nn.Linear((patches, *channels)[-1], num_classes, bias=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits of each class."""
+        """Return logits, float `[B, K]`."""
         features: Tensor = self.stages(F.gelu(self.whitening(images) + self.shift))
-        # torch 2.11 has no translation of adaptive maximum pooling to ONNX.
+        # torch 2.11 cannot export adaptive maximum pooling to ONNX.
         pooled = F.max_pool2d(features, features.shape[-2:]).flatten(1)
         return self.head(pooled) / 9
 

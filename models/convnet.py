@@ -1,4 +1,4 @@
-"""Plain convolutional network."""
+"""A plain convolutional network."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -11,31 +11,32 @@ from models.head import check_sizes, head_layers
 class ConvNet(nn.Module):
     """Convolution stages and a fully connected head (LeCun, Bottou, Bengio and Haffner, 1998).
 
-    A stage is a convolution, batch norm, activation, 2x2 max pooling and dropout of whole channels; a hidden layer of
-    the head is linear, batch norm, activation and dropout. Batch norm, pooling and dropout are optional.
+    A stage consists of convolution, batch norm, activation, 2x2 max pooling and dropout of whole channels. A hidden
+    layer of the head consists of linear layer, batch norm, activation and dropout. Batch norm, pooling and dropout are
+    optional.
 
     Args:
-        in_channels: Channels of the images, C.
+        in_channels: Number of image channels, C.
         image_size: Height and width of the images in pixels.
-        num_classes: Classes, K.
+        num_classes: Number of classes, K.
         channels: Output channels of each stage.
         kernel_size: Height and width of the kernels in pixels.
-        padding: Pixels added on each side; by default half the kernel, which keeps the size for odd kernels.
-        activation: The non-linearity of stages and head.
-        pooled_stages: Number of stages, counted from the first, that end in pooling; by default all.
-        global_pool: Whether each channel is averaged to one number before the head.
-        batch_norm: Whether each stage normalises its channels (Ioffe and Szegedy, 2015).
+        padding: Pixels added on each side; by default half the kernel size, so that odd kernels keep the image size.
+        activation: Non-linearity of stages and head.
+        pooled_stages: How many of the first stages end in pooling; by default all.
+        global_pool: Whether global average pooling precedes the head.
+        batch_norm: Whether stages have batch norm (Ioffe and Szegedy, 2015).
         dropout: Probability that a channel is zeroed in training (Tompson et al., 2015): one number, or one per stage.
         head_sizes: Width of each hidden layer of the head.
-        head_batch_norm: Whether each hidden layer of the head normalises its units.
+        head_batch_norm: Whether hidden layers of the head have batch norm.
         head_dropout: Probability that a hidden unit of the head is zeroed in training.
 
     Shape:
         float `[B, C, H, W]` to logits float `[B, K]`.
 
     Raises:
-        ValueError: If a stage would leave no pixel of the image, a layer would have no channel or unit, or `dropout`
-            has another number of values than there are stages.
+        ValueError: If the image is too small for the stages, a layer has no channel or unit, or `dropout` has neither
+            one value nor one for each stage.
     """
 
     def __init__(
@@ -71,7 +72,8 @@ class ConvNet(nn.Module):
             if batch_norm:
                 stages.append(nn.BatchNorm2d(fan_out))
             stages.append(activation())
-            height, width = (side + 2 * padding - kernel_size + 1 for side in (height, width))
+            height += 2 * padding - kernel_size + 1
+            width += 2 * padding - kernel_size + 1
             if stage < pooled_stages:
                 stages.append(nn.MaxPool2d(2))
                 height, width = height // 2, width // 2
@@ -92,5 +94,5 @@ class ConvNet(nn.Module):
         self.head = nn.Sequential(nn.Flatten(), *head)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits of each class."""
+        """Return logits, float `[B, K]`."""
         return self.head(self.stages(images))

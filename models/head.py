@@ -1,4 +1,4 @@
-"""Heads on a backbone's features."""
+"""Networks of a backbone and a head, and the layers of heads."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -10,14 +10,14 @@ from torch import Tensor, nn
 class BackboneAndHead(nn.Module):
     """A network whose `backbone` maps images to features, and whose `head` maps features to logits."""
 
-    # Arguments that say what training begins from. A checkpoint rebuilds the network with these values instead.
+    # Values that replace constructor arguments when a checkpoint rebuilds the network: it needs no initial weights.
     rebuilt_with: ClassVar[dict[str, Any]] = {"weights": None}
 
     backbone: nn.Module
     head: nn.Module
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits of each class."""
+        """Return logits, float `[B, K]`."""
         return self.head(self.backbone(images))
 
 
@@ -29,7 +29,7 @@ def head_layers(
     dropout: float = 0.0,
     batch_norm: bool = False,
 ) -> list[nn.Module]:
-    """Linear layers from features to logits; batch norm, activation and dropout follow each hidden layer."""
+    """Return the linear layers from features to logits, with batch norm, activation and dropout between them."""
     check_sizes("hidden layers", head_sizes)
     layers: list[nn.Module] = []
     for fan_in, fan_out in pairwise((in_features, *head_sizes)):
@@ -44,6 +44,6 @@ def head_layers(
 
 
 def check_sizes(name: str, sizes: Sequence[int]) -> None:
-    """Every layer or stage needs at least one unit or channel."""
+    """Raise ValueError if a layer or stage has less than one unit or channel."""
     if min(sizes, default=1) < 1:
-        raise ValueError(f"{name} {list(sizes)} are not all at least 1; give whole numbers that are")
+        raise ValueError(f"{name} {list(sizes)} are not all at least 1; give whole numbers of at least 1")

@@ -1,4 +1,4 @@
-"""Multilayer perceptron."""
+"""A multilayer perceptron."""
 
 from collections.abc import Sequence
 
@@ -11,10 +11,10 @@ class MLP(nn.Module):
     """Fully connected layers on flattened images (Rumelhart, Hinton and Williams, 1986).
 
     Args:
-        in_features: Numbers per image, C * H * W.
-        num_classes: Classes, K.
+        in_features: Number of values in an image, C * H * W.
+        num_classes: Number of classes, K.
         hidden_sizes: Width of each hidden layer. With none, this is multinomial logistic regression.
-        activation: The non-linearity after each hidden layer.
+        activation: Non-linearity after each hidden layer.
         dropout: Probability that a hidden unit is zeroed in training.
 
     Shape:
@@ -34,5 +34,5 @@ class MLP(nn.Module):
         self.layers = nn.Sequential(nn.Flatten(), *layers)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits of each class."""
+        """Return logits, float `[B, K]`."""
         return self.layers(images)

@@ -1,4 +1,4 @@
-"""Residual network for small images."""
+"""A residual network for small images."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -11,7 +11,7 @@ from models.serialization.pretrained import load_weights, read_weights
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions, and a shortcut around them (He, Zhang, Ren and Sun, 2016, figure 2).
+    """Two 3x3 convolutions with a shortcut around them (He, Zhang, Ren and Sun, 2016, figure 2).
 
     Shape:
         float `[B, in_channels, H, W]` to float `[B, channels, ceil(H / stride), ceil(W / stride)]`.
@@ -29,7 +29,7 @@ class BasicBlock(nn.Module):
             self.shortcut = nn.Sequential(projection, nn.BatchNorm2d(channels))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Features of the block."""
+        """Return the block's features."""
         residual = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(features)))))
         return F.relu(residual + self.shortcut(features))
 
@@ -37,24 +37,24 @@ class BasicBlock(nn.Module):
 class ResNet(BackboneAndHead):
     """Residual network (He, Zhang, Ren and Sun, 2016) for images of 32x32 or 64x64 pixels: `backbone`, then `head`.
 
-    The stem is one 3x3 convolution that keeps the image's size; ImageNet's divides it by four. Every stage but the
-    first halves height and width. The last batch norm of each block begins with scale zero, so that a block begins as
-    its shortcut (Goyal et al., 2017, section 5.1). The defaults are ResNet-18.
+    The stem is one 3x3 convolution that keeps the image size; the stem for ImageNet divides it by four. Every stage but
+    the first halves height and width. The scale of each block's last batch norm is initialised to zero, so that the
+    block starts as its shortcut (Goyal et al., 2017, section 5.1). The default arguments give ResNet-18.
 
     Args:
-        num_classes: Classes, K.
-        in_channels: Channels of the images, C.
+        num_classes: Number of classes, K.
+        in_channels: Number of image channels, C.
         channels: Output channels of each stage.
-        blocks: Blocks of each stage.
-        weights: What training begins from: a checkpoint of the same network, whose backbone is taken; a file with the
-            state dict of a backbone; or nothing.
+        blocks: Number of blocks in each stage.
+        weights: Initial weights: a checkpoint of this network, from which the backbone is loaded, or a file with the
+            backbone's state dict. None: random weights.
 
     Shape:
         float `[B, C, H, W]` to logits float `[B, K]`.
 
     Raises:
-        ValueError: If `channels` and `blocks` are of different lengths, empty or not positive, or the weights do not
-            fit.
+        ValueError: If `channels` and `blocks` have different lengths, are empty or not positive, or if the weights do
+            not fit.
     """
 
     def __init__(

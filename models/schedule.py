@@ -1,4 +1,4 @@
-"""Learning-rate schedules over a whole training."""
+"""Learning-rate schedules over a whole run."""
 
 import math
 
@@ -11,8 +11,8 @@ class WarmupCosine(LambdaLR):
 
     Args:
         optimizer: The optimizer. Its `lr` is the peak of the schedule.
-        total_steps: Optimizer steps of the whole training; filled in from the Trainer.
-        warmup: The fraction of the steps that the warm-up takes.
+        total_steps: Optimizer steps of the whole run; the Classifier fills them in.
+        warmup: Fraction of the steps in the warm-up.
 
     Raises:
         ValueError: If `total_steps` is missing or `warmup` is outside [0, 1).

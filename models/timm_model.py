@@ -1,4 +1,4 @@
-"""The networks of timm (Wightman, 2019), by name; an optional extra: `pip install -e '.[timm]'`."""
+"""Networks of timm (Wightman, 2019) by name; needs the optional extra `pip install -e '.[timm]'`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,20 +12,20 @@ from models.serialization.pretrained import load_weights, read_weights
 
 
 class TimmModel(BackboneAndHead):
-    """Any network of timm up to its pooled features, then a new head: `backbone`, then `head`.
+    """Any network of timm with a new head: `backbone` up to the pooled features, then `head`.
 
     Args:
         name: One of `timm.list_models()`, with or without the tag of its weights, for example
             `mobilenetv3_small_100.lamb_in1k`.
-        num_classes: Classes, K.
-        in_channels: Channels of the images, C. The first kernels of loaded weights are summed or repeated to fit.
-        image_size: Height and width of the images in pixels, for networks that are built for one size.
-        weights: What training begins from: `DEFAULT`, the weights of the name's tag or else the first in timm; another
-            tag, for example `lamb_in1k`; a file of timm (`model.safetensors`, or a state dict that `torch.save` has
-            written); a checkpoint of the same network, whose backbone is taken; or nothing. Weights with a name are
-            downloaded once. The head begins from scratch.
+        num_classes: Number of classes, K.
+        in_channels: Number of image channels, C. Loaded weights of the first convolution are adapted to it.
+        image_size: Height and width of the images in pixels; matters only for networks with a fixed input size.
+        weights: Initial weights of the backbone. `DEFAULT`: the weights of the name's tag, or else timm's first. A tag,
+            for example `lamb_in1k`: these weights. Both are downloaded once. A path: a file of timm
+            (`model.safetensors`, or a state dict from `torch.save`), or a checkpoint of this network, from which the
+            backbone is loaded. None: random weights. The head always starts with random weights.
         head_sizes: Width of each hidden layer of the head.
-        head_activation: The non-linearity after each hidden layer.
+        head_activation: Non-linearity after each hidden layer.
         dropout: Probability that a feature, or a hidden unit of the head, is zeroed in training.
 
     Shape:
@@ -64,25 +64,25 @@ def _build(name: str, in_channels: int, image_size: tuple[int, int], weights: st
     if not timm.is_model(architecture):
         near = near_names(architecture, timm.list_models(), otherwise="timm.list_models() gives all names")
         raise ValueError(f"timm has no network {name}; {near}")
-    tags = [each.partition(".")[2] for each in timm.list_pretrained(f"{architecture}.*")]
+    tags = [full_name.partition(".")[2] for full_name in timm.list_pretrained(f"{architecture}.*")]
     if tag not in ("", *tags):
         raise ValueError(f"timm has no weights {name}; give {architecture} and one of {', '.join(tags)} after a dot")
     if weights in tags:
         name = f"{architecture}.{weights}"
     names = ["DEFAULT", *tags] if tags else []
-    known = timm.get_pretrained_cfg(name)
+    pretrained = timm.get_pretrained_cfg(name)
     arguments: dict[str, Any] = {"in_chans": in_channels}
-    if known is not None and known.fixed_input_size:
+    if pretrained is not None and pretrained.fixed_input_size:
         arguments["img_size"] = tuple(image_size)
     try:
         model = timm.create_model(name, num_classes=0, pretrained=weights in names, **arguments)
     except OSError as error:
         from huggingface_hub.constants import HF_HUB_CACHE
 
-        folder = Path(HF_HUB_CACHE) / f"models--{known.hf_hub_id.replace('/', '--')}"
+        folder = Path(HF_HUB_CACHE) / f"models--{pretrained.hf_hub_id.replace('/', '--')}"
         raise ValueError(
-            f"The weights of {name} cannot be downloaded; run `hf download {known.hf_hub_id}` where there is a network "
-            f"and put the folder that it makes at {folder}, or give its model.safetensors as weights"
+            f"The weights of {name} cannot be downloaded; run `hf download {pretrained.hf_hub_id}` where there is a "
+            f"network and put the folder that it makes at {folder}, or give its model.safetensors as weights"
         ) from error
     if weights is not None and weights not in names:
         head = timm.create_model(name, **arguments).state_dict().keys() - model.state_dict().keys()

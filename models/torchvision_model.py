@@ -1,4 +1,4 @@
-"""The classification networks of torchvision, by name."""
+"""Classification networks of torchvision by name."""
 
 import re
 from collections import OrderedDict
@@ -16,36 +16,36 @@ from core.names import near_names
 from models.head import BackboneAndHead, head_layers
 from models.serialization.pretrained import load_weights, read_weights
 
-# Networks that were trained with auxiliary heads, and the beginnings of the names of their weights.
+# Networks that were trained with auxiliary heads, and the name prefixes of these heads' weights.
 WITH_AUXILIARY_HEADS = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
 
-# Networks whose names begin so take images below torchvision's `min_size`; the others would leave no pixel of them.
+# Name prefixes of networks that accept images below torchvision's `min_size`; for others they are too small.
 SMALLER_IMAGES = ("efficientnet_v2", "maxvit", "swin", "vit")
 
 
 class TorchvisionModel(BackboneAndHead):
     """Any classification network of torchvision with a new head: `backbone`, then `head`.
 
-    The head begins where torchvision's classifier begins: the one linear layer of ResNet, the three of VGG. Auxiliary
-    heads (GoogLeNet, Inception) are left out. These two networks take images normalised with mean and std 0.5 of each
-    channel, the others take ImageNet's.
+    The head is torchvision's classifier: one linear layer in ResNet, three in VGG. Auxiliary heads (GoogLeNet,
+    Inception) are removed. Pretrained weights of GoogLeNet and Inception expect images normalised with mean and std 0.5
+    in each channel; those of the other networks expect ImageNet's mean and std.
 
-    For images of other than 3 channels, the kernels of the first convolution are drawn so that its output keeps its
-    variance; kernels of loaded weights are summed (1 channel) or repeated and rescaled.
+    If images do not have 3 channels, the first convolution is initialised so that the variance of its output stays the
+    same, and loaded weights are adapted: summed for 1 channel, else repeated and rescaled.
 
     Args:
         name: One of `torchvision.models.list_models(module=torchvision.models)`, for example `resnet18`.
-        num_classes: Classes, K.
-        in_channels: Channels of the images, C.
-        image_size: Height and width of the images in pixels. Position embeddings of other sizes are interpolated.
-        weights: What training begins from: a name in torchvision (`DEFAULT`, `IMAGENET1K_V1`), downloaded once; a file
-            with torchvision's state dict; a checkpoint of the same network, whose backbone is taken; or nothing. New
-            layers begin from scratch.
+        num_classes: Number of classes, K.
+        in_channels: Number of image channels, C.
+        image_size: Height and width of the images in pixels. Loaded position embeddings are interpolated to it.
+        weights: Initial weights. A name in torchvision (`DEFAULT`, `IMAGENET1K_V1`): these weights, downloaded once. A
+            path: a file with torchvision's state dict, or a checkpoint of this network, from which the backbone is
+            loaded. None: random weights. New layers always start with random weights.
         head_sizes: Width of each hidden layer of a new head, which replaces the classifier from its first linear layer
-            on. By default the classifier keeps its layers, but for a new last one.
-        head_activation: The non-linearity after each hidden layer of a new head.
-        dropout: Probability that a unit of the head is zeroed in training. It sets the head's dropout layers; a head
-            without any gets one before its last layer. By default as in torchvision, and none in a new head.
+            on. By default only the last layer of the classifier is new.
+        head_activation: Non-linearity after each hidden layer of a new head.
+        dropout: Probability that a unit of the head is zeroed in training. It applies to the head's dropout layers; a
+            head without any gets one before its last layer. By default as in torchvision, and none in a new head.
 
     Shape:
         float `[B, C, H, W]` to logits float `[B, K]`.
@@ -78,29 +78,29 @@ class TorchvisionModel(BackboneAndHead):
         layers: dict[str, nn.Module] = {attribute: getattr(model, attribute)}
         if isinstance(layers[attribute], nn.Sequential):
             layers = {f"{attribute}.{part}": layer for part, layer in layers[attribute].named_children()}
-        learnt = {key: layer for key, layer in layers.items() if isinstance(layer, nn.Linear | nn.Conv2d)}
+        trainable = {key: layer for key, layer in layers.items() if isinstance(layer, nn.Linear | nn.Conv2d)}
         if weights is not None:
             tensors = _read_weights(name, weights, model, image_size)
-            new = [*learnt][-1:] if head_sizes is None else [*learnt]
-            if not any(key.startswith(f"{attribute}.") for key in tensors):  # a backbone alone
-                new = [attribute]
-            skip = [f"{key}." for key in new]
+            new_layers = [*trainable][-1:] if head_sizes is None else [*trainable]
+            if not any(key.startswith(f"{attribute}.") for key in tensors):  # the file has only a backbone
+                new_layers = [attribute]
+            skip = [f"{key}." for key in new_layers]
             load_weights(model, tensors, weights, name, (*skip, *WITH_AUXILIARY_HEADS.get(name, ())))
 
         self.backbone = model
         setattr(model, attribute, nn.Identity())
         head = list(layers.values())
         if name.startswith("squeezenet"):
-            # Its own forward flattens the features, which would hide the pixels from the head.
+            # SqueezeNet's forward flattens the features, but its head needs their height and width.
             self.backbone = nn.Sequential(OrderedDict(features=model.get_submodule("features")))
             head.append(nn.Flatten())
         if name in WITH_AUXILIARY_HEADS:
             head.insert(0, model.get_submodule("dropout"))
             model.dropout = nn.Identity()
         if head_sizes is not None:
-            entry = next(iter(learnt.values()))
-            kept, width = head[: head.index(entry)], entry.weight.shape[1]
-            if isinstance(entry, nn.Conv2d):
+            first = next(iter(trainable.values()))
+            kept, width = head[: head.index(first)], first.weight.shape[1]
+            if isinstance(first, nn.Conv2d):
                 kept += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
             head = kept + head_layers(width, head_sizes, num_classes, head_activation, dropout or 0.0)
         if dropout is not None:
@@ -121,17 +121,17 @@ def _build(name: str, image_size: tuple[int, int], num_classes: int) -> nn.Modul
         arguments["input_size"] = (height, width)
     if name.startswith("vit"):
         arguments["image_size"] = height
-    lowest, narrowest = get_model_weights(name).DEFAULT.meta["min_size"]
+    min_height, min_width = get_model_weights(name).DEFAULT.meta["min_size"]
     try:
         if name.startswith("vit") and height != width:
             raise ValueError("they are not square")
-        if not name.startswith(SMALLER_IMAGES) and (height < lowest or width < narrowest):
+        if not name.startswith(SMALLER_IMAGES) and (height < min_height or width < min_width):
             raise ValueError("no pixel of them would be left")
         return get_model(name, **arguments)
     except (AssertionError, ValueError) as error:
         reason = str(error).splitlines()[0].rstrip(".!")
         raise ValueError(
-            f"{name} does not take {height}x{width} images: {reason}; give images of {lowest}x{narrowest} "
+            f"{name} does not take {height}x{width} images: {reason}; give images of {min_height}x{min_width} "
             "or another network"
         ) from error
 
@@ -145,12 +145,12 @@ def _draw_first_convolution(model: nn.Module, in_channels: int) -> None:
 
 
 def _read_weights(name: str, weights: str, model: nn.Module, image_size: tuple[int, int]) -> dict[str, Tensor]:
-    known = get_model_weights(name)
-    member = known.__members__.get(weights.removeprefix(f"{known.__name__}."))
+    published = get_model_weights(name)
+    member = published.__members__.get(weights.removeprefix(f"{published.__name__}."))
     if member is None:
-        tensors = read_weights(weights, [*known.__members__])
+        tensors = read_weights(weights, [*published.__members__])
     elif (file := Path(torch.hub.get_dir(), "checkpoints", member.url.rpartition("/")[2])).is_file():
-        tensors = read_weights(file)  # torch checks a download alone
+        tensors = read_weights(file)  # verifies the file; torch verifies it only on download
     else:
         try:
             tensors = dict(member.get_state_dict(check_hash=True, map_location="cpu", weights_only=True))
@@ -160,7 +160,7 @@ def _read_weights(name: str, weights: str, model: nn.Module, image_size: tuple[i
                 f"); fetch {member.url} by other means and put it in {torch.hub.get_dir()}/checkpoints, or give its "
                 "path as weights"
             ) from error
-    # The published files of DenseNet are older than the rule that a module's name has no dot.
+    # The published files of DenseNet have dots in module names, which torch no longer allows.
     tensors = {re.sub(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)", r"\1\2", key): tensors[key] for key in tensors}
     if "encoder.pos_embedding" in tensors and hasattr(model, "patch_size"):
         return interpolate_embeddings(image_size[0], model.patch_size, tensors)

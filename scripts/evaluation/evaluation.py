@@ -98,7 +98,7 @@ class Evaluation:
         saved = self.trained.checkpoint.get("hyper_parameters", {})
         with known_classes(str(self.trained.path)):
             metrics = ExtraMetrics(saved.get("metrics"), len(self.tested.class_names), saved.get("multi_label", False))
-        return metrics.figures(torch.from_numpy(self.tested.logits), torch.from_numpy(self.tested.labels))
+        return metrics.compute(torch.from_numpy(self.tested.logits), torch.from_numpy(self.tested.labels))
 
     @property
     def is_shown_by_class(self) -> bool:

@@ -15,7 +15,6 @@ from callbacks.run.run_folder import CHECKPOINTS, CONFIG, RESULTS, check_is_run,
 from core.names import escape_name
 from core.user_error import UserError
 from models.serialization.checkpoint import read_checkpoint
-from models.serialization.pretrained import misfit
 from scripts.command.configuration import read_config
 
 
@@ -62,6 +61,8 @@ def _weights(folder: Path) -> dict[str, Tensor]:
 
 
 def _weight_differences(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> Iterator[str]:
+    from models.serialization.pretrained import misfit  # a fit does not need it
+
     if misfits := misfit(expected, weights):
         yield escape_name(f"{LAST}: {misfits}")
         return

@@ -23,5 +23,5 @@ def test_activates_and_drops_hidden_units_alone() -> None:
 
 @pytest.mark.parametrize("sizes", [(0,), (8, -3)])
 def test_refuses_layers_of_nothing(sizes: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"hidden layers \[.*\] are not all at least 1; give whole numbers that are"):
+    with pytest.raises(ValueError, match=r"hidden layers \[.*\] are not all at least 1; give whole numbers"):
         head_layers(4, sizes, 10)

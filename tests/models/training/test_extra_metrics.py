@@ -86,7 +86,7 @@ def classes_of(logits: Tensor) -> Any:
 )
 def test_figures_are_those_of_scikit_learn(asked: Any, expected: Callable[[Tensor, Tensor], float]) -> None:
     logits, labels = some(7)
-    assert ExtraMetrics({"name": asked}, 7).figures(logits, labels) == {
+    assert ExtraMetrics({"name": asked}, 7).compute(logits, labels) == {
         "name": pytest.approx(expected(logits, labels), abs=1e-6)
     }
 
@@ -100,7 +100,7 @@ def test_of_two_classes_a_binary_metric_is_of_the_second_and_its_threshold_is_to
             "init_args": {"task": "binary", "min_sensitivity": 0.9},
         },
     }
-    figures = ExtraMetrics(asked, 2).figures(logits, labels)
+    figures = ExtraMetrics(asked, 2).compute(logits, labels)
     assert figures["f1"] == pytest.approx(sklearn.f1_score(labels, classes_of(logits)), abs=1e-6)
     positive = softmax(logits)[:, 1] >= figures["specificity_threshold"] - 1e-7
     assert sklearn.recall_score(labels, positive) >= 0.9
@@ -113,7 +113,7 @@ def test_several_labels_per_image_take_the_same_entry(average: str) -> None:
     logits, _ = some(5)
     labels = (torch.randn(200, 5, generator=torch.Generator().manual_seed(1)) + logits > 1).float()
     asked: Any = {"f1": {"class_path": "F1Score", "init_args": {"average": average}}, "map": "AveragePrecision"}
-    figures = ExtraMetrics(asked, 5, multi_label=True).figures(logits, labels.to(torch.uint8))
+    figures = ExtraMetrics(asked, 5, multi_label=True).compute(logits, labels.to(torch.uint8))
     assert figures["f1"] == pytest.approx(sklearn.f1_score(labels, logits > 0, average=average), abs=1e-6)
     assert figures["map"] == pytest.approx(sklearn.average_precision_score(labels, logits.sigmoid()), abs=1e-6)
 
@@ -121,20 +121,20 @@ def test_several_labels_per_image_take_the_same_entry(average: str) -> None:
 def test_batches_do_not_matter_and_neither_does_the_kind_of_number() -> None:
     logits, labels = some(7)
     extra = ExtraMetrics({"auroc": "AUROC", "calibration": "CalibrationError"}, 7)
-    whole = extra.figures(logits, labels)
+    whole = extra.compute(logits, labels)
     for size in (1, 64, 200):
         extra.reset()
         for batch in zip(torch.split(logits, size), torch.split(labels, size), strict=True):
             extra.update(*batch)
-        assert extra.figures(*extra.gather(torch.device("cpu"))) == whole
+        assert extra.compute(*extra.gather(torch.device("cpu"))) == whole
     with torch.inference_mode():
-        assert extra.figures(logits, labels) == whole
-    assert extra.figures(logits, labels) == whole
+        assert extra.compute(logits, labels) == whole
+    assert extra.compute(logits, labels) == whole
 
 
 def test_sure_predictions_are_told_apart() -> None:
     logits, labels = torch.tensor([[0.0, 20.0], [0.0, 21.0]]), torch.tensor([0, 1])
-    assert ExtraMetrics({"auroc": "AUROC"}, 2).figures(logits, labels)["auroc"] == 1
+    assert ExtraMetrics({"auroc": "AUROC"}, 2).compute(logits, labels)["auroc"] == 1
 
 
 def test_without_images_of_a_class_a_curve_is_not_defined() -> None:
@@ -145,9 +145,9 @@ def test_without_images_of_a_class_a_curve_is_not_defined() -> None:
     assert extra.undefined(labels) == {}
     assert extra.undefined(labels[kept]) == {"auroc": [3], "binned": [3]}
     with warnings.catch_warnings(action="error"):
-        figures = extra.figures(logits[kept], labels[kept])
-        one = extra.figures(logits[labels == 0], labels[labels == 0])
-        none = extra.figures(logits[:0], labels[:0])
+        figures = extra.compute(logits[kept], labels[kept])
+        one = extra.compute(logits[labels == 0], labels[labels == 0])
+        none = extra.compute(logits[:0], labels[:0])
     assert math.isnan(figures["auroc"])
     assert math.isnan(figures["binned"])
     probabilities = softmax(logits[kept])
@@ -157,7 +157,7 @@ def test_without_images_of_a_class_a_curve_is_not_defined() -> None:
     assert math.isnan(one["weighted"])
     assert not math.isnan(one["f1"])
     assert all(map(math.isnan, none.values()))
-    assert all(map(math.isnan, extra.figures(logits.fill_(torch.inf), labels).values()))
+    assert all(map(math.isnan, extra.compute(logits.fill_(torch.inf), labels).values()))
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_the_class_says_whether_higher_is_better() -> None:
 
 def test_nothing_is_asked_for_by_default() -> None:
     assert ExtraMetrics(None, 10).metrics == ExtraMetrics({"f1": None}, 10).metrics == {}
-    assert partial(ExtraMetrics, {}, 10)().figures(*some(10)) == {}
+    assert partial(ExtraMetrics, {}, 10)().compute(*some(10)) == {}
 
 
 class Unbalanced(Digits):
@@ -273,7 +273,7 @@ def test_saved_logits_give_what_the_test_logged(run: Run) -> None:
     trained = TrainedNetwork(run.best)
     tested = predict_split(trained, trained.data(), "test")
     logits, labels = torch.from_numpy(tested.logits), torch.from_numpy(tested.labels)
-    figures = ExtraMetrics(run.checkpoint["hyper_parameters"]["metrics"], 10).figures(logits, labels)
+    figures = ExtraMetrics(run.checkpoint["hyper_parameters"]["metrics"], 10).compute(logits, labels)
     assert figures == {name: run.results["metrics"][f"test/{name}"] for name in ("f1_macro", "auroc", "own")}
     expected = sklearn.roc_auc_score(tested.labels, tested.probabilities, multi_class="ovr")
     assert figures["auroc"] == pytest.approx(expected, abs=1e-6)
@@ -367,7 +367,7 @@ def test_a_resumed_run_has_the_figures_of_one_that_was_not_cut(
 def test_nothing_is_done_where_nothing_is_asked_for(
     digits: Digits, tmp_path: Path, classifier: Callable[[], Classifier], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("update", "gather", "figures"):
+    for name in ("update", "gather", "compute"):
         monkeypatch.setattr(ExtraMetrics, name, None)
     trainer = quiet_trainer(tmp_path, max_epochs=1, limit_train_batches=2)
     trainer.fit(classifier(), digits)
