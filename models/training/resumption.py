@@ -69,7 +69,7 @@ class Resumption:
         trial_optimizer = make([trial])
         with suppress(TypeError):  # from an optimizer whose step takes a closure
             trial_optimizer.step()
-        return trial_optimizer.state[trial].keys() - states[smallest].keys()
+        return set(trial_optimizer.state[trial]) - set(states[smallest])
 
     def total_steps(self, trainer: Trainer, epochs: int | None) -> float:
         """Return the optimizer steps of a run of so many epochs: the steps done, plus those that are left now."""
