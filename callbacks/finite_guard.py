@@ -1,10 +1,8 @@
-"""No step, checkpoint or best model with numbers that are not finite."""
+"""Keep NaN and infinity out of optimizer steps, checkpoints and the best model."""
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -14,43 +12,43 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from callbacks.checkpoint import Checkpoint
-from callbacks.run.logged_steps import is_logged_step
-from callbacks.run.sharding import has_all_weights
-from core.durable_file import replacing
+from callbacks.run.logged_steps import has_all_weights, is_logged_step
 from core.user_error import UserError
 from models.classifier import Classifier
-from models.serialization.checkpoint import read_checkpoint
 
-MOST_IN_A_ROW = 10  # steps in a row without a finite loss and gradient, after which training stops in any case
-MOST_SAVED = 3  # steps of a run whose batches are saved
+if TYPE_CHECKING:
+    from callbacks.run.nonfinite_step import TensorCopies
+
+MOST_IN_A_ROW = 10  # consecutive nonfinite steps after which training always stops
+MOST_SAVED = 3  # nonfinite steps of a run whose batches are saved
 
 
 class FiniteGuard(Callback):
     """Keeps NaN and infinity out of the weights, in every optimizer step.
 
-    Where the loss or the norm of the gradient is not finite, in any process, no process takes the step, and its batches
-    are saved as `nonfinite_step_<step>.pt` in the Trainer's `default_root_dir`, by default the run's folder (each of
-    several processes saves its own), for `torch.load(path, weights_only=True)`. Weights that are not finite
-    themselves, because an update was too large, end training before they are validated or written.
+    If the loss or the gradient norm is not finite on any rank, no rank takes the step. Each rank saves the step's
+    batches as `nonfinite_step_<step>.pt` in the Trainer's `default_root_dir`, by default the run's folder; read them
+    with `torch.load(path, weights_only=True)`. If the weights themselves are not finite, because an update was too
+    large, training ends before they are validated or written.
 
-    The gradient's norm over all weights, before it is clipped, is logged as `train/gradient_norm` in the steps in which
-    the learning rate is logged, unless each process has only a part of the weights.
+    The gradient norm over all weights, before clipping, is logged as `train/gradient_norm` in the steps in which the
+    learning rate is logged, unless a strategy shards the weights over ranks.
 
-    `skip` and `rollback` put batch norm's statistics and the epoch's figures back to before such a step, and count it
-    in `train/nonfinite_steps`. `rollback` also takes the weights, their average and the optimizer back to the last
-    checkpoint, if there is one, while data and schedule go on, so that other batches follow (as in the training of
-    PaLM, Chowdhery et al., 2022).
+    `skip` and `rollback` restore batch norm's running statistics and the epoch's metrics to their values before the
+    step, and count the step in `train/nonfinite_steps`. `rollback` also restores the weights, their average and the
+    optimizer from the last checkpoint, if there is one. Data and learning-rate schedule continue, so that other batches
+    follow (as in the training of PaLM, Chowdhery et al., 2022).
 
-    Nothing waits for a GPU: an optimizer with `fused` skips the step by itself, and the outcome is read while the next
-    batch is computed. Other optimizers, and `rollback`, wait in each step. With `16-mixed`, the gradient scaler skips
-    gradients that overflow, and only the loss is checked here.
+    Training does not wait for a GPU: an optimizer with `fused` skips the step by itself, and this callback reads the
+    outcome while the next batch is computed. With other optimizers, and with `rollback`, training waits in each step.
+    With `16-mixed`, the gradient scaler skips gradients that overflow, and this callback checks only the loss.
 
     Args:
         on_nan: Whether to `stop`, to `skip` the step, or to go back to the last checkpoint (`rollback`).
 
     Raises:
-        FloatingPointError: When training stops, with what to look at.
-        UserError: If `rollback` has no checkpoint to go back to, or the weights are spread over processes.
+        FloatingPointError: When training stops; the message says what to look at.
+        UserError: If `rollback` has no checkpoint to go back to, or the weights are sharded over ranks.
     """
 
     def __init__(self, on_nan: Literal["stop", "skip", "rollback"] = "stop") -> None:
@@ -61,16 +59,16 @@ class FiniteGuard(Callback):
         self._losses: list[Tensor] = []
         self._batches: list[Any] = []
         self._unread: _Step | None = None
-        self._before_step: _Copies | None = None  # unless the first such step ends training
+        self._before_step: TensorCopies | None = None  # always None with `stop`, which ends training instead
         self._trainer: Trainer
 
     def state_dict(self) -> dict[str, Any]:
-        """The counts, with the step that has just ended."""
+        """Return the counts, with the step that has just ended."""
         self._read()
         return {"nonfinite_steps": self.nonfinite_steps, "in_a_row": self._in_a_row}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Count on from there."""
+        """Restore the counts."""
         self.nonfinite_steps, self._in_a_row = state_dict["nonfinite_steps"], state_dict["in_a_row"]
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -91,24 +89,26 @@ class FiniteGuard(Callback):
         self._reads_later = fused and not self._has_scaler and self.on_nan != "rollback"
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Note the batch, and the buffers and figures that it may change."""
-        # The figures of another epoch are other tensors.
+        """Keep the batch; with `skip` and `rollback`, copy the buffers and metrics that it may change."""
+        # Each epoch has new metric tensors.
         if self.on_nan != "stop" and (batch_idx == 0 or self._before_step is None):
-            figures = cast(dict[str, Tensor], cast(Classifier, pl_module).train_metrics.metric_state)
-            self._before_step = _Copies([*pl_module.buffers(), *figures.values()])
+            from callbacks.run.nonfinite_step import TensorCopies
+
+            metrics = cast(dict[str, Tensor], cast(Classifier, pl_module).train_metrics.metric_state)
+            self._before_step = TensorCopies([*pl_module.buffers(), *metrics.values()])
         self._batches.append(batch)
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        """Note the loss of each accumulated batch."""
+        """Keep the loss of each accumulated batch."""
         self._losses.append(loss.detach())
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        """Take no step whose loss or gradient is not finite."""
+        """Prevent a step whose loss or gradient is not finite."""
         self._read()
-        # What follows is done in every step, and is a noticeable part of a small network's.
-        gradients = {name: grad for name, each in self._parameters.items() if (grad := each.grad) is not None}
+        # The code below runs in every step, and takes a noticeable part of a small network's step.
+        gradients = {name: grad for name, weight in self._parameters.items() if (grad := weight.grad) is not None}
         loss = self._losses[0] if len(self._losses) == 1 else torch.stack(self._losses).sum()
-        # No public function gives the norm of each gradient in one launch; `get_total_norm` gives that of all.
+        # No public function computes the norm of each gradient in one launch; `get_total_norm` returns only the total.
         norms = torch.stack(torch._foreach_norm([*gradients.values()])) if gradients else loss.new_zeros(0)
         if self._logs_norm and is_logged_step(trainer):
             for logger in trainer.loggers:
@@ -131,81 +131,64 @@ class FiniteGuard(Callback):
             self._unread = _Step(facts, [*gradients], norms, bad)
         self._losses, self._batches = [], []
         if self._reads_later:
-            optimizer.found_inf = bad  # type: ignore[attr-defined]  # a fused optimizer looks there
+            optimizer.found_inf = bad  # type: ignore[attr-defined]  # a fused optimizer reads it
         elif self._read():
-            # Without gradients no optimizer changes anything, its own state included.
+            # Without gradients an optimizer changes neither weights nor its own state.
             for parameter in self._parameters.values():
                 parameter.grad = None
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Read the outcome of the epoch's last step, and log how many steps were skipped so far."""
+        """Read the outcome of the epoch's last step, and log the number of skipped steps so far."""
         self._read()
         if self.on_nan != "stop":
             pl_module.log("train/nonfinite_steps", float(self.nonfinite_steps))
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Validate no weights that are not finite."""
+        """Raise FloatingPointError before weights that are not finite are validated."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self._read()
             self._check(pl_module, pl_module.state_dict())
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Write no weights that are not finite, trained or averaged."""
+        """Raise FloatingPointError before weights that are not finite are written, trained or averaged ones."""
         if trainer.state.fn == "fit":
             self._check(pl_module, checkpoint["state_dict"])
             self._check(pl_module, checkpoint.get("raw_state_dict", {}))
 
     def _read(self) -> bool:
-        """Read the outcome of the last step; True if it was not taken."""
+        """Read the outcome of the last step; return True if it was not taken."""
         step, self._unread = self._unread, None
-        if step is None or not step.is_bad():
-            self._in_a_row = self._in_a_row if step is None else 0
+        if step is None:
             return False
+        if not step.is_bad():
+            self._in_a_row = 0
+            return False
+        from callbacks.run.nonfinite_step import report, roll_back
+
         self.nonfinite_steps += 1
         self._in_a_row += 1
-        what = step.description()
-        if self.nonfinite_steps <= MOST_SAVED:
-            rank = f"_rank_{self._trainer.global_rank}" if self._trainer.world_size > 1 else ""
-            path = Path(self._trainer.default_root_dir) / f"nonfinite_step_{step.facts['step']}{rank}.pt"
-            try:
-                step.save(path)
-                what += f"; its batch is in {path}"
-            except OSError as error:
-                what += f"; its batch could not be saved ({error.strerror})"
+        number, gradient_norms = step.facts["step"], dict(zip(step.names, step.norms, strict=True))
+        description = report(self._trainer, step.facts, gradient_norms, save=self.nonfinite_steps <= MOST_SAVED)
         if self.on_nan == "stop" or self._in_a_row == MOST_IN_A_ROW:
             raise FloatingPointError(
-                f"Training stopped in step {step.facts['step']}, before it reached the weights: {what}; such steps in "
+                f"Training stopped in step {number}, before it reached the weights: {description}; such steps in "
                 f"a row: {self._in_a_row}; look at its images and labels, lower --model.optimizer.lr, set "
                 "--trainer.gradient_clip_val 1.0 or go on with --finite_guard.on_nan skip or rollback."
             )
-        back = self._go_back() if self.on_nan == "rollback" else ""
+        checkpoint_step = ""
+        if self.on_nan == "rollback":
+            path = cast(Checkpoint, self._trainer.checkpoint_callback).last_on_disk(self._trainer)
+            checkpoint_step = roll_back(self._trainer, path)
+            if checkpoint_step:
+                self._before_step = None  # the next batch copies the restored buffers
         if self._trainer.is_global_zero:
-            print(f"step {step.facts['step']} left out{back}: {what}")
+            print(f"step {number} left out{checkpoint_step}: {description}")
         return True
-
-    def _go_back(self) -> str:
-        """Make weights, average and optimizer those of the last checkpoint; return a phrase that names its step."""
-        trainer, classifier = self._trainer, self._trainer.lightning_module
-        path = cast(Checkpoint, trainer.checkpoint_callback).last_on_disk(trainer)
-        if path is None:
-            return ""
-        checkpoint = cast(dict[str, Any], read_checkpoint(path))
-        weights = checkpoint["state_dict"] | checkpoint.get("raw_state_dict", {})  # with counts, which go on
-        own = {name: value for name, value in weights.items() if name.startswith("network.")}
-        classifier.load_state_dict(own, strict=False)
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]  # the Trainer declares none
-            if hasattr(callback, "is_evaluated"):  # a weight average
-                callback.restore(classifier, checkpoint)
-        for optimizer, saved in zip(trainer.optimizers, checkpoint["optimizer_states"], strict=True):
-            # The rate stays that of the schedule.
-            optimizer.load_state_dict(optimizer.state_dict() | {"state": saved["state"]})
-        self._before_step = None  # the next batch notes the buffers of the checkpoint
-        return f", back to step {checkpoint['global_step']}"
 
     def _check(self, pl_module: LightningModule, state: dict[str, Tensor]) -> None:
         names = {*self._parameters, *(name for name, _ in pl_module.named_buffers())} & state.keys()
         for name in sorted(names):
-            # A finite sum has only finite terms, and needs a tenth of the time that looking at each takes.
+            # A finite sum has only finite terms, and takes a tenth of the time of a check of each element.
             if not state[name].sum().isfinite() and not state[name].isfinite().all():
                 raise FloatingPointError(
                     f"Training stopped after step {self._trainer.global_step - 1}, and its weights are not kept: "
@@ -218,12 +201,12 @@ class _Step:
     """An optimizer step before it is taken."""
 
     facts: dict[str, Any]
-    names: list[str]
-    norms: Tensor
-    bad: Tensor  # 1 if it is not to be taken, else 0
+    names: list[str]  # of the parameters with gradients
+    norms: Tensor  # of each gradient
+    bad: Tensor  # 1 if the step is not finite, else 0
 
     def __post_init__(self) -> None:
-        if self.bad.is_cuda:  # copied as soon as it is there, without waiting for it
+        if self.bad.is_cuda:  # start an asynchronous copy, which `is_bad` waits for
             self.bad, self._event = self.bad.to("cpu", non_blocking=True), torch.Event("cuda")
             self._event.record()
 
@@ -231,36 +214,3 @@ class _Step:
         if hasattr(self, "_event"):
             self._event.synchronize()
         return bool(self.bad)
-
-    def description(self) -> str:
-        text = f"the loss is {float(self.facts['loss']):.4g} at learning rate {self.facts['learning_rate']:.4g}"
-        if not self.names:
-            return f"{text}, without gradients"
-        largest = int(self.norms.nan_to_num(nan=torch.inf).argmax())
-        return f"{text}, the largest gradient {float(self.norms[largest]):.4g} ({self.names[largest]})"
-
-    def save(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        norms = dict(zip(self.names, self.norms.tolist(), strict=True))
-        with replacing(path) as part, part.open("wb") as file:
-            torch.save(self.facts | {"loss": self.facts["loss"].cpu(), "gradient_norms": norms}, file)
-
-
-class _Copies:
-    """Copies of tensors as they were before a step, one flat copy for each dtype: many small ones take longer."""
-
-    def __init__(self, tensors: Iterable[Tensor]) -> None:
-        groups: dict[torch.dtype, list[Tensor]] = {}
-        for tensor in tensors:
-            groups.setdefault(tensor.dtype, []).append(tensor.detach().view(-1))
-        self._groups = [(group, [len(tensor) for tensor in group], torch.cat(group)) for group in groups.values()]
-
-    def restore_if(self, bad: Tensor | bool) -> None:
-        """Restore if `bad`, else update; for a tensor that is decided on its device."""
-        for tensors, sizes, copy in self._groups:
-            if isinstance(bad, Tensor):
-                torch.where(bad > 0, copy, torch.cat(tensors), out=copy)
-            elif not bad:
-                torch.cat(tensors, out=copy)
-            if bad is not False:
-                torch.split_with_sizes_copy(copy, sizes, out=tensors)

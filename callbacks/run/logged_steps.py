@@ -1,12 +1,13 @@
-"""The steps at which curves have a point."""
+"""The steps at which curves have a point, and whether whole weights and gradients are available to log."""
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 
 
 def is_logged_step(trainer: Trainer) -> bool:
-    """True in the run's first optimizer step, each n-th (`trainer.log_every_n_steps`), and an epoch's last.
+    """True in the run's first optimizer step, in every n-th (`trainer.log_every_n_steps`), and in an epoch's last.
 
-    It depends on the place in the run alone, so that a resumed run has the same points.
+    The result depends only on the position in the run, so that a resumed run logs at the steps of an unbroken one.
     """
     every, step = trainer.log_every_n_steps, trainer.global_step  # type: ignore[attr-defined]  # declared nowhere
     if not every:
@@ -17,5 +18,10 @@ def is_logged_step(trainer: Trainer) -> bool:
 
 
 def first_batch(trainer: Trainer) -> int:
-    """The batch with which this epoch was resumed, from which on gradients are accumulated."""
+    """Return the index of the batch at which this epoch was resumed; gradient accumulation starts there."""
     return getattr(trainer.fit_loop.epoch_loop, "first_batch", 0)
+
+
+def has_all_weights(trainer: Trainer) -> bool:
+    """True if each rank has all weights and gradients; False if a strategy shards them over ranks."""
+    return not isinstance(trainer.strategy, FSDPStrategy | ModelParallelStrategy)

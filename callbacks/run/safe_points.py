@@ -1,7 +1,7 @@
-"""The places in a training where nothing is half done, so that it can be left and resumed.
+"""Safe points: the moments between two steps or epochs at which a run can stop and later resume bit for bit.
 
-Lightning has no public way to call a callback there, nor to resume exactly. All that this project overrides of its
-loops is in this file, and a test names each method that a later release no longer has.
+Lightning has no public way to call a callback there, nor to resume exactly. This file holds all overrides of its loops,
+and a test names each overridden method that a later release no longer has.
 """
 
 from collections.abc import Callable
@@ -20,32 +20,33 @@ from datamodules.base import ImageDataModule
 def add_safe_points(trainer: Trainer) -> None:
     """Let the Trainer call `on_safe_point(trainer, pl_module)` of every callback that has it.
 
-    It is called after each optimizer step and the validation that follows it, and after each epoch, when its figures
-    are logged and its schedules are stepped. Lightning's own hooks come before that: a checkpoint written in them lacks
-    an epoch's curves and a plateau schedule's last step.
+    The Trainer calls it after each optimizer step and the validation that follows, and after each epoch, once its
+    metrics are logged and its schedules are stepped. Lightning calls its own hooks earlier: a checkpoint written there
+    lacks an epoch's curves and a plateau schedule's last step.
 
-    A training that is resumed from a safe point, or from within a validation, goes on as if it had never stopped.
-    Lightning skips the validation that was due, and the rest of an epoch that was to end early.
+    A run resumed from a safe point, or from within a validation, continues bit for bit. Lightning alone would skip the
+    validation that was due, and the rest of an epoch that was to end early.
 
-    A validation that is due between batches of one optimizer step waits for that step, so that a checkpoint holds the
-    weights that were validated; Lightning would validate the weights before the step. The weights at `max_steps` are
-    validated, too.
+    A validation that is due between two accumulated batches waits for the optimizer step, so that a checkpoint holds
+    the weights that were validated; Lightning would validate the weights before the step. The weights at `max_steps`
+    are validated, too.
     """
     loop = trainer.fit_loop
-    if not isinstance(loop, _Epochs):  # the loops stay, with the data that the Trainer has given them
+    if not isinstance(loop, _Epochs):  # only their classes change: the Trainer has already given the loops their data
         loop.epoch_loop.automatic_optimization.__class__ = _Steps
         loop.epoch_loop.__class__ = _Batches
         loop.__class__ = _Epochs
 
 
 def validate_after_this_step(trainer: Trainer) -> None:
-    """Let a validation follow the step of the batch that is being trained, whether one is due or not."""
-    if isinstance(loop := trainer.fit_loop.epoch_loop, _Batches):
+    """Validate after the optimizer step of the current batch, even if no validation is due."""
+    loop = trainer.fit_loop.epoch_loop
+    if isinstance(loop, _Batches):
         loop.validation_waits = trainer.enable_validation
 
 
 def stands_between_steps(trainer: Trainer) -> bool:
-    """True if no training batch is half done, and no gradient waits for those of further batches."""
+    """True if no training batch is in progress and no accumulated gradient waits for an optimizer step."""
     loop = trainer.fit_loop.epoch_loop
     assert isinstance(loop, _Batches), "safe points are added before"
     batches = loop.batch_progress.current
@@ -53,42 +54,41 @@ def stands_between_steps(trainer: Trainer) -> bool:
 
 
 def stands_between_epochs(trainer: Trainer) -> bool:
-    """True if no epoch is half done."""
+    """True if no epoch is in progress."""
     epochs = trainer.fit_loop.epoch_progress.current
     return epochs.ready == epochs.completed
 
 
-def highest_in_any_process(trainer: Trainer, here: int) -> int:
-    """The highest value of a number over all processes; every process has to call this."""
+def highest_on_any_rank(trainer: Trainer, number: int) -> int:
+    """Return the highest value of a number over all ranks; every rank must call this."""
     if trainer.world_size == 1:
-        return here
-    highest: Tensor = trainer.strategy.reduce(tensor(here, device=trainer.strategy.root_device), reduce_op="max")
+        return number
+    highest: Tensor = trainer.strategy.reduce(tensor(number, device=trainer.strategy.root_device), reduce_op="max")
     return int(highest)
 
 
 class _Epochs(_FitLoop):
     def on_load_checkpoint(self, state_dict: dict[str, Any]) -> None:
         super().on_load_checkpoint(state_dict)
-        # Lightning tries the validation out also before a run goes on between epochs, and forgets the last figures.
+        # Lightning also runs a sanity check in a run resumed between epochs, which would erase the last metrics.
         self.trainer.num_sanity_val_steps = 0
 
     @property
     def done(self) -> bool:
         epochs: Any = self.epoch_progress.current
-        return epochs.ready == epochs.processed and super().done  # a resumed epoch ends like any other
+        return epochs.ready == epochs.processed and super().done  # never within a resumed epoch
 
     @property
     def may_stop(self) -> bool:
-        """True if training is to stop, and has the least epochs and steps that were asked for."""
+        """True if training should stop and has reached `min_epochs` and `min_steps`."""
         return self.trainer.should_stop and self._can_stop_early
 
     def run(self) -> None:
-        data, current = getattr(self.trainer, "datamodule", None), self._counts()[1]
-        steps, most = self.epoch_loop.global_step, self.max_steps
+        data, steps = getattr(self.trainer, "datamodule", None), self.epoch_loop.global_step
         has_stopped = any(getattr(callback, "has_stopped", False) for callback in self.trainer.callbacks)  # type: ignore[attr-defined]
-        goes_on = not has_stopped and (most == -1 or steps < most)
-        if isinstance(data, ImageDataModule) and data.place[0] < current.processed and goes_on:
-            for counts in self._counts():  # the last epoch was cut off, and goes on
+        continues = not has_stopped and (self.max_steps == -1 or steps < self.max_steps)
+        if continues and isinstance(data, ImageDataModule) and data.place[0] < self._counts()[1].processed:
+            for counts in self._counts():  # the run had ended within this epoch, which now continues
                 counts.processed -= 1
                 counts.completed = min(counts.completed, counts.processed)
             self.restarting = True
@@ -101,11 +101,11 @@ class _Epochs(_FitLoop):
 
     def reset(self) -> None:
         current, batches = self._counts()[1], self.epoch_loop
-        assert isinstance(batches, _Batches), "add_safe_points has made it one"
+        assert isinstance(batches, _Batches), "set by add_safe_points"
         if not (current.processed < current.ready and batches.resume_epoch()):
             for counts in self._counts():
                 counts.ready = counts.started = counts.processed
-            # Lightning takes a run of so many steps for one that was broken off within an epoch.
+            # Otherwise Lightning would treat a run that `max_steps` had ended as one stopped within an epoch.
             self._restarting = self.epoch_loop.restarting = False
         super().reset()
 
@@ -113,19 +113,19 @@ class _Epochs(_FitLoop):
         return self.epoch_progress.total, self.epoch_progress.current
 
     def on_advance_end(self) -> None:
-        self._restarting = False  # the epoch ends like any other
+        self._restarting = False  # the end of a resumed epoch needs no special treatment
         super().on_advance_end()
         call_safe_point(self.trainer)
 
 
 class _Batches(_TrainingEpochLoop):
-    first_batch = 0  # the batch that an epoch was resumed with, from which on gradients are accumulated
-    validation_waits = False  # for the end of the step
-    _validation_due = False  # in a resumed training
-    _is_validated = False  # in a resumed training, whose validation was done, but for what follows it
+    first_batch = 0  # the batch at which the epoch was resumed; gradient accumulation starts there
+    validation_waits = False  # True if a validation follows at the end of the step
+    _validation_due = False  # True in a run resumed before or within a validation
+    _is_validated = False  # True in a run resumed after a validation's batches, but before the rest of that step
 
     def resume_epoch(self) -> bool:
-        """Find the place in a broken epoch again, in batches as they are now; False if it is at the epoch's start."""
+        """Find the position in a resumed epoch, counted in batches of the current size; False at the epoch's start."""
         data, batches = getattr(self.trainer, "datamodule", None), self.batch_progress.current
         if isinstance(data, ImageDataModule):
             done = data.batches_done(int(self.trainer.num_training_batches))
@@ -137,7 +137,7 @@ class _Batches(_TrainingEpochLoop):
         return True
 
     def is_accumulating(self) -> bool:
-        """True if the gradient of the last batch waits for those of further batches."""
+        """True if the last batch's gradient is accumulated with those of further batches."""
         return self._should_accumulate()
 
     @property
@@ -152,7 +152,7 @@ class _Batches(_TrainingEpochLoop):
         super().reset()
         if not self.batch_progress.current.ready:
             self.first_batch = 0
-        # Lightning would guess from the counts whether a validation is due; here that is known.
+        # Otherwise Lightning would guess from its counts whether a validation is due; `_validation_due` says so.
         self.restarting = False
 
     def advance(self, data_fetcher: Any) -> None:
@@ -169,21 +169,21 @@ class _Batches(_TrainingEpochLoop):
         assert isinstance(loop, _Epochs)
         is_last = self.trainer.enable_validation and 0 <= self.max_steps <= self.global_step
         due = self.validation_waits or is_last or super()._should_check_val_fx(data_fetcher)
-        self.validation_waits = due and self._should_accumulate() and not loop.may_stop  # without that step
+        self.validation_waits = due and self._should_accumulate() and not loop.may_stop
         return due and not self.validation_waits
 
     def on_advance_end(self, data_fetcher: Any) -> None:
         super().on_advance_end(data_fetcher)
-        if not self._is_training_done and stands_between_steps(self.trainer):  # else the epoch's end follows
+        if not self._is_training_done and stands_between_steps(self.trainer):  # otherwise `_Epochs` calls it
             call_safe_point(self.trainer)
 
     def on_save_checkpoint(self) -> dict[str, Any]:
         validating, batches = self.trainer.validating, self.val_loop.batch_progress
         return super().on_save_checkpoint() | {
             "validating": validating,
-            # A ModelCheckpoint writes after a validation's figures are logged.
+            # A `ModelCheckpoint` of Lightning writes at the end of a validation, after its metrics are logged.
             "validated": validating and batches.is_last_batch and batches.current.ready == batches.current.completed,
-            # A schedule or a callback may look in a resumed epoch at a figure that was logged before.
+            # In a resumed epoch, a schedule or callback may read a metric that was logged before the checkpoint.
             "figures": {name: value.clone() for name, value in self.trainer.callback_metrics.items()},
         }
 
@@ -194,7 +194,7 @@ class _Batches(_TrainingEpochLoop):
         self._is_validated = state_dict.get("validated", False)
         batches = self.batch_progress
         if batches.current.ready > batches.current.completed:
-            # It was saved in on_train_batch_end, by which the batch is all but done.
+            # The checkpoint was saved in on_train_batch_end, after the batch but before Lightning counts it.
             batches.increment_completed()
             self._validation_due = True
 

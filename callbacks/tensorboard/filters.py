@@ -6,8 +6,8 @@ from lightning.pytorch import LightningModule, Trainer
 from PIL.Image import Image
 from torch import Tensor, nn
 
+from callbacks.run.logged_steps import has_all_weights
 from callbacks.run.outside_steps import OutsideSteps
-from callbacks.run.sharding import has_all_weights
 from callbacks.tensorboard.board import write_picture
 from models.classifier import Classifier
 

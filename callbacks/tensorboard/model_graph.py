@@ -5,8 +5,8 @@ from typing import Any, cast
 
 from lightning.pytorch import LightningModule, Trainer
 
+from callbacks.run.logged_steps import has_all_weights
 from callbacks.run.outside_steps import OutsideSteps
-from callbacks.run.sharding import has_all_weights
 from callbacks.tensorboard.board import write_to_tensorboard
 from models.classifier import Classifier
 

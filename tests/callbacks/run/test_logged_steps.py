@@ -3,7 +3,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import FSDPStrategy
 
+from callbacks.run.logged_steps import has_all_weights
 from tests.callbacks.test_curves import points
 from tests.conftest import Run
 
@@ -34,3 +37,10 @@ def test_the_first_the_nth_and_each_epochs_last_have_a_point(
 def rows(folder: Path, name: str) -> list[tuple[int, float]]:
     with (folder / "metrics.csv").open() as file:
         return [(int(row["step"]), float(row[name])) for row in csv.DictReader(file) if row.get(name)]
+
+
+def test_a_process_has_all_weights_unless_they_are_spread() -> None:
+    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False)
+    assert has_all_weights(trainer)
+    trainer._accelerator_connector.strategy = FSDPStrategy()
+    assert not has_all_weights(trainer)
