@@ -1,1 +1,1 @@
-"""What watches a training: one idea a file, each working with any model and any data set."""
+"""Callbacks and loggers, one idea per file; they work with any model and any data set."""

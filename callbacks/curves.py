@@ -1,4 +1,4 @@
-"""Curves that a resumed run continues without a repeated or missing point."""
+"""Loggers whose curves a resumed run continues without a duplicate or missing point."""
 
 import csv
 import os
@@ -23,28 +23,32 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 TABLE, EVENTS = "metrics.csv", "events.out.tfevents.*"
-SETTINGS = "events.out.tfevents.0.hparams"  # belongs to one start of the run: a resumed run writes it anew
+SETTINGS = "events.out.tfevents.0.hparams"  # hyperparameters, which every start of a run writes again
 
 
 def cut_curves(folder: Path, lengths: Mapping[str, int]) -> set[tuple[str, str]]:
-    """Remove the points that were written after a checkpoint, and give figure and step of those in `metrics.csv`."""
+    """Remove the points written after a checkpoint; return metric and step of those removed from `metrics.csv`.
+
+    `lengths` are those that the checkpoint holds: bytes of each event file, rows of `metrics.csv`.
+    """
     for file in folder.glob(EVENTS):
         if file.name not in lengths:
             file.unlink()
         elif file.stat().st_size > lengths[file.name]:
-            with file.open("rb") as opened:  # a copy, for another folder may hold the same file by a link
+            with file.open("rb") as opened:  # write a copy, because a link in another folder may share this file
                 replace_file(file, opened.read(lengths[file.name]))
     table, count = folder / TABLE, lengths.get(TABLE, 0)
-    cut = {(name, row["step"]) for row in islice(_rows(table), count, None) for name, value in row.items() if value}
-    if names := {name for row in islice(_rows(table), count) for name, value in row.items() if value}:
+    removed = {(name, row["step"]) for row in islice(_rows(table), count, None) for name, value in row.items() if value}
+    names = {name for row in islice(_rows(table), count) for name, value in row.items() if value}
+    if names:
         _write(table, sorted(names), islice(_rows(table), count))
     else:
         table.unlink(missing_ok=True)
-    return cut
+    return removed
 
 
 class FileLogger(Logger):
-    """Writes curves into a folder, and never ends a run when it cannot."""
+    """Writes curves into a folder; prints a warning instead of ending the run if the disk is full."""
 
     name, version = "", ""  # Lightning joins them to the folder's path
 
@@ -54,24 +58,23 @@ class FileLogger(Logger):
 
     @property
     def save_dir(self) -> str:
-        """The folder."""
+        """The folder, under the name that Lightning reads."""
         return str(self.folder)
 
     log_dir = save_dir
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """Write nothing, because `callbacks.tensorboard.hyperparameters.Hyperparameters` does."""
+        """Write nothing: `callbacks.tensorboard.hyperparameters.Hyperparameters` writes them."""
 
     @abstractmethod
     def lengths(self) -> dict[str, int]:
-        """Write waiting points, and give the length of each file by its name, to which `cut_curves` cuts it."""
+        """Write all points; return the length of each file by its name, for `cut_curves`."""
 
 
 class CSVLogger(FileLogger):
-    """Writes figures to `metrics.csv`, and goes on with a file that is there.
+    """Writes metrics to `metrics.csv`; appends to an existing file.
 
-    Lightning's logger deletes the file at the start, and rewrites it in place when a figure is logged for the first
-    time.
+    Lightning's logger deletes the file at the start, and rewrites it in place when a new metric is logged.
 
     Args:
         save_dir: The folder of `metrics.csv`; on the command line always that of the run.
@@ -80,22 +83,22 @@ class CSVLogger(FileLogger):
     def __init__(self, save_dir: Path = Path("runs")) -> None:
         super().__init__(save_dir)
         self._table = self.folder / TABLE
-        self._waiting: list[dict[str, Any]] = []
+        self._unwritten: list[dict[str, Any]] = []
         self._is_failing = False
         self._names = list(next(_rows(self._table), {}))
-        self._count = sum(1 for _ in _rows(self._table))  # of rows; counted on, since a long run has millions
+        self._count = sum(1 for _ in _rows(self._table))  # of rows; not counted again, because a long run has millions
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Add a row."""
         row = {name: value.item() if isinstance(value, Tensor) else value for name, value in metrics.items()}
-        self._waiting.append(row | {"step": step})
+        self._unwritten.append(row | {"step": step})
         self.save()
 
     @rank_zero_only
     def save(self) -> None:
-        """Write the waiting rows; rows that cannot be written wait for the next time."""
-        if not self._waiting:
+        """Append the rows; those that cannot be written are tried again next time."""
+        if not self._unwritten:
             return
         try:
             self._append()
@@ -106,7 +109,7 @@ class CSVLogger(FileLogger):
             self._is_failing = True
 
     def _append(self) -> None:
-        names = sorted({*self._names, *(name for row in self._waiting for name in row)})
+        names = sorted({*self._names, *(name for row in self._unwritten for name in row)})
         if names != self._names or not self._table.is_file():
             self.folder.mkdir(parents=True, exist_ok=True)
             _write(self._table, names, _rows(self._table))
@@ -114,21 +117,21 @@ class CSVLogger(FileLogger):
         size = self._table.stat().st_size
         try:
             with self._table.open("a", newline="") as file:
-                csv.DictWriter(file, names).writerows(self._waiting)
+                csv.DictWriter(file, names).writerows(self._unwritten)
         except OSError:
             os.truncate(self._table, size)
             raise
-        self._count += len(self._waiting)
-        self._waiting = []
+        self._count += len(self._unwritten)
+        self._unwritten = []
 
     def lengths(self) -> dict[str, int]:
-        """The rows of the table."""
+        """Return the number of rows of the table."""
         self.save()
         return {TABLE: self._count}
 
 
 class TensorBoardLogger(FileLogger):
-    """Writes figures for TensorBoard; without space on the disk a point is lost.
+    """Writes metrics for TensorBoard; points that do not fit on the disk are lost.
 
     Args:
         save_dir: The folder of the event files; on the command line always that of the run.
@@ -156,21 +159,21 @@ class TensorBoardLogger(FileLogger):
 
     @rank_zero_only
     def log_image(self, key: str, images: "Sequence[Image]", step: int | None = None) -> None:
-        """Add pictures."""
+        """Add images."""
         for image in images:
             self.write(methodcaller("add_image", key, np.asarray(image), step, dataformats="HWC"))
 
     def write(self, write: "Callable[[SummaryWriter], Any]") -> None:
-        """Let TensorBoard's writer write."""
+        """Call a function on TensorBoard's writer; print a warning on OSError."""
         try:
             write(self.experiment)
         except OSError as error:
             print(f"warning: points for TensorBoard are lost ({error.strerror})", file=sys.stderr)
-            self._writer = None  # whose thread is dead; the next point goes to another file
+            self._writer = None  # its thread has ended; the next point opens a new file
 
     @rank_zero_only
     def save(self) -> None:
-        """Write waiting points."""
+        """Flush the points."""
         self.write(methodcaller("flush"))
 
     @rank_zero_only
@@ -181,20 +184,20 @@ class TensorBoardLogger(FileLogger):
             self._writer = None
 
     def lengths(self) -> dict[str, int]:
-        """The bytes of each file."""
+        """Return the number of bytes of each file."""
         self.save()
         return {file.name: file.stat().st_size for file in self.folder.glob(EVENTS) if file.name != SETTINGS}
 
 
 def _rows(table: Path) -> Iterator[dict[str, str]]:
-    """One at a time: a long run has millions."""
+    """Yield one row at a time: a long run has millions."""
     if table.is_file():
         with table.open(newline="") as file:
             yield from csv.DictReader(file)
 
 
 def _write(table: Path, names: list[str], rows: Iterable[Mapping[str, str]]) -> None:
-    """Replace the file whole or not at all."""
+    """Write the table atomically."""
     with replacing(table) as part, part.open("w", newline="") as file:
         writer = csv.DictWriter(file, names, extrasaction="ignore")
         writer.writeheader()

@@ -1,1 +1,1 @@
-"""A run's folder and record, and how a run is interrupted and resumed."""
+"""The folder and record of a run, and how a run is interrupted and resumed."""

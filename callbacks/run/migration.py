@@ -1,9 +1,9 @@
-"""Configurations of earlier versions, brought to this one."""
+"""Convert configurations of earlier versions to the current one."""
 
 import re
 from typing import Any
 
-# These callbacks were in `callbacks` before they had a package of their own.
+# Matches the class paths of callbacks that were in `callbacks` before they moved to `callbacks.tensorboard`.
 TENSORBOARD = re.compile(
     r"callbacks(?=\.(confusion_matrix|custom_scalars|filters|hyperparameters|model_graph|preview|worst_mistakes)\.\w+$)"
 )
@@ -18,11 +18,13 @@ def _with_moved_classes(node: Any) -> Any:
 
 
 def migrate_config(config: dict[str, Any]) -> dict[str, Any]:
-    """Replace the class paths that have moved, and name what early runs could not choose: how they split and decode."""
+    """Update class paths that have moved, and name the splits and bit depth that early runs could not choose."""
     config = _with_moved_classes(config)
     data: Any = config.get("data")
-    own = data.get("init_args") if isinstance(data, dict) else None
-    if not isinstance(own, dict) or not {"split_seed", "drop_last"} <= own.keys():
+    arguments = data.get("init_args") if isinstance(data, dict) else None
+    if not isinstance(arguments, dict) or not {"split_seed", "drop_last"} <= arguments.keys():
         return config
-    early = {"split_rule": "shuffle"} | ({"bit_depth": 8} if {"channels", "resize"} <= own.keys() else {})
-    return config | {"data": data | {"init_args": early | own}} if early.keys() - own.keys() else config
+    early: dict[str, Any] = {"split_rule": "shuffle"}
+    if {"channels", "resize"} <= arguments.keys():
+        early["bit_depth"] = 8
+    return config | {"data": data | {"init_args": early | arguments}}

@@ -1,4 +1,4 @@
-"""What a run comes from besides its configuration: code, packages, machine, data and command line."""
+"""Record the origin of a run besides its configuration: code, packages, machine, data and command line."""
 
 import hashlib
 import json
@@ -22,15 +22,15 @@ from core.durable_file import replace_file
 from core.names import escape_name
 from datamodules.loading.loader import available_cores
 
-# The files of a run's folder that say where it comes from.
+# Files in a run's folder that describe its origin.
 ORIGIN, CONSTRAINTS, CHANGES = "origin.json", "constraints.txt", "changes.patch"
 
 PROJECT = Path(__file__).resolve().parents[2]
 
-# New files of the project that are part of the code that ran, as patterns of git.
+# Untracked files that are part of the code, as git patterns.
 SOURCES = (*(f"{room}/*.py" for room in ("core", "models", "datamodules", "callbacks", "scripts")), "configs/*.yaml")
 
-# A patch that does not depend on the user's settings of git.
+# Arguments of a diff that does not depend on the user's git configuration.
 PATCH = (
     *("diff", "--binary", "--full-index", "--no-color", "--no-ext-diff", "--no-textconv", "--no-renames"),
     *("--src-prefix=a/", "--dst-prefix=b/", "HEAD", "--", "."),
@@ -40,63 +40,64 @@ Facts = dict[str, Any]
 
 
 class Code(NamedTuple):
-    """The sources of this process, as git knows them."""
+    """The commit of the running code, and the uncommitted changes to it."""
 
     commit: str | None  # 40 hexadecimal digits; None outside a repository
-    changes: bytes | None = None  # a patch that `git apply` turns the commit into the sources with, if they differ
+    changes: bytes | None = None  # a patch for `git apply`; None if the code is that of the commit
 
     @property
     def name(self) -> str | None:
-        """The commit, with `-dirty` if the sources differ from it."""
+        """The commit, with `-dirty` if there are uncommitted changes."""
         return f"{self.commit}-dirty" if self.changes else self.commit
 
 
 @cache
 def code() -> Code:
-    """Ask git for the code of this process, once.
+    """Ask git for the commit and changes of the running code, once per process.
 
-    New sources get into the patch by a temporary index, to which they are added; the repository stays as it is.
+    Untracked sources are added to a temporary index, so that the patch has them and the repository stays unchanged.
     """
     with suppress(OSError, subprocess.SubprocessError), TemporaryDirectory() as folder:
-        found = _git({}, "rev-parse", "HEAD", "--git-path", "index", "--git-path", "objects")
-        commit, index, objects = found.decode(errors="surrogateescape").splitlines()
+        output = _git({}, "rev-parse", "HEAD", "--git-path", "index", "--git-path", "objects")
+        commit, index, objects = output.decode(errors="surrogateescape").splitlines()
         temporary = {
             "GIT_INDEX_FILE": f"{folder}/index",
             "GIT_OBJECT_DIRECTORY": folder,
             "GIT_ALTERNATE_OBJECT_DIRECTORIES": str(PROJECT / objects),
         }
         shutil.copyfile(PROJECT / index, temporary["GIT_INDEX_FILE"])
-        if new := _git(temporary, "ls-files", "--others", "--exclude-standard", "-z", *SOURCES):
-            names = "--pathspec-from-file=-", "--pathspec-file-nul"
-            _git(temporary, "--literal-pathspecs", "add", "--intent-to-add", *names, given=new)
+        untracked = _git(temporary, "ls-files", "--others", "--exclude-standard", "-z", *SOURCES)
+        if untracked:
+            from_stdin = "--pathspec-from-file=-", "--pathspec-file-nul"
+            _git(temporary, "--literal-pathspecs", "add", "--intent-to-add", *from_stdin, stdin=untracked)
         return Code(commit, _git(temporary, *PATCH) or None)
     return Code(None)  # no repository, or one before its first commit
 
 
-def _git(environment: Mapping[str, str], *args: str, given: bytes = b"") -> bytes:
-    # Git distrusts another user's checkout, whose code runs here all the same.
+def _git(environment: Mapping[str, str], *args: str, stdin: bytes = b"") -> bytes:
+    # Without safe.directory, git refuses a checkout that belongs to another user.
     command = ["git", "--no-optional-locks", "-c", f"safe.directory={PROJECT}", *args]
     env = {**os.environ, **environment}
     return subprocess.run(
-        command, cwd=PROJECT, env=env, input=given, capture_output=True, check=True, timeout=60
+        command, cwd=PROJECT, env=env, input=stdin, capture_output=True, check=True, timeout=60
     ).stdout
 
 
 @cache
 def packages() -> dict[str, str]:
-    """The version of every installed package, by its name in lower case."""
-    installed = reversed(list(distributions()))  # of two installations the first is imported
-    return {name.lower(): each.version for each in installed if (name := each.metadata["Name"])}
+    """Return the version of every installed package, by its name in lower case."""
+    installed = reversed(list(distributions()))  # of two installations, Python imports the first
+    return {name.lower(): package.version for package in installed if (name := package.metadata["Name"])}
 
 
 def hardware(device: torch.device) -> str:
-    """The name of the GPU, or of the processor and how many of its cores this process may use."""
+    """Return the name of the GPU, or that of the CPU with the number of cores available to this process."""
     on_gpu = device.type == "cuda"
     return str(torch.cuda.get_device_name(device)) if on_gpu else f"{processor()}, {available_cores()} cores"
 
 
 def processor() -> str:
-    """The name of the processor."""
+    """Return the name of the CPU."""
     with suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         if name := next((line.partition(": ")[2] for line in lines if line.startswith("model name")), ""):
@@ -105,7 +106,7 @@ def processor() -> str:
 
 
 def machine(device: torch.device) -> Facts:
-    """The hardware and drivers that results may depend on, down to their bits."""
+    """Return the hardware and drivers that may affect results bit for bit."""
     facts: Facts = {
         "device": device.type,
         "cpu": processor(),
@@ -122,7 +123,7 @@ def machine(device: torch.device) -> Facts:
 
 
 def describe_start(command: Sequence[str], device: torch.device, processes: int, seed: int | None, data: str) -> Facts:
-    """The facts of a start, in plain types."""
+    """Return the facts of a start, in plain types."""
     return {
         "started": f"{datetime.now().astimezone():%Y-%m-%dT%H:%M:%S%z}",
         "command": escape_name(shlex.join(command)),
@@ -145,8 +146,8 @@ def describe_start(command: Sequence[str], device: torch.device, processes: int,
     }
 
 
-def keep_origin(folder: Path, start: Facts) -> None:
-    """Write the facts of a run's first start."""
+def write_origin(folder: Path, start: Facts) -> None:
+    """Write the facts of a run's first start, its uncommitted changes and its packages."""
     if changes := code().changes:
         replace_file(folder / CHANGES, changes)
     lines = sorted(f"{name}=={version}\n" for name, version in packages().items())

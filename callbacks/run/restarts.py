@@ -1,4 +1,4 @@
-"""How a later start of a run, or a repeated run, differs from the first."""
+"""Compare a later start of a run, or a repeated run, with the first start."""
 
 import json
 from collections.abc import Mapping
@@ -15,13 +15,13 @@ from core.names import escape_name
 from core.plain_data import read_json
 from datamodules.packing.pack import FINGERPRINT
 
-RESTARTS = "restarts.json"  # in the run's folder: the later starts that differed from the first
+RESTARTS = "restarts.json"  # in the run's folder: lists the later starts that differed from the first
 
-# Facts of a start that make no difference to what is computed, or are configured; early runs have `untracked` files.
-PASSING = ("started", "command", "directory", "seed", "repeats", "untracked")
+# Facts of a start that do not affect results, or are part of the configuration; early runs have `untracked`.
+IGNORED = ("started", "command", "directory", "seed", "repeats", "untracked")
 
-# What is said of a fact whose two values say nothing to a reader.
-UNREADABLE = {
+# Messages for facts whose values, such as hashes, tell a reader nothing.
+OPAQUE = {
     "changes": "code: other changes since the commit",
     "data_fingerprint": "data: other images, file names or labels than before",
     "torch.build": "torch: built with other options",
@@ -29,17 +29,19 @@ UNREADABLE = {
 
 
 def note_restart(folder: Path, start: Facts, step: int, config: Mapping[str, Any]) -> list[str]:
-    """Add to `restarts.json` how a later start differs from the first, and give it in sentences."""
-    before = migrate_config(yaml.safe_load((folder / CONFIG).read_text()))
-    configured = {f"config {key}": values for key, values in differences(flat(before), flat(config)).items()}
-    if (origin := read_origin(folder)) is None:
+    """Append the differences between a later start and the first to `restarts.json`; return them as messages."""
+    first_config = migrate_config(yaml.safe_load((folder / CONFIG).read_text()))
+    config_changes = differences(flat(first_config), flat(config))
+    origin = read_origin(folder)
+    if origin is None:
         return []
-    changed = differences(origin, origin_facts(start, packages())) | configured
+    changed = differences(origin, origin_facts(start, packages()))
+    changed |= {f"config {key}": values for key, values in config_changes.items()}
     if not changed:
         return []
     restarts = read_restarts(folder)
-    entry: Facts = {key: start[key] for key in PASSING if key in start}
-    entry |= {"step": step, "differs": {key: {"was": was, "is": is_} for key, (was, is_) in changed.items()}}
+    entry: Facts = {key: start[key] for key in IGNORED if key in start}
+    entry |= {"step": step, "differs": {key: {"was": old, "is": new} for key, (old, new) in changed.items()}}
     if "changes" in changed and (changes := code().changes):
         entry["patch"] = f"changes_{len(restarts) + 1}.patch"
         replace_file(folder / entry["patch"], changes)
@@ -48,7 +50,7 @@ def note_restart(folder: Path, start: Facts, step: int, config: Mapping[str, Any
 
 
 def read_origin(folder: Path) -> Facts | None:
-    """The facts of a run's first start, flat and with its packages; None if they are missing or damaged."""
+    """Return the flat facts of a run's first start and its packages; None if they are missing or damaged."""
     try:
         start = read_json(folder / ORIGIN)
         lines = (folder / CONSTRAINTS).read_text().splitlines()
@@ -58,42 +60,46 @@ def read_origin(folder: Path) -> Facts | None:
 
 
 def repeated_run(folder: Path) -> Path | None:
-    """The folder of the run that this one repeats, if there is one and it still exists."""
+    """Return the folder of the run that `--like` repeats, if it still exists."""
     original = (read_origin(folder) or {}).get("repeats")
     return Path(original) if isinstance(original, str) and Path(original).is_dir() else None
 
 
 def read_restarts(folder: Path) -> list[Facts]:
-    """The later starts of a run that differed from the first."""
+    """Return the later starts of a run that differed from the first, without damaged entries."""
     try:
         restarts = read_json(folder / RESTARTS)
-        whole = [all({"was", "is"} <= change.keys() for change in each["differs"].values()) for each in restarts]
-        return [each for each, is_whole in zip(restarts, whole, strict=True) if is_whole and "step" in each]
+        return [
+            restart
+            for restart in restarts
+            if "step" in restart and all({"was", "is"} <= change.keys() for change in restart["differs"].values())
+        ]
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return []
 
 
 def origin_facts(start: Facts, versions: Mapping[str, str]) -> Facts:
-    """A start and its packages as one flat mapping."""
+    """Return a start and its packages as one flat mapping."""
     return flat(start) | {f"package {name}": version for name, version in versions.items()}
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> Facts:
-    """A mapping of mappings as one, with dots between the keys."""
+    """Flatten a nested mapping; join its keys with dots."""
     leaves: Facts = {}
     for key, value in tree.items():
         leaves |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return leaves
 
 
-def differences(one: Facts, other: Facts) -> dict[str, tuple[Any, Any]]:
-    """The facts that differ between two flat mappings, each with both values, without those that cannot matter."""
-    pairs = {key: (one.get(key, "none"), other.get(key, "none")) for key in {**one, **other} if key not in PASSING}
-    if not all(str(each).startswith(FINGERPRINT) for each in pairs.get("data_fingerprint", ())):
-        del pairs["data_fingerprint"]  # an older run knows its files, not its images
+def differences(old: Facts, new: Facts) -> dict[str, tuple[Any, Any]]:
+    """Return the facts that differ between two flat mappings, as (old, new), without those in `IGNORED`."""
+    pairs = {key: (old.get(key, "none"), new.get(key, "none")) for key in {**old, **new} if key not in IGNORED}
+    fingerprints = pairs.get("data_fingerprint", ())
+    if not all(str(fingerprint).startswith(FINGERPRINT) for fingerprint in fingerprints):
+        del pairs["data_fingerprint"]  # an early run's fingerprint is that of its files, not of its images
     return {key: values for key, values in pairs.items() if values[0] != values[1]}
 
 
 def sentences(changed: Mapping[str, tuple[Any, Any]]) -> list[str]:
-    """Each difference as a line."""
-    return [UNREADABLE.get(key) or escape_name(f"{key}: {is_}, was {was}") for key, (was, is_) in changed.items()]
+    """Return a message for each difference."""
+    return [OPAQUE.get(key) or escape_name(f"{key}: {new}, was {old}") for key, (old, new) in changed.items()]

@@ -1,4 +1,4 @@
-"""A folder for each run, the same in all its processes."""
+"""Choose, number, lock and check the folder of a run, which all its ranks share."""
 
 import os
 import sys
@@ -19,17 +19,17 @@ from core.user_error import UserError
 if TYPE_CHECKING:
     from callbacks.run.jobs import Job
 
-CONFIG = "config.yaml"  # the run's resolved configuration, in its folder from before the first step
-RESULTS = "results.json"  # the run's figures, in its folder when training is over, and again after the test
-NUMBER = "number.txt"  # the number of the run's last start in the experiment, from 1: clocks may be set back
+CONFIG = "config.yaml"  # the run's resolved configuration, written before the first step
+RESULTS = "results.json"  # the run's results, written after training, and again after the test
+NUMBER = "number.txt"  # counts the experiment's starts from 1, because clocks may be set back
 CHECKPOINTS = "checkpoints"  # the folder of checkpoints in the run's folder
-VARIABLE = "KINDLING_RUN_FOLDER"  # names the folder to the processes that the first one starts
+VARIABLE = "KINDLING_RUN_FOLDER"  # environment variable that passes the folder to the ranks that rank 0 launches
 
-at_release = ExitStack()  # what `release_folders` does
+at_release = ExitStack()  # callbacks that `release_folders` runs
 
 
 def current_job() -> "Job | None":
-    """The job of torchrun or SLURM that this process belongs to, if any."""
+    """Return the torchrun or SLURM job of this process, if any."""
     if os.environ.keys().isdisjoint(("TORCHELASTIC_RUN_ID", "SLURM_JOB_ID", "SLURM_NTASKS")):
         return None
     from callbacks.run.jobs import find_job
@@ -38,10 +38,10 @@ def current_job() -> "Job | None":
 
 
 def agree_on_run_folder(experiment: Path, resumed: Path | None = None, label: str = "") -> Path:
-    """Make the run's folder in its first process, and give it in all of them.
+    """Create the run's folder on rank 0, and return it on all ranks.
 
-    Processes that the first one starts inherit its environment; processes that a job starts together share a store. A
-    job that was queued or started again goes on with the run that its command has begun and not finished.
+    Ranks that rank 0 launches inherit its environment; ranks that a job launches together share a store. A job that was
+    requeued or restarted resumes the unfinished run of its command.
     """
     from lightning.pytorch.utilities import rank_zero_only
 
@@ -53,8 +53,8 @@ def agree_on_run_folder(experiment: Path, resumed: Path | None = None, label: st
             command = blake2b(repr(sys.argv).encode(errors="surrogateescape"), digest_size=4).hexdigest()
             name = f"job-{job.name}-{command}"
             if folder is None and job.is_restarted:
-                started = (*experiment.glob(name), *experiment.glob(f"{name}_*"))
-                unfinished = [run for run in started if not is_tested(read_results(run))]
+                runs = (*experiment.glob(name), *experiment.glob(f"{name}_*"))
+                unfinished = [run for run in runs if not is_tested(read_results(run))]
                 folder = max(unfinished, key=order_of_start, default=None)
         folder = folder or make_run_folder(experiment, name, label)
         os.environ[VARIABLE] = str(folder)
@@ -67,7 +67,7 @@ def agree_on_run_folder(experiment: Path, resumed: Path | None = None, label: st
 
 
 def make_run_folder(experiment: Path, name: str | None = None, label: str = "") -> Path:
-    """Make a folder for one run alone, even when two start in the same second."""
+    """Create a new folder for a run, even if two runs start in the same second."""
     name = name or f"{datetime.now():%Y-%m-%d_%H-%M-%S}{label}"
     folder, numbers = experiment / name, count(2)
     while True:
@@ -83,23 +83,23 @@ def make_run_folder(experiment: Path, name: str | None = None, label: str = "") 
 
 
 def number_start(run: Path) -> None:
-    """Give a run's start the number that follows those of all starts of the experiment's runs."""
-    before = [order_of_start(file.parent)[0] for file in run.parent.glob(f"*/{NUMBER}")]
-    replace_file(run / NUMBER, f"{max(before, default=0) + 1}\n")
+    """Number a start of a run: one more than the highest number in the experiment."""
+    numbers = [order_of_start(file.parent)[0] for file in run.parent.glob(f"*/{NUMBER}")]
+    replace_file(run / NUMBER, f"{max(numbers, default=0) + 1}\n")
 
 
 def order_of_start(run: Path) -> tuple[int, int]:
-    """Sort key: the number of a run's last start, or its time where a run has no number."""
-    started = run / CONFIG if (run / CONFIG).exists() else run
+    """Sort key: the number of a run's last start, then the time of its start."""
+    dated = run / CONFIG if (run / CONFIG).exists() else run
     try:
         number = int((run / NUMBER).read_text())
     except (OSError, ValueError):
         number = 0
-    return number, started.stat().st_mtime_ns
+    return number, dated.stat().st_mtime_ns
 
 
 def newest_run(experiment: Path) -> Path:
-    """The run that was started last."""
+    """Return the run that was started last."""
     runs = [file.parent for file in experiment.glob(f"*/{CONFIG}")]
     if not runs:
         raise UserError(f"There is no run in {experiment} to go on with; give its folder, or leave out --resume.")
@@ -107,7 +107,7 @@ def newest_run(experiment: Path) -> Path:
 
 
 def read_results(run: Path) -> dict[str, Any]:
-    """A run's `results.json`, or nothing if it has none that can be read."""
+    """Return a run's `results.json`, or an empty dictionary if it is missing or damaged."""
     try:
         results = read_json(run / RESULTS)
     except (OSError, ValueError):
@@ -116,18 +116,18 @@ def read_results(run: Path) -> dict[str, Any]:
 
 
 def is_tested(results: Mapping[str, Any]) -> bool:
-    """True for the results of a run that has come to its end."""
+    """True for the results of a finished run: tested, or trained without a test."""
     return results.get("test") is False or any(name.startswith("test/") for name in results.get("metrics", {}))
 
 
 def check_is_run(folder: Path) -> None:
-    """Check that a folder is that of a run."""
+    """Raise UserError unless a folder is that of a run."""
     if not (folder / CONFIG).is_file():
         raise UserError(f"{folder} is no folder of a run: it has no {CONFIG}; give runs/EXPERIMENT/DATE-TIME.")
 
 
 def check_links(folder: Path) -> None:
-    """Check that a resumed run writes nowhere outside its folder, except for the logs that W&B links to."""
+    """Raise UserError if a link leads out of a resumed run's folder, except for W&B's links to its logs."""
     for path in sorted({*folder.rglob("*")} - {*folder.glob("wandb/**/*")}):
         if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
             raise UserError(
@@ -136,7 +136,7 @@ def check_links(folder: Path) -> None:
 
 
 def hold(folder: Path) -> None:
-    """Lock a run's folder for this process until `release_folders`."""
+    """Lock a run's folder until `release_folders`; raise UserError if another process holds it."""
     lock = FileLock(folder / ".lock", blocking=False)
     try:
         lock.acquire()
@@ -146,5 +146,5 @@ def hold(folder: Path) -> None:
 
 
 def release_folders() -> None:
-    """Unlock the run folders that this process holds, and part from the other processes."""
+    """Unlock the run folders of this process, and close its connections to other ranks."""
     at_release.close()

@@ -1,4 +1,4 @@
-"""The record of a run besides its weights and curves: configuration, origin and results."""
+"""Write a run's configuration, origin and results into its folder."""
 
 import csv
 import json
@@ -25,7 +25,7 @@ from datamodules.base import ImageDataModule
 from models.classifier import Classifier
 from models.serialization.checkpoint import VERSION, CheckpointContent
 
-# The packages whose versions decide what a run computes.
+# Packages whose versions affect the numbers that a run computes.
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "kornia")
 
 
@@ -36,35 +36,36 @@ class TrainingClock(OutsideSteps):
     _started: float | None = None
 
     def measure(self, *, is_training: bool) -> None:
-        """Add the seconds since training has gone on; it goes on from here, or pauses."""
+        """Add the seconds since the clock was started; then restart it if `is_training`, else pause it."""
         now = time.perf_counter()
         if self._started is not None:
             self.training_seconds += now - self._started
         self._started = now if is_training else None
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Go on."""
+        """Start the clock."""
         self.measure(is_training=True)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Pause."""
+        """Pause the clock."""
         self.measure(is_training=False)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Go on after a validation of training."""
+        """Restart the clock after a validation within training."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self.measure(is_training=True)
 
 
 class RunRecord(TrainingClock):
-    """Keeps the configuration, the origin and the results of a run of `scripts/train.py`.
+    """Writes the configuration, origin and results of a run of `scripts/train.py` into its folder.
 
-    Writes at the start `origin.json`, `constraints.txt` and `changes.patch` (see `callbacks.run.origin`),
-    `config.yaml`, `classes.csv` (for each class its training images, how many an epoch shows, and their weight in the
-    loss) and `skipped_files.txt`, if files of the data set give no image; after training and again after the test
-    `results.json`. A resumed run keeps its origin, and says in `restarts.json` and in a line what has changed. Adds
-    `config`, `versions`, `git_commit`, `data_fingerprint`, `data_images` and `progress` to every checkpoint, in plain
-    types; a resumed run counts on from `progress`.
+    At the start: `origin.json`, `constraints.txt` and `changes.patch` (see `callbacks.run.origin`), `config.yaml`,
+    `classes.csv` (for each class the training images, the images per epoch and the weight in the loss), and
+    `skipped_files.txt` if the data set has unreadable images. After training, and again after the test: `results.json`.
+
+    A resumed run keeps its origin; `restarts.json` and a printed line list what has changed. Every checkpoint gets
+    `config`, `versions`, `git_commit`, `data_fingerprint`, `data_images` and `progress`, in plain types; a resumed run
+    counts on from `progress`.
     """
 
     _data: ImageDataModule
@@ -76,48 +77,52 @@ class RunRecord(TrainingClock):
         experiment: str,
         config: str,
         command: Sequence[str] = (),
-        step: int = 0,  # from which a resumed run goes on
-        repeats: Path | None = None,  # the run that this one does again
+        step: int = 0,  # at which a resumed run starts
+        repeats: Path | None = None,  # the run that `--like` repeats
     ) -> None:
         self.folder = folder
         self.results: dict[str, Any] = {"experiment": experiment}  # the content of `results.json`
-        self.is_kept = False  # True once this start has written a checkpoint or a result: nothing of it was refused
+        self.is_kept = False  # True once this start has written a checkpoint or a result
         self.config: dict[str, Any] = yaml.safe_load(config)
         self._text, self._command, self._step, self._repeats = config, command, step, repeats
         self._is_new = not (folder / CONFIG).exists()
         versions = {"kindling": VERSION} | {name: origin.packages()[name] for name in PACKAGES}
         self._code = {"versions": versions, "git_commit": origin.code().name}
-        self._before = {"images": 0}  # what earlier starts have done; images are counted on
-        self._was_cut_off = False
+        self._earlier = {"images": 0}  # images, of all starts, and seconds, of the earlier ones
+        self._had_ended_in_epoch = False
         self._metrics: dict[str, float] = {}
-        self._began = math.inf  # until training begins, which that of a finished run does not
+        self._start_time = math.inf  # until training starts, which it does not in a finished run
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write configuration and origin before anything is trained with them."""
+        """Write configuration and origin before training starts."""
         if stage != "fit":
             return
         self._data = trainer.datamodule  # type: ignore[attr-defined]  # the Trainer declares none
         self._data_images = self._data.known_images
-        if trainer.is_global_zero and self._is_new:
-            again = {"repeats": str(self._repeats.resolve())} if self._repeats else {}
-            origin.keep_origin(self.folder, self._start(trainer) | again)
-            self._keep_config()
-        if trainer.is_global_zero and self._data.pack and (skipped := self._data.pack.skipped):
-            lines = (f"{escape_name(name)}\t{escape_name(reason)}\n" for name, reason in skipped)
+        if not trainer.is_global_zero:
+            return
+        if self._is_new:
+            start = self._describe_start(trainer)
+            if self._repeats:
+                start["repeats"] = str(self._repeats.resolve())
+            origin.write_origin(self.folder, start)
+            self._write_config()
+        if self._data.pack and self._data.pack.skipped:
+            lines = (f"{escape_name(name)}\t{escape_name(reason)}\n" for name, reason in self._data.pack.skipped)
             replace_file(self.folder / "skipped_files.txt", "".join(lines))
 
-    def _start(self, trainer: Trainer) -> origin.Facts:
+    def _describe_start(self, trainer: Trainer) -> origin.Facts:
         data, device = self._data, trainer.strategy.root_device
         start = origin.describe_start(self._command, device, trainer.world_size, data.seed, data.data_fingerprint)
         return start | {"data_files": dict(data.described_by)}
 
-    def _keep_config(self) -> None:
-        """Write the configuration, after everything else that a start writes."""
+    def _write_config(self) -> None:
+        """Write the configuration; its presence marks a start as complete, so it is written last."""
         number_start(self.folder)
         replace_file(self.folder / CONFIG, self._text)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the images and the weight of each class."""
+        """Write the images and the loss weight of each class."""
         if trainer.is_global_zero:
             data, weights = self._data, cast(Classifier, pl_module).loss_weights
             with replacing(self.folder / "classes.csv") as part, part.open("w", newline="", encoding="utf-8") as file:
@@ -126,7 +131,7 @@ class RunRecord(TrainingClock):
                 writer.writerows(zip(data.class_names, data.class_counts, data.epoch_counts, weights, strict=True))
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Add where the weights come from, and how far the run is."""
+        """Add the configuration, the origin and the progress of the run."""
         self.is_kept = True
         content = cast(CheckpointContent, checkpoint)
         content["config"] = self.config
@@ -135,22 +140,22 @@ class RunRecord(TrainingClock):
         if trainer.is_global_zero:
             loggers = [logger for logger in trainer.loggers if hasattr(logger, "lengths")]
             content["curves"] = {name: length for logger in loggers for name, length in logger.lengths().items()}
-        content["progress"] = {"metrics": self._metrics | _figures(trainer), **self._progress(trainer)}
+        content["progress"] = {"metrics": self._metrics | _logged_metrics(trainer), **self._progress(trainer)}
         checkpoint.update(self._code)
 
     def _progress(self, trainer: Trainer) -> dict[str, float]:
-        """How far the run is, with its earlier starts."""
+        """Return the images and seconds of the run, with those of its earlier starts."""
         self.measure(is_training=self._started is not None)
-        here = {
+        seconds = {
             "waiting_seconds": float(getattr(trainer.train_dataloader, "seconds_waited", 0.0)),
             "checkpoint_seconds": float(getattr(trainer.checkpoint_callback, "seconds_waited", 0.0)),
-            "run_seconds": max(0.0, time.perf_counter() - self._began),
+            "run_seconds": max(0.0, time.perf_counter() - self._start_time),
             "training_seconds": self.training_seconds,
         }
-        return self._before | {name: seconds + self._before.get(name, 0.0) for name, seconds in here.items()}
+        return self._earlier | {name: value + self._earlier.get(name, 0.0) for name, value in seconds.items()}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Count on from there."""
+        """Restore the progress; merge the training images of this run's earlier and new data."""
         if trainer.state.fn != "fit":
             return
         if 0 <= (trainer.max_epochs or -1) < checkpoint["epoch"]:
@@ -160,34 +165,34 @@ class RunRecord(TrainingClock):
             )
         if progress := dict(checkpoint.get("progress", {})):
             self._metrics = progress.pop("metrics")
-            self._before |= progress
-            self._was_cut_off = self._data.place[0] < checkpoint["epoch"]
-        if earlier := checkpoint.get("data_images"):
+            self._earlier |= progress
+            self._had_ended_in_epoch = self._data.place[0] < checkpoint["epoch"]
+        if earlier_images := checkpoint.get("data_images"):
             from datamodules.batching.data_changes import data_changes, trained_on_both
 
-            if changed := data_changes(earlier, self._data_images):
-                self._data_images = trained_on_both(earlier, self._data_images)
+            if changes := data_changes(earlier_images, self._data_images):
+                self._data_images = trained_on_both(earlier_images, self._data_images)
                 if trainer.is_global_zero:
-                    print(f"note: {changed}")
+                    print(f"note: {changes}")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin to measure; write what has changed in a resumed run, now that nothing has refused it."""
+        """Start the clock; write what has changed in a resumed run, now that all its settings are checked."""
         if trainer.is_global_zero and not self._is_new:
             from callbacks.run.restarts import note_restart
 
-            if changed := note_restart(self.folder, self._start(trainer), self._step, self.config):
+            if changed := note_restart(self.folder, self._describe_start(trainer), self._step, self.config):
                 print(f"not as when the run began: {'; '.join(changed)}")
-            self._keep_config()
-        counted = _images_of_epoch(trainer)
-        if self._was_cut_off and not trainer.should_stop:  # the epoch has counted, and goes on
-            self._before["images"] -= counted
-        self._began = time.perf_counter()
+            self._write_config()
+        images = _images_of_epoch(trainer)  # every rank must call it
+        if self._had_ended_in_epoch and not trainer.should_stop:  # that epoch, already counted, is now resumed
+            self._earlier["images"] -= images
+        self._start_time = time.perf_counter()
         self.measure(is_training=True)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Pause, and count the epoch's images."""
+        """Pause the clock, and count the epoch's images."""
         self.measure(is_training=False)
-        self._before["images"] += _images_of_epoch(trainer)
+        self._earlier["images"] += _images_of_epoch(trainer)
         self._data.check_unchanged()
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -196,7 +201,7 @@ class RunRecord(TrainingClock):
         self.is_kept = True
         classifier, checkpoint = cast(Classifier, pl_module), trainer.checkpoint_callback
         best = getattr(checkpoint, "best_model_score", None)
-        files = (getattr(checkpoint, f"{name}_model_path", "") for name in ("best", "last"))
+        best_path, last_path = (getattr(checkpoint, f"{name}_model_path", "") for name in ("best", "last"))
         progress = self._progress(trainer)
         training_seconds = max(progress["training_seconds"], 1e-9)
         self.results |= {
@@ -211,7 +216,7 @@ class RunRecord(TrainingClock):
             "waiting_for_data": round(progress["waiting_seconds"] / training_seconds, 4),
             "classes": classifier.num_classes,
             "parameters": sum(parameter.numel() for parameter in classifier.network.parameters()),
-            "checkpoint": os.path.relpath(next(filter(None, files), self.folder), self.folder),
+            "checkpoint": os.path.relpath(best_path or last_path or self.folder, self.folder),
             "monitor": getattr(checkpoint, "monitor", None),
             "mode": getattr(checkpoint, "mode", None),
             "best": None if best is None else float(best),
@@ -226,32 +231,34 @@ class RunRecord(TrainingClock):
         self.on_test_end(trainer, pl_module)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Add the figures that were logged last."""
-        self.results.setdefault("metrics", {}).update(_figures(trainer))
+        """Add the metrics that were logged last."""
+        self.results.setdefault("metrics", {}).update(_logged_metrics(trainer))
         if trainer.is_global_zero:
             try:
                 replace_file(self.folder / RESULTS, json.dumps(self.results, indent=2) + "\n")
-            except OSError as error:  # the checkpoint, which matters more, says whether the run is lost
+            except OSError as error:  # no reason to end: an unwritten checkpoint, which matters more, raises
                 print(f"warning: {self.folder / RESULTS} could not be written ({error.strerror})", file=sys.stderr)
 
 
 def stopped_by(trainer: Trainer) -> str:
-    """The setting that ended training, with its value."""
+    """Return the setting that ended training, with its value."""
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]  # the Trainer declares none
     for callback in callbacks:
         if getattr(callback, "has_stopped", False):
             return f"early_stopping.patience {callback.patience} of {callback.monitor}"
-    for name, done in (("max_epochs", trainer.current_epoch), ("max_steps", trainer.global_step)):
-        if (limit := getattr(trainer, name)) is not None and 0 <= limit <= done:
+    for name, count in (("max_epochs", trainer.current_epoch), ("max_steps", trainer.global_step)):
+        limit = getattr(trainer, name)
+        if limit is not None and 0 <= limit <= count:
             return f"trainer.{name} {limit}"
-    return f"trainer.{'max_time' if any(isinstance(each, Timer) for each in callbacks) else 'callbacks'}"
+    has_timer = any(isinstance(callback, Timer) for callback in callbacks)
+    return "trainer.max_time" if has_timer else "trainer.callbacks"
 
 
 def _images_of_epoch(trainer: Trainer) -> int:
     total = cast(Classifier, trainer.lightning_module).train_metrics.total.clone()
-    return int(trainer.strategy.reduce(total, reduce_op="sum"))  # in a resumed epoch, the first process has more
+    return int(trainer.strategy.reduce(total, reduce_op="sum"))  # in a resumed epoch, rank 0 has more
 
 
-def _figures(trainer: Trainer) -> dict[str, float]:
+def _logged_metrics(trainer: Trainer) -> dict[str, float]:
     stages = ("train/", "val/", "test/")
     return {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith(stages)}
