@@ -1,4 +1,4 @@
-"""Stopping when nothing gets better."""
+"""Stop training when a metric no longer improves."""
 
 from typing import Any, Literal
 
@@ -9,13 +9,13 @@ from models.training.monitor import Basis, basis, check_logged, direction, is_of
 
 
 class EarlyStopping(lightning.pytorch.callbacks.EarlyStopping):
-    """Stops training when a metric has stopped improving, once all that is to be unfrozen is trained.
+    """Stops training when a metric has stopped improving, but not before the last layers are unfrozen.
 
     Args:
         monitor: The metric that decides; `val/` ones are compared after each validation, others after each epoch.
         mode: Whether higher (`max`) or lower (`min`) is better; by default as the metric's name says.
-        patience: How often the metric may be measured without improving before training stops.
-        min_delta: The least change that counts as better.
+        patience: Number of measurements without improvement after which training stops.
+        min_delta: The smallest change that counts as an improvement.
 
     Raises:
         ValueError: If patience or min_delta is negative.
@@ -38,34 +38,34 @@ class EarlyStopping(lightning.pytorch.callbacks.EarlyStopping):
             patience=patience,
             min_delta=min_delta,
             check_on_train_epoch_end=not is_of_validation(monitor),
-            strict=False,  # before the first validation there is no metric; `check_logged` looks after each epoch
+            strict=False,  # there is no metric before the first validation; `check_logged` checks after each epoch
         )
         self._basis: Basis = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Note what the metric is measured on."""
+        """Determine what the metric is measured on."""
         self._basis = basis(trainer, self.monitor, self.mode)
 
     def state_dict(self) -> dict[str, Any]:
-        """Lightning's state, and what the metric was measured on."""
+        """Return Lightning's state, and what the metric was measured on."""
         return super().state_dict() | {"basis": self._basis}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the count without improvement, but not the patience, which a resumed run may change."""
+        """Restore the count of measurements without improvement, but keep the patience that is configured now."""
         if still_holds(state_dict.get("basis", {}), self._basis, "early stopping"):
             super().load_state_dict(state_dict | {"patience": self.patience})
 
     @property
     def has_stopped(self) -> bool:
-        """True if the metric has not improved for so long that training stops."""
+        """True if the metric has not improved for `patience` measurements."""
         return self.wait_count >= max(1, self.patience)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop a resumed run that was at its end."""
+        """Stop a resumed run that early stopping had ended."""
         trainer.should_stop = trainer.should_stop or self.has_stopped
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check that the metric was logged, and compare it if an epoch of training measures it."""
+        """Check that the metric was logged; compare it if an epoch of training measures it."""
         check_logged(trainer.callback_metrics, self.monitor, "early_stopping")
         super().on_train_epoch_end(trainer, pl_module)
 

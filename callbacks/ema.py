@@ -8,21 +8,21 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from callbacks.weight_average import WeightAverage
 
-_update_by = lru_cache(maxsize=1)(get_ema_multi_avg_fn)  # after the warm-up, all steps have the same decay
+_update_by = lru_cache(maxsize=1)(get_ema_multi_avg_fn)  # called again only while the decay changes, during the warm-up
 
 
 class EMA(WeightAverage):
     """Evaluates and stores an exponential moving average of the weights (Polyak and Juditsky, 1992).
 
-    After optimizer step `t = 1, 2, ...`, however many batches it was accumulated over,
+    After optimizer step `t = 1, 2, ...`, whatever the number of accumulated batches,
     `average = d * average + (1 - d) * weights` with `d = min(decay, (1 + t) / (10 + t))`, the warm-up of TensorFlow's
     `ExponentialMovingAverage`. A step's weights count half after `log(0.5) / log(decay)` further steps: 693 for 0.999,
     69 for 0.99. A decay of 0.999 is reached after 8,990 steps; until then the average spans about their last ninth.
 
-    `callbacks.weight_average.WeightAverage` says what is validated, tested and stored.
+    See `callbacks.weight_average.WeightAverage` for what is validated, tested and stored.
 
     Args:
-        decay: The share of the average that a step keeps after the warm-up.
+        decay: The fraction of the average that a step keeps after the warm-up.
 
     Raises:
         ValueError: If decay is outside [0, 1).
@@ -36,18 +36,18 @@ class EMA(WeightAverage):
         self._step = 0
 
     def decay_after(self, updates: int) -> float:
-        """The decay of step `updates + 1`."""
+        """Return the decay of step `updates + 1`."""
         step = updates + 1
         return min(self.decay, (1 + step) / (10 + step))
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin with the weights before the first step."""
+        """Start with the weights before the first step."""
         super().on_fit_start(trainer, pl_module)
         if self._average is None:
             self._begin()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note the step that a resumed run stands at."""
+        """Read the step at which a resumed run starts."""
         self._step = trainer.global_step
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *batch: Any) -> None:

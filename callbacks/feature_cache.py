@@ -1,4 +1,4 @@
-"""A frozen backbone's outputs, computed once instead of in every epoch."""
+"""Compute a frozen backbone's outputs once instead of in every epoch."""
 
 import hashlib
 import re
@@ -24,29 +24,31 @@ from datamodules.packing.features import PREFIX, Features, open_features, write_
 from models.classifier import Classifier
 from models.training.freezing import check_parts
 
-# Images that the backbone is given at once; the same whatever training's batch size, so that the cache serves all.
+# Batch size for computing features; fixed, so that runs of any batch size share a cache.
 IMAGES_AT_A_TIME = 64
 
-RELOAD = "reload_dataloaders_every_n_epochs"  # the Trainer's argument and attribute, which it declares nowhere
+RELOAD = "reload_dataloaders_every_n_epochs"  # the Trainer's argument, and an attribute that it does not declare
 
-# By how much of the largest feature one may differ from what was kept: another processor rounds otherwise.
+# Largest difference between a cached and a recomputed feature, relative to the largest: CPUs round differently.
 TOLERANCE = 1e-3
 
 
 class FeatureCache(Callback):
-    """Trains the head on what the frozen backbone makes of the images, which is computed once and kept on disk.
+    """Trains the head on features: the outputs of the frozen backbone, computed once and cached on disk.
 
-    For networks of a `backbone` and a `head`, with `--model.freeze '[backbone]'` or `--model.finetune`. If the head is
-    a sequence, its first layers can be frozen too (`[backbone, head.0, head.1]`) and are then computed once as well.
-    The outputs for the training and validation images lie beside the packs, as `features-...`. Every run finds them
-    again that has the same data, weights, preprocessing, code of the backbone and of the augmentation, and arguments
-    that their modules keep. They are computed again if they are damaged, or if the first images of a split give others
-    now. Without augmentation training is the same as without the cache, but for the rounding of the outputs. Tests and
-    checkpoints are of the whole network, which is given images as soon as any of the backbone is trained.
+    For networks with a `backbone` and a `head`, with `--model.freeze '[backbone]'` or `--model.finetune`. If the head
+    is an `nn.Sequential`, its first layers can be frozen too (`[backbone, head.0, head.1]`) and are then cached.
+
+    The features of the training and validation images lie beside the packs, as `features-...`. Runs share them if
+    their data, weights and preprocessing agree, and the code and arguments of backbone and augmentation. They are
+    computed again if they are damaged, or if the first images of a split now have other features. Without
+    augmentation, training differs from training without the cache only by the rounding of the features. Tests and
+    checkpoints use the whole network. The whole network is trained on images from the epoch in which any part of the
+    backbone is unfrozen.
 
     Args:
-        variants: How often each training image is augmented: epoch `e` trains on variant `e % variants`. Without
-            augmentation there is one.
+        variants: Number of augmented versions of each training image: epoch `e` trains on variant `e % variants`.
+            Without augmentation there is one.
         folder: The folder of the caches; by default that of the packs.
 
     Raises:
@@ -58,13 +60,13 @@ class FeatureCache(Callback):
             raise ValueError(f"feature_cache.variants is {variants}; give a whole number of at least 1")
         self.variants = variants
         self.folder = Path(folder) if folder else None
-        self._features: dict[str, Features] = {}  # of the splits that every epoch reads
+        self._features: dict[str, Features] = {}  # by split: train and val
         self._reload: int | None = None  # the Trainer's reload_dataloaders_every_n_epochs, while it is changed
         self._data: ImageDataModule
         self._classifier: Classifier
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Have the loaders read features, before any loader is made."""
+        """Let the data module load features instead of images; its loaders are created later."""
         if stage != "fit":
             return
         data = getattr(trainer, "datamodule", None)
@@ -87,12 +89,12 @@ class FeatureCache(Callback):
         data.replaced |= self._features
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Leave a run alone that goes on where the backbone is trained."""
+        """Do not cache in a run that is resumed where the backbone is already trained."""
         if self._features and self._data.place[0] >= self._classifier.freezing.first_trained("backbone"):
             self._restore()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Find the features or compute them, now that the weights are in place; of several processes one computes."""
+        """Open or compute the features, now that the weights are loaded; a lock lets one process compute them."""
         data, features = self._data, self._features
         if not data.replaced:
             return
@@ -121,32 +123,32 @@ class FeatureCache(Callback):
                 f"The features cannot be written to {folder.parent}: {error.strerror or error}; choose another folder "
                 "with --feature_cache.folder."
             ) from error
-        # In an attribute of the instance: the network keeps its parts and its weights, as checkpoints have them.
+        # An attribute of the instance hides the method; the network keeps its submodules, and checkpoints their keys.
         self._classifier.network.forward = self._parts()[1].forward
         if trainer.is_global_zero:
             shape = list(features["train"].first(1).shape[1:])
             print(f"Training the head on features of shape {shape}, {variants['train']} of each image, from {folder}")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Before the backbone is trained, give images to the whole network, and have the loaders made anew."""
+        """Before the backbone's first trained epoch, train the whole network on images, with new loaders."""
         if trainer.current_epoch + 1 == self._classifier.freezing.first_trained("backbone"):
             self._restore()
             self._reload = getattr(trainer, RELOAD)
             setattr(trainer, RELOAD, 1)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keep the loaders again, now that both are made."""
+        """Stop recreating the loaders, now that both are new."""
         if self._reload is not None:
             setattr(trainer, RELOAD, self._reload)
             self._reload = None
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Give images to the whole network again."""
+        """Restore the network's forward method and the data module's images."""
         if stage == "fit":
             self._restore()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Give images to the whole network again: a training that an exception ends has no teardown."""
+        """Restore them here too: Lightning calls no teardown after an exception."""
         self._restore()
 
     def _restore(self) -> None:
@@ -156,7 +158,7 @@ class FeatureCache(Callback):
                 self._data.replaced.pop(split, None)
 
     def _parts(self) -> tuple[nn.Sequential, nn.Module]:
-        """What the features come out of, and what is trained on them."""
+        """Return the modules that compute the features, and the module that is trained on them."""
         backbone, head = (self._classifier.network.get_submodule(part) for part in ("backbone", "head"))
         if not isinstance(head, nn.Sequential):
             return nn.Sequential(backbone), head
@@ -169,7 +171,7 @@ class FeatureCache(Callback):
     def _computed(
         self, trainer: Trainer, split: str, variants: int, advance: Callable[[int], None] | None = None
     ) -> Generator[Tensor]:
-        """The features of a split, `[B, V, *F]`, some images at a time, on the CPU, whatever mode the network is in."""
+        """Yield a split's features, computed in eval mode, as batches `[B, V, *F]` on the CPU with `V` variants."""
         data, classifier, device = self._data, self._classifier, self._classifier.device
         cached, trained = self._parts()
         modes = {module: module.training for module in classifier.network.modules()}
@@ -195,21 +197,21 @@ class FeatureCache(Callback):
                 module.training = mode
 
     def _check_unchanged(self, trainer: Trainer, split: str) -> None:
-        """See that the first images of a split still have the features that were kept; else it is a ValueError."""
+        """Raise ValueError unless the first images of a split still have their cached features."""
         with closing(self._computed(trainer, split, 1)) as chunks:
             computed = next(chunks)[:, 0]
-        kept = self._features[split].first(len(computed))
-        limit = TOLERANCE * float(kept.abs().nan_to_num(0, posinf=0).max())
-        if kept.shape != computed.shape or not torch.allclose(
-            computed.double(), kept.double(), rtol=0, atol=limit, equal_nan=True
+        cached = self._features[split].first(len(computed))
+        limit = TOLERANCE * float(cached.abs().nan_to_num(0, posinf=0).max())
+        if cached.shape != computed.shape or not torch.allclose(
+            computed.double(), cached.double(), rtol=0, atol=limit, equal_nan=True
         ):
             raise ValueError(f"the network gives others for {split} images than were kept")
 
     def _key(self, trainer: Trainer, variants: int) -> str:
-        """A digest of everything that the features depend on, down to their rounding."""
+        """Return the cache key: a hash of everything that the features depend on, including their rounding."""
         data, classifier = self._data, self._classifier
         modules = nn.ModuleList([self._parts()[0], *data.augmentation])
-        settings = [  # `repr` alone may leave out arguments
+        settings = [  # the `repr` of a module may omit arguments
             (name, type(part), sorted((key, repr(value)) for key, value in vars(part).items() if _is_setting(key)))
             for name, part in modules.named_modules()
         ]
@@ -218,7 +220,7 @@ class FeatureCache(Callback):
         facts = [data.data_fingerprint, data.preprocessing, variants, seed, place, modules, settings]
         digest = hashlib.sha256(re.sub(" at 0x[0-9a-f]+", "", repr(facts)).encode(errors="surrogateescape"))
         for name, value in (modules.state_dict() | {split: data.splits[split] for split in self._features}).items():
-            if isinstance(value, Tensor):  # with its strides, because rounding depends on the layout in memory
+            if isinstance(value, Tensor):  # strides too, because rounding depends on the memory layout
                 digest.update(f"{name} {value.dtype} {list(value.shape)} {value.stride()}".encode())
                 digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
             else:
@@ -226,7 +228,7 @@ class FeatureCache(Callback):
         classes = [type(classifier.network), *map(type, modules.modules())]
         for name in sorted({base.__module__ for class_ in classes for base in class_.__mro__}):
             file = getattr(sys.modules.get(name), "__file__", None)
-            if file and name.split(".")[0] != "torch":  # whose version is among the facts
+            if file and name.split(".")[0] != "torch":  # its version is in `facts`
                 digest.update(Path(file).read_bytes())
         return digest.hexdigest()
 
@@ -236,10 +238,10 @@ def _is_setting(name: str) -> bool:
 
 
 def _check_network(network: nn.Module, trained: nn.Module, images: Tensor, features: Any) -> None:
-    """Refuse a network that does more than to apply its head to what its backbone gives."""
-    same = isinstance(features, Tensor) and features.ndim > 1 and len(features) == len(images)
-    # The method, as a call of the network might compile it for a batch that will not come again.
-    if not same or not torch.allclose(trained(features), network.forward(images), 1e-3, 1e-3, equal_nan=True):
+    """Raise UserError unless the network is its head applied to its backbone's output, one row per image."""
+    is_batch = isinstance(features, Tensor) and features.ndim > 1 and len(features) == len(images)
+    # Call `forward` itself: a call of the network might compile it for a batch shape that does not occur again.
+    if not is_batch or not torch.allclose(trained(features), network.forward(images), 1e-3, 1e-3, equal_nan=True):
         raise UserError(
             f"feature_cache needs a network that gives its head what its backbone gives, one row an image, but "
             f"{type(network).__name__} does otherwise; leave the cache out with --feature_cache null."

@@ -1,4 +1,4 @@
-"""The learning rate as a curve."""
+"""Log the learning rate."""
 
 from typing import Any, Literal
 
@@ -10,13 +10,13 @@ from callbacks.run.logged_steps import first_batch, is_logged_step
 
 
 class LearningRateMonitor(Callback):
-    """Logs the learning rate as `lr`, or `lr/<name>` for each of several parameter groups.
+    """Logs the learning rate as `lr`, or as `lr/<name>` for each parameter group if there are several.
 
-    A schedule by steps has a point for each logged step (`callbacks.run.logged_steps.is_logged_step`), however many
-    batches the step takes; a schedule by epochs has one at the start of each epoch.
+    A schedule by steps has a point at each logged optimizer step (`callbacks.run.logged_steps.is_logged_step`); a
+    schedule by epochs has one at the start of each epoch.
 
     Args:
-        logging_interval: Whether to log in each `step` or `epoch`; by default as the schedule goes.
+        logging_interval: Whether to log in each `step` or `epoch`; by default the interval of the schedule.
         log_momentum: Whether to log the momentum, or the first of Adam's betas, as `lr-momentum`.
         log_weight_decay: Whether to log the weight decay as `lr-weight_decay`.
     """
@@ -32,7 +32,7 @@ class LearningRateMonitor(Callback):
         self.log_weight_decay = log_weight_decay
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Log the rate of the step or the epoch that this batch begins."""
+        """Log the learning rate at the first batch of a step or epoch."""
         if (batch_idx - first_batch(trainer)) % trainer.accumulate_grad_batches:
             return
         schedules = trainer.lr_scheduler_configs
@@ -41,15 +41,15 @@ class LearningRateMonitor(Callback):
         if not is_due:
             return
         groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
-        figures = {}
+        values = {}
         for number, group in enumerate(groups, 1):
             part = group.get("name", f"pg{number}" if len(groups) > 1 else "")
             name = f"lr/{part}" if part else "lr"
-            figures[name] = group["lr"]
+            values[name] = group["lr"]
             if self.log_momentum:
-                figures[f"{name}-momentum"] = group["betas"][0] if "betas" in group else group.get("momentum", 0)
+                values[f"{name}-momentum"] = group["betas"][0] if "betas" in group else group.get("momentum", 0)
             if self.log_weight_decay:
-                figures[f"{name}-weight_decay"] = group["weight_decay"]
-        trainer.callback_metrics.update({name: torch.tensor(value) for name, value in figures.items()})
+                values[f"{name}-weight_decay"] = group["weight_decay"]
+        trainer.callback_metrics.update({name: torch.tensor(value) for name, value in values.items()})
         for logger in trainer.loggers:
-            logger.log_metrics(figures, step=trainer.global_step)
+            logger.log_metrics(values, step=trainer.global_step)

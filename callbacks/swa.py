@@ -22,16 +22,16 @@ from models.training.batch_norm import compute_statistics, trained_batch_norms
 class SWA(WeightAverage):
     """Evaluates and stores the equal average of the weights at the ends of the last epochs (Izmailov et al., 2018).
 
-    The running statistics of batch norm are computed again for the average, from the training images of the epoch that
-    has just ended, augmented as they were: a forward pass over them after each averaged epoch. The weights themselves
-    are validated, tested and stored until the first epoch is averaged, and the average from then on, as
-    `callbacks.weight_average.WeightAverage` says; the best checkpoint is chosen among averages alone.
+    After each averaged epoch, a forward pass over its training images, with its augmentation, computes batch norm's
+    running statistics for the average. Until the first epoch is averaged, the weights themselves are validated, tested
+    and stored; from then on the average is (see `callbacks.weight_average.WeightAverage`). The best checkpoint is
+    chosen only among averages.
 
-    The learning rate is the schedule's. Averages gain most at a high rate, as in the paper, such as a constant one
-    (`--model.scheduler null`): weights at the end of a schedule that falls to zero hardly differ.
+    This callback does not change the learning rate. Averages gain most at a high rate, as in the paper, such as a
+    constant one (`--model.scheduler null`): weights at the end of a schedule that falls to zero hardly differ.
 
     Args:
-        start: Epochs before averaging begins: their number, or a fraction of the Trainer's `max_epochs`.
+        start: When averaging starts: a number of epochs, or a fraction of the Trainer's `max_epochs`.
 
     Raises:
         ValueError: If start is negative, or a fraction of 1 or more.
@@ -57,21 +57,22 @@ class SWA(WeightAverage):
                 "epochs, or start as a number below theirs."
             )
         self._first_epoch = int(first)
-        if any(isinstance(other, lightning.pytorch.callbacks.EarlyStopping) for other in trainer.callbacks):  # type: ignore[attr-defined]
+        early_stopping = lightning.pytorch.callbacks.EarlyStopping
+        if any(isinstance(callback, early_stopping) for callback in trainer.callbacks):  # type: ignore[attr-defined]
             raise UserError(
                 f"Early stopping may end training before epoch {self._first_epoch}, where averaging begins; leave it "
                 "out with --early_stopping null."
             )
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Go on with the average if it is of the epochs from `start` on; begin it anew if `start` is yet to come."""
+        """Restore the average if it has all epochs from `start` on; discard it if `start` is later."""
         super().on_load_checkpoint(trainer, pl_module, checkpoint)
         if trainer.state.fn != "fit" or self.state_key not in checkpoint["callbacks"]:
-            return  # the average begins with this run
+            return  # the resumed run has no SWA average
         loops = checkpoint["loops"]["fit_loop"]
         ended = max(0, loops["epoch_progress"]["current"]["ready"] - 1)
         ended += loops["epoch_loop.batch_progress"]["is_last_batch"]
-        due = max(0, ended - self._first_epoch)
+        due = max(0, ended - self._first_epoch)  # number of epochs that the average should have
         if not due:
             self.updates, self._average = 0, None
         elif self.updates != due:
@@ -81,7 +82,7 @@ class SWA(WeightAverage):
             )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check that a run of a number of steps reaches the end of an epoch to average."""
+        """Raise UserError if `max_steps` ends the run before an epoch is averaged."""
         steps, batches = trainer.estimated_stepping_batches, trainer.num_training_batches
         epochs = steps / math.ceil(batches / trainer.accumulate_grad_batches) if math.isfinite(batches) else math.inf
         if epochs < self._first_epoch + 1:
@@ -97,13 +98,13 @@ class SWA(WeightAverage):
         if batch_idx + 1 < trainer.num_training_batches or trainer.current_epoch < self._first_epoch:
             return
         self._update(get_swa_multi_avg_fn())
-        validate_after_this_step(trainer)  # the last average would have no validation otherwise
+        validate_after_this_step(trainer)  # otherwise the last average would not be validated
         if layers := trained_batch_norms(pl_module):
             self._swap(put_in=True)
             with isolate_rng(), trainer.precision_plugin.forward_context():
                 compute_statistics(pl_module, layers, _training_images(trainer, pl_module))
-            for statistic in (each for layer in layers for each in layer.buffers() if each.is_floating_point()):
-                statistic.copy_(trainer.strategy.reduce(statistic.clone(), reduce_op="mean"))  # over processes
+            for buffer in (buffer for layer in layers for buffer in layer.buffers() if buffer.is_floating_point()):
+                buffer.copy_(trainer.strategy.reduce(buffer.clone(), reduce_op="mean"))  # over ranks
             self._swap(put_in=False)
         if self.updates == 1:
             for callback in trainer.checkpoint_callbacks:

@@ -1,4 +1,4 @@
-"""Training speed, as a curve."""
+"""Log the training speed."""
 
 from typing import cast
 
@@ -9,25 +9,25 @@ from models.classifier import Classifier
 
 
 class Throughput(TrainingClock):
-    """Logs `train/images_per_second` after each epoch: the training images of all processes by the time they took.
+    """Logs `train/images_per_second` after each epoch: the training images of all ranks divided by the training time.
 
-    Validation does not count. Of an epoch that is resumed in its middle, the rest counts.
+    Validation does not count. In a resumed epoch, only the images after the resume count.
     """
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin to measure, perhaps in the middle of an epoch."""
+        """Start the clock, perhaps within a resumed epoch."""
         self.on_train_epoch_start(trainer, pl_module)
-        self._before = int(cast(Classifier, pl_module).train_metrics.total)
+        self._images_before = int(cast(Classifier, pl_module).train_metrics.total)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure the epoch."""
-        self._before, self.training_seconds = 0, 0.0
+        """Reset the clock and the image count."""
+        self._images_before, self.training_seconds = 0, 0.0
         super().on_train_epoch_start(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the speed."""
-        images = int(cast(Classifier, pl_module).train_metrics.total) - self._before  # waits for the device
+        images = int(cast(Classifier, pl_module).train_metrics.total) - self._images_before  # waits for the device
         self.measure(is_training=False)
         rate = images * trainer.world_size / max(self.training_seconds, 1e-9)
-        for logger in trainer.loggers:  # to curves alone: it says nothing of the weights
+        for logger in trainer.loggers:  # not by `pl_module.log`: no metric of the weights, so no checkpoint has it
             logger.log_metrics({"train/images_per_second": rate}, step=trainer.global_step - 1)

@@ -1,4 +1,4 @@
-"""A first convolution that takes the correlations out of neighbouring pixels."""
+"""Set a first convolution that decorrelates neighbouring pixels."""
 
 from typing import ClassVar, cast
 
@@ -14,26 +14,26 @@ from models.classifier import Classifier
 
 # Added to the variance along each direction, so that a constant direction is not amplified (Jordan, 2024).
 VARIANCE_FLOOR = 5e-4
-CHUNK = 500  # images whose patches are in memory at once
+IMAGES_AT_A_TIME = 500  # images whose patches are in memory at once
 
 
 class Whitening(Callback):
     """Sets a convolution to whiten the patches of the training images, before the first step (Page, 2019).
 
-    Its kernels become the eigenvectors of the patches' covariance, each divided by the standard deviation along it, and
-    then the same with the opposite sign, so that an activation after it sees both sides. A resumed run keeps its
-    kernels. To train the rest of the network alone, freeze the layer: `--model.freeze '[whitening]'`.
+    Half of the kernels are eigenvectors of the patches' covariance, each divided by the standard deviation along it.
+    The other half are their negatives, so that a following activation passes both signs. A resumed run keeps its
+    kernels. To keep the kernels fixed, freeze the layer: `--model.freeze '[whitening]'`.
 
     Args:
-        layer: The name of the convolution in the network, without groups or bias; its outputs are at most twice the
-            numbers of a patch.
-        images: How many training images to use, from the first on; all if there are fewer.
+        layer: The name of the convolution in the network, without groups or bias; it has at most twice as many output
+            channels as a patch has values.
+        images: Number of training images to use, from the first on; all if there are fewer.
 
     Raises:
         ValueError: If `images` is not positive.
     """
 
-    sets_weights: ClassVar = True  # a range test begins with these weights, too
+    sets_weights: ClassVar = True  # tells the learning-rate range test to run this callback
 
     def __init__(self, layer: str = "whitening", images: int = 5000) -> None:
         if images < 1:
@@ -42,7 +42,7 @@ class Whitening(Callback):
         self.images = images
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Set the kernels, unless they come from a checkpoint."""
+        """Set the kernels, unless a checkpoint is loaded."""
         network, data = cast(Classifier, pl_module).network, getattr(trainer, "datamodule", None)
         if not isinstance(data, ImageDataModule):
             raise UserError(
@@ -71,20 +71,21 @@ class Whitening(Callback):
 
 
 def whitening_kernels(images: Tensor, size: tuple[int, int], number: int) -> Tensor:
-    """Kernels `[N, C, *size]` that map patches of images, float `[B, C, H, W]`, to uncorrelated numbers of variance 1.
+    """Return kernels `[N, C, *size]` that map patches of float images `[B, C, H, W]` to whitened values.
 
-    Half of them are for the directions in which patches vary most, half for their opposites.
+    These are uncorrelated and have variance 1. Half of the kernels are for the directions in which patches vary most,
+    half are their negatives.
     """
     channels, patch = images.shape[1], images.shape[1] * size[0] * size[1]
     covariance = torch.zeros(patch, patch, dtype=torch.float64, device=images.device)
     count = 0
-    for some in torch.split(images, CHUNK):
-        patches = F.unfold(some, size).transpose(1, 2).reshape(-1, patch).double()
+    for chunk in torch.split(images, IMAGES_AT_A_TIME):
+        patches = F.unfold(chunk, size).transpose(1, 2).reshape(-1, patch).double()
         covariance += patches.T @ patches
         count += len(patches)
     variances, directions = torch.linalg.eigh(covariance / count)
     order = variances.argsort(descending=True)[: number // 2]
     kernels = directions.T[order] / (variances[order, None] + VARIANCE_FLOOR).sqrt()
-    # Solvers differ in the sign of an eigenvector, and the kernels must not depend on the machine.
+    # Solvers differ in an eigenvector's sign; fix it, so that the kernels do not depend on the machine.
     kernels *= kernels.gather(1, kernels.abs().argmax(dim=1, keepdim=True)).sign()
     return torch.cat((kernels, -kernels)).to(images.dtype).view(-1, channels, *size)

@@ -1,4 +1,4 @@
-"""The job of torchrun or SLURM that has started this process, perhaps with others, and may start it again."""
+"""Find the torchrun or SLURM job of this process, and share the run's folder between its ranks."""
 
 import os
 import socket
@@ -16,12 +16,12 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, 
 from callbacks.run.peers import come_together, open_store
 from core.user_error import UserError
 
-INTERACTIVE = "bash", "interactive"  # names of SLURM jobs that are shells, where srun starts nothing, as for Lightning
+INTERACTIVE = "bash", "interactive"  # names of SLURM jobs that are shells, without srun; as in Lightning
 
-# Between the port that processes train by, which Lightning takes from SLURM's job number, and that of the store.
+# Distance from the port of the process group, which Lightning derives from SLURM's job number, to the store's port.
 PORTS_APART = 10_000
 
-# Is `True` if the store at MASTER_ADDR and MASTER_PORT is torchrun's own, which outlives the processes.
+# Environment variable, `True` if torchrun's own store is at MASTER_ADDR and MASTER_PORT; it outlives the ranks.
 SHARED = "TORCHELASTIC_USE_AGENT_STORE"
 FOLDER, PORT = "kindling/run folder", "kindling/port"  # keys of the store
 
@@ -31,12 +31,12 @@ class Job:
     """A job of a scheduler."""
 
     scheduler: str  # `torchrun` or `SLURM`
-    name: str  # names the run's folder; empty where torchrun's store remembers the folder
-    is_restarted: bool  # whether the job has run before, and was stopped or has failed
-    processes: int  # how many were started together
+    name: str  # part of the run folder's name; empty if torchrun's store holds the folder
+    is_restarted: bool  # True if the job ran before, and was stopped or failed
+    processes: int  # number of ranks that the job launched together
 
     def agree(self, choose: Callable[[], Path]) -> Path:
-        """Choose the run's folder in the first process, and give it in all of them."""
+        """Choose the run's folder on rank 0, and return it on all ranks."""
         rank = rank_zero_only.rank  # type: ignore[attr-defined]  # an attribute of a function
         store_of = torchrun_store if self.scheduler == "torchrun" else slurm_store
         store = come_together(lambda: store_of(is_first=rank == 0))
@@ -47,7 +47,7 @@ class Job:
         return Path(come_together(lambda: store.get(FOLDER)).decode())
 
     def queue_again(self) -> None:
-        """Put a job of SLURM back into the queue, where it keeps number and command; say so if that fails."""
+        """Requeue a SLURM job, which keeps its number and command; print a warning if that fails."""
         if number := slurm_number():
             try:
                 subprocess.run(["scontrol", "requeue", number], check=True)
@@ -56,7 +56,7 @@ class Job:
 
 
 def find_job() -> Job:
-    """The job in whose environment this process runs."""
+    """Read the job from the environment variables of this process."""
     number = slurm_number()
     was_queued_again = int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0
     if "TORCHELASTIC_RUN_ID" in os.environ:
@@ -74,13 +74,13 @@ def find_job() -> Job:
 
 
 def slurm_number() -> str:
-    """The number of SLURM's job, with that of the task of an array; empty outside a job."""
+    """Return the number of the SLURM job, with its array task; an empty string outside a job."""
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID", "")
 
 
 def slurm_store(*, is_first: bool) -> TCPStore:
-    """The store of the processes that srun has started together, in the first of them."""
+    """Open the store of the ranks that srun launched; rank 0 serves it."""
     environment = SLURMEnvironment()
     address, port = environment.main_address, environment.main_port + PORTS_APART
     try:
@@ -92,23 +92,23 @@ def slurm_store(*, is_first: bool) -> TCPStore:
 
 
 def torchrun_store(*, is_first: bool) -> TCPStore:
-    """Torchrun's own store if it has one, else a store in the first process.
+    """Open torchrun's own store if it has one, else a store that rank 0 serves.
 
-    The processes form their group by the latter: torchrun's store still holds the addresses of processes that have
-    failed, and processes that were started again would wait for them.
+    The process group always uses a store of rank 0: torchrun's store still holds the addresses of failed ranks, and
+    restarted ranks would wait for them.
     """
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     if os.environ.get(SHARED) != "True":
         return open_store(address, port, is_first=is_first)
     shared = TCPStore(address, port)
     if is_first:
-        own = open_store(address, 0, is_first=True)
-        shared.set(PORT, str(own.port))
+        group_store = open_store(address, 0, is_first=True)
+        shared.set(PORT, str(group_store.port))
     else:
-        while not _answers(address, port := int(shared.get(PORT))):  # the port of a process that has failed
+        while not _answers(address, port := int(shared.get(PORT))):  # until rank 0 has replaced a failed rank's port
             time.sleep(0.1)
-        own = open_store(address, port, is_first=False)
-    os.environ |= {"MASTER_PORT": str(own.port), SHARED: "False"}
+        group_store = open_store(address, port, is_first=False)
+    os.environ |= {"MASTER_PORT": str(group_store.port), SHARED: "False"}
     return shared
 
 

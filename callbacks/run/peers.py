@@ -1,4 +1,4 @@
-"""The processes of a run: they wait for each other, and each ends when it has lost the others."""
+"""Let the ranks of a run wait for each other at the start, and end a rank that has lost the others."""
 
 import os
 import sys
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
 T = TypeVar("T")
-PATIENCE_SECONDS = 300.0  # how long the processes of a run may take to come together
-GRACE_SECONDS = 10.0  # how long a process may take to end in order after it has lost the others
-LOOK_SECONDS = 1.0  # between two looks for lost processes
-FIRST = "KINDLING_FIRST_PROCESS"  # tells the others the number of the process that has started them
+PATIENCE_SECONDS = 300.0  # how long ranks wait for each other at the start
+GRACE_SECONDS = 10.0  # how long a rank that has lost the others may take to exit by itself
+LOOK_SECONDS = 1.0  # between two checks for lost ranks
+FIRST = "KINDLING_FIRST_PROCESS"  # environment variable: the id of the process that launched the other ranks
 
 LOST = "Another process of this run has ended, and this one with it; see what it said."
 
@@ -31,26 +31,26 @@ _has_lost = threading.Event()
 
 
 class PeerError(CommandError):
-    """The other processes of the run have ended, or have not started."""
+    """The other ranks of the run have ended, or have not started."""
 
 
 def come_together(meet: Callable[[], T]) -> T:
-    """Wait in a thread for the other processes of the run, for `PATIENCE_SECONDS` at most.
+    """Run `meet`, which waits for the other ranks, in a thread; wait at most `PATIENCE_SECONDS` for its result.
 
-    torch waits in C++, where Python can act on no signal.
+    In this thread torch would wait in C++, where Python cannot handle a signal.
     """
-    met: Future[T] = Future()
+    result: Future[T] = Future()
 
     def run() -> None:
         try:
-            met.set_result(meet())
+            result.set_result(meet())
         except BaseException as error:  # raised below
-            met.set_exception(error)
+            result.set_exception(error)
 
     _waiting.append(threading.Thread(target=run, daemon=True))
     _waiting[-1].start()
     end = time.monotonic() + PATIENCE_SECONDS
-    while not wait([met], timeout=0.1).done:
+    while not wait([result], timeout=0.1).done:
         if _has_lost.is_set():
             raise PeerError(LOST)
         if time.monotonic() > end:
@@ -59,27 +59,27 @@ def come_together(meet: Callable[[], T]) -> T:
                 f"The processes of this run have not come together within {minutes}; see what the others say."
             )
     try:
-        return met.result()
+        return result.result()
     except (torch.distributed.DistNetworkError, torch.distributed.DistStoreError) as error:
         raise PeerError(LOST) from error
 
 
 def let_come_together(trainer: "Trainer") -> None:
-    """Let the Trainer's processes form their group by `come_together`, and watch for lost ones."""
+    """Let the Trainer form its process group in `come_together`, and watch for lost ranks."""
     strategy, set_up = trainer.strategy, trainer.strategy.setup_environment
     launcher: Any = strategy.launcher
     starts_scripts = hasattr(launcher, "cluster_environment")
 
     def set_up_together() -> None:
         if starts_scripts:
-            # Lightning's observer kills this process before it has said why; it watches the list that it was given.
+            # Lightning's observer would kill this process before it prints why; give it an empty list to observe.
             observed, launcher.procs = launcher.procs, [*launcher.procs]
             observed.clear()
         come_together(set_up)
         assert strategy.accelerator is not None
-        strategy.accelerator.setup_device(strategy.root_device)  # torch has one for each thread
+        strategy.accelerator.setup_device(strategy.root_device)  # torch's current device is per thread
 
-    strategy.setup_environment = set_up_together  # type: ignore[method-assign]  # whatever the strategy
+    strategy.setup_environment = set_up_together  # type: ignore[method-assign]  # of any strategy
     if starts_scripts and not launcher.cluster_environment.creates_processes_externally:
         os.environ[FIRST] = str(os.getpid())
         watch(lambda: any(child.poll() for child in launcher.procs))
@@ -89,9 +89,9 @@ def let_come_together(trainer: "Trainer") -> None:
 
 
 def watch(is_lost: Callable[[], bool]) -> None:
-    """End this process if it has lost another that it needs, and does not end by itself in `GRACE_SECONDS`.
+    """End this process if `is_lost` and it does not exit by itself within `GRACE_SECONDS`.
 
-    It may wait for the lost process in C++ or on a GPU, where no signal is heeded.
+    It may be waiting for the lost rank in C++ or on a GPU, where Python cannot handle a signal.
     """
     is_over = threading.Event()
 
@@ -110,7 +110,7 @@ def watch(is_lost: Callable[[], bool]) -> None:
 
 
 def leave(end: SystemExit) -> None:
-    """End the process at once if a thread still waits for others: Python's own end may abort with it."""
+    """Exit at once if a thread still waits for other ranks: Python's regular exit may abort with such a thread."""
     if any(thread.is_alive() for thread in _waiting):
         _end(end.code if isinstance(end.code, int) else 1)
 
@@ -122,7 +122,7 @@ def _end(status: int) -> None:
 
 
 def open_store(address: str, port: int, *, is_first: bool) -> TCPStore:
-    """The store of the first process of a run, open until the run is left."""
+    """Open the store that rank 0 serves, until `release_folders`."""
     _stores.append(TCPStore(address, port, is_master=is_first, wait_for_workers=False, multi_tenant=True))
     at_release.callback(_stores.clear)
     return _stores[-1]
