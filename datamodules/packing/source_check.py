@@ -24,9 +24,10 @@ def checked(
     Raises:
         UserError: If something is wrong with what the data set's `read` returned.
     """
+    method = f"{name}.read:"
     for fault in _faults(source, len(class_names), image_shape, is_multi_label):
-        raise UserError(f"{name}.read: {fault}.")
-    columns = {split: _columns(f"{name}.read: the {split} split", *rows[1:]) for split, rows in source.items()}
+        raise UserError(f"{method} {fault}.")
+    columns = {split: _columns(f"{method} the {split} split", *rows[1:]) for split, rows in source.items()}
     if len({frozenset(split_columns) for split_columns in columns.values()}) > 1:
         raise UserError(f"{name}.read returns other columns for one split than for another; give each the same.")
     folds = [fold for split_columns in columns.values() for fold in split_columns.get("fold", ())]
@@ -104,10 +105,11 @@ def _columns(subject: str, labels: Any, columns: Any = None) -> dict[str, NDArra
 
     converted = {}
     for column, values in columns.items():
+        place = f"{subject}: the column {column}"
         try:
             converted[column] = checked_column(column, np.asarray(values), len(labels))
         except ValueError as error:
-            raise UserError(f"{subject}: the column {column} {error}.") from error
+            raise UserError(f"{place} {error}.") from error
     return converted
 
 
