@@ -334,10 +334,10 @@ class Classifier(LightningModule):
         from models.serialization.pretrained import check_fit
 
         check_fit(self, checkpoint["state_dict"], type(self.network).__name__)
-        if self._trainer.state.fn == "fit":
+        if self.trainer.state.fn == "fit":
             from models.training.resumption import resume
 
-            self._resumption = resume(self._trainer, checkpoint)
+            self._resumption = resume(self.trainer, checkpoint)
 
     def _restore_data_facts(self, checkpoint: dict[str, Any]) -> None:
         """Take over class names, preprocessing and thresholds; raise UserError if they contradict the data."""
