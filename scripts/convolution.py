@@ -14,9 +14,9 @@ Shapes: an image of `H` rows and `W` columns, a kernel of `h` rows and `w` colum
 from core.user_error import UserError  # isort: skip - first, for a Ctrl-C during the other imports
 import argparse
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +49,8 @@ KERNELS: Mapping[str, Numbers] = {
 }
 
 
-class Steps(NamedTuple):
+@dataclass(frozen=True)
+class Steps:
     """How a kernel moves over a signal."""
 
     padding: int = 0  # number of zeros added on each side of the signal
@@ -105,7 +106,7 @@ def worked_example(signal: Numbers, kernel: Numbers, steps: Steps = PLAIN) -> st
     name = f"conv{signal.ndim}d"
     convolve = getattr(torch.nn.functional, name)
     batch, weight = torch.tensor(signal)[None, None], torch.tensor(kernel)[None, None]
-    by_torch = convolve(batch, weight, **steps._asdict())[0, 0].numpy()
+    by_torch = convolve(batch, weight, **asdict(steps))[0, 0].numpy()
     by_hand = cross_correlate(signal, kernel, steps)
     sums = []
     for window, result in zip(windows(signal, kernel, steps).reshape(-1, kernel.size), by_hand.flat, strict=True):
@@ -194,10 +195,10 @@ def sizes(options: argparse.Namespace) -> Image.Image:
     rows, figure = [], new_figure()
     figure.set_size_inches(5, 2.2 * len(cases))
     for (image_axes, result_axes), steps in zip(figure.subplots(len(cases), 2, squeeze=False), cases, strict=True):
-        padding, stride, dilation = steps
+        padding, stride, dilation = asdict(steps).values()
         result_size = output_size(size, kernel_size, steps)
         term = f"({size} + 2*{padding} - {dilation}*({kernel_size} - 1) - 1) // {stride} + 1"
-        rows.append([*map(str, steps), str(result_size), term])
+        rows.append([*map(str, asdict(steps).values()), str(result_size), term])
         image = np.pad(np.full((size, size), grey), padding)
         result = np.full((result_size, result_size), grey)
         window = dilation * np.arange(kernel_size)
@@ -210,7 +211,7 @@ def sizes(options: argparse.Namespace) -> Image.Image:
             axes.pcolormesh(cells, cmap=colours, vmin=zero, vmax=blue, edgecolors="#888888", linewidth=0.6)
             axes.set(xlim=(-0.1, len(image) + 0.1), ylim=(len(image) + 0.1, -0.1), aspect="equal")
             axes.set_axis_off()
-    show(Table([*Steps._fields, "size", "computed as"], rows))
+    show(Table([*asdict(PLAIN), "size", "computed as"], rows))
     return picture_of(figure)
 
 
@@ -225,7 +226,7 @@ def main(args: Sequence[str] | None = None) -> None:
         if name == "by_hand":
             command.add_argument("--signal", type=numbers, default="0,0,0,1,1,1,0", help="numbers, such as 0,0,1,1")
             command.add_argument("--kernel", type=numbers, default="-1,0,1", help="numbers, such as --kernel=-1,1")
-            for step, least in PLAIN._asdict().items():
+            for step, least in asdict(PLAIN).items():
                 command.add_argument(f"--{step}", type=partial(whole_number, least=least), default=least)
             continue
         if name == "kernels":
