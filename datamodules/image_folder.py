@@ -32,8 +32,6 @@ class ImageFileModule(ImageDataModule):
         arguments: Those of `ImageDataModule`.
     """
 
-    reads_image_files = True
-
     def __init__(
         self,
         image_size: int | tuple[int, int] = 224,

@@ -8,6 +8,7 @@ import hashlib
 import inspect
 import os
 import re
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
@@ -45,7 +46,6 @@ class ImageSource(ABC):
     whereabouts = "say with --data.root in which folder it is"  # how to name another location of the files
     is_multi_label = False  # True if labels are uint8 `[N, K]` of 0 and 1
     tests_on_validation = False  # True if the validation split is also the test split: test labels are not public
-    reads_image_files = False  # True to remember the fingerprint of a folder with very many files: `RememberedTimes`
     described_by: Mapping[str, str] = {}  # the name and SHA-256 of each file that lists the images
     known_files: Sequence[str] = ()  # glob patterns of files in the source's folder that are no labelled images
     own_arguments: Mapping[str, Any]  # constructor arguments that a subclass adds; part of the pack's cache key
@@ -187,7 +187,8 @@ class ImageSource(ABC):
         class names and the image shape.
         """
         compute: Callable[[], str] = self.fingerprint
-        if self.is_training and self.reads_image_files:
+        # Only data sets that call `fingerprint_files` have imported its module; the others have nothing to remember.
+        if self.is_training and "datamodules.decoding.folder_fingerprint" in sys.modules:
             from datamodules.decoding.remembered_times import RememberedTimes
 
             self.remembered_times = RememberedTimes(self.packs)

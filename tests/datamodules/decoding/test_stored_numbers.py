@@ -59,7 +59,7 @@ def test_what_is_stored_is_given_as_it_is(tmp_path: Path) -> None:
     four = (PLANES[:4] >> 8).astype(np.uint8)
     for mode in ("RGBA", "CMYK"):
         name = tmp_path / ("a.png" if mode == "RGBA" else "a.tif")
-        Image.fromarray(four.transpose(1, 2, 0), mode=mode).save(name)
+        Image.merge(mode, list(map(Image.fromarray, four))).save(name)
     assert np.array_equal(stored_numbers(tmp_path / "a.png", 4, is_shown=False), four)
 
 

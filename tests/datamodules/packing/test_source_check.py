@@ -109,6 +109,7 @@ def test_what_a_data_set_declares(declared: dict[str, Any], words: str) -> None:
     assert str(error.value).startswith(f"Scans.{words}")
 
 
+@pytest.mark.filterwarnings("ignore:Named tensors")  # of older versions of torch
 @pytest.mark.parametrize(
     "other",
     [
