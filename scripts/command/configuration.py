@@ -103,6 +103,8 @@ def read_layers(
         scope = partial(known_classes, f"The configuration in {path}", [*layers, *values])
         layers.insert(1, migrate_config(saved_config))
     config = switch_classes(reduce(merge, layers), flags)
+    if not checkpoint and config.get("ckpt_path"):  # from a --config; raises UserError if it is missing or unreadable
+        read_checkpoint(expand(config["ckpt_path"]))
     return config, flags, options.config, scope
 
 

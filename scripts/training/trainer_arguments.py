@@ -1,6 +1,8 @@
 """Check and complete the arguments of the Trainer."""
 
+from collections.abc import Mapping
 from contextlib import nullcontext
+from datetime import timedelta
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -44,6 +46,14 @@ def check_trainer(config: Namespace) -> None:
             raise UserError(f"trainer.{name} is {value}; give a whole number of at least 1{hint}.")
     if (clip := trainer.gradient_clip_val) is not None and clip < 0:
         raise UserError(f"trainer.gradient_clip_val is {clip}; give a number above 0, or null.")
+    if trainer.barebones:
+        raise UserError("trainer.barebones is true, but such a run writes no files; use scripts/benchmark.py.")
+    if config.early_stopping and isinstance(interval := trainer.val_check_interval, str | Mapping | timedelta):
+        raise UserError(
+            f"trainer.val_check_interval is {interval}, a time, but early stopping counts validations, whose number "
+            "would depend on the machine's speed; give a number of batches or a fraction of an epoch, or "
+            "--early_stopping null."
+        )
     places = {"checkpoint.dirpath": config.checkpoint and config.checkpoint.get("init_args.dirpath")}
     for logger in filter(is_project_logger, one_or_more(trainer.logger)):
         if Path(logger.init_args.save_dir) != Path("runs"):  # its default

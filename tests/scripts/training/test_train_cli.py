@@ -306,7 +306,11 @@ MISTAKES = {
     ),
     "validation after no batch": (["--trainer.val_check_interval=0"], "trainer.val_check_interval is 0; give a whole"),
     "validation after no epoch": (["--trainer.check_val_every_n_epoch=0"], "trainer.check_val_every_n_epoch is 0"),
-    "barebones": (["--trainer.barebones=true"], "barebones=True"),
+    "validation by time": (
+        ["--trainer.val_check_interval=00:00:00:10"],
+        "a time, but early stopping counts validations, whose number would depend on the machine's speed; give",
+    ),
+    "barebones": (["--trainer.barebones=true"], "trainer.barebones is true"),
     "a truth value as a class": (["--data.classes=[yes, no]"], "YAML reads yes, no, 007 and 12:30 as other than text"),
     "a number as a class": (["--data.classes=[12:30, 5]"], "names 750, which Digits does not have"),
     "all frozen at first": (
@@ -358,6 +362,14 @@ def test_a_broken_checkpoint_is_named(
         torch.save({"epoch": 3, "model": {}}, broken)
     for subcommand in ("fit", "test"):
         assert f"{broken} " in refused(subcommand, "--ckpt_path", broken)
+
+
+@pytest.mark.parametrize("subcommand", ["fit", "validate", "test"])
+def test_a_missing_checkpoint_in_a_configuration_file_is_named(
+    refused: Callable[..., str], tmp_path: Path, subcommand: str
+) -> None:
+    (tmp_path / "test.yaml").write_text(f"ckpt_path: {tmp_path}/none.ckpt")
+    assert "There is no checkpoint" in refused(subcommand, "--config", tmp_path / "test.yaml")
 
 
 @pytest.mark.parametrize(
