@@ -15,7 +15,7 @@ from torch import Tensor
 
 import callbacks.curves
 import callbacks.run.safe_points
-import datamodules.packing.pack
+import datamodules.packing.pack_writer
 import models.serialization.checkpoint
 from datamodules.batching.sampler import KeyedBatchSampler
 from models.classifier import Classifier
@@ -141,7 +141,7 @@ def inject(fault: Fault) -> None:
         case "in TensorBoard's writing":
             before(callbacks.curves.TensorBoardLogger, "log_metrics")
         case "in packing":
-            before(datamodules.packing.pack, "image_sums")
+            before(datamodules.packing.pack_writer, "image_sums")
         case "at the start":
             strike()
         case _:
