@@ -79,7 +79,7 @@ class TrainedNetwork:
         mean, std = self.preprocessing["mean"], self.preprocessing["std"]
         self.normalizer = Normalize(mean, std, self.pixel_format.highest).to(self.device)
         self.test_time_augmentation: Views | None = arguments.get("test_time_augmentation")
-        self.batch_size: int = self.config.get("data", {}).get("init_args", {}).get("batch_size", BATCH_SIZE)
+        self.batch_size: int = (self.config.get("data", {}).get("init_args") or {}).get("batch_size", BATCH_SIZE)
         """Images per batch in the run."""
         self._memory_format = torch.channels_last if arguments.get("channels_last") else torch.preserve_format
 
