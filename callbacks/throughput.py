@@ -29,5 +29,5 @@ class Throughput(TrainingClock):
         images = int(cast(Classifier, pl_module).train_metrics.total) - self._images_before  # waits for the device
         self.measure(is_training=False)
         rate = images * trainer.world_size / max(self.training_seconds, 1e-9)
-        for logger in trainer.loggers:  # not by `pl_module.log`: no metric of the weights, so no checkpoint has it
+        for logger in trainer.loggers:  # `pl_module.log` would also put it into checkpoints and results
             logger.log_metrics({"train/images_per_second": rate}, step=trainer.global_step - 1)

@@ -54,7 +54,7 @@ class WeightAverage(Callback):
             return
         self.restore(pl_module, checkpoint)
         if self._average is None and trainer.is_global_zero:
-            print("the average of the weights begins anew: the run to go on with had another kind of it")
+            print("the average of the weights starts again: the resumed run had another kind of average")
 
     @torch.no_grad()
     def restore(self, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:

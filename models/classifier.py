@@ -142,11 +142,7 @@ class Classifier(LightningModule):
             network.compile(dynamic=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return logits, float `[B, K]`, for normalised images, float `[B, C, H, W]`.
-
-        Raises:
-            UserError: If the network returns something else.
-        """
+        """Return logits, float `[B, K]`, for normalised images, float `[B, C, H, W]`."""
         logits: Tensor = self.network(self.to_memory_format(images))
         if getattr(logits, "shape", None) != (len(images), self.num_classes):
             output = list(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
@@ -170,11 +166,7 @@ class Classifier(LightningModule):
         return average_logits(self, images, self.test_time_augmentation, self.multi_label)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the batch's mean loss, with class weights.
-
-        Raises:
-            UserError: If batch norm gets a single number per channel, or no parameter is trained.
-        """
+        """Return the batch's mean loss, with class weights."""
         images, labels = batch
         try:
             logits = self(images)
@@ -328,19 +320,6 @@ class Classifier(LightningModule):
 
     @override
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self._restore_data_facts(checkpoint)
-        if self._trainer is None:
-            return
-        from models.serialization.pretrained import check_fit
-
-        check_fit(self, checkpoint["state_dict"], type(self.network).__name__)
-        if self.trainer.state.fn == "fit":
-            from models.training.resumption import resume
-
-            self._resumption = resume(self.trainer, checkpoint)
-
-    def _restore_data_facts(self, checkpoint: dict[str, Any]) -> None:
-        """Take over class names, preprocessing and thresholds; raise UserError if they contradict the data."""
         datamodule = getattr(self._trainer, "datamodule", None)
         class_names = getattr(datamodule, "distinct_names", list)(checkpoint["class_names"])
         if self.class_names and self.class_names != class_names:
@@ -355,6 +334,15 @@ class Classifier(LightningModule):
         # A resumed run may configure another image size, but keeps the checkpoint's mean and std.
         configured = {name: value for name, value in self.preprocessing.items() if name not in ("mean", "std")}
         self.preprocessing = checkpoint["preprocessing"] | configured
+        if self._trainer is None:
+            return
+        from models.serialization.pretrained import check_fit
+
+        check_fit(self, checkpoint["state_dict"], type(self.network).__name__)
+        if self.trainer.state.fn == "fit":
+            from models.training.resumption import resume
+
+            self._resumption = resume(self.trainer, checkpoint)
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]  # Lightning's is no plain classmethod

@@ -94,11 +94,7 @@ class SoftmaxMSE(Loss):
 
 
 def make_loss(loss: Loss | None, multi_label: bool) -> Loss:
-    """Return the loss to train with; multi-label data turns the cross-entropy into the binary one.
-
-    Raises:
-        UserError: If the loss is for single-label data and the data is multi-label, or the reverse.
-    """
+    """Return the loss to train with: the cross-entropy by default, for multi-label data the binary one."""
     if loss is None:
         loss = CrossEntropy()
     if multi_label and type(loss) is CrossEntropy:
@@ -106,7 +102,7 @@ def make_loss(loss: Loss | None, multi_label: bool) -> Loss:
     if loss.multi_label != multi_label:
         remedy = "BinaryCrossEntropy, or say multi_label = True in its class" if multi_label else "CrossEntropy"
         raise UserError(
-            f"model.loss is {type(loss).__name__}, for {PER_IMAGE[loss.multi_label]}, but these have "
+            f"model.loss is {type(loss).__name__}, for {PER_IMAGE[loss.multi_label]}, but the data has "
             f"{PER_IMAGE[multi_label]}; give {remedy}."
         )
     return loss

@@ -151,9 +151,9 @@ def test_the_audit_counts_images_and_names_their_labels(run: Run, script: Any, t
 def test_a_loss_for_one_label_is_refused(refused: Callable[..., str], tmp_path: Path) -> None:
     places = ("--data.root", tmp_path, "--runs", tmp_path / "runs")
     error = refused("fit", *DATA, "--model.loss=SoftmaxMSE", *places)
-    assert "model.loss is SoftmaxMSE, for one label per image, but these have several labels per image" in error
+    assert "model.loss is SoftmaxMSE, for one label per image, but the data has several labels per image" in error
     error = refused("fit", "--model.loss=BinaryCrossEntropy", *places)
-    assert "BinaryCrossEntropy, for several labels per image, but these have one label per image; give Cross" in error
+    assert "BinaryCrossEntropy, for several labels per image, but the data has one label per image; give Cross" in error
     error = refused("fit", *DATA, "--data.balanced=true", *places)
     assert "data.balanced goes neither with several labels per image nor with weights" in error
     assert not list((tmp_path / "runs").rglob("config.yaml"))

@@ -88,7 +88,7 @@ class RunRecord(TrainingClock):
         self._is_new = not (folder / CONFIG).exists()
         versions = {"kindling": VERSION} | {name: origin.packages()[name] for name in PACKAGES}
         self._code = {"versions": versions, "git_commit": origin.code().name}
-        self._earlier = {"images": 0}  # images, of all starts, and seconds, of the earlier ones
+        self._earlier = {"images": 0}  # images of all starts so far; seconds of earlier starts
         self._had_ended_in_epoch = False
         self._metrics: dict[str, float] = {}
         self._start_time = math.inf  # until training starts, which it does not in a finished run

@@ -22,8 +22,7 @@ WRAPPERS = ("module.", "_orig_mod.", "module.")
 def read_weights(path: str | Path, names: Sequence[str] = ()) -> dict[str, Tensor]:
     """Read a state dict, or the backbone from a checkpoint of `scripts/train.py`, without running code in the file.
 
-    Raises:
-        ValueError: If the file cannot be read. The message offers `names`, the names of published weights.
+    An error message offers `names`, the names of published weights.
     """
     try:
         if damaged := damaged_part(path):
@@ -70,15 +69,8 @@ def load_weights(
 ) -> None:
     """Load weights into a module, and adapt them if its first convolution has another number of input channels.
 
-    Args:
-        module: The module.
-        weights: The weights by their names in the module.
-        source: Name of the weights in a message.
-        name: Name of the module in a message.
-        skip: Prefixes of weights that are neither expected nor loaded.
-
-    Raises:
-        ValueError: If weights are missing, unexpected or of another shape.
+    `skip` are prefixes of weights that are neither expected nor loaded. Messages call the weights `source` and the
+    module `name`.
     """
     prefixes = tuple(skip)
     expected = {key: value for key, value in module.state_dict().items() if not key.startswith(prefixes)}

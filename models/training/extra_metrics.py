@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 import torchmetrics.classification
-from jsonargparse._util import import_object  # refuses what a checkpoint may not name
+from jsonargparse._util import import_object  # raises for a class that is not trusted
 from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric
@@ -64,11 +64,7 @@ class ExtraMetrics:
         self._batches.append((logits.detach().float(), labels.long()))
 
     def log(self, classifier: Any, stage: str) -> None:
-        """Log the metrics at the end of a split; for multi-label data, validation also chooses the thresholds.
-
-        Raises:
-            UserError: If a metric is undefined that a callback or a schedule monitors.
-        """
+        """Log the metrics at the end of a split; for multi-label data, validation also chooses the thresholds."""
         logits, labels = self.gather(classifier.device)
         if self.multi_label and stage == "val" and len(labels):
             classifier.thresholds = best_thresholds(logits.double().sigmoid(), labels)
@@ -77,7 +73,9 @@ class ExtraMetrics:
         trainer, class_names = classifier.trainer, classifier.class_names or range(self.num_classes)
         for name, classes in self.undefined(labels).items():
             key = f"{stage}/{name}"
-            reason = f"no image of {stage}, or every one, is of {some_of([str(class_names[k]) for k in classes])}"
+            reason = (
+                f"either no image or every image of {stage} is of {some_of([str(class_names[k]) for k in classes])}"
+            )
             schedules = [config.scheduler for config in trainer.lr_scheduler_configs]
             monitors = {getattr(monitoring, "monitor", None) for monitoring in (*trainer.callbacks, *schedules)}
             if trainer.state.fn == "fit" and key in monitors:

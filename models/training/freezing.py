@@ -17,16 +17,8 @@ if TYPE_CHECKING:  # Lightning takes seconds to import
 class Freezing:
     """Decides from the epoch alone which parts of a network are trained, so that a resumed run decides alike.
 
-    A frozen part gets no gradients and is in evaluation mode, so that its batch norm keeps its running statistics.
-
-    Args:
-        network: The network.
-        freeze: Names of submodules to freeze, such as `backbone.layer1`.
-        unfreeze: Maps an epoch to the submodules that are trained from that epoch on.
-        keeps_statistics: Whether batch norm in the parts to freeze stays in evaluation mode after they are unfrozen.
-
-    Raises:
-        ValueError: If a name or epoch does not fit, or if nothing is left to train in the first epoch.
+    A frozen part gets no gradients and is in evaluation mode, so that its batch norm keeps its running statistics. With
+    `keeps_statistics`, batch norm stays in evaluation mode after it is unfrozen.
     """
 
     def __init__(

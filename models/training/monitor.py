@@ -82,5 +82,5 @@ def still_holds(before: Basis, now: Basis, purpose: str) -> bool:
     if changed:
         from lightning.pytorch.utilities import rank_zero_only
 
-        rank_zero_only(print)(f"{purpose} begins anew: {' and '.join(changed)} changed")
+        rank_zero_only(print)(f"{purpose} starts again: {' and '.join(changed)} changed")
     return not changed

@@ -44,11 +44,7 @@ def make_schedule(
     resumption: "Resumption | None",
     finetune: FineTuning | None,
 ) -> LRSchedulerConfigType:
-    """Return the schedule of the learning rate, logged as `lr`; in a resumed run, advanced to its progress.
-
-    Raises:
-        ValueError: If the schedule does not fit the run.
-    """
+    """Return the schedule of the learning rate, logged as `lr`; in a resumed run, advanced to its progress."""
     # A constant learning rate is a schedule too, so that it is logged as `lr`.
     make = make or partial(ConstantLR, factor=1.0, total_iters=0)
     arguments = {**inspect.signature(make).parameters, **getattr(make, "keywords", {})}

@@ -50,15 +50,12 @@ class Resumption:
             fault = f"has kept no {min(missing)}, which an optimizer with these arguments needs"
         if fault:
             raise ValueError(
-                f"the run to go on with {fault}; leave model.optimizer, freeze, unfreeze, finetune, layer_decay and "
+                f"the resumed run {fault}; leave model.optimizer, freeze, unfreeze, finetune, layer_decay and "
                 "decay_norms_and_biases as they were, or begin a new run from its backbone with --model.network.weights"
             )
 
     def _missing_state(self, optimizer: Optimizer, make: Callable[..., Optimizer]) -> set[str]:
-        """Return the names of state tensors that the optimizer needs and the checkpoint lacks.
-
-        A trial step on a copy of the smallest parameter shows what the optimizer needs.
-        """
+        """Return the names of state tensors that a trial step makes and the checkpoint lacks."""
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         states = {parameters[index]: state for index, state in self._optimizer["state"].items()}
         if not states:

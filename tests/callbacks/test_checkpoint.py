@@ -84,7 +84,7 @@ def test_the_best_of_an_early_run_is_known_by_the_configuration_beside_it(
     assert train(*more).results["best"] >= first.results["best"]
     assert "best" not in capsys.readouterr().out.partition("epoch")[0]
     train(*more, "--checkpoint.monitor=val/loss")
-    assert "the choice of the best checkpoint begins anew: metric" in capsys.readouterr().out
+    assert "the choice of the best checkpoint starts again: metric" in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -340,7 +340,7 @@ def test_what_is_restored_is_dropped_where_another_metric_decides(
     run = resume(Run(run.folder), *flags, "--trainer.max_epochs=3")
     said = capsys.readouterr().out
     for what in ("the choice of the best checkpoint", "the wait for a plateau"):
-        assert f"{what} begins anew: metric and mode changed" in said
+        assert f"{what} starts again: metric and mode changed" in said
     facts = {name: run.results[name] for name in ("monitor", "mode", "best")}
     best = read_checkpoint(run.best)
     accuracy = best["progress"]["metrics"]["val/accuracy"]

@@ -160,7 +160,7 @@ def test_the_cross_entropy_of_several_labels_is_the_binary_one() -> None:
     assert smoothed.label_smoothing == 0.1
     own = CrossEntropy(0.1)
     assert make_loss(own, multi_label=False) is own
-    with pytest.raises(UserError, match=r"SoftmaxMSE, for one label per image, but these have several labels"):
+    with pytest.raises(UserError, match=r"SoftmaxMSE, for one label per image, but the data has several labels"):
         make_loss(SoftmaxMSE(), multi_label=True)
-    with pytest.raises(UserError, match=r"BinaryCrossEntropy, for several labels per image, but these have one label"):
+    with pytest.raises(UserError, match=r"BinaryCrossEntropy, for several labels per image, but the data has one"):
         make_loss(BinaryCrossEntropy(), multi_label=False)

@@ -57,4 +57,4 @@ def test_scores_compare_only_of_the_same_metric_on_the_same_images_of_the_same_w
     for other, words in others:
         capsys.readouterr()
         assert not still_holds(here, other, "it")
-        assert f"it begins anew: {words}" in capsys.readouterr().out
+        assert f"it starts again: {words}" in capsys.readouterr().out
