@@ -29,9 +29,8 @@ def compare(options: Namespace, flags: Sequence[str]) -> bool:
     """Compare runs, print the comparison and write the files; return False if a run could not be read."""
     from core.durable_file import replace_file
     from scripts.command.output_file import check_output
-    from scripts.comparison.best import mark_best
     from scripts.comparison.comparison import compare_runs
-    from scripts.comparison.paired import compare_groups, predict_groups
+    from scripts.comparison.paired import compare_groups, mark_best, predict_groups
     from scripts.comparison.runs import read_all
     from scripts.report.table import latex, markdown, show
 

@@ -97,10 +97,7 @@ def evaluate(options: Namespace, flags: Sequence[str]) -> None:
 def write_predictions(path: Path, predictions: Predictions, thresholds: NDArray[np.float64]) -> None:
     """Write a row for each image, with the probability of each class or of the most probable ones.
 
-    Args:
-        path: The CSV file.
-        predictions: The predictions.
-        thresholds: Multi-label: the threshold of each label for each image, float64 `[N, K]`. Single-label: empty.
+    Thresholds are float64 `[N, K]` for multi-label predictions, else empty.
     """
     names, carried = distinct_names(predictions.class_names), predictions.carried
     by_class = len(names) <= MOST_COLUMNS
@@ -123,11 +120,7 @@ def main(args: Sequence[str] | None = None) -> None:
     """Run the command line; a user error prints one message and exits with status 2."""
     parser = CommandParser(prog="scripts/evaluate.py", description=__doc__, parents=[TRUST])
     parser.add_argument(
-        "checkpoints",
-        type=to_path,
-        nargs="+",
-        metavar="CHECKPOINT",
-        help="a checkpoint, a run's folder, or an experiment or runs of folds",
+        "checkpoints", type=to_path, nargs="+", metavar="CHECKPOINT", help="a checkpoint, a run, or a trained --folds"
     )
     parser.add_argument("--output", type=to_path, help="the folder for the results; by default in the run's folder")
     parser.add_argument("--split", choices=("train", "val", "test"), help="test by default")

@@ -132,11 +132,10 @@ def main(args: Sequence[str] | None = None) -> None:
             )
         needed = count_runs(stored, options.runs)
         unneeded = [item for item in stored if item.folder not in needed]
+        named = [by_name[name] for name in dict.fromkeys(options.remove)]
+        for item in unneeded if options.remove_unneeded else named:
+            remove(item)
         if options.remove or options.remove_unneeded:
-            for item in (
-                unneeded if options.remove_unneeded else [by_name[name] for name in dict.fromkeys(options.remove)]
-            ):
-                remove(item)
             return
         rows = []
         for item in stored:

@@ -57,9 +57,8 @@ def predict(options: argparse.Namespace) -> int:
             "images_per_line": options.batch_size or trained.batch_size,
             "columns": table.columns,
         }
-        failed = write_predictions(
-            output, table.columns, identity, rows, resume=options.resume, overwrite=options.overwrite
-        )
+        existing = {"resume": options.resume, "overwrite": options.overwrite}
+        failed = write_predictions(output, table.columns, identity, rows, **existing)
         print(f"predictions  {output}")
     else:
         with closing(rows()) as batches:

@@ -1,15 +1,16 @@
-"""Test whether one group of runs is more accurate than another: on the same test images, over seeds, or over folds."""
+"""Test whether groups of runs differ, on the same test images, over seeds or over folds, and mark the best."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from core.names import some_of
 from core.user_error import UserError
 from datamodules.packing.pack import FINGERPRINT
+from scripts.comparison.comparison import Comparison
 from scripts.comparison.groups import Group
-from scripts.comparison.runs import Run
+from scripts.comparison.runs import COSTS, Run
 from scripts.comparison.settings import MISSING, NULL
 from scripts.inference.predictions import Predictions, predict_split
 from scripts.inference.trained_network import TrainedNetwork, check_same_classes
@@ -136,11 +137,11 @@ def predict_groups(groups: Sequence[Group], flags: Sequence[str]) -> tuple[dict[
 def different_splits(reference: Group, group: Group, metric: str = ACCURACY) -> list[str]:
     """Return a note if settings differ that decide which images a metric is measured on."""
     keys = SPLIT_SETTINGS if metric.startswith("test/") else (*SPLIT_SETTINGS, "data.val_size")
+    first, second = reference.settings, group.settings
     differences = [
-        f"{key} is "
-        + " and ".join(f"{member.settings.get(key, MISSING)} in {member.name}" for member in (reference, group))
+        f"{key} is {first.get(key, MISSING)} in {reference.name} and {second.get(key, MISSING)} in {group.name}"
         for key in keys
-        if reference.settings.get(key, NULL) != group.settings.get(key, NULL)
+        if first.get(key, NULL) != second.get(key, NULL)
     ]
     note = f"{reference.name} and {group.name} may not have been tested on the same images: {'; '.join(differences)}."
     return [note] if differences else []
@@ -196,3 +197,44 @@ def compare_groups(groups: Sequence[Group], predictions: Mapping[str, Prediction
             "train several with fit --seeds."
         )
     return [verdict.message(len(verdicts)) for verdicts in (on_images, over) for verdict in verdicts], notes
+
+
+def mark_best(comparison: Comparison, predictions: Mapping[str, Predictions]) -> Comparison:
+    """Mark the best groups of all metrics except costs, training metrics and metrics of unknown direction.
+
+    Means are compared over seeds or folds, and single networks on the same test images. P-values are adjusted for the
+    number of comparisons with the best, so that the truly best group is bold with a probability of at least 95 %
+    (J. Hsu, "Constrained simultaneous confidence intervals for multiple comparisons with the best", 1984).
+    """
+    bold: dict[str, dict[str, bool]] = {}
+    tests: set[str] = set()
+    for metric in comparison.metrics:
+        mode = comparison.groups[0].direction(metric)
+        if metric in COSTS or metric.startswith("train/") or not mode:
+            continue
+        means = {group.name: mean.value for group in comparison.groups if (mean := group.mean(metric))}
+        groups = [group for group in comparison.groups if math.isfinite(means.get(group.name, math.nan))]
+        sign = 1 if mode == "max" else -1
+        best = max(groups, key=lambda group: sign * means[group.name], default=None)
+        for group in groups:
+            if best and group is not best and (verdict := _verdict(metric, best, group, predictions)):
+                tests.add(f"{verdict.test} over {verdict.over}")
+                difference = verdict.difference(len(groups) - 1)
+                is_worse = difference.p < LEVEL and sign * difference.value < 0
+                bold.setdefault(metric, {best.name: True})[group.name] = not is_worse
+    caption = (
+        f"Bold: the best, and what is not significantly worse at the {LEVEL:.0%} level (Bonferroni) by "
+        f"{', '.join(sorted(tests))}. What cannot be tested is not bold."
+    )
+    return replace(comparison, bold=bold, bold_caption=caption if tests else "")
+
+
+def _verdict(metric: str, best: Group, group: Group, predictions: Mapping[str, Predictions]) -> Verdict | None:
+    """Return the test of a group against the best group, or None if they cannot be compared in this metric."""
+    on_images, over, notes = compare_pair(best, group, metric, predictions)
+    if notes or by_fold(best.values_with_folds(metric)).keys() != by_fold(group.values_with_folds(metric)).keys():
+        return None
+    if over and not math.isnan(over.difference(1).p):
+        return over
+    is_multi_label = best.name in predictions and predictions[best.name].is_multi_label
+    return on_images if metric == ("test/exact_match" if is_multi_label else ACCURACY) else None

@@ -106,8 +106,7 @@ def shown_values(settings: Sequence[Settings], key: str) -> list[str]:
 def names_by_difference(columns: Mapping[str, Sequence[str]]) -> list[str]:
     """Name groups by the first settings that distinguish them, as in `ConvNet lr=0.1`.
 
-    Args:
-        columns: For each key, the value in each group. The key "" is left out of the name; its values are not.
+    `columns` has the value in each group by key. Values of the key "" appear without it.
     """
     used: dict[str, Sequence[str]] = {}
     count = 1  # distinct groups by the settings in use

@@ -75,14 +75,11 @@ def find_folds(paths: Sequence[Path]) -> dict[tuple[int, int], Path]:
 def open_folds(
     runs: Mapping[tuple[int, int], Path], flags: Sequence[str] = ()
 ) -> list[tuple[TrainedNetwork, "ImageDataModule"]]:
-    """Open the network and the data of each run; flags of `scripts/train.py` change the data.
-
-    Raises UserError if flags have the effect that some image is in no fold, or in several.
-    """
+    """Open network and data of each run; raise UserError unless flags about data leave each image in one fold."""
     networks = [TrainedNetwork(folder) for folder in runs.values()]
     opened = [(network, network.data(flags)) for network in networks]
     if len(runs) > 1:
-        places = torch.cat([data.splits["test"] for _, data in opened[: _number_of_folds(runs)]])
+        places = torch.cat([data.splits["test"] for _, data in opened[: len({fold for _, fold in runs})]])
         is_distinct = len(torch.unique(places)) == len(places)
         if not is_distinct or not torch.isin(opened[0][1].splits["train"], places).all():
             raise UserError("With these flags not every image is in one fold; leave those out that concern splits.")
@@ -105,14 +102,9 @@ def predict_folds(
         tested = predict_split(temporary, data, split)
         validated = tested if split == "val" else predict_split(temporary, data, "val")
         fold_runs.append(FoldRun(seed, fold, network, tested, validated))
-    folds = _number_of_folds(runs)
-    all_tested = _joined([run.tested for run in fold_runs], folds)
-    all_validated = _joined([run.validated for run in fold_runs], folds)
-    return fold_runs, all_tested, all_validated
-
-
-def _number_of_folds(runs: Mapping[tuple[int, int], Path]) -> int:
-    return len({fold for _, fold in runs})
+    folds = len({fold for _, fold in runs})
+    tested, validated = [run.tested for run in fold_runs], [run.validated for run in fold_runs]
+    return fold_runs, _joined(tested, folds), _joined(validated, folds)
 
 
 def _joined(parts: Sequence[Predictions], folds: int) -> Predictions:

@@ -20,13 +20,9 @@ from scripts.inference.trained_network import TrainedNetwork
 def leaked_images(
     trained: TrainedNetwork, data: ImageDataModule, places: NDArray[np.int64], audit: Path | None
 ) -> NDArray[np.bool_]:
-    """Return True for each image that leaked into training, bool `[N]`.
+    """Return True for each image, at `places` `[N]` of the pack, that leaked into training, bool `[N]`.
 
-    Args:
-        trained: The network.
-        data: The data, with its pack.
-        places: The images' positions in the pack, `[N]`.
-        audit: A file of `scripts/audit.py --json` about the same data, to find near duplicates and groups as well.
+    A file of `scripts/audit.py --json` about the same data finds near duplicates and images of one group as well.
     """
     assert data.pack is not None, "setup comes before"
     contents, trained_on = data.pack.contents, trained.checkpoint.get("data_images")

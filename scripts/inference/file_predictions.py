@@ -85,16 +85,8 @@ def write_predictions(
     complete, `path` is written atomically. If a kill or a full disk cuts the last line short, its batch is predicted
     again. Only one process at a time can write a file.
 
-    Args:
-        path: The output file.
-        columns: The names of the columns.
-        identity: The facts that the rows depend on; a prediction is resumed only if they are equal.
-        predict: Yields the rows of each batch, starting at the batch with the given number.
-        resume: Continue an interrupted prediction.
-        overwrite: Replace an existing file.
-
-    Raises:
-        UserError: If the file cannot be written, exists, or belongs to another prediction.
+    `predict` yields the rows of each batch, starting at the batch with the given number. Raises UserError if the file
+    exists, or to resume a prediction with another `identity`, the facts that the rows depend on.
     """
     if path.suffix.lower() not in SUFFIXES:
         raise UserError(f"--output is {path}, which does not end in any of {', '.join(SUFFIXES)}; choose one of these.")

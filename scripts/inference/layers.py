@@ -47,8 +47,7 @@ def last_maps(network: nn.Module, image: Tensor) -> str | None:
 def grad_cam(network: nn.Module, layer: str, images: Tensor, classes: Tensor) -> Tensor:
     """Compute Grad-CAM: where in images `[B, C, H, W]` a layer sees evidence for their `classes`, int64 `[B]`.
 
-    Returns float32 `[B, H, W]` in [0, 1]. The largest value of an image is 1, or 0 if there is no evidence. Raises
-    UserError if the layer does not exist or has no feature maps.
+    Returns float32 `[B, H, W]` in [0, 1]. The largest value of an image is 1, or 0 if there is no evidence.
 
     Source: R. R. Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks", 2017.
     """

@@ -23,8 +23,7 @@ class Submission:
     - One column: the predicted class.
     - One column, two classes, and decimal numbers in the sample or `probability`: the probability of the second class.
 
-    Raises:
-        UserError: If the sample does not match the images or the classes.
+    Raises UserError if the sample does not match the images or the classes.
     """
 
     def __init__(self, sample: Path, images: Sequence[str], classes: Sequence[str], probability: bool = False) -> None:

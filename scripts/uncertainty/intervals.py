@@ -44,19 +44,11 @@ def wilson(correct: ArrayLike, total: ArrayLike, confidence: float = CONFIDENCE)
 def class_metrics(
     correct: NDArray[np.int64], predicted: NDArray[np.int64], labelled: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Return precision, recall and F1 of each class with Wilson's intervals.
+    """Return precision, recall and F1 of each class with Wilson's intervals, from numbers of images, int64 `[K]` each.
 
-    F1 and its interval follow from the Jaccard index J, the fraction of correct images among those that have the class
-    as label or as prediction: F1 = 2J / (1 + J).
-
-    Args:
-        correct: Number of images of each class that are predicted correctly, int64 `[K]`.
-        predicted: Number of images predicted as each class, int64 `[K]`.
-        labelled: Number of images of each class, int64 `[K]`.
-
-    Returns:
-        float64 `[3, 3, K]`: value, lower end and upper end, each of precision, recall and F1. NaN where the denominator
-        is 0.
+    The result is float64 `[3, 3, K]`: value, lower end and upper end, each of precision, recall and F1; NaN where the
+    denominator is 0. F1 follows from the Jaccard index J, the fraction of correct images among those that have the
+    class as label or as prediction: F1 = 2J / (1 + J).
 
     Example:
         >>> class_metrics(np.array([90, 80]), np.array([110, 90]), np.array([100, 100]))[:, 1].round(2)  # recall

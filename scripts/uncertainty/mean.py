@@ -41,11 +41,9 @@ def mean_over_seeds(values: Sequence[float]) -> Mean:
 
 
 def mean_of_runs(values: Sequence[tuple[int | None, float]], folds: int | None) -> Mean:
-    """Return the mean over seeds, or over folds if the runs have folds.
+    """Return the mean over seeds, or over folds if the runs have folds; `values` are the fold and value of each run.
 
-    Args:
-        values: Fold and value of each run; the fold is None in runs without folds.
-        folds: Number of folds that the images are divided into, for `error_over_folds`; by default, those in `values`.
+    The images are divided into `folds` folds, by default those in `values`.
 
     Example:
         >>> mean_of_runs([(0, 0.96), (1, 0.97), (2, 0.98), (3, 0.97), (4, 0.97)], 5).shown()

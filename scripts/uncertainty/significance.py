@@ -58,13 +58,8 @@ def paired_interval(lost: int, won: int, images: int, confidence: float = CONFID
     is right, with Wilson's interval, and the balance between the two, with the exact interval of C. Clopper and E.
     Pearson (1934). Their variances are recovered from the ends of these intervals (MOVER; R. Newcombe, "MOVER-R
     confidence intervals for ratios and products of two independently estimated quantities", 2016). So the interval
-    excludes 0 exactly if McNemar's exact p-value is below `1 - confidence`.
-
-    Args:
-        lost: Number of images that only the first classifier gets right.
-        won: Number of images that only the second classifier gets right.
-        images: Number of all images.
-        confidence: The confidence level.
+    excludes 0 exactly if McNemar's exact p-value is below `1 - confidence`. Of all `images`, only the first classifier
+    is right on `lost`, and only the second on `won`.
 
     Example:
         >>> [round(end, 3) for end in paired_interval(20, 45, 1000)]
