@@ -181,11 +181,7 @@ class ImageSource(ABC):
 
     @cached_property
     def pack_folder(self) -> Path:
-        """The folder of this source's pack; the cache key at the end of its name is a hash of all that is read.
-
-        These are the source's location and `fingerprint`, the code of the data set's modules, `own_arguments`, the
-        class names and the image shape.
-        """
+        """The folder of this source's pack; its name ends in a hash of all that decides what is read."""
         compute: Callable[[], str] = self.fingerprint
         # Only data sets that call `fingerprint_files` have imported its module; the others have nothing to remember.
         if self.is_training and "datamodules.decoding.folder_fingerprint" in sys.modules:
@@ -193,9 +189,10 @@ class ImageSource(ABC):
 
             self.remembered_times = RememberedTimes(self.packs)
             compute = partial(self.remembered_times.recalling, self.fingerprint)
+        fingerprint = self.from_source(compute)  # may download the source, which `source_folder` may depend on
         key = (
             str(self.source_folder.resolve()),
-            self.from_source(compute),
+            fingerprint,
             *(_code_of(base) for base in type(self).__mro__ if not f"{base.__module__}.".startswith(FRAMEWORK)),
             # The address of an object differs between processes.
             re.sub(r" at 0x[0-9a-f]+", "", repr(sorted(self.own_arguments.items()))),

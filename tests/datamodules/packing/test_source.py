@@ -30,6 +30,27 @@ def test_another_source_makes_another_pack(tmp_path: Path, monkeypatch: pytest.M
     assert prepared(tmp_path).pack_folder != first
 
 
+def test_a_download_may_decide_the_folder_of_the_source(tmp_path: Path) -> None:
+    class Released(Digits):
+        @property
+        def source_folder(self) -> Path:
+            for folder in self.root.glob("release-*"):
+                return folder
+            raise FileNotFoundError(2, "No such file or directory", str(self.root / "release-*"))
+
+        def fetch(self) -> None:
+            (self.root / "release-3").mkdir()
+
+        def fingerprint(self) -> str:
+            return self.source_folder.name
+
+    data = Released(root=tmp_path, download=True)
+    data.prepare_data()
+    assert Released(root=tmp_path).pack_folder == data.pack_folder
+    with pytest.raises(UserError, match=r"Released cannot be read from .*release"):
+        Released(root=tmp_path / "elsewhere").prepare_data()
+
+
 SCANS = """
 import numpy as np
 from sklearn.datasets import load_digits
