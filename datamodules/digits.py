@@ -11,8 +11,8 @@ from datamodules.packing.pack import Source
 class Digits(ImageDataModule):
     """1,797 grey images of 8x8 pixels in 10 classes, without official splits.
 
-    Source: E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI repository, 1998. 43 people
-    wrote the digits; NIST's preprocessing programs reduced the scans. scikit-learn includes the test part.
+    Source: E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI repository, 1998. scikit-learn
+    includes the test part, by 13 of the 43 writers; NIST's preprocessing programs reduced the scans.
     """
 
     class_names = tuple("0123456789")

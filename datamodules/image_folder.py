@@ -71,7 +71,7 @@ class ImageFolder(ImageFileModule):
     - `train/cat.0.jpg`: files that are named after their class and numbered, instead of folders of classes.
 
     The classes are those of `train`, sorted by name. Images may lie at any depth in a class folder. A `test` folder
-    without classes is not used. A folder that contains nothing but one folder is skipped, as archives have them.
+    without classes is not used. A single folder inside another, as archives have it, is looked through.
 
     Args:
         folder: The folder of images, relative to `root`.

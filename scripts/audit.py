@@ -70,15 +70,8 @@ def main(args: Sequence[str] | None = None) -> None:
     """Run the command line; a user error is one message and exit status 2."""
     parser = CommandParser(prog="scripts/audit.py", description=__doc__)
     parser.add_argument("--json", type=to_path, metavar="FILE", help="write all findings as JSON")
-    parser.add_argument(
-        "--html", type=to_path, metavar="FILE", help="write a page with the findings, and the images of each pair"
-    )
-    parser.add_argument(
-        "--splits",
-        type=to_path,
-        metavar="FILE",
-        help="write a CSV file with path, class, group and split of each image",
-    )
+    parser.add_argument("--html", type=to_path, metavar="FILE", help="write a page with all findings and their images")
+    parser.add_argument("--splits", type=to_path, metavar="FILE", help="write the split of each image as CSV")
     with mistakes_in_one_sentence():
         options, flags = parser.parse_known_args(args)
         is_clean = audit(options, flags)

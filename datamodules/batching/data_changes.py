@@ -13,10 +13,7 @@ KnownImages = Mapping[str, Tensor]  # for each split, int32 `[N]`; a plain type 
 
 
 def trained_on_both(earlier: KnownImages, current: KnownImages) -> dict[str, Tensor]:
-    """Merge the training images of a resumed run's earlier and current data.
-
-    No image that the run was ever trained on is left in another split, so that it does not count as a test image.
-    """
+    """Merge a resumed run's earlier and current training images, and take the earlier ones out of the other splits."""
     merged = {"train": torch.unique(torch.cat([earlier["train"], current["train"]]))}
     for split, images in current.items():
         if split != "train":

@@ -91,10 +91,8 @@ def folds_of(
 ) -> Tensor:
     """Return the fold of each image, int64 `[N]`, from the source's `fold` column, or drawn.
 
-    Images that are not in the training split get the number of folds.
-
-    Raises:
-        UserError: If the source has its own test split, or there are more folds than images or groups of a class.
+    Images outside the training split get the number of folds. UserError is raised if the source has its own test split,
+    or a class has fewer images or groups than there are folds.
     """
     if "test" in splits or plan.tests_on_validation:
         raise UserError(

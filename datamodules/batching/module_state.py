@@ -10,10 +10,7 @@ from torch import Tensor, nn
 
 
 class ModuleState:
-    """The entries of modules' state dicts that have changed since construction.
-
-    A resumed run restores these alone; unchanged entries follow from its configuration.
-    """
+    """The changed entries of modules' state dicts; a resumed run takes the unchanged ones from its configuration."""
 
     def __init__(self, modules: Mapping[str, Sequence[nn.Module]]) -> None:
         self._modules = nn.ModuleDict()

@@ -87,14 +87,11 @@ class KeyedBatchSampler(DistributedSampler[Tensor], SequentialSampler):
 
 
 class ResumePoint:
-    """The epoch in which a run resumes, and the number of its images that are done.
-
-    Images are counted, not batches, because a resumed run may have another batch size.
-    """
+    """The epoch in which a run resumes, and how many of its images (not batches, whose size may change) are done."""
 
     epoch = 0
     images_done = 0
-    _all_batches_done = False  # the epoch has no batch left, but the run stopped before its end, such as its validation
+    _all_batches_done = False  # the run stopped after the epoch's last batch, but before what follows, like validation
     _is_old_checkpoint = False  # it does not store whether all batches were done
 
     @staticmethod

@@ -1,7 +1,4 @@
-"""Draw the training, validation and test splits.
-
-Shapes: `N` images; `K` classes.
-"""
+"""Draw the training, validation and test splits of `N` images of `K` classes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -49,16 +46,11 @@ class SplitPlan:
         hashes: NDArray[np.uint64],
         columns: Mapping[str, NDArray[Any]],
     ) -> dict[str, Tensor]:
-        """Return the indices, int64, of the images in `train`, `val` and `test`.
+        """Return the indices, int64, of the images in `train`, `val` and `test`, given those of the source's splits.
 
-        Args:
-            source_splits: The indices of each split of the source.
-            labels: Int64 `[N]` with -1 for an unused class, or uint8 `[N, K]`.
-            hashes: A hash of each image, uint64 `[N]`, that decides its split.
-            columns: The columns of the source, `[N]` each; only `group` and `fold` are used.
-
-        Raises:
-            UserError: If a class has no training image, a split is empty, or a group is in two splits of the source.
+        Labels are int64 `[N]`, -1 for an unused class, or uint8 `[N, K]`; the `hashes`, uint64 `[N]`, decide the split
+        of each image. Of the source's `columns`, `[N]` each, `group` and `fold` are used. UserError is raised if a
+        class has no training image, a split is empty, or a group is in two splits of the source.
         """
         strata, groups, fold = labels, columns.get("group"), None
         if labels.ndim == 2:
@@ -80,9 +72,9 @@ class SplitPlan:
         if self.tests_on_validation:
             splits.pop("test", None)
         elif "test" not in splits:
-            splits |= self._split_off("test", self.test_size, splits["train"], strata, groups, hashes)
+            splits |= self._split_off("test", splits["train"], strata, groups, hashes)
         if "val" not in splits:
-            splits |= self._split_off("val", self.val_size, splits["train"], strata, groups, hashes)
+            splits |= self._split_off("val", splits["train"], strata, groups, hashes)
         if self.limit is not None:
             from datamodules.batching.stratified import limited
 
@@ -95,15 +87,10 @@ class SplitPlan:
         return splits
 
     def _split_off(
-        self,
-        name: str,
-        size: int | float,
-        train: Tensor,
-        strata: Tensor,
-        groups: NDArray[np.int64] | None,
-        hashes: NDArray[np.uint64],
+        self, name: str, train: Tensor, strata: Tensor, groups: NDArray[np.int64] | None, hashes: NDArray[np.uint64]
     ) -> dict[str, Tensor]:
         """Draw a split from the training images; return both as indices."""
+        size = self.test_size if name == "test" else self.val_size
         if size >= len(train):
             raise UserError(f"data.{name}_size asks for {size} of {len(train)} images; give a smaller one.")
         key = random_key(self.seed, ("test", "val").index(name))
@@ -175,10 +162,7 @@ def hashed_split(labels: Tensor, hashes: NDArray[np.uint64], size: int | float, 
 
 
 def class_counts(labels: Tensor, num_classes: int, weights: Tensor | None = None) -> Tensor:
-    """Count the images of each class, `[K]`, optionally weighted by float64 `[N]`.
-
-    Labels are int64 `[N]`, -1 for no class, or uint8 `[N, K]`.
-    """
+    """Count the images of each class, or sum their weights; labels are int64 `[N]`, -1 for none, or uint8 `[N, K]`."""
     if labels.ndim == 1:
         return torch.bincount(labels + 1, weights, num_classes + 1)[1:]
     return labels.sum(dim=0) if weights is None else weights @ labels.double()

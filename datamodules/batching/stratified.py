@@ -1,7 +1,4 @@
-"""Draw some of the images so that the proportions of the classes stay the same.
-
-Shapes: `N` images; `K` classes.
-"""
+"""Draw some of `N` images so that the proportions of their `K` classes stay the same."""
 
 from collections.abc import Mapping
 

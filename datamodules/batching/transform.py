@@ -99,10 +99,7 @@ class Normalize(nn.Module):
 
 
 def unnormalised(images: Tensor, mean: Sequence[float], std: Sequence[float], highest: int = 255) -> Tensor:
-    """Undo the normalization of images, float `[B, C, H, W]`, and clamp them to the valid range.
-
-    Returns float32 in [0, 1] if `highest` is 255, else uint16 from 0 to `highest`.
-    """
+    """Undo the normalization of images `[B, C, H, W]`: float32 clamped to [0, 1], or uint16 if `highest` is not 255."""
     normalize = Normalize(mean, std, highest).to(images.device)
     pixels = ((images.float() - normalize.shift) / normalize.scale).clamp(0, highest)
     return pixels / highest if highest == 255 else pixels.round().to(torch.uint16)

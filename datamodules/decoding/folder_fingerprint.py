@@ -23,9 +23,8 @@ def fingerprint_files(folder: Path, only: tuple[str, ...] | None = None) -> str:
     The change time is needed because archives and `cp -p` restore the modification time; only the operating system
     sets the change time.
 
-    Args:
-        folder: A folder, or a single file.
-        only: Take only the files directly in these folders, which are relative to `folder`, such as `a/b/`.
+    `folder` may also be a single file. `only` limits this to the files directly in these folders, relative to `folder`,
+    such as `a/b/`.
     """
     if folder.is_file():
         stat = folder.stat()
@@ -42,8 +41,7 @@ def times_of(stat: os.stat_result) -> list[int]:
 def look_through(folder: Path, only: tuple[str, ...] | None = None) -> tuple[str, dict[str, list[int]], int]:
     """Look at every file below a folder, or only at those directly in the folders `only`.
 
-    Returns:
-        A hash of the files' paths, sizes and times; the times of each folder by its relative path; the number of files.
+    Return a hash of paths, sizes and times; the times of each folder by its relative path; and the number of files.
     """
     digest = hashlib.sha256()
     folder_times: dict[str, list[int]] = {}

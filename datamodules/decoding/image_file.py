@@ -53,10 +53,7 @@ class TemporaryError(UnreadableImageError):
 
 
 def is_image(path: str) -> bool:
-    """Return True if a file is an image by its extension or by its first bytes.
-
-    A file that cannot be opened counts as an image, so that decoding it reports the error.
-    """
+    """Return True for an image, by extension or first bytes, and for an unreadable file, whose decoding reports it."""
     if os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES:  # noqa: PTH122 - 10x faster
         return True
     try:
@@ -169,10 +166,8 @@ def resized(image: Image.Image, size: tuple[int, int], resize: Resize = "crop") 
 def as_shown(image: Image.Image, white: int = 255) -> Image.Image:
     """Return an image as a viewer shows it: upright, its lowest level black, its highest white, on a white background.
 
-    It has 8 bits, except that a grey image of more bits becomes one of 16 bits if `white` is 65535.
-
-    Raises:
-        ValueError: If the levels have no known scale, or Pillow decodes the file to wrong pixels.
+    It has 8 bits, except that a grey image of more bits becomes one of 16 bits if `white` is 65535. ValueError is
+    raised if the levels have no known scale, or Pillow decodes the file to wrong pixels.
     """
     image.load()
     mode, tags = image.mode, getattr(image, "tag_v2", {})  # the tags of a TIFF, by number

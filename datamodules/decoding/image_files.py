@@ -71,10 +71,7 @@ class ImageFiles:
 
 @dataclass
 class TryDecode(Dataset[tuple[Levels, dict[int, str]]]):
-    """Decode images and collect the errors of unreadable ones.
-
-    With `for_good`, the result is kept (in a pack), so an error that the user can mend raises UserError.
-    """
+    """Decodes images and collects errors; with `for_good` (for a pack), one that the user can mend raises UserError."""
 
     images: ImageFiles
     for_good: bool = False
@@ -117,10 +114,8 @@ def listed(
 def decide_pixel_format(images: ImageFiles) -> PixelFormat:
     """Return the images' pixel format, with whatever it leaves open taken from the first readable image.
 
-    It is printed if it is not the usual one: 8 bits in grey or RGB.
-
-    Raises:
-        UserError: If that image's numbers have no known scale, or it lacks the channels asked for.
+    It is printed if it is not the usual one: 8 bits in grey or RGB. UserError is raised if that image's numbers have no
+    known scale, or it lacks the channels asked for.
     """
     pixels, channels = images.pixel_format, images.image_shape[0]
     is_shown = pixels.is_shown(channels)

@@ -56,11 +56,7 @@ class PixelFormat:
     def of(cls, facts: Mapping[str, Any]) -> "PixelFormat":
         """Restore a format from its `facts`; other keys are ignored, missing ones have their defaults."""
         values: dict[str, Any] = {name: facts[name] for name in asdict(cls()) if name in facts}
-        if values.get("planes") is not None:
-            values["planes"] = tuple(values["planes"])
-        if values.get("value_range") is not None:
-            values["value_range"] = tuple(values["value_range"])
-        return cls(**values)
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -89,11 +85,7 @@ class PixelFormat:
         return self.is_shown(channels) and self.bit_depth != 16 and self.value_range is None
 
     def read(self, path: str | Path, channels: int, size: tuple[int, int], resize: Resize = "crop") -> Levels:
-        """Decode a file and resize it to (height, width), uint8 or uint16 `[C, H, W]`.
-
-        Raises:
-            UnreadableImageError: If the file cannot be decoded, or does not match the format.
-        """
+        """Decode a file, and resize it to `[C, H, W]` uint8 or uint16; UnreadableImageError is raised if that fails."""
         if self.is_plain(channels) and not holds_numbers(path):
             with open_image(path) as image:
                 self._check_bits(bits_of(image))
@@ -107,11 +99,7 @@ class PixelFormat:
         return stored_numbers(path, channels, is_shown=self.is_shown(channels), value_range=self.value_range)
 
     def levels(self, numbers: NDArray[Any], channels: int) -> Levels:
-        """Convert numbers `[C, H, W]` of any dtype to levels with `channels` channels.
-
-        Raises:
-            OtherPixelsError: If the numbers do not match the format.
-        """
+        """Convert numbers `[C, H, W]` of any dtype to levels; OtherPixelsError is raised if they do not match."""
         count, bits = len(numbers), bits_in(numbers)
         if numbers.dtype.kind not in "buif" or (bits > 16 and self.value_range is None):
             raise OtherPixelsError(

@@ -1,7 +1,4 @@
-"""Remember the fingerprints of large folders, so that a start need not look at every file.
-
-Such a start compares the times of the folders. The files are compared in a thread during training.
-"""
+"""Remember the fingerprints of large folders, so that a start need not look at every file."""
 
 import os
 from collections.abc import Callable

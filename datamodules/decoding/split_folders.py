@@ -53,12 +53,7 @@ def check_splits(folders: Mapping[str, Path]) -> None:
 
 
 def find_splits(top: Path, configured: Mapping[str, Path] | None) -> dict[str, Path]:
-    """Return the folder of each split in the folder `top`.
-
-    Args:
-        top: The folder of all images.
-        configured: The folders of `data.splits`, relative to `top`; None finds them by their names.
-    """
+    """Return the folder of each split in `top`: those of `data.splits` if `configured`, else by their names."""
     if configured is None:
         folders = _named_splits(_unwrapped(top, is_content=split_named))
     else:

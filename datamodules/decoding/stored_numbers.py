@@ -26,16 +26,9 @@ def stored_numbers(
 ) -> NDArray[Any]:
     """Read an image, a NumPy array or a DICOM file, `[C, H, W]` of any dtype.
 
-    Args:
-        path: The file.
-        channels: The length of an array's channel axis, which tells it from height and width.
-        is_shown: Read an image as a viewer shows it: one or three channels, the first page of a TIFF, a white
-            background, the lowest level black. Otherwise read all channels or pages as they are stored.
-        value_range: A window for DICOM files, which replaces the one in the file.
-
-    Raises:
-        UnreadableImageError: If the file cannot be decoded.
-        UserError: If a package for this kind of file is missing.
+    With `is_shown`, an image is read as a viewer shows it: one or three channels, the first page of a TIFF, a white
+    background, the lowest level black. Otherwise all channels or pages are read as they are stored. `channels` tells
+    the channel axis of an array from height and width. `value_range` replaces the window of a DICOM file.
     """
     with unreadable_if_it_fails(path) as content:
         if content.startswith(NUMPY):
@@ -80,10 +73,7 @@ def channels_first(array: NDArray[Any], counts: Collection[int]) -> NDArray[Any]
     """Bring an array `[H, W]`, `[C, H, W]` or `[H, W, C]` to `[C, H, W]`.
 
     The channel axis is the first or the last: the one whose length is among `counts`. If both or none are, it is the
-    one that differs from two equal axes; if there is none, it is the shortest.
-
-    Raises:
-        ValueError: If this does not decide the channel axis.
+    one that differs from two equal axes; if there is none, it is the shortest. Otherwise ValueError is raised.
 
     Example:
         >>> [channels_first(np.zeros(shape), (4,)).shape for shape in ((9, 9), (4, 9, 7), (9, 7, 4), (9, 9, 200))]

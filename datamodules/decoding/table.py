@@ -62,11 +62,7 @@ class Table:
 
 
 def read_table(path: Path) -> pa.Table:
-    """Read a table as text, without spaces around a cell; a missing value is an empty text. Nested columns are dropped.
-
-    Raises:
-        UserError: If the file is no table in UTF-8, or has no rows.
-    """
+    """Read a table as text, without spaces around a cell; a missing value is an empty text. Drop nested columns."""
     try:
         with path.open("rb") as file:
             is_parquet = path.suffix.lower() in (".parquet", ".pq")

@@ -19,10 +19,7 @@ def available_cores() -> int:
 
 
 class WorkerError(CommandError):
-    """A data loading worker has died or does not respond.
-
-    With `in_order`, it is raised between two training steps, on all ranks at once.
-    """
+    """A data loading worker has died or does not respond. With `in_order`, all ranks raise it between two steps."""
 
     def __init__(self, message: str, *, in_order: bool = False) -> None:
         self.in_order = in_order

@@ -124,10 +124,7 @@ def leave_process_group(worker_id: int) -> None:
 
 
 def to_shared_memory(batch: Any) -> Any:
-    """Convert a batch to tensors in shared memory, and raise WorkerError if that is full.
-
-    PyTorch would do this in a background thread, where the error is lost.
-    """
+    """Put a batch in shared memory; PyTorch does so in a background thread, where the error of a full one is lost."""
     batch = default_convert(batch)  # type: ignore[no-untyped-call]
     for part in batch if isinstance(batch, list | tuple) else (batch,):
         if isinstance(part, Tensor):

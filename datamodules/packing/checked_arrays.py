@@ -1,8 +1,4 @@
-"""Read the arrays of a pack, and detect damaged ones by a hash or by a checksum of each row.
-
-Small arrays are verified when the folder is opened. A row of a large array is verified when a process reads it for the
-first time, so that training steps after the first epoch cost nothing extra.
-"""
+"""Read the arrays of a pack, and detect damaged ones by a hash or, when it is first read, by a checksum of each row."""
 
 import json
 import zlib
@@ -58,7 +54,7 @@ def checksums(rows: NDArray[np.generic]) -> NDArray[np.uint32]:
 
 
 class FirstReads:
-    """Verifies each row against its checksum, uint32 `[N]`, when this process reads the row for the first time."""
+    """Verifies rows by their checksums, uint32 `[N]`, when this process first reads them; later epochs cost nothing."""
 
     def __init__(self, expected: NDArray[np.uint32]) -> None:
         self._expected = expected

@@ -15,10 +15,7 @@ RESERVED = ("group", "fold", "weight")  # columns with a meaning; all others are
 
 
 def checked_column(name: str, values: NDArray[Any], images: int) -> NDArray[Any]:
-    """Convert a column to int64, float64, or text as an object array of `str`; raise ValueError if it is invalid.
-
-    An object array needs no more memory if one text is long.
-    """
+    """Convert a column to int64, float64, or an object array of `str`; raise ValueError if it is invalid."""
     kind = values.dtype.kind
     is_text = name == "group" or (kind in "OU" and name not in RESERVED)
     if values.shape != (images,):

@@ -26,12 +26,8 @@ PREFIX = "features-"  # the folder name of a feature cache starts with this
 class Features(Dataset[tuple[Tensor, Tensor]]):
     """Returns features `[B, *F]` and labels int64 `[B]` at image indices of the pack, int64 `[B]`.
 
-    A loader can be constructed before `open_features` maps the files.
-
-    Args:
-        indices: The indices of the split's images, int64 `[N]`.
-        labels: The labels of all images of the pack.
-        epoch: Returns the current epoch; the variant `epoch() % V` is used.
+    `indices`, int64 `[N]`, are the split's images, and `labels` those of the whole pack. The variant `epoch() % V` is
+    used. A loader can be constructed before `open_features` maps the files.
     """
 
     def __init__(self, indices: Tensor, labels: Tensor, epoch: Callable[[], int]) -> None:
@@ -75,11 +71,9 @@ class Features(Dataset[tuple[Tensor, Tensor]]):
 def open_features(folder: Path, key: str, splits: Mapping[str, Features]) -> None:
     """Map the features in a folder into memory; raise ValueError if they have another key or are damaged.
 
-    The folder holds these files:
-
-    - `train.npy` and so on: `[N, V, *F]` in the backbone's dtype; bfloat16, which NumPy lacks, is stored as int16.
-    - `train-checksums.npy` and so on: uint32 `[N * V]`.
-    - `facts.json`: format version, key, fingerprint of the images, dtype, and a hash of all of this.
+    Each split has a file such as `train.npy`, `[N, V, *F]` in the backbone's dtype (bfloat16, which NumPy lacks, is
+    stored as int16), and one such as `train-checksums.npy`, uint32 `[N * V]`. `facts.json` has the format version, key,
+    fingerprint of the images, dtype, and a hash of all of this.
     """
     try:
         facts = read_checked_facts(folder, FORMAT_VERSION, splits)
@@ -97,11 +91,8 @@ def write_features(
 ) -> None:
     """Write features atomically; only one process may write a folder at a time.
 
-    Args:
-        folder: The folder to write.
-        key: A hash of everything that the features depend on.
-        fingerprint: The fingerprint of the images.
-        splits: For each split, the number of images, and their features in chunks `[B, V, *F]`.
+    `key` is a hash of everything that the features depend on, `fingerprint` one of the images alone. `splits` has the
+    number of images of each split, and their features in chunks `[B, V, *F]`.
     """
     facts = {"version": FORMAT_VERSION, "key": key, "fingerprint": fingerprint}
     with whole_folder(folder) as part:

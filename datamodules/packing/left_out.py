@@ -10,10 +10,7 @@ from datamodules.decoding.image_file import is_image
 
 
 def files_besides(known: Collection[str], top: Path, excluded: Iterable[Path] = ()) -> Iterator[str]:
-    """Yield the relative paths of all files below a folder, hidden ones too, that are not `known`.
-
-    The `excluded` folders, and links to a folder that was visited before, are skipped.
-    """
+    """Yield the relative paths of all files below a folder, hidden ones too, that are not `known` or `excluded`."""
 
     def fail(error: OSError) -> None:
         if not any(map(is_junk, Path(error.filename).relative_to(top).parts)):

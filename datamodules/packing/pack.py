@@ -72,13 +72,8 @@ class Pack(Dataset[tuple[Tensor, Tensor]]):
     - `columns.parquet`: further columns, if the source has any.
     - `facts.json`: everything else, and a hash of all of the above but the pixels.
 
-    Args:
-        folder: The folder of the pack.
-        files: The source's folder, to decode images from their files instead of reading `images.npy`.
-        label_map: The label of each class of the source, int64 `[K]`, -1 for an unused class; None to use all.
-
-    Raises:
-        ValueError: If the folder holds no complete pack of this version.
+    With `files`, the source's folder, images are decoded from their files. `label_map`, int64 `[K]`, has the label of
+    each class of the source, -1 for an unused one. ValueError is raised if the pack is incomplete or of another format.
     """
 
     def __init__(self, folder: Path, files: Path | None = None, label_map: Tensor | None = None) -> None:
@@ -171,10 +166,7 @@ class Pack(Dataset[tuple[Tensor, Tensor]]):
         return next(f"{split}[{index - indices.start}]" for split, indices in self.splits.items() if index in indices)
 
     def mean_and_std(self, indices: Tensor) -> tuple[list[float], list[float]]:
-        """Return the mean and standard deviation of each channel over some images, on the scale [0, 1].
-
-        They are exact up to the final rounding.
-        """
+        """Return mean and standard deviation of each channel over some images, in [0, 1] and exact up to rounding."""
         pixels = len(indices) * self.shape[1] * self.shape[2]
         means, stds = [], []
         # Add in Python integers: the squares of billions of pixels exceed int64.

@@ -10,10 +10,7 @@ from datamodules.packing.pack import CHUNK_BYTES, Pack, select_images
 
 
 class PackOnDevice(Dataset[tuple[Tensor, Tensor]]):
-    """Returns the batches of a pack from a copy of its images and labels on `device`.
-
-    The images are verified against their checksums while they are copied.
-    """
+    """Returns the batches of a pack from a copy on `device`; checksums are verified while it is made."""
 
     def __init__(self, pack: Pack, device: torch.device) -> None:
         self.labels = pack.labels.to(device)

@@ -59,18 +59,8 @@ def write_pack(
 ) -> None:
     """Read every image of a source, and write a pack atomically; only one process may write a pack at a time.
 
-    All cores decode image files. Unreadable images are left out, and listed with the reason.
-
-    Args:
-        folder: The folder of the pack.
-        source: What `ImageSource.read` returned.
-        class_names: The names of all classes, in the order of their labels.
-        packed: Whether to store the pixels.
-        left_out: A summary of the source's other files, to store with the pack.
-
-    Raises:
-        UserError: If the source has no readable image.
-        OSError: If the disk is full.
+    All cores decode image files. Unreadable images are left out, and listed with the reason; UserError is raised if no
+    image is readable. `packed` stores the pixels. `left_out` is a summary of the source's other files.
     """
     rows_of = {split: Rows(*rows) for split, rows in source.items()}
     total = sum(len(rows.labels) for rows in rows_of.values())

@@ -34,10 +34,7 @@ FRAMEWORK = ("abc.", "builtins.", "datamodules.base.", "datamodules.packing.sour
 
 
 class ImageSource(ABC):
-    """Declares the source of a data set, downloads it, and packs it once.
-
-    `datamodules.base.ImageDataModule` explains the constructor's arguments.
-    """
+    """Declares the source of a data set, downloads it, and packs it once; `ImageDataModule` explains the arguments."""
 
     class_names: Sequence[str]  # a label is an index into this list; instances hold the names made distinct
     image_shape: tuple[int, int, int]  # (C, H, W)
@@ -154,11 +151,7 @@ class ImageSource(ABC):
         return sorted(files_besides(known, self.source_folder, {self.packs.resolve()}))
 
     def from_source(self, read: Callable[[], T]) -> T:
-        """Call `read`, and download the source first if it is missing and `download` is set.
-
-        Raises:
-            UserError: If a file is missing or cannot be read.
-        """
+        """Call `read`, after a download if files are missing and `download` is set; raise UserError if it fails."""
         can_fetch = type(self).fetch is not ImageSource.fetch
         try:
             try:

@@ -19,10 +19,7 @@ def checked(
 ) -> dict[str, Rows]:
     """Return a source that can be packed: labels int64 `[N]`, or uint8 `[N, K]` if multi-label, and checked columns.
 
-    If images are files, the first readable one decides the pixel format of all.
-
-    Raises:
-        UserError: If something is wrong with what the data set's `read` returned.
+    If images are files, the first readable one decides the pixel format of all. Anything wrong raises UserError.
     """
     method = f"{name}.read:"
     for fault in _faults(source, len(class_names), image_shape, is_multi_label):

@@ -125,11 +125,7 @@ def concatenate(chunks: list[Fingerprints]) -> Fingerprints:
 
 
 def exact_pairs(prints: Fingerprints, indices: NDArray[np.int64]) -> tuple[list[Pair], NDArray[np.int64]]:
-    """Find duplicates among the images `indices`.
-
-    Returns:
-        A pair for each copy, with the first of the images with its pixels; and the indices without the copies.
-    """
+    """Pair each copy among the images `indices` with the first such image; also return the indices without copies."""
     first_of: dict[int, int] = {}
     pairs = []
     for index, digest in zip(indices.tolist(), prints.digests[indices].tolist(), strict=True):
@@ -143,10 +139,8 @@ def near_pairs(prints: Fingerprints, indices: NDArray[np.int64]) -> list[Pair]:
     """Find near duplicates among the images `indices`, which must be readable and free of duplicates.
 
     The hashes and the details of both images must be close. Details must be closer for images that are smaller than the
-    reduced image, and for those whose hashes are close to many different images.
-
-    Returns:
-        The pairs, in each of which the first image is first in `indices`; sorted from the most to the least alike.
+    reduced image, and for those whose hashes are close to many different images. In each pair, the first image is first
+    in `indices`. The pairs are sorted from the most to the least alike.
     """
     sides = prints.sizes.min(axis=1)
     indices = indices[prints.details[indices].any(axis=1) & (sides[indices] >= SMALLEST)]

@@ -55,10 +55,8 @@ class Audit:
     def __init__(self, data: ImageDataModule) -> None:
         perceptual_hash()  # raises UserError before the work if a package is missing
         self.data = data
-        name = type(data).__name__
-        source = checked(
-            name, data.from_source(data.read), data.source_class_names, data.image_shape, data.is_multi_label
-        )
+        name, read = type(data).__name__, data.from_source(data.read)
+        source = checked(name, read, data.source_class_names, data.image_shape, data.is_multi_label)
         self.listing = Listing(data, source)
         self.title = f"{len(self.listing.names):,} images of {name}"
         if not self.listing.names:
@@ -121,9 +119,9 @@ class Audit:
     def findings(self) -> list[Finding]:
         """All findings, problems first."""
         split_of, labels, unused = self._split_of, self.listing.labels, len(self._splits)
-        unreadable = [
-            self.image(index) | {"reason": reason} for index, reason in enumerate(self._prints.errors) if reason
-        ]
+        errors = enumerate(self._prints.errors)
+        unreadable = [self.image(index) | {"reason": reason} for index, reason in errors if reason]
+        unreadable_lines = [f"{image['name']}: {image['reason']}" for image in unreadable]
         stray_files = list(map(escape_name, self._stray_files))
         reasons = summary(self._stray_files, self.data.source_folder)
         by_split = self._readable[np.argsort(split_of[self._readable], kind="stable")]
@@ -133,12 +131,7 @@ class Audit:
         leaks = [pair for pair in pairs if split_of[pair.first] != split_of[pair.second] != unused]
         conflicts = [pair for pair in pairs if np.any(labels[pair.first] != labels[pair.second])]
         findings = [
-            Finding(
-                "unreadable files",
-                "unreadable",
-                unreadable,
-                [f"{image['name']}: {image['reason']}" for image in unreadable],
-            ),
+            Finding("unreadable files", "unreadable", unreadable, unreadable_lines),
             Finding("stray files", "stray_files", stray_files, [reasons, *stray_files] if reasons else stray_files),
             self._pair_finding("leakage between splits", "leakage", leaks),
         ]

@@ -19,20 +19,12 @@ from datamodules.packing.pack import Images, Rows, selected_labels
 
 
 class Listing:
-    """The `N` images of the classes that a data module uses, of all splits of the source in sequence.
-
-    Attributes:
-        class_names: The `K` class names.
-        parts: The images of each split of the source.
-        names: The path of each image in the source's folder, or its index in a split, such as `train[123]`.
-        labels: int64 `[N]`, or uint8 `[N, K]` of 0 and 1 if multi-label.
-        columns: The source's other columns, such as the group of each image, `[N]` each.
-    """
+    """The `N` images of the classes that a data module uses, of all splits of the source in sequence."""
 
     def __init__(self, data: ImageDataModule, source: Mapping[str, Rows]) -> None:
         self.class_names = list(data.class_names)
-        self.parts: dict[str, Images] = {}
-        self.names: list[str] = []
+        self.parts: dict[str, Images] = {}  # the images of each split of the source
+        self.names: list[str] = []  # paths in the source's folder, or indices in a split, such as `train[123]`
         labels_of_parts, columns_of_parts = [], []
         for split, (images, labels, columns) in source.items():
             if split == "test" and data.tests_on_validation:
@@ -48,7 +40,7 @@ class Listing:
                 self.names += [f"{split}[{row}]" for row in rows]
             labels_of_parts.append(labels[rows])
             columns_of_parts.append({name: values[rows] for name, values in columns.items()})
-        self.labels = np.concatenate(labels_of_parts)
+        self.labels = np.concatenate(labels_of_parts)  # int64 `[N]`, or uint8 `[N, K]` if multi-label
         self.columns = {
             name: np.concatenate([columns[name] for columns in columns_of_parts]) for name in columns_of_parts[0]
         }
@@ -63,11 +55,9 @@ class Listing:
 
 
 def view(images: Images, index: int) -> tuple[NDArray[Any], Image.Image, tuple[int, int], str]:
-    """Decode an image at its full size.
+    """Decode an image at its full size; return its pixels, its picture in RGB, and its stored (width, height) and mode.
 
-    Returns:
-        Its pixels: those of the picture or, of arrays and other files with numbers, levels `[C, H, W]`; its picture in
-        RGB as a viewer shows it; its stored size (width, height); and its stored mode, as Pillow names it.
+    The pixels are those of the picture or, of arrays and files that hold numbers, levels `[C, H, W]`.
     """
     if isinstance(images, ImageFiles):
         path, channels, pixel_format = images.path(index), images.image_shape[0], images.pixel_format
