@@ -60,10 +60,8 @@ class TimedTraining:
         # For each epoch: milliseconds of a bare step and of a training step, and the fraction of time waiting for data.
         self.epochs: list[tuple[float, float, float]] = []
         self._end = time.perf_counter() + seconds
-        self._epoch_start = (
-            0.0,
-            0.0,
-        )  # time at the end of an epoch's first batch, and seconds waited for data until then
+        # Time at the end of an epoch's first batch, and the seconds that training had waited for data until then.
+        self._epoch_start = 0.0, 0.0
         added = ["--runs", folder, "--early_stopping=null", "--data.drop_last=true", "--trainer.max_epochs=1000"]
         added += [f"--trainer.limit_train_batches={steps}", "--trainer.limit_val_batches=1"]
         self.cli = TrainCLI(["fit", *flags, *added], callbacks=[LambdaCallback(on_train_batch_end=self._time)])

@@ -39,6 +39,8 @@ def read_config(path: str | Path) -> Config:
         config = read_yaml(Path(path))
         if not isinstance(config, dict | None):
             raise ValueError(f"it holds a {type(config).__name__}")
+        if config and not isinstance(config.get("trainer", {}), dict):  # such as a section whose keys are comments
+            raise ValueError("its section trainer has no keys")
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise UserError(

@@ -23,8 +23,10 @@ TYPES = {
     "bool": "true or false",
     "str": "text",
     "collections.abc.Sequence": "a list",
+    "tuple": "a list",
+    "dict": "keys and values",
 }
-EXPECTED = re.compile(rf"Expected a (?:<class '({'|'.join(TYPES)})'>|typing\.Literal\[(.*)\])")
+EXPECTED = re.compile(rf"Expected (?:a )?(?:<class '({'|'.join(TYPES)})'>|typing\.Literal\[(.*)\])")
 
 
 def error_message(error: Exception) -> str:

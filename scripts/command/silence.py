@@ -19,9 +19,8 @@ def silence_libraries() -> None:
     """Hide tips, notices and warnings of libraries that do not apply here."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)  # it logs tips and a list of accelerators
-    logging.getLogger("lightning.pytorch.loggers.mlflow").setLevel(
-        logging.ERROR
-    )  # it logs that it creates an experiment
+    # It logs that it creates an experiment.
+    logging.getLogger("lightning.pytorch.loggers.mlflow").setLevel(logging.ERROR)
     os.environ.setdefault("WANDB_SILENT", "true")  # then it asks for no API key either
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     for name in ("profilers", "callbacks", "utilities.rank_zero"):

@@ -15,7 +15,7 @@ from datamodules.base import ImageDataModule
 from models.classifier import Classifier
 
 MAX_WAITING = 0.05  # fraction of the training time spent waiting for data, above which a run advises a remedy
-MIN_STEPS = 100  # of a run that advises it: in a shorter one, the first batches take too large a part
+MIN_STEPS = 100  # a shorter run gives no such advice, because its first batches take a large part of its time
 
 
 def print_start(model: Classifier, data: ImageDataModule, device: str, precision: str) -> None:

@@ -110,11 +110,14 @@ def test_other_flags_clear_nothing(flags: list[str]) -> None:
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("[1, 2]", "holds a list"), ("a: [", "is not YAML"), ("7", "holds a int"), ("a: \x00", "is not YAML")],
+    [
+        *(("[1, 2]", "it holds a list"), ("a: [", "it is not YAML"), ("7", "it holds a int")),
+        *(("a: \x00", "it is not YAML"), ("trainer:  # max_epochs: 3", "its section trainer has no keys")),
+    ],
 )
 def test_refuses_what_is_no_configuration(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "bad.yaml").write_text(text)
-    with pytest.raises(UserError, match=rf"bad\.yaml cannot be read: it {words}"):
+    with pytest.raises(UserError, match=rf"bad\.yaml cannot be read: {words}"):
         read_config(tmp_path / "bad.yaml")
 
 

@@ -25,6 +25,9 @@ WRONG = {
     "--model.class_weights=foo": "model.class_weights has the value foo; give one of 'balanced' or a list.",
     "--model.network.channels=3": "model.network.channels has the value 3; give a list.",
     "--data.classes=[yes, no]": "data.classes has the value True; give text or a whole number. YAML reads yes, no,",
+    "--data.classes=airplane": "data.classes has the value airplane; give a list.",
+    "--model.unfreeze=[1]": "model.unfreeze has the value [1]; give keys and values.",
+    "--model.optimizer.betas=3": "model.optimizer.betas has the value 3; give a list.",
     "--model.scheduler=torch.optim.lr_scheduler.StepLR": "model.scheduler: the following arguments are required: "
     "step_size. See: scripts/train.py fit --model.scheduler.help CLASS.",
     "--model.optimizer=models.convnet.ConvNet": "model.optimizer: Expected 'models.convnet.ConvNet' to be a subclass",
