@@ -55,7 +55,7 @@ class ImageClassifier:
     """Prepares images as in training, and predicts their classes.
 
     It computes in the run's precision: the same images in the same batches have the probabilities that
-    `scripts/evaluate.py` prints.
+    `scripts/evaluate.py` writes.
 
     Args:
         checkpoint: A checkpoint, or a run's folder.

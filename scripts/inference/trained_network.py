@@ -147,13 +147,14 @@ class TrainedNetwork:
 
         Logits are averaged over the views of the run's test-time augmentation.
         """
-
-        def predict(view: Tensor) -> Tensor:
-            return self.network(self.to_memory_format(view))
-
         with self.autocast_context():
             normalized = self.normalizer(images.to(self.device, non_blocking=True))
-            logits = average_logits(predict, normalized, self.test_time_augmentation, self.is_multi_label)
+            logits = average_logits(
+                lambda view: self.network(self.to_memory_format(view)),
+                normalized,
+                self.test_time_augmentation,
+                self.is_multi_label,
+            )
         return logits.float().cpu()
 
     def data(self, flags: Sequence[str] = ()) -> "ImageDataModule":

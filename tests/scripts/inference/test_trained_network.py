@@ -9,7 +9,7 @@ from core.user_error import UserError
 from datamodules.batching.randomness import random_key
 from datamodules.batching.stratified import stratified_split
 from scripts.inference.predictions import predict_split
-from scripts.inference.trained_network import TrainedNetwork, check_same_classes
+from scripts.inference.trained_network import BATCH_SIZE, TrainedNetwork, check_same_classes
 from scripts.uncertainty.calibration import cross_entropy
 from tests.conftest import Run
 from tests.datamodules.test_image_folder import SCANS, write_scans
@@ -125,6 +125,8 @@ def test_a_checkpoint_that_does_not_know_its_data_asks_for_them(
         trained.data()
     data = trained.data(["--data", "datamodules.digits.Digits", "--data.root", str(data_root)])
     assert len(data.splits["test"]) == 359
+    torch.save(checkpoint | {"config": {"data": {"class_path": "datamodules.digits.Digits", "init_args": None}}}, file)
+    assert TrainedNetwork(file).batch_size == BATCH_SIZE
 
 
 def test_names_the_classes_that_differ() -> None:
