@@ -27,10 +27,7 @@ SETTINGS = "events.out.tfevents.0.hparams"  # hyperparameters, which every start
 
 
 def cut_curves(folder: Path, lengths: Mapping[str, int]) -> set[tuple[str, str]]:
-    """Remove the points written after a checkpoint; return metric and step of those removed from `metrics.csv`.
-
-    `lengths` are those that the checkpoint holds: bytes of each event file, rows of `metrics.csv`.
-    """
+    """Cut each file to its length in a checkpoint; return metric and step of points removed from `metrics.csv`."""
     for file in folder.glob(EVENTS):
         if file.name not in lengths:
             file.unlink()

@@ -124,9 +124,11 @@ class Classifier(LightningModule):
         if finetune and (freeze or unfreeze or layer_decay != 1):
             raise ValueError("model.finetune freezes and decays itself; leave out freeze, unfreeze, layer_decay")
         if finetune or freeze or unfreeze:
-            from models.training.freezing import make_freezing
+            from models.training.freezing import Freezing, freeze_backbone
 
-            self.freezing = make_freezing(network, freeze, unfreeze, finetune.head_epochs if finetune else None)
+            self.freezing = (
+                freeze_backbone(network, finetune.head_epochs) if finetune else Freezing(network, freeze, unfreeze)
+            )
 
         # These come from the data or from a checkpoint.
         self.class_names: list[str] = []

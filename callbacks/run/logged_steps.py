@@ -5,10 +5,8 @@ from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 
 
 def is_logged_step(trainer: Trainer) -> bool:
-    """True in the run's first optimizer step, in every n-th (`trainer.log_every_n_steps`), and in an epoch's last.
-
-    The result depends only on the position in the run, so that a resumed run logs at the steps of an unbroken one.
-    """
+    """True in a run's first optimizer step, in every n-th (`trainer.log_every_n_steps`), and in an epoch's last."""
+    # This depends only on the position in the run, so that a resumed run logs at the steps of an unbroken one.
     every, step = trainer.log_every_n_steps, trainer.global_step  # type: ignore[attr-defined]  # declared nowhere
     if not every:
         return False

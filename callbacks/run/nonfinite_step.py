@@ -35,11 +35,8 @@ def report(trainer: Trainer, facts: dict[str, Any], gradient_norms: dict[str, Te
 
 
 def roll_back(trainer: Trainer, path: Path | None) -> str:
-    """Restore weights, weight average and optimizer from a checkpoint; return a phrase that names its step.
-
-    The learning rate stays that of the schedule. Return an empty string if there is no checkpoint yet.
-    """
-    if path is None:
+    """Restore weights, weight average and optimizer, but not the learning rate; return a phrase that names the step."""
+    if path is None:  # no checkpoint is written yet
         return ""
     classifier = trainer.lightning_module
     checkpoint = cast(dict[str, Any], read_checkpoint(path))

@@ -151,10 +151,7 @@ class ExtraMetrics:
 
 
 def metric_class(configured: str | dict[str, Any], task: str = "Multiclass") -> tuple[type[Metric], dict[str, Any]]:
-    """Return the class of a configured metric and its arguments.
-
-    A name without a prefix such as `Binary` means the class of torchmetrics for the task.
-    """
+    """Return a configured metric's class and arguments; `F1Score` means torchmetrics' class for the task."""
     node: dict[str, Any] = {"class_path": configured} if isinstance(configured, str) else configured
     if node.keys() - {"init_args"} != {"class_path"}:
         raise ValueError("write a class with arguments as {class_path: F1Score, init_args: {average: macro}}")

@@ -99,17 +99,10 @@ class Freezing:
             print(f"All is trained from epoch {last} on, which a run of {epochs} epochs does not reach.")
 
 
-def make_freezing(
-    network: nn.Module,
-    freeze: Sequence[str],
-    unfreeze: Mapping[int, Sequence[str]] | None,
-    head_epochs: int | None,
-) -> Freezing:
-    """Return the freezing of `model.freeze` and `model.unfreeze`, or of `model.finetune` if it gives `head_epochs`."""
-    if head_epochs is None:
-        return Freezing(network, freeze, unfreeze)
+def freeze_backbone(network: nn.Module, epochs: int) -> Freezing:
+    """Return the freezing of `model.finetune`: the backbone is frozen for so many epochs."""
     check_parts(network, "model.finetune")
-    return Freezing(network, ["backbone"], {head_epochs: ["backbone"]}, keeps_statistics=True)
+    return Freezing(network, ["backbone"], {epochs: ["backbone"]}, keeps_statistics=True)
 
 
 def check_parts(network: nn.Module, setting: str) -> None:

@@ -38,10 +38,7 @@ class ClassificationMetrics(Metric):
         return super()._apply(lambda value: value.to(fn(value).device), exclude_state)
 
     def update(self, logits: Tensor, labels: Tensor, loss: Tensor | None = None) -> None:
-        """Add a batch: logits float `[B, K]`, labels int64 `[B]` or probabilities `[B, K]`.
-
-        `loss` is the batch's mean loss; by default the cross-entropy.
-        """
+        """Add a batch: logits `[B, K]`, labels `[B]` or probabilities `[B, K]`, mean loss (default: cross-entropy)."""
         if loss is None:
             loss = F.cross_entropy(logits.to(self.loss_sum.dtype), labels)
         # In place, because assigning a module's attribute takes longer than the addition.
