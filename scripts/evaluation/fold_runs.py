@@ -103,8 +103,8 @@ def predict_folds(
         validated = tested if split == "val" else predict_split(temporary, data, "val")
         fold_runs.append(FoldRun(seed, fold, network, tested, validated))
     folds = len({fold for _, fold in runs})
-    tested, validated = [run.tested for run in fold_runs], [run.validated for run in fold_runs]
-    return fold_runs, _joined(tested, folds), _joined(validated, folds)
+    all_tested = _joined([run.tested for run in fold_runs], folds)
+    return fold_runs, all_tested, _joined([run.validated for run in fold_runs], folds)
 
 
 def _joined(parts: Sequence[Predictions], folds: int) -> Predictions:
