@@ -55,8 +55,8 @@ class PixelFormat:
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> "PixelFormat":
         """Restore a format from its `facts`; other keys are ignored, missing ones have their defaults."""
-        values: dict[str, Any] = {name: facts[name] for name in asdict(cls()) if name in facts}
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        values: dict[str, Any] = {name: tuple(fact) if isinstance(fact, list) else fact for name, fact in facts.items()}
+        return cls(**{name: values[name] for name in asdict(cls()) if name in values})
 
     @property
     def facts(self) -> dict[str, Any]:
