@@ -120,7 +120,7 @@ def main(args: Sequence[str] | None = None) -> None:
     """Run the command line; a user error prints one message and exits with status 2."""
     parser = CommandParser(prog="scripts/evaluate.py", description=__doc__, parents=[TRUST])
     parser.add_argument(
-        "checkpoints", type=to_path, nargs="+", metavar="CHECKPOINT", help="a checkpoint, a run, or a trained --folds"
+        "checkpoints", type=to_path, nargs="+", metavar="CHECKPOINT", help="a checkpoint, a run, or runs of folds"
     )
     parser.add_argument("--output", type=to_path, help="the folder for the results; by default in the run's folder")
     parser.add_argument("--split", choices=("train", "val", "test"), help="test by default")
