@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
+from functools import partial
 from itertools import islice
 from multiprocessing import active_children
 from multiprocessing.connection import wait
@@ -47,37 +48,39 @@ class Workers:
         indices = copy(sampler)
         processes_before = {*active_children()}
         handler = signal.getsignal(signal.SIGCHLD)
-        batches = start()
+        batches: Iterator[Any] | None = None
+        try:
+            batches = self._call(start)
+        except WorkerError as error:  # a persistent worker has died since the last epoch
+            _defer(error)
         # Persistent workers are started in the first epoch only.
         self._processes = [*{*active_children()} - processes_before] or self._processes
         if signal.getsignal(signal.SIGCHLD) != handler:
             signal.signal(signal.SIGCHLD, handler)  # PyTorch's handler would raise in the middle of a training step
         return self._watched(batches, dataset, indices)
 
-    def _watched(self, batches: Iterator[Any], dataset: Any, indices: Iterable[Any]) -> Iterator[Any]:
+    def _watched(self, batches: Iterator[Any] | None, dataset: Any, indices: Iterable[Any]) -> Iterator[Any]:
         number = 0
-        while True:
+        while batches is not None:
             try:
-                batch = self._next(batches)
+                batch = self._call(partial(next, batches))
             except StopIteration:
                 return
             except WorkerError as error:
-                wake_workers()
-                if isinstance(error, WorkerStoppedError) or not lost_worker.is_deferred:
-                    raise
-                lost_worker.message = lost_worker.message or str(error)
+                _defer(error)
                 break
             number += 1
             yield batch
         for batch_indices in islice(indices, number, None):
             yield default_convert(dataset[batch_indices])  # type: ignore[no-untyped-call]
 
-    def _next(self, batches: Iterator[Any]) -> Any:
+    def _call(self, function: Callable[[], Any]) -> Any:
+        """Call a function that waits for the workers, and explain its errors."""
         try:
             if any(process.exitcode for process in self._processes):
                 raise EOFError  # batches that a dead worker has already sent can no longer be received
             with _time_limit():
-                return next(batches)
+                return function()
         except (UserError, WorkerError) as error:
             # PyTorch puts a worker's traceback in front of the message.
             raise type(error)(str(error).rstrip().rsplit(f"{type(error).__name__}: ")[-1]) from None
@@ -94,6 +97,14 @@ class Workers:
                         "with --data.num_workers, a smaller --data.batch_size, or fewer cores with taskset -c 0."
                     ) from error
             raise
+
+
+def _defer(error: WorkerError) -> None:
+    """Record the death of a worker if that is deferred; otherwise raise the error."""
+    wake_workers()
+    if isinstance(error, WorkerStoppedError) or not lost_worker.is_deferred:
+        raise error
+    lost_worker.message = lost_worker.message or str(error)
 
 
 @contextmanager

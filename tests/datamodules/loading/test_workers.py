@@ -1,5 +1,6 @@
 import gc
 import os
+import re
 import resource
 import signal
 import sys
@@ -106,6 +107,32 @@ def test_a_training_has_all_batches_until_it_leaves_in_order(monkeypatch: pytest
     batches, worker = first_and_worker(TimedLoader(Lost(), batch_size=None, sampler=[0, 1, 2, 3], num_workers=1))
     assert [batch.tolist() for batch in batches] == [[1] * 3, [2] * 3, [3] * 3]
     assert f"(pid {worker}) was killed, as the system does when memory runs out" in lost_worker.message
+
+
+@pytest.mark.parametrize("is_deferred", [True, False])
+def test_a_worker_that_dies_between_two_epochs_is_told_too(monkeypatch: pytest.MonkeyPatch, is_deferred: bool) -> None:
+    monkeypatch.setattr(lost_worker, "is_deferred", is_deferred)
+    monkeypatch.setattr(lost_worker, "message", "")
+    loader = TimedLoader(Indices(), batch_size=None, sampler=[0, 1], num_workers=1, persistent_workers=True)
+    others = active_children()
+    assert len(list(loader)) == 2
+    (worker,) = (child for child in active_children() if child not in others)
+    worker.kill()
+    worker.join(60)
+    words = f"(pid {worker.pid}) was killed"
+    if is_deferred:
+        assert [batch.tolist() for batch in loader] == [[0], [1]]
+        assert words in lost_worker.message
+    else:
+        with pytest.raises(WorkerError, match=re.escape(words)):
+            list(loader)
+
+
+class Indices(Dataset[torch.Tensor]):
+    """Gives its indices."""
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return torch.full((1,), index)
 
 
 class Large(Dataset[tuple[torch.Tensor, int]]):
