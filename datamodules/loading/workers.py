@@ -41,10 +41,7 @@ class Workers:
     _processes: Sequence[BaseProcess] = ()
 
     def batches(self, start: Callable[[], Iterator[Any]], dataset: Any, sampler: Iterable[Any]) -> Iterator[Any]:
-        """Start the workers, and return an iterator over the batches of one epoch.
-
-        `start` is `DataLoader.__iter__`; `dataset` and `sampler` serve to load batches without the workers.
-        """
+        """Start an epoch by `start`, which is `DataLoader.__iter__`, and return an iterator over its batches."""
         indices = copy(sampler)
         processes_before = {*active_children()}
         handler = signal.getsignal(signal.SIGCHLD)
