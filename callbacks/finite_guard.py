@@ -173,7 +173,7 @@ class FiniteGuard(Callback):
             raise FloatingPointError(
                 f"Training stopped in step {number}, before it reached the weights: {description}; such steps in "
                 f"a row: {self._in_a_row}; look at its images and labels, lower --model.optimizer.lr, set "
-                "--trainer.gradient_clip_val 1.0 or go on with --finite_guard.on_nan skip or rollback."
+                "--trainer.gradient_clip_val 1.0 or continue with --finite_guard.on_nan skip or rollback."
             )
         checkpoint_step = ""
         if self.on_nan == "rollback":

@@ -211,7 +211,7 @@ class ImageDataModule(KeepsArguments, LightningDataModule):
                 self.check_complete(pack)
             if self.balanced and (self.is_multi_label or "weight" in pack.columns):
                 raise UserError(
-                    "data.balanced goes neither with several labels per image nor with weights; leave it out, or weigh "
+                    "data.balanced cannot be combined with multi-label data or with weights; leave it out, or weight "
                     "the loss with --model.class_weights balanced."
                 )
             source_splits = {name: torch.arange(bounds.start, bounds.stop) for name, bounds in pack.splits.items()}

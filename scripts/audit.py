@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from core.names import escape_name
 from core.user_error import UserError
-from scripts.command.boundary import CommandParser, mistakes_in_one_sentence
+from scripts.command.boundary import CommandParser, report_errors
 from scripts.command.expansion import to_path
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", type=to_path, metavar="FILE", help="write all findings as JSON")
     parser.add_argument("--html", type=to_path, metavar="FILE", help="write a page with all findings and their images")
     parser.add_argument("--splits", type=to_path, metavar="FILE", help="write the split of each image as CSV")
-    with mistakes_in_one_sentence():
+    with report_errors():
         options, flags = parser.parse_known_args(args)
         is_clean = audit(options, flags)
     sys.exit(not is_clean)

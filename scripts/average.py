@@ -25,7 +25,7 @@ from core.names import escape_name
 from models.serialization.checkpoint import write_checkpoint
 from models.serialization.saved_network import NETWORK
 from models.training.batch_norm import BatchNorm, compute_statistics
-from scripts.command.boundary import TRUST, CommandParser, mistakes_in_one_sentence
+from scripts.command.boundary import TRUST, CommandParser, report_errors
 from scripts.command.expansion import to_path
 from scripts.command.output_file import check_output
 from scripts.inference.predictions import predict_split
@@ -198,7 +198,7 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=to_path, metavar="FILE", required=True, help="the checkpoint to write")
     parser.add_argument("--greedy", action="store_true", help="leave out checkpoints that make the average worse")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
-    with mistakes_in_one_sentence():
+    with report_errors():
         options, flags = parser.parse_known_args(args)
         average(options.checkpoints, flags, options.output, options.greedy, options.overwrite)
 

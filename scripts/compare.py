@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from core.names import escape_name
 from core.user_error import UserError
-from scripts.command.boundary import TRUST, CommandParser, mistakes_in_one_sentence
+from scripts.command.boundary import TRUST, CommandParser, report_errors
 from scripts.command.expansion import expand, to_path
 
 FILES = {
@@ -79,7 +79,7 @@ def main(args: Sequence[str] | None = None) -> None:
     for kind, help_ in FILES.items():
         parser.add_argument(f"--{kind}", type=to_path, metavar="FILE", help=help_)
     parser.add_argument("--no-predict", action="store_true", help="predict nothing; compare only the runs' metrics")
-    with mistakes_in_one_sentence():
+    with report_errors():
         options, flags = parser.parse_known_args(args)
         is_complete = compare(options, flags)
     sys.exit(not is_complete)

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from scripts.command.boundary import CommandParser, mistakes_in_one_sentence, whole_number
+from scripts.command.boundary import CommandParser, report_errors, whole_number
 from scripts.command.expansion import expand
 from scripts.command.output_file import picture_file, save_picture
 
@@ -236,7 +236,7 @@ def main(args: Sequence[str] | None = None) -> None:
             command.add_argument("--kernel_size", type=whole_number, default=3, help="by default 3")
         file = f"runs/{name}.png"
         command.add_argument("--output", type=picture_file, default=file, help=f"by default {file}")
-    with mistakes_in_one_sentence():
+    with report_errors():
         options = parser.parse_args(args)
         if picture := options.command(options):
             save_picture(picture, options.output)

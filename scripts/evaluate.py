@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from callbacks.run.run_folder import CONFIG
 from core.durable_file import replace_file, replacing
 from core.names import distinct_names, escape_name, label_name
-from scripts.command.boundary import TRUST, CommandParser, mistakes_in_one_sentence, whole_number
+from scripts.command.boundary import TRUST, CommandParser, report_errors, whole_number
 from scripts.command.expansion import to_path
 from scripts.inference.prediction_table import PredictionTable
 from scripts.inference.predictions import Predictions
@@ -126,7 +126,7 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--split", choices=("train", "val", "test"), help="test by default")
     parser.add_argument("--images", type=whole_number, default=24, help="number of pictures in each part; default 24")
     parser.add_argument("--audit", type=to_path, metavar="FILE", help="a file written by scripts/audit.py --json")
-    with mistakes_in_one_sentence():
+    with report_errors():
         options, flags = parser.parse_known_args(args)
         evaluate(options, flags)
 

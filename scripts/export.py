@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from datamodules.decoding.pixel_format import PixelFormat
-from scripts.command.boundary import CHECKPOINT, CommandParser, mistakes_in_one_sentence
+from scripts.command.boundary import CHECKPOINT, CommandParser, report_errors
 from scripts.command.expansion import to_path
 from scripts.command.output_file import check_output
 from scripts.inference.export_formats import FORMATS, ExportedModel, ExportError, facts_of, reason_of
@@ -108,7 +108,7 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--format", choices=FORMATS, default="onnx", help="by default onnx")
     parser.add_argument("--output", type=to_path, metavar="FILE", help="by default in the run's folder")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
-    with mistakes_in_one_sentence():
+    with report_errors():
         options = parser.parse_args(args)
         export(options.checkpoint, options.format, options.output, options.overwrite)
 

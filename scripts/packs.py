@@ -24,7 +24,7 @@ from core.names import escape_name, some_of
 from core.plain_data import read_json
 from datamodules.packing import features, pack
 from datamodules.packing.checked_arrays import FACTS
-from scripts.command.boundary import CommandParser, mistakes_in_one_sentence
+from scripts.command.boundary import CommandParser, report_errors
 from scripts.command.expansion import to_path
 from scripts.report.table import Table, show
 
@@ -118,7 +118,7 @@ def main(args: Sequence[str] | None = None) -> None:
     choice = parser.add_mutually_exclusive_group()
     choice.add_argument("--remove", nargs="+", metavar="NAME", default=[], help="names from the list")
     choice.add_argument("--remove-unneeded", action="store_true", help="remove all that no run needs")
-    with mistakes_in_one_sentence():
+    with report_errors():
         options = parser.parse_args(args)
         stored = find_stored(options.folder)
         by_name = {item.folder.name: item for item in stored}

@@ -8,7 +8,7 @@ draw other random numbers; a run shows its own first batch in TensorBoard, under
 
 from collections.abc import Sequence
 
-from scripts.command.boundary import CommandParser, mistakes_in_one_sentence, whole_number
+from scripts.command.boundary import CommandParser, report_errors, whole_number
 from scripts.command.output_file import picture_file, save_picture
 
 
@@ -17,7 +17,7 @@ def main(args: Sequence[str] | None = None) -> None:
     parser = CommandParser(prog="scripts/preview.py", description=__doc__)
     parser.add_argument("--output", type=picture_file, default="runs/preview.png", help="by default runs/preview.png")
     parser.add_argument("--images", type=whole_number, default=32, help="number of images to draw; by default 32")
-    with mistakes_in_one_sentence():
+    with report_errors():
         options, flags = parser.parse_known_args(args)
         import torch
 

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from callbacks.tensorboard.image_grid import as_rgb, filters_picture
 from core.names import near_names
 from datamodules.decoding.image_file import UnreadableImageError
-from scripts.command.boundary import CHECKPOINT, TRUST, CommandParser, mistakes_in_one_sentence, whole_number
+from scripts.command.boundary import CHECKPOINT, TRUST, CommandParser, report_errors, whole_number
 from scripts.command.expansion import expand
 from scripts.command.output_file import picture_file, save_picture, show_picture
 from scripts.inference.layers import grad_cam, last_maps, layer_outputs
@@ -203,7 +203,7 @@ def main(args: Sequence[str] | None = None) -> None:
         if name != "architecture":
             command.add_argument("--output", metavar="FILE", help=f"by default {name}.png in the run's folder")
             command.add_argument("--show", action="store_true", help="open the picture")
-    with mistakes_in_one_sentence():
+    with report_errors():
         options, flags = parser.parse_known_args(args)
         options.flags = flags
         visualize(options)

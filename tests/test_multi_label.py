@@ -155,7 +155,7 @@ def test_a_loss_for_one_label_is_refused(refused: Callable[..., str], tmp_path: 
     error = refused("fit", "--model.loss=BinaryCrossEntropy", *places)
     assert "BinaryCrossEntropy, for several labels per image, but the data has one label per image; give Cross" in error
     error = refused("fit", *DATA, "--data.balanced=true", *places)
-    assert "data.balanced goes neither with several labels per image nor with weights" in error
+    assert "data.balanced cannot be combined with multi-label data or with weights" in error
     assert not list((tmp_path / "runs").rglob("config.yaml"))
 
 

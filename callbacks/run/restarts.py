@@ -46,7 +46,7 @@ def note_restart(folder: Path, start: Facts, step: int, config: Mapping[str, Any
         entry["patch"] = f"changes_{len(restarts) + 1}.patch"
         replace_file(folder / entry["patch"], changes)
     replace_file(folder / RESTARTS, json.dumps([*restarts, entry], indent=1) + "\n")
-    return sentences(changed)
+    return difference_lines(changed)
 
 
 def read_origin(folder: Path) -> Facts | None:
@@ -100,6 +100,6 @@ def differences(old: Facts, new: Facts) -> dict[str, tuple[Any, Any]]:
     return {key: values for key, values in pairs.items() if values[0] != values[1]}
 
 
-def sentences(changed: Mapping[str, tuple[Any, Any]]) -> list[str]:
+def difference_lines(changed: Mapping[str, tuple[Any, Any]]) -> list[str]:
     """Return a message for each difference."""
     return [OPAQUE.get(key) or escape_name(f"{key}: {new}, was {old}") for key, (old, new) in changed.items()]

@@ -102,7 +102,7 @@ def newest_run(experiment: Path) -> Path:
     """Return the run that was started last."""
     runs = [file.parent for file in experiment.glob(f"*/{CONFIG}")]
     if not runs:
-        raise UserError(f"There is no run in {experiment} to go on with; give its folder, or leave out --resume.")
+        raise UserError(f"There is no run in {experiment} to resume; give its folder, or leave out --resume.")
     return max(runs, key=order_of_start)
 
 

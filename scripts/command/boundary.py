@@ -44,7 +44,7 @@ CHECKPOINT.add_argument("checkpoint", type=to_path, metavar="CHECKPOINT", help="
 
 
 @contextmanager
-def mistakes_in_one_sentence() -> Iterator[None]:
+def report_errors() -> Iterator[None]:
     """Silence libraries, and print an expected error as one line.
 
     Exits with status 2 for a UserError, 1 for another expected error and 130 for Ctrl-C. Other errors pass through,

@@ -11,7 +11,7 @@ import torch
 
 from core.stopping import EXIT_STATUS, exit_on_signals
 from datamodules.loading.loader import wake_workers
-from scripts.command.boundary import mistakes_in_one_sentence
+from scripts.command.boundary import report_errors
 
 PARENT = "KINDLING_PARENT"  # environment variable: the id of the process whose end ends this one
 
@@ -24,9 +24,9 @@ TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # parameters of glibc's `mallopt`
 def training_process() -> Iterator[None]:
     """Prepare the process for training; inside the block, handle signals and errors.
 
-    The exit status is that of `core.stopping` after a signal, and of `mistakes_in_one_sentence` after an error.
+    The exit status is that of `core.stopping` after a signal, and of `report_errors` after an error.
     """
-    with exit_on_signals(), mistakes_in_one_sentence():
+    with exit_on_signals(), report_errors():
         end_with_parent()
         prepare_process()
         try:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from callbacks.checkpoint import LAST
-from callbacks.run.restarts import differences, flat, read_origin, read_restarts, sentences
+from callbacks.run.restarts import difference_lines, differences, flat, read_origin, read_restarts
 from callbacks.run.run_folder import CHECKPOINTS, CONFIG, RESULTS, check_is_run, is_tested, read_results
 from core.names import escape_name
 from core.user_error import UserError
@@ -39,7 +39,7 @@ def compare_runs(original: Path, run: Path) -> tuple[bool, list[str]]:
     """Return True if the weights and metrics of two runs are bit-identical, and the lines of a report."""
     expected, weights = _weights(original), _weights(run)
     expected_metrics, metrics = read_results(original).get("metrics", {}), read_results(run).get("metrics", {})
-    changes = [*_weight_differences(expected, weights), *sentences(differences(expected_metrics, metrics))]
+    changes = [*_weight_differences(expected, weights), *difference_lines(differences(expected_metrics, metrics))]
     report = [f"identical to {original}, bit for bit: {len(weights)} tensors of {LAST}, {len(metrics)} metrics"]
     if changes:
         report = [f"not identical to {original}:", *(f"  {line}" for line in changes)]
@@ -80,13 +80,13 @@ def _weight_differences(expected: Mapping[str, Tensor], weights: Mapping[str, Te
 def _causes(original: Path, run: Path) -> Iterator[str]:
     """Yield a line for each difference in configuration, origin and later starts."""
     configs = flat(read_config(original / CONFIG)), flat(read_config(run / CONFIG))
-    yield from (f"config {line}" for line in sentences(differences(*configs)))
+    yield from (f"config {line}" for line in difference_lines(differences(*configs)))
     expected, origin = read_origin(original), read_origin(run)
     if expected is None:
         yield "the origin of the other run: it has no record of it"
     elif origin is not None:
-        yield from sentences(differences(expected, origin))
+        yield from difference_lines(differences(expected, origin))
     for name, folder in (("the other run", original), ("this run", run)):
         for restart in read_restarts(folder):
-            changes = sentences({key: (value["was"], value["is"]) for key, value in restart["differs"].items()})
+            changes = difference_lines({key: (value["was"], value["is"]) for key, value in restart["differs"].items()})
             yield f"{name} was resumed after step {restart['step']} with {'; '.join(changes)}"

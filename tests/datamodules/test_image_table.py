@@ -314,7 +314,7 @@ def test_weights_say_how_often_an_image_is_shown(tmp_path: Path) -> None:
     shares = torch.tensor(data.class_counts).double() * torch.tensor([1, 1, 5])
     assert (seen - shares / shares.sum() * sum(data.class_counts)).abs().max() <= 2
     assert (seen - torch.tensor(data.epoch_counts)).abs().max() <= 2
-    with pytest.raises(UserError, match=r"data\.balanced goes neither with several labels per image nor with weights"):
+    with pytest.raises(UserError, match=r"data\.balanced cannot be combined with multi-label data or with weights"):
         prepared(tmp_path, weight="w", balanced=True)
     assert prepared(tmp_path, balanced=True).pack is not None  # no weights were asked for
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from callbacks.run.restarts import differences, flat, read_origin, sentences
+from callbacks.run.restarts import difference_lines, differences, flat, read_origin
 from tests.conftest import Run
 
 ONE = ("--trainer.max_epochs=1", "--data.batch_size=256")
@@ -56,4 +56,4 @@ def test_facts_are_flat_and_differences_are_sentences() -> None:
     assert flat({"data": {"root": "data", "classes": None}}) == {"data.root": "data", "data.classes": None}
     assert differences({"os": "Linux", "started": 1}, {"os": "Darwin", "started": 2}) == {"os": ("Linux", "Darwin")}
     changed = {"package torch": ("2.14.0", "2.15.0"), "changes": (None, "5f0c")}
-    assert sentences(changed) == ["package torch: 2.15.0, was 2.14.0", "code: other changes since the commit"]
+    assert difference_lines(changed) == ["package torch: 2.15.0, was 2.14.0", "code: other changes since the commit"]

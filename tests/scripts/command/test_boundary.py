@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from core.user_error import CommandError, UserError
-from scripts.command.boundary import mistakes_in_one_sentence, whole_number
+from scripts.command.boundary import report_errors, whole_number
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ from scripts.command.boundary import mistakes_in_one_sentence, whole_number
     ],
 )
 def test_full_memory_ends_with_what_to_do(capsys: pytest.CaptureFixture[str], error: Exception, words: str) -> None:
-    with pytest.raises(SystemExit) as left, mistakes_in_one_sentence():
+    with pytest.raises(SystemExit) as left, report_errors():
         raise error
     assert left.value.code == 1
     said = capsys.readouterr().err
@@ -28,14 +28,14 @@ def test_full_memory_ends_with_what_to_do(capsys: pytest.CaptureFixture[str], er
 
 
 def test_what_else_goes_wrong_is_not_taken_for_it() -> None:
-    with pytest.raises(RuntimeError, match="the third row"), mistakes_in_one_sentence():
+    with pytest.raises(RuntimeError, match="the third row"), report_errors():
         raise RuntimeError("the third row is missing")
 
 
 def test_what_a_terminal_cannot_show_is_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = io.TextIOWrapper(io.BytesIO(), "ascii")
     monkeypatch.setattr(sys, "stdout", terminal)
-    with mistakes_in_one_sentence():
+    with report_errors():
         print("runs/caf\udce9/Käse")
     terminal.flush()
     assert terminal.buffer.getvalue() == b"runs/caf\\udce9/K\\xe4se\n"
@@ -47,14 +47,14 @@ def test_what_a_terminal_cannot_show_is_escaped(monkeypatch: pytest.MonkeyPatch)
 def test_an_expected_error_is_a_sentence_and_a_status(
     capsys: pytest.CaptureFixture[str], error: Exception, status: int
 ) -> None:
-    with pytest.raises(SystemExit) as left, mistakes_in_one_sentence():
+    with pytest.raises(SystemExit) as left, report_errors():
         raise error
     assert left.value.code == status
     assert capsys.readouterr().err == f"error: {error}\n".replace("\x1b", "\\x1b")
 
 
 def test_a_debugger_that_is_left_ends_the_command_in_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as left, mistakes_in_one_sentence():
+    with pytest.raises(SystemExit) as left, report_errors():
         raise BdbQuit
     assert left.value.code == 1
     assert capsys.readouterr().err.startswith("error: The debugger was left, which ends the command")

@@ -7,7 +7,7 @@ import pytest
 
 from tests.discovery import ROOT
 
-COMMAND = "from scripts.command.boundary import mistakes_in_one_sentence\nwith mistakes_in_one_sentence():\n    "
+COMMAND = "from scripts.command.boundary import report_errors\nwith report_errors():\n    "
 
 
 @pytest.mark.slow

@@ -39,7 +39,7 @@ def test_what_is_refused_leaves_a_run_as_it_was(
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (("--resume",), "There is no run in {runs}/digits-convnet to go on with"),
+        (("--resume",), "There is no run in {runs}/digits-convnet to resume"),
         (("--resume", "{runs}"), "{runs} is no folder of a run: it has no config.yaml"),
         (("--resume", "--ckpt_path", "last.ckpt"), "exclude each other; give one of them"),
         (("--resume", "--data.fold", "1"), "A resumed run keeps its fold, because it was trained on the others"),
