@@ -1,4 +1,4 @@
-"""How much there is to read: lines of each room, and of what a plain training loads.
+"""How much there is to read: lines of each room, and of what a plain fit loads.
 
 python -m tests.size
 """
@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from tests.discovery import ROOT
@@ -27,7 +28,7 @@ CORE_ROOMS = {"datamodules.batching", "datamodules.packing", "models.training"}
 
 LOADED = """
 import runpy, sys
-sys.argv = ["scripts/train.py", "fit", "--trainer.fast_dev_run=true"]
+sys.argv = ["scripts/train.py", "fit", "--trainer.max_epochs=1"]
 try:
     runpy.run_path(sys.argv[0], run_name="__main__")
 finally:
@@ -35,7 +36,7 @@ finally:
 """
 
 
-def lines(files: list[Path]) -> int:
+def lines(files: Iterable[Path]) -> int:
     return sum(len(file.read_text().splitlines()) for file in files)
 
 
@@ -46,14 +47,14 @@ def main() -> None:
     for room, count in rooms.most_common():
         print(f"{count:7,}  {room}")
     print(f"{rooms.total():7,}  all rooms")
+    command = [sys.executable, "-c", LOADED.replace("scripts/train.py", str(ROOT / "scripts/train.py"))]
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-c", LOADED.replace("scripts/train.py", str(ROOT / "scripts/train.py"))]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
-    loaded = [file for file in SOURCES if str(file) in done.stderr.splitlines()]
-    loaded = [*{*loaded, ROOT / "scripts/train.py"}]
-    core = [file for file in loaded if str(file.relative_to(ROOT)) in CORE or room_of(file) in CORE_ROOMS]
-    print(f"{lines(loaded):7,}  loaded by a plain training ({len(loaded)} files)")
-    print(f"{lines(core):7,}  of these the core ({len(core)} files)")
+        for fit in ("a first fit, which packs the data", "each later fit"):
+            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+            loaded = {file for file in SOURCES if str(file) in done.stderr.splitlines()} | {ROOT / "scripts/train.py"}
+            core = {file for file in loaded if str(file.relative_to(ROOT)) in CORE or room_of(file) in CORE_ROOMS}
+            print(f"{lines(loaded):7,}  loaded by {fit} ({len(loaded)} files)")
+            print(f"{lines(core):7,}  of these the core ({len(core)} files)")
 
 
 if __name__ == "__main__":
