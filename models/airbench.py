@@ -41,7 +41,7 @@ class AirbenchNet(nn.Module):
 
     The first layer, `whitening`, decorrelates each 2x2 patch of the image; `callbacks.whitening.Whitening` sets and
     freezes it. Each stage halves height and width after its first convolution. Convolutions are initialised as the
-    identity. The logits are divided by 9, as published for three stages of which the last has 256 channels.
+    identity. The logits are divided by 9, as published for three stages, the last with 256 channels.
 
     Args:
         in_channels: Number of image channels, C.

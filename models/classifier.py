@@ -23,6 +23,7 @@ from models.training.batch_norm import trained_batch_norms
 from models.training.fine_tuning import FineTuning
 from models.training.metrics import ClassificationMetrics
 from models.training.optimization import keep_arguments, make_schedule, step_plateaus, update_in_one_pass
+from models.training.test_time_augmentation import Views, average_logits
 
 # Normalised images, float `[B, C, H, W]`, and their labels. Single-label: int64 `[B]`, or probabilities `[B, K]` for
 # mixed images. Multi-label: float `[B, K]`, 0 or 1, or fractions for mixed images.
@@ -83,7 +84,7 @@ class Classifier(LightningModule):
         freeze: Sequence[str] = (),
         unfreeze: dict[int, Sequence[str]] | None = None,
         finetune: FineTuning | None = None,
-        test_time_augmentation: Literal["flip", "crops", "crops+flip", "shifts", "shifts+flip"] | None = None,
+        test_time_augmentation: Views | None = None,
         compile: bool = False,
         channels_last: bool = False,
         multi_label: bool = False,
@@ -161,10 +162,6 @@ class Classifier(LightningModule):
 
     def predict_logits(self, images: Tensor) -> Tensor:
         """Return logits, float `[B, K]`, averaged over the views of `test_time_augmentation`."""
-        if self.test_time_augmentation is None:
-            return self(images)
-        from models.training.test_time_augmentation import average_logits
-
         return average_logits(self, images, self.test_time_augmentation, self.multi_label)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

@@ -22,9 +22,9 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
-from callbacks.tensorboard.image_grid import as_rgb, filters_picture
+from callbacks.tensorboard.image_grid import as_rgb, convolutions, filters_picture
 from core.names import near_names
 from datamodules.decoding.image_file import UnreadableImageError
 from scripts.command.boundary import CHECKPOINT, TRUST, CommandParser, report_errors, whole_number
@@ -56,7 +56,7 @@ def activations(trained: TrainedNetwork, options: argparse.Namespace) -> Image.I
 def filters(trained: TrainedNetwork, options: argparse.Namespace) -> Image.Image:
     """Draw the filters of a convolution, by default the first."""
     network = trained.network
-    names = [name for name, module in network.named_modules() if isinstance(module, nn.Conv1d | nn.Conv2d)]
+    names = convolutions(network)
     layer = options.layer or next(iter(names), "to show")
     if layer not in names:
         raise UserError(

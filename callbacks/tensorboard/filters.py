@@ -1,10 +1,10 @@
 """Pictures of a convolution's filters, before and after training."""
 
+from functools import partial
 from typing import cast
 
 from lightning.pytorch import LightningModule, Trainer
-from PIL.Image import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from callbacks.run.logged_steps import has_all_weights
 from callbacks.run.outside_steps import OutsideSteps
@@ -38,19 +38,11 @@ class Filters(OutsideSteps):
         self._draw(trainer, at_start=False)
 
     def _draw(self, trainer: Trainer, *, at_start: bool) -> None:
+        from callbacks.tensorboard.image_grid import convolutions, filters_picture
+
         network = cast(Classifier, trainer.lightning_module).network
         names = convolutions(network)
-        if not names or not has_all_weights(trainer):
-            return
-
-        def draw() -> Image:
-            from callbacks.tensorboard.image_grid import filters_picture
-
-            return filters_picture(cast(Tensor, network.get_submodule(names[0]).weight), self.max_tiles)
-
-        write_picture(trainer, f"filters/{names[0]}", draw, at_start=at_start)
-
-
-def convolutions(network: nn.Module) -> list[str]:
-    """Return the names of the layers whose filters can be drawn, in the order of their construction."""
-    return [name for name, module in network.named_modules() if isinstance(module, nn.Conv1d | nn.Conv2d)]
+        if names and has_all_weights(trainer):
+            weight = cast(Tensor, network.get_submodule(names[0]).weight)
+            draw = partial(filters_picture, weight, self.max_tiles)
+            write_picture(trainer, f"filters/{names[0]}", draw, at_start=at_start)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
+from torch import Tensor, nn
 
 from core.names import escape_name
 from datamodules.batching.transform import Batch, unnormalised
@@ -114,6 +114,11 @@ def shortened(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.Im
         length -= 1
         short = f"{text[: length - length // 2].rstrip()}…{text[len(text) - length // 2 :].lstrip()}"
     return short
+
+
+def convolutions(network: nn.Module) -> list[str]:
+    """Return the names of the layers whose filters can be drawn, in the order of their construction."""
+    return [name for name, module in network.named_modules() if isinstance(module, nn.Conv1d | nn.Conv2d)]
 
 
 def filters_picture(weight: Tensor, max_tiles: int) -> Image.Image:

@@ -37,11 +37,11 @@ class Table:
             raise UserError(f"{self.file} has {value} in the column {column}, in {rows_of(rows)}: {remedy}.")
 
     def cells(self, column: str) -> pa.Array:
-        """Return the texts of a column, some of which may be empty."""
+        """Return the texts of a column, which may be empty."""
         return self._table[column].combine_chunks()
 
     def texts(self, column: str) -> pa.Array:
-        """Return the texts of a column, none of which may be empty."""
+        """Return the texts of a column; raise UserError if one is empty."""
         cells = self.cells(column)
         self.check(column, pc.equal(cells, ""), "give one in every row, or remove the row")
         return cells

@@ -199,7 +199,7 @@ class MultiLabelMetrics(ClassificationMetrics):
     """Loss, accuracy and exact match of multi-label data; a label is predicted above a probability of 0.5.
 
     `accuracy` is the fraction of correct labels, 1 - Hamming loss. A label of a mixed image is correct by its fraction.
-    `exact_match` is the fraction of images of which all labels are correct. For a mixed image, the labels with a
+    `exact_match` is the fraction of images whose labels are all correct. For a mixed image, the labels with a
     fraction above 0.5 count.
     """
 

@@ -1,6 +1,6 @@
 """Find images that a network was trained on, directly or as a copy, a near duplicate, or an image of the same group.
 
-Shapes: a pack of `P` images, of which `N` are evaluated.
+Shapes: a pack of `P` images; `N` evaluated images.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,8 @@
 import pytest
 from torch import nn
 
-from callbacks.tensorboard.filters import Filters, convolutions
+from callbacks.tensorboard.filters import Filters
+from callbacks.tensorboard.image_grid import convolutions
 from models.convnet import ConvNet
 from models.mlp import MLP
 
